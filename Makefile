@@ -36,7 +36,7 @@ $(MODULES): console/package-lock.json | $(STAMP)
 	$(NPM) ci
 	@touch $@
 
-$(CONSOLE): $(MODULES) $(shell find console -path console/node_modules -prune -o -type f -print)
+$(CONSOLE): $(MODULES) $(shell find console -path console/node_modules -prune -o -type f ! -name openapi.json ! -name schema.d.ts -print)
 	$(NPM) run --silent build
 
 console: ## Build the console, which the service shows at / (npm; the service also runs without it)

@@ -41,14 +41,14 @@ export function Frame({ current, session }: { current: string | undefined; sessi
           </Button>
         </span>
         <ThemeSwitch />
-        {session?.signed_in && <SignOut name={session.key?.name ?? ""} />}
+        {session?.key && <SignOut name={session.key.name} />}
       </div>
     </header>
   );
 }
 
 const NEXT: Record<Theme, Theme> = { system: "light", light: "dark", dark: "system" };
-const LOOKS: Record<Theme, string> = { system: "Auto", light: "Light", dark: "Dark" };
+const LOOKS: Record<Theme, string> = { system: "auto", light: "light", dark: "dark" };
 
 function ThemeSwitch() {
   const [theme, setTheme] = useState(chosenTheme);
@@ -59,19 +59,17 @@ function ThemeSwitch() {
   return (
     <Button
       look="plain"
-      title="Auto follows your system."
-      aria-label={`Colours: ${LOOKS[theme]}. Change to ${LOOKS[NEXT[theme]]}.`}
+      title={`Change to ${LOOKS[NEXT[theme]]}. Auto follows your system.`}
       onClick={change}
     >
-      <span class="frame-theme">{LOOKS[theme]}</span>
+      <span class="frame-theme">Colours: {LOOKS[theme]}</span>
     </Button>
   );
 }
 
 function SignOut({ name }: { name: string }) {
   const out = useAction(async () => {
-    await ask(api.DELETE("/session"));
-    setSession({ signed_in: false, needs_key: true });
+    setSession(await ask(api.DELETE("/session")));
     announce("You are signed out.");
   });
   return (

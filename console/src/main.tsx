@@ -1,10 +1,12 @@
-import { render } from "preact";
-import { App } from "./app";
-import { applyTheme, chosenTheme } from "./theme";
+// Styles of pages come after these, and may change them.
 import "./styles/tokens.css";
 import "./styles/base.css";
 import "./components/components.css";
 import "./frame.css";
+
+import { render } from "preact";
+import { App } from "./app";
+import { applyTheme, chosenTheme } from "./theme";
 
 applyTheme(chosenTheme());
 const root = document.getElementById("console");

@@ -23,7 +23,7 @@ interface SessionPaths {
       requestBody: { content: { "application/json": { key: string } } };
       responses: { 200: { content: { "application/json": Session } } };
     };
-    delete: { responses: { 204: { content: never } } };
+    delete: { responses: { 200: { content: { "application/json": Session } } } };
   };
 }
 
@@ -50,8 +50,8 @@ const policy: Middleware = {
   },
 };
 
-export function connect(baseUrl: string) {
-  const client = createClient<paths & SessionPaths>({ baseUrl });
+export function connect(baseUrl: string, fetch: (request: Request) => Promise<Response> = globalThis.fetch) {
+  const client = createClient<paths & SessionPaths>({ baseUrl, fetch });
   client.use(policy);
   return client;
 }

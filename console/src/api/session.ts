@@ -1,9 +1,9 @@
 /** Who uses the console. Without API keys on the service, nobody needs to sign in. */
 
 export interface Session {
-  signed_in: boolean;
-  /** Whether the service has API keys, so that a key must be given. */
+  /** Whether the service has API keys, so that somebody must sign in. */
   needs_key: boolean;
+  signed_in: boolean;
   key?: { name: string; scopes: string[] } | null;
   /** What every change must send as `X-CSRF-Token`. */
   csrf_token?: string | null;
@@ -28,6 +28,6 @@ export function onSession(listener: (session: Session | null) => void): () => vo
 
 /** Whether the caller may do what needs one of these scopes. Without keys, everybody may do everything. */
 export function may(...scopes: string[]): boolean {
-  if (!session?.needs_key) return true;
-  return scopes.some((scope) => session?.key?.scopes.includes(scope));
+  const key = session?.key;
+  return !key || scopes.some((scope) => key.scopes.includes(scope));
 }

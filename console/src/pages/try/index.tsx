@@ -1,7 +1,210 @@
+import { api, ask } from "../../api/client";
+import { useAction, useLoaded } from "../../api/use";
+import { Button } from "../../components/Button";
+import { EmptyState } from "../../components/EmptyState";
+import { ErrorNote } from "../../components/ErrorNote";
+import { Field } from "../../components/Field";
+import { Tabs } from "../../components/Tabs";
+import { useKept } from "../../kept";
+import { drawExample, EXAMPLE } from "./example";
+import { Pictures, type Shown, shown } from "./Pictures";
+import { Results } from "./Results";
+import { type Answer, type Request, send } from "./request";
+import { rivalsOf, SwapGame } from "./SwapGame";
+import { VersionField } from "./Versions";
+import "./try.css";
+
+type Task = "match" | "classify" | "swap";
+
+const TASKS: { name: Task; title: string }[] = [
+  { name: "match", title: "Match texts" },
+  { name: "classify", title: "Classify" },
+  { name: "swap", title: "Swap words" },
+];
+
+interface Inputs {
+  task: Task;
+  pictures: readonly Shown[];
+  texts: string;
+  labels: string;
+  /** "simple", "openai", or "own". */
+  templates: string;
+  ownTemplates: string;
+  caption: string;
+  own: readonly string[];
+  left: readonly string[];
+  model: string;
+  other: string;
+}
+
+const EMPTY: Inputs = {
+  task: "match",
+  pictures: [],
+  texts: "",
+  labels: "",
+  templates: "simple",
+  ownTemplates: "a photo of a {}",
+  caption: "",
+  own: [],
+  left: [],
+  model: "",
+  other: "",
+};
+
 export function TryPage() {
+  const [inputs, setInputs] = useKept<Inputs>("try inputs", EMPTY);
+  const [answer, setAnswer] = useKept<Answer | undefined>("try answer", undefined);
+  const models = useLoaded(() => ask(api.GET("/models", { params: { query: { limit: 100 } } })), []);
+  const sending = useAction(async (asked: Inputs) => setAnswer(await send(requestOf(asked))));
+  const set = (changes: Partial<Inputs>) => setInputs((before) => ({ ...before, ...changes }));
+  const missing = whatIsMissing(inputs);
+  const submit = () => missing || sending.running || void sending.run(inputs);
+  const tryExample = async () => {
+    const next = { ...inputs, ...EXAMPLE, own: [], left: [], pictures: shown([await drawExample()]) };
+    setInputs(next);
+    await sending.run(next);
+  };
   return (
-    <div class="page">
+    <div class="page try">
       <h1>Try</h1>
+      <form
+        class="stack try-form"
+        onSubmit={(event) => {
+          event.preventDefault();
+          submit();
+        }}
+        onKeyDown={(event) => {
+          if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit();
+        }}
+      >
+        <Pictures pictures={inputs.pictures} onChange={(pictures) => set({ pictures })} />
+        <Tabs label="What to do" tabs={TASKS} current={inputs.task} onChange={(task) => set({ task })}>
+          {inputs.task === "match" && (
+            <LinesField label="Texts" value={inputs.texts} onChange={(texts) => set({ texts })} />
+          )}
+          {inputs.task === "classify" && <ClassifyFields inputs={inputs} set={set} />}
+          {inputs.task === "swap" && (
+            <SwapGame
+              caption={inputs.caption}
+              onCaption={(caption) => set({ caption })}
+              own={inputs.own}
+              left={inputs.left}
+              onRivals={(own, left) => set({ own, left })}
+            />
+          )}
+        </Tabs>
+        <div class="try-versions">
+          <VersionField
+            label="Version"
+            none="Default model"
+            models={models.data}
+            value={inputs.model}
+            onChange={(model) => set({ model })}
+          />
+          <VersionField
+            label="Compare with"
+            none="Nothing"
+            models={models.data}
+            value={inputs.other}
+            onChange={(other) => set({ other })}
+          />
+        </div>
+        <ErrorNote error={models.error} onRetry={models.reload} />
+        <div class="row">
+          <Button type="submit" look="primary" busy={sending.running} disabled={missing !== undefined}>
+            {inputs.task === "classify" ? "Classify" : "Match"}
+          </Button>
+          <span class="muted small">{missing ?? "Ctrl and Enter do the same."}</span>
+        </div>
+        <ErrorNote error={sending.error} />
+      </form>
+      {answer ? (
+        <Results answer={answer} />
+      ) : (
+        <EmptyState title="Which text fits a picture best?">
+          <p>Give a picture and some texts, and see how the model scores them.</p>
+          <Button look="plain" busy={sending.running} onClick={tryExample}>
+            Try an example
+          </Button>
+        </EmptyState>
+      )}
     </div>
   );
+}
+
+function ClassifyFields({ inputs, set }: { inputs: Inputs; set: (changes: Partial<Inputs>) => void }) {
+  return (
+    <div class="stack">
+      <LinesField label="Labels" value={inputs.labels} onChange={(labels) => set({ labels })} />
+      <Field label="Templates" help="Each label is put into every prompt, and their features are averaged.">
+        {(control) => (
+          <select
+            {...control}
+            value={inputs.templates}
+            onChange={({ currentTarget }) => set({ templates: currentTarget.value })}
+          >
+            <option value="simple">simple: 7 prompts</option>
+            <option value="openai">openai: 80 prompts</option>
+            <option value="own">my own</option>
+          </select>
+        )}
+      </Field>
+      {inputs.templates === "own" && (
+        <LinesField
+          label="My templates"
+          help="One a line, with {} in place of the label."
+          value={inputs.ownTemplates}
+          onChange={(ownTemplates) => set({ ownTemplates })}
+        />
+      )}
+    </div>
+  );
+}
+
+interface LinesProps {
+  label: string;
+  help?: string;
+  value: string;
+  onChange: (value: string) => void;
+}
+
+function LinesField({ label, help = "One a line.", value, onChange }: LinesProps) {
+  return (
+    <Field label={label} help={help}>
+      {(control) => (
+        <textarea
+          {...control}
+          rows={5}
+          value={value}
+          onInput={({ currentTarget }) => onChange(currentTarget.value)}
+        />
+      )}
+    </Field>
+  );
+}
+
+const lines = (text: string) => [...new Set(text.split("\n").map((line) => line.trim()))].filter(Boolean);
+
+function textsOf(inputs: Inputs): string[] {
+  if (inputs.task === "match") return lines(inputs.texts);
+  if (inputs.task === "classify") return lines(inputs.labels);
+  return [inputs.caption, ...rivalsOf(inputs.caption, inputs.own, inputs.left)].filter((text) => text.trim());
+}
+
+function requestOf(inputs: Inputs): Request {
+  return {
+    kind: inputs.task === "classify" ? "classify" : "match",
+    pictures: inputs.pictures,
+    texts: textsOf(inputs),
+    templates: inputs.templates === "own" ? lines(inputs.ownTemplates) : [inputs.templates],
+    models: inputs.other ? [inputs.model, inputs.other] : [inputs.model],
+  };
+}
+
+function whatIsMissing(inputs: Inputs): string | undefined {
+  if (!inputs.pictures.length) return "Add a picture first.";
+  if (textsOf(inputs).length) return undefined;
+  return { match: "Type a text first.", classify: "Type a label first.", swap: "Type a caption first." }[
+    inputs.task
+  ];
 }

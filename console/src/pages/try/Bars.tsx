@@ -1,0 +1,68 @@
+import { Badge } from "../../components/Badge";
+import { Bar } from "../../components/Bar";
+import { Picture } from "../../components/Picture";
+import { percent, points, score } from "../../format";
+import type { Shown } from "./Pictures";
+import { isChanged, type PictureResult, type Row } from "./results";
+
+const SERIES = [1, 2] as const;
+
+/** Each picture with its texts, the most probable first, and what each model says of them. */
+export function Bars({ pictures, results }: { pictures: readonly Shown[]; results: PictureResult[] }) {
+  const compared = results.some(({ best }) => best.length > 1);
+  return (
+    <div class="stack">
+      <p class="muted small">
+        Bars and percentages are probabilities. The second number is the cosine similarity
+        {compared && ", and the third one the difference in percentage points"}.
+      </p>
+      <ul class="stack">
+        {results.map((result, place) => {
+          const picture = pictures[place];
+          if (!picture) return null;
+          return (
+            <li key={picture.url} class="card reading">
+              <Picture src={picture.url} alt={picture.file.name} box={192} />
+              <div class="stack close">
+                <p class="row apart">
+                  <strong>{picture.file.name}</strong>
+                  {isChanged(result) && <Badge tone="warn">The best text differs</Badge>}
+                </p>
+                {result.error && <p class="field-error">{result.error}</p>}
+                <ol class="stack">
+                  {result.rows.map((row) => (
+                    <Readings key={row.text} row={row} best={result.best} />
+                  ))}
+                </ol>
+              </div>
+            </li>
+          );
+        })}
+      </ul>
+    </div>
+  );
+}
+
+function Readings({ row: { text, readings }, best }: { row: Row; best: PictureResult["best"] }) {
+  const [one, other] = readings;
+  return (
+    <li>
+      <p class={text === best[0] ? "reading-best" : undefined}>{text}</p>
+      {readings.map((reading, model) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: a reading is its model's
+        <div key={model} class="reading-line">
+          <Bar share={reading?.probability ?? 0} series={SERIES[model] ?? 1} />
+          <span class="number">{percent(reading?.probability)}</span>
+          <span class="number muted" title="Cosine similarity">
+            {score(reading?.score)}
+          </span>
+          {readings.length > 1 && (
+            <span class="number" title="Difference in percentage points">
+              {model === 1 && one && other ? points(other.probability - one.probability) : ""}
+            </span>
+          )}
+        </div>
+      ))}
+    </li>
+  );
+}
