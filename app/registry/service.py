@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,11 @@ class VersionService:
                 lineage.append(base)
                 base = store.versions.get(base).base_version
         return VersionDetail.detailed(version, aliases, lineage, promotions, sees=caller.sees)
+
+    @in_store_thread
+    def shown(self, caller: Caller, aliases: Sequence[Alias]) -> Sequence[AliasInfo]:
+        """The aliases as their caller may see them."""
+        return _shown(self._seen_by(caller.sees), caller, *aliases)
 
     async def promote(self, caller: Caller, version_id: str, request: PromoteRequest) -> AliasInfo:
         """Point an alias to a version. An alias that already points to it is left there.

@@ -93,9 +93,8 @@ class AsyncHttp:
             async for line in response.aiter_lines():
                 yield line
 
-    async def follow(self, job_id: str, after: int = 0) -> AsyncIterator[ServerSentEvent]:
-        """Yield a job's events until it ends, reconnecting as needed."""
-        call = calls.get("jobs", job_id, "events", after=after)
+    async def follow(self, call: Call) -> AsyncIterator[ServerSentEvent]:
+        """Yield the events of a stream until what it follows has ended, reconnecting as needed."""
         headers = {"Accept": "text/event-stream"}
         lost_at: float | None = None
         while True:

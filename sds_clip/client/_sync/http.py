@@ -94,9 +94,8 @@ class Http:
             for line in response.iter_lines():
                 yield line
 
-    def follow(self, job_id: str, after: int = 0) -> Iterator[ServerSentEvent]:
-        """Yield a job's events until it ends, reconnecting as needed."""
-        call = calls.get("jobs", job_id, "events", after=after)
+    def follow(self, call: Call) -> Iterator[ServerSentEvent]:
+        """Yield the events of a stream until what it follows has ended, reconnecting as needed."""
         headers = {"Accept": "text/event-stream"}
         lost_at: float | None = None
         while True:
