@@ -112,10 +112,12 @@ def _judged(
         return CandidateScores(of, {mine[asked].name: found[asked].results(data_dir) for asked in both})
 
     try:
-        verdict = judge(scores(other, others), scores(version, mine), thresholds)
-    except OSError:
-        return Verdict(False, "The files of an evaluation are gone. Run it again.", {}), []
-    except (EvaluationError, ValueError) as error:
+        before, after = scores(other, others), scores(version, mine)
+    except (EvaluationError, OSError, ValueError):  # whose text has the file's path
+        return Verdict(False, "The files of an evaluation are missing or damaged. Evaluate again.", {}), []
+    try:
+        verdict = judge(before, after, thresholds)
+    except EvaluationError as error:
         return Verdict(False, f"The evaluations of the two versions cannot be compared. {error}", {}), []
     if verdict.checks or version == other:
         used = [found[asked].job.id for asked in both for found in (others, mine)]

@@ -105,10 +105,10 @@ class AsyncHttp:
                     if response.status_code == httpx.codes.NO_CONTENT:
                         return
                     async for event in EventSource(response).aiter_sse():
-                        if not event.data:  # a heartbeat, or a hint when to reconnect
-                            continue
                         if event.id:
                             headers["Last-Event-ID"] = event.id
+                        if not event.data:  # a heartbeat, or a hint when to reconnect
+                            continue
                         yield event
                         if event.event == "done":
                             return

@@ -106,10 +106,10 @@ class Http:
                     if response.status_code == httpx.codes.NO_CONTENT:
                         return
                     for event in EventSource(response).iter_sse():
-                        if not event.data:  # a heartbeat, or a hint when to reconnect
-                            continue
                         if event.id:
                             headers["Last-Event-ID"] = event.id
+                        if not event.data:  # a heartbeat, or a hint when to reconnect
+                            continue
                         yield event
                         if event.event == "done":
                             return
