@@ -10,6 +10,7 @@ up to which its stream has told everything, in milliseconds by the database's cl
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,13 @@ from app.store.records import Alias, Job
 from app.store.states import OPEN, JobKind
 from app.store_threads import StoreThreads
 
+logger = logging.getLogger(__name__)
+
 SLACK_S = 60.0
 """No transaction takes longer from reading the clock to its commit."""
 MAX_AGE_S = 3600.0
+WAIT_S = 1.0
+"""How often a stream looks whether it must end."""
 MAX_BEHIND = 100
 """Readings that may wait for a client that reads slowly. Then its stream ends, and it comes back with its last id."""
 RESET = "event: reset\ndata: {}\n\n"
@@ -74,6 +79,8 @@ class Changes:
         self._threads = threads
         self._versions = versions
         self._followers: set[asyncio.Queue[Reading]] = set()
+        self._beginning: set[asyncio.Queue[Reading]] = set()
+        """The followers that wait for the reading with which they begin, whether or not it has news."""
         self._task: asyncio.Task[None] | None = None
         self._state: _State | None = None
 
@@ -95,20 +102,21 @@ class Changes:
         with self._following() as readings:
             while not ending() and (readings in self._followers or not readings.empty()):
                 frames: list[str] = []
-                with contextlib.suppress(TimeoutError):
-                    reading = await asyncio.wait_for(readings.get(), 2 * POLL_S)
-                    try:
-                        if has_begun:
-                            frames = await self._frames(caller, reading)
-                        else:
-                            # After a reading, so that none of the later changes is missed.
-                            frames = await self._first(caller, last_ms, reading.at)
-                        has_begun, at = True, reading.at
-                    except ServiceError as error:
-                        if not error.retryable:
-                            raise
-                        if has_begun:  # what this reading told would be lost
-                            return
+                try:
+                    reading = await asyncio.wait_for(readings.get(), WAIT_S)
+                    if has_begun:
+                        frames = await self._frames(caller, reading)
+                    else:
+                        # After a reading, so that none of the later changes is missed.
+                        frames = await self._first(caller, last_ms, reading.at)
+                    has_begun, at = True, reading.at
+                except TimeoutError:
+                    if has_begun and readings.empty() and self._state is not None:
+                        at = self._state.at
+                except ServiceError as error:
+                    if has_begun or not error.retryable:  # what this reading told would be lost
+                        return
+                    self._beginning.add(readings)
                 if not frames and time.monotonic() - told_at >= HEARTBEAT_S:
                     frames = [": still here\n\n"]
                 if frames:
@@ -119,26 +127,40 @@ class Changes:
     def _following(self) -> Iterator[asyncio.Queue[Reading]]:
         readings = asyncio.Queue[Reading](MAX_BEHIND)
         self._followers.add(readings)
+        self._beginning.add(readings)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="changes")
         try:
             yield readings
         finally:
             self._followers.discard(readings)
+            self._beginning.discard(readings)
             if not self._followers and self._task is not None:
                 self._task.cancel()
                 self._task = self._state = None
 
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(ServiceError):  # the store logs it
+            try:
                 self._state, reading = await self._threads.run(self._read, self._state)
-                for readings in tuple(self._followers):
-                    if readings.full():
-                        self._followers.discard(readings)
-                    else:
-                        readings.put_nowait(reading)
+            except ServiceError:  # the store logs it
+                pass
+            except Exception:
+                logger.exception("Changes of jobs cannot be read, so the streams that follow them end.")
+                self._followers.clear()
+                self._task = self._state = None
+                return
+            else:
+                self._tell(reading)
             await asyncio.sleep(POLL_S)
+
+    def _tell(self, reading: Reading) -> None:
+        for readings in tuple(self._followers if reading.jobs or reading.aliases else self._beginning):
+            if readings.full():
+                self._followers.discard(readings)
+            else:
+                readings.put_nowait(reading)
+        self._beginning.clear()
 
     def _read(self, before: _State | None) -> tuple[_State, Reading]:
         store, at = self._seen_by(None), self._now()

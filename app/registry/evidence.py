@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from app.errors import UnknownRecord
 from app.registry.gate import CandidateScores, Verdict, judge, verdict_on
@@ -76,7 +76,7 @@ def gate_of(store: Workspace, data_dir: Path, version: Version, holder: str | No
     )
 
 
-def _word(verdict: Verdict, *, is_same: bool) -> Any:
+def _word(verdict: Verdict, *, is_same: bool) -> Literal["better", "not_better", "unknown"]:
     if verdict.promotes:
         return "better"
     return "not_better" if verdict.checks or is_same else "unknown"
