@@ -16,6 +16,7 @@ from app.datasets.roots import SourceRoots
 from app.datasets.service import DatasetService
 from app.disk import check_reserve
 from app.errors import ConfigurationError, StoreUnavailable
+from app.jobs.changes import Changes
 from app.jobs.model_resolver import ModelResolver
 from app.jobs.service import JobService
 from app.jobs.validator import JobValidator
@@ -78,6 +79,7 @@ class Backend:
         bases = [*(clip.reference for clip in served), *settings.allowed_models]
         downloads = Downloads(settings.data_dir, bases)
         self.versions = VersionService(store.seen_by, threads, downloads, settings.data_dir)
+        self.changes = Changes(store.seen_by, store.now, threads, self.versions)
         self.registry = registry_of(store, settings.data_dir)
         self.gauges = StoreGauges(
             store, settings.data_dir, settings.disk_reserve_bytes, is_open=lambda: threads.open
@@ -97,6 +99,7 @@ class Backend:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.changes.close()
         await self.datasets.close()
         await self.gauges.close()
         self._threads.close()

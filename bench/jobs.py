@@ -1,8 +1,8 @@
-"""Measures how soon a submitted job trains, how long listing many takes, and the cost of supervising a run.
+"""Measures how soon a submitted job trains, how long lists and long curves take, and the cost of supervising a run.
 
 Start: `sds-clip up`, idle, with a warm process; jobs are submitted one after another. Lists: one server with
-100 finished jobs and one with 10,000, asked alternately. Supervision: a training run's heartbeats, events and
-progress, as its process reports them.
+100 finished jobs and one with 10,000, asked alternately. Curves: a job with 100,000 points of eight metrics.
+Supervision: a training run's heartbeats, events and progress, as its process reports them.
 """
 
 import json
@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from bench import report, servers
+from bench.curves import POINTS, measure_curves
 from bench.job_lists import FEW, MANY, Lists, measure_lists
 from bench.options import cache_option, option, parse
 from bench.report import at_most, note
@@ -69,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     folder = plan.cache / "jobs"
     shutil.rmtree(folder, ignore_errors=True)
     lists = measure_lists(folder / "lists", plan.requests)
+    curves = measure_curves(folder / "curves", max(3, plan.requests // 10))
     note(f"{plan.starts} submissions, and a run of {plan.steps} steps")
     imports_s, starts, watching = measure_runs(folder / "runs", plan.starts, plan.steps)
     report.show(
@@ -76,9 +78,10 @@ def main(arguments: list[str] | None = None) -> None:
         start_table(starts),
         f"Importing what a job needs, which is done before it comes: {imports_s:.2f} s.",
         list_table(lists),
+        curve_table(curves),
         f"A run of {watching.ran_s:.1f} s: renewing its lease took {watching.renewed_s:.3f} s, events, metrics "
         f"and progress {watching.told_s:.3f} s.",
-        targets=targets(starts, lists, watching),
+        targets=targets(starts, lists, curves, watching),
     )
 
 
@@ -98,11 +101,22 @@ def list_table(lists: Sequence[Lists]) -> str:
     return markdown_table(("request", f"p50 ms, {FEW} jobs", f"p50 ms, {MANY} jobs", "ratio"), rows)
 
 
-def targets(starts: Sequence[Start], lists: Sequence[Lists], watching: Watching) -> list[report.Target]:
+def curve_table(curves: Mapping[str, Sequence[float]]) -> str:
+    rows = [[f"/jobs/{{id}}/{path}", *report.percentiles(ms, 0)] for path, ms in curves.items()]
+    return markdown_table((f"request, {POINTS} points", "p50 ms", "p95 ms", "p99 ms"), rows)
+
+
+def targets(
+    starts: Sequence[Start],
+    lists: Sequence[Lists],
+    curves: Mapping[str, Sequence[float]],
+    watching: Watching,
+) -> list[report.Target]:
     slowest, ratio = max(start.trains_s for start in starts), max(each.ratio for each in lists)
     return [
         at_most("slowest submission to trainer started, s", slowest, 3),
         at_most(f"GET /jobs with {MANY} finished jobs over {FEW}", ratio, 1.5),
+        at_most(f"curves of {POINTS} points, ms", max(median(ms) for ms in curves.values()), 1000),
         at_most("heartbeats and events, % of a run", 100 * watching.share, 1),
     ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.errors import AliasLocked, AliasMoved, MissingScope, UnusableRecord, VersionGone
 from app.jobs.limits import steps_of
+from app.registry.gate import CandidateScores
 from app.registry.publish import lies_among, publish
 from app.registry.store_source import unpublished_version
 from app.schemas.finetune import Evaluation, FinetuneSpec
@@ -29,7 +30,7 @@ from worker.benchmarks import read_data, summary
 from worker.context import JobContext
 from worker.data import content_of, pairs_place
 from worker.errors import JobFailed
-from worker.promotion import CandidateScores, alias_of, decide
+from worker.promotion import alias_of, decide
 from worker.references import check_version, loadable, of_version
 from worker.training_progress import TrainingProgress
 

@@ -1,20 +1,28 @@
 """The job operations behind the routes: submit, read, control and delete."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from sqlalchemy import Row
+
 from app import tracing
 from app.errors import NoReport
+from app.jobs.checkpoints import checkpoints_of
+from app.jobs.curves import curves_of
 from app.jobs.estimate import estimate
 from app.jobs.removal import remove_job_files
 from app.jobs.validator import JobValidator
 from app.jobs.waker import Waker
 from app.keys import Caller
 from app.run_log import open_log
+from app.schemas.curves import Curves
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec
 from app.schemas.jobs import (
+    CheckpointInfo,
+    CheckpointList,
     DryRunResult,
     EventInfo,
     EventList,
@@ -30,7 +38,7 @@ from app.store import SeenBy, Workspace
 from app.store.alias_names import DEFAULT
 from app.store.names import is_id
 from app.store.paging import Search
-from app.store.records import Event, Job, NewJob
+from app.store.records import Event, Job, MetricPoint, NewJob
 from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.store_threads import StoreThreads, in_store_thread
 from models.run_files import LOG_FILE
@@ -83,7 +91,7 @@ class JobService:
         job, is_new = store.jobs.submit(new)
         if is_new and job.status is JobStatus.QUEUED:
             self._waker.wake(job)
-        return job_info(job, no_worker=_needs_a_worker(job, living)), is_new
+        return job_info(job, no_worker=needs_a_worker(job, living)), is_new
 
     @in_store_thread
     def try_out(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> DryRunResult:
@@ -113,15 +121,17 @@ class JobService:
         store = self._seen_by(caller.sees)
         page = store.jobs.list(kind=kind, status=status, owner=owner, search=search, after=after, limit=limit)
         living = store.workers.living_queues()
-        infos = [job_info(job, no_worker=_needs_a_worker(job, living)) for job in page.items]
+        infos = [job_info(job, no_worker=needs_a_worker(job, living)) for job in page.items]
         return JobList(data=infos, has_more=page.has_more)
 
     @in_store_thread
     def get(self, caller: Caller, job_id: str) -> JobInfo:
         store = self._seen_by(caller.sees)
+        job = store.jobs.get(job_id)
         return _info(
             store,
-            store.jobs.get(job_id),
+            job,
+            request=job.request,
             transitions=store.events.transitions(job_id),
             metrics=store.events.latest_metrics(job_id),
         )
@@ -134,7 +144,7 @@ class JobService:
         """
         store = self._seen_by(caller.sees)
         job = store.jobs.get(job_id)
-        no_worker = _needs_a_worker(job, store.workers.living_queues())
+        no_worker = needs_a_worker(job, store.workers.living_queues())
         if job.event_count <= after:
             return JobUpdate(job, (), no_worker)
         return JobUpdate(job, store.events.events(job_id, after=after, limit=limit), no_worker)
@@ -150,6 +160,40 @@ class JobService:
         found = self._seen_by(caller.sees).events.metrics(job_id, after=after, limit=limit + 1)
         data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
         return MetricList(data=data, has_more=len(found) > limit)
+
+    @in_store_thread
+    def curves(
+        self,
+        caller: Caller,
+        job_id: str,
+        *,
+        names: Collection[str],
+        points: int,
+        from_step: int,
+        to_step: int,
+    ) -> Curves:
+        events = self._seen_by(caller.sees).events
+
+        def read(start: int) -> list[tuple[int, str]]:
+            return events.metric_texts(job_id, from_step=max(from_step, start), to_step=to_step)
+
+        return Curves(job=job_id, curves=curves_of(read, names, points))
+
+    @in_store_thread
+    def checkpoints(self, caller: Caller, job_id: str) -> CheckpointList:
+        store = self._seen_by(caller.sees)
+        found = list(checkpoints_of(self._data_dir / "jobs" / store.jobs.get(job_id).id))
+        data = [
+            CheckpointInfo(
+                step=each.step,
+                created_at=each.written_at,
+                size_bytes=each.size_bytes,
+                newest=each is found[-1],
+                metrics=_point(store.events.latest_metrics(job_id, to_step=each.step)),
+            )
+            for each in found
+        ]
+        return CheckpointList(data=data)
 
     @in_store_thread
     def workers(self, caller: Caller) -> WorkerList:
@@ -231,8 +275,12 @@ class JobService:
 def _info(store: Workspace, job: Job, **beside: Any) -> JobInfo:
     """The job, and whether it lacks a worker. These are two reads, so a worker may start between them."""
     living = store.workers.living_queues()
-    return job_info(job, no_worker=_needs_a_worker(job, living), **beside)
+    return job_info(job, no_worker=needs_a_worker(job, living), **beside)
 
 
-def _needs_a_worker(job: Job, living: frozenset[JobKind]) -> bool:
+def _point(found: MetricPoint | None) -> MetricPointInfo | None:
+    return None if found is None else MetricPointInfo.model_validate(found)
+
+
+def needs_a_worker(job: Job | Row[Any], living: frozenset[JobKind]) -> bool:
     return job.status in _NEEDS_A_WORKER and job.kind not in living

@@ -42,9 +42,9 @@ async def stream(
         is_all = len(update.events) < MAX_EVENTS_PER_READ
         if is_all and (current := JobProgress.of(update.job, no_worker=update.no_worker)) != progress:
             progress = current
-            frames.append(_frame("progress", current))
+            frames.append(frame("progress", current))
         if is_all and update.job.status in TERMINAL:
-            yield "".join([*frames, _frame("done", job_info(update.job, no_worker=update.no_worker))])
+            yield "".join([*frames, frame("done", job_info(update.job, no_worker=update.no_worker))])
             return
         if not frames and time.monotonic() - told_at >= HEARTBEAT_S:
             frames.append(": still here\n\n")
@@ -70,9 +70,9 @@ async def _next(read: Callable[[int], Awaitable[JobUpdate]], before: JobUpdate, 
 
 
 def _event(event: EventInfo) -> str:
-    return f"id: {event.id}\n{_frame(event.type, event)}"
+    return f"id: {event.id}\n{frame(event.type, event)}"
 
 
-def _frame(name: str, content: BaseModel) -> str:
+def frame(name: str, content: BaseModel) -> str:
     # JSON escapes line breaks, so one line of data is enough.
     return f"event: {name}\ndata: {content.model_dump_json()}\n\n"

@@ -3,22 +3,28 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from app.errors import NotBetter, UnknownRecord, VersionDamaged
+from app.errors import Conflict, Forbidden, NotBetter, UnknownRecord, UnusableRecord, VersionDamaged, body
 from app.keys import Caller
 from app.registry.download import Download, Downloads
+from app.registry.evidence import gate_of
 from app.registry.manifest import DamagedFiles, verify
 from app.registry.removal import remove_files
 from app.registry.store_source import mark_damaged
 from app.run_log import open_log
+from app.schemas.common import ErrorDetail
+from app.schemas.promotion import GateInfo, PromotionPlan
 from app.schemas.versions import (
     AliasInfo,
     LockRequest,
     PromoteRequest,
+    PromotionInfo,
+    PromotionList,
     RollbackRequest,
     VersionDetail,
     VersionInfo,
@@ -92,8 +98,23 @@ class VersionService:
                 base = store.versions.get(base).base_version
         return VersionDetail.detailed(version, aliases, lineage, promotions, sees=caller.sees)
 
+    @in_store_thread
+    def promotions(
+        self, caller: Caller, *, alias: str | None, before: int | None, limit: int
+    ) -> PromotionList:
+        """The audit of the caller's aliases, newest first."""
+        aliases = self._seen_by(caller.sees).aliases
+        found = aliases.promotions(alias, before=before, limit=limit + 1)
+        data = [PromotionInfo.model_validate(line) for line in found[:limit]]
+        return PromotionList(data=data, has_more=len(found) > limit)
+
+    @in_store_thread
+    def shown(self, caller: Caller, aliases: Sequence[Alias]) -> Sequence[AliasInfo]:
+        """The aliases as their caller may see them."""
+        return _shown(self._seen_by(caller.sees), caller, *aliases)
+
     async def promote(self, caller: Caller, version_id: str, request: PromoteRequest) -> AliasInfo:
-        """Point an alias to a version. An alias that already points to it is left there.
+        """Point an alias to a version. An alias that already points to it is left there. A dry run moves nothing.
 
         Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasLocked, AliasMoved,
         InvalidRequest, Forbidden.
@@ -103,6 +124,28 @@ class VersionService:
         if version.folder is not None and version.status is VersionStatus.READY:
             await self._verify(self._data_dir / version.folder, version.id)
         return await self._threads.run(self._promote, caller, version, request)
+
+    async def try_out(self, caller: Caller, version_id: str, request: PromoteRequest) -> PromotionPlan:
+        """Say what `promote` would do. Raises UnknownRecord and InvalidRequest; other refusals are in the answer."""
+        check_alias(request.alias)
+        now, gate = await self._threads.run(self._before, caller, version_id, request.alias)
+        after, error = now, None
+        try:
+            after = await self.promote(caller, version_id, request)
+        except (Conflict, Forbidden, UnusableRecord) as refusal:
+            error = ErrorDetail(**body(refusal)["error"])
+        generation = 0 if now is None else now.generation
+        return PromotionPlan(
+            name=request.alias,
+            from_version=None if now is None else now.version,
+            to_version=version_id,
+            from_generation=generation,
+            generation=generation if after is None else after.generation,
+            moves=after is not None and after.generation != generation,
+            error=error,
+            lock=None if now is None else now.lock,
+            gate=gate,
+        )
 
     @in_store_thread
     def roll_back(self, caller: Caller, alias: str, request: RollbackRequest) -> AliasInfo:
@@ -174,6 +217,13 @@ class VersionService:
         if not is_whole:
             raise VersionDamaged(version_id, param="version")
 
+    def _before(self, caller: Caller, version_id: str, name: str) -> tuple[AliasInfo | None, GateInfo]:
+        """The alias as it is, and what the gate says about the version."""
+        store = self._seen_by(caller.sees)
+        version, alias = store.versions.get(version_id), _alias(store, name)
+        gate = gate_of(store, self._data_dir, version, None if alias is None else alias.version)
+        return None if alias is None else _shown(store, caller, alias)[0], gate
+
     def _promotable(self, caller: Caller, version_id: str, request: PromoteRequest) -> Version:
         """The version, if the caller may point the alias to it. Raises Forbidden."""
         store = self._seen_by(caller.sees)
@@ -181,7 +231,8 @@ class VersionService:
             caller.check("admin", "Giving an alias to a key", param="owner")
         if caller.is_admin:
             return store.versions.get(version_id)
-        if _owner_of(store, request.alias) != caller.name:
+        alias = _alias(store, request.alias)
+        if alias is None or alias.owner != caller.name:
             caller.check("admin", "Moving an alias that was not given to this key", param="alias")
         version = store.versions.get(version_id)
         if not self._seen_by(caller.name).versions.made(version_id):
@@ -190,10 +241,7 @@ class VersionService:
 
     def _promote(self, caller: Caller, version: Version, request: PromoteRequest) -> AliasInfo:
         store = self._seen_by(caller.sees)
-        try:
-            alias = store.aliases.get(request.alias)
-        except UnknownRecord:
-            alias = None
+        alias = _alias(store, request.alias)
         if not request.force:
             _refuse_worse(store, version, request.alias)
         generation = 0 if alias is None else alias.generation
@@ -208,7 +256,7 @@ class VersionService:
             of_owner=_limit(caller),
             give_to=request.owner,
         )
-        return _shown(store, caller, store.aliases.promote(move, version.id))[0]
+        return _shown(store, caller, store.aliases.promote(move, version.id, dry_run=request.dry_run))[0]
 
     def _delete(self, caller: Caller, version_id: str) -> Version:
         versions = self._seen_by(caller.sees).versions
@@ -222,11 +270,11 @@ def _limit(caller: Caller) -> str | None:
     return None if caller.is_admin else caller.name
 
 
-def _owner_of(store: Workspace, alias: str) -> str:
+def _alias(store: Workspace, name: str) -> Alias | None:
     try:
-        return store.aliases.get(alias).owner
+        return store.aliases.get(name)
     except UnknownRecord:
-        return ""
+        return None
 
 
 def _shown(store: Workspace, caller: Caller, *aliases: Alias) -> "list[AliasInfo]":

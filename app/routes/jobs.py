@@ -2,18 +2,19 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from app.auth import is_revoked
 from app.content_type import JSON
-from app.errors import AmbiguousName, DiskReserve, InputsGone, InvalidRequest, JobStateConflict, Overloaded
+from app.errors import AmbiguousName, DiskReserve, InputsGone, JobStateConflict, Overloaded
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
-from app.routes.shared import READING, After, BackendDep, JobId, Limit, Owner, SearchDep, Train
+from app.routes.shared import READING, After, BackendDep, JobId, LastEventId, Limit, Owner, SearchDep, Train
 from app.routes.streamed import LOG, EventStream, LogResponse
-from app.schemas.jobs import EventList, JobInfo, JobList, MetricList
+from app.schemas.curves import MAX_POINTS, MIN_POINTS, Curves
+from app.schemas.jobs import CheckpointList, EventList, JobInfo, JobList, MetricList
 from app.serving.engine import Engine
 from app.store.states import TERMINAL, JobKind, JobStatus
 
@@ -83,19 +84,12 @@ async def list_job_events(
             description="The largest number of events on a page. A stream ignores it.",
         ),
     ] = 100,
-    last_event_id: Annotated[
-        str | None,
-        Header(
-            description="The number of the last event that a reconnecting client has seen. It takes precedence "
-            "over `after`."
-        ),
-    ] = None,
+    seen: LastEventId = None,
 ) -> Response:
     """Return what happened to a job, as a page or as a stream of Server-Sent Events."""
     if EVENT_STREAM not in request.headers.get("accept", ""):
         content = await backend.jobs.events(caller, job_id, after=after, limit=limit)
         return Response(content.model_dump_json(), media_type=JSON)
-    seen = _number(last_event_id)
     start = after if seen is None else seen
 
     async def read(after: int) -> JobUpdate:
@@ -123,6 +117,42 @@ async def list_job_metrics(
 ) -> MetricList:
     """Return a job's metrics by step."""
     return await backend.jobs.metrics(caller, job_id, after=after, limit=limit)
+
+
+@router.get("/jobs/{job_id}/curves")
+async def get_job_curves(
+    caller: Train,
+    backend: BackendDep,
+    job_id: JobId,
+    names: Annotated[
+        list[str],
+        Query(
+            max_length=64,
+            description="Return only the metrics with these names. Repeat the parameter for each name.",
+        ),
+    ] = [],  # noqa: B006
+    points: Annotated[
+        int,
+        Query(
+            ge=MIN_POINTS,
+            le=MAX_POINTS,
+            description="The largest number of points of a curve. A curve that has more is thinned: the least and the "
+            "greatest value of each part of it stay, and so do the first and the last point.",
+        ),
+    ] = 1000,
+    from_step: Annotated[int, Query(ge=0, lt=2**62, description="The first step to return.")] = 0,
+    to_step: Annotated[int, Query(ge=0, lt=2**62, description="The last step to return.")] = 2**62 - 1,
+) -> Curves:
+    """Return a job's metrics as curves, thinned so that no extreme is lost."""
+    return await backend.jobs.curves(
+        caller, job_id, names=names, points=points, from_step=from_step, to_step=to_step
+    )
+
+
+@router.get("/jobs/{job_id}/checkpoints")
+async def list_job_checkpoints(caller: Train, backend: BackendDep, job_id: JobId) -> CheckpointList:
+    """List the checkpoints that a fine-tuning job keeps. They are removed when the job has succeeded."""
+    return await backend.jobs.checkpoints(caller, job_id)
 
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
@@ -192,11 +222,3 @@ async def get_job_report(caller: Train, backend: BackendDep, job_id: JobId) -> R
     """Return the report of a job that has succeeded: one HTML page that loads nothing else."""
     headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
     return FileResponse(await backend.jobs.report(caller, job_id), media_type="text/html", headers=headers)
-
-
-def _number(last_event_id: str | None) -> int | None:
-    if last_event_id is None or last_event_id == "":
-        return None
-    if not (last_event_id.isascii() and last_event_id.isdecimal()) or len(last_event_id) > 18:
-        raise InvalidRequest("Last-Event-ID must be the number of an event.", param="Last-Event-ID")
-    return int(last_event_id)

@@ -35,11 +35,13 @@ from app.routes.shared import (
 from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
 from app.schemas.listing import Deleted
 from app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
+from app.schemas.promotion import PromotionAnswer
 from app.schemas.rollout import MovedAlias
 from app.schemas.versions import (
     AliasInfo,
     LockRequest,
     PromoteRequest,
+    PromotionList,
     RollbackRequest,
     VersionDetail,
 )
@@ -137,13 +139,16 @@ async def promote_version(
     version: str,
     rollout: RolloutDep,
     body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
-) -> MovedAlias:
+) -> PromotionAnswer:
     """Point an alias to a version. Every serving process follows within seconds; `wait_s` waits for that.
 
-    A key without the scope admin can point an alias that was given to it to versions that its own jobs made.
+    A key without the scope admin can point an alias that was given to it to versions that its own jobs made. With
+    `dry_run`, nothing is moved, and the answer says what would happen and what the gate says.
     """
     if body.owner:
         check_key(request, body.owner)
+    if body.dry_run:
+        return await backend.versions.try_out(caller, version, body)
     return await rollout.follow(await backend.versions.promote(caller, version, body), body.wait_s)
 
 
@@ -231,6 +236,30 @@ async def delete_version(caller: ChangeModels, backend: BackendDep, version: str
     """
     await backend.versions.delete(caller, version)
     return Deleted(id=version, object="model")
+
+
+@registered.get("/promotions")
+async def list_promotions(
+    caller: ReadModels,
+    backend: BackendDep,
+    alias: Annotated[
+        str | None, Query(max_length=64, description="Return only the lines about this alias.")
+    ] = None,
+    after: Annotated[
+        int | None,
+        Query(
+            ge=0,
+            lt=2**62,
+            description="Return the lines that follow this one. Pass the last id of the previous page.",
+        ),
+    ] = None,
+    limit: Limit = 20,
+) -> PromotionList:
+    """List who moved, locked, unlocked or gave away which alias, when and why, newest first.
+
+    A key without the scope admin sees the lines about the aliases that were given to it.
+    """
+    return await backend.versions.promotions(caller, alias=alias, before=after, limit=limit)
 
 
 router = APIRouter()

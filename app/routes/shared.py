@@ -48,6 +48,8 @@ WRITING = (
 
 ReadModels = Annotated[Caller, Depends(requires("infer"))]
 Train = Annotated[Caller, Depends(requires("train"))]
+ReadOrTrain = Annotated[Caller, Depends(requires("infer", "train"))]
+"""What the services show depends on the scope that the key has."""
 Administer = Annotated[Caller, Depends(requires("admin"))]
 ChangeModels = Annotated[Caller, Depends(requires("train", "admin"))]
 """The services check which versions and aliases a key without the scope admin may change."""
@@ -121,6 +123,27 @@ async def backend(request: Request) -> Backend:
 
 
 BackendDep = Annotated[Backend, Depends(backend)]
+
+
+async def _last_event_id(
+    given: Annotated[
+        str | None,
+        Header(
+            alias="Last-Event-ID",
+            description="The id of the last event that a reconnecting client has seen. It takes precedence over "
+            "`after`, where there is one.",
+        ),
+    ] = None,
+) -> int | None:
+    """The number that a reconnecting client sends. Raises InvalidRequest."""
+    if given is None or given == "":
+        return None
+    if not (given.isascii() and given.isdecimal()) or len(given) > 18:
+        raise InvalidRequest("Last-Event-ID must be the number of an event.", param="Last-Event-ID")
+    return int(given)
+
+
+LastEventId = Annotated[int | None, Depends(_last_event_id)]
 
 
 async def _job_id(

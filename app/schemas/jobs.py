@@ -1,6 +1,7 @@
 """GET /jobs, /jobs/{id}, /jobs/{id}/events and /jobs/{id}/metrics; what a dry run finds."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,9 +11,12 @@ from app.schemas.common import example
 from app.schemas.finetune import FinetuneSpec
 from app.schemas.listing import Listing
 from app.schemas.specs import JobSpec
-from app.store.records import Event, Job, Level, MetricPoint
+from app.store.records import Event, Job, Json, Level, MetricPoint
 from app.store.states import JobKind, JobStatus
+from models.evaluation.results import GROUP_MATCH
 
+VALIDATION = ("validation_image_to_text", "validation_text_to_image")
+"""The shares of right pairs within the batches of the validation data. Those of the base begin with `base_`."""
 FILES = "files"
 """The key in a job's result for paths below the data folder, which callers do not see."""
 
@@ -82,6 +86,21 @@ class MetricPointInfo(BaseModel):
     created_at: float = Field(validation_alias="at")
 
 
+class Improvement(BaseModel):
+    """The main figure of a job's model, and that of the model with which it was compared."""
+
+    metric: str = Field(
+        description="The name of the figure: an outcome of a benchmark such as `group_match`, or "
+        "`validation_retrieval`, the mean share of right pairs within the batches of the validation data."
+    )
+    compared_with: str | None = Field(
+        description="The model of the comparison: a version or a reference. It is null if the result does not name it."
+    )
+    baseline: float = Field(description="The figure of that model.")
+    model: float = Field(description="The figure of the job's model.")
+    difference: float = Field(description="`model` minus `baseline`. A positive one is an improvement.")
+
+
 class _JobInfo(BaseModel):
     id: str
     object: Literal["job"] = "job"
@@ -130,9 +149,18 @@ class _JobInfo(BaseModel):
         description="When the job's files were removed, including its checkpoints and report. A retry then "
         "starts from the beginning."
     )
+    improvement: Improvement | None = Field(
+        None,
+        description="How much better the job's model is than another one, in the figure that says most about it. It is "
+        "null if the job compared nothing, or has not succeeded.",
+    )
     owner: str = Field(description="The name of the API key that made the job. It is empty without keys.")
     suffix: str | None
     metadata: dict[str, Any]
+    request: dict[str, Any] | None = Field(
+        None,
+        description="The fields that the request set, without the defaults. Only GET /jobs/{id} returns them.",
+    )
     transitions: list[Transition] | None = Field(
         None, description="Every change of the job's status. Only GET /jobs/{id} returns this."
     )
@@ -213,6 +241,27 @@ class MetricList(Listing):
     data: list[MetricPointInfo]
 
 
+class CheckpointInfo(BaseModel):
+    """A checkpoint of a fine-tuning job."""
+
+    step: int = Field(description="The number of steps that were done.")
+    created_at: float
+    size_bytes: int
+    newest: bool = Field(
+        description="Whether the job continues from this checkpoint, unless its files are damaged."
+    )
+    metrics: MetricPointInfo | None = Field(
+        description="The last metrics that were logged up to this step, or null if there are none."
+    )
+
+
+class CheckpointList(BaseModel):
+    """The checkpoints that are kept, in the order of their steps."""
+
+    object: Literal["list"] = "list"
+    data: list[CheckpointInfo]
+
+
 class Estimate(BaseModel):
     """What a job would need, as far as it can be estimated."""
 
@@ -258,6 +307,7 @@ def job_info(
     no_worker: bool,
     transitions: Sequence[Event] | None = None,
     metrics: MetricPoint | None = None,
+    request: Mapping[str, Any] | None = None,
 ) -> FinetuneJobInfo | EvaluateJobInfo:
     result = None if job.result is None else {name: job.result[name] for name in job.result if name != FILES}
     values: dict[str, Any] = {
@@ -268,12 +318,48 @@ def job_info(
         "report": None if report_of(job) is None else f"/jobs/{job.id}/report",
         "transitions": None if transitions is None else [Transition.of(event) for event in transitions],
         "metrics": metrics,
+        "request": request,
+        "improvement": improvement_of(job),
     }
     if job.kind is JobKind.FINETUNE:
         return FinetuneJobInfo.model_validate(values | FinetuneSpec.upgraded(job.config))
     config = JobSpec.upgraded(job.config)
     options = {name: config[name] for name in config if name not in EvaluateJobInfo.model_fields}
     return EvaluateJobInfo.model_validate(values | config | {"options": options})
+
+
+def improvement_of(job: Job) -> Improvement | None:
+    """What a finished job's result says: the comparison that it made, or else its validation before and after."""
+    with suppress(KeyError, TypeError):  # a result of an earlier release, or of a job that compared nothing
+        return _compared(job.result or {}, job.config or {})
+    return None
+
+
+def _compared(result: Json, config: Json) -> Improvement | None:
+    """Raises KeyError if nothing was compared."""
+    if (other := result.get("baseline")) is not None:
+        metric = result["primary"]
+        before, after = (each["metrics"][metric]["value"] for each in (other, result))
+        return _improvement(metric, other["provenance"]["model_version"], before, after)
+    promotion = result.get("promotion") or {}
+    for gain in (promotion.get("winoground") or {}).values():
+        match = gain[GROUP_MATCH]
+        return _improvement(GROUP_MATCH, promotion["compared_with"], match["baseline"], match["model"])
+    metrics = result["metrics"]
+    before, after = (
+        sum(metrics[f"{prefix}{name}"] for name in VALIDATION) / len(VALIDATION) for prefix in ("base_", "")
+    )
+    return _improvement("validation_retrieval", config["base"], before, after)
+
+
+def _improvement(metric: str, compared_with: str | None, baseline: float, model: float) -> Improvement:
+    return Improvement(
+        metric=metric,
+        compared_with=compared_with,
+        baseline=baseline,
+        model=model,
+        difference=model - baseline,
+    )
 
 
 def report_of(job: Job) -> str | None:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class Listing(BaseModel):
-    """One page of a list. Items with numbers are in ascending order, and all others are newest first."""
+    """One page of a list. Events and metrics are in ascending order, and all others are newest first."""
 
     object: Literal["list"] = "list"
     has_more: bool = Field(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.common import Body
+from app.schemas.listing import Listing
 from app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from app.store.records import Alias, AliasAction, Promotion, Version, VersionStatus
 
@@ -59,6 +60,9 @@ class PromoteRequest(Body):
     )
     expected_generation: Generation = None
     wait_s: Wait = 0
+    dry_run: bool = Field(
+        False, description="Move nothing, and return what the request would do and what the gate says."
+    )
 
 
 class RollbackRequest(Body):
@@ -186,6 +190,7 @@ class PromotionInfo(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
+    id: int = Field(description="The number of the line.")
     at: float
     who: str
     alias: str
@@ -199,6 +204,12 @@ class PromotionInfo(BaseModel):
     metrics: dict[str, Any] | None
     job_id: str | None
     forced: bool
+
+
+class PromotionList(Listing):
+    """Lines of the audit, newest first."""
+
+    data: list[PromotionInfo]
 
 
 def _fields(version: Version, aliases: Sequence[Alias], sees: str | None) -> dict[str, Any]:

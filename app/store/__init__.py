@@ -9,7 +9,7 @@
 
 The package does not depend on HTTP, Celery or torch. Its parts:
 
-    store.seen_by     a Workspace: the parts below up to `aliases`, without other owners' records
+    store.seen_by     a Workspace: the parts below up to `watch`, without other owners' records
 
     store.jobs        callers: submit, get, list, request_cancel/pause/resume/retry, withheld
     store.workers     beat, leave, list, living_queues
@@ -17,6 +17,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
     store.datasets    add, get, list, claim_check, renew_check, release_check, check_died, accept, reject, delete
     store.versions    register, get, made, among, list, mark_damaged, delete, withheld
     store.aliases     get, all, promote, roll_back, lock, unlock, promotions
+    store.watch       states, among, changed_since
 
     store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed
     store.reaper      settle_abandoned
@@ -40,6 +41,7 @@ from app.store.overview import Overviews
 from app.store.reaper import Reaper
 from app.store.retention import RetentionRecords
 from app.store.versions import Versions
+from app.store.watch import Watch
 from app.store.workers import Workers
 
 __all__ = ["Clock", "SeenBy", "Store", "Workspace"]
@@ -58,6 +60,7 @@ class Workspace:
         self.datasets = Datasets(database, clock, owner)
         self.versions = Versions(database, clock, owner)
         self.aliases = Aliases(database, clock, owner)
+        self.watch = Watch(database, owner)
 
 
 SeenBy = Callable[[str | None], Workspace]

@@ -6,7 +6,7 @@ from app.errors import UnknownRecord
 from app.store import alias_sql
 from app.store.clock import Clock
 from app.store.database import Database
-from app.store.paging import MAX_LIMIT, bounded
+from app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
 from app.store.records import Alias, AliasLock, Move, Promotion
 from app.store.tables import aliases, promotions
 
@@ -37,14 +37,17 @@ class Aliases:
             rows = connection.execute(select(aliases).order_by(aliases.c.name)).mappings().all()
         return tuple(Alias.of(row) for row in rows)
 
-    def promote(self, move: Move, version_id: str) -> Alias:
-        """Point an alias to a version. An alias that does not exist is created.
+    def promote(self, move: Move, version_id: str, *, dry_run: bool = False) -> Alias:
+        """Point an alias to a version. An alias that does not exist is created. A dry run is undone at its end.
 
         Raises: AliasMoved if its generation is not the expected one; MissingScope if it does not belong to the
         owner that the move is limited to; AliasLocked; UnusableRecord if the version is unknown or deleted.
         """
         with self._database.writing() as connection:
-            return alias_sql.promote(connection, move, version_id, self._clock())
+            alias = alias_sql.promote(connection, move, version_id, self._clock())
+            if dry_run:
+                connection.rollback()
+        return alias
 
     def roll_back(self, move: Move) -> Alias:
         """Point an alias to its previous version: the one that it pointed to before its last promotion.
@@ -67,10 +70,17 @@ class Aliases:
             return alias_sql.set_lock(connection, name, AliasLock(who, self._clock(), why), locked=False)
 
     def promotions(
-        self, alias: str | None = None, *, limit: int = 20, moves_only: bool = False
+        self,
+        alias: str | None = None,
+        *,
+        before: int | None = None,
+        limit: int = 20,
+        moves_only: bool = False,
     ) -> tuple[Promotion, ...]:
-        """The audit, newest first, of one alias or of all."""
-        query = select(promotions).order_by(promotions.c.id.desc()).limit(bounded(limit, 1, MAX_LIMIT))
+        """The audit, newest first, of one alias or of all. With `before`, only the lines with a smaller number."""
+        query = select(promotions).order_by(promotions.c.id.desc()).limit(bounded(limit, 1, MAX_ROWS))
+        if before is not None:
+            query = query.where(promotions.c.id < bounded(before, 0, MAX_NUMBER))
         if alias is not None:
             query = query.where(promotions.c.alias == alias)
         if moves_only:

@@ -3,7 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    String,
+    cast,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from app.errors import UnknownRecord
 from app.store.clock import Clock
@@ -14,6 +25,8 @@ from app.store.records import Event, EventType, MetricPoint
 from app.store.tables import events, jobs, metrics
 from app.store.values import bounded_data, bounded_message, finite
 
+MAX_TEXTS = 2000
+"""Rows that are read at once where they do not become objects."""
 _KEPT_APART = (EventType.STATUS, EventType.METRICS)
 
 
@@ -67,9 +80,33 @@ class JobEvents:
         )
         return tuple(MetricPoint.of(row) for row in self._rows(query, job_id))
 
-    def latest_metrics(self, job_id: str) -> MetricPoint | None:
-        """A job's newest metrics, if it has any. Raises UnknownRecord."""
-        query = select(metrics).where(metrics.c.job_id == job_id).order_by(metrics.c.step.desc()).limit(1)
+    def metric_texts(
+        self, job_id: str, *, from_step: int = 0, to_step: int = MAX_NUMBER, limit: int = MAX_TEXTS
+    ) -> list[tuple[int, str]]:
+        """A job's metrics of some steps, in order: the step, and the JSON of the values by name.
+
+        They do not become objects, so that a long curve is read quickly. Raises UnknownRecord.
+        """
+        query = (
+            select(metrics.c.step, cast(metrics.c["values"], String).label("text"))
+            .where(
+                metrics.c.job_id == job_id,
+                metrics.c.step >= bounded(from_step, 0, MAX_NUMBER),
+                metrics.c.step <= bounded(to_step, 0, MAX_NUMBER),
+            )
+            .order_by(metrics.c.step)
+            .limit(bounded(limit, 1, MAX_TEXTS))
+        )
+        return [(row["step"], row["text"]) for row in self._rows(query, job_id)]
+
+    def latest_metrics(self, job_id: str, *, to_step: int = MAX_NUMBER) -> MetricPoint | None:
+        """A job's newest metrics up to a step, if it has any. Raises UnknownRecord."""
+        query = (
+            select(metrics)
+            .where(metrics.c.job_id == job_id, metrics.c.step <= bounded(to_step, 0, MAX_NUMBER))
+            .order_by(metrics.c.step.desc())
+            .limit(1)
+        )
         rows = self._rows(query, job_id)
         return MetricPoint.of(rows[0]) if rows else None
 

@@ -10,10 +10,10 @@ from app.errors import RecordInUse, UnknownRecord
 from app.store import alias_sql, version_sql
 from app.store.clock import Clock
 from app.store.database import Database
-from app.store.owned import made_by, seen_by
-from app.store.paging import EVERYTHING, Search, page
-from app.store.records import NewVersion, Page, Version, VersionStatus
-from app.store.states import OPEN
+from app.store.owned import made_by, owned, seen_by
+from app.store.paging import EVERYTHING, MAX_LIMIT, Search, page
+from app.store.records import Job, NewVersion, Page, Version, VersionStatus
+from app.store.states import OPEN, JobKind, JobStatus
 from app.store.tables import aliases, job_versions, jobs, versions
 
 
@@ -57,6 +57,27 @@ class Versions:
         with self._database.reading() as connection:
             rows = connection.execute(select(versions.c.id).where(versions.c.id.in_(ids), *self._seen))
             return frozenset(rows.scalars())
+
+    def evaluations(self, version_id: str) -> tuple[Job, ...]:
+        """The evaluations that have measured a version and whose files are kept, newest first: MAX_LIMIT at most."""
+        measured = ("provenance", "model_version")
+        query = (
+            select(jobs)
+            .where(
+                jobs.c.kind == JobKind.EVALUATE,
+                jobs.c.status == JobStatus.SUCCEEDED,
+                jobs.c.files_removed_at.is_(None),
+                or_(
+                    jobs.c.result[measured].as_string() == version_id,
+                    jobs.c.result[("baseline", *measured)].as_string() == version_id,
+                ),
+                *owned(jobs, self._owner),
+            )
+            .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+            .limit(MAX_LIMIT)
+        )
+        with self._database.reading() as connection:
+            return tuple(Job.of(row) for row in connection.execute(query).mappings())
 
     def list(
         self,

@@ -1,7 +1,7 @@
 """Compare two models on the same items: paired differences, over all items and by tag.
 
 `compare` pairs the items by id. For every outcome it gives the 2x2 counts, McNemar's exact test, and a
-bootstrap interval of the difference. `promote: if_better` applies it to GroupMatch (`worker.promotion`).
+bootstrap interval of the difference. `promote: if_better` applies it to GroupMatch (`app.registry.gate`).
 """
 
 from __future__ import annotations

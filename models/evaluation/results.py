@@ -87,6 +87,26 @@ def write_results(path: Path, results: Results) -> None:
     write_json(path, as_json(results))
 
 
+def read_results(path: Path) -> Results:
+    """Read what `write_results` has written. Raises OSError; ValueError for a file of another form."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        if content["format"] != FORMAT:
+            raise ValueError(f"{path.name} has the format {content['format']}, and not {FORMAT}")
+        return Results(
+            benchmark=content["benchmark"],
+            primary=content["primary"],
+            macro_tags=tuple(content["macro_tags"]),
+            outcome=content["outcome"],
+            metrics=_metrics_of(content["metrics"]),
+            by_tag={tag: _metrics_of(metrics) for tag, metrics in content["by_tag"].items()},
+            items=tuple(_item_of(record) for record in content["items"]),
+            provenance=content["provenance"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is not the file of an evaluation's results") from error
+
+
 def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -115,6 +135,25 @@ def _metrics_as_json(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]
         name: {key: value for key, value in asdict(metric).items() if value is not None}
         for name, metric in metrics.items()
     }
+
+
+def _metrics_of(content: Mapping[str, Any]) -> dict[str, Metric]:
+    return {name: Metric(**metric) for name, metric in content.items()}
+
+
+def _item_of(content: Mapping[str, Any]) -> ItemOutcome:
+    return ItemOutcome(
+        id=content["id"],
+        correct=content["correct"],
+        margins={name: float(margin) for name, margin in content["margins"].items()},
+        tags=tuple(content["tags"]),
+        images=tuple(
+            ImageRegion(Path(image["path"]), None if image["box"] is None else tuple(image["box"]))
+            for image in content["images"]
+        ),
+        captions=tuple(content["captions"]),
+        scores=tuple(tuple(row) for row in content.get("scores", ())),
+    )
 
 
 def _item_as_json(item: ItemOutcome) -> dict[str, Any]:

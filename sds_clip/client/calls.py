@@ -41,6 +41,10 @@ def get(*path: str, **params: Any) -> Call:
     return Call("GET", below(*path), params=given(params))
 
 
+def events(job_id: str, after: int = 0) -> Call:
+    return get("jobs", job_id, "events", after=after)
+
+
 def register(fields: Mapping[str, Any]) -> Call:
     """POST /datasets for data on the server. Not idempotent: a second call makes a second data set."""
     return Call("POST", "/datasets", json=given(fields), repeatable=False)

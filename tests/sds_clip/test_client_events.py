@@ -90,3 +90,27 @@ def test_a_service_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         job = the_job(client)
     with client, pytest.raises(errors.ConnectionFailed):
         list(job.events())
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_changes_are_followed_over_a_lost_connection() -> None:
+    first = frame("alias", {"name": "default"}, 5) + frame("job", {"id": "job_1"}, 7)
+    second = frame("reset", {}, 9)
+    with (
+        scripted(Answer(200, first, STREAM, cut=True), Answer(200, second, STREAM)) as server,
+        Client(server.url) as client,
+    ):
+        following = client.changes()
+        assert [next(following) for _ in range(3)] == [
+            ("alias", {"name": "default"}),
+            ("job", {"id": "job_1"}),
+            ("reset", {}),
+        ]
+        assert [asked.headers.get("last-event-id") for asked in server.asked] == [None, "7"]
+
+
+def test_curves_are_asked_for_by_name() -> None:
+    curves = Answer(200, b'{"curves": {"loss": {"steps": [1], "values": [0.5]}}}')
+    with scripted(JOB, curves) as server, Client(server.url) as client:
+        assert the_job(client).curves("loss", "lr", points=50) == {"loss": {"steps": [1], "values": [0.5]}}
+        assert server.asked[1].path == "/jobs/job_1/curves?names=loss&names=lr&points=50"

@@ -88,10 +88,13 @@ class AsyncClient:
     async def promote(
         self, version: str, *, reason: str, alias: str = "default", **options: Any
     ) -> dict[str, Any]:
-        """Point an alias to a version. Options: force, owner, expected_generation, wait_s.
+        """Point an alias to a version. Options: force, owner, expected_generation, wait_s, dry_run.
 
         With `wait_s`, the answer comes once every live serving process serves the version or says that it cannot, or
         after that many seconds. `served_by_all` says whether all serve it, and `processes` the state of each.
+
+        With `dry_run`, nothing is moved. The answer says what would happen (`moves`, `error`) and whether the version
+        is better than the one in service (`gate`).
         """
         return await self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
 
@@ -109,6 +112,10 @@ class AsyncClient:
     async def unlock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
         """Let an alias be moved again. It is no error if it is not locked."""
         return await self._http.json(calls.set_lock(alias, "unlock", reason))
+
+    async def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """List who moved, locked or gave away which alias, when and why, newest first."""
+        return await self._http.items("/promotions", limit, alias=alias)
 
     async def delete_model(self, version: str) -> None:
         """Delete a version that is not in use."""
@@ -202,6 +209,15 @@ class AsyncClient:
         """Return a job, by its id or its name."""
         return AsyncJob(self._http, await self._http.json(calls.get("jobs", job_id)))
 
+    async def changes(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Yield every change of your jobs and of the aliases as it happens, and never end.
+
+        `("job", job)`, when its status or its progress changes; `("alias", alias)`, when it is moved or locked;
+        `("reset", {})`, when this client was away for so long that it must read its lists again.
+        """
+        async for event in self._http.follow(calls.get("events")):
+            yield event.event, event.json()
+
     async def workers(self) -> list[dict[str, Any]]:
         """List the workers of the last day: whether each is alive, and its current job."""
         found: list[dict[str, Any]] = (await self._http.json(calls.get("workers")))["data"]
@@ -226,7 +242,7 @@ class AsyncJob(JobRecord):
         after the connection was lost.
         """
         with Progress(self, shown=progress) as shown:
-            async for event in self._http.follow(self.id):
+            async for event in self._http.follow(calls.events(self.id)):
                 if event.event == "progress":
                     shown.show(event.json())
         (await self.refresh()).raise_for_failure()
@@ -234,7 +250,7 @@ class AsyncJob(JobRecord):
 
     async def events(self, *, after: int = 0) -> AsyncIterator[dict[str, Any]]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
-        async for event in self._http.follow(self.id, after):
+        async for event in self._http.follow(calls.events(self.id, after)):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
@@ -247,6 +263,22 @@ class AsyncJob(JobRecord):
             found += page["data"]
             if not page["has_more"]:
                 return found
+
+    async def curves(self, *names: str, **options: Any) -> dict[str, Any]:
+        """Return the job's metrics as curves by name: all of them, or those with these names.
+
+        Options: points (the most that a curve has, 1000 by default), from_step, to_step.
+        """
+        call = calls.get("jobs", self.id, "curves", names=list(names), **options)
+        found: dict[str, Any] = (await self._http.json(call))["curves"]
+        return found
+
+    async def checkpoints(self) -> list[dict[str, Any]]:
+        """List the checkpoints that the job keeps, in the order of their steps."""
+        found: list[dict[str, Any]] = (await self._http.json(calls.get("jobs", self.id, "checkpoints")))[
+            "data"
+        ]
+        return found
 
     async def log(self) -> AsyncIterator[dict[str, Any]]:
         """Yield the log records that a fine-tuning job has written so far."""

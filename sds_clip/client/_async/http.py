@@ -93,9 +93,8 @@ class AsyncHttp:
             async for line in response.aiter_lines():
                 yield line
 
-    async def follow(self, job_id: str, after: int = 0) -> AsyncIterator[ServerSentEvent]:
-        """Yield a job's events until it ends, reconnecting as needed."""
-        call = calls.get("jobs", job_id, "events", after=after)
+    async def follow(self, call: Call) -> AsyncIterator[ServerSentEvent]:
+        """Yield the events of a stream until what it follows has ended, reconnecting as needed."""
         headers = {"Accept": "text/event-stream"}
         lost_at: float | None = None
         while True:
@@ -106,10 +105,10 @@ class AsyncHttp:
                     if response.status_code == httpx.codes.NO_CONTENT:
                         return
                     async for event in EventSource(response).aiter_sse():
-                        if not event.data:  # a heartbeat, or a hint when to reconnect
-                            continue
                         if event.id:
                             headers["Last-Event-ID"] = event.id
+                        if not event.data:  # a heartbeat, or a hint when to reconnect
+                            continue
                         yield event
                         if event.event == "done":
                             return

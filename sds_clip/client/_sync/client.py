@@ -85,10 +85,13 @@ class Client:
         return self._http.json(calls.get("models", version))
 
     def promote(self, version: str, *, reason: str, alias: str = "default", **options: Any) -> dict[str, Any]:
-        """Point an alias to a version. Options: force, owner, expected_generation, wait_s.
+        """Point an alias to a version. Options: force, owner, expected_generation, wait_s, dry_run.
 
         With `wait_s`, the answer comes once every live serving process serves the version or says that it cannot, or
         after that many seconds. `served_by_all` says whether all serve it, and `processes` the state of each.
+
+        With `dry_run`, nothing is moved. The answer says what would happen (`moves`, `error`) and whether the version
+        is better than the one in service (`gate`).
         """
         return self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
 
@@ -106,6 +109,10 @@ class Client:
     def unlock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
         """Let an alias be moved again. It is no error if it is not locked."""
         return self._http.json(calls.set_lock(alias, "unlock", reason))
+
+    def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        """List who moved, locked or gave away which alias, when and why, newest first."""
+        return self._http.items("/promotions", limit, alias=alias)
 
     def delete_model(self, version: str) -> None:
         """Delete a version that is not in use."""
@@ -197,6 +204,15 @@ class Client:
         """Return a job, by its id or its name."""
         return Job(self._http, self._http.json(calls.get("jobs", job_id)))
 
+    def changes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield every change of your jobs and of the aliases as it happens, and never end.
+
+        `("job", job)`, when its status or its progress changes; `("alias", alias)`, when it is moved or locked;
+        `("reset", {})`, when this client was away for so long that it must read its lists again.
+        """
+        for event in self._http.follow(calls.get("events")):
+            yield event.event, event.json()
+
     def workers(self) -> list[dict[str, Any]]:
         """List the workers of the last day: whether each is alive, and its current job."""
         found: list[dict[str, Any]] = (self._http.json(calls.get("workers")))["data"]
@@ -221,7 +237,7 @@ class Job(JobRecord):
         after the connection was lost.
         """
         with Progress(self, shown=progress) as shown:
-            for event in self._http.follow(self.id):
+            for event in self._http.follow(calls.events(self.id)):
                 if event.event == "progress":
                     shown.show(event.json())
         (self.refresh()).raise_for_failure()
@@ -229,7 +245,7 @@ class Job(JobRecord):
 
     def events(self, *, after: int = 0) -> Iterator[dict[str, Any]]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
-        for event in self._http.follow(self.id, after):
+        for event in self._http.follow(calls.events(self.id, after)):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
@@ -242,6 +258,20 @@ class Job(JobRecord):
             found += page["data"]
             if not page["has_more"]:
                 return found
+
+    def curves(self, *names: str, **options: Any) -> dict[str, Any]:
+        """Return the job's metrics as curves by name: all of them, or those with these names.
+
+        Options: points (the most that a curve has, 1000 by default), from_step, to_step.
+        """
+        call = calls.get("jobs", self.id, "curves", names=list(names), **options)
+        found: dict[str, Any] = (self._http.json(call))["curves"]
+        return found
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """List the checkpoints that the job keeps, in the order of their steps."""
+        found: list[dict[str, Any]] = (self._http.json(calls.get("jobs", self.id, "checkpoints")))["data"]
+        return found
 
     def log(self) -> Iterator[dict[str, Any]]:
         """Yield the log records that a fine-tuning job has written so far."""

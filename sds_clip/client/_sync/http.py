@@ -94,9 +94,8 @@ class Http:
             for line in response.iter_lines():
                 yield line
 
-    def follow(self, job_id: str, after: int = 0) -> Iterator[ServerSentEvent]:
-        """Yield a job's events until it ends, reconnecting as needed."""
-        call = calls.get("jobs", job_id, "events", after=after)
+    def follow(self, call: Call) -> Iterator[ServerSentEvent]:
+        """Yield the events of a stream until what it follows has ended, reconnecting as needed."""
         headers = {"Accept": "text/event-stream"}
         lost_at: float | None = None
         while True:
@@ -107,10 +106,10 @@ class Http:
                     if response.status_code == httpx.codes.NO_CONTENT:
                         return
                     for event in EventSource(response).iter_sse():
-                        if not event.data:  # a heartbeat, or a hint when to reconnect
-                            continue
                         if event.id:
                             headers["Last-Event-ID"] = event.id
+                        if not event.data:  # a heartbeat, or a hint when to reconnect
+                            continue
                         yield event
                         if event.event == "done":
                             return

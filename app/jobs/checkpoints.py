@@ -1,0 +1,30 @@
+"""The checkpoints of a job, as its attempts have left them in its folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from models.run_files import CHECKPOINTS, DESCRIPTION_FILE, checkpoints_in
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint's files, which appear together once they are complete."""
+
+    step: int
+    written_at: float
+    size_bytes: int
+
+
+def checkpoints_of(job_folder: Path) -> Iterator[Checkpoint]:
+    """Yield the checkpoints in the order of their steps. A later attempt has links to those of the one before."""
+    attempts = [folder for folder in job_folder.glob("*") if folder.name.isdigit()]
+    found: dict[int, Path] = {}
+    for attempt in sorted(attempts, key=lambda folder: int(folder.name)):
+        found |= checkpoints_in(attempt / "run" / CHECKPOINTS)
+    for step, folder in sorted(found.items()):
+        try:
+            written_at = (folder / DESCRIPTION_FILE).stat().st_mtime
+            size_bytes = sum(file.stat().st_size for file in folder.iterdir())
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        yield Checkpoint(step, written_at, size_bytes)

@@ -1,0 +1,143 @@
+"""What was measured of two versions, so that the gate can compare them without measuring anything."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from app.errors import UnknownRecord
+from app.registry.gate import CandidateScores, Verdict, judge, verdict_on
+from app.schemas.evaluate import EvaluateSpec
+from app.schemas.finetune import FinetuneSpec, Thresholds
+from app.schemas.jobs import FILES
+from app.schemas.promotion import GateCheck, GateInfo
+from app.store import Workspace
+from app.store.records import Job, Version
+from models.errors import EvaluationError
+from models.evaluation.results import Metric, Results, read_results
+
+_NOT_ASKED = ("format", "model", "baseline", "data", "batch_size", "max_bad_share")
+"""Options of an evaluation that do not change its figures, or that say what is measured."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a job has measured of a version."""
+
+    job: Job
+    data: str
+    file: str
+    figures: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.figures['benchmark']} ({self.data})"
+
+    def results(self, data_dir: Path) -> Results:
+        """With their items if the gate compares those, as of Winoground, or else the figures alone."""
+        if self.figures["benchmark"] == "winoground":
+            return read_results(data_dir / (self.job.result or {})[FILES][self.file])
+        return Results(
+            benchmark=self.figures["benchmark"],
+            primary=self.figures["primary"],
+            outcome=self.figures["outcome"],
+            metrics={name: Metric(**metric) for name, metric in self.figures["metrics"].items()},
+            by_tag={},
+            items=(),
+            provenance=dict(self.figures["provenance"]),
+        )
+
+
+def gate_of(store: Workspace, data_dir: Path, version: Version, holder: str | None) -> GateInfo:
+    """Compare a version with the one that an alias points to, by the jobs that the caller sees.
+
+    The comparison by the job that made the version counts first, and then evaluations of both on the same data.
+    """
+    other = version.base_version if holder is None else holder
+    job = _maker(store, version)
+    thresholds = Thresholds() if job is None else _thresholds(job)
+    evidence: list[str] = []
+    if other is None:
+        verdict = Verdict(False, "The version has no base to compare it with.", {})
+    elif (figures := _own_figures(job)) is not None and figures["compared_with"] == other:
+        verdict = verdict_on(figures, thresholds)
+        evidence = [] if job is None else [job.id]
+    else:
+        verdict, evidence = _judged(store, data_dir, version.id, other, thresholds)
+    return GateInfo(
+        verdict=_word(verdict, is_same=other == version.id),
+        why=verdict.why,
+        compared_with=other,
+        thresholds=thresholds,
+        checks=[GateCheck.model_validate(check) for check in verdict.checks],
+        evidence=evidence,
+    )
+
+
+def _word(verdict: Verdict, *, is_same: bool) -> Literal["better", "not_better", "unknown"]:
+    if verdict.promotes:
+        return "better"
+    return "not_better" if verdict.checks or is_same else "unknown"
+
+
+def _maker(store: Workspace, version: Version) -> Job | None:
+    """The job that made the version, if the caller sees it."""
+    if version.job_id is None:
+        return None
+    with contextlib.suppress(UnknownRecord):
+        return store.jobs.get(version.job_id)
+    return None
+
+
+def _thresholds(job: Job) -> Thresholds:
+    return Thresholds.model_validate(FinetuneSpec.upgraded(job.config).get("thresholds", {}))
+
+
+def _own_figures(job: Job | None) -> dict[str, Any] | None:
+    """The figures of a comparison that a job has made."""
+    found = {} if job is None else (job.result or {}).get("promotion") or {}
+    names = ("compared_with", "winoground", "kept")
+    return {name: found[name] for name in names} if all(found.get(name) for name in names) else None
+
+
+def _judged(
+    store: Workspace, data_dir: Path, version: str, other: str, thresholds: Thresholds
+) -> tuple[Verdict, list[str]]:
+    mine, others = _measured(store, version), _measured(store, other)
+    both = [asked for asked in mine if asked in others]
+
+    def scores(of: str, found: Mapping[str, Evaluated]) -> CandidateScores:
+        return CandidateScores(of, {mine[asked].name: found[asked].results(data_dir) for asked in both})
+
+    try:
+        before, after = scores(other, others), scores(version, mine)
+    except (EvaluationError, OSError, ValueError):  # whose text has the file's path
+        return Verdict(False, "The files of an evaluation are missing or damaged. Evaluate again.", {}), []
+    try:
+        verdict = judge(before, after, thresholds)
+    except EvaluationError as error:
+        return Verdict(False, f"The evaluations of the two versions cannot be compared. {error}", {}), []
+    if verdict.checks or version == other:
+        used = [found[asked].job.id for asked in both for found in (others, mine)]
+        return verdict, list(dict.fromkeys(used))
+    why = (
+        f"No evaluations compare the version with {other[:12]}. Evaluate the version (POST /evaluate) with that one as "
+        "`baseline`, on winoground and on zero-shot or retrieval. The service keeps the files of these evaluations as "
+        "long as their jobs' files."
+    )
+    return Verdict(False, why, {}), []
+
+
+def _measured(store: Workspace, version: str) -> dict[str, Evaluated]:
+    """The newest evaluations of a version, by what was asked and of which data."""
+    found: dict[str, Evaluated] = {}
+    for job in store.versions.evaluations(version):
+        spec, result = EvaluateSpec.upgraded(job.config), job.result or {}
+        asked = {name: value for name, value in spec.items() if name not in _NOT_ASKED}
+        for file, figures in (("results", result), ("baseline", result.get("baseline"))):
+            if figures and figures["provenance"]["model_version"] == version:
+                key = json.dumps([asked, figures["provenance"]["data_hash"]], sort_keys=True)
+                found.setdefault(key, Evaluated(job, spec["data"], file, figures))
+    return found

@@ -1,0 +1,40 @@
+"""GET /events."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.auth import is_revoked
+from app.errors import Overloaded
+from app.jobs.stream import EVENT_STREAM
+from app.openapi import describe_errors
+from app.routes.shared import READING, BackendDep, LastEventId, ReadOrTrain
+from app.routes.streamed import EventStream
+from app.serving.engine import Engine
+
+Streamed: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A stream of Server-Sent Events. `job` has a job as in GET /jobs, and `alias` an alias as in "
+        "GET /models. `reset` means that the client was away for too long, and must read its lists again.",
+        "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+    }
+}
+
+router = APIRouter(tags=["jobs"], responses=describe_errors(*READING, Overloaded) | Streamed)
+
+
+@router.get("/events", response_class=Response)
+async def follow_changes(
+    request: Request, caller: ReadOrTrain, backend: BackendDep, last_event_id: LastEventId = None
+) -> Response:
+    """Follow all jobs that you see and all aliases, as a stream of Server-Sent Events.
+
+    It sends a job whenever its status or its progress changes, and an alias whenever it is moved, locked or unlocked.
+    It begins with all aliases, and with the jobs that may have changed since Last-Event-ID, so that a client that comes
+    back misses no change. Open the stream first, and then read the lists. Jobs are told to keys with the scope train.
+    """
+    engine: Engine = request.app.state.engine
+    frames = backend.changes.stream(
+        caller, last_event_id, ending=lambda: engine.draining or is_revoked(request, caller)
+    )
+    return EventStream(frames, backend.streams, caller)

@@ -1,0 +1,60 @@
+"""What is read again and again to notice that jobs have changed."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, select, union_all
+
+from app.store.database import Database
+from app.store.owned import owned
+from app.store.paging import MAX_ROWS
+from app.store.records import Job
+from app.store.states import OPEN, JobStatus
+from app.store.tables import jobs
+
+_OPEN = jobs.c.status.in_(sorted(OPEN))
+_SHOWN = tuple(
+    jobs.c[name] for name in ("id", "kind", "status", "stage", "step", "steps", "attempt", "estimated_finish")
+)
+
+
+class Watch:
+    """With an owner, the jobs of all others are unknown. Every method raises StoreUnavailable."""
+
+    def __init__(self, database: Database, owner: str | None = None) -> None:
+        self._database = database
+        self._seen = owned(jobs, owner)
+
+    def states(self, ended_since: float) -> dict[str, Row[Any]]:
+        """What changes while a job goes on, by id, of the open jobs and of those that ended lately.
+
+        Two statements in one, because each has an index of its own.
+        """
+        query = union_all(
+            select(*_SHOWN).where(_OPEN, *self._seen),
+            select(*_SHOWN).where(_ended(ended_since), *self._seen),
+        )
+        with self._database.reading() as connection:
+            return {row.id: row for row in connection.execute(query)}
+
+    def among(self, ids: Collection[str]) -> tuple[Job, ...]:
+        """The jobs with these ids that exist."""
+        return self._jobs(jobs.c.id.in_(sorted(ids))) if ids else ()
+
+    def changed_since(self, at: float) -> tuple[Job, ...]:
+        """The jobs whose status may have changed since a time: at most MAX_ROWS that are open, and as many that ended.
+
+        Open ones that have been queued since before are left out.
+        """
+        waits = and_(jobs.c.status == JobStatus.QUEUED, jobs.c.queued_at < at)
+        return self._jobs(and_(_OPEN, ~waits)) + self._jobs(_ended(at))
+
+    def _jobs(self, condition: ColumnElement[bool]) -> tuple[Job, ...]:
+        query = select(jobs).where(condition, *self._seen).limit(MAX_ROWS)
+        with self._database.reading() as connection:
+            return tuple(Job.of(row) for row in connection.execute(query).mappings())
+
+
+def _ended(since: float) -> ColumnElement[bool]:
+    """For the index of the jobs whose events are not pruned yet. They are kept for days."""
+    return and_(jobs.c.finished_at >= since, jobs.c.pruned_at.is_(None))

@@ -1,0 +1,197 @@
+"""A dry run of a promotion: it moves nothing, and says what the real one then does."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.registry.gate import CandidateScores, Verdict, judge
+from app.schemas.finetune import Thresholds
+from app.store.states import JobKind
+from models.clip import Clip
+from models.evaluation.results import Results, write_results
+from tests.app.jobs.conftest import Keyed, Service, error_of, published
+from tests.app.registry.test_gate import retrieval, winoground
+from tests.databases import on_both
+from worker.benchmarks import summary
+
+REASON = {"reason": "it is better"}
+
+
+def dry_run(service: Service, version: str, **body: Any) -> dict[str, Any]:
+    before = aliases(service)
+    answer = service.client.post(f"/models/{version}/promote", json={**REASON, **body, "dry_run": True})
+    assert answer.status_code == 200, answer.text
+    assert aliases(service) == before
+    plan: dict[str, Any] = answer.json()
+    return plan
+
+
+def aliases(service: Service) -> Any:
+    """Where the aliases are, and how they came there."""
+    return service.store.aliases.all(), service.store.aliases.promotions()
+
+
+def of_version(results: Results, version: str) -> Results:
+    provenance = {"model_version": version, "data_hash": "a", "scorer": "clip", "precision": "float32"}
+    return replace(results, provenance=provenance)
+
+
+def evaluated(service: Service, version: str, other: str, results: Results, baseline: Results) -> str:
+    """An evaluation job that has measured a version and another one."""
+    data = service.ready_dataset(results.benchmark)
+    body = {"model": version, "benchmark": results.benchmark, "data": data, "baseline": other}
+    answer = service.client.post("/evaluate", json=body)
+    assert answer.status_code == 202, answer.text
+    job = str(answer.json()["id"])
+    _, lease = service.claim(JobKind.EVALUATE)
+    own, others = of_version(results, version), of_version(baseline, other)
+    files = {}
+    for name, each in (("results", own), ("baseline", others)):
+        file = service.settings.data_dir / "jobs" / job / "1" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_results(file, each)
+        files[name] = file.relative_to(service.settings.data_dir).as_posix()
+    row = {**summary(own), "baseline": summary(others), "files": files}
+    service.store.leases.succeed(lease, result=row)
+    return job
+
+
+def verdict_of(version: str, other: str, right: int, retrieved: float) -> Verdict:
+    """What a worker says that has measured both."""
+    return judge(
+        CandidateScores(other, {"w": winoground(4), "r": retrieval(0.5, 0.5)}),
+        CandidateScores(version, {"w": winoground(right), "r": retrieval(retrieved, 0.5)}),
+        Thresholds(),
+    )
+
+
+@on_both
+def test_promotion_that_nothing_refuses_is_foretold(quick: Service, small_clip: Clip, tmp_path: Path) -> None:
+    version = published(quick, small_clip, tmp_path)
+
+    plan = dry_run(quick, version)
+
+    assert (plan["name"], plan["from_version"], plan["to_version"]) == (
+        "default",
+        small_clip.version,
+        version,
+    )
+    assert (plan["from_generation"], plan["generation"], plan["moves"], plan["error"]) == (1, 2, True, None)
+    moved = quick.client.post(f"/models/{version}/promote", json=REASON).json()
+    assert (moved["version"], moved["generation"]) == (plan["to_version"], plan["generation"])
+
+
+@on_both
+def test_new_alias_is_not_created(quick: Service, small_clip: Clip) -> None:
+    plan = dry_run(quick, small_clip.version, alias="other")
+
+    assert (plan["from_version"], plan["from_generation"], plan["generation"]) == (None, 0, 1)
+    assert plan["moves"]
+
+
+def test_alias_that_points_there_already_would_not_move(quick: Service, small_clip: Clip) -> None:
+    plan = dry_run(quick, small_clip.version)
+
+    assert (plan["moves"], plan["error"], plan["gate"]["verdict"]) == (False, None, "not_better")
+
+
+@pytest.mark.parametrize("reason", ["alias_locked", "not_better", "alias_moved", "version_damaged"])
+def test_refusal_is_foretold(quick: Service, small_clip: Clip, tmp_path: Path, reason: str) -> None:
+    worse = {"alias": "default", "promoted": False, "why": "It is worse."}
+    result = {"promotion": worse} if reason == "not_better" else None
+    version = published(quick, small_clip, tmp_path, result=result)
+    body: dict[str, Any] = {"expected_generation": 7} if reason == "alias_moved" else {}
+    if reason == "alias_locked":
+        quick.client.post("/models/default/lock", json={"reason": "a freeze"})
+    if reason == "version_damaged":
+        next((quick.settings.data_dir / "versions" / version).glob("*.safetensors")).write_bytes(b"x")
+
+    plan = dry_run(quick, version, **body)
+
+    real = error_of(quick.client.post(f"/models/{version}/promote", json={**REASON, **body}), 409)
+    assert real["code"] == reason
+    assert {name: plan["error"][name] for name in real} == real
+    assert (plan["moves"], plan["generation"]) == (False, 1)
+    assert (plan["lock"] is not None) == (reason == "alias_locked")
+
+
+@on_both
+@pytest.mark.parametrize(("right", "retrieved"), [(12, 0.5), (12, 0.3), (6, 0.5), (4, 0.5)])
+def test_gate_judges_evaluations_as_a_worker_does(
+    quick: Service, small_clip: Clip, tmp_path: Path, right: int, retrieved: float
+) -> None:
+    version, other = published(quick, small_clip, tmp_path), small_clip.version
+    jobs = [
+        evaluated(quick, version, other, winoground(right), winoground(4)),
+        evaluated(quick, version, other, retrieval(retrieved, 0.5), retrieval(0.5, 0.5)),
+    ]
+
+    gate = dry_run(quick, version)["gate"]
+
+    expected = verdict_of(version, other, right, retrieved)
+    assert gate["verdict"] == ("better" if expected.promotes else "not_better")
+    assert gate["compared_with"] == other
+    assert [(each["figure"], each["value"], each["limit"], each["passed"]) for each in gate["checks"]] == [
+        (check.figure, check.value, check.limit, check.passed) for check in expected.checks
+    ]
+    assert set(gate["evidence"]) == set(jobs)
+    named = gate["checks"][0]["on"]
+    assert gate["why"].replace(named, "w").replace(gate["checks"][-1]["on"], "r") == expected.why
+
+
+@on_both
+@pytest.mark.parametrize("right", [4, 12])
+def test_comparison_by_the_job_that_made_the_version_is_shown(
+    quick: Service, small_clip: Clip, tmp_path: Path, right: int
+) -> None:
+    expected = verdict_of("v", small_clip.version, right, 0.5)
+    promotion = {"alias": "default", "promoted": expected.promotes, "why": expected.why, **expected.figures}
+    version = published(quick, small_clip, tmp_path, result={"promotion": promotion})
+
+    gate = dry_run(quick, version)["gate"]
+
+    assert gate["verdict"] == ("better" if expected.promotes else "not_better")
+    assert gate["why"] == expected.why
+    assert [check["passed"] for check in gate["checks"]] == [check.passed for check in expected.checks]
+
+
+def test_without_evaluations_of_both_the_gate_says_what_to_do(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    evaluated(quick, version, "demo", winoground(12), winoground(4))
+
+    gate = dry_run(quick, version)["gate"]
+
+    assert (gate["verdict"], gate["checks"], gate["evidence"]) == ("unknown", [], [])
+    assert "POST /evaluate" in gate["why"]
+
+
+def test_files_of_an_evaluation_that_are_gone_are_named_without_their_path(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    job = evaluated(quick, version, small_clip.version, winoground(12), winoground(4))
+    (quick.settings.data_dir / "jobs" / job / "1" / "baseline.json").unlink()
+
+    gate = dry_run(quick, version)["gate"]
+
+    assert (gate["verdict"], str(quick.settings.data_dir) in gate["why"]) == ("unknown", False)
+
+
+def test_key_is_told_whether_it_may(keyed: Keyed) -> None:
+    version = keyed.version("alice")
+    body = {**REASON, "alias": "hers", "dry_run": True}
+
+    refused = keyed.ask("alice", "POST", f"/models/{version}/promote", json=body).json()
+    keyed.give("hers", "alice", version)
+    allowed = keyed.ask(
+        "alice", "POST", f"/models/{keyed.version('alice', seed=1)}/promote", json=body
+    ).json()
+
+    assert (refused["moves"], refused["error"]["code"]) == (False, "missing_scope")
+    assert (allowed["moves"], allowed["error"]) == (True, None)
+    hidden = keyed.version("bob", seed=2)
+    error_of(keyed.ask("alice", "POST", f"/models/{hidden}/promote", json=body), 404)
