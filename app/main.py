@@ -25,7 +25,19 @@ from app.query import refuse_unknown_parameters
 from app.rates import Rates
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
-from app.routes import changes, cohere, console, datasets, docs, inference, jobs, openai, status, submit, workers
+from app.routes import (
+    changes,
+    cohere,
+    console,
+    datasets,
+    docs,
+    inference,
+    jobs,
+    openai,
+    status,
+    submit,
+    workers,
+)
 from app.routes import models as model_routes
 from app.server import DrainingServer
 from app.serving.aliases import FollowedAliases, Following
