@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,6 +28,7 @@ pytestmark = [
     ),
 ]
 TIMEOUT_MS = 60_000
+expect.set_options(timeout=TIMEOUT_MS)
 PAGES = ["Try", "Jobs", "New job", "Data", "Results", "Versions", "Service"]
 ATTACK = "<img src=x onerror=alert(1)>"
 NO_KEYS = {"needs_key": False, "signed_in": True}
@@ -57,6 +59,14 @@ class Console:
         self.page.goto(f"{self.url}/{address}")
         expect(self.page.locator("h1")).to_be_visible()
         return self.page
+
+    def answer(self, route: str, pictures: list[Path], **fields: str | list[str]) -> dict[str, Any]:
+        """What the service says to the same request."""
+        files = [("images", file.read_bytes()) for file in pictures]
+        answer: dict[str, Any] = httpx.post(
+            f"{self.url}/{route}", files=files, data=fields, timeout=TIMEOUT_MS / 1000
+        ).json()
+        return answer
 
     def check(self) -> None:
         """Nothing complained, no rule of the policy was broken, and no other host was asked."""
@@ -139,14 +149,7 @@ def test_two_models_are_matched_and_classified_as_the_service_answers(
     page.get_by_role("button", name="Match", exact=True).click()
     expect(page.locator(".reading")).to_have_count(2)
 
-    answers = [
-        httpx.post(
-            f"{console.url}/match",
-            files=[("images", file.read_bytes()) for file in pictures],
-            data={"texts": texts, "model": model},
-        ).json()
-        for model in (first, second)
-    ]
+    answers = [console.answer("match", pictures, texts=texts, model=model) for model in (first, second)]
     for place in range(2):
         probabilities = [answer["results"][place]["probabilities"] for answer in answers]
         expected = sorted(zip(texts, *probabilities, strict=True), key=lambda row: -row[1])
@@ -164,11 +167,7 @@ def test_two_models_are_matched_and_classified_as_the_service_answers(
     page.get_by_role("textbox", name="Labels").fill("circle\nsquare")
     page.get_by_role("button", name="Classify", exact=True).click()
     expect(page.locator(".reading").first.locator("ol > li")).to_have_count(2)
-    classified = httpx.post(
-        f"{console.url}/classify",
-        files=[("images", file.read_bytes()) for file in pictures],
-        data={"labels": ["circle", "square"], "model": first},
-    ).json()
+    classified = console.answer("classify", pictures, labels=["circle", "square"], model=first)
     best = classified["results"][0]["predictions"][0]
     assert rows(page, 0)[0][0] == best["label"]
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
