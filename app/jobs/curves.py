@@ -12,25 +12,24 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from app.schemas.curves import MIN_POINTS, Curve, CurvePoint
-from app.store.job_events import MAX_TEXTS
+from app.store.job_events import MetricTexts
 
 _ABSENT = float("inf")  # no stored value is infinite
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Page = Sequence[tuple[int, str]]
-"""Steps, and the JSON of their values by name."""
+Read = Callable[[int], MetricTexts | None]
+"""Reads a page of metrics from a step on, as `JobEvents.metric_texts` does. None is the end."""
 
 
-def curves_of(read: Callable[[int], Page], names: Collection[str], points: int) -> dict[str, Curve]:
+def curves_of(read: Read, names: Collection[str], points: int) -> dict[str, Curve]:
     """The curves with these names, or all, each of at most `points` points.
 
-    `read` returns at most MAX_TEXTS rows from a step on, as `JobEvents.metric_texts` does. They are parsed between the
-    database's transactions, a few at a time, so that other threads can go on.
+    Each page is parsed after its transaction, and is short enough that other threads go on meanwhile.
     """
     parts: dict[str, list[tuple[Ints, Floats]]] = {}
-    for rows in _pages(read):
-        steps = np.array([step for step, _ in rows], np.int64)
-        values: list[dict[str, float | None]] = from_json(f"[{','.join(text for _, text in rows)}]")
+    for page in _pages(read):
+        steps = np.array(from_json(f"[{page.steps}]"), np.int64)
+        values: list[dict[str, float | None]] = from_json(f"[{page.values}]")
         found = set[str]().union(*values)
         for name in sorted(found.intersection(names) if names else found):
             column = np.array([each.get(name, _ABSENT) for each in values], np.float64)
@@ -64,18 +63,17 @@ def thin(values: Floats, points: int) -> Ints:
     )
 
 
-def _pages(read: Callable[[int], Page]) -> Iterator[Page]:
+def _pages(read: Read) -> Iterator[MetricTexts]:
     start = 0
-    while rows := read(start):
-        yield rows
-        if len(rows) < MAX_TEXTS:
-            return
-        start = rows[-1][0] + 1
+    while (page := read(start)) is not None:
+        yield page
+        start = page.last_step + 1
 
 
 def _thinned(parts: Sequence[tuple[Ints, Floats]], points: int) -> Curve:
     steps = np.concatenate([each for each, _ in parts])
-    values = np.concatenate([each for _, each in parts])
+    order = steps.argsort()
+    steps, values = steps[order], np.concatenate([each for _, each in parts])[order]
     kept = thin(values, points)
     shown = [None if np.isnan(value) else value for value in values[kept].tolist()]
     return Curve(

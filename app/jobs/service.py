@@ -36,6 +36,7 @@ from app.schemas.jobs import (
 from app.schemas.workers import WorkerInfo, WorkerList
 from app.store import SeenBy, Workspace
 from app.store.alias_names import DEFAULT
+from app.store.job_events import MetricTexts
 from app.store.names import is_id
 from app.store.paging import Search
 from app.store.records import Event, Job, MetricPoint, NewJob
@@ -174,7 +175,7 @@ class JobService:
     ) -> Curves:
         events = self._seen_by(caller.sees).events
 
-        def read(start: int) -> list[tuple[int, str]]:
+        def read(start: int) -> MetricTexts | None:
             return events.metric_texts(job_id, from_step=max(from_step, start), to_step=to_step)
 
         return Curves(job=job_id, curves=curves_of(read, names, points))

@@ -1,7 +1,7 @@
 """What a running job reports: events in one numbered and bounded stream, and metrics as whole curves."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -11,6 +11,7 @@ from sqlalchemy import (
     String,
     cast,
     delete,
+    func,
     insert,
     select,
     update,
@@ -26,8 +27,18 @@ from app.store.tables import events, jobs, metrics
 from app.store.values import bounded_data, bounded_message, finite
 
 MAX_TEXTS = 2000
-"""Rows that are read at once where they do not become objects."""
+"""Steps whose metrics are read at once as text."""
 _KEPT_APART = (EventType.STATUS, EventType.METRICS)
+
+
+class MetricTexts(NamedTuple):
+    """Metrics of several steps, each step once but in any order."""
+
+    last_step: int
+    steps: str
+    """The steps, separated by commas."""
+    values: str
+    """The JSON of each step's values by name, separated by commas."""
 
 
 class JobEvents:
@@ -82,12 +93,12 @@ class JobEvents:
 
     def metric_texts(
         self, job_id: str, *, from_step: int = 0, to_step: int = MAX_NUMBER, limit: int = MAX_TEXTS
-    ) -> list[tuple[int, str]]:
-        """A job's metrics of some steps, in order: the step, and the JSON of the values by name.
+    ) -> MetricTexts | None:
+        """A job's metrics of some steps, None if there are none. Raises UnknownRecord.
 
-        They do not become objects, so that a long curve is read quickly. Raises UnknownRecord.
+        The database joins the rows, which would take longer to read one by one than their JSON takes to parse.
         """
-        query = (
+        page = (
             select(metrics.c.step, cast(metrics.c["values"], String).label("text"))
             .where(
                 metrics.c.job_id == job_id,
@@ -96,8 +107,15 @@ class JobEvents:
             )
             .order_by(metrics.c.step)
             .limit(bounded(limit, 1, MAX_TEXTS))
+            .subquery()
         )
-        return [(row["step"], row["text"]) for row in self._rows(query, job_id)]
+        query = select(
+            func.max(page.c.step).label("last_step"),
+            func.aggregate_strings(cast(page.c.step, String), ",").label("steps"),
+            func.aggregate_strings(page.c.text, ",").label("values"),
+        ).having(func.count() > 0)
+        rows = self._rows(query, job_id)
+        return MetricTexts(**rows[0]) if rows else None
 
     def latest_metrics(self, job_id: str, *, to_step: int = MAX_NUMBER) -> MetricPoint | None:
         """A job's newest metrics up to a step, if it has any. Raises UnknownRecord."""
@@ -131,7 +149,7 @@ class JobEvents:
                 connection.execute(update(jobs).where(jobs.c.id == job_id).values(pruned_at=self._clock()))
         return len(ids)
 
-    def _rows(self, query: Select[Any], job_id: str) -> Sequence[RowMapping]:
+    def _rows(self, query: Select[*tuple[Any, ...]], job_id: str) -> Sequence[RowMapping]:
         """The rows of a job. Without any, the job is looked up. Raises UnknownRecord."""
         job = select(jobs.c.id).where(jobs.c.id == job_id, *self._seen)
         with self._database.reading() as connection:
