@@ -7,8 +7,12 @@
 Every route declares `Depends(requires(scope, ...))` or `Depends(public)`. The service does not start if a route
 declares neither. Without a keys file everything is allowed, but only to programs on this machine
 (`check_binding`, `app.guard`).
+
+A browser may send a session's cookie in place of the key (`app.session`). Whatever holds for the key then holds for
+the session.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,12 +22,23 @@ from fastapi.dependencies.models import Dependant
 from starlette.datastructures import Headers
 from starlette.types import Scope as ASGIScope
 
-from app.errors import ConfigurationError, InvalidRequest, MissingScope, Unauthorized
-from app.guard import LOOPBACK_HOSTS
+from app.errors import (
+    ConfigurationError,
+    ForeignOrigin,
+    InvalidRequest,
+    MissingScope,
+    SessionEnded,
+    Unauthorized,
+    WrongCsrfToken,
+)
+from app.guard import LOOPBACK_HOSTS, is_foreign
 from app.keys import Caller, Key, KeyRing, Scope
+from app.session import SECRET_FILE, Session, Sessions, cookie_in
 from app.settings import Settings
 
+CSRF_HEADER = "X-CSRF-Token"
 _LOOPBACK_BINDINGS = LOOPBACK_HOSTS | {"::1"}
+_CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def install(app: FastAPI, settings: Settings) -> None:
@@ -32,6 +47,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     Raises: ConfigurationError when the keys file cannot be used.
     """
     app.state.key_ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
+    app.state.sessions = Sessions(settings.data_dir / SECRET_FILE, lifetime_s=settings.session_hours * 3600)
     app.state.shared_workspace = settings.shared_workspace
 
 
@@ -45,13 +61,50 @@ def check_binding(settings: Settings) -> None:
 
 
 def identify(scope: ASGIScope, ring: KeyRing) -> Key | None:
-    """The key that a request was sent with. It is looked up once for each request."""
+    """The key that a request was sent with, or whose session it was sent in. It is looked up once for each request."""
     state = scope.setdefault("state", {})
     if "key" not in state:
-        kind, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
-        state["key"] = ring.find(secret.strip()) if kind.lower() == "bearer" else None
+        headers = Headers(scope=scope)
+        authorization, cookie = headers.get("authorization"), cookie_in(headers)
+        state["key"] = state["session"] = None
+        if authorization is not None:
+            kind, _, secret = authorization.partition(" ")
+            state["key"] = ring.find(secret.strip()) if kind.lower() == "bearer" else None
+        elif cookie is not None:
+            sessions: Sessions = scope["app"].state.sessions
+            session = sessions.open(cookie)
+            if session is not None and (found := ring.find_hash(session.key_sha256)) is not None:
+                state["key"], state["session"] = found, session
     key: Key | None = state["key"]
     return key
+
+
+def check_session(request: Request) -> Session | None:
+    """The session in which a request was sent, if it was sent in one. `identify` has found it.
+
+    Raises: ForeignOrigin, WrongCsrfToken for a request that a page of another origin could have made the browser send.
+    """
+    session: Session | None = request.scope["state"]["session"]
+    if session is None:
+        return None
+    refuse_other_origins(request)
+    token = request.headers.get(CSRF_HEADER, "")
+    if request.method not in _CHANGES_NOTHING and not secrets.compare_digest(
+        token.encode(), session.csrf_token.encode()
+    ):
+        raise WrongCsrfToken(
+            f"A change in a session needs its CSRF token in the header {CSRF_HEADER}; GET /session returns it."
+        )
+    return session
+
+
+def refuse_other_origins(request: Request) -> None:
+    """Raise ForeignOrigin if a page of another origin sent the request, even of one on the same site."""
+    if is_foreign(request.headers) or request.headers.get("sec-fetch-site") == "same-site":
+        raise ForeignOrigin(
+            "A web page of another origin cannot use a session; it must send an API key. If the page is the service's "
+            "own, its proxy must pass on the Host header."
+        )
 
 
 def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
@@ -64,7 +117,8 @@ def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
             return Caller()
         key = identify(request.scope, ring)
         if key is None:
-            raise Unauthorized("Send a valid API key as `Authorization: Bearer KEY`.")
+            raise _unauthorized(request)
+        check_session(request)
         if set(scopes).isdisjoint(key.scopes):
             raise MissingScope(f"This key lacks the scope {needed}; use a key that has it.")
         return Caller(key.name, frozenset(key.scopes), shares=request.app.state.shared_workspace)
@@ -73,8 +127,14 @@ def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
     return check
 
 
+def _unauthorized(request: Request) -> Unauthorized:
+    if "authorization" not in request.headers and cookie_in(request.headers) is not None:
+        return SessionEnded("Your session has ended; sign in again.")
+    return Unauthorized("Send a valid API key as `Authorization: Bearer KEY`.")
+
+
 def is_revoked(request: Request, caller: Caller) -> bool:
-    """Whether the caller's key was removed, or lost a scope, since its request was admitted."""
+    """Whether the caller's key was removed or lost a scope, or its session expired, since its request was admitted."""
     ring: KeyRing | None = request.app.state.key_ring
     if ring is None:
         return False

@@ -10,7 +10,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.content_type import JSON, MULTIPART, boundary, media_type
-from app.errors import InvalidRequest, MalformedBody, ServiceError, UnsupportedMediaType
+from app.errors import BodyTooLarge, InvalidRequest, MalformedBody, ServiceError, UnsupportedMediaType
 from models.choices import LabelSet, TemplateSet
 from models.validation import explain, first_problem, json_problem
 
@@ -31,17 +31,21 @@ _SOURCES = frozenset(["body", "query", "path", "header", "cookie"])
 _CHARSET = re.compile(r";\s*charset=\"?([^\";]*)\"?", re.IGNORECASE)
 
 
-def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awaitable[Schema]]:
+def reads(
+    schema: type[Schema], *, form: bool = True, max_bytes: int | None = None
+) -> Callable[[Request], Awaitable[Schema]]:
     """A dependency that reads the body as `schema`. Without `form`, it accepts only JSON.
 
-    Raises: MalformedBody, UnsupportedMediaType, InvalidRequest.
+    `max_bytes` is for callers without a key, and limits JSON to less than the settings do.
+
+    Raises: MalformedBody, UnsupportedMediaType, InvalidRequest, BodyTooLarge.
     """
 
     async def read(request: Request) -> Schema:
         given = media_type(request.headers)
         try:
             if given == JSON:
-                sent = await request.body()
+                sent = await (request.body() if max_bytes is None else _short_body(request, max_bytes))
                 if not sent or sent.isspace():
                     raise MalformedBody("The body is empty; send a JSON object.")
                 return schema.model_validate_json(sent, strict=True)
@@ -55,6 +59,15 @@ def reads(schema: type[Schema], *, form: bool = True) -> Callable[[Request], Awa
         )
 
     return read
+
+
+async def _short_body(request: Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > max_bytes:
+            raise BodyTooLarge(f"The body is too large; at most {max_bytes} bytes are allowed.")
+    return bytes(body)
 
 
 async def _form(request: Request) -> FormData:

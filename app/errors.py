@@ -121,6 +121,10 @@ class Unauthorized(ServiceError, code="unauthorized", status=401):
     """The request has no API key, or its key is unknown; send a valid key."""
 
 
+class SessionEnded(Unauthorized, code="session_ended"):
+    """The browser's session has expired, or its key was deleted; sign in again."""
+
+
 class Forbidden(ServiceError, code="forbidden", status=403):
     """The key lacks the required scope, or the request's host, origin or path is not allowed."""
 
@@ -134,7 +138,11 @@ class ForeignHost(Forbidden, code="foreign_host"):
 
 
 class ForeignOrigin(Forbidden, code="foreign_origin"):
-    """A web page of another origin cannot use a server without keys; start it with a keys file."""
+    """A web page of another origin can use neither a server without keys nor a session; send an API key."""
+
+
+class WrongCsrfToken(Forbidden, code="wrong_csrf_token"):
+    """A session's change lacks the session's CSRF token in X-CSRF-Token; GET /session returns the token."""
 
 
 # Capacity, time and faults of the server

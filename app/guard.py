@@ -45,9 +45,7 @@ class GuardHost:
             await send({"type": "websocket.close", "code": 1008})  # 1008: policy violation
 
     def _refusal(self, headers: Headers) -> Forbidden | None:
-        # Duplicates are refused: this check and later code could each read a different one of two values.
-        hosts, origins = headers.getlist("host"), headers.getlist("origin")
-        host = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+        host, origins = _host(headers), headers.getlist("origin")
         if host is None or host["host"] not in self._hosts:
             return ForeignHost(
                 "A service without keys does not accept this Host; use localhost, or add the host to "
@@ -55,13 +53,27 @@ class GuardHost:
             )
         if len(origins) == 1 and origins[0] in self._origins:
             return None
-        same_origin = not origins or (len(origins) == 1 and _is_same_origin(origins[0].lower(), host))
-        if not same_origin or headers.get("sec-fetch-site") == "cross-site":
+        if is_foreign(headers):
             return ForeignOrigin(
                 "A web page of another origin cannot use a service without keys; start the service with a keys "
                 "file.",
             )
         return None
+
+
+def is_foreign(headers: Headers) -> bool:
+    """Whether a web page of another site or origin sent the request, as far as the browser's headers tell."""
+    host, origins = _host(headers), headers.getlist("origin")
+    same_origin = not origins or (
+        len(origins) == 1 and host is not None and _is_same_origin(origins[0].lower(), host)
+    )
+    return not same_origin or headers.get("sec-fetch-site") == "cross-site"
+
+
+def _host(headers: Headers) -> re.Match[str] | None:
+    # Duplicates are refused: this check and later code could each read a different one of two values.
+    hosts = headers.getlist("host")
+    return _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
 
 
 def _is_same_origin(origin: str, host: re.Match[str]) -> bool:

@@ -91,15 +91,18 @@ class KeyRing:
         self._checked_s = time.monotonic()
 
     def find(self, secret: str) -> Key | None:
-        """The key that matches `secret`, or None.
+        """The key that matches `secret`, or None."""
+        return self.find_hash(_digest(secret))
 
-        Every entry is compared, in time that does not depend on the secret.
+    def find_hash(self, sha256: str) -> Key | None:
+        """The key that has this hash, or None.
+
+        Every entry is compared, in time that does not depend on the hash.
         """
         self._refresh()
-        digest = _digest(secret)
         found: Key | None = None
         for key in self._keys:
-            if hmac.compare_digest(key.sha256, digest):
+            if hmac.compare_digest(key.sha256, sha256):
                 found = key
         return found
 

@@ -34,6 +34,7 @@ from app.routes import (
     inference,
     jobs,
     openai,
+    session,
     status,
     submit,
     workers,
@@ -75,8 +76,20 @@ TELEMETRY: TelemetryConfig = {
 }
 """With traces (`app.tracing`), one span for each request but probes."""
 ROUTERS = (
-    console, docs, inference, openai, cohere, model_routes, submit, jobs, changes, workers, datasets, status,
-)  # fmt: skip
+    console,
+    docs,
+    inference,
+    openai,
+    cohere,
+    model_routes,
+    submit,
+    jobs,
+    changes,
+    workers,
+    datasets,
+    session,
+    status,
+)
 
 
 def run(settings: Settings, registry: Registry | None = None) -> None:

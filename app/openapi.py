@@ -11,6 +11,7 @@ from app import auth
 from app.content_type import JSON, MULTIPART
 from app.errors import ServiceError
 from app.schemas.common import ErrorBody
+from app.session import COOKIE
 
 REFERENCE = "#/components/schemas/{model}"
 REQUEST_ID = {
@@ -22,6 +23,15 @@ REQUEST_ID = {
     "and underscores. Any other value is replaced.",
 }
 """The header that every route takes (`app.middleware.RequestId`)."""
+BEARER = {"type": "http", "scheme": "bearer"}
+SESSION = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": COOKIE,
+    "description": "The cookie that POST /session sets for a browser. Every request but GET, HEAD and OPTIONS also "
+    f"needs the session's CSRF token in the header {auth.CSRF_HEADER}. Pages of other origins cannot use a session. If "
+    "a request has an Authorization header, its cookie is ignored.",
+}
 
 _referred: dict[str, type[BaseModel]] = {}
 """The models to which descriptions of bodies refer. FastAPI does not see them."""
@@ -94,14 +104,17 @@ def install_openapi(app: FastAPI) -> None:
             )
             schemas = description.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions.get("$defs", {}))
-            description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            description["components"]["securitySchemes"] = {"key": BEARER, "session": SESSION}
             for path, methods, access in auth.declared(app):
                 operations = description["paths"].get(path.replace(":path}", "}"), {})
                 for method in methods & {each.upper() for each in operations}:
                     operation = operations[method.lower()]
                     operation.setdefault("parameters", []).append(REQUEST_ID)
                     # {} because without a keys file no key is needed.
-                    operation["security"] = [{}, *({"key": [scope]} for scope in access or ())]
+                    operation["security"] = [
+                        {},
+                        *({scheme: [scope]} for scheme in ("key", "session") for scope in access or ()),
+                    ]
             app.openapi_schema = description
         return app.openapi_schema
 

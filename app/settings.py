@@ -349,6 +349,12 @@ class Settings(BaseSettings):
         description="Whether all keys share one workspace. By default, a key without the scope admin sees and changes "
         "only what it made.",
     )
+    session_hours: float = Field(
+        12.0,
+        gt=0,
+        le=8760,
+        description="The number of hours after which a browser that signed in with a key must sign in again.",
+    )
     allowed_hosts: Names = Field(
         [], description="Host names, besides the loopback ones, that a service without keys answers to."
     )
@@ -361,7 +367,8 @@ class Settings(BaseSettings):
         ["127.0.0.1", "::1"],
         validate_default=True,
         description="The addresses and networks of the proxies in front of the service. Only they may name the "
-        "caller's address, which is logged, by X-Forwarded-For, and its scheme by X-Forwarded-Proto.",
+        "caller's address, which is logged, by X-Forwarded-For, and its scheme by X-Forwarded-Proto. Over https, the "
+        "cookies of sessions are secure.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The lowest level of messages that are logged."

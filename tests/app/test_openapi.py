@@ -114,6 +114,9 @@ OPERATIONS = {
     "list_datasets": "get /datasets",
     "get_dataset": "get /datasets/{dataset_id}",
     "delete_dataset": "delete /datasets/{dataset_id}",
+    "sign_in": "post /session",
+    "get_session": "get /session",
+    "sign_out": "delete /session",
     "health": "get /health",
     "ready": "get /ready",
     "metrics": "get /metrics",
@@ -129,6 +132,18 @@ def test_operations_keep_their_ids() -> None:
         for method, operation in operations.items()
     ]
     assert sorted(found) == sorted(OPERATIONS.items())
+
+
+def test_every_operation_that_a_key_allows_may_be_called_in_a_session() -> None:
+    description = api().openapi()
+    schemes = description["components"]["securitySchemes"]
+    assert (schemes["session"]["in"], schemes["session"]["name"]) == ("cookie", "sds_clip_session")
+    kinds = {
+        tuple(sorted(name for way in operation["security"] for name in way))
+        for operations in description["paths"].values()
+        for operation in operations.values()
+    }
+    assert kinds == {(), ("key", "session"), ("key", "key", "session", "session")}
 
 
 def test_every_operation_documents_the_request_id_which_its_answer_repeats(client: TestClient) -> None:
@@ -187,6 +202,18 @@ JOB_ROUTES = [
     ("/models/{version}/download", "GET", 10),
     ("/models/{version}", "DELETE", 10),
 ]
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+def test_sessions_answer_as_documented(schema: BaseSchema, method: str) -> None:
+    @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(case=schema["/session"][method].as_strategy())
+    def check(case: Case) -> None:
+        answer = case.call()
+        assert answer.status_code < 500, answer.text
+        case.validate_response(answer, excluded_checks=[positive_data_acceptance])
+
+    check()
 
 
 @pytest.mark.parametrize(("path", "method", "count"), JOB_ROUTES)

@@ -121,6 +121,21 @@ def test_requests_pass_and_metrics_do_not(behind: Behind) -> None:
         assert stranger.post("/match", json=MATCH).json()["error"]["code"] == "unauthorized"
 
 
+def test_browser_signs_in_over_tls_and_another_origin_cannot_use_its_session(behind: Behind) -> None:
+    own = {"Origin": behind.proxy.url}
+    with client(behind.proxy) as browser:
+        answer = browser.post("/session", json={"key": behind.key}, headers=own)
+        assert "; Secure" in answer.headers["Set-Cookie"]
+        assert browser.get("/jobs", headers=own).status_code == 200
+        token = {"X-CSRF-Token": answer.json()["csrf_token"]}
+        assert (
+            browser.delete("/session", headers={**own, **token, "Origin": "https://127.0.0.1"}).status_code
+            == 403
+        )
+        assert browser.delete("/session", headers={**own, **token}).json()["signed_in"] is False
+        assert not browser.cookies
+
+
 def test_events_arrive_when_they_happen(behind: Behind) -> None:
     store = Store(f"sqlite:///{behind.folder}/jobs.db")
     job = store.jobs.submit(NewJob(JobKind.FINETUNE, {}, config={**CONFIG}, owner="all"))[0]

@@ -14,6 +14,7 @@ from app.backup.restore import restore_backup
 from app.backup.scratch import BackupError
 from app.datasets.folders import DatasetFolders
 from app.registry.removal import remove_files
+from app.session import SECRET_FILE, Sessions
 from app.store.records import Lease, Move
 from app.store.states import JobKind, JobStatus
 from tests.app.backup.conftest import MakeSystem
@@ -60,6 +61,22 @@ def test_back_and_forth_between_the_databases_changes_nothing(
         restore(archive, other)
         assert other.rows() == rows
         archive = backup(other)
+
+
+def test_the_secret_of_sessions_is_in_no_backup_and_in_nobodys_way(
+    system: System, made: Made, empty: System
+) -> None:
+    secrets = []
+    for data_dir in (system.data_dir, empty.data_dir):
+        Sessions(data_dir / SECRET_FILE, lifetime_s=60).start("0" * 64)
+        secrets.append((data_dir / SECRET_FILE).read_bytes())
+    report = system.check()
+    assert (list(report.problems), list(report.unnamed)) == ([], [])
+    archive = backup(system)
+    assert secrets[0] not in archive
+    assert SECRET_FILE.encode() not in archive
+    restore(archive, empty)
+    assert (empty.data_dir / SECRET_FILE).read_bytes() == secrets[1]
 
 
 def test_a_restored_system_goes_on(system: System, made: Made, empty: System) -> None:

@@ -18,6 +18,7 @@ from app.store import Store
 from app.store.records import Dataset, Job, Lease, NewVersion
 from app.store.states import JobKind
 from models.clip import Clip
+from tests.app.jobs.consoles import SCOPES, Console
 from tests.app.serving.swapping import MATCH, publish_tuned
 from tests.databases import Databases
 
@@ -191,6 +192,25 @@ def make_keyed(
 @pytest.fixture
 def keyed(make_keyed: Callable[..., Keyed]) -> Keyed:
     return make_keyed()
+
+
+@pytest.fixture
+def make_console(
+    make_service: Callable[..., Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Console]:
+    def make(**changed: Any) -> Console:
+        monkeypatch.setattr("app.keys.RECHECK_S", 0.0)
+        monkeypatch.setattr("app.routes.session.WRONG_KEY_WAIT_S", 0.0)
+        file = tmp_path / "keys.json"
+        by_name = {name: create_key(file, name, scopes) for name, scopes in SCOPES.items()}
+        return Console(make_service(keys_file=file, **changed), file, by_name)
+
+    return make
+
+
+@pytest.fixture
+def console(make_console: Callable[..., Console]) -> Console:
+    return make_console()
 
 
 @pytest.fixture(scope="session")

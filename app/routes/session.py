@@ -1,0 +1,100 @@
+"""POST, GET and DELETE /session: a browser signs in with an API key, and from then on sends a cookie in its place."""
+
+import asyncio
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from app.auth import check_session, identify, public, refuse_other_origins
+from app.bodies import reads
+from app.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    ForeignOrigin,
+    MalformedBody,
+    Unauthorized,
+    UnsupportedMediaType,
+    WrongCsrfToken,
+)
+from app.keys import Key, KeyRing
+from app.openapi import describe_errors, describe_json
+from app.schemas.session import SessionInfo, SessionKey, SignIn
+from app.session import Session, Sessions, cookie_in, set_cookie
+from app.threads import in_own_thread
+
+WRONG_KEY_WAIT_S = 1.0
+MAX_BODY_BYTES = 4096
+
+router = APIRouter(tags=["session"], dependencies=[Depends(public)], responses=describe_errors(ForeignOrigin))
+
+
+@router.post(
+    "/session",
+    responses=describe_errors(MalformedBody, Unauthorized, BodyTimeout, BodyTooLarge, UnsupportedMediaType),
+    openapi_extra=describe_json(SignIn),
+)
+async def sign_in(
+    request: Request,
+    response: Response,
+    body: Annotated[SignIn, Depends(reads(SignIn, form=False, max_bytes=MAX_BODY_BYTES))],
+) -> SessionInfo:
+    """Sign in with an API key. The answer sets a cookie that stands for the key, and has the session's CSRF token.
+
+    The answer to a wrong key takes a second.
+    """
+    ring: KeyRing | None = request.app.state.key_ring
+    if ring is None:
+        return _info(response, None)
+    refuse_other_origins(request)
+    key = ring.find(body.key)
+    if key is None:
+        await asyncio.sleep(WRONG_KEY_WAIT_S)
+        raise Unauthorized("There is no such API key; check the key, and sign in again.", param="key")
+    sessions: Sessions = request.app.state.sessions
+    cookie, session = await in_own_thread(partial(sessions.start, key.sha256), "sign in")
+    _send_cookie(request, response, cookie, sessions.lifetime_s)
+    return _info(response, ring, key, session)
+
+
+@router.get("/session")
+async def get_session(request: Request, response: Response) -> SessionInfo:
+    """Say whether the caller may use the service, and for what. A cookie that no longer holds is removed."""
+    ring: KeyRing | None = request.app.state.key_ring
+    if ring is None:
+        return _info(response, None)
+    key = identify(request.scope, ring)
+    session = check_session(request)
+    if key is None and cookie_in(request.headers) is not None:
+        _send_cookie(request, response, "", 0)
+    return _info(response, ring, key, session)
+
+
+@router.delete("/session", responses=describe_errors(ForeignOrigin, WrongCsrfToken))
+async def sign_out(request: Request, response: Response) -> SessionInfo:
+    """Sign out: the answer removes the cookie. Within a session, X-CSRF-Token is needed as for every change."""
+    ring: KeyRing | None = request.app.state.key_ring
+    if ring is None:
+        return _info(response, None)
+    identify(request.scope, ring)
+    check_session(request)
+    _send_cookie(request, response, "", 0)
+    return _info(response, ring)
+
+
+def _send_cookie(request: Request, response: Response, value: str, max_age_s: int) -> None:
+    is_secure = request.url.scheme == "https"
+    response.headers["Set-Cookie"] = set_cookie(value, max_age_s=max_age_s, is_secure=is_secure)
+
+
+def _info(
+    response: Response, ring: KeyRing | None, key: Key | None = None, session: Session | None = None
+) -> SessionInfo:
+    response.headers["Cache-Control"] = "no-store"
+    return SessionInfo(
+        needs_key=ring is not None,
+        signed_in=ring is None or key is not None,
+        key=None if key is None else SessionKey.model_validate(key),
+        csrf_token=None if session is None else session.csrf_token,
+        expires_at=None if session is None else session.expires_at,
+    )

@@ -1,0 +1,254 @@
+"""A browser signs in to the whole service and out, and its session ends with its time and its key."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from httpx import Response
+
+from app.keys import create_key, delete_key
+from app.routes import session as routes
+from app.session import COOKIE, Sessions
+from tests.app.jobs.conftest import Service, error_of
+from tests.app.jobs.consoles import Console, cookie_of, is_cleared
+from tests.app.serverside import running_server
+from tests.worker.waiting import until
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+# Sign in and out
+
+
+def test_sign_in_sets_a_cookie_that_stands_for_the_key(console: Console) -> None:
+    signed = console.sign_in("train")
+
+    assert signed.body == {
+        "object": "session",
+        "needs_key": True,
+        "signed_in": True,
+        "key": {"name": "train", "scopes": ["train"]},
+        "csrf_token": signed.body["csrf_token"],
+        "expires_at": signed.body["expires_at"],
+    }
+    assert signed.set_cookie["httponly"] is True
+    assert signed.set_cookie["samesite"] == "Strict"
+    assert signed.set_cookie["max-age"] == str(12 * 3600)
+    assert (signed.set_cookie["secure"], signed.set_cookie["domain"], signed.set_cookie["path"]) == (
+        "",
+        "",
+        "",
+    )
+    assert signed.ask("GET", "/session").json() == signed.body
+    assert signed.ask("GET", "/jobs").status_code == 200
+
+
+def test_cookie_is_secure_over_https(console: Console) -> None:
+    client, url = console.service.client, "https://localhost/session"
+    answer = client.post(url, json={"key": console.keys["all"]})
+
+    assert cookie_of(answer)["secure"] is True
+    client.cookies.clear()
+    assert is_cleared(client.get(url, headers={"Cookie": f"{COOKIE}=x"}))
+
+
+def test_wrong_key_is_refused_and_sets_no_cookie(console: Console) -> None:
+    answer = console.service.client.post("/session", json={"key": "sdsclip_wrong"})
+
+    error = error_of(answer, 401)
+    assert (error["code"], error["param"]) == ("unauthorized", "key")
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 400), (b"{", 400), (b"{}", 422), (b'{"key": 1}', 422), (b'{"key": "a", "b": 1}', 422)],
+)
+def test_body_that_is_no_key_is_refused(console: Console, body: bytes, status: int) -> None:
+    headers = {"Content-Type": "application/json"}
+
+    error_of(console.service.client.post("/session", content=body, headers=headers), status)
+
+
+def test_form_cannot_sign_in(console: Console) -> None:
+    error_of(console.service.client.post("/session", data={"key": console.keys["all"]}), 415)
+
+
+def test_caller_without_a_key_cannot_send_a_large_body(console: Console) -> None:
+    error_of(console.service.client.post("/session", json={"key": "x" * routes.MAX_BODY_BYTES}), 413)
+
+
+def test_without_a_cookie_nobody_is_signed_in(console: Console) -> None:
+    answer = console.service.client.get("/session")
+
+    assert answer.json() == {
+        "object": "session",
+        "needs_key": True,
+        "signed_in": False,
+        "key": None,
+        "csrf_token": None,
+        "expires_at": None,
+    }
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_script_sees_what_its_key_allows(console: Console) -> None:
+    headers = {"Authorization": f"Bearer {console.keys['infer']}"}
+
+    body = console.service.client.get("/session", headers=headers).json()
+    assert (body["signed_in"], body["key"]) == (True, {"name": "infer", "scopes": ["infer"]})
+    assert (body["csrf_token"], body["expires_at"]) == (None, None)
+
+
+def test_sign_out_clears_the_cookie_and_needs_the_token(console: Console) -> None:
+    signed = console.sign_in()
+
+    assert error_of(signed.ask("DELETE", "/session"), 403)["code"] == "wrong_csrf_token"
+    answer = signed.ask("DELETE", "/session", headers=signed.csrf)
+    assert is_cleared(answer)
+    assert (answer.json()["signed_in"], answer.json()["csrf_token"]) == (False, None)
+
+
+def test_sign_out_without_a_session_is_no_error(console: Console) -> None:
+    answer = console.service.client.delete("/session")
+
+    assert is_cleared(answer)
+    assert answer.json()["signed_in"] is False
+
+
+def test_service_without_keys_signs_nobody_in_and_allows_everything(service: Service) -> None:
+    no_keys = {
+        "object": "session",
+        "needs_key": False,
+        "signed_in": True,
+        "key": None,
+        "csrf_token": None,
+        "expires_at": None,
+    }
+    cookie = {"Cookie": f"{COOKIE}=x"}
+
+    for answer in (
+        service.client.get("/session"),
+        service.client.get("/session", headers=cookie),
+        service.client.post("/session", json={"key": "anything"}),
+        service.client.delete("/session"),
+    ):
+        assert answer.json() == no_keys
+        assert "Set-Cookie" not in answer.headers
+    assert service.client.get("/jobs", headers=cookie).status_code == 200
+    assert not (service.settings.data_dir / "session.key").exists()
+
+
+# The end of a session
+
+
+def test_session_of_a_deleted_key_ends_at_once(console: Console) -> None:
+    signed = console.sign_in("train")
+    delete_key(console.keys_file, "train")
+
+    error = error_of(signed.ask("GET", "/jobs"), 401)
+    assert error["code"] == "session_ended"
+    assert "sign in again" in error["message"]
+    answer = signed.ask("GET", "/session")
+    assert (answer.json()["signed_in"], answer.json()["csrf_token"]) == (False, None)
+    assert is_cleared(answer)
+
+
+def test_changed_scope_counts_at_once(console: Console) -> None:
+    signed = console.sign_in("train")
+    file = console.keys_file
+    file.write_text(file.read_text().replace('"train"\n', '"infer"\n', 1))
+
+    assert error_of(signed.ask("GET", "/jobs"), 403)["code"] == "missing_scope"
+    assert signed.ask("GET", "/session").json()["key"] == {"name": "train", "scopes": ["infer"]}
+
+
+def test_new_key_of_the_same_name_does_not_revive_a_session(console: Console) -> None:
+    signed = console.sign_in("train")
+    delete_key(console.keys_file, "train")
+    create_key(console.keys_file, "train", ["train"])
+
+    error_of(signed.ask("GET", "/jobs"), 401)
+
+
+def test_session_expires_on_the_server(make_console: Callable[..., Console]) -> None:
+    console, now = make_console(session_hours=0.5), [1_800_000_000.0]
+    secret = console.service.settings.data_dir / "session.key"
+    lifetime_s = console.state.sessions.lifetime_s
+    console.state.sessions = Sessions(secret, lifetime_s=lifetime_s, clock=lambda: now[0])
+    signed = console.sign_in()
+    assert signed.set_cookie["max-age"] == "1800"
+    assert signed.body["expires_at"] == now[0] + 1800
+
+    now[0] += 1800
+    assert signed.ask("GET", "/jobs").status_code == 200
+    now[0] += 1
+    assert error_of(signed.ask("GET", "/jobs"), 401)["code"] == "session_ended"
+    assert is_cleared(signed.ask("GET", "/session"))
+
+
+@pytest.mark.parametrize("end", ["expiry", "deleted key"])
+def test_stream_ends_with_its_session(console: Console, end: str) -> None:
+    now = [1_800_000_000.0]
+    secret = console.service.settings.data_dir / "session.key"
+    console.state.sessions = Sessions(secret, lifetime_s=3600, clock=lambda: now[0])
+    signed, job, answers = console.sign_in(), console.job(), list[Response]()
+    path = f"/jobs/{job}/events"
+    stream = threading.Thread(target=lambda: answers.append(signed.ask("GET", path, headers=STREAM)))
+    stream.start()
+    until(lambda: console.state.backend.streams.taken == 1)
+
+    if end == "expiry":
+        now[0] += 3601
+    else:
+        delete_key(console.keys_file, "all")
+    stream.join()
+    assert answers[0].status_code == 200
+    assert "event: done" not in answers[0].text
+    error_of(signed.ask("GET", path, headers=STREAM), 401)
+
+
+def test_refusal_names_no_cookie_token_or_key(console: Console, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    signed = console.sign_in()
+    answers = [
+        signed.ask("DELETE", "/session"),
+        signed.ask("GET", "/jobs", headers={"Origin": FOREIGN}),
+        signed.ask("GET", "/jobs"),
+        signed.ask("DELETE", "/session", headers=signed.csrf),
+    ]
+    for secret in (signed.key, signed.set_cookie.value, signed.body["csrf_token"]):
+        assert all(secret not in answer.text for answer in answers)
+        assert secret not in caplog.text
+    assert signed.key not in str(signed.body)
+
+
+def test_processes_share_sessions_and_log_no_secret(small_reference: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key = create_key(file, "phone", ["infer"])
+    shared = {"SDS_CLIP_KEYS_FILE": str(file), "SDS_CLIP_DATA_DIR": str(tmp_path / "data")}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    with (
+        running_server(tmp_path / "first", "--model", small_reference, **shared) as first,
+        running_server(tmp_path / "second", "--model", small_reference, **shared) as second,
+    ):
+        https = {"X-Forwarded-Proto": "https"}  # from this machine, which is trusted
+        answer = httpx.post(f"{first.url}/session", json={"key": key}, headers=https)
+        assert cookie_of(answer)["secure"] is True
+        session = {"Cookie": f"{COOKIE}={cookie_of(answer).value}"}
+        assert httpx.post(f"{first.url}/session", json={"key": f"{key}x"}).status_code == 401
+        for server in (second, first):
+            assert httpx.get(f"{server.url}/models", headers=session).status_code == 200
+            assert httpx.delete(f"{server.url}/session", headers=session).status_code == 403
+
+        delete_key(file, "phone")
+        for server in (second, first):
+            until(lambda url=server.url: httpx.get(f"{url}/models", headers=session).status_code == 401)  # type: ignore[misc]
+        logged = first.log.read_text() + second.log.read_text()
+    for secret in (key, cookie_of(answer).value, answer.json()["csrf_token"]):
+        assert secret not in logged
+    assert "wrong_csrf_token" in logged

@@ -1,0 +1,207 @@
+"""The cookie of a session: what it holds, when it opens, and the secret that seals it."""
+
+import asyncio
+import base64
+import multiprocessing
+import stat
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from starlette.testclient import TestClient
+
+from app import auth, responses
+from app.keys import create_key
+from app.routes import session as routes
+from app.session import COOKIE, Session, Sessions
+from app.settings import Settings
+
+HASH = "0123456789abcdef" * 4
+HOUR_S = 3600
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def secret_file(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "session.key"
+
+
+@pytest.fixture
+def sessions(secret_file: Path, clock: Clock) -> Sessions:
+    return Sessions(secret_file, lifetime_s=HOUR_S, clock=clock)
+
+
+def test_cookie_opens_to_what_it_was_sealed_with(sessions: Sessions, clock: Clock) -> None:
+    cookie, session = sessions.start(HASH)
+
+    assert sessions.open(cookie) == session
+    assert session == Session(HASH, session.csrf_token, clock.now_s + HOUR_S)
+    assert len(session.csrf_token) == 43
+    bytes_of_it = base64.urlsafe_b64decode(cookie)
+    for held in (HASH, session.csrf_token):
+        assert held.encode() not in bytes_of_it
+        assert bytes.fromhex(HASH) not in bytes_of_it
+
+
+def test_each_session_has_a_token_and_a_cookie_of_its_own(sessions: Sessions) -> None:
+    started = [sessions.start(HASH) for _ in range(3)]
+
+    assert len({cookie for cookie, _ in started}) == 3
+    assert len({session.csrf_token for _, session in started}) == 3
+
+
+def test_session_ends_at_its_time(sessions: Sessions, clock: Clock) -> None:
+    cookie, session = sessions.start(HASH)
+
+    clock.now_s = session.expires_at
+    assert sessions.open(cookie) == session
+    clock.now_s += 1
+    assert sessions.open(cookie) is None
+
+
+def test_shorter_lifetime_counts_for_sessions_that_have_begun(
+    sessions: Sessions, secret_file: Path, clock: Clock
+) -> None:
+    cookie, _ = sessions.start(HASH)
+    shorter = Sessions(secret_file, lifetime_s=60, clock=clock)
+
+    opened = shorter.open(cookie)
+    assert opened is not None
+    assert opened.expires_at == clock.now_s + 60
+    clock.now_s += 61
+    assert shorter.open(cookie) is None
+
+
+def test_tampered_cookie_does_not_open(sessions: Sessions) -> None:
+    cookie, _ = sessions.start(HASH)
+    sealed = base64.urlsafe_b64decode(cookie)
+
+    for place in range(len(sealed)):
+        changed = bytearray(sealed)
+        changed[place] ^= 1
+        assert sessions.open(base64.urlsafe_b64encode(changed).decode()) is None
+
+
+def test_truncated_cookie_does_not_open(sessions: Sessions) -> None:
+    cookie, _ = sessions.start(HASH)
+
+    for length in range(len(cookie.rstrip("="))):
+        assert sessions.open(cookie[:length]) is None
+
+
+@pytest.mark.parametrize("garbage", ["", "=", "a", "é", "gAAAAA==", "x" * 4000, '"quoted"'])
+def test_garbage_does_not_open(sessions: Sessions, garbage: str) -> None:
+    sessions.start(HASH)
+
+    assert sessions.open(garbage) is None
+
+
+def test_cookie_of_another_service_does_not_open(sessions: Sessions, tmp_path: Path, clock: Clock) -> None:
+    sessions.start(HASH)
+    cookie, _ = Sessions(tmp_path / "other.key", lifetime_s=HOUR_S, clock=clock).start(HASH)
+
+    assert sessions.open(cookie) is None
+
+
+def test_secret_is_made_when_it_is_needed_and_for_its_owner_only(
+    sessions: Sessions, secret_file: Path
+) -> None:
+    assert sessions.open("anything") is None
+    assert not secret_file.exists()
+
+    sessions.start(HASH)
+    assert stat.S_IMODE(secret_file.stat().st_mode) == 0o600
+    made = secret_file.read_bytes()
+    sessions.start(HASH)
+    assert secret_file.read_bytes() == made
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, Path.touch, lambda path: path.write_bytes(b"short")])
+def test_lost_or_damaged_secret_only_signs_people_out(
+    sessions: Sessions, secret_file: Path, clock: Clock, damage: object
+) -> None:
+    old, _ = sessions.start(HASH)
+    other = Sessions(secret_file, lifetime_s=HOUR_S, clock=clock)
+
+    secret_file.write_bytes(b"")
+    damage(secret_file)  # type: ignore[operator]
+    assert other.open(old) is None
+    cookie, session = other.start(HASH)
+    assert sessions.open(cookie) == session
+    assert [each.open(old) for each in (sessions, other)] == [None, None]
+
+
+def test_processes_that_need_the_secret_at_once_make_one(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        for number in range(25):
+            sessions = Sessions(tmp_path / f"{number}.key", lifetime_s=HOUR_S)
+            started = [pool.submit(sessions.start, HASH) for _ in range(4)]
+            for each in started:
+                cookie, session = each.result()
+                assert sessions.open(cookie) == session
+
+
+async def test_wrong_key_waits_for_its_answer_and_a_right_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "WRONG_KEY_WAIT_S", 3600)
+    key = create_key(tmp_path / "keys.json", "phone", ["infer"])
+    app = FastAPI()
+    app.include_router(routes.router)
+    responses.install_error_handlers(app)
+    auth.install(app, Settings(keys_file=tmp_path / "keys.json", data_dir=tmp_path))
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        wrong = asyncio.create_task(client.post("/session", json={"key": "sdsclip_wrong"}))
+        assert (await client.post("/session", json={"key": key})).status_code == 200
+        assert not wrong.done()
+        wrong.cancel()
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("HEAD", 200), ("OPTIONS", 200), ("PUT", 403)])
+def test_methods_that_change_nothing_need_no_token(tmp_path: Path, method: str, status: int) -> None:
+    key = create_key(tmp_path / "keys.json", "phone", ["infer"])
+    app = FastAPI()
+    app.include_router(routes.router)
+    dependencies = [Depends(auth.requires("infer"))]
+    app.add_api_route("/thing", lambda: "thing", methods=[method], dependencies=dependencies)
+    responses.install_error_handlers(app)
+    auth.install(app, Settings(keys_file=tmp_path / "keys.json", data_dir=tmp_path))
+    client = TestClient(app)
+
+    assert client.request(method, "/thing").status_code == 401
+    token = client.post("/session", json={"key": key}).json()["csrf_token"]
+    assert client.request(method, "/thing").status_code == status
+    assert client.request(method, "/thing", headers={"X-CSRF-Token": token}).status_code == 200
+
+
+def test_cookie_holds_below_the_path_of_a_reverse_proxy_and_nowhere_else(tmp_path: Path) -> None:
+    header = routes.set_cookie("sealed", max_age_s=60, is_secure=True)
+    jar = httpx.Cookies()
+    request = httpx.Request("POST", "https://example.org/clip/session")
+    jar.extract_cookies(httpx.Response(200, headers={"Set-Cookie": header}, request=request))
+
+    def sent(url: str) -> str | None:
+        request = httpx.Request("GET", url)
+        jar.set_cookie_header(request)
+        return request.headers.get("Cookie")
+
+    assert sent("https://example.org/clip/jobs/job_1/events") == f"{COOKIE}=sealed"
+    assert sent("https://example.org/clip/session") == f"{COOKIE}=sealed"
+    assert sent("https://example.org/other") is None
+    assert sent("http://example.org/clip/jobs") is None
