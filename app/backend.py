@@ -18,6 +18,7 @@ from app.datasets.service import DatasetService
 from app.disk import check_reserve
 from app.errors import ConfigurationError, StoreUnavailable
 from app.images import Decoder
+from app.jobs.evaluations import EvaluationService
 from app.jobs.model_resolver import ModelResolver
 from app.jobs.service import JobService
 from app.jobs.validator import JobValidator
@@ -62,6 +63,7 @@ class Backend:
         check_disk = partial(check_reserve, settings.data_dir, settings.disk_reserve_bytes)
         validator = JobValidator(store.seen_by, models, settings, check_disk)
         self.jobs = JobService(store.seen_by, threads, self._waker, validator, settings.data_dir)
+        self.evaluations = EvaluationService(store.seen_by, threads, settings.data_dir)
         self.streams = Places(
             settings.max_event_streams,
             "event streams",

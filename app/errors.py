@@ -435,6 +435,14 @@ class NoReport(NotFound, code="no_report"):
     """The job has no report: it has one once it has succeeded, until its files are deleted."""
 
 
+class NoItems(NotFound, code="no_items"):
+    """The job has no items: an evaluation has them once it has succeeded, until its files are deleted."""
+
+
+class NotComparable(InvalidRequest, code="not_comparable"):
+    """The two evaluations did not measure the same items in the same way; the message says what differs."""
+
+
 class NoItem(NotFound, code="no_item"):
     """There is no sample, item or picture with this number; the lists say which there are."""
 

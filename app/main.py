@@ -25,7 +25,7 @@ from app.query import refuse_unknown_parameters
 from app.rates import Rates
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder
-from app.routes import cohere, datasets, docs, inference, jobs, openai, status, submit, workers
+from app.routes import cohere, datasets, docs, inference, items, jobs, openai, status, submit, workers
 from app.routes import models as model_routes
 from app.server import DrainingServer
 from app.serving.aliases import FollowedAliases, Following
@@ -62,7 +62,7 @@ TELEMETRY: TelemetryConfig = {
     "exclude": lambda scope: scope.get("path") in middleware.PROBES,
 }
 """With traces (`app.tracing`), one span for each request but probes."""
-ROUTERS = (docs, inference, openai, cohere, model_routes, submit, jobs, workers, datasets, status)
+ROUTERS = (docs, inference, openai, cohere, model_routes, submit, jobs, items, workers, datasets, status)
 
 
 def run(settings: Settings, registry: Registry | None = None) -> None:

@@ -1,14 +1,14 @@
 """The samples of data sets, and their pictures."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from app.datasets.folders import FILES, SHARDS, DatasetFolders
 from app.datasets.roots import SourceRoots, expand
-from app.datasets.samples import SAMPLES, Place, Sample, find_sample, read_page, read_sample
-from app.errors import InvalidImage, NoItem, NoSamples, NoTables, PictureGone, ServiceError
+from app.datasets.samples import SAMPLES, Place, Sample, count_images, find_sample, read_page, read_sample
+from app.errors import InvalidImage, NoItem, NoSamples, NoTables, PictureGone, ServiceError, UnknownRecord
 from app.keys import Caller
 from app.pictures import Picture, Pictures
 from app.schemas.samples import SampleInfo, SampleList
@@ -63,6 +63,16 @@ class SampleService:
         ]
         return SampleList(data=data, has_more=has_more)
 
+    async def count_pictures(
+        self, caller: Caller, dataset_id: str, sample_ids: Sequence[str]
+    ) -> dict[str, int]:
+        """The number of pictures of each sample, by its id. Empty if the data set is gone or has no list."""
+        try:
+            dataset = await self._dataset(caller, dataset_id)
+            return await self._listed(dataset, lambda file: count_images(file, sample_ids))
+        except (UnknownRecord, PictureGone, NoSamples):
+            return {}
+
     async def picture(
         self, caller: Caller, dataset_id: str, index: int, number: int, *, max_side: int | None
     ) -> tuple[Picture, bool]:
@@ -74,10 +84,13 @@ class SampleService:
     async def picture_of(
         self, caller: Caller, dataset_id: str, sample_id: str, number: int, *, max_side: int | None
     ) -> tuple[Picture, bool]:
-        """The same, of the sample with an id."""
-        return await self._picture(
-            caller, dataset_id, lambda file: find_sample(file, sample_id), number, max_side
-        )
+        """The same, of the sample with an id. A data set that is unknown is gone for the one who asks."""
+        try:
+            return await self._picture(
+                caller, dataset_id, lambda file: find_sample(file, sample_id), number, max_side
+            )
+        except UnknownRecord:
+            raise PictureGone("The data set of this picture does not exist, or is another key's.") from None
 
     async def _picture(
         self,
@@ -117,8 +130,8 @@ class SampleService:
             return await in_own_thread(lambda: read(file), "read samples")
         except FileNotFoundError:
             raise NoSamples(
-                f"The samples of the data set {dataset.id} are not listed, because an older release checked it. Add "
-                "it again."
+                f"The samples of the data set {dataset.id} are not listed: an older release checked it, or its list "
+                "was lost. Add it again."
             ) from None
 
     def _path(self, dataset: Dataset, place: Place) -> Path:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from models.atomic import write_atomic
+from models.errors import EvaluationError
 
 FORMAT = 1
 """Version of the file format."""
@@ -87,6 +89,43 @@ def write_results(path: Path, results: Results) -> None:
     write_json(path, as_json(results))
 
 
+def read_results(path: Path) -> Results:
+    """Read what `write_results` wrote.
+
+    The items are decoded one at a time, so that the other threads of a server go on meanwhile.
+
+    Raises:
+        EvaluationError: the file is missing, damaged, or of another format.
+    """
+    try:
+        head, _, items = path.read_text(encoding="utf-8").partition(_ITEMS)
+        content = json.loads(f"{head.rstrip().rstrip(',')}}}")
+        if content["format"] != FORMAT:
+            raise EvaluationError(f"{path} has the format {content['format']}; evaluate again.")
+        return Results(
+            benchmark=content["benchmark"],
+            primary=content["primary"],
+            outcome=content["outcome"],
+            metrics=_metrics_of(content["metrics"]),
+            by_tag={tag: _metrics_of(metrics) for tag, metrics in content["by_tag"].items()},
+            items=tuple(map(_item_of, _records(items))),
+            provenance=content["provenance"],
+            macro_tags=tuple(content["macro_tags"]),
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, EvaluationError):
+            raise
+        raise EvaluationError(f"{path} is missing or damaged; evaluate again.") from error
+
+
+def item_id(benchmark: str, outcome_id: str) -> str:
+    """Return the id of the item that an outcome belongs to, of which retrieval has several: its image and its texts."""
+    if benchmark != "retrieval":
+        return outcome_id
+    kind, _, query = outcome_id.partition(" ")
+    return query.rpartition("/")[0] if kind == "text" else query
+
+
 def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -127,3 +166,34 @@ def _item_as_json(item: ItemOutcome) -> dict[str, Any]:
         "captions": item.captions,
         **({"scores": item.scores} if item.scores else {}),
     }
+
+
+# `write_json` indents the fields of the whole file by one space, and a text holds no line break.
+_ITEMS = '\n "items": ['
+_NEXT = re.compile(r"[\s,]*(?={)")
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    decoder, place = json.JSONDecoder(), 0
+    while (found := _NEXT.match(text, place)) is not None:
+        record, place = decoder.raw_decode(text, found.end())
+        yield record
+
+
+def _metrics_of(content: Mapping[str, Any]) -> dict[str, Metric]:
+    return {name: Metric(**metric) for name, metric in content.items()}
+
+
+def _item_of(record: Mapping[str, Any]) -> ItemOutcome:
+    return ItemOutcome(
+        id=record["id"],
+        correct=record["correct"],
+        margins={name: float(margin) for name, margin in record["margins"].items()},
+        tags=tuple(record["tags"]),
+        images=tuple(
+            ImageRegion(Path(image["path"]), None if image["box"] is None else tuple(image["box"]))
+            for image in record["images"]
+        ),
+        captions=tuple(record["captions"]),
+        scores=tuple(tuple(row) for row in record.get("scores", ())),
+    )
