@@ -13,14 +13,18 @@ from pathlib import Path
 
 from app.datasets.folders import DatasetFolders
 from app.datasets.roots import SourceRoots
+from app.datasets.sample_service import SampleService
 from app.datasets.service import DatasetService
 from app.disk import check_reserve
 from app.errors import ConfigurationError, StoreUnavailable
+from app.images import Decoder
 from app.jobs.changes import Changes
+from app.jobs.evaluations import EvaluationService
 from app.jobs.model_resolver import ModelResolver
 from app.jobs.service import JobService
 from app.jobs.validator import JobValidator
 from app.jobs.waker import Waker
+from app.pictures import Pictures
 from app.places import Places
 from app.registry.download import Downloads
 from app.registry.service import VersionService
@@ -45,7 +49,9 @@ class Backend:
     reference.
     """
 
-    def __init__(self, settings: Settings, database_url: str, served: Sequence[Clip]) -> None:
+    def __init__(
+        self, settings: Settings, database_url: str, served: Sequence[Clip], decoder: Decoder
+    ) -> None:
         self._served = served
         self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
         self._threads = threads = StoreThreads(settings.store_threads)
@@ -58,17 +64,20 @@ class Backend:
         check_disk = partial(check_reserve, settings.data_dir, settings.disk_reserve_bytes)
         validator = JobValidator(store.seen_by, models, settings, check_disk)
         self.jobs = JobService(store.seen_by, threads, self._waker, validator, settings.data_dir)
+        self.evaluations = EvaluationService(store.seen_by, threads, settings.data_dir)
         self.streams = Places(
             settings.max_event_streams,
             "event streams",
             retry_after_s=10,
             per_key=settings.max_event_streams_per_key,
         )
+        folders, roots = _folders(settings.data_dir / "datasets"), SourceRoots(settings.dataset_roots)
+        self.samples = SampleService(store.seen_by, threads, folders, roots, Pictures(decoder))
         self.datasets = DatasetService(
             store.seen_by,
             threads,
-            _folders(settings.data_dir / "datasets"),
-            SourceRoots(settings.dataset_roots),
+            folders,
+            roots,
             max_bytes=settings.max_upload_bytes,
             max_stored_bytes_per_key=settings.max_stored_bytes_per_key,
             uploads=Places(

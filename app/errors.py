@@ -443,6 +443,18 @@ class NoReport(NotFound, code="no_report"):
     """The job has no report: it has one once it has succeeded, until its files are deleted."""
 
 
+class NoItems(NotFound, code="no_items"):
+    """The job has no items: an evaluation has them once it has succeeded, until its files are deleted."""
+
+
+class NotComparable(InvalidRequest, code="not_comparable"):
+    """The two evaluations did not measure the same items in the same way; the message says what differs."""
+
+
+class NoItem(NotFound, code="no_item"):
+    """There is no sample, item or picture with this number; the lists say which there are."""
+
+
 class LeaseLost(Conflict, code="lease_lost"):
     """Another worker holds the job, or it has ended; only workers get this error, and stop the job."""
 
@@ -528,6 +540,18 @@ class SourceMissing(InvalidRequest, code="source_missing"):
 
 class SourceForbidden(Forbidden, code="source_forbidden"):
     """The path is outside the folders that the operator opened for data sets."""
+
+
+class NoSamples(NotFound, code="no_samples"):
+    """The samples are not listed: the data set is not ready, or an older release checked it; add it again."""
+
+
+class PictureGone(NotFound, code="picture_gone", status=410):
+    """The picture's file, or the data set that it belongs to, no longer exists."""
+
+
+class NoTables(ServiceError, code="no_tables", status=501):
+    """The picture is in a Parquet file, and this server lacks what reads it; install the extra `tables`."""
 
 
 class DatasetBusy(ServiceError, code="dataset_busy", status=409, retryable=True):

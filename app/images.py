@@ -100,12 +100,25 @@ class Decoder:
 
         Raises: InvalidImage with the decoder's code; Overloaded.
         """
+        return await self.decoded(
+            image, lambda file: clip.preprocess(decode_file(file)), max_side=max(clip.image_size)
+        )
+
+    async def decoded(
+        self, image: bytes | str, use: Callable[[ImageFile], Result], *, max_side: int
+    ) -> Result:
+        """Open a file or its base64, and return what `use` makes of it, which decodes it once, in a thread.
+
+        `max_side` is the length that `use` resizes the shorter side to, 0 for less than it was.
+
+        Raises: InvalidImage with the decoder's code; Overloaded.
+        """
         if self.unfinished >= self._max_unfinished:
             raise Overloaded(
                 "Too many images are waiting to be decoded; try again later.", retry_after_s=_RETRY_AFTER_S
             )
         given_up = threading.Event()
-        future = self._pool.submit(self._decode, image, clip, given_up)
+        future = self._pool.submit(self._decode, image, use, max_side, given_up)
         self._count(+1)
         # An image counts until its thread is done, even if its request is gone: a thread cannot be stopped.
         future.add_done_callback(lambda _: self._count(-1))
@@ -146,8 +159,14 @@ class Decoder:
             self._decoded_since_release = False
             self._release_later()
 
-    def _decode(self, image: bytes | str, clip: Clip, given_up: threading.Event) -> Tensor:
-        outcome = self._pixels(image, clip, given_up)
+    def _decode(
+        self,
+        image: bytes | str,
+        use: Callable[[ImageFile], Result],
+        max_side: int,
+        given_up: threading.Event,
+    ) -> Result:
+        outcome = self._used(image, use, max_side, given_up)
         if isinstance(outcome, ServiceError):
             try:
                 raise outcome
@@ -155,28 +174,34 @@ class Decoder:
                 del outcome  # breaks a reference cycle: the error holds this frame, which holds the image
         return outcome
 
-    def _pixels(self, image: bytes | str, clip: Clip, given_up: threading.Event) -> Tensor | ServiceError:
+    def _used(
+        self,
+        image: bytes | str,
+        use: Callable[[ImageFile], Result],
+        max_side: int,
+        given_up: threading.Event,
+    ) -> Result | ServiceError:
         # Files are opened one at a time: the memory used before a file's size is known is not in the budget.
         with self.budget.turn():
-            opened = _outcome(lambda: self._open(image, clip))
+            opened = _outcome(lambda: self._open(image, max_side))
             if isinstance(opened, ServiceError):
                 return opened
             file, size_bytes = opened
             if not self.budget.take(size_bytes, given_up.is_set):
                 raise CancelledError
         try:
-            pixels = _outcome(lambda: clip.preprocess(decode_file(file)))
+            used = _outcome(lambda: use(file))
             if size_bytes >= _LARGE_BYTES:
                 release_free_memory()
-            return pixels
+            return used
         finally:
             self.budget.give_back(size_bytes)
 
-    def _open(self, image: bytes | str, clip: Clip) -> tuple[ImageFile, int]:
+    def _open(self, image: bytes | str, max_side: int) -> tuple[ImageFile, int]:
         """The opened file, and the number of bytes that it takes from the budget."""
         data = image_bytes(image, max_bytes=self.limits.max_bytes) if isinstance(image, str) else image
         file = open_image(data, self.limits)
-        size_bytes = decode_bytes(file, max_side=max(clip.image_size))
+        size_bytes = decode_bytes(file, max_side=max_side)
         if size_bytes > self.budget.max_bytes:
             raise ImageOverMemoryLimit(
                 f"Decoding this image ({file.format}, {file.width} x {file.height}) could take {size_bytes} "

@@ -32,6 +32,7 @@ from app.routes import (
     datasets,
     docs,
     inference,
+    items,
     jobs,
     openai,
     session,
@@ -84,6 +85,7 @@ ROUTERS = (
     model_routes,
     submit,
     jobs,
+    items,
     changes,
     workers,
     datasets,
@@ -140,7 +142,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     metrics.watch(lambda: device_memory({clip.device for clip in clips.values()}))
     backend = None
     if settings.database_url is not None:
-        backend = Backend(settings, settings.database_url, list(clips.values()))
+        backend = Backend(settings, settings.database_url, list(clips.values()), decoder)
         registry = registry or backend.registry
         metrics.watch(backend.gauges.collect)
     registry = registry or Registry(partial(find_folder, settings.data_dir / "versions"))

@@ -46,10 +46,8 @@ class Cell:
         """Return the image's bytes. Raises ImageFileError."""
         try:
             changed_ns = self.file.stat().st_mtime_ns
-            if self.file.suffix.lower() == PARQUET_SUFFIX:
-                data = self._of_parquet(changed_ns)
-            else:
-                data = self._of_arrow(changed_ns)
+            is_parquet = self.file.suffix.lower() == PARQUET_SUFFIX
+            data = self._of_parquet(changed_ns) if is_parquet else self._of_arrow()
         except (OSError, DataError, IndexError, UnicodeDecodeError) as error:
             reason = f": {error}" if isinstance(error, DataError) else ""
             raise ImageFileError(f"is in a table that cannot be read{reason}") from error
@@ -58,6 +56,16 @@ class Cell:
         if len(data) > MAX_IMAGE_BYTES:
             raise ImageFileError(f"has {len(data)} bytes; at most {MAX_IMAGE_BYTES} are allowed")
         return data
+
+    def range(self) -> tuple[int, int] | None:
+        """Return the offset and the size of the image in an Arrow file, or None in a Parquet file or without bytes.
+
+        Raises: DataError, OSError.
+        """
+        if self.file.suffix.lower() == PARQUET_SUFFIX:
+            return None
+        offsets, sizes = _index(self.file, self.file.stat().st_mtime_ns, self.column)
+        return None if sizes[self.row] < 0 else (int(offsets[self.row]), int(sizes[self.row]))
 
     def _of_parquet(self, changed_ns: int) -> bytes | None:
         starts = _group_starts(self.file, changed_ns)
@@ -74,11 +82,9 @@ class Cell:
             )
         return image
 
-    def _of_arrow(self, changed_ns: int) -> bytes | None:
-        offsets, sizes = _index(self.file, changed_ns, self.column)
-        if sizes[self.row] < 0:
-            return None
-        return read_image_file(self.file, offset=int(offsets[self.row]), size=int(sizes[self.row]))
+    def _of_arrow(self) -> bytes | None:
+        found = self.range()
+        return None if found is None else read_image_file(self.file, offset=found[0], size=found[1])
 
 
 def holds_images(kind: Any) -> bool:

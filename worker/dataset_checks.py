@@ -16,6 +16,7 @@ from app.datasets.check import CheckResult, FormatChecker, check_registered, che
 from app.datasets.folders import Content, DatasetFolders
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
+from app.datasets.samples import SAMPLES, write_samples
 from app.datasets.unpack import Progress
 from app.errors import ArchiveFormat, FilesUnreadable, ServiceError, UploadMissing
 from app.schemas.datasets import PAIRS
@@ -31,6 +32,7 @@ from models.findings import Findings
 from worker.benchmarks import read_data, root_of
 from worker.config import WorkerConfig
 from worker.data import pairs_place
+from worker.samples import Sides, samples_of_items, samples_of_pairs, statistics
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +90,13 @@ class PairsChecker:
 
     def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
         hidden = root_of(content)
+        sides = Sides()
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as links:
             try:
                 place = pairs_place(content, Path(links))
                 opened = open_pairs(place.data, images=place.images, confined=True)
                 # List every problem here; whether there are too many is decided below.
-                checked = check_pairs(opened, max_bad_share=1.0, progress=progress)
+                checked = check_pairs(opened, max_bad_share=1.0, progress=progress, look=sides.add)
             except ModelError as error:
                 return rejected(error, hidden=hidden)
             report = checked.report
@@ -108,7 +111,11 @@ class PairsChecker:
                 ),
             }
             content_hash = checked.pairs.content_hash if report.bad_share <= self._max_bad_share else None
-        return CheckResult.of(findings, counts, content_hash, hidden)
+        found = CheckResult.of(findings, counts, content_hash, hidden)
+        captions = (sample.captions for sample in opened.samples)
+        return replace(
+            found, statistics=statistics(captions, sides.longer), samples=samples_of_pairs(opened, content)
+        )
 
 
 class BenchmarkChecker:
@@ -148,7 +155,15 @@ class BenchmarkChecker:
             "images": len({image_file(region) for item in usable for region in item.images}),
         }
         content_hash = None if images is None else data_hash(usable, images.keys, benchmark.settings)
-        return CheckResult.of(problems.images, counts, content_hash, hidden)
+        found = CheckResult.of(problems.images, counts, content_hash, hidden)
+        if images is None:
+            return found
+        captions = (item.captions for item in benchmark.items)
+        return replace(
+            found,
+            statistics=statistics(captions, images.longer_sides),
+            samples=samples_of_items(benchmark.items, content),
+        )
 
 
 def _look(
@@ -159,10 +174,11 @@ def _look(
     progress: Progress | None,
 ) -> None:
     checker = checker_of(dataset)
+    folders = DatasetFolders(config.datasets_dir)
     path = dataset.source.get(SOURCE_PATH)
     if path is None:
         try:
-            folders, limits = DatasetFolders(config.datasets_dir), _limits(config, store, dataset)
+            limits = _limits(config, store, dataset)
             check_upload(folders, dataset.id, checker, record, limits=limits, progress=progress)
         except FileNotFoundError:
             record(rejected(UploadMissing("The uploaded files no longer exist; upload them again.")))
@@ -173,7 +189,12 @@ def _look(
     except ServiceError as error:
         record(rejected(error))
         return
-    record(check_registered(content, roots, checker, progress=progress))
+    result = check_registered(content, roots, checker, progress=progress)
+    with folders.claim(dataset.id) as claim:
+        if result.ready:
+            write_samples(claim.folder / SAMPLES, result.samples)
+            claim.publish()
+        record(result)
 
 
 def _limits(config: WorkerConfig, store: Store, dataset: Dataset) -> ArchiveLimits:
@@ -195,6 +216,7 @@ def _record(store: Store, claimed: Dataset, result: CheckResult) -> tuple[Job, .
             content_hash=result.content_hash or "",
             counts=result.counts,
             problems=problems,
+            statistics=result.statistics,
             size_bytes=result.size_bytes,
         )
     counts = {**result.counts, "problems": result.problem_count}

@@ -4,15 +4,16 @@ Each format has its own `FormatChecker`. The worker supplies it, because it read
 service does not import.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.datasets.folders import ARCHIVE, FILES, Claim, Content, DatasetFolders, set_content
 from app.datasets.hashes import write_hashes
 from app.datasets.limits import ArchiveLimits
 from app.datasets.roots import SourceRoots
+from app.datasets.samples import SAMPLES, Sample, write_samples
 from app.datasets.unpack import Progress, check_shards, check_tars_within, unpack
 from app.errors import ServiceError
 from models.errors import ModelError
@@ -34,6 +35,9 @@ class CheckResult:
     problem_count: int
     size_bytes: int | None = None
     """What the files of an archive take, unpacked. None for others."""
+    statistics: Mapping[str, Any] | None = None
+    samples: Iterable[Sample] = field(default=(), compare=False)
+    """All samples in their order, those included that cannot be used. They can be iterated over once."""
 
     @classmethod
     def of(
@@ -123,6 +127,7 @@ def _checked(
         if result.ready:
             size_bytes = sum(file.stat().st_size for file in files.rglob("*") if file.is_file())
             write_hashes(claim.folder, progress=progress)
+            write_samples(claim.folder / SAMPLES, result.samples)
             claim.publish()
             return replace(result, size_bytes=size_bytes)
         return result
@@ -131,8 +136,10 @@ def _checked(
     shards = set_content(upload if upload.exists() else published)
     check_shards(shards.paths, limits, progress=progress)
     result = checker(shards, progress=progress)
-    if result.ready and upload.exists():
-        claim.publish_upload()
+    if result.ready:
+        write_samples((upload if upload.exists() else published) / SAMPLES, result.samples)
+        if upload.exists():
+            claim.publish_upload()
     return result
 
 

@@ -39,7 +39,7 @@ class SourceRoots:
         paths: list[Path] = []
         modes: list[int] = []
         for name in expand(pattern):
-            path = self._inside(name)
+            path = self.inside(name)
             try:
                 modes.append(path.stat().st_mode)
             except OSError:  # this includes names that are too long and folders without permission
@@ -73,11 +73,11 @@ class SourceRoots:
                     continue
                 seen.add(here)
                 linked = [path for name in folders if (path := here / name).is_symlink()]
-                waiting += [self._inside(str(path)) for path in linked]
+                waiting += [self.inside(str(path)) for path in linked]
                 for name in files:
                     path = here / name
                     if path.is_symlink():
-                        self._inside(str(path))
+                        self.inside(str(path))
                     yield path
 
     def check_links(self, folder: Path) -> None:
@@ -88,7 +88,8 @@ class SourceRoots:
         for _ in self.files(folder):
             pass
 
-    def _inside(self, name: str) -> Path:
+    def inside(self, name: str) -> Path:
+        """Resolve all links in a path. Raises SourceForbidden if it leads out of the roots."""
         try:
             path = Path(name).resolve()
         except (OSError, RuntimeError):  # links form a loop

@@ -117,9 +117,8 @@ class DatasetService:
 
     async def delete(self, caller: Caller, dataset_id: str) -> None:
         """Delete a data set and its files. Registered data stay in place. Raises RecordInUse."""
-        dataset = await self._threads.run(self._seen_by(caller.sees).datasets.delete, dataset_id)
-        if SOURCE_PATH not in dataset.source:
-            await self._remove(dataset_id)
+        await self._threads.run(self._seen_by(caller.sees).datasets.delete, dataset_id)
+        await self._remove(dataset_id)
 
     async def sweep(self) -> None:
         """Remove what crashes have left on disk. Raises StoreUnavailable."""

@@ -113,7 +113,7 @@ def _judged(
 
     try:
         before, after = scores(other, others), scores(version, mine)
-    except (EvaluationError, OSError, ValueError):  # whose text has the file's path
+    except EvaluationError:  # whose text has the file's path
         return Verdict(False, "The files of an evaluation are missing or damaged. Evaluate again.", {}), []
     try:
         verdict = judge(before, after, thresholds)

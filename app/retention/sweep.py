@@ -95,9 +95,8 @@ class Sweeper:
                 remove_files(self._store, self._data_dir / str(finding.folder))
             elif finding.kind is Kind.DATASET:
                 self._store.datasets.delete(finding.id)
-                if finding.folder is not None:
-                    with contextlib.suppress(DatasetBusy):  # the next sweep removes the files
-                        folders.remove(finding.id)
+                with contextlib.suppress(DatasetBusy):  # the next sweep removes the files
+                    folders.remove(finding.id)
             else:
                 ended_for_s = self._rules.of_jobs[_JOB_KINDS[finding.kind]]
                 remove_job_files(self._store, self._data_dir / "jobs", finding.id, ended_for_s=ended_for_s)

@@ -1,4 +1,4 @@
-"""POST, GET and DELETE /datasets."""
+"""POST, GET and DELETE /datasets, and the samples of a data set."""
 
 from typing import Any
 
@@ -11,16 +11,24 @@ from app.errors import (
     AmbiguousName,
     DatasetBusy,
     DiskReserve,
+    InvalidImage,
     NameTaken,
+    NoItem,
+    NoSamples,
+    NoTables,
+    Overloaded,
+    PictureGone,
     RecordInUse,
     StorageFull,
     UnsupportedMediaType,
 )
 from app.form_stream import FormStream
 from app.openapi import describe_errors, describe_upload
+from app.routes.pictures import PICTURE, AfterIndex, MaxSide, Number, PictureResponse
 from app.routes.shared import READING, WRITING, After, BackendDep, DatasetId, Limit, Owner, SearchDep, Train
 from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, Format, RegisterDataset
 from app.schemas.listing import Deleted
+from app.schemas.samples import SampleList
 from app.store.records import DatasetStatus
 
 FILES: dict[str, Any] = {
@@ -109,3 +117,31 @@ async def delete_dataset(caller: Train, backend: BackendDep, dataset_id: Dataset
     """Delete a data set and its files, unless an unfinished job needs it. It is no error to delete it twice."""
     await backend.datasets.delete(caller, dataset_id)
     return Deleted(id=dataset_id, object="dataset")
+
+
+@router.get("/datasets/{dataset_id}/samples", responses=describe_errors(NoSamples, PictureGone))
+async def list_samples(
+    caller: Train, backend: BackendDep, dataset_id: DatasetId, after: AfterIndex = -1, limit: Limit = 20
+) -> SampleList:
+    """List the samples of a data set that is ready, in the order of the data, with the paths of their pictures.
+
+    Samples that cannot be used are listed too.
+    """
+    return await backend.samples.page(caller, dataset_id, after=after, limit=limit)
+
+
+@router.get(
+    "/datasets/{dataset_id}/samples/{index}/images/{n}",
+    response_class=Response,
+    responses=describe_errors(NoSamples, NoItem, PictureGone, InvalidImage, NoTables, Overloaded) | PICTURE,
+)
+async def get_sample_image(
+    caller: Train,
+    backend: BackendDep,
+    dataset_id: DatasetId,
+    index: Number,
+    n: Number,
+    max_side: MaxSide = None,
+) -> Response:
+    """Return a picture of a sample. Of a benchmark's item with a box, it is the part in the box."""
+    return PictureResponse(*await backend.samples.picture(caller, dataset_id, index, n, max_side=max_side))

@@ -93,6 +93,24 @@ class SourceInfo(BaseModel):
     )
 
 
+class Histogram(BaseModel):
+    """How many values lie between edges: `edges[k] <= value < edges[k + 1]`."""
+
+    edges: list[int] = Field(
+        description="One more edge than counts. All bins are equal but the last one, which takes the highest values."
+    )
+    counts: list[int]
+
+
+class Statistics(BaseModel):
+    """How long the captions of a data set are, and how large its images."""
+
+    caption_words: Histogram | None = Field(
+        description="The number of words of each caption, counted between white space."
+    )
+    image_longer_side: Histogram | None = Field(description="The longer side of each image, in pixels.")
+
+
 class DatasetInfo(BaseModel):
     """A data set and the result of its check."""
 
@@ -109,6 +127,10 @@ class DatasetInfo(BaseModel):
         description="The SHA-256 of everything in the data set that a model sees."
     )
     counts: dict[str, int] | None = Field(description="What the check counted, such as samples.")
+    statistics: Statistics | None = Field(
+        description="Histograms, which the check counts. They are null before it, for a data set that was rejected, "
+        "and for one that an older release checked."
+    )
     problems: list[dict[str, Any]] | None = Field(
         description="The first problems that the check found, each with a code and a message. They say why the "
         "data set was rejected, or what was left out."

@@ -11,7 +11,7 @@ class Listing(BaseModel):
     object: Literal["list"] = "list"
     has_more: bool = Field(
         description="Whether more items follow. To read them, pass the id of the last item as `after` (for "
-        "metrics, its step)."
+        "metrics, its step; for samples and items, its index)."
     )
 
 

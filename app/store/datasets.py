@@ -205,6 +205,7 @@ class Datasets:
         content_hash: str,
         counts: Json,
         problems: Sequence[Json] = (),
+        statistics: Json | None = None,
         size_bytes: int | None = None,
     ) -> tuple[Job, ...]:
         """Mark the data as `ready`. `size_bytes` is the size of the files if it differs from that of the upload.
@@ -219,6 +220,7 @@ class Datasets:
             content_hash=content_hash,
             counts=dict(counts),
             problems=list(problems),
+            statistics=statistics,
             size_bytes=claimed.size_bytes if size_bytes is None else size_bytes,
         )
 

@@ -353,6 +353,8 @@ class Dataset(Record):
     fence: int
     lease_owner: str | None
     """The process that is checking it."""
+    statistics: Json | None
+    """Histograms of its captions and images, as its check counted them."""
     size_bytes: int
     """What it takes on disk: the upload's size, and that of its files once they are checked. 0 for registered data."""
 

@@ -187,6 +187,7 @@ datasets = Table(
     Column("content_hash", Text),
     Column("counts", json_type()),
     Column("problems", json_type()),
+    Column("statistics", json_type()),
     Column("folder", Text),
     Column("owner", Text, nullable=False),
     Column("created_at", Double, nullable=False),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import PIL.Image
+
 from models.data.pairs import (
     MissingImage,
     PairSet,
@@ -75,6 +77,7 @@ def check_pairs(
     max_bad_share: float = 0.0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    look: Callable[[PIL.Image.Image], None] | None = None,
     rank: int = 0,
     world_size: int = 1,
     exchange: Exchange | None = None,
@@ -82,7 +85,8 @@ def check_pairs(
     """Read every caption and decode every image once, with only a few images per worker in memory.
 
     A sample is bad if its file is missing or unreadable, or if it has no caption, an empty one, or a text
-    that is not Unicode. Several processes read a part each, and all get the same result.
+    that is not Unicode. Several processes read a part each, and all get the same result. `look` is called with
+    each image, from several threads.
 
     Raises:
         DataError: more than `max_bad_share` of the samples are bad, none is left, or processes see other data.
@@ -92,7 +96,7 @@ def check_pairs(
     digests: list[bytes] = []
     own = range(rank, len(pairs), world_size)
     mine: list[Found] = []
-    for each in _each(pairs, own, workers or usable_cores()):
+    for each in _each(pairs, own, workers or usable_cores(), look):
         mine.append(each)
         if progress is not None:
             progress(len(mine), len(own))
@@ -128,27 +132,31 @@ def _exchanged(found: list[Found], pairs: StoredPairs, exchange: Exchange) -> li
     return [part for _, part in told]
 
 
-def _each(pairs: StoredPairs, indices: range, workers: int) -> Iterator[Found]:
+def _each(
+    pairs: StoredPairs, indices: range, workers: int, look: Callable[[PIL.Image.Image], None] | None
+) -> Iterator[Found]:
     ahead: deque[Future[Found]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for index in indices:
-            ahead.append(pool.submit(_check, pairs, index))
+            ahead.append(pool.submit(_check, pairs, index, look))
             if len(ahead) > workers * _AHEAD:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
 
-def _check(pairs: StoredPairs, index: int) -> Found:
+def _check(pairs: StoredPairs, index: int, look: Callable[[PIL.Image.Image], None] | None) -> Found:
     sample = pairs.sample(index)
     fault = _caption_fault(sample)
     if fault is not None:
         return DataError(f"{sample.name} {fault}.")
     try:
         data = pairs.read(index)
-        pairs.decode(index, data)
+        image = pairs.decode(index, data)
     except (MissingImage, UnreadableImage) as error:
         return error
+    if look is not None:
+        look(image)
     return sample_digest(sample, data)
 
 

@@ -35,10 +35,10 @@ class ShardPairs(StoredPairs):
 
     def __init__(self, samples: Sequence[Sample], places: Sequence[Place | None]) -> None:
         super().__init__(samples)
-        self._places = places
+        self.places = places
 
     def read(self, index: int) -> bytes:
-        place, name = self._places[index], self.samples[index].name
+        place, name = self.places[index], self.samples[index].name
         if place is None:
             raise MissingImage(f"{name}: the shard has a text for this key but no image.")
         return self.read_from(place.shard, index, offset=place.offset, size=place.size)

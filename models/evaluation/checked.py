@@ -70,6 +70,8 @@ class Images:
     """SHA-256 over a file's content and the box in it."""
     over_the_edge: int
     """Number of boxes that reach over their image's edge. PIL's crop makes that part black."""
+    longer_sides: tuple[int, ...]
+    """The longer side, in pixels, of each file that can be read."""
 
 
 def look_at_images(
@@ -106,7 +108,8 @@ def look_at_images(
                 keys[region] = _key(fact.digest, region.box)
                 over += _is_over(region.box, fact)
     problems.check()
-    return Images(keys, over)
+    sides = tuple(max(fact.width, fact.height) for fact in facts.values() if isinstance(fact, _File))
+    return Images(keys, over, sides)
 
 
 def data_hash(items: Iterable[Item], keys: dict[ImageRegion, bytes], settings: dict[str, Any]) -> str:

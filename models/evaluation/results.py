@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from models.atomic import write_atomic
+from models.errors import EvaluationError
 
 FORMAT = 1
 """Version of the file format."""
@@ -88,23 +90,40 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def read_results(path: Path) -> Results:
-    """Read what `write_results` has written. Raises OSError; ValueError for a file of another form."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    """Read what `write_results` wrote.
+
+    The items are decoded one at a time, so that the other threads of a server go on meanwhile.
+
+    Raises:
+        EvaluationError: the file is missing, damaged, or of another format.
+    """
     try:
+        head, _, items = path.read_text(encoding="utf-8").partition(_ITEMS)
+        content = json.loads(f"{head.rstrip().rstrip(',')}}}")
         if content["format"] != FORMAT:
-            raise ValueError(f"{path.name} has the format {content['format']}, and not {FORMAT}")
+            raise EvaluationError(f"{path} has the format {content['format']}; evaluate again.")
         return Results(
             benchmark=content["benchmark"],
             primary=content["primary"],
-            macro_tags=tuple(content["macro_tags"]),
             outcome=content["outcome"],
             metrics=_metrics_of(content["metrics"]),
             by_tag={tag: _metrics_of(metrics) for tag, metrics in content["by_tag"].items()},
-            items=tuple(_item_of(record) for record in content["items"]),
+            items=tuple(map(_item_of, _records(items))),
             provenance=content["provenance"],
+            macro_tags=tuple(content["macro_tags"]),
         )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path.name} is not the file of an evaluation's results") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, EvaluationError):
+            raise
+        raise EvaluationError(f"{path} is missing or damaged; evaluate again.") from error
+
+
+def item_id(benchmark: str, outcome_id: str) -> str:
+    """Return the id of the item that an outcome belongs to, of which retrieval has several: its image and its texts."""
+    if benchmark != "retrieval":
+        return outcome_id
+    kind, _, query = outcome_id.partition(" ")
+    return query.rpartition("/")[0] if kind == "text" else query
 
 
 def as_json(results: Results, *, items: bool = True) -> dict[str, Any]:
@@ -166,3 +185,15 @@ def _item_as_json(item: ItemOutcome) -> dict[str, Any]:
         "captions": item.captions,
         **({"scores": item.scores} if item.scores else {}),
     }
+
+
+# `write_json` indents the fields of the whole file by one space, and a text holds no line break.
+_ITEMS = '\n "items": ['
+_NEXT = re.compile(r"[\s,]*(?={)")
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    decoder, place = json.JSONDecoder(), 0
+    while (found := _NEXT.match(text, place)) is not None:
+        record, place = decoder.raw_decode(text, found.end())
+        yield record

@@ -45,6 +45,13 @@ def events(job_id: str, after: int = 0) -> Call:
     return get("jobs", job_id, "events", after=after)
 
 
+def picture(path: str, max_side: int | None) -> Call:
+    """GET a path that the service gave. Raises ValueError for anything else, such as a URL."""
+    if not path.startswith("/") or path.startswith("//"):
+        raise ValueError(f"{path!r} is not the path of a picture, such as /datasets/ID/samples/0/images/0.")
+    return Call("GET", path, params=given({"max_side": max_side}))
+
+
 def register(fields: Mapping[str, Any]) -> Call:
     """POST /datasets for data on the server. Not idempotent: a second call makes a second data set."""
     return Call("POST", "/datasets", json=given(fields), repeatable=False)

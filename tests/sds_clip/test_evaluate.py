@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.evaluation.results import Metric
+from models.evaluation.results import Metric, read_results
 from sds_clip.cli import main
 from tests.benchmark_sets import (
     save_coco_spatial,
@@ -22,7 +22,6 @@ from tests.benchmark_sets import (
     save_mmvp,
 )
 from tests.checkpoints import save_tiny_clip
-from tests.results_files import read_results
 from tests.sds_clip.command_line import exit_code, parsed
 
 

@@ -89,6 +89,9 @@ def test_archive_of_a_coco_set_is_accepted_with_the_hash_that_training_sees(
     expected = check_pairs(open_pairs(pairs_folder / "captions.json"), workers=1).pairs
     assert (found.status, found.content_hash) == (DatasetStatus.READY, expected.content_hash)
     assert found.counts == {"samples": 24, "usable": 24, "captions": 24}
+    assert found.statistics is not None
+    assert sum(found.statistics["caption_words"]["counts"]) == 24
+    assert sum(found.statistics["image_longer_side"]["counts"]) == 24
     place = pairs_place(content_of(store, config, found.id, param="x"), config.data_dir / "links")
     assert len(open_pairs(place.data, images=place.images)) == 24
 

@@ -175,6 +175,14 @@ class AsyncClient:
         """Return a data set, by its id or its name, with its status and the problems that were found in it."""
         return await self._http.json(calls.get("datasets", dataset_id))
 
+    async def samples(self, dataset_id: str, *, limit: int = 20) -> list[dict[str, Any]]:
+        """List the first samples of a data set that is ready, with the paths of their pictures."""
+        return await self._http.items(calls.below("datasets", dataset_id, "samples"), limit, key="index")
+
+    async def picture(self, path: str, *, max_side: int | None = None) -> bytes:
+        """Return the image file at a path of a sample's or an item's `images`, made smaller if asked to."""
+        return (await self._http.send(calls.picture(path, max_side))).content
+
     async def delete_dataset(self, dataset_id: str) -> None:
         """Delete a data set. Raises Conflict if a job needs it."""
         await self._http.send(calls.delete("datasets", dataset_id))
@@ -279,6 +287,21 @@ class AsyncJob(JobRecord):
             "data"
         ]
         return found
+
+    async def items(
+        self, *, limit: int = 20, other: str | None = None, **filters: Any
+    ) -> list[dict[str, Any]]:
+        """List the first items of an evaluation: outcomes, scores, and the paths of their pictures.
+
+        With another evaluation of the same items (id or name), which came before, each has its scores there too.
+        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), outcome.
+        """
+        path = calls.below("jobs", self.id, "items")
+        return await self._http.items(path, limit, key="index", **{"with": other}, **filters)
+
+    async def compare(self, other: str | None = None) -> dict[str, Any]:
+        """Compare an evaluation with another one (id or name), or with its own baseline, item by item."""
+        return await self._http.json(calls.get("jobs", self.id, "comparison", **{"with": other}))
 
     async def log(self) -> AsyncIterator[dict[str, Any]]:
         """Yield the log records that a fine-tuning job has written so far."""

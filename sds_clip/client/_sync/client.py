@@ -170,6 +170,14 @@ class Client:
         """Return a data set, by its id or its name, with its status and the problems that were found in it."""
         return self._http.json(calls.get("datasets", dataset_id))
 
+    def samples(self, dataset_id: str, *, limit: int = 20) -> list[dict[str, Any]]:
+        """List the first samples of a data set that is ready, with the paths of their pictures."""
+        return self._http.items(calls.below("datasets", dataset_id, "samples"), limit, key="index")
+
+    def picture(self, path: str, *, max_side: int | None = None) -> bytes:
+        """Return the image file at a path of a sample's or an item's `images`, made smaller if asked to."""
+        return (self._http.send(calls.picture(path, max_side))).content
+
     def delete_dataset(self, dataset_id: str) -> None:
         """Delete a data set. Raises Conflict if a job needs it."""
         self._http.send(calls.delete("datasets", dataset_id))
@@ -272,6 +280,19 @@ class Job(JobRecord):
         """List the checkpoints that the job keeps, in the order of their steps."""
         found: list[dict[str, Any]] = (self._http.json(calls.get("jobs", self.id, "checkpoints")))["data"]
         return found
+
+    def items(self, *, limit: int = 20, other: str | None = None, **filters: Any) -> list[dict[str, Any]]:
+        """List the first items of an evaluation: outcomes, scores, and the paths of their pictures.
+
+        With another evaluation of the same items (id or name), which came before, each has its scores there too.
+        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), outcome.
+        """
+        path = calls.below("jobs", self.id, "items")
+        return self._http.items(path, limit, key="index", **{"with": other}, **filters)
+
+    def compare(self, other: str | None = None) -> dict[str, Any]:
+        """Compare an evaluation with another one (id or name), or with its own baseline, item by item."""
+        return self._http.json(calls.get("jobs", self.id, "comparison", **{"with": other}))
 
     def log(self) -> Iterator[dict[str, Any]]:
         """Yield the log records that a fine-tuning job has written so far."""

@@ -55,11 +55,11 @@ class Http:
                     raise
             sleep(pause_s)
 
-    def items(self, path: str, limit: int, **filters: Any) -> list[dict[str, Any]]:
-        """Return the first `limit` items of a list, page by page."""
+    def items(self, path: str, limit: int, *, key: str = "id", **filters: Any) -> list[dict[str, Any]]:
+        """Return the first `limit` items of a list, page by page. `key` names the field that pages go by."""
         found: list[dict[str, Any]] = []
         while len(found) < limit:
-            after = found[-1]["id"] if found else None
+            after = found[-1][key] if found else None
             page = self.json(calls.page(path, after=after, limit=limit - len(found), **filters))
             found += page["data"]
             if not page["has_more"]:

@@ -57,6 +57,7 @@ def test_good_archive_becomes_a_data_set(
     assert result.ready
     assert left(folders) == [
         *sorted(f"sets/ds_1/files/winoground/{name}" for name in files),
+        "sets/ds_1/samples.sqlite3",
         "sets/ds_1/sha256.json",
     ]
     assert first_wrong_file(folders.content("ds_1"), is_quick=False) is None
@@ -97,7 +98,8 @@ def test_crash_before_the_record_is_committed_is_made_good_by_another_check(
     assert "uploads/ds_1/archive" in left(folders)
     recorded: list[CheckResult] = []
     assert check_upload(folders, "ds_1", check_winoground, recorded.append).ready
-    assert left(folders) == [*sorted(f"sets/ds_1/files/{name}" for name in files), "sets/ds_1/sha256.json"]
+    beside = ["sets/ds_1/samples.sqlite3", "sets/ds_1/sha256.json"]
+    assert left(folders) == [*sorted(f"sets/ds_1/files/{name}" for name in files), *beside]
 
 
 def test_shards_are_kept_as_they_are_even_over_a_crash(folders: DatasetFolders) -> None:
@@ -115,7 +117,7 @@ def test_shards_are_kept_as_they_are_even_over_a_crash(folders: DatasetFolders) 
         check_upload(folders, "ds_1", count_shards, crash)
     assert check_upload(folders, "ds_1", count_shards, lambda _: None).counts == {"shards": 3}
     assert tree(folders.content("ds_1") / SHARDS) == shards
-    assert left(folders) == [f"sets/ds_1/shards/{name}" for name in shards]
+    assert left(folders) == ["sets/ds_1/samples.sqlite3", *(f"sets/ds_1/shards/{name}" for name in shards)]
 
 
 def test_bad_shard_rejects_the_upload(folders: DatasetFolders) -> None:

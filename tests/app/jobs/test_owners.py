@@ -75,6 +75,7 @@ def told(answer: Response, record_id: str) -> tuple[int, dict[str, str], str]:
 def test_every_route_answers_for_another_keys_record_as_for_an_unknown_one(alices: Alices) -> None:
     keyed, looked_at = alices.keyed, []
     for path, methods, scopes in auth.declared(cast(FastAPI, keyed.service.client.app)):
+        path = re.sub(r"{(index|n)}", "0", path)
         for name in re.findall(r"{(\w+)}", path) if scopes else ():
             for method in sorted(methods - {"HEAD"}):
                 for accept in ("*/*", "text/event-stream"):

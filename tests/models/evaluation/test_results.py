@@ -12,9 +12,9 @@ from models.evaluation.results import (
     Metric,
     Results,
     as_json,
+    read_results,
     write_results,
 )
-from tests.results_files import read_results
 
 RESULTS = Results(
     benchmark="winoground",

@@ -1,0 +1,177 @@
+"""The samples of data sets, and their pictures."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from app.datasets.folders import FILES, SHARDS, DatasetFolders
+from app.datasets.roots import SourceRoots, expand
+from app.datasets.samples import SAMPLES, Place, Sample, count_images, find_sample, read_page, read_sample
+from app.errors import InvalidImage, NoItem, NoSamples, NoTables, PictureGone, ServiceError, UnknownRecord
+from app.keys import Caller
+from app.pictures import Picture, Pictures
+from app.schemas.samples import SampleInfo, SampleList
+from app.store import SeenBy
+from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
+from app.store_threads import StoreThreads
+from app.threads import in_own_thread
+from models.image_files import ImageFileError, NoImageFile, read_image_file
+from models.table_cells import Cell
+
+_FILE_URL = "file://"
+
+Result = TypeVar("Result")
+
+
+class SampleService:
+    """Reads the lists that checks have written (`app.datasets.samples`), and the pictures that they name.
+
+    Every method raises StoreUnavailable, StoreBusy, NoSamples, and UnknownRecord for a data set that the caller does
+    not see.
+    """
+
+    def __init__(
+        self,
+        seen_by: SeenBy,
+        threads: StoreThreads,
+        folders: DatasetFolders,
+        roots: SourceRoots,
+        pictures: Pictures,
+    ) -> None:
+        self._seen_by = seen_by
+        self._threads = threads
+        self._folders = folders
+        self._roots = roots
+        self._pictures = pictures
+
+    async def page(self, caller: Caller, dataset_id: str, *, after: int, limit: int) -> SampleList:
+        """At most `limit` samples, in the order of the data, whose numbers are above `after`."""
+        dataset = await self._dataset(caller, dataset_id)
+        found, has_more = await self._listed(dataset, lambda file: read_page(file, after, limit))
+        data = [
+            SampleInfo(
+                index=index,
+                id=sample.id,
+                captions=list(sample.captions),
+                tags=list(sample.tags),
+                images=[
+                    f"/datasets/{dataset_id}/samples/{index}/images/{n}" for n in range(len(sample.images))
+                ],
+            )
+            for index, sample in found
+        ]
+        return SampleList(data=data, has_more=has_more)
+
+    async def count_pictures(
+        self, caller: Caller, dataset_id: str, sample_ids: Sequence[str]
+    ) -> dict[str, int]:
+        """The number of pictures of each sample, by its id. Empty if the data set is gone or has no list."""
+        try:
+            dataset = await self._dataset(caller, dataset_id)
+            return await self._listed(dataset, lambda file: count_images(file, sample_ids))
+        except (UnknownRecord, PictureGone, NoSamples):
+            return {}
+
+    async def picture(
+        self, caller: Caller, dataset_id: str, index: int, number: int, *, max_side: int | None
+    ) -> tuple[Picture, bool]:
+        """A picture of a sample, and whether it can never change. Raises what `Pictures.of` does, and NoItem."""
+        return await self._picture(
+            caller, dataset_id, lambda file: read_sample(file, index), number, max_side
+        )
+
+    async def picture_of(
+        self, caller: Caller, dataset_id: str, sample_id: str, number: int, *, max_side: int | None
+    ) -> tuple[Picture, bool]:
+        """The same, of the sample with an id. A data set that is unknown is gone for the one who asks."""
+        try:
+            return await self._picture(
+                caller, dataset_id, lambda file: find_sample(file, sample_id), number, max_side
+            )
+        except UnknownRecord:
+            raise PictureGone("The data set of this picture does not exist, or is another key's.") from None
+
+    async def _picture(
+        self,
+        caller: Caller,
+        dataset_id: str,
+        find: Callable[[Path], Sample | None],
+        number: int,
+        max_side: int | None,
+    ) -> tuple[Picture, bool]:
+        dataset = await self._dataset(caller, dataset_id)
+        sample = await self._listed(dataset, find)
+        if sample is None:
+            raise NoItem("The data set has no sample with this number.", param="index")
+        if not 0 <= number < len(sample.images):
+            raise NoItem(
+                f"This sample has no picture with this number; it has {len(sample.images)}.", param="n"
+            )
+        place = sample.images[number]
+        picture = await self._pictures.of(
+            lambda: _read(self._path(dataset, place), place), box=place.box, max_side=max_side
+        )
+        return picture, SOURCE_PATH not in dataset.source
+
+    async def _dataset(self, caller: Caller, dataset_id: str) -> Dataset:
+        dataset = await self._threads.run(self._seen_by(caller.sees).datasets.get, dataset_id)
+        if dataset.status is DatasetStatus.DELETED:
+            raise PictureGone(f"The data set {dataset_id} was deleted.")
+        if dataset.status is not DatasetStatus.READY:
+            raise NoSamples(
+                f"The data set {dataset_id} is {dataset.status}; its samples are listed once it is ready."
+            )
+        return dataset
+
+    async def _listed(self, dataset: Dataset, read: Callable[[Path], Result]) -> Result:
+        file = self._folders.content(dataset.id) / SAMPLES
+        try:
+            return await in_own_thread(lambda: read(file), "read samples")
+        except FileNotFoundError:
+            raise NoSamples(
+                f"The samples of the data set {dataset.id} are not listed: an older release checked it, or its list "
+                "was lost. Add it again."
+            ) from None
+
+    def _path(self, dataset: Dataset, place: Place) -> Path:
+        """The file of a picture, with all links resolved. Raises PictureGone unless it is one of the data's."""
+        registered = dataset.source.get(SOURCE_PATH)
+        try:
+            if registered is not None:
+                # As it was when the data were checked: the folder, or the folder of the first shard.
+                first = self._roots.inside(next(expand(str(registered).removeprefix(_FILE_URL))))
+                folder = first if first.is_dir() else first.parent
+                return self._roots.inside(str(folder / place.path))
+            folder = self._folders.content(dataset.id).resolve()
+            parts = [folder / name for name in (FILES, SHARDS)]
+            path = next(part for part in parts if part.is_dir()).joinpath(place.path).resolve()
+        except (ServiceError, OSError, ValueError, RuntimeError, StopIteration):
+            raise _gone() from None
+        if not any(path.is_relative_to(part) for part in parts):
+            raise _gone()
+        return path
+
+
+def _read(path: Path, place: Place) -> bytes:
+    """Raises: PictureGone, InvalidImage, NoTables."""
+    try:
+        if place.column is None or place.row is None:
+            return read_image_file(path, offset=place.offset or 0, size=place.size)
+        if importlib.util.find_spec("pyarrow") is None:
+            raise NoTables(
+                "This picture is in a Parquet file, which this server cannot read. Install the extra `tables` where "
+                "the service runs: pip install 'sds-clip[tables]'."
+            )
+        return Cell(path, place.column, place.row).read()
+    except NoImageFile:
+        raise _gone() from None
+    except ImageFileError as error:
+        reason = str(error).replace(str(path), path.name)
+        raise InvalidImage(f"The file of this picture {reason}.") from None
+
+
+def _gone() -> PictureGone:
+    return PictureGone(
+        "The file of this picture no longer exists, or is not where it was when it was checked."
+    )

@@ -1,0 +1,84 @@
+"""Turns stored pictures, whose bytes came from users, into what a browser may show."""
+
+import asyncio
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import PIL.Image
+
+from app.errors import InvalidImage
+from app.images import Decoder
+from app.places import Places
+from app.threads import in_own_thread
+from models.images import ImageFile, decode_file
+
+Box = tuple[int, int, int, int]
+"""Left, top, width and height, in pixels."""
+
+# The decoder's other threads are left to requests that compute.
+_AT_ONCE, _WAITING = 2, 256
+_EXACT_SIDE = 128
+"""A picture that is made anew is a PNG up to this many pixels on its longer side, and a JPEG above."""
+_QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The content of an image file, and its media type by content."""
+
+    data: bytes
+    media_type: str
+
+
+class Pictures:
+    """Reads and checks pictures, a few at a time, within the decoder's limits."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._places = Places(_WAITING, "pictures", retry_after_s=1)
+
+    async def of(self, read: Callable[[], bytes], *, box: Box | None, max_side: int | None) -> Picture:
+        """The picture in the bytes that `read` returns: the file as it is, its box, or a smaller copy.
+
+        Raises: InvalidImage for a file that cannot be decoded, whatever is asked of it; Overloaded; what `read`
+        raises.
+        """
+        with self._places.one():
+            async with self._turns:
+                data = await in_own_thread(read, "read picture")
+                try:
+                    return await self._decoder.decoded(
+                        data, lambda file: _picture(file, data, box, max_side), max_side=0
+                    )
+                except InvalidImage as error:
+                    raise InvalidImage(
+                        f"This picture cannot be shown. {error.message}", code=error.code
+                    ) from None
+
+
+def _picture(file: ImageFile, data: bytes, box: Box | None, max_side: int | None) -> Picture:
+    # A box is measured in the pixels that the model sees, which is given the file without its orientation.
+    image = decode_file(file, orient=box is None)
+    if box is not None:
+        image = image.crop(_corners(box, image))
+    is_large = max_side is not None and max(image.size) > max_side
+    if box is None and not is_large:
+        return Picture(data, f"image/{file.format.lower()}")
+    if max_side is not None and is_large:
+        image.thumbnail((max_side, max_side))
+    image.info.clear()
+    encoded = io.BytesIO()
+    if max(image.size) <= _EXACT_SIDE:
+        image.save(encoded, "PNG")
+        return Picture(encoded.getvalue(), "image/png")
+    image.save(encoded, "JPEG", quality=_QUALITY)
+    return Picture(encoded.getvalue(), "image/jpeg")
+
+
+def _corners(box: Box, image: PIL.Image.Image) -> Box:
+    """Left, top, right and bottom inside the image, or the whole image if the box lies outside."""
+    left, top = max(0, box[0]), max(0, box[1])
+    right, bottom = min(image.width, box[0] + box[2]), min(image.height, box[1] + box[3])
+    return (left, top, right, bottom) if left < right and top < bottom else (0, 0, *image.size)

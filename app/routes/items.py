@@ -1,0 +1,124 @@
+"""GET /jobs/{id}/items, the pictures of items, and GET /jobs/{id}/comparison."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from app.datasets.samples import shown
+from app.errors import (
+    AmbiguousName,
+    InvalidImage,
+    NoItem,
+    NoItems,
+    NoSamples,
+    NoTables,
+    NotComparable,
+    Overloaded,
+    PictureGone,
+)
+from app.jobs.evaluations import Item
+from app.openapi import describe_errors
+from app.routes.pictures import PICTURE, AfterIndex, MaxSide, Number, PictureResponse
+from app.routes.shared import READING, BackendDep, JobId, Limit, Train
+from app.schemas.items import ComparisonInfo, Flip, ItemInfo, ItemList, ItemScores
+from app.schemas.samples import MAX_TEXTS
+from models.evaluation.results import ItemOutcome
+
+router = APIRouter(tags=["jobs"], responses=describe_errors(*READING, AmbiguousName, NoItems, Overloaded))
+
+
+async def _other_id(
+    caller: Train,
+    backend: BackendDep,
+    given: Annotated[
+        str | None,
+        Query(
+            alias="with",
+            max_length=128,
+            description="The id or name of another evaluation of the same items, which came before. By default it is "
+            "the job's own baseline.",
+        ),
+    ] = None,
+) -> str | None:
+    return None if given is None else await backend.jobs.id_of(caller, given)
+
+
+OtherId = Annotated[str | None, Depends(_other_id)]
+
+
+@router.get("/jobs/{job_id}/items", responses=describe_errors(NotComparable))
+async def list_items(
+    caller: Train,
+    backend: BackendDep,
+    job_id: JobId,
+    other_id: OtherId,
+    tag: Annotated[str | None, Query(description="Return only items that have this tag.")] = None,
+    flip: Annotated[
+        Flip | None,
+        Query(
+            description="Return only items whose outcome changed so from the other evaluation to this one."
+        ),
+    ] = None,
+    outcome: Annotated[
+        str | None,
+        Query(description="The outcome that `flip` looks at. By default it is that of the primary figure."),
+    ] = None,
+    after: AfterIndex = -1,
+    limit: Limit = 20,
+) -> ItemList:
+    """List the items of an evaluation that has succeeded, with outcomes, scores, and the paths of their pictures.
+
+    The items are in the order of the data set. If another evaluation is named, each item also has its scores there.
+    """
+    page = await backend.evaluations.items(
+        caller, job_id, other_id, tag=tag, flip=flip, outcome=outcome, after=after, limit=limit
+    )
+    ids = [item.sample_id for item in page.items]
+    pictures = await backend.samples.count_pictures(caller, page.dataset_id, ids)
+    data = [_info(item, page.benchmark, job_id, pictures.get(item.sample_id, 0)) for item in page.items]
+    return ItemList(data=data, has_more=page.has_more)
+
+
+@router.get(
+    "/jobs/{job_id}/items/{index}/images/{n}",
+    response_class=Response,
+    responses=describe_errors(NoSamples, NoItem, PictureGone, InvalidImage, NoTables) | PICTURE,
+)
+async def get_item_image(
+    caller: Train, backend: BackendDep, job_id: JobId, index: Number, n: Number, max_side: MaxSide = None
+) -> Response:
+    """Return a picture of an evaluation's item, for as long as its data set exists."""
+    dataset_id, sample_id = await backend.evaluations.sample_of(caller, job_id, index)
+    return PictureResponse(
+        *await backend.samples.picture_of(caller, dataset_id, sample_id, n, max_side=max_side)
+    )
+
+
+@router.get("/jobs/{job_id}/comparison", responses=describe_errors(NotComparable))
+async def compare_jobs(
+    caller: Train, backend: BackendDep, job_id: JobId, other_id: OtherId
+) -> ComparisonInfo:
+    """Compare an evaluation with another one, item by item, over all items and by tag.
+
+    `model` is this job, and `baseline` the other one. Both must have measured the same data in the same way.
+    """
+    return ComparisonInfo.model_validate(await backend.evaluations.compare(caller, job_id, other_id))
+
+
+def _info(item: Item, benchmark: str, job_id: str, pictures: int) -> ItemInfo:
+    outcome = item.outcome
+    return ItemInfo(
+        **vars(_scores(outcome)),
+        index=item.index,
+        id=shown(outcome.id),
+        benchmark=benchmark,
+        tags=[shown(tag) for tag in outcome.tags[:MAX_TEXTS]],
+        captions=[shown(caption) for caption in outcome.captions[:MAX_TEXTS]],
+        images=[f"/jobs/{job_id}/items/{item.index}/images/{n}" for n in range(pictures)],
+        other=None if item.other is None else _scores(item.other),
+    )
+
+
+def _scores(of: ItemOutcome) -> ItemScores:
+    scores = [list(row) for row in of.scores] or None
+    return ItemScores(outcomes=of.correct, margins=of.margins, scores=scores)
