@@ -88,7 +88,7 @@ def test_a_lock_meets_what_the_project_asks_for(lock: str, python: str) -> None:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_images_run_the_versions_that_were_tested(python: str) -> None:
-    for lock in ("api", "worker"):
+    for lock in ("api", "worker", "console"):
         assert locked(lock, python).items() <= locked("dev", python).items()
 
 
@@ -130,11 +130,13 @@ def test_no_package_of_a_lock_lacks_another(lock: str) -> None:
         assert unmet(installed_requirements(name), versions, PYTHONS[0]) == [], name
 
 
-@pytest.mark.parametrize("image", ["api", "worker"])
-def test_an_image_installs_its_lock_by_hashes_and_ours_without_dependencies(image: str) -> None:
+@pytest.mark.parametrize(("image", "locks"), [("api", ["console", "api"]), ("worker", ["worker"])])
+def test_an_image_installs_its_locks_by_hashes_and_ours_without_dependencies(
+    image: str, locks: list[str]
+) -> None:
     dockerfile = (ROOT / "docker" / f"{image}.Dockerfile").read_text()
     assert re.findall(r"^RUN (pip install .*)", dockerfile, re.MULTILINE) == [
-        f"pip install --require-hashes --no-deps -r {image}.txt",
+        *(f"pip install --require-hashes --no-deps -r {lock}.txt" for lock in locks),
         "pip install --no-deps --no-build-isolation .",
     ]
 
