@@ -216,7 +216,7 @@ def test_refusal_names_no_cookie_token_or_key(console: Console, caplog: pytest.L
     signed = console.sign_in()
     answers = [
         signed.ask("DELETE", "/session"),
-        signed.ask("GET", "/jobs", headers={"Origin": FOREIGN}),
+        signed.ask("GET", "/jobs", headers={"Origin": "https://elsewhere.example"}),
         signed.ask("GET", "/jobs"),
         signed.ask("DELETE", "/session", headers=signed.csrf),
     ]
