@@ -11,10 +11,12 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from app.keys import create_key, delete_key
 from app.routes.console import FOLDER
 from tests.app.conftest import png
 from tests.app.serverside import RunningServer, running_server
 from tests.checkpoints import save_tiny_clip
+from tests.worker.waiting import until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -31,7 +33,6 @@ TIMEOUT_MS = 60_000
 expect.set_options(timeout=TIMEOUT_MS)
 PAGES = ["Try", "Jobs", "New job", "Data", "Results", "Versions", "Service"]
 ATTACK = "<img src=x onerror=alert(1)>"
-NO_KEYS = {"needs_key": False, "signed_in": True}
 WATCH = """
 window.violations = [];
 addEventListener("securitypolicyviolation", event => window.violations.push(event.violatedDirective));
@@ -53,7 +54,6 @@ class Console:
         page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
         page.on("request", lambda request: self.asked.append(request.url))
         page.add_init_script(WATCH)
-        page.route("**/session", lambda route: route.fulfill(json=NO_KEYS))
 
     def open(self, address: str = "") -> Page:
         self.page.goto(f"{self.url}/{address}")
@@ -281,3 +281,33 @@ def test_the_keyboard_skips_to_the_content(look: Callable[..., Console]) -> None
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Pick pictures")).to_be_focused()
+
+
+def test_a_key_signs_in_until_it_is_deleted(chromium: Browser, models: list[str], tmp_path: Path) -> None:
+    keys_file = tmp_path / "keys.json"
+    key = create_key(keys_file, "phone", ["infer"])
+    with running_server(tmp_path, "--model", models[0], "--keys-file", str(keys_file)) as server:
+        context = chromium.new_context()
+        console = Console(context.new_page(), server, models)
+        page = console.open("#/jobs")
+        for sent in (key[:-1] + "x", key):
+            page.get_by_label("API key").fill(sent)
+            page.get_by_role("button", name="Sign in").click()
+            if sent != key:
+                expect(page.get_by_role("alert")).to_contain_text("key")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+        assert key not in str(context.cookies()) + page.evaluate("JSON.stringify({...localStorage})")
+        assert page.evaluate("document.cookie") == ""
+
+        page.goto(f"{server.url}/#/try")
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("API key")).to_be_visible()
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Try")
+        delete_key(keys_file, "phone")
+        bearer = {"Authorization": f"Bearer {key}"}
+        until(lambda: httpx.get(f"{server.url}/models", headers=bearer).status_code == 401)
+        page.reload()
+        expect(page.get_by_label("API key")).to_be_visible()
+        context.close()

@@ -9,23 +9,11 @@
 import createClient, { type Middleware } from "openapi-fetch";
 import { ApiError } from "./errors";
 import type { components, paths } from "./schema";
-import { currentSession, type Session, setSession } from "./session";
+import { currentSession, setSession } from "./session";
 
 export type Schemas = components["schemas"];
 
 const SAFE = new Set(["GET", "HEAD"]);
-
-/** The routes of the session, until the description has them. */
-interface SessionPaths {
-  "/session": {
-    get: { responses: { 200: { content: { "application/json": Session } } } };
-    post: {
-      requestBody: { content: { "application/json": { key: string } } };
-      responses: { 200: { content: { "application/json": Session } } };
-    };
-    delete: { responses: { 200: { content: { "application/json": Session } } } };
-  };
-}
 
 /** Where the service is: the folder of this page, so that the console works below a path of a proxy. */
 export function serviceUrl(page: string = document.baseURI): string {
@@ -40,7 +28,7 @@ const policy: Middleware = {
   async onResponse({ response, schemaPath }) {
     if (response.ok) return;
     if (response.status === 401 && schemaPath !== "/session") {
-      setSession({ signed_in: false, needs_key: true });
+      setSession({ object: "session", signed_in: false, needs_key: true });
     }
     throw await ApiError.of(response);
   },
@@ -51,7 +39,7 @@ const policy: Middleware = {
 };
 
 export function connect(baseUrl: string, fetch: (request: Request) => Promise<Response> = globalThis.fetch) {
-  const client = createClient<paths & SessionPaths>({ baseUrl, fetch });
+  const client = createClient<paths>({ baseUrl, fetch });
   client.use(policy);
   return client;
 }

@@ -1,13 +1,9 @@
 /** Who uses the console. Without API keys on the service, nobody needs to sign in. */
 
-export interface Session {
-  /** Whether the service has API keys, so that somebody must sign in. */
-  needs_key: boolean;
-  signed_in: boolean;
-  key?: { name: string; scopes: string[] } | null;
-  /** What every change must send as `X-CSRF-Token`. */
-  csrf_token?: string | null;
-}
+import type { components } from "./schema";
+
+export type Session = components["schemas"]["SessionInfo"];
+type Scope = components["schemas"]["SessionKey"]["scopes"][number];
 
 let session: Session | null = null;
 const listeners = new Set<(session: Session | null) => void>();
@@ -27,7 +23,7 @@ export function onSession(listener: (session: Session | null) => void): () => vo
 }
 
 /** Whether the caller may do what needs one of these scopes. Without keys, everybody may do everything. */
-export function may(...scopes: string[]): boolean {
+export function may(...scopes: Scope[]): boolean {
   const key = session?.key;
   return !key || scopes.some((scope) => key.scopes.includes(scope));
 }
