@@ -33,6 +33,8 @@ TIMEOUT_MS = 60_000
 expect.set_options(timeout=TIMEOUT_MS)
 PAGES = ["Try", "Jobs", "New job", "Data", "Results", "Versions", "Service"]
 ATTACK = "<img src=x onerror=alert(1)>"
+AXE = Path(__file__).parents[2] / "console/node_modules/axe-core/axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 WATCH = """
 window.violations = [];
 addEventListener("securitypolicyviolation", event => window.violations.push(event.violatedDirective));
@@ -190,6 +192,21 @@ def test_every_page_is_reached_by_the_navigation_and_fits_the_screen(
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(overflow) == 0, title
     console.check()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("title", PAGES)
+def test_no_page_breaks_a_rule_of_accessibility(
+    look: Callable[..., Console], title: str, scheme: str
+) -> None:
+    page = look(scheme=scheme).open()
+    page.get_by_role("navigation").get_by_role("link", name=title, exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(title)
+    expect(page.get_by_text("Loading", exact=True)).to_have_count(0)
+    page.evaluate(AXE.read_text())
+    found = page.evaluate(f"axe.run({{runOnly: {RULES}}})")
+
+    assert [(each["id"], each["help"], each["nodes"][0]["html"]) for each in found["violations"]] == []
 
 
 def test_swapped_words_are_rivals_of_a_caption(look: Callable[..., Console], pictures: list[Path]) -> None:
