@@ -22,10 +22,8 @@ const LEAST_S = 60;
 
 /** A few lines over time, from 0 to the largest value, which is written above. */
 export function Spark({ label, times, lines, write }: Props) {
-  const largest = Math.max(
-    0,
-    ...lines.flatMap(({ values }) => values.filter((value) => value !== undefined)),
-  );
+  const known = lines.flatMap(({ values }) => values.filter((value) => value !== undefined));
+  const largest = Math.max(0, ...known);
   const end = times.at(-1) ?? 0;
   const span = Math.max(LEAST_S, end - (times[0] ?? 0));
   const x = (place: number) => WIDTH - ((end - (times[place] ?? 0)) / span) * WIDTH;
@@ -33,7 +31,7 @@ export function Spark({ label, times, lines, write }: Props) {
   return (
     <figure class="spark">
       <figcaption class="muted small">
-        <span>{largest ? write(largest) : "–"}</span>
+        <span>{known.length ? write(largest) : "–"}</span>
       </figcaption>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={label}>
         <line class="spark-ground" x1="0" x2={WIDTH} y1={HEIGHT - 1} y2={HEIGHT - 1} />

@@ -32,7 +32,7 @@ export function CheckPanel(props: Props) {
       <div class="row apart">
         <h2>Before it starts</h2>
         <span class="muted small" role="status">
-          {missing ? "" : !check.current ? "Checking …" : check.error ? "To mend" : "Checked"}
+          {missing ? "" : !check.current ? "Checking …" : check.error ? "Needs a change" : "Checked"}
         </span>
       </div>
       <Estimates check={check} kind={kind} both={both ?? false} />
@@ -83,7 +83,7 @@ function Estimates({ check, kind, both }: { check: Check; kind: Kind; both: bool
   const found = both ? [check.job, check.control] : [check.job];
   const rows: Row[] = [
     { name: "Steps", cells: found.map((each) => count(each?.steps)) },
-    { name: "Images seen", cells: found.map((each) => count(each?.images)) },
+    { name: "Images", cells: found.map((each) => count(each?.images)) },
     { name: "Time", cells: found.map((each) => duration(each?.seconds)) },
     { name: "Memory", cells: found.map((each) => bytes(each?.memory_bytes)) },
   ];

@@ -59,7 +59,7 @@ export function SchemaField({ field, label, editing }: Props) {
   const text = textOf(field, values);
   const change = (next: string) => set({ [field.path]: next });
   const changed = isChanged(field, values);
-  const initial = field.default === null ? "none" : shown(field.default);
+  const initial = field.default === null ? (field.kind === "text" ? "" : "none") : shown(field.default);
   return (
     <div class="job-field" data-changed={String(changed)}>
       <Field
@@ -71,7 +71,9 @@ export function SchemaField({ field, label, editing }: Props) {
       </Field>
       {!field.required && (
         <div class="job-default">
-          <span class="muted small">{[`Default: ${initial}`, field.bounds].filter(Boolean).join(" · ")}</span>
+          <span class="muted small">
+            {[initial && `Default: ${initial}`, field.bounds].filter(Boolean).join(" · ")}
+          </span>
           {changed && (
             <Button look="plain" onClick={() => set({ [field.path]: undefined })}>
               Back to the default

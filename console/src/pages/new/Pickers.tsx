@@ -122,6 +122,11 @@ export function ChoiceCards({ path, editing }: { path: string; editing: Editing 
   return (
     <fieldset class="stack close">
       <legend class="legend">{words(field.name)}</legend>
+      {!field.choices.some((choice) => meaningOf(field.description, choice)) && (
+        <p class="field-help">
+          <Described text={field.description} />
+        </p>
+      )}
       <div class="job-cards">
         {field.choices.map((choice) => (
           <label key={choice} class="job-card">

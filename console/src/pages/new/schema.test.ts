@@ -5,7 +5,7 @@ const SCHEMAS: Schemas = {
   Job: {
     required: ["data"],
     properties: {
-      data: { type: "string", description: "The data set\nto train on." },
+      data: { type: "string", description: "The data set\nto train on.\n\nIts format is `pairs`." },
       name: { anyOf: [{ type: "string" }, { type: "null" }], default: null },
       objective: {
         enum: ["clip", "sds-clip"],
@@ -55,7 +55,7 @@ test("a field has its default, its choices, and whether it may or must be given"
   expect(field("data")).toMatchObject({
     default: null,
     required: true,
-    description: "The data set to train on.",
+    description: "The data set to train on.\n\nIts format is `pairs`.",
   });
   expect(field("options.steps")).toMatchObject({ default: null, optional: true });
   expect(field("objective")?.choices).toEqual(["clip", "sds-clip"]);
@@ -83,7 +83,7 @@ test("what a choice means is in the sentence that begins with it", () => {
   const description = field("objective")?.description ?? "";
   expect(["sds-clip", "clip", "score"].map((choice) => meaningOf(description, choice))).toEqual([
     "Adds L_SDS.",
-    "Is the control without a teacher.",
+    "The control without a teacher.",
     "",
   ]);
 });

@@ -74,14 +74,11 @@ export function sections(fields: readonly FieldSpec[]): Section[] {
   return [...found].map(([title, of]) => ({ title, fields: of }));
 }
 
-/**
- * The sentence of a description that is about a choice: the one that begins with it, or has it in brackets.
- * The description's other sentences are about all.
- */
+/** What a description says of one choice: the sentence that begins with it, without it. Empty if there is none. */
 export function meaningOf(description: string, choice: string): string {
   const sentence = sentences(description).find((each) => each.startsWith(`\`${choice}\` `));
   if (!sentence) return "";
-  const rest = sentence.slice(choice.length + 3);
+  const rest = sentence.slice(choice.length + 3).replace(/^is /, "");
   return rest.charAt(0).toUpperCase() + rest.slice(1);
 }
 
@@ -104,7 +101,7 @@ function readField(path: string, name: string, schema: Schema, required: boolean
     optional: Boolean(schema.anyOf?.some(({ type }) => type === "null")),
     required,
     default: (schema.default ?? null) as Value,
-    description: (schema.description ?? "").replace(/\n(?!\n)/g, " "),
+    description: (schema.description ?? "").replace(/(?<!\n)\n(?!\n)/g, " "),
     bounds: boundsOf(branch),
     section: schema["x-section"] ?? "Other",
   };

@@ -1,9 +1,9 @@
 import type { ComponentChildren } from "preact";
 import { type Reading, sum } from "../../api/prometheus";
 import { Spark } from "../../components/Spark";
-import { bytes, count, figure, percent } from "../../format";
+import { bytes, count, percent } from "../../format";
 import type { History, Point } from "./history";
-import { milliseconds } from "./units";
+import { decimal, milliseconds } from "./units";
 
 type Series = { name: string; of: (point: Point) => number | undefined };
 
@@ -22,10 +22,10 @@ export function Figures({ history: { points }, reading }: { history: History; re
     <section class="service-tiles" aria-label="Figures">
       <Tile
         title="Requests"
-        value={`${figure(now?.perS)} /s`}
+        value={`${decimal(now?.perS)} /s`}
         points={points}
         series={[{ name: "Requests", of: ({ perS }) => perS }]}
-        write={(value) => `${figure(value)} /s`}
+        write={(value) => `${decimal(value)} /s`}
       >
         All answers but probes and those to this page.
       </Tile>
@@ -44,13 +44,13 @@ export function Figures({ history: { points }, reading }: { history: History; re
       </Tile>
       <Tile
         title="Batch size"
-        value={figure(last(({ images }) => images))}
+        value={decimal(last(({ images }) => images))}
         points={points}
         series={[
           { name: "images", of: ({ images }) => images },
           { name: "texts", of: ({ texts }) => texts },
         ]}
-        write={figure}
+        write={decimal}
       >
         Mean items that are computed at once.
       </Tile>

@@ -70,7 +70,7 @@ function State({ name }: { name: Row["name"] }) {
     return (
       <span class="row">
         <Badge tone="bad">failed to load</Badge>
-        <span class="small">{failure.reason}</span>
+        <span class="small service-reason">{failure.reason}</span>
       </span>
     );
   }

@@ -1,12 +1,12 @@
 import { EmptyState } from "../../components/EmptyState";
 import { type Column, Table } from "../../components/Table";
-import { figure, percent } from "../../format";
+import { percent } from "../../format";
 import { type History, type RouteFigures, routesOf } from "./history";
-import { milliseconds } from "./units";
+import { decimal, milliseconds } from "./units";
 
 const COLUMNS: Column<RouteFigures>[] = [
   { name: "Route", cell: ({ route }) => <code>{route}</code> },
-  { name: "Requests/s", number: true, cell: ({ perS }) => figure(perS) },
+  { name: "Requests/s", number: true, cell: ({ perS }) => decimal(perS, 2) },
   { name: "p50", number: true, cell: ({ p50 }) => milliseconds(p50) },
   { name: "p95", number: true, cell: ({ p95 }) => milliseconds(p95) },
   { name: "p99", number: true, cell: ({ p99 }) => milliseconds(p99) },

@@ -25,7 +25,7 @@ export function ServicePage() {
     if (data) setHistory((before) => extended(before, data));
   }, [data]);
   return (
-    <div class="page">
+    <div class="page service">
       <div class="row apart">
         <h1>Service</h1>
         <Readiness ready={ready.data !== undefined} error={ready.error?.message ?? metrics.error?.message} />
