@@ -2,7 +2,7 @@ import { Described } from "../../components/Described";
 import { Field } from "../../components/Field";
 import { shortId } from "../../format";
 import { textOf } from "./draft";
-import type { Editing } from "./Fields";
+import { type Editing, SchemaField } from "./Fields";
 import { describeData, type Inputs } from "./inputs";
 import { meaningOf, words } from "./schema";
 
@@ -88,6 +88,7 @@ export function DataPicker({
 /** Aliases, versions and the references that jobs can name. */
 export function ModelPicker({ inputs, ...props }: PickerProps) {
   const { models } = inputs;
+  if (!models) return <Typed {...props} />;
   const aliases = models?.aliases?.map(({ name, version }) => ({
     value: name,
     title: `${name} · now ${shortId(version)}`,
@@ -108,9 +109,18 @@ export function ModelPicker({ inputs, ...props }: PickerProps) {
   return <Select {...props} groups={groups} />;
 }
 
+/** The teachers that the operator allows. */
 export function TeacherPicker({ inputs, ...props }: PickerProps & { disabled?: boolean }) {
-  const options = (inputs.models?.teachers ?? []).map((value) => ({ value, title: value }));
-  return <Select {...props} groups={[{ title: "Teachers", options }]} none="none" />;
+  if (!inputs.models) return <Typed {...props} />;
+  const options = (inputs.models.teachers ?? []).map((value) => ({ value, title: value }));
+  const none = options.length ? "none" : "none: the operator allows some by SDS_CLIP_ALLOWED_TEACHERS";
+  return <Select {...props} groups={[{ title: "Teachers", options }]} none={none} />;
+}
+
+/** For a key that may not list the names. */
+function Typed({ path, editing }: { path: string; editing: Editing }) {
+  const field = editing.field(path);
+  return field ? <SchemaField field={field} editing={editing} /> : null;
 }
 
 /** The choices of a field as cards, each with what it means. */
