@@ -100,7 +100,7 @@ def jobs(server: RunningServer) -> dict[str, dict[str, Any]]:
 
 
 def estimated(page: Page, figure: str) -> list[str]:
-    row = page.get_by_label("Check").get_by_role("row").filter(has_text=figure)
+    row = page.get_by_role("complementary", name="Check").get_by_role("row").filter(has_text=figure)
     return row.get_by_role("cell").all_inner_texts()[1:]
 
 
@@ -108,7 +108,7 @@ def test_job_and_its_control_are_checked_and_submitted_and_know_each_other(
     look: Open, server: RunningServer
 ) -> None:
     page = look("new")
-    check = page.get_by_label("Check")
+    check = page.get_by_role("complementary", name="Check")
     expect(check.get_by_role("status")).to_have_text("Checked")
     assert estimated(page, "Steps") == ["200"]
     expect(check.get_by_role("note")).to_contain_text("No worker")
@@ -119,7 +119,7 @@ def test_job_and_its_control_are_checked_and_submitted_and_know_each_other(
     page.get_by_label("epochs", exact=True).fill("")
     page.get_by_label("steps", exact=True).fill("30")
 
-    page.get_by_text("Optimizer").click()
+    page.locator("summary", has_text="Optimizer").click()
     rate = page.get_by_label("lr", exact=True)
     rate.fill("fast")
     expect(check.get_by_role("status")).to_have_text("Needs a change")
@@ -129,14 +129,14 @@ def test_job_and_its_control_are_checked_and_submitted_and_know_each_other(
     expect(rate).to_have_value("0.0001")
     page.get_by_label("weight_decay").fill("0.1")
 
-    page.get_by_label("Name").fill("run")
+    page.get_by_label("Name", exact=True).fill("run")
     page.get_by_label("benchmark · 640 samples").check()
     page.get_by_label("Train the control too").check()
     expect(check.get_by_role("status")).to_have_text("Checked")
     assert estimated(page, "Images") == ["1,920", "1,920"]
     page.get_by_role("button", name="Start both jobs").click()
     expect(check.get_by_label("Submitted").get_by_role("link")).to_have_text(["run", "run-control"])
-    expect(page.get_by_label("Name")).to_have_value("run-2")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("run-2")
 
     run, control = jobs(server)["run"], jobs(server)["run-control"]
     assert run["metadata"] == {"control": control["id"]}
@@ -148,21 +148,23 @@ def test_job_and_its_control_are_checked_and_submitted_and_know_each_other(
     assert [each["benchmark"] for each in control["evaluate"]] == ["winoground"]
 
     copy = look(f"new?from={run['id']}", width=390)
-    expect(copy.get_by_label("Name")).to_have_value("run-2")
+    expect(copy.get_by_label("Name", exact=True)).to_have_value("run-2")
     expect(copy.get_by_label("steps", exact=True)).to_have_value("30")
     expect(copy.get_by_label("Train the control too")).to_be_checked()
-    copy.get_by_label("Name").fill("run")
+    copy.get_by_label("Name", exact=True).fill("run")
     copy.get_by_label("Train the control too").uncheck()
     copy.get_by_role("button", name="Start the job").click()
-    expect(copy.get_by_label("Name")).to_have_attribute("aria-invalid", "true")
+    expect(copy.get_by_label("Name", exact=True)).to_have_attribute("aria-invalid", "true")
     assert len([name for name in jobs(server) if name.startswith("run")]) == 2
 
 
 def test_evaluation_names_the_benchmark_of_its_data(look: Open, server: RunningServer) -> None:
     page = look("new?kind=evaluate", width=390)
-    page.get_by_label("Name").fill(ATTACK)
-    expect(page.get_by_label("Check").get_by_role("status")).to_have_text("Needs a change")
-    page.get_by_label("Name").fill("measured")
+    page.get_by_label("Name", exact=True).fill(ATTACK)
+    expect(page.get_by_role("complementary", name="Check").get_by_role("status")).to_have_text(
+        "Needs a change"
+    )
+    page.get_by_label("Name", exact=True).fill("measured")
     page.get_by_role("button", name="Start the evaluation").click()
     expect(page.get_by_label("Submitted").get_by_role("link")).to_have_text(["measured"])
 
