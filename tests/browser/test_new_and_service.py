@@ -178,7 +178,7 @@ def test_key_that_may_not_train_is_told_what_to_do(look: Open) -> None:
     expect(page.get_by_text("Your key cannot start jobs.")).to_be_visible()
     page.goto(page.url.replace("#/new", "#/service"))
     expect(page.get_by_text("Your key does not see the workers.")).to_be_visible()
-    expect(page.get_by_role("region", name="Versions served").get_by_text("serving")).to_be_visible()
+    expect(page.get_by_role("region", name="Versions served").get_by_text("serving").first).to_be_visible()
 
 
 def test_service_shows_its_requests(look: Open, server: RunningServer) -> None:

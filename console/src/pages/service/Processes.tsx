@@ -55,7 +55,7 @@ function Loaded({ everyS }: { everyS: number }) {
       )}
       {reading?.error && <p class="service-warning">The aliases cannot be read: {reading.error}</p>}
       <Table
-        caption="Versions served"
+        caption="Versions by process"
         columns={COLUMNS}
         rows={rows}
         keyOf={({ process, name }) => `${process.process} ${name.name}`}

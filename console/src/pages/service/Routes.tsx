@@ -19,12 +19,7 @@ export function Routes({ history }: { history: History }) {
     <section class="stack close" aria-labelledby="service-routes">
       <h2 id="service-routes">Routes in the last minute</h2>
       {rows.length ? (
-        <Table
-          caption="Routes in the last minute"
-          columns={COLUMNS}
-          rows={rows}
-          keyOf={({ route }) => route}
-        />
+        <Table caption="Figures by route" columns={COLUMNS} rows={rows} keyOf={({ route }) => route} />
       ) : (
         <EmptyState title="No requests in the last minute.">
           <a href="#/try">Try a picture</a>, and they appear here.

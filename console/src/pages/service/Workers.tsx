@@ -1,4 +1,5 @@
 import { type Schemas as Api, api, ask } from "../../api/client";
+import { of, type Reading, sum } from "../../api/prometheus";
 import { useLoaded } from "../../api/use";
 import { Badge } from "../../components/Badge";
 import { EmptyState } from "../../components/EmptyState";
@@ -6,6 +7,7 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
+import { counted, duration } from "../../format";
 import { address } from "../../router";
 
 const COLUMNS: Column<Api["WorkerInfo"]>[] = [
@@ -27,11 +29,26 @@ const COLUMNS: Column<Api["WorkerInfo"]>[] = [
   { name: "Program", cell: ({ version }) => version },
 ];
 
-/** Who takes jobs. */
-export function Workers({ allowed, everyS }: { allowed: boolean; everyS: number }) {
+interface Props {
+  allowed: boolean;
+  everyS: number;
+  reading: Reading | undefined;
+}
+
+/** Who takes jobs, and how many wait for them. */
+export function Workers({ allowed, everyS, reading }: Props) {
+  const waiting = reading && sum(reading, "sds_clip_jobs", ({ status }) => status === "queued");
+  const ages = reading ? of(reading, "sds_clip_queue_age_seconds").map(({ value }) => value) : [];
   return (
     <section class="stack close" aria-labelledby="service-workers">
-      <h2 id="service-workers">Workers</h2>
+      <div class="row apart">
+        <h2 id="service-workers">Workers</h2>
+        <span class="muted small">
+          {waiting
+            ? `${counted(waiting, "job waits", "jobs wait")}, the longest for ${duration(Math.max(...ages))}.`
+            : waiting === 0 && "No job waits."}
+        </span>
+      </div>
       {allowed ? (
         <Loaded everyS={everyS} />
       ) : (
@@ -54,5 +71,5 @@ function Loaded({ everyS }: { everyS: number }) {
       </EmptyState>
     );
   }
-  return <Table caption="Workers" columns={COLUMNS} rows={data.data} keyOf={({ id }) => id} />;
+  return <Table caption="Workers and their jobs" columns={COLUMNS} rows={data.data} keyOf={({ id }) => id} />;
 }

@@ -40,7 +40,7 @@ export function ServicePage() {
         !metrics.error && <Skeleton lines={8} />
       )}
       <Processes allowed={may("infer")} everyS={SELDOM_S} />
-      <Workers allowed={may("train")} everyS={SELDOM_S} />
+      <Workers allowed={may("train")} everyS={SELDOM_S} reading={data?.reading} />
     </div>
   );
 }
