@@ -149,6 +149,23 @@ test("a copy of a job has its changes, another name, and offers the control agai
   });
 });
 
+test("a job that tells its request is copied as it was asked for", () => {
+  const job = {
+    kind: "finetune",
+    name: "",
+    training_data: "ds_1",
+    max_run_time_s: 3600,
+    request: { training_data: "my-pairs", max_run_time_s: 60, hyperparameters: { steps: 200 } },
+    evaluate: [],
+    metadata: {},
+  } as unknown as Job;
+  expect(draftOf(FIELDS, job).values).toEqual({
+    training_data: "my-pairs",
+    max_run_time_s: "60",
+    "hyperparameters.steps": "200",
+  });
+});
+
 test("a copy of an evaluation has its options", () => {
   const job = {
     kind: "evaluate",

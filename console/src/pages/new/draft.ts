@@ -27,8 +27,8 @@ export const CONTROL_OF = "control_of";
 
 const MAX_NAME = 64;
 const SUFFIX = "-control";
-/** They belong to one job, or to the operator's limit, so that a copy begins without them. */
-const NOT_COPIED = new Set(["name", "max_run_time_s", "dry_run"]);
+/** A copy has a name of its own. A job that does not tell its request has the operator's limit as its own. */
+const NOT_COPIED = new Set(["name", "dry_run", "max_run_time_s"]);
 
 /**
  * The value of what was typed. What is no number is passed on as it is, so that the service says what is wrong with it.
@@ -89,18 +89,20 @@ export function proposedName(objective: string, now: Date): string {
   return `${objective}-${at}`;
 }
 
-/** The draft that would submit the same job again under another name. */
+/** The draft that would submit the same job again under another name: by its request, or else by what it became. */
 export function draftOf(fields: readonly FieldSpec[], job: Job): Draft {
+  const { request } = job as { request?: Body | null };
   const values: Record<string, string> = {};
   for (const field of fields) {
-    const value = NOT_COPIED.has(field.path) ? undefined : valueIn(job, field.path);
+    const copied = !NOT_COPIED.has(field.path) || (request && field.path === "max_run_time_s");
+    const value = copied ? valueIn(request ?? job, field.path) : undefined;
     if (value !== undefined && value !== field.default) values[field.path] = shown(value);
   }
   if (job.name) values.name = nextName(job.name);
   const { [CONTROL]: control, [CONTROL_OF]: _, ...metadata } = job.metadata as Record<string, string>;
   return {
     values,
-    evaluate: job.kind === "finetune" ? (job.evaluate as { benchmark: string; data: string }[]) : [],
+    evaluate: job.kind === "finetune" ? (job.evaluate as Draft["evaluate"]) : [],
     metadata,
     control: control !== undefined,
   };
@@ -123,8 +125,9 @@ function put(body: Body, path: string, value: Value): void {
   put(body[name] as Body, rest.join("."), value);
 }
 
-function valueIn(job: Job, path: string): unknown {
-  const of = (source: unknown) =>
-    path.split(".").reduce<unknown>((found, name) => (found as Body | undefined)?.[name], source);
-  return of(job) ?? (job.kind === "evaluate" ? of(job.options) : undefined);
+/** An evaluation has some of its fields in `options`. */
+function valueIn(source: Body | Job, path: string): unknown {
+  const of = (where: unknown) =>
+    path.split(".").reduce<unknown>((found, name) => (found as Body | undefined)?.[name], where);
+  return of(source) ?? of((source as Body).options);
 }
