@@ -102,7 +102,7 @@ export function draftOf(fields: readonly FieldSpec[], job: Job): Draft {
   const { [CONTROL]: control, [CONTROL_OF]: _, ...metadata } = job.metadata as Record<string, string>;
   return {
     values,
-    evaluate: job.kind === "finetune" ? (job.evaluate as Draft["evaluate"]) : [],
+    evaluate: job.kind === "finetune" ? (job.evaluate as { benchmark: string; data: string }[]) : [],
     metadata,
     control: control !== undefined,
   };
