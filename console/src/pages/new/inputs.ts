@@ -7,6 +7,7 @@ import { type FieldSpec, fetchSchemas, readFields } from "./schema";
 
 export const PAIRS = "pairs";
 const FIRST_STEPS = "200";
+const DATA_FIELDS = ["training_data", "validation_data", "data"];
 
 /** What a form for a job offers. */
 export interface Inputs {
@@ -42,7 +43,7 @@ function listModels() {
 
 /** What the form begins with: a job to duplicate, or the newest data and the first teacher. */
 export function firstDraft(kind: Kind, inputs: Inputs, query: URLSearchParams): Draft {
-  if (inputs.from?.kind === kind) return draftOf(inputs.fields[kind], inputs.from);
+  if (inputs.from?.kind === kind) return withIds(inputs, draftOf(inputs.fields[kind], inputs.from));
   const newest = inputs.datasets.find(({ format }) => (format === PAIRS) === (kind === "finetune"));
   const data = query.get("data") ?? newest?.id ?? "";
   const given: Record<string, string> =
@@ -55,6 +56,15 @@ export function firstDraft(kind: Kind, inputs: Inputs, query: URLSearchParams): 
         }
       : { ...evaluated(inputs, data), model: query.get("model") ?? "default" };
   return { ...EMPTY, values: given };
+}
+
+/** A job may name its data sets by their names, and the pickers know them by their ids. */
+function withIds(inputs: Inputs, draft: Draft): Draft {
+  const ids = DATA_FIELDS.flatMap((path) => {
+    const found = inputs.datasets.find(({ name }) => name && name === draft.values[path]);
+    return found ? [[path, found.id]] : [];
+  });
+  return { ...draft, values: { ...draft.values, ...Object.fromEntries(ids) } };
 }
 
 /** A benchmark's data set says by its format which benchmark it is. */
