@@ -59,7 +59,9 @@ export function SchemaField({ field, label, editing }: Props) {
   const text = textOf(field, values);
   const change = (next: string) => set({ [field.path]: next });
   const changed = isChanged(field, values);
-  const initial = field.default === null ? (field.kind === "text" ? "" : "none") : shown(field.default);
+  const initial = field.default === null ? "none" : shown(field.default);
+  // Without a text there is none, so that such a field needs no way back.
+  const hasDefault = !field.required && (field.kind !== "text" || field.default !== null);
   return (
     <div class="job-field" data-changed={String(changed)}>
       <Field
@@ -69,11 +71,9 @@ export function SchemaField({ field, label, editing }: Props) {
       >
         {(control) => <Input field={field} control={control} text={text} onChange={change} />}
       </Field>
-      {!field.required && (
+      {hasDefault && (
         <div class="job-default">
-          <span class="muted small">
-            {[initial && `Default: ${initial}`, field.bounds].filter(Boolean).join(" · ")}
-          </span>
+          <span class="muted small">{[`Default: ${initial}`, field.bounds].filter(Boolean).join(" · ")}</span>
           {changed && (
             <Button look="plain" onClick={() => set({ [field.path]: undefined })}>
               Back to the default
