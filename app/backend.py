@@ -56,7 +56,7 @@ class Backend:
         self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
         self._threads = threads = StoreThreads(settings.store_threads)
         self._waker = Waker(settings.broker_url)
-        models = ModelResolver(
+        self.nameable = models = ModelResolver(
             models=[clip.reference for clip in served],
             allowed=settings.allowed_models,
             teachers=settings.allowed_teachers,

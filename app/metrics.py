@@ -1,8 +1,8 @@
-"""The Prometheus metrics: requests, queue, batches, stages, caches and generations."""
+"""The Prometheus metrics: requests, queue, batches, stages, caches, generations, and the process itself."""
 
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -15,6 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._requests = Counter(
             "sds_clip_requests", "The number of answers.", ["route", "status"], registry=self.registry
         )

@@ -1,4 +1,4 @@
-"""Estimates a job: its steps from its spec, its time from the pace of a similar earlier job."""
+"""Estimates a job: its steps from its spec, its time and memory from a similar earlier job."""
 
 from typing import Any
 
@@ -26,12 +26,15 @@ def estimate(store: Workspace, spec: FinetuneSpec | EvaluateSpec) -> Estimate:
     if isinstance(spec, FinetuneSpec):
         steps = steps_of(spec, store.datasets.get(spec.training_data))
     if not isinstance(spec, FinetuneSpec) or steps is None:
-        return Estimate(steps=None, images=None, seconds=None, based_on=None, jobs_ahead=ahead)
+        return Estimate(
+            steps=None, images=None, seconds=None, memory_bytes=None, based_on=None, jobs_ahead=ahead
+        )
     like = _like(store, spec)
     return Estimate(
         steps=steps,
         images=steps * spec.hyperparameters.batch_size,
         seconds=None if like is None else _pace_s(like) * steps,
+        memory_bytes=None if like is None else _peak_bytes(store, like),
         based_on=None if like is None else like.id,
         jobs_ahead=ahead,
     )
@@ -57,6 +60,12 @@ def _pace_s(job: Job) -> float:
     assert job.started_at is not None
     assert job.finished_at is not None
     return (job.finished_at - job.started_at) / _steps(job)
+
+
+def _peak_bytes(store: Workspace, job: Job) -> float | None:
+    newest = store.events.latest_metrics(job.id)
+    peak_mib = None if newest is None else newest.values.get("peak_memory_mib")
+    return None if peak_mib is None else peak_mib * 2**20
 
 
 def _steps(job: Job) -> int:

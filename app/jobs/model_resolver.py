@@ -22,8 +22,8 @@ class ModelResolver:
     def __init__(self, *, models: Iterable[str], allowed: Iterable[str], teachers: Iterable[str]) -> None:
         served = [canonical(reference) for reference in models]
         self._first = served[0]
-        self._allowed = list(dict.fromkeys([*served, DEMO, *map(canonical, allowed)]))
-        self._teachers = list(dict.fromkeys(teachers))
+        self.allowed = list(dict.fromkeys([*served, DEMO, *map(canonical, allowed)]))
+        self.teachers = list(dict.fromkeys(teachers))
 
     def model(self, store: Workspace, name: str, *, param: str) -> str:
         """The id of a registered version, or a reference as the operator spells it.
@@ -42,10 +42,10 @@ class ModelResolver:
             reference = canonical(name)
         except BadReferenceError:
             reference = name
-        if reference not in self._allowed:
+        if reference not in self.allowed:
             raise ModelNotAllowed(
                 f"This server has no version or alias {name[:200]!r}, and its operator does not allow a model of "
-                f"this name. Use {DEFAULT}, a version, an alias, or one of: {', '.join(self._allowed)}. The operator "
+                f"this name. Use {DEFAULT}, a version, an alias, or one of: {', '.join(self.allowed)}. The operator "
                 "can allow more models with SDS_CLIP_ALLOWED_MODELS.",
                 param=param,
             )
@@ -53,10 +53,8 @@ class ModelResolver:
 
     def check_teacher(self, name: str, *, param: str) -> None:
         """Raise ModelNotAllowed unless jobs may name this teacher."""
-        if name not in self._teachers:
-            allowed = (
-                f"Use one of: {', '.join(self._teachers)}." if self._teachers else "It allows no teacher."
-            )
+        if name not in self.teachers:
+            allowed = f"Use one of: {', '.join(self.teachers)}." if self.teachers else "It allows no teacher."
             raise ModelNotAllowed(
                 f"This server does not allow the teacher {name[:200]!r}. {allowed} Its operator can allow more "
                 "teachers with SDS_CLIP_ALLOWED_TEACHERS.",

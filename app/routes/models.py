@@ -99,6 +99,7 @@ async def list_models(
     backend: Backend | None = request.app.state.backend
     if backend is None:
         return listed
+    listed.bases, listed.teachers = backend.nameable.allowed, backend.nameable.teachers
     try:
         versions, aliases, has_more = await backend.versions.list(
             caller, status=status, owner=owner, search=search, after=after, limit=limit

@@ -12,7 +12,14 @@ from app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from app.store.states import JobKind
 from models.choices import Objective
 from models.references import is_version
-from models.training.config import FinetuneConfig, Seed, TrainingOptions, check_combination, needs_teacher
+from models.training.config import (
+    FinetuneConfig,
+    Seed,
+    TrainingOptions,
+    check_combination,
+    needs_teacher,
+    sections,
+)
 
 PATH_OPTIONS = frozenset({"data", "images", "val", "val_images", "caption_cache", "device"})
 """Options of a run that only the worker knows, because callers name no paths or devices."""
@@ -30,8 +37,17 @@ MAX_NUMBER = 10**9
 """Above the steps of any run that ends, and small enough for exact arithmetic."""
 
 
+def _with_sections(schema: dict[str, Any]) -> None:
+    """Say of each property in which section a form or a list shows it."""
+    section_of = sections(TrainingOptions)
+    for name, described in schema["properties"].items():
+        described["x-section"] = section_of[name]
+
+
 class Hyperparameters(TrainingOptions):
     """How the model is fine-tuned. Give either `steps` or `epochs`."""
+
+    model_config = ConfigDict(json_schema_extra=_with_sections)
 
     @field_validator("*")
     @classmethod

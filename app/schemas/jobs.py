@@ -273,6 +273,10 @@ class Estimate(BaseModel):
         description="The expected running time, judged by an earlier job of the same kind. It is null if there "
         "was none."
     )
+    memory_bytes: float | None = Field(
+        description="The most memory that the earlier job has taken: of its GPU or, without one, of its process. It is "
+        "null if there was none."
+    )
     based_on: str | None = Field(description="The id of that earlier job.")
     jobs_ahead: int = Field(description="The number of jobs that are already waiting or running.")
 
@@ -289,6 +293,7 @@ class DryRunResult(BaseModel):
                 "steps": 200,
                 "images": 12800,
                 "seconds": None,
+                "memory_bytes": None,
                 "based_on": None,
                 "jobs_ahead": 0,
             },

@@ -41,6 +41,10 @@ class ModelsAndVersions(BaseModel):
     )
     aliases: list[AliasInfo] = Field(default_factory=list)
     versions: list[VersionInfo] = Field([], description="The registered versions, newest first.")
+    bases: list[str] = Field(
+        [], description="The references that jobs can name as a model, besides versions and aliases."
+    )
+    teachers: list[str] = Field([], description="The teachers that jobs can name.")
     has_more: bool = Field(
         False, description="Whether more versions follow. To read them, pass the last id as `after`."
     )

@@ -32,6 +32,20 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
+_SECTIONS = {
+    "trainable": "Model",
+    "max_bad_share": "Data",
+    "steps": "Length and batches",
+    "lr": "Optimizer",
+    "sds_weight": "Score distillation (L_SDS)",
+    "negatives": "Hard negatives and the objective score",
+    "precision": "Machine and files",
+    "base": "Model",
+    "data": "Data",
+    "device": "Machine and files",
+}
+"""The options that start a section, where options are shown to people: a section goes on until the next one starts."""
+
 
 class TrainingOptions(BaseModel):
     """The options of the method: how a student is trained, independent of the model, the data and the machine.
@@ -242,6 +256,14 @@ class FinetuneConfig(TrainingOptions):
     def needs_vae(self) -> bool:
         """Whether the teacher must encode images."""
         return self.objective in ("score", "condition") or (self.uses_sds and self.mapper_start == "ridge")
+
+
+def sections(config: type[TrainingOptions]) -> dict[str, str]:
+    """The section of each option."""
+    section, found = "", {}
+    for name in config.model_fields:
+        found[name] = section = _SECTIONS.get(name, section)
+    return found
 
 
 def needs_teacher(objective: Objective, options: TrainingOptions) -> bool:

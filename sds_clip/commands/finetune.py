@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 
 # Options that most runs set. The help shows them first, in this order.
 _COMMON = ("data", "images", "base", "teacher", "objective", "steps", "batch_size", "sds_weight", "device")
-# Fields of the configuration that start a section of the help, in the order in which they are declared.
-_SECTIONS = {
-    "trainable": "Model",
-    "max_bad_share": "Data",
-    "steps": "Length and batches",
-    "lr": "Optimizer",
-    "sds_weight": "Score distillation (L_SDS)",
-    "negatives": "Hard negatives and the objective score",
-    "precision": "Machine and files",
-    "base": "Model",
-    "data": "Data",
-    "device": "Machine and files",
-}
 
 
 class _Finetune(Command):
@@ -58,15 +45,14 @@ class _Finetune(Command):
 @cache
 def _config_options() -> tuple[Option, ...]:
     """One option per field of the configuration; the field's description is its help."""
-    from models.training.config import FinetuneConfig
+    from models.training.config import FinetuneConfig, sections
 
-    section, options = "", []
+    options, section_of = [], sections(FinetuneConfig)
     for name, field in FinetuneConfig.model_fields.items():
-        section = _SECTIONS.get(name, section)
         spelled = _spelled(name)
         if field.annotation is bool:
             spelled += f"/--no-{spelled[2:]}"
-        shown_in = "Common options" if name in _COMMON else section
+        shown_in = "Common options" if name in _COMMON else section_of[name]
         options.append(Option([spelled, name], section=shown_in, help=_help(field), **_kind(field)))
     return tuple(sorted(options, key=_place))
 

@@ -274,7 +274,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(service: Service) -> N
     assert result["config"]["warmup_steps"] == 50
     # 1000 usable samples in batches of 100, three times.
     assert result["estimate"] == {
-        "steps": 30, "images": 3000, "seconds": None, "based_on": None, "jobs_ahead": 0,
+        "steps": 30, "images": 3000, "seconds": None, "memory_bytes": None, "based_on": None, "jobs_ahead": 0,
     }  # fmt: skip
     assert service.client.get("/jobs").json()["data"] == []
 
@@ -284,9 +284,10 @@ def test_dry_run_refuses_what_a_run_would_be_refused_for(refusing: Service) -> N
 
 
 @on_both
-def test_estimate_is_by_the_pace_of_an_earlier_job_like_it(service: Service) -> None:
+def test_estimate_is_by_the_pace_and_the_memory_of_an_earlier_job_like_it(service: Service) -> None:
     done = service.finetune(hyperparameters={"steps": 10})
     job, lease = service.claim()
+    service.store.leases.points(lease, {5: {"peak_memory_mib": 80}, 10: {"peak_memory_mib": 100}})
     service.store.leases.succeed(lease, result={"steps": 10})
     finished = service.store.jobs.get(job.id)
     assert finished.started_at is not None
@@ -300,6 +301,7 @@ def test_estimate_is_by_the_pace_of_an_earlier_job_like_it(service: Service) -> 
     like = tried()
     assert like["based_on"] == done["id"]
     assert like["seconds"] == pytest.approx(3 * (finished.finished_at - finished.started_at))
+    assert like["memory_bytes"] == 100 * 2**20
     assert tried(batch_size=32)["based_on"] is None
 
 
@@ -319,3 +321,24 @@ def test_more_jobs_than_may_be_open_are_turned_away_paused_and_running_ones_coun
     assert int(answer.headers["Retry-After"]) > 0
     service.store.leases.succeed(lease, result={})
     service.finetune()
+
+
+def test_models_lists_the_bases_and_teachers_that_jobs_can_name(
+    make_service: Callable[..., Service], small_reference: str
+) -> None:
+    service = make_service(allowed_models=["ViT-B-32/openai"], allowed_teachers=["demo", "org/teacher"])
+
+    listed = service.client.get("/models").json()
+
+    assert listed["bases"] == [small_reference, "demo", "ViT-B-32/openai"]
+    assert listed["teachers"] == ["demo", "org/teacher"]
+
+
+def test_description_says_in_which_section_each_hyperparameter_stands(service: Service) -> None:
+    schemas = service.client.get("/openapi.json").json()["components"]["schemas"]
+    section_of = {
+        name: described["x-section"] for name, described in schemas["Hyperparameters"]["properties"].items()
+    }
+
+    assert section_of["steps"] == section_of["sds_batch_size"] == "Length and batches"
+    assert section_of["t_min"] == "Score distillation (L_SDS)"

@@ -1,13 +1,74 @@
+import { useState } from "preact/hooks";
+import { may } from "../../api/session";
+import { useLoaded } from "../../api/use";
 import { EmptyState } from "../../components/EmptyState";
+import { ErrorNote } from "../../components/ErrorNote";
+import { Skeleton } from "../../components/Skeleton";
+import { Tabs } from "../../components/Tabs";
+import { address } from "../../router";
+import type { PageProps } from "..";
+import type { Kind } from "./draft";
+import { type Inputs, loadInputs, PAIRS } from "./inputs";
+import { JobForm } from "./JobForm";
+import "./new.css";
 
-export function NewJobPage() {
+const KINDS: { name: Kind; title: string }[] = [
+  { name: "finetune", title: "Fine-tune" },
+  { name: "evaluate", title: "Evaluate" },
+];
+
+/** `?from=JOB` begins with the configuration of a job; `?kind=evaluate`, `?data=` and `?model=` with these choices. */
+export function NewJobPage({ query }: PageProps) {
+  const allowed = may("train");
   return (
     <div class="page">
       <h1>New job</h1>
-      <EmptyState title="Jobs are submitted from the command line or by the API.">
-        <code>sds-clip jobs submit --config run.yaml</code> submits one, and <a href="docs">the API</a> does
-        with <code>POST /finetune</code>.
-      </EmptyState>
+      {allowed ? (
+        <Forms key={query.toString()} query={query} />
+      ) : (
+        <EmptyState title="Your key cannot start jobs.">
+          It lacks the scope <code>train</code>. Whoever runs the service makes a key that has it with{" "}
+          <code>sds-clip keys create NAME --scope infer --scope train</code>.
+        </EmptyState>
+      )}
     </div>
   );
+}
+
+function Forms({ query }: { query: URLSearchParams }) {
+  const from = query.get("from");
+  const inputs = useLoaded(() => loadInputs(from), [from]);
+  const [chosen, choose] = useState<Kind>();
+  const kind =
+    chosen ?? inputs.data?.from?.kind ?? (query.get("kind") === "evaluate" ? "evaluate" : "finetune");
+  if (inputs.error) return <ErrorNote error={inputs.error} onRetry={inputs.reload} />;
+  if (!inputs.data) return <Skeleton lines={12} />;
+  return (
+    <Tabs label="Kinds of jobs" tabs={KINDS} current={kind} onChange={choose}>
+      <div class="stack">
+        {inputs.data.from && (
+          <p class="muted">
+            With the configuration of{" "}
+            <a href={address(["jobs", inputs.data.from.id])}>
+              {inputs.data.from.name || inputs.data.from.id}
+            </a>
+            .
+          </p>
+        )}
+        {hasData(inputs.data, kind) ? (
+          <JobForm key={kind} kind={kind} inputs={inputs.data} query={query} />
+        ) : (
+          <EmptyState title={`There is no data to ${kind === "finetune" ? "train" : "measure"} on yet.`}>
+            <a href="#/data">Upload a data set</a> of the format{" "}
+            {kind === "finetune" ? <code>pairs</code> : "of a benchmark"}. When its check has passed, it is
+            offered here.
+          </EmptyState>
+        )}
+      </div>
+    </Tabs>
+  );
+}
+
+function hasData({ datasets, from }: Inputs, kind: Kind): boolean {
+  return from?.kind === kind || datasets.some(({ format }) => (format === PAIRS) === (kind === "finetune"));
 }

@@ -1,42 +1,65 @@
-import { api, ask, type Schemas } from "../../api/client";
+import { useEffect, useState } from "preact/hooks";
+import { api, ask } from "../../api/client";
+import { parse } from "../../api/prometheus";
+import { may } from "../../api/session";
 import { useLoaded } from "../../api/use";
+import { Badge } from "../../components/Badge";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Skeleton } from "../../components/Skeleton";
-import { type Column, Table } from "../../components/Table";
-import { Time } from "../../components/Time";
-import { shortId } from "../../format";
+import { Figures } from "./Figures";
+import { EVERY_S, extended, NOTHING } from "./history";
+import { Processes } from "./Processes";
+import { Routes } from "./Routes";
+import { Workers } from "./Workers";
+import "./service.css";
 
-type Served = Schemas["NameStatus"] & { host: string; pid: number; process: string };
-
-const COLUMNS: Column<Served>[] = [
-  { name: "Name", cell: (served) => served.name },
-  {
-    name: "Version",
-    cell: ({ version }) => (version ? <code title={version}>{shortId(version)}</code> : "none"),
-  },
-  { name: "Since", cell: (served) => <Time at={served.since} /> },
-  { name: "Process", cell: (served) => `${served.host}, ${served.pid}` },
-];
+/** How often what changes seldom is read: the heartbeats of workers are as far apart. */
+const SELDOM_S = 10;
 
 export function ServicePage() {
-  const status = useLoaded(() => ask(api.GET("/models/status")), [], 5);
-  const served = status.data?.processes.flatMap((process) =>
-    process.models.map((model) => ({ ...model, ...process, name: model.name })),
-  );
+  const [history, setHistory] = useState(NOTHING);
+  const metrics = useLoaded(readMetrics, [], EVERY_S);
+  const ready = useLoaded(() => ask(api.GET("/ready")), [], SELDOM_S);
+  const { data } = metrics;
+  useEffect(() => {
+    if (data) setHistory((before) => extended(before, data));
+  }, [data]);
   return (
-    <div class="page">
-      <h1>Service</h1>
-      <ErrorNote error={status.error} onRetry={status.reload} />
-      {served ? (
-        <Table
-          caption="What each process serves"
-          columns={COLUMNS}
-          rows={served}
-          keyOf={(each) => `${each.process} ${each.name}`}
-        />
+    <div class="page service">
+      <div class="row apart">
+        <h1>Service</h1>
+        <Readiness ready={ready.data !== undefined} error={ready.error?.message ?? metrics.error?.message} />
+      </div>
+      <ErrorNote error={metrics.error} />
+      {data ? (
+        <>
+          <Figures history={history} reading={data.reading} />
+          <Routes history={history} />
+        </>
       ) : (
-        !status.error && <Skeleton lines={4} />
+        !metrics.error && <Skeleton lines={8} />
       )}
+      <Processes allowed={may("infer")} everyS={SELDOM_S} />
+      <Workers allowed={may("train")} everyS={SELDOM_S} reading={data?.reading} />
     </div>
   );
+}
+
+function Readiness({ ready, error }: { ready: boolean; error: string | undefined }) {
+  return (
+    <p role="status">
+      {error ? (
+        <Badge tone="bad">not ready</Badge>
+      ) : ready ? (
+        <Badge tone="good">ready</Badge>
+      ) : (
+        <Badge>asking …</Badge>
+      )}
+    </p>
+  );
+}
+
+async function readMetrics() {
+  const text = await ask(api.GET("/metrics", { parseAs: "text" }));
+  return { at: performance.now() / 1000, reading: parse(String(text)) };
 }

@@ -1,0 +1,143 @@
+import type { ApiError } from "../../api/errors";
+import { Button } from "../../components/Button";
+import { ErrorNote } from "../../components/ErrorNote";
+import { type Column, Table } from "../../components/Table";
+import { bytes, count, counted, duration, shortId } from "../../format";
+import { address } from "../../router";
+import type { Check } from "./check";
+import type { Job, Kind } from "./draft";
+
+interface Props {
+  kind: Kind;
+  check: Check & { current: boolean };
+  /** What must be filled in first. */
+  missing: string | undefined;
+  hasWorker: boolean;
+  /** Undefined if there is no control to offer. */
+  control: { ticked: boolean; tick: (ticked: boolean) => void } | undefined;
+  error: ApiError | undefined;
+  /** Whether the error stands at one of the form's fields. */
+  atField: boolean;
+  submitting: boolean;
+  submitted: readonly Job[];
+}
+
+/** What a dry run found, and the button that it sets free. */
+export function CheckPanel(props: Props) {
+  const { kind, check, missing, control, submitting, error } = props;
+  const ready = check.current && !check.error && !missing;
+  const both = control?.ticked;
+  return (
+    <aside class="card stack job-check" aria-label="Check">
+      <div class="row apart">
+        <h2>Before it starts</h2>
+        <span class="muted small" role="status">
+          {missing ? "" : !check.current ? "Checking …" : check.error ? "Needs a change" : "Checked"}
+        </span>
+      </div>
+      <Estimates check={check} kind={kind} both={both ?? false} />
+      {control && (
+        <label class="job-tick">
+          <input
+            type="checkbox"
+            checked={control.ticked}
+            onChange={({ currentTarget }) => control.tick(currentTarget.checked)}
+          />
+          <span>
+            <span class="legend">Train the control too</span>
+            <span class="field-help">
+              A second job with the same data, order, steps and seed, but without the teacher. Only the
+              difference between the two is an effect of the teacher.
+            </span>
+          </span>
+        </label>
+      )}
+      {!props.hasWorker && (
+        <p class="job-note" role="note">
+          No worker takes these jobs now. You can submit: the job waits until whoever runs the service starts
+          one with <code>sds-clip worker --queue {kind}</code>.
+        </p>
+      )}
+      <Button type="submit" look="primary" busy={submitting} disabled={!ready}>
+        {both ? "Start both jobs" : kind === "finetune" ? "Start the job" : "Start the evaluation"}
+      </Button>
+      {missing && <p class="muted small">{missing}</p>}
+      {error && props.atField ? (
+        <p class="field-error" role="alert">
+          <code>{error.param}</code>: {error.message}
+        </p>
+      ) : (
+        <ErrorNote error={error} />
+      )}
+      <Submitted jobs={props.submitted} />
+    </aside>
+  );
+}
+
+interface Row {
+  name: string;
+  cells: string[];
+}
+
+function Estimates({ check, kind, both }: { check: Check; kind: Kind; both: boolean }) {
+  const found = both ? [check.job, check.control] : [check.job];
+  const rows: Row[] = [
+    { name: "Steps", cells: found.map((each) => count(each?.steps)) },
+    { name: "Images", cells: found.map((each) => count(each?.images)) },
+    { name: "Time", cells: found.map((each) => duration(each?.seconds)) },
+    { name: "Memory", cells: found.map((each) => bytes(each?.memory_bytes)) },
+  ];
+  const columns: Column<Row>[] = [
+    { name: "Estimate", cell: ({ name }) => name },
+    { name: "Job", number: true, cell: ({ cells }) => cells[0] },
+    ...(both ? [{ name: "Control", number: true, cell: ({ cells }: Row) => cells[1] ?? "–" }] : []),
+  ];
+  return (
+    <div class="stack close">
+      {kind === "finetune" && (
+        <Table
+          caption="What the dry run estimates"
+          columns={columns}
+          rows={rows}
+          keyOf={({ name }) => name}
+        />
+      )}
+      <p class="muted small job-basis">{check.job && <Basis check={check} kind={kind} />}</p>
+    </div>
+  );
+}
+
+function Basis({ check, kind }: { check: Check; kind: Kind }) {
+  const { based_on: job, jobs_ahead: ahead } = check.job ?? { based_on: null, jobs_ahead: 0 };
+  return (
+    <>
+      {job ? (
+        <>
+          Time and memory are those of <a href={address(["jobs", job])}>an earlier job like it</a>.{" "}
+        </>
+      ) : (
+        kind === "finetune" && "Time and memory are known once a job like it has run. "
+      )}
+      {ahead
+        ? `${counted(ahead, "job is", "jobs are")} waiting or running before it.`
+        : "No job is ahead of it."}
+    </>
+  );
+}
+
+function Submitted({ jobs }: { jobs: readonly Job[] }) {
+  if (!jobs.length) return null;
+  return (
+    <section class="stack close job-done" aria-label="Submitted">
+      <h3>Submitted</h3>
+      <ul class="stack close">
+        {jobs.map((job, place) => (
+          <li key={job.id}>
+            {place ? "The control: " : "The job: "}
+            <a href={address(["jobs", job.id])}>{job.name || shortId(job.id)}</a>
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}

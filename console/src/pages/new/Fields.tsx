@@ -1,0 +1,122 @@
+import { Button } from "../../components/Button";
+import { Described } from "../../components/Described";
+import { type Control, Field } from "../../components/Field";
+import { isChanged, shown, textOf, type Values } from "./draft";
+import { type FieldSpec, type Section, words } from "./schema";
+
+/** The fields of a form and what was typed into them. */
+export interface Editing {
+  field: (path: string) => FieldSpec | undefined;
+  values: Values;
+  /** Undefined takes a field back to its default. */
+  set: (changes: Record<string, string | undefined>) => void;
+  errorAt: (path: string) => string | undefined;
+}
+
+interface SectionsProps {
+  sections: readonly Section[];
+  /** The section that is open at first. */
+  first?: string;
+  editing: Editing;
+}
+
+/** Fields in their sections, each of which opens on a click, or when something in it is wrong. */
+export function Sections({ sections, first, editing }: SectionsProps) {
+  return (
+    <div class="job-sections">
+      {sections.map(({ title, fields: own }) => {
+        const changed = own.filter((field) => isChanged(field, editing.values)).length;
+        const wrong = own.some(({ path }) => editing.errorAt(path));
+        return (
+          <details key={title} open={title === first || wrong}>
+            <summary>
+              <span class="legend">{title}</span>
+              <span class={changed ? "job-changed" : "muted"}>
+                {changed ? `${changed} changed` : "defaults"}
+              </span>
+            </summary>
+            <div class="job-grid">
+              {own.map((field) => (
+                <SchemaField key={field.path} field={field} label={field.name} editing={editing} />
+              ))}
+            </div>
+          </details>
+        );
+      })}
+    </div>
+  );
+}
+
+interface Props {
+  field: FieldSpec;
+  label?: string;
+  editing: Editing;
+}
+
+/** A field as the API's description has it: what it means, its default, its bounds, and the way back. */
+export function SchemaField({ field, label, editing }: Props) {
+  const { values, set, errorAt } = editing;
+  const text = textOf(field, values);
+  const change = (next: string) => set({ [field.path]: next });
+  const changed = isChanged(field, values);
+  const initial = field.default === null ? "none" : shown(field.default);
+  // Without a text there is none, so that such a field needs no way back.
+  const hasDefault = !field.required && (field.kind !== "text" || field.default !== null);
+  return (
+    <div class="job-field" data-changed={String(changed)}>
+      <Field
+        label={label ?? words(field.name)}
+        help={<Described text={field.description.split("\n\n")[0] ?? ""} />}
+        error={errorAt(field.path)}
+      >
+        {(control) => <Input field={field} control={control} text={text} onChange={change} />}
+      </Field>
+      {hasDefault && (
+        <div class="job-default">
+          <span class="muted small">{[`Default: ${initial}`, field.bounds].filter(Boolean).join(" · ")}</span>
+          {changed && (
+            <Button look="plain" onClick={() => set({ [field.path]: undefined })}>
+              Back to the default
+              <span class="visually-hidden"> of {field.name}</span>
+            </Button>
+          )}
+        </div>
+      )}
+    </div>
+  );
+}
+
+interface InputProps {
+  field: FieldSpec;
+  control: Control;
+  text: string;
+  onChange: (text: string) => void;
+}
+
+function Input({ field, control, text, onChange }: InputProps) {
+  const choices = field.kind === "flag" ? ["false", "true"] : field.choices;
+  const names: Record<string, string> = field.kind === "flag" ? { false: "no", true: "yes" } : {};
+  if (choices.length) {
+    return (
+      <select {...control} value={text} onChange={({ currentTarget }) => onChange(currentTarget.value)}>
+        {field.optional && <option value="">none</option>}
+        {choices.map((choice) => (
+          <option key={choice} value={choice}>
+            {names[choice] ?? choice}
+          </option>
+        ))}
+      </select>
+    );
+  }
+  return (
+    <input
+      {...control}
+      type="text"
+      inputMode={field.kind === "text" ? undefined : "decimal"}
+      autocomplete="off"
+      spellcheck={false}
+      value={text}
+      onInput={({ currentTarget }) => onChange(currentTarget.value)}
+    />
+  );
+}

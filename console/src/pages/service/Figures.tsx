@@ -1,0 +1,154 @@
+import type { ComponentChildren } from "preact";
+import { type Reading, sum } from "../../api/prometheus";
+import { Spark } from "../../components/Spark";
+import { bytes, count, percent } from "../../format";
+import type { History, Point } from "./history";
+import { decimal, milliseconds } from "./units";
+
+type Series = { name: string; of: (point: Point) => number | undefined };
+
+/** The service at a glance: what it does now, and since the page was opened. */
+export function Figures({ history: { points }, reading }: { history: History; reading: Reading }) {
+  const now = points.at(-1);
+  const last = lastOf(points);
+  const hits = sum(reading, "sds_clip_text_cache_total", ({ result }) => result === "hit");
+  const looked = sum(reading, "sds_clip_text_cache_total");
+  const swaps = (result: string) =>
+    sum(reading, "sds_clip_swaps_total", (labels) => labels.result === result);
+  const gpu = (state: string) =>
+    sum(reading, "sds_clip_device_memory_bytes", (labels) => labels.state === state);
+  const total = gpu("total");
+  return (
+    <section class="service-tiles" aria-label="Figures">
+      <Tile
+        title="Requests"
+        value={`${decimal(now?.perS)} /s`}
+        points={points}
+        series={[{ name: "Requests", of: ({ perS }) => perS }]}
+        write={(value) => `${decimal(value)} /s`}
+      >
+        All answers but probes and those to this page.
+      </Tile>
+      <Tile
+        title="Latency"
+        value={milliseconds(last(({ p50 }) => p50))}
+        points={points}
+        series={[
+          { name: "p50", of: ({ p50 }) => p50 },
+          { name: "p95", of: ({ p95 }) => p95 },
+          { name: "p99", of: ({ p99 }) => p99 },
+        ]}
+        write={milliseconds}
+      >
+        Of match, classify and embed, estimated from a histogram.
+      </Tile>
+      <Tile
+        title="Batch size"
+        value={decimal(last(({ images }) => images))}
+        points={points}
+        series={[
+          { name: "images", of: ({ images }) => images },
+          { name: "texts", of: ({ texts }) => texts },
+        ]}
+        write={decimal}
+      >
+        Mean items that are computed at once.
+      </Tile>
+      <Tile
+        title="Queue"
+        value={count(now?.queued)}
+        points={points}
+        series={[
+          { name: "waiting", of: ({ queued }) => queued },
+          { name: "admitted", of: ({ admitted }) => admitted },
+        ]}
+        write={count}
+      >
+        Items that wait for a batch, and all that were admitted.
+      </Tile>
+      <Tile
+        title="Memory"
+        value={bytes(now?.memory)}
+        points={points}
+        series={[
+          { name: "process", of: ({ memory }) => memory },
+          { name: "decoding", of: ({ decoding }) => decoding },
+        ]}
+        write={bytes}
+      >
+        {total === undefined
+          ? "Of the process, and what is reserved for images being decoded."
+          : `GPU: ${bytes(total - (gpu("free") ?? 0))} of ${bytes(total)} in use.`}
+      </Tile>
+      <div class="card stack close">
+        <h2>Since the start</h2>
+        <dl class="facts service-facts">
+          <dt>Answers</dt>
+          <dd>{count(sum(reading, "sds_clip_requests_total"))}</dd>
+          <dt>Refused with 429</dt>
+          <dd>{count(sum(reading, "sds_clip_throttled_total") ?? 0)}</dd>
+          <dt>Swaps</dt>
+          <dd>{count(swaps("swapped"))}</dd>
+          <dt>Failed loads</dt>
+          <dd>{count(swaps("failed"))}</dd>
+          <dt>Texts from the cache</dt>
+          <dd>{percent(looked ? (hits ?? 0) / looked : undefined)}</dd>
+          <dt>Disk free</dt>
+          <dd>{bytes(sum(reading, "sds_clip_disk_free_bytes"))}</dd>
+        </dl>
+      </div>
+    </section>
+  );
+}
+
+interface TileProps {
+  title: string;
+  value: string;
+  points: readonly Point[];
+  series: readonly Series[];
+  write: (value: number) => string;
+  children: ComponentChildren;
+}
+
+function Tile({ title, value, points, series, write, children }: TileProps) {
+  const lines = series.map(({ name, of }, place) => ({
+    name,
+    series: (place + 1) as 1 | 2 | 3,
+    values: points.map(of),
+  }));
+  const last = lastOf(points);
+  return (
+    <div class="card stack close">
+      <div class="row apart">
+        <h2>{title}</h2>
+        <span class="service-value">{value}</span>
+      </div>
+      <Spark
+        label={`${title} since this page was opened`}
+        times={points.map(({ at }) => at)}
+        lines={lines}
+        write={write}
+      />
+      <ul class="row small service-legend">
+        {lines.length > 1 &&
+          series.map(({ name, of }, place) => {
+            const newest = last(of);
+            return (
+              <li key={name}>
+                <svg class={`service-mark series-${place + 1}`} aria-hidden="true">
+                  <rect width="100%" height="100%" rx="2" />
+                </svg>
+                {name} {newest === undefined ? "–" : write(newest)}
+              </li>
+            );
+          })}
+      </ul>
+      <p class="muted small">{children}</p>
+    </div>
+  );
+}
+
+/** The newest value that there is: a quiet service has no latency at every reading. */
+function lastOf(points: readonly Point[]) {
+  return (of: Series["of"]) => points.map(of).findLast((value) => value !== undefined);
+}

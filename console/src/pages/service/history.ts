@@ -1,0 +1,126 @@
+/** What the page remembers of the service since it was opened: one point for each reading of /metrics. */
+
+import { increases, of, quantile, type Reading, type Sample, sum } from "../../api/prometheus";
+
+export interface Point {
+  /** When it was read, in seconds. */
+  at: number;
+  perS: number | undefined;
+  p50: number | undefined;
+  p95: number | undefined;
+  p99: number | undefined;
+  images: number | undefined;
+  texts: number | undefined;
+  queued: number | undefined;
+  admitted: number | undefined;
+  memory: number | undefined;
+  decoding: number | undefined;
+}
+
+export interface RouteFigures {
+  route: string;
+  perS: number;
+  p50: number | undefined;
+  p95: number | undefined;
+  p99: number | undefined;
+  /** The share of answers with a status of 500 or above. */
+  failed: number;
+}
+
+export interface Read {
+  at: number;
+  reading: Reading;
+}
+
+export interface History {
+  points: readonly Point[];
+  /** The readings of the last minute, of the process that answered last. */
+  recent: readonly Read[];
+}
+
+export const NOTHING: History = { points: [], recent: [] };
+export const EVERY_S = 2;
+
+const MOST_POINTS = 300;
+const RECENT_S = 60;
+/** A longer pause is a gap in the lines: the page was hidden, or the service away. */
+const LONGEST_PAUSE_S = 3 * EVERY_S;
+/** Probes, and what this page asks for itself. */
+const OWN = new Set(["/health", "/ready", "/metrics", "/models/status", "/workers"]);
+const INFERENCE = new Set(["/match", "/classify", "/embed", "/v1/embeddings", "/v2/embed"]);
+
+const counts = ({ route = "" }: Sample["labels"]) => !OWN.has(route);
+const infers = ({ route = "" }: Sample["labels"]) => INFERENCE.has(route);
+
+/** The history with one more reading. Another process, as after a restart, has figures of its own. */
+export function extended(history: History, next: Read): History {
+  const last = history.recent.at(-1);
+  const goesOn = last !== undefined && processOf(last.reading) === processOf(next.reading);
+  const point = pointOf(goesOn && next.at - last.at <= LONGEST_PAUSE_S ? last : undefined, next);
+  const gap =
+    last !== undefined && next.at - last.at > LONGEST_PAUSE_S ? [empty((last.at + next.at) / 2)] : [];
+  const recent = [...(goesOn ? history.recent : []), next].filter(({ at }) => next.at - at <= RECENT_S);
+  return { points: [...history.points, ...gap, point].slice(-MOST_POINTS), recent };
+}
+
+/** The routes that were asked within the last minute, the busiest first. */
+export function routesOf({ recent }: History): RouteFigures[] {
+  const [first, last] = [recent[0], recent.at(-1)];
+  if (!first || !last || first === last) return [];
+  const grown = increases(first.reading, last.reading);
+  const routes = new Set(
+    of(grown, "sds_clip_requests_total", counts).map(({ labels }) => labels.route ?? ""),
+  );
+  return [...routes]
+    .flatMap((route) => {
+      const here = (labels: Sample["labels"]) => labels.route === route;
+      const answers = sum(grown, "sds_clip_requests_total", here) ?? 0;
+      if (!answers) return [];
+      const failures = sum(grown, "sds_clip_requests_total", (l) => here(l) && Number(l.status) >= 500) ?? 0;
+      const perS = answers / (last.at - first.at);
+      return [{ route, perS, failed: failures / answers, ...latency(grown, here) }];
+    })
+    .sort((a, b) => b.perS - a.perS);
+}
+
+/** When the process started tells one process from another. */
+function processOf(reading: Reading): number | undefined {
+  return sum(reading, "process_start_time_seconds");
+}
+
+function pointOf(before: Read | undefined, { at, reading }: Read): Point {
+  const gauges = {
+    queued: sum(reading, "sds_clip_queued_items"),
+    admitted: sum(reading, "sds_clip_admitted_items"),
+    memory: sum(reading, "process_resident_memory_bytes"),
+    decoding: sum(reading, "sds_clip_decode_bytes"),
+  };
+  if (!before) return { ...empty(at), ...gauges };
+  const grown = increases(before.reading, reading);
+  return {
+    at,
+    perS: (sum(grown, "sds_clip_requests_total", counts) ?? 0) / (at - before.at),
+    ...latency(grown, infers),
+    images: mean(grown, "image"),
+    texts: mean(grown, "text"),
+    ...gauges,
+  };
+}
+
+function latency(grown: Reading, wanted: (labels: Sample["labels"]) => boolean) {
+  const buckets = of(grown, "sds_clip_request_seconds_bucket", wanted);
+  return { p50: quantile(0.5, buckets), p95: quantile(0.95, buckets), p99: quantile(0.99, buckets) };
+}
+
+/** The mean number of items in a batch. */
+function mean(grown: Reading, kind: string): number | undefined {
+  const here = (labels: Sample["labels"]) => labels.kind === kind;
+  const batches = sum(grown, "sds_clip_batch_items_count", here);
+  return batches ? (sum(grown, "sds_clip_batch_items_sum", here) ?? 0) / batches : undefined;
+}
+
+function empty(at: number): Point {
+  const none = undefined;
+  const rates = { perS: none, p50: none, p95: none, p99: none, images: none, texts: none };
+  return { at, ...rates, queued: none, admitted: none, memory: none, decoding: none };
+}
