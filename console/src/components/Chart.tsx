@@ -2,7 +2,8 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import "./chart.css";
-import { figure } from "../format";
+import { compact, figure } from "../format";
+import { valueAt } from "./nearest";
 
 export interface Line {
   name: string;
@@ -96,13 +97,16 @@ export function Chart(props: Props) {
                 <line x1="0" x2="20" y1="50%" y2="50%" stroke-dasharray={line.dash?.join(" ")} />
               </svg>
               <span class="chart-name">{line.name}</span>
-              <span class="chart-value">{figure(valueAt(line, at))}</span>
+              <span class="chart-value">{compact(valueAt(line, at))}</span>
             </li>
           ))}
         </ul>
       </figcaption>
       <div ref={box} class="chart-box" role="img" aria-label={described(title, x, named)} />
-      <p class="chart-at small muted">{at === undefined ? note : `${x} ${figure(Math.round(at))}`}</p>
+      <p class="chart-foot small muted">
+        <span class={at === undefined ? undefined : "chart-away"}>{note}</span>
+        {at !== undefined && <span>{`${x} ${figure(Math.round(at))}`}</span>}
+      </p>
     </figure>
   );
 }
@@ -136,7 +140,7 @@ function options(
         ...axis,
         space: SPACE.y,
         size: 58,
-        values: (_, splits) => splits.map((at) => (at === null ? "" : figure(at))),
+        values: (_, splits) => splits.map((at) => (at === null ? "" : compact(at))),
       },
     ],
     series: [
@@ -209,20 +213,6 @@ function joined(lines: readonly Line[], isLog: boolean): uPlot.AlignedData {
         tables.map(() => [1, 2]),
       )
     : [[]];
-}
-
-/** The value of the point that is nearest to an x, or the last one. */
-export function valueAt({ xs, ys }: Line, at: number | undefined): number | null | undefined {
-  if (at === undefined) return ys.at(-1);
-  let [low, high] = [0, xs.length - 1];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((xs[middle] as number) < at) low = middle + 1;
-    else high = middle;
-  }
-  const before = xs[low - 1];
-  const isNearer = before !== undefined && at - before < (xs[low] as number) - at;
-  return ys[isNearer ? low - 1 : low];
 }
 
 function described(title: string, x: string, lines: readonly Line[]): string {

@@ -44,7 +44,7 @@ const COLUMNS = [
   {
     name: "Value",
     cell: ({ value, differs }: Option) => (
-      <span class={differs ? "job-differs" : undefined}>
+      <span class={`job-value ${differs ? "job-differs" : ""}`}>
         {written(value)} {differs && <Badge tone="accent">changed</Badge>}
       </span>
     ),

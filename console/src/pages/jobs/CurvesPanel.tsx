@@ -7,10 +7,10 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
-import { figure } from "../../format";
+import { figure, score } from "../../format";
 import { useKept } from "../../kept";
 import { address } from "../../router";
-import { type Curves, type Figure, groupsOf, seriesOf, smoothed } from "./curves";
+import { type Curves, type Figure, groupsOf, seriesOf, smoothed, VALIDATION } from "./curves";
 import { getJob, listJobs } from "./data";
 import { hasEnded, type Job, titleOf } from "./job";
 import { getCurves } from "./useJob";
@@ -84,6 +84,7 @@ export function CurvesPanel({ job, curves, other, range, onRange }: Props) {
       <p class="muted small">
         Draw over a part of a chart to see it closer, and double-click to see the whole.
       </p>
+      <Validation drawn={drawn} />
       <LastValues drawn={drawn} figures={groups.flatMap(({ figures }) => figures)} />
     </section>
   );
@@ -275,6 +276,38 @@ function Steps({
         Whole
       </Button>
     </form>
+  );
+}
+
+interface Measured {
+  title: string;
+  before: number | null | undefined;
+  own: number | null | undefined;
+  other: number | null | undefined;
+}
+
+/** What was measured on the validation data, of the base and of the trained models. */
+function Validation({ drawn: { job, curves, other } }: { drawn: Drawn }) {
+  const rows = VALIDATION.filter(({ name }) => curves[name]).map(
+    ({ name, title }): Measured => ({
+      title,
+      before: curves[`base_${name}`]?.last.value,
+      own: curves[name]?.last.value,
+      other: other?.curves[name]?.last.value,
+    }),
+  );
+  if (!rows.length) return null;
+  const columns: Column<Measured>[] = [
+    { name: "Figure", cell: ({ title }) => title },
+    { name: "Base", number: true, cell: ({ before }) => score(before) },
+    { name: job, number: true, cell: ({ own }) => score(own) },
+  ];
+  if (other) columns.push({ name: titleOf(other.job), number: true, cell: (row) => score(row.other) });
+  return (
+    <section class="stack close" aria-label="Validation">
+      <h3 class="muted">Validation</h3>
+      <Table caption="On the validation data" columns={columns} rows={rows} keyOf={({ title }) => title} />
+    </section>
   );
 }
 

@@ -81,6 +81,12 @@ function Sentence({ job }: { job: Job }) {
   return <p class="job-sentence">{sentence(job, data ?? NONE)}</p>;
 }
 
+const WAITING: Partial<Record<Job["status"], string>> = {
+  validating: "waits until its data are checked",
+  queued: "waits for a worker",
+  running: "begins",
+};
+
 function Progress({ job }: { job: Job }) {
   const now = useNow();
   const { step, steps, share } = job.progress;
@@ -90,9 +96,13 @@ function Progress({ job }: { job: Job }) {
       <Bar share={share ?? 0} />
       <p class="row apart small">
         <span>
-          {percent(share, 0)}
-          {steps !== null && ` · step ${count(step)} of ${count(steps)}`}
-          {job.stage && !hasEnded(job.status) && ` · ${job.stage}`}
+          {[
+            share !== null && percent(share, 0),
+            steps !== null && `step ${count(step)} of ${count(steps)}`,
+            !hasEnded(job.status) && (job.stage ?? WAITING[job.status]),
+          ]
+            .filter(Boolean)
+            .join(" · ")}
         </span>
         <span class="muted">{left !== undefined && `${duration(left)} left in this stage`}</span>
       </p>

@@ -79,7 +79,7 @@ function columns(datasets: Datasets, now: number): Column<Job>[] {
         </span>
       ),
     },
-    { name: "Kind", cell: (job) => job.kind },
+    { name: "Kind", cell: (job) => <span class="nowrap">{job.kind}</span> },
     {
       name: "Status",
       cell: (job) => (

@@ -1,5 +1,6 @@
 /** The configuration of a job beside the defaults that the description of the API states. */
 
+import { shortId } from "../../format";
 import type { Job } from "./job";
 
 export interface Option {
@@ -61,5 +62,5 @@ export function written(value: unknown): string {
       .map(([name, each]) => `${name} ${written(each)}`)
       .join(", ");
   }
-  return String(value);
+  return shortId(String(value));
 }

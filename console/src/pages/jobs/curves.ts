@@ -65,14 +65,6 @@ const GROUPS: readonly Group[] = [
     ],
   },
   {
-    title: "Validation",
-    figures: [
-      { name: "validation_clip", title: "L_CLIP on validation data" },
-      { name: "validation_image_to_text", title: "Right text for an image", note: "Within batches." },
-      { name: "validation_text_to_image", title: "Right image for a text", note: "Within batches." },
-    ],
-  },
-  {
     title: "Optimisation and speed",
     figures: [
       { name: "lr", title: "Learning rate" },
@@ -81,6 +73,13 @@ const GROUPS: readonly Group[] = [
       { name: "examples_per_s", title: "Pairs per second" },
     ],
   },
+];
+
+/** What is measured on the validation data, once before the training and once after it. */
+export const VALIDATION: readonly Figure[] = [
+  { name: "validation_clip", title: "L_CLIP" },
+  { name: "validation_image_to_text", title: "Right text for an image, within batches" },
+  { name: "validation_text_to_image", title: "Right image for a text, within batches" },
 ];
 
 /** The groups and figures of which there is a curve. */

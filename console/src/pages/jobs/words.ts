@@ -104,7 +104,7 @@ function measured(job: Extract<Job, { kind: "evaluate" }>, datasets: Datasets): 
 
 function owned(id: string, datasets: Datasets): string {
   const owner = datasets.get(id)?.owner;
-  return owner ? `${dataName(id, datasets)}, the data of ${owner},` : dataName(id, datasets);
+  return owner ? `${dataName(id, datasets)} (the data of ${owner})` : dataName(id, datasets);
 }
 
 const benchmarkName = (name: string) => BENCHMARKS[name] ?? name;
