@@ -135,9 +135,10 @@ function options(
       y: { distr: isLog ? 3 : 1 },
     },
     axes: [
-      { ...axis, space: SPACE.x, size: 28, values: (_, splits) => splits.map((at) => whole(at)) },
+      { ...axis, space: SPACE.x, size: 24, values: (_, splits) => splits.map((at) => whole(at)) },
       {
         ...axis,
+        grid: { ...axis.grid, ...(isLog && { filter: powersOfTen }) },
         space: SPACE.y,
         size: 58,
         values: (_, splits) => splits.map((at) => (at === null ? "" : compact(at))),
@@ -150,7 +151,7 @@ function options(
         width: faint ? 1 : 1.75,
         alpha: faint ? 0.35 : 1,
         ...(dash && { dash: [...dash] }),
-        points: { size: 6 },
+        points: faint ? { show: false } : { size: 6, fill: colour(`--series-${series}`) },
       })),
     ],
     cursor: {
@@ -195,6 +196,12 @@ function drawMark(drawn: uPlot, mark: number | undefined, colour: string): void 
   ctx.lineTo(bbox.left + bbox.width, y);
   ctx.stroke();
   ctx.restore();
+}
+
+/** Over many powers of ten, lines between them are only noise. */
+function powersOfTen(_: uPlot, splits: number[]): (number | null)[] {
+  const decades = Math.log10((splits.at(-1) ?? 1) / (splits[0] ?? 1));
+  return splits.map((at) => (decades < 2 || Number.isInteger(Math.log10(at)) ? at : null));
 }
 
 const inside = (drawn: uPlot) => drawn.cursor.left != null && drawn.cursor.left >= 0;

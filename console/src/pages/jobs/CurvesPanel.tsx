@@ -298,7 +298,7 @@ function Validation({ drawn: { job, curves, other } }: { drawn: Drawn }) {
   );
   if (!rows.length) return null;
   const columns: Column<Measured>[] = [
-    { name: "Figure", cell: ({ title }) => title },
+    { name: "Figure", cell: ({ title }) => <span class="job-value">{title}</span> },
     { name: "Base", number: true, cell: ({ before }) => score(before) },
     { name: job, number: true, cell: ({ own }) => score(own) },
   ];

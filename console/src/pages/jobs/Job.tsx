@@ -35,15 +35,15 @@ export function JobPage({ id, other }: { id: string; other: string | undefined }
   }
   return (
     <div class="page">
-      <Back />
+      <div class="row apart">
+        <Back />
+        <Reconnecting lost={lost} />
+      </div>
       <header class="stack">
-        <div class="row apart">
-          <div class="row">
-            <h1>{titleOf(job)}</h1>
-            <StatusBadge status={job.status} />
-            {job.name && <code class="muted">{job.id}</code>}
-          </div>
-          <Reconnecting lost={lost} />
+        <div class="row">
+          <h1>{titleOf(job)}</h1>
+          <StatusBadge status={job.status} />
+          {job.name && <code class="muted">{job.id}</code>}
         </div>
         <Sentence job={job} />
         <Progress job={job} />

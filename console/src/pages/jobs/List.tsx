@@ -91,7 +91,7 @@ function columns(datasets: Datasets, now: number): Column<Job>[] {
     },
     { name: "Progress", cell: (job) => <Done job={job} /> },
     { name: "Time left", number: true, cell: (job) => duration(timeLeft(job, now)) },
-    { name: "Improvement", number: true, cell: (job) => <Gain job={job} /> },
+    { name: "Improvement, points", number: true, cell: (job) => <Gain job={job} /> },
     { name: "Owner", cell: (job) => job.owner || <span class="muted">–</span> },
     { name: "Created", number: true, cell: (job) => <Time at={job.created_at} /> },
   ];
