@@ -38,23 +38,26 @@ export function Actions({ job, onChange }: { job: Job; onChange: () => void }) {
     else if (verb === "cancel" || verb === "delete") setAsked(verb);
     else void doing.run(verb);
   };
+  const [first, second] = offered(job.status);
+  const button = (verb: Verb) => {
+    const why = refusal(verb, job);
+    return (
+      <Button
+        busy={doing.running && asked === undefined}
+        aria-disabled={why !== undefined}
+        title={why}
+        onClick={() => press(verb)}
+      >
+        {WORDS[verb]}
+      </Button>
+    );
+  };
+  // The buttons stay where they are when the status changes, and one of them keeps the focus.
   return (
     <div class="stack close">
       <div class="row">
-        {offered(job.status).map((verb) => {
-          const why = refusal(verb, job);
-          return (
-            <Button
-              key={verb}
-              busy={doing.running && asked === undefined}
-              aria-disabled={why !== undefined}
-              title={why}
-              onClick={() => press(verb)}
-            >
-              {WORDS[verb]}
-            </Button>
-          );
-        })}
+        {button(first)}
+        {button(second)}
         <a class="button" href={address(["new"], { from: job.id })}>
           Duplicate with changes
         </a>
