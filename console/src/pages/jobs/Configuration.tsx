@@ -52,7 +52,7 @@ const COLUMNS = [
   {
     name: "Default",
     cell: ({ usual }: Option) => (
-      <span class="muted">{usual === undefined ? "must be given" : written(usual)}</span>
+      <span class="muted nowrap">{usual === undefined ? "must be given" : written(usual)}</span>
     ),
   },
 ];

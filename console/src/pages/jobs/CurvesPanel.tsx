@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { Chart, type Line, type Range } from "../../components/Chart";
@@ -163,7 +163,12 @@ function useOther(other: string | undefined, range: Range | undefined) {
     [other, range?.[0], range?.[1]],
     isOpen ? AGAIN_S : undefined,
   );
-  return loaded;
+  // Another part of the same curves takes their place without a moment in which there are none.
+  const before = useRef(loaded.data);
+  if (loaded.data) before.current = loaded.data;
+  const isSame =
+    before.current !== undefined && [before.current.job.id, before.current.job.name].includes(other ?? "");
+  return { ...loaded, data: loaded.data ?? (isSame ? before.current : undefined) };
 }
 
 function OtherField({ job, other }: { job: Job; other: string | undefined }) {

@@ -17,6 +17,11 @@ interface Warned {
   message: string;
 }
 
+interface Metric {
+  value: number;
+  chance?: number | null;
+}
+
 function Facts({ title, rows }: { title: string; rows: readonly (readonly [string, ComponentChildren])[] }) {
   return (
     <section class="stack close" aria-label={title}>
@@ -57,8 +62,15 @@ export function Result({ job }: { job: Job }) {
   }
   if (promotion?.why) rows.push([promotion.promoted ? "Promoted" : "Not promoted", promotion.why]);
   if (job.kind === "evaluate") {
+    const metrics = Object.entries((job.result?.metrics ?? {}) as Record<string, Metric>);
+    for (const [name, { value, chance }] of metrics) {
+      rows.push([
+        name.replaceAll("_", " "),
+        `${percent(value)}${chance == null ? "" : `, by chance ${percent(chance)}`}`,
+      ]);
+    }
     rows.push([
-      "Metrics",
+      "By tag",
       <a key="results" href={address(["results", job.id])}>
         See the results
       </a>,
@@ -92,8 +104,12 @@ export function Resources({ job, curves }: { job: Job; curves: Curves | undefine
         ["Attempt", `${job.attempt} of at most ${job.max_attempts} without progress`],
         ["Interruptions", `${job.interruptions} of at most ${job.max_interruptions}`],
         ["Ran for", `${duration(job.run_time_s)} of at most ${duration(job.max_run_time_s)}`],
-        ["Peak memory", bytes(memory == null ? null : memory * MIB)],
-        ["Speed", speed == null ? "–" : `${figure(speed)} pairs per second`],
+        ...(job.kind === "finetune"
+          ? ([
+              ["Peak memory", bytes(memory == null ? null : memory * MIB)],
+              ["Speed", speed == null ? "–" : `${figure(speed)} pairs per second`],
+            ] as const)
+          : []),
         ["Created", <Created key="created" job={job} />],
         ["Started", <Time key="started" at={job.started_at} />],
         ["Ended", <Time key="ended" at={job.finished_at} />],
