@@ -1,6 +1,17 @@
 import { type Inputs, useEffect, useRef, useState } from "preact/hooks";
 import { follow } from "./events";
 
+/** Do something when a connection that was lost stands again: read again what could not be read meanwhile. */
+export function useRegained(lost: boolean, act: () => void): void {
+  const was = useRef(lost);
+  const newest = useRef(act);
+  newest.current = act;
+  useEffect(() => {
+    if (was.current && !lost) newest.current();
+    was.current = lost;
+  }, [lost]);
+}
+
 export interface Arrived {
   type: string;
   data: unknown;

@@ -128,7 +128,7 @@ function options(
   return {
     width: element.clientWidth,
     height: HEIGHT,
-    padding: [8, 10, 0, 0],
+    padding: [8, 24, 0, 0],
     legend: { show: false },
     scales: {
       x: { time: false, range: (_, min, max) => [...(newest.current.range ?? wide(min, max))] },

@@ -49,6 +49,7 @@ export function JobPage({ id, other }: { id: string; other: string | undefined }
         <Progress job={job} />
         <Actions job={job} onChange={reload} />
       </header>
+      {!lost && <ErrorNote error={error} onRetry={reload} />}
       <Trouble job={job} />
       <CurvesPanel job={job} curves={curves} other={other} range={range} onRange={setRange} />
       <div class="job-columns">

@@ -34,7 +34,7 @@ export function JobsList({ filters }: { filters: Filters }) {
         </a>
       </div>
       <FilterRow filters={filters} />
-      <ErrorNote error={error} onRetry={reload} />
+      {!lost && <ErrorNote error={error} onRetry={reload} />}
       {!page ? (
         !error && <Skeleton lines={10} />
       ) : page.data.length ? (

@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api, ask, type Schemas } from "../../api/client";
 import type { ApiError } from "../../api/errors";
-import { type Arrived, useEvents } from "../../api/use-events";
+import { type Arrived, useEvents, useRegained } from "../../api/use-events";
 import type { Range } from "../../components/Chart";
 import { appended, type Curves, longest, type Point } from "./curves";
 import { getJob } from "./data";
@@ -34,7 +34,7 @@ export function useJob(id: string, range: Range | undefined): LiveJob {
   const [error, setError] = useState<ApiError>();
   const [events, setEvents] = useState<readonly JobEvent[]>([]);
   const [isOpen, setOpen] = useState(true);
-  const { curves, add, error: failure } = useCurves(id, range);
+  const { curves, add, again, error: failure } = useCurves(id, range);
 
   const reload = () => {
     getJob(id).then((found) => {
@@ -64,7 +64,12 @@ export function useJob(id: string, range: Range | undefined): LiveJob {
   const path = isOpen ? `jobs/${encodeURIComponent(id)}/events` : "events";
   const types = isOpen ? ["status", "message", "metrics", "progress", "done"] : ["job", "reset"];
   const lost = useEvents(path, types, isOpen ? ofJob : ofAll);
-  return { job, events, curves, error: error ?? failure, lost, reload };
+  const readAgain = () => {
+    reload();
+    again();
+  };
+  useRegained(lost, readAgain);
+  return { job, events, curves, error: error ?? failure, lost, reload: readAgain };
 }
 
 function useCurves(id: string, range: Range | undefined) {
@@ -79,7 +84,11 @@ function useCurves(id: string, range: Range | undefined) {
     let isNewest = true;
     arrived.current = [];
     getCurves(id, range).then(
-      (found) => isNewest && setCurves(appended(found, arrived.current, range)),
+      (found) => {
+        if (!isNewest) return;
+        setError(undefined);
+        setCurves(appended(found, arrived.current, range));
+      },
       (failure: ApiError) => isNewest && setError(failure),
     );
     return () => {
@@ -91,11 +100,12 @@ function useCurves(id: string, range: Range | undefined) {
     arrived.current.push(...points);
     setCurves((before) => before && appended(before, points, range));
   };
+  const again = () => setTurn((before) => before + 1);
   const isLong = curves !== undefined && longest(curves) > 2 * POINTS;
   useEffect(() => {
     if (isLong) setTurn((before) => before + 1);
   }, [isLong]);
-  return { curves, add, error };
+  return { curves, add, again, error };
 }
 
 export async function getCurves(id: string, range: Range | undefined): Promise<Curves> {

@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ApiError } from "../../api/errors";
 import { useLoaded } from "../../api/use";
-import { useEvents } from "../../api/use-events";
+import { useEvents, useRegained } from "../../api/use-events";
 import { listJobs } from "./data";
 import { addressOf, type Filters } from "./filters";
 import type { Job, JobList } from "./job";
@@ -41,6 +41,7 @@ export function useJobList(filters: Filters): Live {
     if (events.some(({ type }) => type === "reset")) loaded.reload();
   });
   const { reload } = loaded;
+  useRegained(lost, reload);
   const tooMany = changes.size > MAX_CHANGES;
   useEffect(() => {
     if (tooMany) reload();
