@@ -1,8 +1,8 @@
 """GET /events."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.auth import is_revoked
 from app.errors import Overloaded
@@ -25,7 +25,18 @@ router = APIRouter(tags=["jobs"], responses=describe_errors(*READING, Overloaded
 
 @router.get("/events", response_class=Response)
 async def follow_changes(
-    request: Request, caller: ReadOrTrain, backend: BackendDep, last_event_id: LastEventId = None
+    request: Request,
+    caller: ReadOrTrain,
+    backend: BackendDep,
+    after: Annotated[
+        int | None,
+        Query(
+            ge=0,
+            lt=2**62,
+            description="The id of the last event that you have seen, for clients that cannot send Last-Event-ID.",
+        ),
+    ] = None,
+    last_event_id: LastEventId = None,
 ) -> Response:
     """Follow all jobs that you see and all aliases, as a stream of Server-Sent Events.
 
@@ -34,7 +45,8 @@ async def follow_changes(
     back misses no change. Open the stream first, and then read the lists. Jobs are told to keys with the scope train.
     """
     engine: Engine = request.app.state.engine
+    seen = after if last_event_id is None else last_event_id
     frames = backend.changes.stream(
-        caller, last_event_id, ending=lambda: engine.draining or is_revoked(request, caller)
+        caller, seen, ending=lambda: engine.draining or is_revoked(request, caller)
     )
     return EventStream(frames, backend.streams, caller)

@@ -1,5 +1,17 @@
 import { expect, test } from "vitest";
-import { bytes, count, counted, duration, figure, percent, points, relative, score, shortId } from "./format";
+import {
+  bytes,
+  compact,
+  count,
+  counted,
+  duration,
+  figure,
+  percent,
+  points,
+  relative,
+  score,
+  shortId,
+} from "./format";
 
 test("what is missing is a dash", () => {
   expect([percent, score, figure, count, bytes, duration].map((write) => write(null))).toEqual(
@@ -20,6 +32,7 @@ test("shares are percentages, and differences between them have a sign", () => {
 test("numbers are as long as they can be compared", () => {
   expect([score(0.31), score(-0.03)]).toEqual(["0.3100", "−0.0300"]);
   expect([figure(0.000123456), figure(1234567)]).toEqual(["0.0001235", "1,235,000"]);
+  expect([compact(0.0000889), compact(-0.02415), compact(0)]).toEqual(["8.89e−5", "−0.02415", "0"]);
   expect([counted(1, "picture"), counted(1200, "match", "matches")]).toEqual(["1 picture", "1,200 matches"]);
 });
 

@@ -21,6 +21,12 @@ export function figure(value: number | null | undefined): string {
   return value == null ? MISSING : value.toLocaleString("en", { maximumSignificantDigits: 4 });
 }
 
+/** The same where there is little room, as at the axis of a chart: "8.90e−5". */
+export function compact(value: number | null | undefined): string {
+  if (!value || Math.abs(value) >= 1e-3) return figure(value).replace("-", "−");
+  return value.toExponential(2).replaceAll("-", "−");
+}
+
 export function count(value: number | null | undefined): string {
   return value == null ? MISSING : value.toLocaleString("en");
 }

@@ -119,3 +119,18 @@ def test_last_event_id_that_is_no_number_is_refused(refusing: Service, last: str
     answer = refusing.client.get("/events", headers={"Last-Event-ID": last})
 
     assert error_of(answer, 422)["param"] == "Last-Event-ID"
+
+
+def test_page_in_a_browser_which_can_send_no_header_goes_on_after_a_number(
+    small_reference: str, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=url) as server:
+
+        def first(headers: dict[str, str]) -> str:
+            """The first event of a stream after a number of 1970, which is too long ago to go on."""
+            with httpx.stream("GET", f"{server.url}/events?after=1", headers=headers, timeout=30) as followed:
+                return next(line for line in followed.iter_lines() if line.startswith("event"))
+
+        assert first({}) == "event: reset"
+        assert first({"Last-Event-ID": str(10**15)}) == "event: alias"

@@ -1,0 +1,171 @@
+import { useState } from "preact/hooks";
+import { serviceUrl } from "../../api/client";
+import { useLoaded } from "../../api/use";
+import { StatusBadge } from "../../components/Badge";
+import { Bar } from "../../components/Bar";
+import type { Range } from "../../components/Chart";
+import { ErrorNote } from "../../components/ErrorNote";
+import { Reconnecting } from "../../components/Reconnecting";
+import { Skeleton } from "../../components/Skeleton";
+import { count, duration, percent } from "../../format";
+import { useNow } from "../../use-now";
+import { Actions } from "./Actions";
+import { Configuration } from "./Configuration";
+import { CurvesPanel } from "./CurvesPanel";
+import { datasetsOf } from "./data";
+import { Events } from "./Events";
+import { Checkpoints, Notes, Resources, Result } from "./Facts";
+import { hasEnded, type Job, timeLeft, titleOf } from "./job";
+import { useJob } from "./useJob";
+import { type Datasets, sentence } from "./words";
+
+const NONE: Datasets = new Map();
+
+export function JobPage({ id, other }: { id: string; other: string | undefined }) {
+  const [range, setRange] = useState<Range>();
+  const { job, events, curves, error, lost, reload } = useJob(id, range);
+  if (!job) {
+    return (
+      <div class="page">
+        <Back />
+        <h1>{id}</h1>
+        {error ? <ErrorNote error={error} onRetry={reload} /> : <Skeleton lines={12} />}
+      </div>
+    );
+  }
+  return (
+    <div class="page">
+      <div class="row apart">
+        <Back />
+        <Reconnecting lost={lost} />
+      </div>
+      <header class="stack">
+        <div class="row">
+          <h1>{titleOf(job)}</h1>
+          <StatusBadge status={job.status} />
+          {job.name && <code class="muted">{job.id}</code>}
+        </div>
+        <Sentence job={job} />
+        <Progress job={job} />
+        <Actions job={job} onChange={reload} />
+      </header>
+      {!lost && <ErrorNote error={error} onRetry={reload} />}
+      <Trouble job={job} />
+      <CurvesPanel job={job} curves={curves} other={other} range={range} onRange={setRange} />
+      <div class="job-columns">
+        <div class="stack job-column">
+          <Result job={job} />
+          <Events events={events} />
+          <Checkpoints job={job} />
+        </div>
+        <div class="stack job-column">
+          <Resources job={job} curves={curves} />
+          <Files job={job} />
+          <Notes job={job} />
+        </div>
+      </div>
+      <Configuration job={job} />
+    </div>
+  );
+}
+
+function Back() {
+  return (
+    <p class="small">
+      <a href="#/jobs">All jobs</a>
+    </p>
+  );
+}
+
+function Sentence({ job }: { job: Job }) {
+  const { data } = useLoaded(() => datasetsOf(job), [job.id]);
+  return <p class="job-sentence">{sentence(job, data ?? NONE)}</p>;
+}
+
+const WAITING: Partial<Record<Job["status"], string>> = {
+  validating: "waits until its data are checked",
+  queued: "waits for a worker",
+  running: "begins",
+};
+
+function Progress({ job }: { job: Job }) {
+  const now = useNow();
+  const { step, steps, share } = job.progress;
+  const left = timeLeft(job, now);
+  return (
+    <div class="job-progress">
+      <Bar share={share ?? 0} />
+      <p class="row apart small">
+        <span>
+          {[
+            share !== null && percent(share, 0),
+            steps !== null && `step ${count(step)} of ${count(steps)}`,
+            !hasEnded(job.status) && (job.stage ?? WAITING[job.status]),
+          ]
+            .filter(Boolean)
+            .join(" · ")}
+        </span>
+        <span class="muted">{left !== undefined && `${duration(left)} left in this stage`}</span>
+      </p>
+    </div>
+  );
+}
+
+/** Why the job stands still, and what to do. */
+function Trouble({ job }: { job: Job }) {
+  const failure = job.error ?? job.pause_reason;
+  if (!failure && !job.no_worker) return null;
+  return (
+    <div class="error-note" role="alert">
+      {failure ? (
+        <>
+          <p>{failure.message}</p>
+          <p class="small">
+            <code>{failure.code}</code>
+            {failure.param && (
+              <>
+                {" · in "}
+                <code>{failure.param}</code>
+              </>
+            )}
+          </p>
+          <p>{advice(job)}</p>
+        </>
+      ) : (
+        <p>
+          No worker that takes this kind of job is alive, so the job waits. Start one:{" "}
+          <code>sds-clip worker</code>, or <code>sds-clip up</code>, which has all parts.
+        </p>
+      )}
+    </div>
+  );
+}
+
+function advice(job: Job): string {
+  if (!job.error) return "Free some space, then resume the job. It goes on from its checkpoint.";
+  return job.error.retryable
+    ? "Another attempt may succeed: retry the job. It goes on from its newest checkpoint."
+    : "Another attempt would fail in the same way: duplicate the job with changes.";
+}
+
+function Files({ job }: { job: Job }) {
+  const path = `${serviceUrl()}/jobs/${encodeURIComponent(job.id)}`;
+  return (
+    <section class="stack close" aria-label="Files">
+      <h2>Files</h2>
+      {job.kind === "finetune" && <File href={`${path}/log`}>Log, as JSON lines</File>}
+      {job.report && <File href={`${path}/report`}>Report, with samples of the data</File>}
+      <File href={path}>The whole record, as JSON</File>
+    </section>
+  );
+}
+
+function File({ href, children }: { href: string; children: string }) {
+  return (
+    <p>
+      <a href={href} target="_blank" rel="noreferrer">
+        {children}
+      </a>
+    </p>
+  );
+}

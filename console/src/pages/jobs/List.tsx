@@ -1,0 +1,194 @@
+import { useEffect, useState } from "preact/hooks";
+import { StatusBadge } from "../../components/Badge";
+import { Bar } from "../../components/Bar";
+import { EmptyState } from "../../components/EmptyState";
+import { ErrorNote } from "../../components/ErrorNote";
+import { Field } from "../../components/Field";
+import { Reconnecting } from "../../components/Reconnecting";
+import { Skeleton } from "../../components/Skeleton";
+import { type Column, Table } from "../../components/Table";
+import { Time } from "../../components/Time";
+import { duration, percent, points } from "../../format";
+import { address } from "../../router";
+import { useNow } from "../../use-now";
+import { useNewestDatasets } from "./data";
+import { addressOf, type Filters, refined } from "./filters";
+import { type Job, KINDS, STATUSES, timeLeft, titleOf } from "./job";
+import { useJobList } from "./useJobList";
+import { brief, type Datasets } from "./words";
+
+const TYPING_MS = 300;
+
+export function JobsList({ filters }: { filters: Filters }) {
+  const { page, error, reload, lost, waiting } = useJobList(filters);
+  const datasets = useNewestDatasets();
+  const now = useNow();
+  const isFiltered = Object.keys(filters).length > 0;
+  return (
+    <div class="page">
+      <div class="row apart">
+        <h1>Jobs</h1>
+        <Reconnecting lost={lost} />
+        <a class="button primary" href="#/new">
+          New job
+        </a>
+      </div>
+      <FilterRow filters={filters} />
+      {!lost && <ErrorNote error={error} onRetry={reload} />}
+      {!page ? (
+        !error && <Skeleton lines={10} />
+      ) : page.data.length ? (
+        <div class="stack" aria-busy={waiting}>
+          <Table
+            caption="Jobs, newest first"
+            columns={columns(datasets, now)}
+            rows={page.data}
+            keyOf={(job) => job.id}
+          />
+          <nav class="row" aria-label="Pages of the list">
+            {filters.after && <a href={addressOf(refined(filters, {}))}>Newest jobs</a>}
+            {page.has_more && (
+              <a href={addressOf({ ...filters, after: page.data.at(-1)?.id ?? "" })}>Older jobs</a>
+            )}
+          </nav>
+        </div>
+      ) : isFiltered ? (
+        <EmptyState title="No job fits these filters.">
+          <a href="#/jobs">Show all jobs.</a>
+        </EmptyState>
+      ) : (
+        <EmptyState title="There are no jobs yet.">
+          <p>
+            A job fine-tunes a model, or measures one. <a href="#/new">Start the first one</a>, or send one
+            with <code>sds-clip jobs submit</code>.
+          </p>
+        </EmptyState>
+      )}
+    </div>
+  );
+}
+
+function columns(datasets: Datasets, now: number): Column<Job>[] {
+  return [
+    {
+      name: "Job",
+      cell: (job) => (
+        <span class="job-name">
+          <a href={address(["jobs", job.id])}>{titleOf(job)}</a>
+          <span class="muted small">{brief(job, datasets)}</span>
+        </span>
+      ),
+    },
+    { name: "Kind", cell: (job) => <span class="nowrap">{job.kind}</span> },
+    {
+      name: "Status",
+      cell: (job) => (
+        <span class="job-status">
+          <StatusBadge status={job.status} />
+          {job.no_worker && <span class="muted small">no worker</span>}
+        </span>
+      ),
+    },
+    { name: "Progress", cell: (job) => <Done job={job} /> },
+    { name: "Time left", number: true, cell: (job) => duration(timeLeft(job, now)) },
+    { name: "Improvement, points", number: true, cell: (job) => <Gain job={job} /> },
+    { name: "Owner", cell: (job) => job.owner || <span class="muted">–</span> },
+    { name: "Created", number: true, cell: (job) => <Time at={job.created_at} /> },
+  ];
+}
+
+function Done({ job }: { job: Job }) {
+  const { share } = job.progress;
+  return (
+    <span class="job-done">
+      <Bar share={share ?? 0} />
+      <span class="number">{percent(share, 0)}</span>
+    </span>
+  );
+}
+
+/** The difference in percentage points, and what it is of. */
+function Gain({ job }: { job: Job }) {
+  const gain = job.improvement;
+  if (!gain) return <span class="muted">–</span>;
+  return (
+    <span class="job-gain" title={`${percent(gain.baseline)} before, ${percent(gain.model)} now`}>
+      {points(gain.difference)}
+      <span class="muted small">{gain.metric.replaceAll("_", " ")}</span>
+    </span>
+  );
+}
+
+function FilterRow({ filters }: { filters: Filters }) {
+  const go = (changes: Parameters<typeof refined>[1]) => {
+    location.hash = addressOf(refined(filters, changes));
+  };
+  return (
+    <search class="job-filters">
+      <Choice label="Kind" value={filters.kind} of={KINDS} onChange={(kind) => go({ kind })} />
+      <Choice label="Status" value={filters.status} of={STATUSES} onChange={(status) => go({ status })} />
+      <Typed label="Name begins with" value={filters.name ?? ""} onChange={(name) => go({ name })} />
+      <Typed label="Owner" value={filters.owner ?? ""} onChange={(owner) => go({ owner })} />
+    </search>
+  );
+}
+
+interface ChoiceProps<Name extends string> {
+  label: string;
+  value: Name | undefined;
+  of: readonly Name[];
+  onChange: (value: Name | "") => void;
+}
+
+function Choice<Name extends string>({ label, value, of, onChange }: ChoiceProps<Name>) {
+  return (
+    <Field label={label}>
+      {(control) => (
+        <select
+          {...control}
+          value={value ?? ""}
+          onChange={({ currentTarget }) => onChange(currentTarget.value as Name | "")}
+        >
+          <option value="">All</option>
+          {of.map((name) => (
+            <option key={name}>{name}</option>
+          ))}
+        </select>
+      )}
+    </Field>
+  );
+}
+
+/** A text that is searched for once the reader pauses. */
+function Typed({
+  label,
+  value,
+  onChange,
+}: {
+  label: string;
+  value: string;
+  onChange: (value: string) => void;
+}) {
+  const [text, setText] = useState(value);
+  useEffect(() => setText(value), [value]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the list is drawn again while somebody types
+  useEffect(() => {
+    if (text === value) return;
+    const timer = setTimeout(() => onChange(text), TYPING_MS);
+    return () => clearTimeout(timer);
+  }, [text, value]);
+  return (
+    <Field label={label}>
+      {(control) => (
+        <input
+          {...control}
+          type="search"
+          value={text}
+          autocomplete="off"
+          spellcheck={false}
+          onInput={({ currentTarget }) => setText(currentTarget.value)}
+        />
+      )}
+    </Field>
+  );
+}

@@ -1,0 +1,31 @@
+import type { Schemas } from "../../api/client";
+
+export type Job = Schemas["JobInfo"];
+export type Finetune = Schemas["FinetuneJobInfo"];
+export type JobList = Schemas["JobList"];
+export type Status = Schemas["JobStatus"];
+export type Dataset = Schemas["DatasetInfo"];
+
+export const KINDS = ["finetune", "evaluate"] as const;
+export const STATUSES = [
+  "validating",
+  "queued",
+  "running",
+  "pausing",
+  "paused",
+  "cancelling",
+  "cancelled",
+  "succeeded",
+  "failed",
+] as const satisfies Status[];
+
+export const hasEnded = (status: Status) =>
+  status === "cancelled" || status === "succeeded" || status === "failed";
+
+export const titleOf = (job: Job) => job.name || job.id;
+
+/** Seconds until the current stage ends, if the job runs and that is known. */
+export function timeLeft(job: Job, now: number): number | undefined {
+  if (job.status !== "running" || job.estimated_finish == null) return undefined;
+  return Math.max(0, job.estimated_finish - now);
+}

@@ -1,0 +1,112 @@
+/** What a job does, in a sentence and in a few words. */
+
+import { count, counted, shortId } from "../../format";
+import type { Dataset, Finetune, Job } from "./job";
+
+/** The data sets that are known, by their ids. A job also names some that are gone. */
+export type Datasets = ReadonlyMap<string, Pick<Dataset, "name" | "owner">>;
+
+const TRAINED: Record<string, string> = {
+  layernorm: "the LayerNorms of",
+  batchnorm: "the LayerNorms and BatchNorms of",
+  all: "all weights of",
+  "text-map": "a map after the text tower of",
+};
+const BENCHMARKS: Record<string, string> = {
+  winoground: "Winoground",
+  "zero-shot": "zero-shot classification",
+  retrieval: "retrieval",
+};
+
+export function dataName(id: string, datasets: Datasets): string {
+  return datasets.get(id)?.name || id;
+}
+
+/** "score with demo, on pairs", "winoground of default" */
+export function brief(job: Job, datasets: Datasets): string {
+  if (job.kind === "evaluate") {
+    const measured = job.scorer === "diffusion" ? job.teacher : job.model;
+    return `${job.benchmark} of ${shortId(measured ?? "–")}, on ${dataName(job.data, datasets)}`;
+  }
+  const teacher = job.teacher ? ` with ${job.teacher}` : "";
+  return `${job.objective}${teacher}, on ${dataName(job.training_data, datasets)}`;
+}
+
+export function sentence(job: Job, datasets: Datasets): string {
+  return job.kind === "finetune" ? trained(job, datasets) : measured(job, datasets);
+}
+
+function trained(job: Finetune, datasets: Datasets): string {
+  const options = job.hyperparameters;
+  const what = `${TRAINED[String(options.trainable)] ?? `${options.trainable} of`} ${shortId(job.base)}`;
+  const length = options.steps
+    ? counted(Number(options.steps), "step")
+    : counted(Number(options.epochs), "epoch");
+  const first = `Trains ${what} on ${owned(job.training_data, datasets)} for ${length} of ${count(
+    Number(options.batch_size),
+  )} pairs, by ${objective(job)}.`;
+  return [first, ...afterwards(job)].join(" ");
+}
+
+/** By which losses, and who teaches. */
+function objective(job: Finetune): string {
+  const { negatives, negatives_loss, score_by, score_candidates } = job.hyperparameters;
+  const rivals = negatives === "swap" ? "with words swapped" : "that the data give";
+  const hard =
+    negatives === "none" || job.objective === "score"
+      ? ""
+      : ` and hard negative captions ${rivals}${negatives_loss === "contrast" ? ", in its contrast" : ""}`;
+  const clip = `CLIP’s contrastive loss${hard}`;
+  const teacher = `the teacher ${job.teacher ?? "–"}`;
+  switch (job.objective) {
+    case "clip":
+      return `${clip} alone: a control, without a teacher`;
+    case "sds-clip":
+      return `${clip}, and by L_SDS: the error of ${teacher} when it denoises the mapped image embedding under its caption`;
+    case "condition":
+      return `${clip}, and by L_condition: the error of ${teacher} when it denoises an image under its own embedding`;
+    case "score": {
+      const chooser = score_by === "base" ? "the base itself (a control)" : teacher;
+      const among =
+        score_candidates === "negatives" ? `the captions ${rivals}` : `each caption and rivals ${rivals}`;
+      return `${clip}, and by distilling how ${chooser} chooses among ${among}`;
+    }
+    default:
+      return `the objective ${job.objective}${job.teacher ? ` with ${teacher}` : ""}`;
+  }
+}
+
+function afterwards(job: Finetune): string[] {
+  const benchmarks = [...new Set(job.evaluate.map(({ benchmark }) => benchmarkName(String(benchmark))))];
+  const moves = {
+    never: "",
+    if_better: `moves ${job.alias} to it if it is better`,
+    always: `moves ${job.alias} to it`,
+  };
+  const steps = [
+    benchmarks.length ? `measures the new version on ${listed(benchmarks)}` : "",
+    moves[job.promote],
+  ];
+  const then = steps
+    .filter(Boolean)
+    .join(", and ")
+    .replace(/^moves (\S+) to it/, "moves $1 to the new version");
+  return then ? [`Then it ${then}.`] : [];
+}
+
+function measured(job: Extract<Job, { kind: "evaluate" }>, datasets: Datasets): string {
+  const where = `on ${benchmarkName(job.benchmark)} with ${owned(job.data, datasets)}`;
+  const compared = job.baseline ? `, and compares it with ${shortId(job.baseline)}` : "";
+  return job.scorer === "diffusion"
+    ? `Measures the teacher ${job.teacher ?? "–"} ${where}, by its denoising errors.`
+    : `Measures ${shortId(job.model ?? "–")} ${where}${compared}.`;
+}
+
+function owned(id: string, datasets: Datasets): string {
+  const owner = datasets.get(id)?.owner;
+  return owner ? `${dataName(id, datasets)} (the data of ${owner})` : dataName(id, datasets);
+}
+
+const benchmarkName = (name: string) => BENCHMARKS[name] ?? name;
+const listed = (names: string[]) =>
+  names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : (names[0] ?? "");

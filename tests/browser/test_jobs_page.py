@@ -1,0 +1,272 @@
+"""The pages of jobs in a real Chromium, against a whole system whose worker trains."""
+
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from app.routes.console import FOLDER
+from sds_clip import Client
+from tests.sds_clip.embedded import Running, until
+from tests.training import save_coco
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ,
+        reason="no Chromium here (Debian: apt-get install chromium)",
+    ),
+    pytest.mark.skipif(
+        not (FOLDER / "index.html").exists() and "CI" not in os.environ,
+        reason="the console is not built: make console",
+    ),
+]
+TIMEOUT_MS = 120_000
+ATTACK = "<img src=x onerror=alert(1)>"
+NO_KEYS = {"needs_key": False, "signed_in": True}
+TINY = {"batch_size": 4, "warmup_steps": 1, "log_every": 1, "save_every": 2}
+LOST = "Failed to load resource: net::ERR_"
+"""What Chromium itself says when a service is away."""
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = Running(tmp_path_factory.mktemp("up"))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def dataset(system: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("sets")
+    save_coco(folder / "pairs")
+    with Client(system.url) as client:
+        made = client.upload_dataset(folder / "pairs", format="pairs", name="noise")
+        until(lambda: client.dataset(made["id"])["status"] == "ready")
+    return str(made["id"])
+
+
+@pytest.fixture
+def submit(system: Running, dataset: str) -> Iterator[Callable[..., str]]:
+    """Submits a job that trains, by default without an end in sight. What a test leaves is cancelled."""
+    jobs: list[str] = []
+
+    def submit(steps: int = 100_000, **fields: Any) -> str:
+        with Client(system.url) as client:
+            job = client.finetune(
+                dataset, objective="clip", hyperparameters={**TINY, "steps": steps}, **fields
+            )
+        jobs.append(job.id)
+        return job.id
+
+    yield submit
+    with Client(system.url) as client:
+        for job in map(client.job, jobs):
+            if not job.has_ended:
+                job.cancel()
+        until(lambda: all(client.job(id).has_ended for id in jobs))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A page in which nothing complains, asks another host, or breaks a rule of the policy."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    complaints: list[str] = []
+    asked: list[str] = []
+    page.set_default_timeout(TIMEOUT_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.add_init_script(
+        "window.violations = [];"
+        "addEventListener('securitypolicyviolation', event => violations.push(event.violatedDirective));"
+    )
+    page.route("**/session", lambda route: route.fulfill(json=NO_KEYS))
+    yield page
+    assert page.evaluate("violations") == []
+    assert [text for text in complaints if not text.startswith(LOST)] == []
+    hosts = {httpx.URL(url).netloc for url in asked if not url.startswith(("blob:", "data:"))}
+    assert len(hosts) == 1
+    context.close()
+
+
+def shown_step(page: Page) -> int:
+    """The step at which the curve of the loss ends, as its chart tells it to a screen reader."""
+    label = page.get_by_role("img", name="Loss by step").get_attribute("aria-label") or ""
+    return int(label.rstrip(".").split(" at step ")[1].split(",")[0])
+
+
+def grows(page: Page) -> None:
+    """Wait until the curve has more steps than now."""
+    before = shown_step(page)
+    label = "document.querySelector('[aria-label^=\"Loss by step\"]').ariaLabel"
+    page.wait_for_function(f"before => Number({label}.match(/at step (\\d+)/)[1]) > before", arg=before)
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+
+
+def test_job_is_followed_paused_and_resumed_with_its_control_laid_over(
+    system: Running, submit: Callable[..., str], page: Page
+) -> None:
+    control = submit(4, name="run-control")
+    job = submit(name="run", metadata={"why": ATTACK, "control": control}, suffix="tried")
+    page.goto(f"{system.url}/#/jobs")
+    expect(row(page, "run-control").get_by_text("succeeded")).to_be_visible()
+    row(page, "run").get_by_role("link").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("run")
+    expect(page.get_by_text("Trains the LayerNorms of")).to_contain_text(
+        "on noise for 100,000 steps of 4 pairs, by CLIP’s contrastive loss alone: a control, without a teacher."
+    )
+    grows(page)
+    expect(page.get_by_text(ATTACK)).to_be_visible()
+    other = page.get_by_label("Lay over the curves of")
+    other.select_option("run-control (the control)")
+    expect(page.get_by_role("img", name="Loss by step")).to_have_attribute(
+        "aria-label", re.compile("run-control .* at step 4")
+    )
+    assert page.url.endswith(f"#/jobs/{job}?with={control}")
+
+    page.get_by_role("button", name="Pause").click()
+    events = page.get_by_label("Events")
+    expect(events.get_by_text("paused", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Resume").click()
+    grows(page)
+    expect(page.get_by_label("Checkpoints").get_by_text("newest")).to_be_visible()
+    expect(
+        page.get_by_label("Configuration").get_by_role("row").filter(has_text="batch_size")
+    ).to_contain_text("4 changed")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
+
+
+def test_part_of_a_curve_is_asked_for_and_the_whole_again(
+    system: Running, submit: Callable[..., str], page: Page
+) -> None:
+    job = submit(12, name="zoomed")
+    page.goto(f"{system.url}/#/jobs/{job}")
+    expect(page.get_by_text("succeeded", exact=True).first).to_be_visible()
+    chart = page.locator(".chart").first.locator(".u-over")
+    box = chart.bounding_box()
+    assert box is not None
+    with page.expect_request(lambda request: "from_step" in request.url) as asked:
+        page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 30, steps=4)
+        page.mouse.up()
+    query = httpx.URL(asked.value.url).params
+    first, last = int(query["from_step"]), int(query["to_step"])
+    assert 1 < first < last < 12
+    expect(page.get_by_label("From step")).to_have_value(str(first))
+    expect(page.get_by_role("img", name="Loss by step")).to_have_attribute(
+        "aria-label", re.compile(f"at step {last}\\.")
+    )
+    chart.dblclick()
+    expect(page.get_by_label("From step")).to_have_value("")
+    expect(page.get_by_role("img", name="Loss by step")).to_have_attribute(
+        "aria-label", re.compile("at step 12\\.")
+    )
+    page.get_by_text("The last values as a table").click()
+    loss = httpx.get(f"{system.url}/jobs/{job}/curves", params={"names": "loss"}).json()["curves"]["loss"]
+    shown = page.get_by_role("row").filter(has=page.get_by_role("cell", name="Loss", exact=True))
+    assert float(shown.get_by_role("cell").nth(2).inner_text()) == pytest.approx(
+        loss["last"]["value"], rel=1e-3
+    )
+
+
+def test_pages_go_on_when_the_service_is_started_again(
+    system: Running, submit: Callable[..., str], page: Page
+) -> None:
+    job = submit(name="through")
+    page.goto(f"{system.url}/#/jobs/{job}")
+    expect(page.get_by_role("img", name="Loss by step")).to_be_visible()
+    service = system.part("sds_clip serve")
+    assert service is not None
+    os.kill(service, signal.SIGKILL)
+    expect(page.get_by_text("Reconnecting")).to_be_visible()
+    expect(page.get_by_text("Reconnecting")).to_have_count(0)
+    grows(page)
+
+    told = page.get_by_label("Curves").get_by_role("img", name="Loss by step")
+    assert told.count() == 1
+    points = httpx.get(f"{system.url}/jobs/{job}/curves", params={"names": "loss"}).json()["curves"]["loss"]
+    assert points["steps"] == list(range(1, points["steps"][-1] + 1))
+
+
+def test_list_follows_what_changes_through_a_restart_and_its_filters_are_in_the_address(
+    system: Running, submit: Callable[..., str], page: Page
+) -> None:
+    submit(name="first")
+    page.goto(f"{system.url}/#/jobs?status=running&name=first")
+    expect(row(page, "first").get_by_text("running")).to_be_visible()
+    expect(page.get_by_label("Status")).to_have_value("running")
+    page.get_by_label("Name begins with").fill("sec")
+    expect(page.get_by_text("No job fits these filters.")).to_be_visible()
+    assert page.url.endswith("#/jobs?status=running&name=sec")
+    page.get_by_label("Status").select_option("queued")
+
+    service = system.part("sds_clip serve")
+    assert service is not None
+    os.kill(service, signal.SIGKILL)
+    expect(page.get_by_text("Reconnecting")).to_be_visible()
+    until(lambda: is_there(system))
+    submit(name="second")
+    expect(row(page, "second")).to_be_visible()
+    page.reload()
+    expect(row(page, "second")).to_be_visible()
+
+
+def test_every_word_of_a_job_is_text(system: Running, submit: Callable[..., str], page: Page) -> None:
+    """The answers of the service, with markup wherever somebody may have written it, or once might."""
+    real = httpx.get(f"{system.url}/jobs/{submit(2)}").json()
+
+    def answer(route: Any) -> None:
+        job = {**real, "name": ATTACK, "owner": ATTACK, "suffix": ATTACK, "metadata": {ATTACK: ATTACK}}
+        job |= {
+            "status": "failed",
+            "training_data": ATTACK,
+            "base": ATTACK,
+            "teacher": ATTACK,
+            "alias": ATTACK,
+        }
+        job["error"] = {"code": ATTACK, "message": ATTACK, "param": ATTACK, "retryable": False}
+        path = httpx.URL(route.request.url).path
+        listed = {"object": "list", "has_more": False, "data": [job]}
+        route.fulfill(body=json.dumps(listed if path == "/jobs" else job), content_type="application/json")
+
+    page.route(f"{system.url}/jobs?*", answer)
+    page.route(f"{system.url}/jobs/{real['id']}", answer)
+    page.goto(f"{system.url}/#/jobs")
+    row(page, ATTACK).get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(ATTACK)
+    expect(page.get_by_role("alert").get_by_text(ATTACK).first).to_be_visible()
+    expect(page.get_by_label("Notes").get_by_text(ATTACK).first).to_be_visible()
+    assert page.locator("main img").count() == 0
+
+
+def is_there(system: Running) -> bool:
+    try:
+        return httpx.get(f"{system.url}/ready").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
