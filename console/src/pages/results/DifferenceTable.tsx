@@ -18,7 +18,7 @@ export function DifferenceTable(props: { caption: string; of: string; rows: read
     [domain[1], points(domain[1], 0)],
   ] as const;
   const columns: Column<DifferenceRow>[] = [
-    { name: props.of, cell: ({ title }) => title },
+    { name: props.of, cell: ({ title }) => <span class="results-row">{title}</span> },
     { name: "Points", number: true, cell: ({ of }) => points(of.difference) },
     {
       name: "Difference with its interval, drawn",

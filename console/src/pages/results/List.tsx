@@ -77,7 +77,13 @@ export function List() {
       {items?.length ? (
         <>
           <CompareBar chosen={chosen} listed={items} />
-          <Table caption="Evaluations, newest first" columns={columns} rows={items} keyOf={(job) => job.id} />
+          <Table
+            caption="Evaluations, newest first"
+            columns={items.length > 1 ? columns : columns.slice(1)}
+            rows={items}
+            keyOf={(job) => job.id}
+          />
+          <p class="small muted">The bar is the 95 % interval, and the dashed line is chance.</p>
         </>
       ) : (
         items &&

@@ -35,7 +35,7 @@ export function MetricTable({
   rows: readonly MetricRow[];
 }) {
   const columns: Column<MetricRow>[] = [
-    { name: of, cell: ({ title }) => title },
+    { name: of, cell: ({ title }) => <span class="results-row">{title}</span> },
     { name: "Value", number: true, cell: ({ metric }) => percent(metric.value) },
     {
       name: "Interval and chance, drawn",
