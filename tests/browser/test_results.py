@@ -324,7 +324,8 @@ def test_picture_that_is_broken_or_gone_has_a_note(
     look: Look, evaluated: Evaluated, system: RunningServer
 ) -> None:
     item = evaluated.items()[0]
-    (file,) = (system.log.parent / "data").rglob(f"ex_{item['id']}_img_0.png")
+    (stored,) = (system.log.parent / "data").rglob(evaluated.data)
+    (file,) = stored.rglob(f"ex_{item['id']}_img_0.png")
     file.write_bytes(file.read_bytes()[:50])
     page = look().open(f"#/results/{evaluated.after}/vs/{evaluated.before}")
     first = cards(page).first

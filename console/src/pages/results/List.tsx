@@ -51,6 +51,22 @@ export function List() {
       ),
     },
     {
+      name: "Main figure",
+      number: true,
+      cell: (job) => (
+        <span class="results-name">
+          {percent(mainOf(job)?.value)}
+          <span class="small muted">{titleOf(figuresOf(job)?.primary ?? "–")}</span>
+        </span>
+      ),
+    },
+    {
+      name: "Interval and chance, drawn",
+      head: SHARES_AXIS,
+      cell: (job) => <ShareInterval of={mainOf(job)} />,
+    },
+    { name: "95 % interval", number: true, cell: (job) => intervalOf(job) },
+    {
       name: "Measured on",
       cell: (job) => (
         <span class="results-name">
@@ -61,14 +77,6 @@ export function List() {
         </span>
       ),
     },
-    { name: "Main figure", cell: (job) => titleOf(figuresOf(job)?.primary ?? "–") },
-    { name: "Value", number: true, cell: (job) => percent(mainOf(job)?.value) },
-    {
-      name: "Interval and chance, drawn",
-      head: SHARES_AXIS,
-      cell: (job) => <ShareInterval of={mainOf(job)} />,
-    },
-    { name: "95 % interval", number: true, cell: (job) => intervalOf(job) },
     { name: "Finished", cell: (job) => <Time at={job.finished_at} /> },
   ];
   return (
