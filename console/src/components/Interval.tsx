@@ -54,11 +54,11 @@ export function IntervalAxis({ domain, ticks }: AxisProps) {
   );
 }
 
-/** The ends of a drawing of differences: equally far from 0, and a little further than any of these values. */
+/** The ends of a drawing of differences of shares: equally far from 0, and a little further than any of these values. */
 export function symmetric(values: readonly number[]): readonly [number, number] {
   const furthest = Math.max(...values.map(Math.abs), 0);
   const step = furthest > 0.25 ? 0.1 : furthest > 0.1 ? 0.05 : 0.02;
-  const end = Math.max(step, Math.ceil((furthest * 1.02) / step) * step);
+  const end = Math.min(1, Math.max(step, Math.ceil((furthest * 1.02) / step) * step));
   return [-end, end];
 }
 

@@ -5,6 +5,7 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
+import { shortId } from "../../format";
 import { Counts } from "./Counts";
 import { DifferenceTable } from "./DifferenceTable";
 import { type Evaluation, nameOf } from "./figures";
@@ -73,7 +74,7 @@ function Sides({ before, after, onExchange }: SidesProps) {
           {before ? (
             <Side job={before} />
           ) : (
-            <p class="results-title">{after.baseline ?? "The baseline of the job"}</p>
+            <p class="results-title">{shortId(after.baseline ?? "The baseline of the job")}</p>
           )}
         </section>
         {onExchange && (

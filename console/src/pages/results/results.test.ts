@@ -172,4 +172,5 @@ test("the drawing of differences is as wide to the left as to the right, and hol
   expect(least).toBe(-most);
   expect(most).toBeCloseTo(0.4);
   expect(symmetric([0, 0])).toEqual([-0.02, 0.02]);
+  expect(symmetric([-1, 0.5])).toEqual([-1, 1]);
 });

@@ -16,10 +16,10 @@ const TITLES: Record<string, string> = {
   group_score: "Group score",
   group_match: "GroupMatch",
   acc: "Accuracy",
-  macro_acc: "Mean accuracy of the tags",
+  macro_acc: "Mean over tags",
   acc1: "Accuracy",
-  acc5: "Accuracy of five guesses",
-  mean_per_class_recall: "Mean recall of the classes",
+  acc5: "Top-5 accuracy",
+  mean_per_class_recall: "Mean class recall",
 };
 
 /** The name of a metric or an outcome. One that is not known here keeps the service's name. */
