@@ -51,7 +51,10 @@ export function ComparisonPage({ id, other, filters }: Props) {
           onExchange={other === null ? undefined : () => location.replace(resultAddress(other, id, filters))}
         />
       )}
-      <ErrorNote error={jobs.error ? undefined : comparison.error} onRetry={comparison.reload} />
+      <ErrorNote
+        error={jobs.error ? undefined : comparison.error}
+        {...(comparison.error?.code !== "not_comparable" && { onRetry: comparison.reload })}
+      />
       {!comparison.data && !comparison.error && !jobs.error && <Skeleton lines={8} />}
       {comparison.data && <Shown comparison={comparison.data} id={id} other={other} filters={filters} />}
     </div>
@@ -163,8 +166,8 @@ function Shown({ comparison, id, other, filters }: ShownProps) {
           <DifferenceTable caption={`Differences by tag in ${titleOf(outcome)}`} of="Tag" rows={tagged} />
           {tagged.length > 1 && (
             <p class="small muted">
-              {tagged.filter(({ of }) => isClear(of)).length} of {tagged.length} intervals leave out no
-              difference. The p-values are not corrected for the number of tags.
+              {tagged.filter(({ of }) => isClear(of)).length} of {tagged.length} intervals do not contain 0.
+              The p-values are not corrected for the number of tags.
             </p>
           )}
         </section>

@@ -160,10 +160,10 @@ test("numbers are written as in the report", () => {
     "1.00",
   ]);
   expect([margin(0.012345), margin(-0.5), margin(0)]).toEqual(["+0.0123", "−0.500", "0"]);
-  expect([titleOf("group_match"), titleOf("constructor"), titleOf("image_to_text@1")]).toEqual([
+  expect([titleOf("group_match"), titleOf("constructor"), titleOf("image_retrieval_recall@5")]).toEqual([
     "GroupMatch",
     "constructor",
-    "image_to_text@1",
+    "Image retrieval, recall@5",
   ]);
 });
 

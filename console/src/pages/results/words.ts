@@ -24,6 +24,8 @@ const TITLES: Record<string, string> = {
 
 /** The name of a metric or an outcome. One that is not known here keeps the service's name. */
 export function titleOf(name: string): string {
+  const [, found, recall] = /^(image|text)_retrieval_(recall@\d+)$/.exec(name) ?? [];
+  if (found) return `${found === "image" ? "Image" : "Text"} retrieval, ${recall}`;
   return (Object.hasOwn(TITLES, name) && TITLES[name]) || name;
 }
 
