@@ -93,7 +93,7 @@ def _written(context: JobContext, found: Evaluation) -> dict[str, Any]:
     """Write the files, then return the job's result, which names them."""
     files = write_evaluation(context.folder.path, found)
     content = summary(found.results)
-    if by_tag := _group_match_by_tag(found.results):
+    if by_tag := _largest_tags(found.results):
         content["by_tag"] = by_tag
     content["files"] = {
         name: path.relative_to(context.config.data_dir).as_posix() for name, path in files.items()
@@ -114,9 +114,14 @@ def _difference(of: PairedDifference) -> dict[str, float]:
     return {name: getattr(of, name) for name in ("difference", "low", "high", "p_better", "p_two_sided")}
 
 
-def _group_match_by_tag(results: Results) -> dict[str, Any]:
-    """GroupMatch for the largest tags only; results.json holds all metrics of all tags."""
-    by_tag = as_json(results, items=False)["by_tag"]
-    found = {tag: metrics[GROUP_MATCH] for tag, metrics in by_tag.items() if GROUP_MATCH in metrics}
-    largest = sorted(found, key=lambda tag: -found[tag]["n"])[:_TAGS]
-    return {tag: {GROUP_MATCH: found[tag]} for tag in largest}
+def _largest_tags(results: Results) -> dict[str, Any]:
+    """The main outcome and GroupMatch of the largest tags only; results.json holds all metrics of all tags."""
+    shown = (results.outcome, GROUP_MATCH)
+    by_tag = {
+        tag: {name: metric for name, metric in metrics.items() if metric.get("outcome") in shown}
+        for tag, metrics in as_json(results, items=False)["by_tag"].items()
+    }
+    largest = sorted(
+        filter(by_tag.get, by_tag), key=lambda tag: -max(each["n"] for each in by_tag[tag].values())
+    )
+    return {tag: by_tag[tag] for tag in largest[:_TAGS]}

@@ -8,6 +8,8 @@ interface Props {
   alt: string;
   /** The side of the square box, in CSS pixels, into which the picture is fitted. */
   box: number;
+  /** What stands in the box if there is no picture to show. */
+  broken?: string;
 }
 
 /**
@@ -15,7 +17,7 @@ interface Props {
  *
  * A tiny one is not smoothed, and each of its pixels becomes a square of the same size.
  */
-export function Picture({ src, alt, box }: Props) {
+export function Picture({ src, alt, box, broken: note = "The browser cannot show this file." }: Props) {
   const [size, setSize] = useState<{ width: number; height: number }>();
   const [broken, setBroken] = useState(false);
   const longer = size && Math.max(size.width, size.height);
@@ -24,7 +26,7 @@ export function Picture({ src, alt, box }: Props) {
   return (
     <span class="picture" style={{ width: `${box}px`, height: `${box}px` }}>
       {broken ? (
-        <span class="muted small">The browser cannot show this file.</span>
+        <span class="muted small">{note}</span>
       ) : (
         <img
           src={src}

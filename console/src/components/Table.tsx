@@ -2,6 +2,8 @@ import type { ComponentChildren, Key } from "preact";
 
 export interface Column<Row> {
   name: string;
+  /** What stands in the head instead of the name. */
+  head?: ComponentChildren;
   /** Numbers are set flush right. */
   number?: boolean;
   cell: (row: Row) => ComponentChildren;
@@ -25,7 +27,7 @@ export function Table<Row>({ caption, columns, rows, keyOf }: Props<Row>) {
           <tr>
             {columns.map((column) => (
               <th key={column.name} scope="col" class={column.number ? "number" : undefined}>
-                {column.name}
+                {column.head ?? column.name}
               </th>
             ))}
           </tr>

@@ -1,0 +1,54 @@
+import { count } from "../../format";
+import { type PairedDifference, pValue } from "./words";
+
+/** McNemar's table of an outcome, and what his exact test says. */
+export function Counts({ title, of }: { title: string; of: PairedDifference }) {
+  const { both, gained, lost, neither } = of.counts;
+  return (
+    <section class="stack" aria-labelledby="counts">
+      <h2 id="counts">{title}, item by item</h2>
+      <div class="results-counts">
+        <div class="table-box">
+          <table>
+            <caption class="visually-hidden">How many items were right before and after</caption>
+            <thead>
+              <tr>
+                <td />
+                <th scope="col" class="number">
+                  Right after
+                </th>
+                <th scope="col" class="number">
+                  Wrong after
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              <tr>
+                <th scope="row">Right before</th>
+                <td class="number">{count(both)}</td>
+                <td class="number">
+                  <strong>{count(lost)}</strong>
+                </td>
+              </tr>
+              <tr>
+                <th scope="row">Wrong before</th>
+                <td class="number">
+                  <strong>{count(gained)}</strong>
+                </td>
+                <td class="number">{count(neither)}</td>
+              </tr>
+            </tbody>
+          </table>
+        </div>
+        <dl class="facts">
+          <dt>Better, one-sided p</dt>
+          <dd>{pValue(of.p_better)}</dd>
+          <dt>Different, two-sided p</dt>
+          <dd>{pValue(of.p_two_sided)}</dd>
+          <dt>Test</dt>
+          <dd>McNemar’s, exact, on the items that changed</dd>
+        </dl>
+      </div>
+    </section>
+  );
+}

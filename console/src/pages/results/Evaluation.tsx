@@ -1,0 +1,174 @@
+import { useState } from "preact/hooks";
+import { serviceUrl } from "../../api/client";
+import { useLoaded } from "../../api/use";
+import { Button } from "../../components/Button";
+import { ErrorNote } from "../../components/ErrorNote";
+import { Field } from "../../components/Field";
+import { Skeleton } from "../../components/Skeleton";
+import { Time } from "../../components/Time";
+import { address } from "../../router";
+import { type Evaluation, type Figures, figuresOf, isComparable, metricsInOrder, nameOf } from "./figures";
+import { type Filters, resultAddress } from "./filters";
+import { Items } from "./Items";
+import { getEvaluation, listEvaluations, useDataNames } from "./load";
+import { MetricTable } from "./MetricTable";
+import { DataName, ModelName } from "./Names";
+import { Select } from "./Select";
+import { titleOf } from "./words";
+
+/** One evaluation: its metrics over all items and by tag, and the items themselves. */
+export function EvaluationPage({ id, filters }: { id: string; filters: Filters }) {
+  const job = useLoaded(() => getEvaluation(id), [id]);
+  const figures = job.data && figuresOf(job.data);
+  return (
+    <div class="page">
+      <p class="small">
+        <a href="#/results">All results</a>
+      </p>
+      <h1>{job.data ? nameOf(job.data) : "Evaluation"}</h1>
+      <ErrorNote error={job.error} onRetry={job.reload} />
+      {!job.data && !job.error && <Skeleton lines={8} />}
+      {job.data && !figures && (
+        <p>
+          This evaluation has no results: it is {job.data.status}.{" "}
+          <a href={address(["jobs", job.data.id])}>See the job.</a>
+        </p>
+      )}
+      {job.data && figures && <Shown job={job.data} figures={figures} filters={filters} />}
+    </div>
+  );
+}
+
+function Shown({ job, figures, filters }: { job: Evaluation; figures: Figures; filters: Filters }) {
+  const rows = metricsInOrder(figures).map(([name, metric]) => ({ title: titleOf(name), metric }));
+  const tags = Object.keys(figures.by_tag ?? {});
+  return (
+    <>
+      <Facts job={job} figures={figures} />
+      <section class="stack" aria-labelledby="metrics">
+        <h2 id="metrics">Metrics</h2>
+        <MetricTable caption="Metrics over all items" of="Metric" rows={rows} />
+        <p class="small muted">
+          The dashed line is chance: what random scores reach. The bar is the 95 % interval. A tie counts as
+          wrong.
+        </p>
+      </section>
+      {tags.length > 0 && <ByTag figures={figures} />}
+      <section class="stack" aria-labelledby="items">
+        <h2 id="items">Items</h2>
+        <Items
+          id={job.id}
+          filters={filters}
+          tags={tags}
+          onFilters={(next) => location.replace(resultAddress(job.id, undefined, next))}
+        />
+      </section>
+    </>
+  );
+}
+
+function Facts({ job, figures }: { job: Evaluation; figures: Figures }) {
+  const names = useDataNames();
+  const { items, items_used } = figures.provenance;
+  return (
+    <section class="card stack" aria-label="What was measured">
+      <dl class="facts">
+        <dt>Model</dt>
+        <dd>
+          <ModelName job={job} />
+        </dd>
+        <dt>Benchmark</dt>
+        <dd>{job.benchmark}</dd>
+        <dt>Data</dt>
+        <dd>
+          <DataName job={job} names={names} />
+          {items !== undefined && items_used !== undefined && items_used < items && (
+            <>
+              {" "}
+              ({items_used} of {items} items could be used)
+            </>
+          )}
+        </dd>
+        <dt>Finished</dt>
+        <dd>
+          <Time at={job.finished_at} />
+        </dd>
+        <dt>More</dt>
+        <dd class="row">
+          <a href={address(["jobs", job.id])}>Job</a>
+          {job.report && <a href={`${serviceUrl()}${job.report}`}>Report</a>}
+          {figures.baseline && <a href={resultAddress(job.id, null)}>Comparison with its baseline</a>}
+        </dd>
+      </dl>
+      <CompareWith job={job} />
+    </section>
+  );
+}
+
+/** The other evaluations of the same data, with which this one can be compared. */
+function CompareWith({ job }: { job: Evaluation }) {
+  const [chosen, setChosen] = useState("");
+  const listed = useLoaded(() => listEvaluations(), []);
+  const others = listed.data?.data.filter((other) => isComparable(job, other)) ?? [];
+  if (!listed.data) return <ErrorNote error={listed.error} onRetry={listed.reload} />;
+  if (!others.length) {
+    return (
+      <p class="muted">
+        Nothing else has measured these data yet. To compare,{" "}
+        <a href={address(["new"], { kind: "evaluate", from: job.id })}>measure another model on them</a>.
+      </p>
+    );
+  }
+  const other = others.find(({ id }) => id === chosen) ?? others[0];
+  return (
+    <form
+      class="results-compare"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (other) location.hash = resultAddress(job.id, other.id);
+      }}
+    >
+      <Field label="Compare with">
+        {(control) => (
+          <Select
+            control={control}
+            value={other?.id ?? ""}
+            onChange={setChosen}
+            options={others.map((each) => [each.id, nameOf(each)])}
+          />
+        )}
+      </Field>
+      <Button type="submit">Compare</Button>
+    </form>
+  );
+}
+
+function ByTag({ figures }: { figures: Figures }) {
+  const byTag = Object.entries(figures.by_tag ?? {});
+  const names = [...new Set(byTag.flatMap(([, metrics]) => Object.keys(metrics)))];
+  const [chosen, setChosen] = useState(names[0] ?? "");
+  const rows = byTag.flatMap(([tag, metrics]) => {
+    const metric = metrics[chosen];
+    return metric ? [{ title: tag, metric }] : [];
+  });
+  return (
+    <section class="stack" aria-labelledby="tags">
+      <h2 id="tags">By tag</h2>
+      {names.length > 1 && (
+        <div class="results-filters">
+          <Field label="Metric">
+            {(control) => (
+              <Select
+                control={control}
+                value={chosen}
+                onChange={setChosen}
+                options={names.map((name) => [name, titleOf(name)])}
+              />
+            )}
+          </Field>
+        </div>
+      )}
+      <MetricTable caption={`${titleOf(chosen)} by tag`} of="Tag" rows={rows} />
+    </section>
+  );
+}

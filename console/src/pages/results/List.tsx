@@ -1,0 +1,156 @@
+import { usePages } from "../../api/use-pages";
+import { Button } from "../../components/Button";
+import { EmptyState } from "../../components/EmptyState";
+import { ErrorNote } from "../../components/ErrorNote";
+import { Skeleton } from "../../components/Skeleton";
+import { type Column, Table } from "../../components/Table";
+import { Time } from "../../components/Time";
+import { percent } from "../../format";
+import { useKept } from "../../kept";
+import { type Evaluation, figuresOf, nameOf } from "./figures";
+import { resultAddress } from "./filters";
+import { listEvaluations, useDataNames } from "./load";
+import { SHARES_AXIS, ShareInterval } from "./MetricTable";
+import { DataName, ModelName } from "./Names";
+import { interval, titleOf } from "./words";
+
+const NEW = "#/new?kind=evaluate";
+
+/** The evaluations that have succeeded, of which two can be ticked and compared. */
+export function List() {
+  const evaluations = usePages(listEvaluations, []);
+  const names = useDataNames();
+  const [ticked, setTicked] = useKept<readonly string[]>("results ticked", []);
+  const { items } = evaluations;
+  const chosen = (items ?? []).filter(({ id }) => ticked.includes(id));
+  const toggle = (id: string) =>
+    setTicked((before) => (before.includes(id) ? before.filter((each) => each !== id) : [...before, id]));
+
+  const columns: Column<Evaluation>[] = [
+    {
+      name: "Compare",
+      cell: (job) => (
+        <input
+          type="checkbox"
+          aria-label={`Compare ${nameOf(job)}`}
+          checked={ticked.includes(job.id)}
+          disabled={chosen.length === 2 && !ticked.includes(job.id)}
+          onChange={() => toggle(job.id)}
+        />
+      ),
+    },
+    {
+      name: "Evaluation",
+      cell: (job) => (
+        <span class="results-name">
+          <a href={resultAddress(job.id)}>{nameOf(job)}</a>
+          <span class="small muted">
+            <ModelName job={job} />
+          </span>
+        </span>
+      ),
+    },
+    {
+      name: "Main figure",
+      number: true,
+      cell: (job) => (
+        <span class="results-name">
+          {percent(mainOf(job)?.value)}
+          <span class="small muted">{titleOf(figuresOf(job)?.primary ?? "–")}</span>
+        </span>
+      ),
+    },
+    {
+      name: "Interval and chance, drawn",
+      head: SHARES_AXIS,
+      cell: (job) => <ShareInterval of={mainOf(job)} />,
+    },
+    { name: "95 % interval", number: true, cell: (job) => intervalOf(job) },
+    {
+      name: "Measured on",
+      cell: (job) => (
+        <span class="results-name">
+          {job.benchmark}
+          <span class="small muted">
+            <DataName job={job} names={names} />
+          </span>
+        </span>
+      ),
+    },
+    { name: "Finished", cell: (job) => <Time at={job.finished_at} /> },
+  ];
+  return (
+    <div class="page">
+      <h1>Results</h1>
+      {items?.length ? (
+        <>
+          <CompareBar chosen={chosen} listed={items} />
+          <Table
+            caption="Evaluations, newest first"
+            columns={items.length > 1 ? columns : columns.slice(1)}
+            rows={items}
+            keyOf={(job) => job.id}
+          />
+          <p class="small muted">The bar is the 95 % interval, and the dashed line is chance.</p>
+        </>
+      ) : (
+        items &&
+        !evaluations.error && (
+          <EmptyState title="No evaluation has finished yet.">
+            <p>An evaluation measures a model on a benchmark, item by item.</p>
+            <p>
+              <a href={NEW}>Start one</a>, or <a href="#/jobs?kind=evaluate">see what is under way</a>.
+            </p>
+          </EmptyState>
+        )
+      )}
+      {!items && !evaluations.error && <Skeleton lines={8} />}
+      <ErrorNote error={evaluations.error} onRetry={evaluations.more} />
+      {evaluations.hasMore && !evaluations.error && (
+        <p>
+          <Button busy={evaluations.loading} onClick={evaluations.more}>
+            Show more
+          </Button>
+        </p>
+      )}
+    </div>
+  );
+}
+
+function CompareBar({ chosen, listed }: { chosen: readonly Evaluation[]; listed: readonly Evaluation[] }) {
+  if (listed.length === 1) {
+    return (
+      <p class="muted">
+        To compare, <a href={`${NEW}&from=${listed[0]?.id}`}>measure another model on the same data</a>.
+      </p>
+    );
+  }
+  const [before, after] = [...chosen].sort((one, other) => (one.finished_at ?? 0) - (other.finished_at ?? 0));
+  const compare = () => {
+    if (before && after) location.hash = resultAddress(after.id, before.id);
+  };
+  return (
+    <div class="row">
+      <Button look="primary" disabled={!after} onClick={compare}>
+        Compare
+      </Button>
+      <span class="muted">
+        {before && after
+          ? `${nameOf(before)} (before) and ${nameOf(after)} (after)`
+          : before
+            ? `${nameOf(before)}, and one more on the same data`
+            : "Tick two evaluations of the same data."}
+      </span>
+    </div>
+  );
+}
+
+function mainOf(job: Evaluation) {
+  const figures = figuresOf(job);
+  return figures?.metrics[figures.primary];
+}
+
+function intervalOf(job: Evaluation): string {
+  const main = mainOf(job);
+  return main ? interval(main.low, main.high) : "–";
+}
