@@ -153,7 +153,7 @@ def test_promotion_by_somebody_else_is_seen_without_a_reload(
             version[:12], timeout=SOON_MS
         )
         expect(shown.page.get_by_role("cell", name="by a script")).to_be_visible(timeout=SOON_MS)
-        expect(shown.page.get_by_role("listitem").filter(has_text="as staging")).to_be_visible(
+        expect(shown.page.get_by_role("listitem").filter(has_text="as staging, since")).to_be_visible(
             timeout=SOON_MS
         )
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"

@@ -7,18 +7,18 @@ import { Field } from "../../components/Field";
 import { Time } from "../../components/Time";
 import { bytes, percent } from "../../format";
 import { address } from "../../router";
-import { unlisted, useDetails } from "./details";
+import { useDetails } from "./details";
 import { BENCHMARKS, COLUMNS, dataSetsOf, type Evaluation, evaluationsOf, interval } from "./figures";
 import { type Registry, useLiveRegistry, type Version } from "./live";
 import { AliasBadges, JobLink, shortReference, VersionLink } from "./names";
-import { type Row, treeOf } from "./tree";
+import { type Row, treeOf, withBases } from "./tree";
 
 /** Each version below its base, with its figures in columns. */
 export function Lineage({ registry }: { registry: Registry }) {
   const { showMore } = useLiveRegistry();
   const details = useDetails(registry.versions);
   const [chosen, setChosen] = useState<Record<string, string>>({});
-  const all: Version[] = [...registry.versions, ...unlisted(registry.versions, details)];
+  const all = withBases<Version>(registry.versions, details);
   const measured = useMemo(
     () => new Map([...details].map(([id, detail]) => [id, evaluationsOf(detail?.evaluations)])),
     [details],
@@ -34,7 +34,7 @@ export function Lineage({ registry }: { registry: Registry }) {
     <section class="stack close" aria-labelledby="lineage">
       <div class="row apart">
         <h2 id="lineage">Lineage</h2>
-        <div class="row">
+        <div class="row version-sets">
           {[...sets].map(
             ([benchmark, found]) =>
               found.length > 1 && (
@@ -58,7 +58,9 @@ export function Lineage({ registry }: { registry: Registry }) {
               {COLUMNS.map(({ title, benchmark }) => (
                 <th key={title} scope="col" class="number">
                   {title}
-                  <span class="version-set">{shown.get(benchmark) || " "}</span>
+                  <span class="version-set" title={shown.get(benchmark)}>
+                    {shown.get(benchmark) || " "}
+                  </span>
                 </th>
               ))}
               <th scope="col">Made by</th>

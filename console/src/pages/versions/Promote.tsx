@@ -53,7 +53,7 @@ function Form({
   const [chosen, choose] = useState(
     movable.find(({ name }) => name === "default")?.name ?? movable[0]?.name ?? NEW,
   );
-  const [typed, setTyped] = useState("");
+  const [typed, setTyped] = useState(movable.length ? "" : "default");
   const [reason, setReason] = useState("");
   const [isForced, setForced] = useState(false);
   const [isWaiting, setWaiting] = useState(false);

@@ -132,7 +132,7 @@ function Actions({ version, isPromoting, onPromote }: ActionsProps) {
       <div class="row">
         <Button
           {...(!isPromoting && { look: "primary" })}
-          disabled={why.promote !== undefined}
+          disabled={why.promote !== undefined || !models.data}
           aria-expanded={isPromoting}
           onClick={onPromote}
         >

@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api, ask } from "../../api/client";
 import type { Detail, Version } from "./live";
-import { missingBases } from "./tree";
+import { missingBases, withBases } from "./tree";
 
 const AT_ONCE = 4;
 const NONE: ReadonlyMap<string, Detail | null> = new Map();
@@ -18,8 +18,7 @@ export function useDetails(versions: readonly Version[]): ReadonlyMap<string, De
   const listed = versions.map(({ id }) => id).join();
   // biome-ignore lint/correctness/useExhaustiveDependencies: versions change with their ids
   useEffect(() => {
-    const found = [...details.values()].filter((each) => each !== null);
-    const wanted = [...versions.map(({ id }) => id), ...missingBases([...versions, ...found])];
+    const wanted = [...versions.map(({ id }) => id), ...missingBases(withBases(versions, details))];
     const waiting = [...new Set(wanted)].filter((id) => !asked.current.has(id));
     for (const id of waiting) asked.current.add(id);
     const read = async () => {
@@ -42,13 +41,4 @@ async function readDetail(version: string): Promise<Detail | null | undefined> {
   } catch (error) {
     return (error as { status: number }).status === 404 ? null : undefined;
   }
-}
-
-/** The bases that are not listed, such as deleted ones. */
-export function unlisted(
-  versions: readonly Version[],
-  details: ReadonlyMap<string, Detail | null>,
-): Detail[] {
-  const ids = new Set(versions.map(({ id }) => id));
-  return [...details.values()].filter((each) => each !== null && !ids.has(each.id)) as Detail[];
 }

@@ -51,13 +51,13 @@ function Pages({ rest: [id], query }: PageProps) {
 function Overview({ live, query }: { live: Live; query: URLSearchParams }) {
   const asked = query.get("tab");
   const tab = TABS.find(({ name }) => name === asked)?.name ?? "lineage";
-  const { models, isConnected } = live;
+  const { models, isLost } = live;
   return (
     <>
       <div class="row apart">
         <h1>Versions</h1>
         <p class="muted small" role="status">
-          {!isConnected && "Live updates are interrupted. They go on as soon as the service answers."}
+          {isLost && "Live updates are interrupted. They go on as soon as the service answers."}
         </p>
       </div>
       <ErrorNote error={models.error} onRetry={models.reload} />

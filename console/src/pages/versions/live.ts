@@ -2,10 +2,10 @@
 
 import { createContext } from "preact";
 import { useContext, useEffect, useRef, useState } from "preact/hooks";
-import { useChanges } from "../../api/changes";
-import { api, ask, type Schemas } from "../../api/client";
+import { api, ask, type Schemas, serviceUrl } from "../../api/client";
 import { type Loaded, useLoaded } from "../../api/use";
-import { isServedByAll, progressOf } from "./rollout";
+import { useEvents } from "../../api/use-events";
+import { progressOf } from "./rollout";
 
 export type Alias = Schemas["AliasInfo"];
 export type Version = Schemas["VersionInfo"];
@@ -25,56 +25,47 @@ export interface Live {
   status: Loaded<Schemas["ServingStatus"]>;
   /** Grows with every change of an alias: what depends on aliases is read again then. */
   turn: number;
-  isConnected: boolean;
+  isLost: boolean;
   showMore: () => void;
 }
 
 const PAGE = 100;
-const SOON_MS = 100;
+const CHANGES = ["job", "alias", "reset"] as const;
 const SWAP_MS = 1000;
 const EVERY_S = 30;
 
 /** The registry, read again when the stream tells of a change, and the processes, watched while they change. */
 export function useLive(): Live {
-  const [wanted, setWanted] = useState(PAGE);
   const [turn, setTurn] = useState(0);
-  const newestWanted = useRef(wanted);
-  newestWanted.current = wanted;
-  const models = useLoaded(() => readRegistry(newestWanted.current), [], EVERY_S);
+  const wanted = useRef(PAGE);
+  const models = useLoaded(() => readRegistry(wanted.current), [], EVERY_S);
   const status = useLoaded(() => ask(api.GET("/models/status")), [], EVERY_S);
-  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
 
-  const reload = () => {
-    timer.current = undefined;
+  const hasRegistry = models.data !== undefined && models.data.registry !== "none";
+  const isLost = useEvents(hasRegistry ? `${serviceUrl()}/events` : undefined, CHANGES, (events) => {
+    // A job matters when it has made a version.
+    const isNews = ({ type, data }: { type: string; data: unknown }) =>
+      type !== "job" || (data as Schemas["JobInfo"]).status === "succeeded";
+    if (!events.some(isNews)) return;
     models.reload();
     status.reload();
     setTurn((before) => before + 1);
-  };
-  const isConnected = useChanges(
-    (type, data) => {
-      // A job matters when it has made a version. Several changes at once are one.
-      if (type === "job" && (data as Schemas["JobInfo"]).status !== "succeeded") return;
-      timer.current ??= setTimeout(reload, SOON_MS);
-    },
-    models.data !== undefined && models.data.registry !== "none",
-  );
-  useEffect(() => () => clearTimeout(timer.current), []);
+  });
 
-  const isSettled = (models.data?.aliases ?? []).every((alias) =>
-    isServedByAll(progressOf(status.data?.processes ?? [], alias)),
+  const isSwapping = (models.data?.aliases ?? []).some((alias) =>
+    progressOf(status.data?.processes ?? [], alias).some(({ state }) => state === "behind"),
   );
   useEffect(() => {
-    if (isSettled) return;
-    const watching = setInterval(status.reload, SWAP_MS);
+    if (!isSwapping) return;
+    const watching = setInterval(() => document.hidden || status.reload(), SWAP_MS);
     return () => clearInterval(watching);
-  }, [isSettled, status.reload]);
+  }, [isSwapping, status.reload]);
 
   const showMore = () => {
-    setWanted((before) => before + PAGE);
-    newestWanted.current = wanted + PAGE;
+    wanted.current += PAGE;
     models.reload();
   };
-  return { models, status, turn, isConnected, showMore };
+  return { models, status, turn, isLost, showMore };
 }
 
 export const LiveContext = createContext<Live | undefined>(undefined);

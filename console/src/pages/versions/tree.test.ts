@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type Made, missingBases, treeOf } from "./tree";
+import { type Made, missingBases, treeOf, withBases } from "./tree";
 
 const made = (id: string, base_version: string | null, created_at: number): Made => ({
   id,
@@ -56,4 +56,14 @@ describe("the tree of versions", () => {
 
 test("bases that are missing are named once", () => {
   expect(missingBases([made("b", "gone", 2), made("a", "gone", 1), made("c", "a", 3)])).toEqual(["gone"]);
+});
+
+test("bases that are not listed are added back to the first, and nothing else", () => {
+  const details = new Map<string, Made | null>([
+    ["old", made("old", "older", 2)],
+    ["older", made("older", "hidden", 1)],
+    ["hidden", null],
+    ["deleted meanwhile", made("deleted meanwhile", "old", 4)],
+  ]);
+  expect(withBases([made("new", "old", 3)], details).map(({ id }) => id)).toEqual(["new", "old", "older"]);
 });

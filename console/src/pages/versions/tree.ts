@@ -61,5 +61,16 @@ export function missingBases(versions: readonly Made[]): string[] {
   return [...bases].filter((base): base is string => base !== null && !known.has(base));
 }
 
+/** The versions, and those of their bases that are known without being listed, back to the first. */
+export function withBases<V extends Made>(
+  versions: readonly V[],
+  details: ReadonlyMap<string, V | null>,
+): V[] {
+  const bases = missingBases(versions)
+    .map((id) => details.get(id))
+    .filter((base): base is V => Boolean(base));
+  return bases.length ? withBases([...versions, ...bases], details) : [...versions];
+}
+
 const created = ({ created_at }: Made) => created_at;
 const newestFirst = (one: Made, other: Made) => created(other) - created(one);
