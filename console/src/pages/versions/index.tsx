@@ -1,53 +1,101 @@
-import { api, ask, type Schemas } from "../../api/client";
-import { useLoaded } from "../../api/use";
-import { Badge, StatusBadge } from "../../components/Badge";
+import { may } from "../../api/session";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Skeleton } from "../../components/Skeleton";
-import { type Column, Table } from "../../components/Table";
-import { Time } from "../../components/Time";
-import { bytes, shortId } from "../../format";
+import { Tabs } from "../../components/Tabs";
+import { address } from "../../router";
+import type { PageProps } from "..";
+import { Aliases } from "./Aliases";
+import { Audit } from "./Audit";
+import { Lineage } from "./Lineage";
+import { type Live, LiveContext, type Registry, useLive } from "./live";
+import { Processes } from "./Processes";
+import { VersionPage } from "./VersionPage";
+import "./versions.css";
 
-type Version = Schemas["VersionInfo"];
+type Tab = "lineage" | "processes" | "audit";
 
-const COLUMNS: Column<Version>[] = [
-  { name: "Version", cell: (version) => <code title={version.id}>{shortId(version.id)}</code> },
-  {
-    name: "Aliases",
-    cell: (version) => (
-      <span class="row">
-        {version.aliases.map((alias) => (
-          <Badge key={alias} tone="accent">
-            {alias}
-          </Badge>
-        ))}
-      </span>
-    ),
-  },
-  { name: "Status", cell: (version) => <StatusBadge status={version.status} /> },
-  { name: "Based on", cell: (version) => version.base ?? "–" },
-  { name: "Size", number: true, cell: (version) => bytes(version.size_bytes) },
-  { name: "Created", cell: (version) => <Time at={version.created_at} /> },
+const TABS: { name: Tab; title: string }[] = [
+  { name: "lineage", title: "Lineage" },
+  { name: "processes", title: "Processes" },
+  { name: "audit", title: "Audit trail" },
 ];
 
-export function VersionsPage() {
-  const models = useLoaded(() => ask(api.GET("/models")), [], 15);
+export function VersionsPage({ rest, query }: PageProps) {
+  return may("infer") ? <Pages rest={rest} query={query} /> : <NotAllowed />;
+}
+
+function NotAllowed() {
   return (
     <div class="page">
       <h1>Versions</h1>
+      <EmptyState title="This key cannot see versions.">
+        It lacks the scope <code>infer</code>. Whoever runs the service makes a key that has it with{" "}
+        <code>sds-clip keys create NAME</code>.
+      </EmptyState>
+    </div>
+  );
+}
+
+function Pages({ rest: [id], query }: PageProps) {
+  const live = useLive();
+  return (
+    <LiveContext.Provider value={live}>
+      <div class="page versions">
+        {id ? <VersionPage key={id} id={id} /> : <Overview live={live} query={query} />}
+      </div>
+    </LiveContext.Provider>
+  );
+}
+
+function Overview({ live, query }: { live: Live; query: URLSearchParams }) {
+  const asked = query.get("tab");
+  const tab = TABS.find(({ name }) => name === asked)?.name ?? "lineage";
+  const { models, isLost } = live;
+  return (
+    <>
+      <div class="row apart">
+        <h1>Versions</h1>
+        <p class="muted small" role="status">
+          {isLost && "Live updates are interrupted. They go on as soon as the service answers."}
+        </p>
+      </div>
       <ErrorNote error={models.error} onRetry={models.reload} />
       {!models.data ? (
-        !models.error && <Skeleton lines={8} />
-      ) : models.data.versions?.length ? (
-        <Table
-          caption="Versions, newest first"
-          columns={COLUMNS}
-          rows={models.data.versions}
-          keyOf={(version) => version.id}
-        />
+        !models.error && <Skeleton lines={10} />
+      ) : models.data.registry !== "read" ? (
+        <NoRegistry registry={models.data.registry} />
       ) : (
-        <EmptyState title="There are no versions yet.">A fine-tuning job that succeeds makes one.</EmptyState>
+        <Tabs
+          label="Views of the versions"
+          tabs={TABS}
+          current={tab}
+          onChange={(next) => {
+            location.hash = address(["versions"], { tab: next === "lineage" ? undefined : next });
+          }}
+        >
+          {tab === "lineage" && (
+            <div class="stack loose">
+              <Aliases aliases={models.data.aliases} />
+              <Lineage registry={models.data} />
+            </div>
+          )}
+          {tab === "processes" && <Processes />}
+          {tab === "audit" && <Audit aliases={models.data.aliases} chosen={query.get("alias") ?? ""} />}
+        </Tabs>
       )}
-    </div>
+    </>
+  );
+}
+
+function NoRegistry({ registry }: { registry: Registry["registry"] }) {
+  return registry === "away" ? (
+    <EmptyState title="The database cannot be read at the moment.">
+      The service goes on serving what it serves. This page shows the versions as soon as it can read them.
+    </EmptyState>
+  ) : (
+    <EmptyState title="This service keeps no versions.">
+      Start it with <code>sds-clip up</code>, or name a database in <code>SDS_CLIP_DATABASE_URL</code>.
+    </EmptyState>
   );
 }

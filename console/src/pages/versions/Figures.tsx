@@ -1,0 +1,92 @@
+import { may } from "../../api/session";
+import { percent, score } from "../../format";
+import { address } from "../../router";
+import { evaluationsOf, type Metric, metricTitle } from "./figures";
+import type { Detail } from "./live";
+
+/** What was measured of the version when it was made, in one table, so that the numbers stand in columns. */
+export function Figures({ detail }: { detail: Detail }) {
+  const evaluations = evaluationsOf(detail.evaluations);
+  const training = Object.entries(detail.metrics ?? {}).filter(
+    (entry): entry is [string, number] => typeof entry[1] === "number",
+  );
+  return (
+    <section class="stack close" aria-labelledby="figures">
+      <h2 id="figures">Figures</h2>
+      {evaluations.length || training.length ? (
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: a box that scrolls must be reachable by keyboard
+        <section class="table-box" tabIndex={0} aria-label="Figures by benchmark">
+          <table class="version-figures">
+            <thead>
+              <tr>
+                <th scope="col">Metric</th>
+                <th scope="col" class="number">
+                  Value
+                </th>
+                <th scope="col" class="number">
+                  95 % interval
+                </th>
+                <th scope="col" class="number">
+                  Items
+                </th>
+                <th scope="col" class="number">
+                  Chance
+                </th>
+              </tr>
+            </thead>
+            {evaluations.map(({ name, benchmark, data, metrics }) => (
+              <tbody key={name}>
+                <tr>
+                  <th scope="rowgroup" colSpan={5}>
+                    {benchmark}
+                    {data && <span class="muted"> on {data}</span>}
+                  </th>
+                </tr>
+                {Object.entries(metrics).map(([metric, found]) => (
+                  <MetricRow key={metric} name={metricTitle(metric)} metric={found} />
+                ))}
+              </tbody>
+            ))}
+            {training.length > 0 && (
+              <tbody>
+                <tr>
+                  <th scope="rowgroup" colSpan={5}>
+                    Training and validation
+                  </th>
+                </tr>
+                {training.map(([name, value]) => (
+                  <tr key={name}>
+                    <th scope="row">{metricTitle(name)}</th>
+                    <td class="number">{score(value)}</td>
+                    <td colSpan={3} />
+                  </tr>
+                ))}
+              </tbody>
+            )}
+          </table>
+        </section>
+      ) : (
+        <p class="muted">
+          Nothing was measured when it was made.{" "}
+          {may("train") && (
+            <a href={address(["new"], { kind: "evaluate", model: detail.id })}>Evaluate it.</a>
+          )}
+        </p>
+      )}
+    </section>
+  );
+}
+
+function MetricRow({ name, metric: { value, low, high, n, chance } }: { name: string; metric: Metric }) {
+  return (
+    <tr>
+      <th scope="row">{name}</th>
+      <td class="number">{percent(value)}</td>
+      <td class="number muted">
+        {low !== undefined && high !== undefined && `${percent(low).replace(" %", "")}–${percent(high)}`}
+      </td>
+      <td class="number muted">{n?.toLocaleString("en")}</td>
+      <td class="number muted">{chance !== undefined && percent(chance)}</td>
+    </tr>
+  );
+}

@@ -1,0 +1,229 @@
+"""The pages of versions in a real Chromium: promotion, lock and rollback of what a real service serves."""
+
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+from app.keys import create_key
+from tests.app.serverside import RunningServer, running_server
+from tests.browser.registry import Registry
+from tests.browser.test_console import ATTACK, CHROMIUM, Console, pytestmark
+from tests.checkpoints import save_tiny_clip
+
+__all__ = ["pytestmark"]
+
+SOON_MS = 20_000
+"""Less than the time between two readings of a page that no stream tells anything."""
+METRIC = {"value": 0.625, "low": 0.577, "high": 0.671, "n": 400, "chance": 0.5}
+EVALUATIONS = {f"winoground ({ATTACK})": {"metrics": {"group_match": METRIC}}}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"local-dir:{save_tiny_clip(tmp_path_factory.mktemp('models') / 'tiny', seed=1)}"
+
+
+@pytest.fixture
+def look(chromium: Browser) -> Iterator[Callable[..., Console]]:
+    contexts: list[BrowserContext] = []
+
+    def look(server: RunningServer, width: int = 1280, **options: Any) -> Console:
+        context = chromium.new_context(viewport={"width": width, "height": 844}, **options)
+        contexts.append(context)
+        return Console(context.new_page(), server, [])
+
+    yield look
+    for context in contexts:
+        context.close()
+
+
+def serving(folder: Path, base: str, **settings: str) -> AbstractContextManager[RunningServer]:
+    database = f"sqlite:///{folder}/jobs.db"
+    return running_server(folder, "--model", base, SDS_CLIP_DATABASE_URL=database, **settings)
+
+
+def dialog(page: Page) -> Locator:
+    return page.get_by_role("dialog")
+
+
+def answer(page: Page, question: str, reason: str, button: str) -> None:
+    """Open a question about the alias default, and answer it."""
+    page.get_by_role("button", name=f"{question} default").click()
+    dialog(page).get_by_label("Reason").fill(reason)
+    dialog(page).get_by_role("button", name=button).click()
+
+
+def test_promotion_lock_and_rollback_are_seen_where_they_act(
+    look: Callable[..., Console], base: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
+        one = registry.make(1, evaluations=EVALUATIONS, metadata={"note": ATTACK}, suffix="one")
+        other = registry.make(2, base=one)
+        first = registry.base.version
+        console = look(server)
+        page = console.open("#/versions")
+        aliases = page.get_by_role("region", name="Aliases and where they point")
+        tree = page.get_by_role("region", name="Versions and what they were made from")
+
+        expect(tree.get_by_role("rowheader")).to_have_count(3)
+        shown = [row.inner_text() for row in tree.get_by_role("rowheader").all()]
+        assert [id[:12] in text for id, text in zip((first, one, other), shown, strict=True)] == [True] * 3
+        expect(tree.get_by_role("row").nth(2)).to_contain_text("62.5 %57.7–67.1 %, n = 400")
+
+        tree.get_by_role("link", name=one[:12]).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(one[:12])
+        expect(page.get_by_text(f"note: {ATTACK}")).to_be_visible()
+        page.get_by_role("button", name="Promote…").click()
+        expect(page.get_by_text("Not compared", exact=True)).to_be_visible()
+        expect(page.get_by_role("button", name="Promote to default")).to_be_disabled()
+        page.get_by_label("Reason").fill(f"better {ATTACK}")
+        page.get_by_label("Wait until every process serves it").check()
+        page.get_by_role("button", name="Promote to default").click()
+        expect(page.get_by_text("The one process serves it.")).to_be_visible()
+        assert registry.served() == one
+        page.get_by_role("button", name="Done").click()
+        expect(page.get_by_role("listitem").filter(has_text="as default, since")).to_be_visible()
+
+        page.get_by_role("link", name="All versions").click()
+        expect(aliases).to_contain_text(one[:12])
+        answer(page, "Lock", f"freeze {ATTACK}", "Lock default")
+        expect(aliases).to_contain_text(f"freeze {ATTACK}")
+        tree.get_by_role("link", name=other[:12]).click()
+        page.get_by_role("button", name="Promote…").click()
+        refused = registry.client.post(f"/models/{other}/promote", json={"reason": "x"}).json()["error"]
+        expect(page.get_by_role("alert")).to_contain_text(refused["message"])
+        page.get_by_label("Reason").fill("now")
+        expect(page.get_by_role("button", name="Promote to default")).to_be_disabled()
+
+        page.get_by_role("link", name="All versions").click()
+        answer(page, "Unlock", "it is over", "Unlock default")
+        page.get_by_role("button", name="Roll back default").click()
+        expect(dialog(page)).to_contain_text(f"from {one[:12]} to {first[:12]}")
+        dialog(page).get_by_label("Reason").fill("worse")
+        dialog(page).get_by_label("Wait until every process serves it").check()
+        dialog(page).get_by_role("button", name=f"Roll back to {first[:12]}").click()
+        expect(dialog(page)).to_contain_text("The one process serves it.")
+        assert registry.served() == first
+        dialog(page).get_by_role("button", name="Done").click()
+
+        page.get_by_role("tab", name="Audit trail").click()
+        page.get_by_label("Alias").select_option("default")
+        lines = page.get_by_role("region", name="What was done to aliases").locator("tbody tr")
+        expect(lines).to_have_count(5)
+        written = [
+            tuple(line.locator("td").nth(column).inner_text() for column in (2, 5)) for line in lines.all()
+        ]
+        assert written[:4] == [
+            ("rolled back", "worse"),
+            ("unlocked", "it is over"),
+            ("locked", f"freeze {ATTACK}"),
+            ("promoted", f"better {ATTACK}"),
+        ]
+        console.check()
+
+
+def test_promotion_by_somebody_else_is_seen_without_a_reload(
+    look: Callable[..., Console], base: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
+        version = registry.make(1)
+        listed, shown = look(server, 390), look(server)
+        listed.open("#/versions")
+        shown.open(f"#/versions/{version}")
+        expect(shown.page.get_by_text("No alias has pointed to it")).to_be_visible()
+        registry.promote(version, "staging", reason="by a script")
+        aliases = listed.page.get_by_role("region", name="Aliases and where they point")
+
+        expect(aliases.get_by_role("row").filter(has_text="staging")).to_contain_text(
+            version[:12], timeout=SOON_MS
+        )
+        expect(shown.page.get_by_role("cell", name="by a script")).to_be_visible(timeout=SOON_MS)
+        expect(shown.page.get_by_role("listitem").filter(has_text="as staging, since")).to_be_visible(
+            timeout=SOON_MS
+        )
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert listed.page.evaluate(overflow) == 0
+        listed.check()
+        shown.check()
+
+
+def test_version_is_downloaded_and_then_deleted_by_its_id(
+    look: Callable[..., Console], base: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
+        one = registry.make(1)
+        other = registry.make(2, base=one)
+        console = look(server)
+        page = console.open(f"#/versions/{one}")
+        expect(page.get_by_text("while 1 version is based on it")).to_be_visible()
+        expect(page.get_by_role("button", name="Delete…")).to_be_disabled()
+
+        page.get_by_role("link", name=other[:12]).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(other[:12])
+        with page.expect_download() as downloading:
+            page.get_by_role("link", name="Download, ").click()
+        with tarfile.open(downloading.value.path()) as archive:
+            assert any(name.endswith("delta.safetensors") for name in archive.getnames())
+
+        page.get_by_role("button", name="Delete…").click()
+        expect(dialog(page).get_by_role("button", name="Delete it")).to_be_disabled()
+        dialog(page).get_by_label("to delete it").fill(other[:12])
+        dialog(page).get_by_role("button", name="Delete it").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Versions")
+        assert registry.client.get(f"/models/{other}").json()["status"] == "deleted"
+        expect(page.get_by_role("link", name=other[:12])).to_have_count(0)
+        console.check()
+
+
+def test_key_without_the_scope_admin_moves_only_the_alias_that_was_given_to_it(
+    look: Callable[..., Console], base: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    alice = {"Authorization": f"Bearer {create_key(file, 'alice', ['infer', 'train'])}"}
+    root = {"Authorization": f"Bearer {create_key(file, 'root', ['infer', 'train', 'admin'])}"}
+    with (
+        serving(tmp_path, base, SDS_CLIP_KEYS_FILE=str(file)) as server,
+        Registry(server.url, tmp_path, base, alice) as registry,
+    ):
+        one, other = registry.make(1, owner="alice"), registry.make(2, owner="alice")
+        console = look(server, extra_http_headers=alice)
+        session = {
+            "needs_key": True,
+            "signed_in": True,
+            "key": {"name": "alice", "scopes": ["infer", "train"]},
+        }
+        console.page.route("**/session", lambda route: route.fulfill(json=session))
+        page = console.open("#/versions")
+        expect(page.get_by_role("region", name="Aliases and where they point")).to_contain_text("default")
+        for action in ("Lock", "Roll back"):
+            expect(page.get_by_role("button", name=f"{action} default")).to_have_count(0)
+        page.get_by_role("link", name=other[:12]).click()
+        expect(page.get_by_role("button", name="Promote…")).to_be_disabled()
+        expect(
+            page.get_by_text("needs the scope admin, or an alias that was given to this key")
+        ).to_be_visible()
+
+        body = {"alias": "hers", "owner": "alice", "reason": "a gift"}
+        given = httpx.post(f"{server.url}/models/{one}/promote", json=body, headers=root)
+        assert given.status_code == 200, given.text
+        page.get_by_role("button", name="Promote…").click()
+        expect(page.get_by_label("Alias", exact=True).get_by_role("option")).to_have_text(["hers"])
+        page.get_by_label("Reason").fill("mine")
+        page.get_by_role("button", name="Promote to hers").click()
+        expect(page.get_by_text("The one process serves it.")).to_be_visible()
+        assert registry.audit()[0] == ("promote", "mine")
+        console.check()
