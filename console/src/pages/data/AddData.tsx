@@ -11,6 +11,7 @@ import { Tabs } from "../../components/Tabs";
 import { useKept } from "../../kept";
 import { address } from "../../router";
 import { FORMATS, PAIRS } from "./formats";
+import { proposedName } from "./names";
 import { UploadPanel } from "./UploadPanel";
 import { forget, start, useUploading } from "./uploading";
 
@@ -46,7 +47,7 @@ export function AddData() {
     location.hash = address(["data", id]);
   });
   const error = draft.way === "source" ? registering.error : uploading?.error;
-  const isSending = (uploading && !uploading.error) || registering.running;
+  const isUploading = uploading !== undefined && !uploading.error;
   const files = draft.way === "file" ? draft.archive : draft.shards;
   const missing = whatIsMissing(draft);
   const set = (changes: Partial<Draft>) => {
@@ -54,19 +55,25 @@ export function AddData() {
     setDraft((before) => ({ ...before, ...changes }));
   };
   const submit = () => {
-    if (missing || isSending) return;
+    if (missing || isUploading || registering.running) return;
     if (draft.way === "source") void registering.run(draft);
     else void start({ ...fields(draft), kind: draft.way, files });
   };
   return (
     <div class="page data-add">
       <p>
-        <a href="#/data">Data</a>
+        <a href="#/data">All data</a>
       </p>
       <h1>Add data</h1>
-      <UploadPanel />
+      {isUploading && (
+        <>
+          <UploadPanel />
+          <p class="muted">The upload goes on while you look at other pages of the console in this tab.</p>
+        </>
+      )}
       <form
         class="stack"
+        hidden={isUploading}
         onSubmit={(event) => {
           event.preventDefault();
           submit();
@@ -116,15 +123,10 @@ export function AddData() {
         </div>
         {error && !SHOWN.includes(error.param ?? "") && <ErrorNote error={error} />}
         <div class="row">
-          <Button
-            type="submit"
-            look="primary"
-            busy={registering.running}
-            disabled={Boolean(missing || isSending)}
-          >
+          <Button type="submit" look="primary" busy={registering.running} disabled={missing !== undefined}>
             {draft.way === "source" ? "Register" : "Upload"}
           </Button>
-          <span class="muted small">{isSending ? "One at a time." : missing}</span>
+          <span class="muted small">{missing}</span>
         </div>
       </form>
     </div>
@@ -152,7 +154,10 @@ function Source({ draft, set, error }: SourceProps) {
               verb="Pick an archive"
               accept=".tar,.tgz,.gz,.zip"
               files={draft.archive}
-              onChange={(archive) => set({ archive })}
+              onChange={(archive) => {
+                const isOwn = draft.name && draft.name !== proposedName(draft.archive[0]);
+                set({ archive, ...(!isOwn && { name: proposedName(archive[0]) }) });
+              }}
             />
           )}
         </Field>
@@ -229,7 +234,11 @@ function FormatField({ value, onChange, error }: FormatProps) {
       <section class="stack close" aria-label="About the format">
         <p>{chosen?.meaning}</p>
         <div class="small">
-          <p class="muted">{chosen && chosen.layouts.length > 1 ? "It holds one of these:" : "It holds:"}</p>
+          <p class="muted">
+            {chosen && chosen.layouts.length > 1
+              ? "The archive or folder holds one of these:"
+              : "The archive or folder holds:"}
+          </p>
           <ul class="data-layouts">
             {chosen?.layouts.map((layout) => (
               <li key={layout}>

@@ -19,19 +19,17 @@ import { useReloaded } from "./useReloaded";
 
 const EVERY_S = 15;
 const TYPING_MS = 300;
-const DEMO = "sds-clip datasets upload demo/data/validation --format winoground --name demo-winoground";
+const DEMO = "sds-clip datasets upload demo/data/validation \\\n    --format winoground --name demo";
 
 const COLUMNS: Column<DataSet>[] = [
   {
     name: "Data set",
-    cell: (set) => <a href={address(["data", set.id])}>{set.name || set.id}</a>,
-  },
-  {
-    name: "Format",
     cell: (set) => (
       <span class="data-two">
-        {set.format}
-        <span class="muted small">{meaningOf(set.format)}</span>
+        <a href={address(["data", set.id])}>{set.name || set.id}</a>
+        <span class="muted small">
+          {set.format} · {meaningOf(set.format)}
+        </span>
       </span>
     ),
   },
@@ -59,7 +57,7 @@ export function DataList({ filters }: { filters: Filters }) {
         </a>
       </div>
       <UploadPanel />
-      <FilterRow filters={filters} />
+      {(isFiltered || sets.data?.data.length !== 0) && <FilterRow filters={filters} />}
       <ErrorNote error={sets.error} onRetry={sets.reload} />
       {!sets.data ? (
         !sets.error && <Skeleton lines={8} />

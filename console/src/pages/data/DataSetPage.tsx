@@ -28,7 +28,7 @@ export function DataSetPage({ id }: { id: string }) {
   return (
     <div class="page">
       <p>
-        <a href="#/data">Data</a>
+        <a href="#/data">All data</a>
       </p>
       {set ? <Head set={set} /> : <h1>{id}</h1>}
       <ErrorNote error={loaded.error} onRetry={loaded.reload} />

@@ -1,6 +1,6 @@
 import type { Schemas } from "../../api/client";
 import { count } from "../../format";
-import { bins, described, isLabelled } from "./histogram";
+import { type Bin, bins, described, isLabelled } from "./histogram";
 
 /** So many labels of three digits have room below the bars where the screen is narrow. */
 const LABELS = 6;
@@ -42,7 +42,7 @@ export function HistogramCard({ title, unit, of, histogram }: Props) {
                 />
               </svg>
               <span class="small muted">
-                {isLabelled(place, found.length, LABELS) && bin.label.split("–")[0]}
+                {isLabelled(place, found.length, LABELS) && axisLabel(bin, place === found.length - 1)}
               </span>
             </div>
           ))}
@@ -71,4 +71,9 @@ export function HistogramCard({ title, unit, of, histogram }: Props) {
       </details>
     </figure>
   );
+}
+
+/** Bins are named by where they begin. The last one may be wider than the others. */
+function axisLabel({ label }: Bin, isLast: boolean): string | undefined {
+  return isLast ? label : label.split("–")[0];
 }

@@ -12,7 +12,7 @@ import { type Sample, useSamples } from "./useSamples";
 const BOX = 128;
 /** Screens with small pixels show twice as many. */
 const MAX_SIDE = 2 * BOX;
-const SHOWN_CAPTIONS = 5;
+const SHOWN_CAPTIONS = 3;
 const SHOWN_CHARS = 240;
 
 /** The samples as they are stored, the unusable ones too. */

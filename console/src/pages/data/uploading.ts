@@ -48,9 +48,9 @@ export async function start(wanted: Wanted): Promise<void> {
     announce(`${added.name || "The data set"} is uploaded. Its check begins.`);
     if (location.hash.startsWith("#/data")) location.hash = address(["data", added.id]);
   } catch (error) {
-    if (error instanceof ApiError && current) {
+    if (current && error instanceof ApiError) {
       set({ ...current, error });
-      announce(`The upload failed: ${error.message}`);
+      announce("The upload failed. The page Data says why.");
     } else {
       set(undefined);
       announce("The upload was cancelled, and nothing of it is kept.");
