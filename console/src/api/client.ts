@@ -20,17 +20,26 @@ export function serviceUrl(page: string = document.baseURI): string {
   return new URL(".", page).href.replace(/\/$/, "");
 }
 
+/** What a change must send besides its content, so that no other page can make it. */
+export function tokenHeaders(): Record<string, string> {
+  const token = currentSession()?.csrf_token;
+  return token ? { "X-CSRF-Token": token } : {};
+}
+
+/** What the service says in an answer that is no success. Where the session has ended, the sign-in appears. */
+export function refusal(response: Response): Promise<ApiError> {
+  if (response.status === 401) setSession({ object: "session", signed_in: false, needs_key: true });
+  return ApiError.of(response);
+}
+
 const policy: Middleware = {
   onRequest({ request }) {
-    const token = currentSession()?.csrf_token;
-    if (token && !SAFE.has(request.method)) request.headers.set("X-CSRF-Token", token);
+    if (SAFE.has(request.method)) return;
+    for (const [name, value] of Object.entries(tokenHeaders())) request.headers.set(name, value);
   },
   async onResponse({ response, schemaPath }) {
     if (response.ok) return;
-    if (response.status === 401 && schemaPath !== "/session") {
-      setSession({ object: "session", signed_in: false, needs_key: true });
-    }
-    throw await ApiError.of(response);
+    throw await (schemaPath === "/session" ? ApiError.of(response) : refusal(response));
   },
   onError({ error }) {
     const aborted = error instanceof DOMException && error.name === "AbortError";

@@ -4,9 +4,11 @@ export type Tone = "neutral" | "accent" | "good" | "warn" | "bad";
 
 const OF_STATUS: Record<string, Tone> = {
   running: "accent",
+  validating: "accent",
   succeeded: "good",
   ready: "good",
   failed: "bad",
+  rejected: "bad",
   damaged: "bad",
   cancelling: "warn",
   pausing: "warn",

@@ -1,41 +1,26 @@
-import { api, ask, type Schemas } from "../../api/client";
-import { useLoaded } from "../../api/use";
-import { StatusBadge } from "../../components/Badge";
+import { may } from "../../api/session";
 import { EmptyState } from "../../components/EmptyState";
-import { ErrorNote } from "../../components/ErrorNote";
-import { Skeleton } from "../../components/Skeleton";
-import { type Column, Table } from "../../components/Table";
-import { Time } from "../../components/Time";
+import type { PageProps } from "..";
+import { AddData } from "./AddData";
+import { DataList } from "./DataList";
+import { DataSetPage } from "./DataSetPage";
+import { filtersOf } from "./filters";
+import "./data.css";
 
-type DataSet = Schemas["DatasetInfo"];
-
-const COLUMNS: Column<DataSet>[] = [
-  { name: "Data set", cell: (set) => set.name || set.id },
-  { name: "Format", cell: (set) => set.format },
-  { name: "Status", cell: (set) => <StatusBadge status={set.status} /> },
-  { name: "Created", cell: (set) => <Time at={set.created_at} /> },
-];
-
-export function DataPage() {
-  const sets = useLoaded(() => ask(api.GET("/datasets")), [], 15);
-  return (
-    <div class="page">
-      <h1>Data</h1>
-      <ErrorNote error={sets.error} onRetry={sets.reload} />
-      {!sets.data ? (
-        !sets.error && <Skeleton lines={8} />
-      ) : sets.data.data.length ? (
-        <Table
-          caption="Data sets, newest first"
-          columns={COLUMNS}
-          rows={sets.data.data}
-          keyOf={(set) => set.id}
-        />
-      ) : (
-        <EmptyState title="There are no data sets yet.">
-          <code>sds-clip datasets upload FOLDER</code> uploads one.
+/** `#/data` lists the data sets, `#/data?add=1` adds one, and `#/data/ID` shows one. */
+export function DataPage({ rest, query }: PageProps) {
+  const [id] = rest;
+  if (!may("train")) {
+    return (
+      <div class="page">
+        <h1>Data</h1>
+        <EmptyState title="Your key cannot see data sets.">
+          It lacks the scope <code>train</code>. Whoever runs the service makes a key that has it with{" "}
+          <code>sds-clip keys create NAME --scope infer --scope train</code>.
         </EmptyState>
-      )}
-    </div>
-  );
+      </div>
+    );
+  }
+  if (id) return <DataSetPage key={id} id={id} />;
+  return query.has("add") ? <AddData /> : <DataList filters={filtersOf(query)} />;
 }

@@ -1,0 +1,41 @@
+import { Bar } from "../../components/Bar";
+import { percent } from "../../format";
+import { badOf, type DataSet, grouped, sizeOf, unlisted, verdict } from "./findings";
+
+/** The result of the check: a sentence, the share that can be used, and the problems by kinds. */
+export function Findings({ set }: { set: DataSet }) {
+  const size = sizeOf(set);
+  const more = unlisted(set);
+  return (
+    <section class="card stack" aria-labelledby="findings" aria-live="polite">
+      <h2 id="findings">{set.status === "validating" ? "The check is running" : "The check"}</h2>
+      <p>{verdict(set)}</p>
+      {set.status === "validating" && <progress class="data-progress" aria-label="The check is running" />}
+      {size && size.all > 0 && <Usable share={1 - badOf(set) / size.all} />}
+      {grouped(set.problems ?? []).map(({ code, title, messages }) => (
+        <section key={code} class="stack close" aria-label={title}>
+          <h3>
+            {title} <code class="muted">{code}</code>
+          </h3>
+          <ul class="data-problems small">
+            {messages.map((message, place) => (
+              // biome-ignore lint/suspicious/noArrayIndexKey: two problems may have the same words
+              <li key={place}>{message}</li>
+            ))}
+          </ul>
+        </section>
+      ))}
+      {more && <p class="muted small">{more}</p>}
+    </section>
+  );
+}
+
+function Usable({ share }: { share: number }) {
+  return (
+    <div class="data-usable">
+      <span class="muted">Usable</span>
+      <Bar share={share} />
+      <span class="number">{percent(share)}</span>
+    </div>
+  );
+}
