@@ -60,7 +60,7 @@ test("a service that does not answer is unreachable", async () => {
 
 test("changes carry the session's token, and reading does not", async () => {
   answer = json({ signed_in: true, needs_key: true });
-  setSession({ object: "session", signed_in: true, needs_key: true, csrf_token: "token" });
+  setSession({ signed_in: true, needs_key: true, csrf_token: "token" });
   await ask(api.GET("/health"));
   await ask(api.POST("/session", { body: { key: "k" } }));
   expect(requests.map((request) => request.headers.get("X-CSRF-Token"))).toEqual([null, "token"]);
@@ -72,13 +72,13 @@ test("a session that has ended asks to sign in again, but a wrong key does not e
   await expect(ask(api.POST("/session", { body: { key: "wrong" } }))).rejects.toMatchObject({ status: 401 });
   expect(currentSession()).toBeNull();
   await expect(ask(api.GET("/jobs"))).rejects.toMatchObject({ status: 401 });
-  expect(currentSession()).toEqual({ object: "session", signed_in: false, needs_key: true });
+  expect(currentSession()).toEqual({ signed_in: false, needs_key: true });
 });
 
 test("without keys everything is allowed, and with one what its scopes allow", () => {
-  setSession({ object: "session", signed_in: false, needs_key: false });
+  setSession({ signed_in: false, needs_key: false });
   expect(may("admin")).toBe(true);
-  setSession({ object: "session", signed_in: true, needs_key: true, key: { name: "a", scopes: ["infer"] } });
+  setSession({ signed_in: true, needs_key: true, key: { name: "a", scopes: ["infer"] } });
   expect([may("infer"), may("train", "admin")]).toEqual([true, false]);
 });
 

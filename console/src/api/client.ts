@@ -28,7 +28,7 @@ export function tokenHeaders(): Record<string, string> {
 
 /** What the service says in an answer that is no success. Where the session has ended, the sign-in appears. */
 export function refusal(response: Response): Promise<ApiError> {
-  if (response.status === 401) setSession({ object: "session", signed_in: false, needs_key: true });
+  if (response.status === 401) setSession({ signed_in: false, needs_key: true });
   return ApiError.of(response);
 }
 

@@ -2,7 +2,7 @@
 
 import type { components } from "./schema";
 
-export type Session = components["schemas"]["SessionInfo"];
+export type Session = Omit<components["schemas"]["SessionInfo"], "object">;
 type Scope = components["schemas"]["SessionKey"]["scopes"][number];
 
 let session: Session | null = null;
