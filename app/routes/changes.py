@@ -6,17 +6,16 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.auth import is_revoked
 from app.errors import Overloaded
-from app.jobs.stream import EVENT_STREAM
 from app.openapi import describe_errors
 from app.routes.shared import READING, BackendDep, LastEventId, ReadOrTrain
-from app.routes.streamed import EventStream
+from app.routes.streamed import FRAMES, EventStream
 from app.serving.engine import Engine
 
 Streamed: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A stream of Server-Sent Events. `job` has a job as in GET /jobs, and `alias` an alias as in "
         "GET /models. `reset` means that the client was away for too long, and must read its lists again.",
-        "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+        "content": FRAMES,
     }
 }
 

@@ -12,7 +12,7 @@ from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
 from app.routes.shared import READING, After, BackendDep, JobId, LastEventId, Limit, Owner, SearchDep, Train
-from app.routes.streamed import LOG, EventStream, LogResponse
+from app.routes.streamed import FRAMES, LOG, EventStream, LogResponse
 from app.schemas.curves import MAX_POINTS, MIN_POINTS, Curves
 from app.schemas.jobs import CheckpointList, EventList, JobInfo, JobList, MetricList
 from app.serving.engine import Engine
@@ -34,7 +34,7 @@ Streamed: dict[int | str, dict[str, Any]] = {
         "description": "A page of events or, if the request accepts `text/event-stream`, a stream. The stream "
         "sends every event with its number as id, `progress` whenever the progress changes, and `done` "
         "with the job when the job has ended.",
-        "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+        "content": FRAMES,
     },
     204: {"description": "The job has ended, and Last-Event-ID was its last event. Do not connect again."},
 }

@@ -21,6 +21,22 @@ LOG: dict[int | str, dict[str, Any]] = {
     }
 }
 
+FRAMES: dict[str, Any] = {
+    EVENT_STREAM: {
+        "schema": {
+            "type": "object",
+            "description": "The fields of an event of the stream. `data` is a JSON object as a string.",
+            "properties": {
+                "event": {"type": "string"},
+                "data": {"type": "string", "contentMediaType": "application/json"},
+                "id": {"type": "string"},
+                "retry": {"type": "integer"},
+            },
+        }
+    }
+}
+"""The content of a stream of Server-Sent Events."""
+
 
 class TarResponse(StreamingResponse):
     """A version as a tar stream. What was made for the download is removed however the response ends."""
