@@ -2,7 +2,7 @@ import type { ComponentChildren, Key } from "preact";
 
 export interface Column<Row> {
   name: string;
-  /** What stands in the head instead of the name. */
+  /** What is seen in the head instead of the name, which is still read out. */
   head?: ComponentChildren;
   /** Numbers are set flush right. */
   number?: boolean;
@@ -27,7 +27,8 @@ export function Table<Row>({ caption, columns, rows, keyOf }: Props<Row>) {
           <tr>
             {columns.map((column) => (
               <th key={column.name} scope="col" class={column.number ? "number" : undefined}>
-                {column.head ?? column.name}
+                <span class={column.head ? "visually-hidden" : undefined}>{column.name}</span>
+                {column.head}
               </th>
             ))}
           </tr>
