@@ -8,7 +8,7 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { bytes, shortId } from "../../format";
 import { address } from "../../router";
-import type { Version } from "./live";
+import { useLiveRegistry, type Version } from "./live";
 
 interface Props {
   version: Version;
@@ -26,11 +26,13 @@ export function DeleteDialog({ version, open, onClose }: Props) {
 }
 
 function Question({ version, onClose }: Omit<Props, "open">) {
+  const { models } = useLiveRegistry();
   const [typed, setTyped] = useState("");
   const short = shortId(version.id);
   const remove = useAction(async () => {
     await ask(api.DELETE("/models/{version}", { params: { path: { version: version.id } } }));
     announce(`${short} is deleted.`);
+    models.reload();
     location.hash = address(["versions"]);
   });
   return (
