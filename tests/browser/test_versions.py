@@ -13,10 +13,12 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 from app.keys import create_key
 from tests.app.serverside import RunningServer, running_server
 from tests.browser.registry import Registry
-from tests.browser.test_console import ATTACK, CHROMIUM, Console, pytestmark
+from tests.browser.test_console import ATTACK, CHROMIUM, TIMEOUT_MS, Console, pytestmark
 from tests.checkpoints import save_tiny_clip
 
 __all__ = ["pytestmark"]
+
+expect.set_options(timeout=TIMEOUT_MS)
 
 SOON_MS = 20_000
 """Less than the time between two readings of a page that no stream tells anything."""
@@ -53,7 +55,7 @@ def look(chromium: Browser) -> Iterator[Callable[..., Console]]:
 
 def serving(folder: Path, base: str, **settings: str) -> AbstractContextManager[RunningServer]:
     database = f"sqlite:///{folder}/jobs.db"
-    return running_server(folder, "--model", base, SDS_CLIP_DATABASE_URL=database, **settings)
+    return running_server(folder, "--model", base, port=None, SDS_CLIP_DATABASE_URL=database, **settings)
 
 
 def dialog(page: Page) -> Locator:
