@@ -207,8 +207,7 @@ def test_archive_is_uploaded_checked_looked_at_and_deleted(
     expect(page.get_by_role("heading", level=1)).to_have_text("Data")
     expect(page.get_by_role("link", name=name)).to_have_count(0)
     assert name not in datasets(system)
-    page.get_by_label("Status").select_option("deleted")
-    page.get_by_role("link", name=dataset["name"] or dataset["id"]).click()
+    page.goto(f"{system.url}/#/data/{dataset['id']}")
     expect(page.get_by_role("region", name="The check")).to_contain_text("was deleted")
 
 
@@ -254,7 +253,11 @@ def test_files_on_the_server_are_registered_and_kept_while_a_job_needs_them(
     page.get_by_role("button", name="Register").click()
     expect(page.get_by_role("region", name="The check")).to_contain_text("is left out")
 
-    spec = {"training_data": "registered", "objective": "clip", "hyperparameters": {"steps": 10**6}}
+    spec = {
+        "training_data": "registered",
+        "objective": "clip",
+        "hyperparameters": {"steps": 10**6, "batch_size": 4},
+    }
     job = httpx.post(f"{system.url}/finetune", json=spec, timeout=60).json()["id"]
     refused = delete(page)
     expect(refused.get_by_role("alert")).to_contain_text(job)

@@ -44,6 +44,7 @@ export function AddData() {
   const registering = useAction(async (asked: Draft) => {
     const { id, name } = await ask(api.POST("/datasets", { body: registration(asked) }));
     announce(`${name || "The data set"} is registered. Its check begins.`);
+    setDraft(EMPTY);
     location.hash = address(["data", id]);
   });
   const error = draft.way === "source" ? registering.error : uploading?.error;
@@ -57,7 +58,8 @@ export function AddData() {
   const submit = () => {
     if (missing || isUploading || registering.running) return;
     if (draft.way === "source") void registering.run(draft);
-    else void start({ ...fields(draft), kind: draft.way, files });
+    else
+      void start({ ...fields(draft), kind: draft.way, files }).then((arrived) => arrived && setDraft(EMPTY));
   };
   return (
     <div class="page data-add">
