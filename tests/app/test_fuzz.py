@@ -175,7 +175,8 @@ def _check(target: Target, key: str, count: int, in_turn: int) -> Counter[tuple[
 
 
 def _assert_reached(answered: Counter[tuple[str, int]], key: str) -> None:
-    """The key lets in where it should, and nowhere else. The routes of sessions are for those who have not shown theirs."""
+    """The key lets in where it should, and nowhere else."""
+    # The routes of sessions look at the key in a body or a cookie.
     answered = Counter({each: count for each, count in answered.items() if not each[0].endswith(" /session")})
     statuses = {status for _, status in answered}
     taken = {operation for operation, status in answered if status < 300}

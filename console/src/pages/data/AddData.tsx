@@ -10,7 +10,8 @@ import { FileDrop } from "../../components/FileDrop";
 import { Tabs } from "../../components/Tabs";
 import { useKept } from "../../kept";
 import { address } from "../../router";
-import { FORMATS, PAIRS } from "./formats";
+import { FormatField } from "./FormatField";
+import { PAIRS } from "./formats";
 import { proposedName } from "./names";
 import { UploadPanel } from "./UploadPanel";
 import { forget, start, useUploading } from "./uploading";
@@ -44,6 +45,7 @@ export function AddData() {
   const registering = useAction(async (asked: Draft) => {
     const { id, name } = await ask(api.POST("/datasets", { body: registration(asked) }));
     announce(`${name || "The data set"} is registered. Its check begins.`);
+    setDraft(EMPTY);
     location.hash = address(["data", id]);
   });
   const error = draft.way === "source" ? registering.error : uploading?.error;
@@ -57,7 +59,8 @@ export function AddData() {
   const submit = () => {
     if (missing || isUploading || registering.running) return;
     if (draft.way === "source") void registering.run(draft);
-    else void start({ ...fields(draft), kind: draft.way, files });
+    else
+      void start({ ...fields(draft), kind: draft.way, files }).then((arrived) => arrived && setDraft(EMPTY));
   };
   return (
     <div class="page data-add">
@@ -204,52 +207,6 @@ function Source({ draft, set, error }: SourceProps) {
         </Field>
       );
   }
-}
-
-interface FormatProps {
-  value: string;
-  onChange: (format: string) => void;
-  error: string | undefined;
-}
-
-function FormatField({ value, onChange, error }: FormatProps) {
-  const chosen = FORMATS.find(({ name }) => name === value);
-  const [pairs, ...benchmarks] = FORMATS;
-  return (
-    <div class="data-grid">
-      <Field label="Format" error={error}>
-        {(control) => (
-          <select {...control} value={value} onChange={({ currentTarget }) => onChange(currentTarget.value)}>
-            <optgroup label="To train on">
-              <option>{pairs?.name}</option>
-            </optgroup>
-            <optgroup label="To measure models on">
-              {benchmarks.map(({ name }) => (
-                <option key={name}>{name}</option>
-              ))}
-            </optgroup>
-          </select>
-        )}
-      </Field>
-      <section class="stack close" aria-label="About the format">
-        <p>{chosen?.meaning}</p>
-        <div class="small">
-          <p class="muted">
-            {chosen && chosen.layouts.length > 1
-              ? "The archive or folder holds one of these:"
-              : "The archive or folder holds:"}
-          </p>
-          <ul class="data-layouts">
-            {chosen?.layouts.map((layout) => (
-              <li key={layout}>
-                <Described text={layout} />
-              </li>
-            ))}
-          </ul>
-        </div>
-      </section>
-    </div>
-  );
 }
 
 function at(error: ApiError | undefined, param: string): string | undefined {

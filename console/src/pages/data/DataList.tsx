@@ -19,7 +19,7 @@ import { useReloaded } from "./useReloaded";
 
 const EVERY_S = 15;
 const TYPING_MS = 300;
-const DEMO = "sds-clip datasets upload demo/data/validation \\\n    --format winoground --name demo";
+const DEMO = "sds-clip datasets upload \\\n    demo/data/validation \\\n    --format winoground --name demo";
 
 const COLUMNS: Column<DataSet>[] = [
   {

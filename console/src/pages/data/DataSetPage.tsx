@@ -11,7 +11,7 @@ import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
 import { bytes, count, percent } from "../../format";
 import { address } from "../../router";
-import { Findings } from "./Findings";
+import { CheckCard } from "./CheckCard";
 import type { DataSet } from "./findings";
 import { meaningOf, PAIRS } from "./formats";
 import { HistogramCard } from "./HistogramCard";
@@ -101,7 +101,7 @@ function Body({ set }: { set: DataSet }) {
   return (
     <>
       <div class="data-top">
-        <Findings set={set} />
+        <CheckCard set={set} />
         <Facts set={set} />
       </div>
       {(words || sides) && (

@@ -29,8 +29,8 @@ let current: Uploading | undefined;
 let control = new AbortController();
 const listeners = new Set<(current: Uploading | undefined) => void>();
 
-/** Send a data set. Then its page opens, if the reader still looks at the data. */
-export async function start(wanted: Wanted): Promise<void> {
+/** Send a data set. Then its page opens, if the reader still looks at the data. Returns whether it has arrived. */
+export async function start(wanted: Wanted): Promise<boolean> {
   control = new AbortController();
   const total = wanted.files.reduce((sum, { size }) => sum + size, 0);
   set({ wanted, total, readings: [{ atMs: performance.now(), sent: 0 }] });
@@ -47,6 +47,7 @@ export async function start(wanted: Wanted): Promise<void> {
     set(undefined);
     announce(`${added.name || "The data set"} is uploaded. Its check begins.`);
     if (location.hash.startsWith("#/data")) location.hash = address(["data", added.id]);
+    return true;
   } catch (error) {
     if (current && error instanceof ApiError) {
       set({ ...current, error });
@@ -55,6 +56,7 @@ export async function start(wanted: Wanted): Promise<void> {
       set(undefined);
       announce("The upload was cancelled, and nothing of it is kept.");
     }
+    return false;
   } finally {
     removeEventListener("beforeunload", ask);
   }

@@ -3,7 +3,7 @@ import { percent } from "../../format";
 import { badOf, type DataSet, grouped, sizeOf, unlisted, verdict } from "./findings";
 
 /** The result of the check: a sentence, the share that can be used, and the problems by kinds. */
-export function Findings({ set }: { set: DataSet }) {
+export function CheckCard({ set }: { set: DataSet }) {
   const size = sizeOf(set);
   const more = unlisted(set);
   return (
