@@ -14,7 +14,7 @@ MODULES := console/node_modules/.package-lock.json
 NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
-.PHONY: help console run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures bench bench-train bench-evaluate bench-swap \
+.PHONY: help console run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
 	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
@@ -116,6 +116,9 @@ pictures: $(STAMP) ## Draw the README's pictures again (port 8000 must be free)
 
 dashboard-pictures: $(STAMP) ## Draw the data of both dashboards under real load, for docs/how-to/monitor.md (minutes; needs Prometheus)
 	$(BIN)/python -m tools.dashboard_pictures
+
+screenshots: $(STAMP) console ## Take the pictures of the console, for docs/how-to/console.md (minutes; needs Chromium)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.screenshots
 
 bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.serve $(ARGS)

@@ -27,6 +27,11 @@ export function compact(value: number | null | undefined): string {
   return value.toExponential(2).replaceAll("-", "−");
 }
 
+export function pValue(p: number): string {
+  if (p < 0.0001) return "< 0.0001";
+  return p >= 0.1 ? p.toFixed(2) : String(Number(p.toPrecision(2)));
+}
+
 export function count(value: number | null | undefined): string {
   return value == null ? MISSING : value.toLocaleString("en");
 }

@@ -42,6 +42,8 @@ class Page(HTMLParser):
             return
         if FETCHED.get(tag) in given:
             self.fetched.append(given[FETCHED[tag]])
+        if tag == "source" and "srcset" in given:
+            self.fetched.append(given["srcset"])
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
 
@@ -109,6 +111,13 @@ def test_links_lead_to_pages_and_headings_that_are_there(pages: dict[Path, Page]
             ):
                 dead.append((file.name, address))
     assert not dead
+
+
+def test_every_picture_of_the_console_is_shown(site: Path, pages: dict[Path, Page]) -> None:
+    shown = {Path(address).name for address in pages[site / "how-to" / "console.html"].fetched}
+    taken = {file.name for file in (DOCS / "assets" / "images" / "console").iterdir()}
+    assert taken
+    assert taken - shown == set()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")

@@ -128,7 +128,7 @@ function Basis({ check, kind }: { check: Check; kind: Kind }) {
 function Submitted({ jobs }: { jobs: readonly Job[] }) {
   if (!jobs.length) return null;
   return (
-    <section class="stack close job-done" aria-label="Submitted">
+    <section class="stack close job-submitted" aria-label="Submitted">
       <h3>Submitted</h3>
       <ul class="stack close">
         {jobs.map((job, place) => (

@@ -1,5 +1,5 @@
-import { count } from "../../format";
-import { type PairedDifference, pValue } from "./words";
+import { count, pValue } from "../../format";
+import type { PairedDifference } from "./words";
 
 /** McNemar's table of an outcome, and what his exact test says. */
 export function Counts({ title, of }: { title: string; of: PairedDifference }) {

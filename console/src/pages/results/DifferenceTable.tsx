@@ -1,7 +1,7 @@
 import { Interval, IntervalAxis, symmetric } from "../../components/Interval";
 import { type Column, Table } from "../../components/Table";
-import { count, percent, points } from "../../format";
-import { type Difference, isClear, type PairedDifference, pointsInterval, pValue } from "./words";
+import { count, percent, points, pValue } from "../../format";
+import { type Difference, isClear, type PairedDifference, pointsInterval } from "./words";
 
 export interface DifferenceRow {
   title: string;

@@ -1,18 +1,10 @@
 import { expect, test } from "vitest";
 import { symmetric } from "../../components/Interval";
+import { pValue } from "../../format";
 import { parse } from "../../router";
 import { type Filters, readFilters, resultAddress } from "./filters";
 import { cells, changeOf, countsOf, differing, type Item, outcomesOf } from "./items";
-import {
-  interval,
-  isClear,
-  margin,
-  type PairedDifference,
-  pointsInterval,
-  pValue,
-  titleOf,
-  verdict,
-} from "./words";
+import { interval, isClear, margin, type PairedDifference, pointsInterval, titleOf, verdict } from "./words";
 
 const item: Item = {
   index: 3,

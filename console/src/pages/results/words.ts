@@ -1,7 +1,7 @@
 /** How results are put into words. */
 
 import type { Schemas } from "../../api/client";
-import { count, counted, points } from "../../format";
+import { count, counted, points, pValue } from "../../format";
 
 export type PairedDifference = Schemas["PairedDifferenceInfo"];
 /** What the mean over tags has too. */
@@ -37,11 +37,6 @@ export function interval(low: number, high: number): string {
 /** "−2.0 to +5.1", in percentage points. */
 export function pointsInterval(low: number, high: number): string {
   return `${points(low)} to ${points(high)}`;
-}
-
-export function pValue(p: number): string {
-  if (p < 0.0001) return "< 0.0001";
-  return p >= 0.1 ? p.toFixed(2) : String(Number(p.toPrecision(2)));
 }
 
 /** A difference of scores, with its sign and three digits. */

@@ -40,7 +40,8 @@ const refused = (code: string) =>
 
 test.each([
   [check("group_match", "above", 0.125, 0), "GroupMatch, change", "+12.5 points", "above 0"],
-  [check("group_match_p", "below", 0.03125, 0.05), "McNemar’s p", "0.03125", "below 0.05"],
+  [check("group_match_p", "below", 0.03125, 0.05), "McNemar’s p", "0.031", "below 0.05"],
+  [check("group_match_p", "below", 2.666e-40, 0.05), "McNemar’s p", "< 0.0001", "below 0.05"],
   [check("group_score", "at_least", -0.05, 0), "Group score, change", "−5.0 points", "at least 0"],
   [check("score", "at_least", 0, -0.02), "Score, change", "0 points", "at least −2.0"],
 ])("a condition is put in words", (each, title, value, rule) => {

@@ -2,7 +2,7 @@
 
 import type { Schemas } from "../../api/client";
 import type { Tone } from "../../components/Badge";
-import { figure, points, shortId } from "../../format";
+import { points, pValue, shortId } from "../../format";
 
 type Check = Schemas["GateCheck"];
 type Gate = Schemas["GateInfo"];
@@ -30,7 +30,7 @@ export function figureTitle({ figure }: Check): string {
 
 /** A p-value as a number, and a change of a score in percentage points. */
 function shown(check: Check, value: number): string {
-  if (check.figure.endsWith("_p")) return figure(value);
+  if (check.figure.endsWith("_p")) return pValue(value);
   return value === 0 ? "0" : points(value);
 }
 
