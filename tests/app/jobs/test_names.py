@@ -40,11 +40,13 @@ def test_every_route_with_an_id_takes_the_name(service: Service) -> None:
         for method in sorted(methods - {"HEAD"})
         if "{job_id}" in path or "{dataset_id}" in path
     ]
-    assert len(paths) == 12
+    assert len(paths) == 19
     # What deletes or changes comes last.
     for method, path in sorted(paths, key=lambda each: (each[0] != "GET", "dataset" in each[1])):
-        by_id = service.client.request(method, path.format(job_id=job, dataset_id=dataset))
-        by_name = service.client.request(method, path.format(job_id="first", dataset_id="train"))
+        by_id = service.client.request(method, path.format(job_id=job, dataset_id=dataset, index=0, n=0))
+        by_name = service.client.request(
+            method, path.format(job_id="first", dataset_id="train", index=0, n=0)
+        )
         codes = [by_name.status_code, by_id.status_code]
         assert "not_found" not in by_id.text
         if path == "/datasets/{dataset_id}" and method == "DELETE":  # a deleted data set has no name
