@@ -79,7 +79,8 @@ def target(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> It
         SDS_CLIP_URL_TIMEOUT_S="0.5",
     ) as server:
         schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-        operations = [found.ok() for found in schema.get_all_operations()]
+        # A stream without an end has tests of its own.
+        operations = [found.ok() for found in schema.exclude(path="/events").get_all_operations()]
         cases = [
             (bool(operation.body), st.one_of(operation.as_strategy(mode) for mode in GenerationMode))
             for operation in operations
