@@ -1,6 +1,5 @@
 """The console in a real Chromium, against a real service that serves two models."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,36 +8,20 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from app.keys import create_key, delete_key
-from app.routes.console import FOLDER
 from tests.app.conftest import png
 from tests.app.serverside import RunningServer, running_server
+from tests.browser.chromium import ATTACK, NEEDS_CONSOLE, WATCH
 from tests.checkpoints import save_tiny_clip
 from tests.worker.waiting import until
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ,
-        reason="no Chromium here (Debian: apt-get install chromium)",
-    ),
-    pytest.mark.skipif(
-        not (FOLDER / "index.html").exists() and "CI" not in os.environ,
-        reason="the console is not built: make console",
-    ),
-]
+pytestmark = NEEDS_CONSOLE
 TIMEOUT_MS = 60_000
-expect.set_options(timeout=TIMEOUT_MS)
 PAGES = ["Try", "Jobs", "New job", "Data", "Results", "Versions", "Service"]
-ATTACK = "<img src=x onerror=alert(1)>"
 AXE = Path(__file__).parents[2] / "console/node_modules/axe-core/axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-WATCH = """
-window.violations = [];
-addEventListener("securitypolicyviolation", event => window.violations.push(event.violatedDirective));
-"""
 
 
 class Console:
@@ -89,14 +72,6 @@ def server(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
     named = [word for model in models for word in ("--model", model)]
     with running_server(folder, *named, SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db") as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

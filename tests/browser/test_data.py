@@ -2,8 +2,6 @@
 
 import io
 import itertools
-import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,33 +9,17 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from app.routes.console import FOLDER
 from app.schemas.datasets import FORMATS
 from tests.app.conftest import png
+from tests.browser.chromium import ATTACK, NEEDS_CONSOLE, WATCH
 from tests.sds_clip.embedded import Running, until
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ,
-        reason="no Chromium here (Debian: apt-get install chromium)",
-    ),
-    pytest.mark.skipif(
-        not (FOLDER / "index.html").exists() and "CI" not in os.environ,
-        reason="the console is not built: make console",
-    ),
-]
+pytestmark = [pytest.mark.slow, *NEEDS_CONSOLE]
 TIMEOUT_MS = 180_000
-ATTACK = "<img src=x onerror=alert(1)>"
 SLOW_BYTES_PER_S = 100_000
 REFUSED = ("status of 403", "status of 409", "status of 422")
-WATCH = """
-window.violations = [];
-addEventListener("securitypolicyviolation", event => window.violations.push(event.violatedDirective));
-"""
 Open = Callable[..., Page]
 
 
@@ -51,15 +33,6 @@ def system(folder: Path) -> Iterator[Running]:
     running = Running(folder, SDS_CLIP_DATASET_ROOTS=str(folder))
     yield running
     running.close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -3,35 +3,21 @@
 import json
 import os
 import re
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from app.routes.console import FOLDER
 from sds_clip import Client
+from tests.browser.chromium import ATTACK, NEEDS_CONSOLE, WATCH
 from tests.sds_clip.embedded import Running, until
 from tests.training import save_coco
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ,
-        reason="no Chromium here (Debian: apt-get install chromium)",
-    ),
-    pytest.mark.skipif(
-        not (FOLDER / "index.html").exists() and "CI" not in os.environ,
-        reason="the console is not built: make console",
-    ),
-]
+pytestmark = [pytest.mark.slow, *NEEDS_CONSOLE]
 TIMEOUT_MS = 120_000
-ATTACK = "<img src=x onerror=alert(1)>"
-NO_KEYS = {"needs_key": False, "signed_in": True}
 TINY = {"batch_size": 4, "warmup_steps": 1, "log_every": 1, "save_every": 2}
 LOST = "Failed to load resource: net::ERR_"
 """What Chromium itself says when a service is away."""
@@ -75,14 +61,6 @@ def submit(system: Running, dataset: str) -> Iterator[Callable[..., str]]:
         until(lambda: all(client.job(id).has_ended for id in jobs))
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """A page in which nothing complains, asks another host, or breaks a rule of the policy."""
@@ -91,15 +69,10 @@ def page(chromium: Browser) -> Iterator[Page]:
     complaints: list[str] = []
     asked: list[str] = []
     page.set_default_timeout(TIMEOUT_MS)
-    expect.set_options(timeout=TIMEOUT_MS)
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.add_init_script(
-        "window.violations = [];"
-        "addEventListener('securitypolicyviolation', event => violations.push(event.violatedDirective));"
-    )
-    page.route("**/session", lambda route: route.fulfill(json=NO_KEYS))
+    page.add_init_script(WATCH)
     yield page
     assert page.evaluate("violations") == []
     assert [text for text in complaints if not text.startswith(LOST)] == []

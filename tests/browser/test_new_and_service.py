@@ -1,40 +1,22 @@
 """The console's pages New job and Service in a real Chromium, against a real service."""
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from app.routes.console import FOLDER
 from app.store import Store
 from tests.app.conftest import png
 from tests.app.serverside import RunningServer, running_server
+from tests.browser.chromium import ATTACK, NEEDS_CONSOLE, WATCH
 from tests.checkpoints import save_tiny_clip
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ,
-        reason="no Chromium here (Debian: apt-get install chromium)",
-    ),
-    pytest.mark.skipif(
-        not (FOLDER / "index.html").exists() and "CI" not in os.environ,
-        reason="the console is not built: make console",
-    ),
-]
+pytestmark = NEEDS_CONSOLE
 TIMEOUT_MS = 180_000
-ATTACK = "<img src=x onerror=alert(1)>"
-NO_KEYS = {"needs_key": False, "signed_in": False}
-WATCH = """
-window.violations = [];
-addEventListener("securitypolicyviolation", event => window.violations.push(event.violatedDirective));
-"""
 Open = Callable[..., Page]
 
 
@@ -54,15 +36,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def look(chromium: Browser, server: RunningServer) -> Iterator[Open]:
     """Opens a page. After the test, no page has complained about more than refused requests, or asked elsewhere."""
@@ -79,8 +52,8 @@ def look(chromium: Browser, server: RunningServer) -> Iterator[Open]:
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
         page.on("request", lambda request: asked.append(request.url))
         page.add_init_script(WATCH)
-        answer = session or NO_KEYS
-        page.route("**/session", lambda route: route.fulfill(json=answer))
+        if session is not None:
+            page.route("**/session", lambda route: route.fulfill(json=session))
         page.goto(f"{server.url}/#/{address}")
         return page
 
@@ -198,7 +171,6 @@ def test_service_page_goes_on_after_a_restart(chromium: Browser, tmp_path: Path)
     with running_server(tmp_path, "--model", model) as first:
         page = chromium.new_page()
         page.set_default_timeout(TIMEOUT_MS)
-        page.route("**/session", lambda route: route.fulfill(json=NO_KEYS))
         page.goto(f"{first.url}/#/service")
         expect(readiness(page)).to_have_text("ready")
     expect(page.get_by_text("The service does not answer.").first).to_be_visible()

@@ -1,7 +1,6 @@
 """The report in a real browser. The page itself runs no script: a page around it looks into its frame."""
 
 import json
-import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
@@ -12,9 +11,9 @@ import pytest
 
 from models.evaluation.comparison import compare
 from models.evaluation.report import write_report
+from tests.browser.chromium import CHROMIUM
 from tests.report_runs import attacked, two_runs
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"
 )

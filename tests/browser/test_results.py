@@ -18,9 +18,11 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from sds_clip import Client
 from tests.app.serverside import RunningServer, free_port
-from tests.browser.test_console import ATTACK, Console, chromium, models, pytestmark
+from tests.browser.chromium import ATTACK, NEEDS_CONSOLE
+from tests.browser.test_console import TIMEOUT_MS, Console, models
 
-__all__ = ["chromium", "models", "pytestmark"]
+__all__ = ["TIMEOUT_MS", "models"]
+pytestmark = NEEDS_CONSOLE
 
 HELD_OUT = Path(__file__).parents[2] / "demo/data/heldout"
 ITEMS = 24

@@ -8,30 +8,22 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from app.keys import create_key
 from tests.app.serverside import RunningServer, running_server
+from tests.browser.chromium import ATTACK, NEEDS_CONSOLE
 from tests.browser.registry import Registry
-from tests.browser.test_console import ATTACK, CHROMIUM, TIMEOUT_MS, Console, pytestmark
+from tests.browser.test_console import TIMEOUT_MS, Console
 from tests.checkpoints import save_tiny_clip
 
-__all__ = ["pytestmark"]
-
-expect.set_options(timeout=TIMEOUT_MS)
+__all__ = ["TIMEOUT_MS"]
+pytestmark = NEEDS_CONSOLE
 
 SOON_MS = 20_000
 """Less than the time between two readings of a page that no stream tells anything."""
 METRIC = {"value": 0.625, "low": 0.577, "high": 0.671, "n": 400, "chance": 0.5}
 EVALUATIONS = {f"winoground ({ATTACK})": {"metrics": {"group_match": METRIC}}}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
