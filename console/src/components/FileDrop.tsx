@@ -1,7 +1,8 @@
-import { useRef, useState } from "preact/hooks";
+import { useRef } from "preact/hooks";
 import { bytes } from "../format";
 import { Button } from "./Button";
 import type { Control } from "./Field";
+import { useDrop } from "./use-drop";
 
 interface Props {
   control: Control;
@@ -17,26 +18,12 @@ interface Props {
 /** Files that are dropped or picked. Those that were chosen before are replaced. */
 export function FileDrop({ control, verb, accept, multiple = false, files, onChange }: Props) {
   const input = useRef<HTMLInputElement>(null);
-  const [over, setOver] = useState(false);
   const take = (given: FileList | null | undefined) => {
     if (given?.length) onChange(multiple ? [...given] : [...given].slice(0, 1));
   };
+  const drop = useDrop(take);
   return (
-    <section
-      aria-label={verb}
-      class="drop"
-      data-over={over}
-      onDragOver={(event) => {
-        event.preventDefault();
-        setOver(true);
-      }}
-      onDragLeave={() => setOver(false)}
-      onDrop={(event) => {
-        event.preventDefault();
-        setOver(false);
-        take(event.dataTransfer?.files);
-      }}
-    >
+    <section aria-label={verb} class="drop" {...drop}>
       <p class="row">
         <Button onClick={() => input.current?.click()}>{verb}</Button>
         <span class="muted">{files.length ? <Chosen files={files} /> : "or drop it here."}</span>

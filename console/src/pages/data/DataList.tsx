@@ -1,11 +1,10 @@
-import { useEffect, useState } from "preact/hooks";
 import { api, ask } from "../../api/client";
 import { useLoaded } from "../../api/use";
 import { StatusBadge } from "../../components/Badge";
 import { CopyBlock } from "../../components/CopyBlock";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { Choice, Typed } from "../../components/Filters";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
@@ -18,7 +17,6 @@ import { UploadPanel } from "./UploadPanel";
 import { useReloaded } from "./useReloaded";
 
 const EVERY_S = 15;
-const TYPING_MS = 300;
 const DEMO = "sds-clip datasets upload \\\n    demo/data/validation \\\n    --format winoground --name demo";
 
 const COLUMNS: Column<DataSet>[] = [
@@ -120,7 +118,7 @@ function FilterRow({ filters }: { filters: Filters }) {
   };
   return (
     <search class="data-filters">
-      <NameFilter value={filters.name ?? ""} onChange={(name) => go({ name })} />
+      <Typed label="Name begins with" value={filters.name ?? ""} onChange={(name) => go({ name })} />
       <Choice
         label="Format"
         value={filters.format}
@@ -129,57 +127,5 @@ function FilterRow({ filters }: { filters: Filters }) {
       />
       <Choice label="Status" value={filters.status} of={STATUSES} onChange={(status) => go({ status })} />
     </search>
-  );
-}
-
-interface ChoiceProps {
-  label: string;
-  value: string | undefined;
-  of: readonly string[];
-  onChange: (value: string) => void;
-}
-
-function Choice({ label, value, of, onChange }: ChoiceProps) {
-  return (
-    <Field label={label}>
-      {(control) => (
-        <select
-          {...control}
-          value={value ?? ""}
-          onChange={({ currentTarget }) => onChange(currentTarget.value)}
-        >
-          <option value="">All</option>
-          {of.map((name) => (
-            <option key={name}>{name}</option>
-          ))}
-        </select>
-      )}
-    </Field>
-  );
-}
-
-/** A name that is searched for once the reader pauses. */
-function NameFilter({ value, onChange }: { value: string; onChange: (value: string) => void }) {
-  const [text, setText] = useState(value);
-  useEffect(() => setText(value), [value]);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the list is drawn again while somebody types
-  useEffect(() => {
-    if (text === value) return;
-    const timer = setTimeout(() => onChange(text), TYPING_MS);
-    return () => clearTimeout(timer);
-  }, [text, value]);
-  return (
-    <Field label="Name begins with">
-      {(control) => (
-        <input
-          {...control}
-          type="search"
-          value={text}
-          autocomplete="off"
-          spellcheck={false}
-          onInput={({ currentTarget }) => setText(currentTarget.value)}
-        />
-      )}
-    </Field>
   );
 }

@@ -1,18 +1,17 @@
 import { useState } from "preact/hooks";
-import { serviceUrl } from "../../api/client";
-import { ApiError } from "../../api/errors";
+import { fetchSchemas } from "../../api/description";
 import { useLoaded } from "../../api/use";
 import { Badge } from "../../components/Badge";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Skeleton } from "../../components/Skeleton";
 import { Table } from "../../components/Table";
-import { type Description, type Option, optionsOf, written } from "./configuration";
+import { type Option, optionsOf, written } from "./configuration";
 import type { Job } from "./job";
 
 /** Every option of a job, with what differs from the default marked. */
 export function Configuration({ job }: { job: Job }) {
   const [isAll, setAll] = useState(false);
-  const { data, error, reload } = useLoaded(describe, []);
+  const { data, error, reload } = useLoaded(fetchSchemas, []);
   const options = data && optionsOf(job, data);
   const differing = options?.filter(({ differs, usual }) => differs || usual === undefined);
   return (
@@ -56,11 +55,3 @@ const COLUMNS = [
     ),
   },
 ];
-
-async function describe(): Promise<Description> {
-  const answer = await fetch(`${serviceUrl()}/openapi.json`).catch(() => {
-    throw ApiError.unreachable();
-  });
-  if (!answer.ok) throw await ApiError.of(answer);
-  return answer.json();
-}

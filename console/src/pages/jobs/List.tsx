@@ -1,9 +1,8 @@
-import { useEffect, useState } from "preact/hooks";
 import { StatusBadge } from "../../components/Badge";
 import { Bar } from "../../components/Bar";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { Choice, Typed } from "../../components/Filters";
 import { Reconnecting } from "../../components/Reconnecting";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
@@ -16,8 +15,6 @@ import { addressOf, type Filters, refined } from "./filters";
 import { type Job, KINDS, STATUSES, timeLeft, titleOf } from "./job";
 import { useJobList } from "./useJobList";
 import { brief, type Datasets } from "./words";
-
-const TYPING_MS = 300;
 
 export function JobsList({ filters }: { filters: Filters }) {
   const { page, error, reload, lost, waiting } = useJobList(filters);
@@ -130,65 +127,5 @@ function FilterRow({ filters }: { filters: Filters }) {
       <Typed label="Name begins with" value={filters.name ?? ""} onChange={(name) => go({ name })} />
       <Typed label="Owner" value={filters.owner ?? ""} onChange={(owner) => go({ owner })} />
     </search>
-  );
-}
-
-interface ChoiceProps<Name extends string> {
-  label: string;
-  value: Name | undefined;
-  of: readonly Name[];
-  onChange: (value: Name | "") => void;
-}
-
-function Choice<Name extends string>({ label, value, of, onChange }: ChoiceProps<Name>) {
-  return (
-    <Field label={label}>
-      {(control) => (
-        <select
-          {...control}
-          value={value ?? ""}
-          onChange={({ currentTarget }) => onChange(currentTarget.value as Name | "")}
-        >
-          <option value="">All</option>
-          {of.map((name) => (
-            <option key={name}>{name}</option>
-          ))}
-        </select>
-      )}
-    </Field>
-  );
-}
-
-/** A text that is searched for once the reader pauses. */
-function Typed({
-  label,
-  value,
-  onChange,
-}: {
-  label: string;
-  value: string;
-  onChange: (value: string) => void;
-}) {
-  const [text, setText] = useState(value);
-  useEffect(() => setText(value), [value]);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the list is drawn again while somebody types
-  useEffect(() => {
-    if (text === value) return;
-    const timer = setTimeout(() => onChange(text), TYPING_MS);
-    return () => clearTimeout(timer);
-  }, [text, value]);
-  return (
-    <Field label={label}>
-      {(control) => (
-        <input
-          {...control}
-          type="search"
-          value={text}
-          autocomplete="off"
-          spellcheck={false}
-          onInput={({ currentTarget }) => setText(currentTarget.value)}
-        />
-      )}
-    </Field>
   );
 }

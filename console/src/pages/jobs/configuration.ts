@@ -1,5 +1,6 @@
 /** The configuration of a job beside the defaults that the description of the API states. */
 
+import type { Schemas } from "../../api/description";
 import { shortId } from "../../format";
 import type { Job } from "./job";
 
@@ -11,11 +12,6 @@ export interface Option {
   differs: boolean;
 }
 
-/** The part of `/openapi.json` that is read here. */
-export interface Description {
-  components: { schemas: Record<string, { properties?: Record<string, { default?: unknown }> }> };
-}
-
 const OWN = {
   finetune: [
     "base", "teacher", "training_data", "validation_data", "objective", "seed", "evaluate", "promote", "alias", "thresholds",
@@ -23,10 +19,10 @@ const OWN = {
   evaluate: ["model", "benchmark", "data", "scorer", "teacher", "baseline"],
 } as const; // biome-ignore format: a list
 
-export function optionsOf(job: Job, description: Description): Option[] {
+export function optionsOf(job: Job, schemas: Schemas): Option[] {
   const values = job as unknown as Record<string, unknown>;
   const own = OWN[job.kind].map((name) => [name, values[name]] as const);
-  const of = (schema: string) => defaults(description, schema);
+  const of = (schema: string) => defaults(schemas, schema);
   if (job.kind === "evaluate") {
     const usual = of("EvaluateSpec");
     return [...own, ...Object.entries(job.options)].map(([name, value]) => option(name, value, usual[name]));
@@ -48,7 +44,7 @@ function option(name: string, value: unknown, usual: unknown): Option {
   };
 }
 
-function defaults({ components: { schemas } }: Description, name: string): Record<string, unknown> {
+function defaults(schemas: Schemas, name: string): Record<string, unknown> {
   const properties = Object.entries(schemas[name]?.properties ?? {});
   return Object.fromEntries(properties.map(([key, { default: usual }]) => [key, usual]));
 }

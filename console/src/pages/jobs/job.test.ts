@@ -86,14 +86,10 @@ test("options are marked where they differ from the default, and have none where
       Object.entries(defaults).map(([name, usual]) => [name, { default: usual }]),
     ),
   });
-  const description = {
-    components: {
-      schemas: {
-        FinetuneSpec: properties({ base: "default", teacher: null, evaluate: [], seed: 0 }),
-        Hyperparameters: properties({ lr: 0.0001, steps: null }),
-        Thresholds: properties({ max_p: 0.05 }),
-      },
-    },
+  const schemas = {
+    FinetuneSpec: properties({ base: "default", teacher: null, evaluate: [], seed: 0 }),
+    Hyperparameters: properties({ lr: 0.0001, steps: null }),
+    Thresholds: properties({ max_p: 0.05 }),
   };
   const job = {
     kind: "finetune",
@@ -105,7 +101,7 @@ test("options are marked where they differ from the default, and have none where
     thresholds: { max_p: 0.05 },
     hyperparameters: { lr: 0.0001, steps: 60 },
   } as unknown as Job;
-  const options = optionsOf(job, description);
+  const options = optionsOf(job, schemas);
   expect(options.filter(({ differs }) => differs).map(({ name }) => name)).toEqual(["teacher", "steps"]);
   expect(options.find(({ name }) => name === "training_data")).toMatchObject({
     value: "ds_1",

@@ -1,9 +1,10 @@
-import { type Schemas as Api, api, ask, serviceUrl } from "../../api/client";
+import { type Schemas as Api, api, ask } from "../../api/client";
+import { fetchSchemas } from "../../api/description";
 import { may } from "../../api/session";
 import { count } from "../../format";
 import type { Draft, Job, Kind } from "./draft";
 import { draftOf, EMPTY } from "./draft";
-import { type FieldSpec, fetchSchemas, readFields } from "./schema";
+import { type FieldSpec, readFields } from "./schema";
 
 export const PAIRS = "pairs";
 const FIRST_STEPS = "200";
@@ -22,7 +23,7 @@ export interface Inputs {
 
 export async function loadInputs(from: string | null): Promise<Inputs> {
   const [schemas, datasets, models, workers, job] = await Promise.all([
-    fetchSchemas(serviceUrl()),
+    fetchSchemas(),
     ask(api.GET("/datasets", { params: { query: { status: "ready", limit: 100 } } })),
     may("infer") ? listModels() : undefined,
     ask(api.GET("/workers")),

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { meaningOf, readFields, type Schemas, sections, words } from "./schema";
+import type { Schemas } from "../../api/description";
+import { meaningOf, readFields, sections, words } from "./schema";
 
 const SCHEMAS: Schemas = {
   Job: {

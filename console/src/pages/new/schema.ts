@@ -4,26 +4,8 @@
  * A field is known by the dotted path that the service's errors name in `param`, such as `hyperparameters.lr`.
  */
 
-import { ApiError } from "../../api/errors";
+import type { Schema, Schemas } from "../../api/description";
 
-export interface Schema {
-  type?: string;
-  enum?: unknown[];
-  const?: unknown;
-  anyOf?: Schema[];
-  default?: unknown;
-  description?: string;
-  minimum?: number;
-  maximum?: number;
-  exclusiveMinimum?: number;
-  exclusiveMaximum?: number;
-  properties?: Record<string, Schema>;
-  required?: string[];
-  $ref?: string;
-  "x-section"?: string;
-}
-
-export type Schemas = Record<string, Schema>;
 export type Value = string | number | boolean | null;
 
 export interface FieldSpec {
@@ -45,16 +27,6 @@ export interface FieldSpec {
 export interface Section {
   title: string;
   fields: FieldSpec[];
-}
-
-/** What `/openapi.json` says of the bodies of requests and answers. */
-export async function fetchSchemas(url: string): Promise<Schemas> {
-  const answer = await fetch(`${url}/openapi.json`).catch(() => {
-    throw ApiError.unreachable();
-  });
-  if (!answer.ok) throw await ApiError.of(answer);
-  const description = (await answer.json()) as { components: { schemas: Schemas } };
-  return description.components.schemas;
 }
 
 /** The fields of a schema and of the objects in it, in their order. Lists and free mappings are left out. */

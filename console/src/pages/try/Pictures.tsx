@@ -1,6 +1,7 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { Picture } from "../../components/Picture";
+import { useDrop } from "../../components/use-drop";
 
 export interface Shown {
   file: File;
@@ -16,25 +17,11 @@ interface Props {
 /** Pictures that are dropped, pasted or picked, with their thumbnails. */
 export function Pictures({ pictures, onChange }: Props) {
   const input = useRef<HTMLInputElement>(null);
-  const [over, setOver] = useState(false);
   const add = (files: Iterable<File>) => onChange([...pictures, ...shown(files)]);
+  const drop = useDrop((files) => add(files ?? []));
   usePasted(add);
   return (
-    <section
-      aria-label="Pictures"
-      class="drop"
-      data-over={over}
-      onDragOver={(event) => {
-        event.preventDefault();
-        setOver(true);
-      }}
-      onDragLeave={() => setOver(false)}
-      onDrop={(event) => {
-        event.preventDefault();
-        setOver(false);
-        add(event.dataTransfer?.files ?? []);
-      }}
-    >
+    <section aria-label="Pictures" class="drop" {...drop}>
       <p class="row">
         <Button onClick={() => input.current?.click()}>Pick pictures</Button>
         <span class="muted">or drop or paste them here.</span>
