@@ -7,7 +7,8 @@ evaluate     evaluation against CLIP_benchmark, and the diffusion score (evaluat
 swap         a swap of weights under load (swap_server, swap_check, file_aliases)
 promote      how long a promotion waits until two processes serve it, under load; with swap: swap_system
 neighbours   what a key notices of another one that floods the service (flood)
-jobs         the overhead of jobs (job_lists)
+jobs         the overhead of jobs (job_lists, curves)
+console      how fast the console's pages are, and what open ones cost others (console_pages, console_sessions)
 quantisation how many nearest images the types of /v2/embed find again
 decode_memory, flops   the figures behind two documents
 faults/      faults that are injected into a running system

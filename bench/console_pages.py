@@ -10,9 +10,12 @@ from playwright.sync_api import BrowserContext, Page
 from bench.rounds import in_turns
 
 SIZE = {"width": 1280, "height": 900}
-USEFUL = """selector => new Promise(resolve => {
-  const look = () => requestAnimationFrame(
-    document.querySelector(selector) ? () => resolve(performance.now()) : look);
+USEFUL = """selector => new Promise((resolve, reject) => {
+  const end = performance.now() + 30000;
+  const look = () => {
+    if (performance.now() > end) reject(`${selector} has not come: ${document.body.innerText}`);
+    requestAnimationFrame(document.querySelector(selector) ? () => resolve(performance.now()) : look);
+  };
   look();
 })"""
 """The milliseconds from the navigation to the frame after the one in which the element is there."""
@@ -38,7 +41,16 @@ REACTION = """([selector, value]) => new Promise(resolve => {
   requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.now() - began)));
 })"""
 """The milliseconds from a change of an input to the frame after the one that draws it."""
+ZOOM = "a part is seen closer"
 LABELS = "[aria-label^='Loss by step']"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A page's address, and the element that makes it of use."""
+
+    address: str
+    selector: str
 
 
 @dataclass(frozen=True)
@@ -59,15 +71,15 @@ def page_at(context: BrowserContext, url: str, address: str) -> Iterator[Page]:
 
 
 def measure_paints(
-    context: BrowserContext, url: str, wanted: Mapping[str, str], visits: int
+    context: BrowserContext, url: str, pages: Mapping[str, Wanted], visits: int
 ) -> dict[str, list[float]]:
-    """Milliseconds until each page has the element of the selector."""
+    """Milliseconds until each page has its element."""
 
-    def visit(address: str, selector: str) -> float:
-        with page_at(context, url, address) as page:
-            return float(page.evaluate(USEFUL, selector))
+    def visit(wanted: Wanted) -> float:
+        with page_at(context, url, wanted.address) as page:
+            return float(page.evaluate(USEFUL, wanted.selector))
 
-    visited = {address: partial(visit, address, selector) for address, selector in wanted.items()}
+    visited = {name: partial(visit, wanted) for name, wanted in pages.items()}
     return in_turns("visit", visits, visited, warm_up=True)
 
 
@@ -90,12 +102,12 @@ def measure_reactions(context: BrowserContext, url: str, job: str, count: int) -
     """How soon a job's curves are drawn again after a change of how they are drawn, and a part is seen closer."""
     with page_at(context, url, f"jobs/{job}") as page:
         page.evaluate(USEFUL, LABELS)
-        found: dict[str, list[float]] = {"smoothing": [], "log scale": [], "zoom": []}
+        found: dict[str, list[float]] = {"smoothing": [], "log scale": [], ZOOM: []}
         for number in range(count):
             smoothing = f"{0.5 + 0.4 * (number % 2):.2f}"
             found["smoothing"].append(page.evaluate(REACTION, [".curves-smoothing input", smoothing]))
             found["log scale"].append(page.evaluate(REACTION, [".curves-log input", None]))
-            found["zoom"].append(_zoom(page))
+            found[ZOOM].append(_zoom(page))
         return found
 
 

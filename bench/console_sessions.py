@@ -1,6 +1,6 @@
 """Scripted sessions of the console: each does what an open page does, in one process for all of them.
 
-A page asks for what it shows when it is opened. Then the lists of jobs and of versions follow the stream of all changes,
+A page asks for what it shows when it is opened. Then the lists of jobs and of versions follow the stream of changes,
 the page of a job follows the job's own stream, and the page of the service asks again and again (console/src/pages/).
 """
 

@@ -23,7 +23,7 @@ def measure_curves(folder: Path, requests: int) -> dict[str, list[float]]:
     """Milliseconds of each request: all curves, one of them, and a thousand steps of all."""
     url = f"sqlite:///{folder / 'jobs.db'}"
     job = fill(url, 3)
-    _add_points(url, job)
+    add_points(url, job)
     note(f"curves of {POINTS} points")
     server = servers.sds_clip("curves", "serve", "--model", "demo")
     with (
@@ -39,7 +39,8 @@ def measure_curves(folder: Path, requests: int) -> dict[str, list[float]]:
         return in_turns("", requests, {path: lambda path=path: ask(path) for path in PATHS}, warm_up=True)  # type: ignore[misc]
 
 
-def _add_points(url: str, job: str) -> None:
+def add_points(url: str, job: str) -> None:
+    """Store the curves of the job."""
     store = Store(url)
     with store.database.writing() as connection:
         for start in range(0, POINTS, 10_000):

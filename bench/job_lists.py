@@ -13,7 +13,7 @@ from sqlalchemy import insert, select
 
 from app.schemas.finetune import FinetuneSpec
 from app.store import Store
-from app.store.records import Lease, NewJob
+from app.store.records import Job, Lease, NewJob
 from app.store.states import JobKind
 from app.store.tables import events, jobs
 from bench import servers
@@ -56,14 +56,7 @@ def fill(database_url: str, count: int) -> str:
     """Store copies of one finished job with its events; returns the middle one's id."""
     store = Store(database_url)
     store.migrate()
-    asked = {
-        "base": "demo",
-        "objective": "clip",
-        "training_data": "ds_bench",
-        "hyperparameters": {"steps": 1},
-    }
-    spec = FinetuneSpec.model_validate(asked)
-    job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, spec.as_sent(), spec.as_row()))
+    job = submit(store)
     claimed = store.leases.claim(JobKind.FINETUNE, "bench", 60)
     assert claimed is not None
     store.leases.succeed(Lease.of(claimed), result={"steps": 1})
@@ -76,6 +69,14 @@ def fill(database_url: str, count: int) -> str:
         connection.execute(insert(events), [{**event, "job_id": id} for id in ids for event in told])
     store.close()
     return ids[count // 2]
+
+
+def submit(store: Store, data: str = "ds_bench") -> Job:
+    """Store a job as POST /finetune does."""
+    asked = {"base": "demo", "objective": "clip", "training_data": data, "hyperparameters": {"steps": 1}}
+    spec = FinetuneSpec.model_validate(asked)
+    job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, spec.as_sent(), spec.as_row()))
+    return job
 
 
 def _copy(row: dict[str, Any], id: str, number: int) -> dict[str, Any]:

@@ -16,8 +16,7 @@ def test_quick_run_visits_each_page_and_opens_sessions(
     console.main(["--quick", "--cache", str(tmp_path), "--model", str(tiny_folder)])
 
     printed = capsys.readouterr().out
-    pages = ("try", "jobs", "jobs/{id}", "new", "data", "results", "versions", "service")
-    assert all(f"| #/{page} | " in printed for page in pages)
+    assert all(f"| {page} | " in printed for page in console.pages("job"))
     assert all(f"| {name} | " in printed for name in (console.ALONE, console.WITH))
     [got] = [line for line in printed.splitlines() if line.startswith("The sessions got ")]
     assert " x 200" in got
