@@ -38,7 +38,7 @@ class EvaluateSpec(JobSpec):
     benchmark: Benchmark
     """The benchmark, which is the format of the data set."""
     data: DatasetId
-    """The data set to measure on. Its format must be the benchmark."""
+    """The data set to measure on. Its format must be that of the benchmark."""
     model: Reference | None = None
     """The model, version or alias that the scorer `clip` measures. The scorer `diffusion` measures the teacher and
     ignores this field."""
