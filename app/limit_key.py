@@ -34,7 +34,7 @@ class LimitKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ring: KeyRing | None = scope["app"].state.key_ring if scope["type"] == "http" else None
-        key = None if ring is None else identify(scope, ring)
+        key = None if ring is None else await identify(scope, ring)
         if key is None:
             await self._app(scope, receive, send)
             return

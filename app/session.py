@@ -4,6 +4,7 @@ The cookie holds the key's hash, by which the key ring finds the key, and a CSRF
 authenticates both, with the time. Nothing is stored but the secret, which the processes of a data folder share.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -14,11 +15,14 @@ from cryptography.fernet import Fernet, InvalidToken
 from filelock import FileLock
 from starlette.datastructures import Headers
 
+from app.threads import in_own_thread
 from models.atomic import write_atomic
 
 COOKIE = "sds_clip_session"
 SECRET_FILE = "session.key"
 """In the data folder. If it is lost, everyone has to sign in again, and it is made anew."""
+READ_WAIT_S = 2.0
+"""How long a cookie that does not open waits for the secret to be read again."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ class Session:
 class Sessions:
     """Seals and opens cookies with the secret of the data folder.
 
-    The secret is kept in memory, so that a data folder that does not respond holds up no session. It is read again if a
-    cookie does not open, because another process may have made it since.
+    The secret is kept in memory, so that a data folder that does not respond holds up no session. It is read again, in
+    a thread, if a cookie does not open, because another process may have made it since. While it cannot be read, the
+    one in memory stays in force.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Sessions:
         self._secret_file = secret_file
         self._clock = clock
         self._fernet: Fernet | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     def start(self, key_sha256: str) -> tuple[str, Session]:
         """A new session and its cookie. The first one makes the secret. Raises OSError."""
@@ -52,13 +58,25 @@ class Sessions:
         cookie = fernet.encrypt_at_time(f"{key_sha256} {csrf_token}".encode(), now).decode()
         return cookie, Session(key_sha256, csrf_token, now + self.lifetime_s)
 
-    def open(self, cookie: str) -> Session | None:
+    async def open(self, cookie: str) -> Session | None:
         """The session of a cookie, or None if it has expired or was not sealed with the secret."""
         session = self._opened(cookie.encode())
         if session is None:
-            self._fernet = self._read()
+            await self._read_again()
             session = self._opened(cookie.encode())
         return session
+
+    def has_expired(self, session: Session) -> bool:
+        return int(self._clock()) > session.expires_at
+
+    async def _read_again(self) -> None:
+        """Read the secret. Whoever asks meanwhile waits for the same reading: anybody can send garbage."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._renew())
+        await asyncio.wait([self._reading], timeout=READ_WAIT_S)
+
+    async def _renew(self) -> None:
+        self._fernet = await in_own_thread(self._read, "read session key") or self._fernet
 
     def _opened(self, cookie: bytes) -> Session | None:
         if self._fernet is None:

@@ -25,7 +25,7 @@ from app.keys import Caller
 from app.registry.service import VersionService
 from app.schemas.jobs import job_info
 from app.store import SeenBy, Workspace
-from app.store.paging import MAX_ROWS
+from app.store.paging import MAX_LIMIT, MAX_ROWS
 from app.store.records import Alias, Job
 from app.store.states import OPEN, JobKind
 from app.store_threads import StoreThreads
@@ -57,6 +57,12 @@ class Reading:
     at: float
     jobs: tuple[Told, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    too_many: bool = False
+    """More jobs have changed than can be told, as when the last worker of many waiting jobs ends."""
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.jobs or self.aliases or self.too_many)
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class Changes:
             await asyncio.sleep(POLL_S)
 
     def _tell(self, reading: Reading) -> None:
-        for readings in tuple(self._followers if reading.jobs or reading.aliases else self._beginning):
+        for readings in tuple(self._followers if reading.has_news else self._beginning):
             if readings.full():
                 self._followers.discard(readings)
             else:
@@ -174,28 +180,34 @@ class Changes:
         # A job that is gone from the open ones has ended, however long ago.
         changed = {id for id, found in state.jobs.items() if before.jobs.get(id) != found}
         changed |= {id for id, (row, _) in before.jobs.items() if id not in state.jobs and row.status in OPEN}
-        jobs = store.watch.among(changed)
         aliases = tuple(alias for alias in state.aliases if alias not in before.aliases)
+        if len(changed) > MAX_ROWS:
+            return state, Reading(at, aliases=aliases, too_many=True)
+        jobs = store.watch.among(changed)
         return state, Reading(at, tuple(_told(job, living) for job in jobs), aliases)
 
     async def _first(self, caller: Caller, last_ms: int | None, now: float) -> list[str]:
         since = now if last_ms is None else min(now, last_ms / 1000)
+        # A new client reads its lists in any case, whose pages are no longer than this.
+        most = MAX_LIMIT if last_ms is None else MAX_ROWS
         frames: list[str] = []
         if "train" in caller.scopes:
-            told = await self._threads.run(self._since, self._seen_by(caller.sees), since - SLACK_S)
+            told = await self._threads.run(self._since, self._seen_by(caller.sees), since - SLACK_S, most)
             frames = [each.frame for each in told]
-        if now - since > MAX_AGE_S or len(frames) >= MAX_ROWS:
+        if now - since > MAX_AGE_S or len(frames) >= most:
             return [RESET]
         assert self._state is not None
         return frames + await self._of_aliases(caller, self._state.aliases)
 
-    def _since(self, store: Workspace, at: float) -> list[Told]:
+    def _since(self, store: Workspace, at: float, limit: int) -> list[Told]:
         living = store.workers.living_queues()
-        return [_told(job, living) for job in store.watch.changed_since(at)]
+        return [_told(job, living) for job in store.watch.changed_since(at, limit=limit)]
 
     async def _frames(self, caller: Caller, reading: Reading) -> list[str]:
-        jobs = reading.jobs if "train" in caller.scopes else ()
-        frames = [job.frame for job in jobs if caller.sees in (None, job.owner)]
+        frames: list[str] = []
+        if "train" in caller.scopes:
+            frames = [job.frame for job in reading.jobs if caller.sees in (None, job.owner)]
+            frames += [RESET] if reading.too_many else []
         return frames + await self._of_aliases(caller, reading.aliases)
 
     async def _of_aliases(self, caller: Caller, aliases: Sequence[Alias]) -> list[str]:

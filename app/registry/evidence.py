@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,8 @@ from models.evaluation.results import Metric, Results, read_results
 
 _NOT_ASKED = ("format", "model", "baseline", "data", "batch_size", "max_bad_share")
 """Options of an evaluation that do not change its figures, or that say what is measured."""
+_SHOWN = ("benchmark", "primary", "macro_tags", "outcome", "metrics", "provenance")
+"""What a version tells of an evaluation, as of one by the job that made it (worker/benchmarks.py)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,21 @@ class Evaluated:
             items=(),
             provenance=dict(self.figures["provenance"]),
         )
+
+
+def evaluations_of(store: Workspace, version: Version) -> dict[str, Any] | None:
+    """The figures of a version by benchmark and data set, or None if nothing was measured.
+
+    They are those of the job that made it, and besides those of the newest evaluations that the caller sees.
+    """
+    described = version.description.get("evaluations")
+    found = dict(described) if isinstance(described, dict) else {}
+    # Jobs name a version that a job has made by its id. Others have references, too.
+    for job in store.versions.evaluations(version.id, by_id=version.job_id is not None):
+        for each in _figures(job, version.id):
+            shown = {name: each.figures[name] for name in _SHOWN if name in each.figures}
+            found.setdefault(each.name, shown)
+    return found or (None if described is None else {})
 
 
 def gate_of(store: Workspace, data_dir: Path, version: Version, holder: str | None) -> GateInfo:
@@ -134,10 +151,19 @@ def _measured(store: Workspace, version: str) -> dict[str, Evaluated]:
     """The newest evaluations of a version, by what was asked and of which data."""
     found: dict[str, Evaluated] = {}
     for job in store.versions.evaluations(version):
-        spec, result = EvaluateSpec.upgraded(job.config), job.result or {}
+        if job.files_removed_at is not None:
+            continue
+        spec = EvaluateSpec.upgraded(job.config)
         asked = {name: value for name, value in spec.items() if name not in _NOT_ASKED}
-        for file, figures in (("results", result), ("baseline", result.get("baseline"))):
-            if figures and figures["provenance"]["model_version"] == version:
-                key = json.dumps([asked, figures["provenance"]["data_hash"]], sort_keys=True)
-                found.setdefault(key, Evaluated(job, spec["data"], file, figures))
+        for each in _figures(job, version):
+            key = json.dumps([asked, each.figures["provenance"]["data_hash"]], sort_keys=True)
+            found.setdefault(key, each)
     return found
+
+
+def _figures(job: Job, version: str) -> Iterator[Evaluated]:
+    """What an evaluation has measured of a version."""
+    result = job.result or {}
+    for file, figures in (("results", result), ("baseline", result.get("baseline"))):
+        if figures and figures["provenance"]["model_version"] == version:
+            yield Evaluated(job, EvaluateSpec.upgraded(job.config)["data"], file, figures)

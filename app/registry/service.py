@@ -12,7 +12,7 @@ from typing import BinaryIO
 from app.errors import Conflict, Forbidden, NotBetter, UnknownRecord, UnusableRecord, VersionDamaged, body
 from app.keys import Caller
 from app.registry.download import Download, Downloads
-from app.registry.evidence import gate_of
+from app.registry.evidence import evaluations_of, gate_of
 from app.registry.manifest import DamagedFiles, verify
 from app.registry.removal import remove_files
 from app.registry.store_source import mark_damaged
@@ -96,7 +96,8 @@ class VersionService:
             while base is not None and len(lineage) < _MAX_LINEAGE:
                 lineage.append(base)
                 base = store.versions.get(base).base_version
-        return VersionDetail.detailed(version, aliases, lineage, promotions, sees=caller.sees)
+        evaluations = evaluations_of(store, version)
+        return VersionDetail.detailed(version, aliases, lineage, promotions, evaluations, sees=caller.sees)
 
     @in_store_thread
     def promotions(

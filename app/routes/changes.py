@@ -14,7 +14,8 @@ from app.serving.engine import Engine
 Streamed: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A stream of Server-Sent Events. `job` has a job as in GET /jobs, and `alias` an alias as in "
-        "GET /models. `reset` means that the client was away for too long, and must read its lists again.",
+        "GET /models. `reset` means that the client was away for too long, or that more jobs have changed than the "
+        "stream tells: read the lists again.",
         "content": FRAMES,
     }
 }
@@ -41,7 +42,8 @@ async def follow_changes(
 
     It sends a job whenever its status or its progress changes, and an alias whenever it is moved, locked or unlocked.
     It begins with all aliases, and with the jobs that may have changed since Last-Event-ID, so that a client that comes
-    back misses no change. Open the stream first, and then read the lists. Jobs are told to keys with the scope train.
+    back misses no change. Without one, these are the few that have just changed. Open the stream first, and then read
+    the lists. Jobs are told to keys with the scope train.
     """
     engine: Engine = request.app.state.engine
     seen = after if last_event_id is None else last_event_id

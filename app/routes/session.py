@@ -63,7 +63,7 @@ async def get_session(request: Request, response: Response) -> SessionInfo:
     ring: KeyRing | None = request.app.state.key_ring
     if ring is None:
         return _info(response, None)
-    key = identify(request.scope, ring)
+    key = await identify(request.scope, ring)
     session = check_session(request)
     if key is None and cookie_in(request.headers) is not None:
         _send_cookie(request, response, "", 0)
@@ -76,7 +76,7 @@ async def sign_out(request: Request, response: Response) -> SessionInfo:
     ring: KeyRing | None = request.app.state.key_ring
     if ring is None:
         return _info(response, None)
-    identify(request.scope, ring)
+    await identify(request.scope, ring)
     check_session(request)
     _send_cookie(request, response, "", 0)
     return _info(response, ring)

@@ -36,7 +36,9 @@ class EvaluateSpec(JobSpec):
     kind = JobKind.EVALUATE
 
     benchmark: Benchmark
+    """The benchmark, which is the format of the data set."""
     data: DatasetId
+    """The data set to measure on. Its format must be that of the benchmark."""
     model: Reference | None = None
     """The model, version or alias that the scorer `clip` measures. The scorer `diffusion` measures the teacher and
     ignores this field."""
@@ -61,8 +63,11 @@ class EvaluateSpec(JobSpec):
     """What the diffusion score takes as its error: that of the noise, or that of the velocity, which gives more weight
     to high noise."""
     precision: Precision = EvaluationRequest.precision
+    """The number format in which the model computes."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = EvaluationRequest.batch_size
+    """The number of images or texts that are encoded at once."""
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = EvaluationRequest.max_bad_share
+    """The share of the items that may be unusable. By default, that of the data set's check."""
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:

@@ -102,9 +102,10 @@ class FinetuneSpec(JobSpec):
     validation_data: DatasetId | None = None
     """Another data set of the format `pairs`, on which the validation losses are measured."""
     objective: Objective = "sds-clip"
-    """What is trained. `sds-clip` adds L_SDS to L_CLIP. `condition` adds L_condition, in which the image embedding
-    takes the place of the caption. `score` distils the teacher's choice among captions. `clip` is the control without
-    a teacher."""
+    """What is trained. `sds-clip` adds L_SDS to CLIP's loss: the teacher's error when it denoises the mapped image
+    embedding under its caption. `condition` adds L_condition: the teacher's error when the image embedding takes the
+    place of the caption. `score` distils the teacher's choice among captions. `clip` is the control without a teacher:
+    CLIP's loss alone."""
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     """The options of the training. Give either `steps` or `epochs`."""
     evaluate: Annotated[tuple[Evaluation, ...], Field(max_length=MAX_EVALUATIONS)] = ()

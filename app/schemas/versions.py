@@ -156,7 +156,10 @@ class VersionDetail(VersionInfo):
         "folder."
     )
     metrics: dict[str, Any] | None = Field(description="The metrics of the training.")
-    evaluations: dict[str, Any] | None
+    evaluations: dict[str, Any] | None = Field(
+        description="What was measured of the version, by `BENCHMARK (DATA SET)`: by the job that made it, and by the "
+        "evaluations that the caller sees."
+    )
     lineage: list[str] = Field(
         description="The versions that it is based on, nearest first. The list ends at the first that the caller does "
         "not see."
@@ -173,13 +176,14 @@ class VersionDetail(VersionInfo):
         aliases: Sequence[Alias],
         lineage: Sequence[str],
         promotions: Sequence[Promotion],
+        evaluations: dict[str, Any] | None,
         *,
         sees: str | None,
     ) -> "VersionDetail":
         return cls(
             **_fields(version, aliases, sees),
             metrics=_mapping(version.description.get("metrics")),
-            evaluations=_mapping(version.description.get("evaluations")),
+            evaluations=evaluations,
             lineage=list(lineage),
             promotions=[PromotionInfo.model_validate(promotion) for promotion in promotions],
         )

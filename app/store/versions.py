@@ -58,15 +58,20 @@ class Versions:
             rows = connection.execute(select(versions.c.id).where(versions.c.id.in_(ids), *self._seen))
             return frozenset(rows.scalars())
 
-    def evaluations(self, version_id: str) -> tuple[Job, ...]:
-        """The evaluations that have measured a version and whose files are kept, newest first: MAX_LIMIT at most."""
+    def evaluations(self, version_id: str, *, by_id: bool = False) -> tuple[Job, ...]:
+        """The evaluations that have measured a version, newest first: MAX_LIMIT at most.
+
+        With `by_id`, only those are found that named it by its id or an alias, and not by a reference. They have an
+        index. Without one, the results of all evaluations are read.
+        """
         measured = ("provenance", "model_version")
+        named = select(job_versions.c.job_id).where(job_versions.c.version_id == version_id)
         query = (
             select(jobs)
             .where(
                 jobs.c.kind == JobKind.EVALUATE,
                 jobs.c.status == JobStatus.SUCCEEDED,
-                jobs.c.files_removed_at.is_(None),
+                *([jobs.c.id.in_(named)] if by_id else []),
                 or_(
                     jobs.c.result[measured].as_string() == version_id,
                     jobs.c.result[("baseline", *measured)].as_string() == version_id,

@@ -39,18 +39,18 @@ class Watch:
 
     def among(self, ids: Collection[str]) -> tuple[Job, ...]:
         """The jobs with these ids that exist."""
-        return self._jobs(jobs.c.id.in_(sorted(ids))) if ids else ()
+        return self._jobs(jobs.c.id.in_(sorted(ids)), MAX_ROWS) if ids else ()
 
-    def changed_since(self, at: float) -> tuple[Job, ...]:
-        """The jobs whose status may have changed since a time: at most MAX_ROWS that are open, and as many that ended.
+    def changed_since(self, at: float, *, limit: int) -> tuple[Job, ...]:
+        """The jobs whose status may have changed since a time: at most `limit` that are open, and as many that ended.
 
         Open ones that have been queued since before are left out.
         """
         waits = and_(jobs.c.status == JobStatus.QUEUED, jobs.c.queued_at < at)
-        return self._jobs(and_(_OPEN, ~waits)) + self._jobs(_ended(at))
+        return self._jobs(and_(_OPEN, ~waits), limit) + self._jobs(_ended(at), limit)
 
-    def _jobs(self, condition: ColumnElement[bool]) -> tuple[Job, ...]:
-        query = select(jobs).where(condition, *self._seen).limit(MAX_ROWS)
+    def _jobs(self, condition: ColumnElement[bool], limit: int) -> tuple[Job, ...]:
+        query = select(jobs).where(condition, *self._seen).limit(limit)
         with self._database.reading() as connection:
             return tuple(Job.of(row) for row in connection.execute(query).mappings())
 

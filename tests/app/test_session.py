@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import multiprocessing
+import os
 import stat
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -45,10 +47,10 @@ def sessions(secret_file: Path, clock: Clock) -> Sessions:
     return Sessions(secret_file, lifetime_s=HOUR_S, clock=clock)
 
 
-def test_cookie_opens_to_what_it_was_sealed_with(sessions: Sessions, clock: Clock) -> None:
+async def test_cookie_opens_to_what_it_was_sealed_with(sessions: Sessions, clock: Clock) -> None:
     cookie, session = sessions.start(HASH)
 
-    assert sessions.open(cookie) == session
+    assert await sessions.open(cookie) == session
     assert session == Session(HASH, session.csrf_token, clock.now_s + HOUR_S)
     assert len(session.csrf_token) == 43
     bytes_of_it = base64.urlsafe_b64decode(cookie)
@@ -64,63 +66,65 @@ def test_each_session_has_a_token_and_a_cookie_of_its_own(sessions: Sessions) ->
     assert len({session.csrf_token for _, session in started}) == 3
 
 
-def test_session_ends_at_its_time(sessions: Sessions, clock: Clock) -> None:
+async def test_session_ends_at_its_time(sessions: Sessions, clock: Clock) -> None:
     cookie, session = sessions.start(HASH)
 
     clock.now_s = session.expires_at
-    assert sessions.open(cookie) == session
+    assert await sessions.open(cookie) == session
     clock.now_s += 1
-    assert sessions.open(cookie) is None
+    assert await sessions.open(cookie) is None
 
 
-def test_shorter_lifetime_counts_for_sessions_that_have_begun(
+async def test_shorter_lifetime_counts_for_sessions_that_have_begun(
     sessions: Sessions, secret_file: Path, clock: Clock
 ) -> None:
     cookie, _ = sessions.start(HASH)
     shorter = Sessions(secret_file, lifetime_s=60, clock=clock)
 
-    opened = shorter.open(cookie)
+    opened = await shorter.open(cookie)
     assert opened is not None
     assert opened.expires_at == clock.now_s + 60
     clock.now_s += 61
-    assert shorter.open(cookie) is None
+    assert await shorter.open(cookie) is None
 
 
-def test_tampered_cookie_does_not_open(sessions: Sessions) -> None:
+async def test_tampered_cookie_does_not_open(sessions: Sessions) -> None:
     cookie, _ = sessions.start(HASH)
     sealed = base64.urlsafe_b64decode(cookie)
 
     for place in range(len(sealed)):
         changed = bytearray(sealed)
         changed[place] ^= 1
-        assert sessions.open(base64.urlsafe_b64encode(changed).decode()) is None
+        assert await sessions.open(base64.urlsafe_b64encode(changed).decode()) is None
 
 
-def test_truncated_cookie_does_not_open(sessions: Sessions) -> None:
+async def test_truncated_cookie_does_not_open(sessions: Sessions) -> None:
     cookie, _ = sessions.start(HASH)
 
     for length in range(len(cookie.rstrip("="))):
-        assert sessions.open(cookie[:length]) is None
+        assert await sessions.open(cookie[:length]) is None
 
 
 @pytest.mark.parametrize("garbage", ["", "=", "a", "é", "gAAAAA==", "x" * 4000, '"quoted"'])
-def test_garbage_does_not_open(sessions: Sessions, garbage: str) -> None:
+async def test_garbage_does_not_open(sessions: Sessions, garbage: str) -> None:
     sessions.start(HASH)
 
-    assert sessions.open(garbage) is None
+    assert await sessions.open(garbage) is None
 
 
-def test_cookie_of_another_service_does_not_open(sessions: Sessions, tmp_path: Path, clock: Clock) -> None:
+async def test_cookie_of_another_service_does_not_open(
+    sessions: Sessions, tmp_path: Path, clock: Clock
+) -> None:
     sessions.start(HASH)
     cookie, _ = Sessions(tmp_path / "other.key", lifetime_s=HOUR_S, clock=clock).start(HASH)
 
-    assert sessions.open(cookie) is None
+    assert await sessions.open(cookie) is None
 
 
-def test_secret_is_made_when_it_is_needed_and_for_its_owner_only(
+async def test_secret_is_made_when_it_is_needed_and_for_its_owner_only(
     sessions: Sessions, secret_file: Path
 ) -> None:
-    assert sessions.open("anything") is None
+    assert await sessions.open("anything") is None
     assert not secret_file.exists()
 
     sessions.start(HASH)
@@ -131,7 +135,7 @@ def test_secret_is_made_when_it_is_needed_and_for_its_owner_only(
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, Path.touch, lambda path: path.write_bytes(b"short")])
-def test_lost_or_damaged_secret_only_signs_people_out(
+async def test_lost_or_damaged_secret_only_signs_people_out(
     sessions: Sessions, secret_file: Path, clock: Clock, damage: object
 ) -> None:
     old, _ = sessions.start(HASH)
@@ -139,20 +143,50 @@ def test_lost_or_damaged_secret_only_signs_people_out(
 
     secret_file.write_bytes(b"")
     damage(secret_file)  # type: ignore[operator]
-    assert other.open(old) is None
+    assert await other.open(old) is None
     cookie, session = other.start(HASH)
-    assert sessions.open(cookie) == session
-    assert [each.open(old) for each in (sessions, other)] == [None, None]
+    assert await sessions.open(cookie) == session
+    assert [await each.open(old) for each in (sessions, other)] == [None, None]
 
 
-def test_processes_that_need_the_secret_at_once_make_one(tmp_path: Path) -> None:
+async def test_secret_that_cannot_be_read_for_a_while_signs_nobody_out(
+    sessions: Sessions, secret_file: Path
+) -> None:
+    cookie, session = sessions.start(HASH)
+    secret_file.unlink()
+
+    assert await sessions.open("garbage") is None
+    assert await sessions.open(cookie) == session
+
+
+async def test_data_folder_that_does_not_respond_holds_up_only_cookies_that_do_not_open(
+    sessions: Sessions, secret_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.session.READ_WAIT_S", 0.05)
+    cookie, session = sessions.start(HASH)
+    secret_file.unlink()
+    os.mkfifo(secret_file)  # whoever reads it waits for a writer
+    before = threading.active_count()
+
+    garbage = [asyncio.create_task(sessions.open("garbage")) for _ in range(20)]
+    assert await sessions.open(cookie) == session
+    assert await asyncio.gather(*garbage) == [None] * 20
+    assert threading.active_count() == before + 1
+
+    with secret_file.open("wb"):  # lets the reader end
+        pass
+    assert sessions._reading is not None
+    await sessions._reading
+
+
+async def test_processes_that_need_the_secret_at_once_make_one(tmp_path: Path) -> None:
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
         for number in range(25):
             sessions = Sessions(tmp_path / f"{number}.key", lifetime_s=HOUR_S)
             started = [pool.submit(sessions.start, HASH) for _ in range(4)]
             for each in started:
                 cookie, session = each.result()
-                assert sessions.open(cookie) == session
+                assert await sessions.open(cookie) == session
 
 
 async def test_wrong_key_waits_for_its_answer_and_a_right_one_does_not(

@@ -163,7 +163,7 @@ def test_archive_is_uploaded_checked_looked_at_and_deleted(
         assert ATTACK in sample["captions"][0]
         expect(shown).to_contain_text(sample["id"])
         expect(shown).to_contain_text(sample["captions"][0])
-    expect(samples.nth(3)).to_contain_text("The browser cannot show this file.")
+    expect(samples.nth(3)).to_contain_text("This picture cannot be shown.")
     tiny = samples.nth(1).locator("img")
     expect(tiny).to_have_css("image-rendering", "pixelated")
     assert tiny.evaluate("image => [image.width, image.height]") == [120, 90]

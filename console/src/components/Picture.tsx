@@ -1,3 +1,4 @@
+import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 
 /** Pictures of up to this many pixels are shown by whole multiples of their own pixels. */
@@ -9,7 +10,7 @@ interface Props {
   /** The side of the square box, in CSS pixels, into which the picture is fitted. */
   box: number;
   /** What stands in the box if there is no picture to show. */
-  broken?: string;
+  broken?: ComponentChildren;
 }
 
 /**

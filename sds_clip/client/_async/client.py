@@ -221,7 +221,7 @@ class AsyncClient:
         """Yield every change of your jobs and of the aliases as it happens, and never end.
 
         `("job", job)`, when its status or its progress changes; `("alias", alias)`, when it is moved or locked;
-        `("reset", {})`, when this client was away for so long that it must read its lists again.
+        `("reset", {})`, when this client was away for too long, or too much has changed: read your lists again.
         """
         async for event in self._http.follow(calls.get("events")):
             yield event.event, event.json()

@@ -235,6 +235,49 @@ def test_client_that_was_away_for_too_long_is_told_to_read_its_lists(store: Stor
     assert abs(told.id / 1000 - store.now()) < 60
 
 
+@on_both
+def test_new_client_is_told_to_read_its_lists_where_many_jobs_have_just_changed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MAX_LIMIT", 3)
+    begun(store)
+    for _ in range(4):
+        new_job(store)
+
+    async def use(followed: Followed) -> list[list[str]]:
+        async with aclosing(followed.frames()) as new:
+            told = [(await anext(new)).name]
+            new_job(store)
+            told.append((await anext(new)).name)
+        async with aclosing(followed.frames(last=int(store.now() * 1000))) as back:
+            return [told, [(await anext(back)).name for _ in range(5)]]
+
+    assert following(store, use) == [["reset", "job"], ["job"] * 5]
+
+
+def test_change_of_more_jobs_than_can_be_told_is_told_as_such(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MAX_ROWS", 3)
+    begun(store)
+
+    async def use(followed: Followed) -> list[str]:
+        async with (
+            aclosing(followed.frames()) as frames,
+            aclosing(followed.frames(Caller("reader", frozenset({"infer"})))) as readers,
+        ):
+            told = [(await anext(each)).name for each in (frames, readers)]
+            for _ in range(4):
+                new_job(store)
+                told.append((await anext(frames)).name)
+            store.workers.beat(NewWorker("slot", "host", 7, JobKind.FINETUNE, "cpu", "1.0", 5.0))
+            told.append((await anext(frames)).name)
+            store.aliases.promote(to(), "b")
+            return [*told, (await anext(readers)).name]
+
+    assert following(store, use) == ["alias", "alias", *["job"] * 4, "reset", "alias"]
+
+
 def test_job_that_loses_its_worker_is_told(store: Store) -> None:
     begun(store)
 
@@ -293,7 +336,8 @@ def test_client_that_reads_too_slowly_is_left(store: Store, monkeypatch: pytest.
             while followed.changes._followers:
                 new_job(store)
                 await asyncio.sleep(0.01)
-            return len([frame async for frame in frames])
+            # The last frame of each reading has an id.
+            return len([frame async for frame in frames if frame.id is not None])
 
     assert following(store, use) <= 3
 

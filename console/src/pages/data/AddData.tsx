@@ -93,7 +93,7 @@ export function AddData() {
         <div class="data-grid">
           <Field
             label="Name"
-            help="It stands for the id, in commands too. It can be left empty."
+            help="Optional. Commands and scripts can use it in place of the id."
             error={at(error, "name")}
           >
             {(control) => (
@@ -108,7 +108,7 @@ export function AddData() {
           </Field>
           <Field
             label="May be unusable, in percent"
-            help="Unusable samples are left out. If there are more than this, the data set is rejected."
+            help="Samples that cannot be used are left out. If there are more than this, the data set is rejected."
             error={at(error, "max_bad_share")}
           >
             {(control) => (
@@ -170,7 +170,7 @@ function Source({ draft, set, error }: SourceProps) {
         <Field
           label="Shards"
           help={
-            <Described text="Uncompressed tar files with `KEY.jpg` and `KEY.txt`, or `KEY.json` with a `caption`. All of them at once." />
+            <Described text="Uncompressed tar files with `KEY.jpg` and `KEY.txt`, or `KEY.json` with a `caption`. Choose all of them at once." />
           }
           error={at(error, "shards") ?? at(error, "file")}
         >

@@ -129,8 +129,8 @@ function Facts({ set }: { set: DataSet }) {
             {count(number)}
           </Fact>
         ))}
-        <Fact name="May be unusable">{percent(set.max_bad_share)}</Fact>
-        <Fact name="Came as">
+        <Fact name="Unusable, at most">{percent(set.max_bad_share)}</Fact>
+        <Fact name="Source">
           {{ archive: "an archive", shards: "shards", registered: "files on the server" }[source.kind]}
         </Fact>
         {source.path && (

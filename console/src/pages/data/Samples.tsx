@@ -59,6 +59,7 @@ function SampleCard({ sample }: { sample: Sample }) {
             src={`${serviceUrl()}${path}?max_side=${MAX_SIDE}`}
             alt={images.length > 1 ? `Picture ${number + 1} of ${sample.id}` : `Picture of ${sample.id}`}
             box={BOX}
+            broken={<Broken src={`${serviceUrl()}${path}`} />}
           />
         ))}
         {images.length === 0 && <span class="data-nothing muted small">This sample has no picture.</span>}
@@ -79,6 +80,18 @@ function SampleCard({ sample }: { sample: Sample }) {
           </p>
         )}
       </div>
+    </>
+  );
+}
+
+/** A browser does not tell a page why it has no picture, but the service does where it is asked for it alone. */
+function Broken({ src }: { src: string }) {
+  return (
+    <>
+      This picture cannot be shown.{" "}
+      <a href={src} target="_blank" rel="noreferrer">
+        See why
+      </a>
     </>
   );
 }

@@ -40,7 +40,7 @@ export function UploadPanel() {
 }
 
 function pace(share: number, speed: number | undefined, left: number | undefined): string {
-  if (share === 1) return "Everything is sent. The service still writes it.";
+  if (share === 1) return "Everything is sent. The service is storing it.";
   if (speed === undefined) return "";
   return `${bytes(speed)} a second${left === undefined ? "" : ` · ${duration(left)} left`}`;
 }

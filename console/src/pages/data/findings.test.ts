@@ -38,7 +38,7 @@ test.each<[string, Partial<DataSet>]>([
     { status: "rejected", counts: { items: 8, usable: 7, problems: 1 } },
   ],
   [
-    "The data set was rejected, and jobs cannot use it. Mend what is listed here, and add it again.",
+    "The data set was rejected, and jobs cannot use it. Fix what is listed here, and add it again.",
     { status: "rejected", counts: { problems: 1 } },
   ],
 ])("the check is one sentence: %s", (sentence, rest) => {

@@ -71,7 +71,7 @@ export function verdict(set: DataSet): string {
     case "rejected":
       return of && bad
         ? `The data set was rejected: ${of}, and ${allowed}.`
-        : "The data set was rejected, and jobs cannot use it. Mend what is listed here, and add it again.";
+        : "The data set was rejected, and jobs cannot use it. Fix what is listed here, and add it again.";
     default:
       if (!size) return "The check found nothing wrong.";
       if (!bad) return `The check found nothing wrong: all ${counted(size.all, size.one)} can be used.`;

@@ -20,7 +20,7 @@ export function Configuration({ job }: { job: Job }) {
         <h2>Configuration</h2>
         <label class="row">
           <input type="checkbox" checked={isAll} onChange={() => setAll(!isAll)} />
-          Show what is as usual, too
+          Show defaults, too
         </label>
       </div>
       <ErrorNote error={error} onRetry={reload} />
@@ -51,7 +51,7 @@ const COLUMNS = [
   {
     name: "Default",
     cell: ({ usual }: Option) => (
-      <span class="muted nowrap">{usual === undefined ? "must be given" : written(usual)}</span>
+      <span class="muted nowrap">{usual === undefined ? "required" : written(usual)}</span>
     ),
   },
 ];

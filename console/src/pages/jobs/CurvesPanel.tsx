@@ -81,9 +81,7 @@ export function CurvesPanel({ job, curves, other, range, onRange }: Props) {
           </div>
         </section>
       ))}
-      <p class="muted small">
-        Draw over a part of a chart to see it closer, and double-click to see the whole.
-      </p>
+      <p class="muted small">Drag across a chart to zoom in, and double-click to see all steps.</p>
       <Validation drawn={drawn} />
       <LastValues drawn={drawn} figures={groups.flatMap(({ figures }) => figures)} />
     </section>
@@ -278,7 +276,7 @@ function Steps({
         Zoom
       </Button>
       <Button disabled={!range} onClick={() => onRange(undefined)}>
-        Whole
+        All steps
       </Button>
     </form>
   );
@@ -357,8 +355,8 @@ function NoCurves({ job }: { job: Job }) {
   return (
     <EmptyState title="There are no curves.">
       {hasEnded(job.status)
-        ? "The job ended before it logged a step."
-        : "They begin with the first step that is logged, once a worker trains."}
+        ? "The job ended before it logged its first step."
+        : "They begin when a worker has trained the first steps."}
     </EmptyState>
   );
 }

@@ -101,7 +101,7 @@ export function Resources({ job, curves }: { job: Job; curves: Curves | undefine
       title="Resources"
       rows={[
         ["Worker", worker ? `${worker.host}, process ${worker.pid}, on ${worker.device}` : none(job)],
-        ["Attempt", `${job.attempt} of at most ${job.max_attempts} without progress`],
+        ["Attempt", `${job.attempt}; without progress, ${job.max_attempts} at most`],
         ["Interruptions", `${job.interruptions} of at most ${job.max_interruptions}`],
         ["Ran for", `${duration(job.run_time_s)} of at most ${duration(job.max_run_time_s)}`],
         ...(job.kind === "finetune"
@@ -130,7 +130,7 @@ function Created({ job }: { job: Job }) {
 function none(job: Job): string {
   if (hasEnded(job.status)) return "The job has ended.";
   return job.no_worker
-    ? "No worker for this kind of job is alive. Start one."
+    ? "No worker for this kind of job is running. Start one."
     : "None has taken the job yet.";
 }
 
@@ -179,8 +179,8 @@ export function Checkpoints({ job }: { job: Job }) {
       ) : (
         <p class="muted">
           {isOpen
-            ? "None is saved yet."
-            : "None is kept. They are removed when a job has succeeded, or its files are deleted."}
+            ? "None has been saved yet."
+            : "None is kept. Checkpoints are removed when a job succeeds, and when its files are deleted."}
         </p>
       )}
     </section>

@@ -83,9 +83,9 @@ function Sentence({ job }: { job: Job }) {
 }
 
 const WAITING: Partial<Record<Job["status"], string>> = {
-  validating: "waits until its data are checked",
-  queued: "waits for a worker",
-  running: "begins",
+  validating: "waiting for the check of its data",
+  queued: "waiting for a worker",
+  running: "starting",
 };
 
 function Progress({ job }: { job: Job }) {
@@ -133,8 +133,9 @@ function Trouble({ job }: { job: Job }) {
         </>
       ) : (
         <p>
-          No worker that takes this kind of job is alive, so the job waits. Start one:{" "}
-          <code>sds-clip worker</code>, or <code>sds-clip up</code>, which has all parts.
+          The job waits, because no worker for this kind of job is running. Start one:{" "}
+          <code>sds-clip worker --queue {job.kind}</code>, or <code>sds-clip up</code>, which starts
+          everything.
         </p>
       )}
     </div>

@@ -40,12 +40,12 @@ const GROUPS: readonly Group[] = [
     ],
   },
   {
-    title: "The teacher’s say",
+    title: "Influence of the teacher",
     figures: [
       {
         name: "teacher_gradient_share",
         title: "Gradient share",
-        note: "The teacher’s gradient by that of the other losses. Below 0.05, dashed, it hardly matters.",
+        note: "The teacher’s gradient, divided by that of the other losses. Below 0.05, dashed, it hardly matters.",
         mark: 0.05,
       },
       {
@@ -57,7 +57,7 @@ const GROUPS: readonly Group[] = [
       {
         name: RESIDUAL_GAP,
         title: "Residual gap",
-        note: "How much the teacher’s error grows with others’ captions. Below 0.01, dashed, it sees nothing.",
+        note: "How much the teacher’s error grows with wrong captions. Below 0.01, dashed, it hardly tells them from the right ones.",
         mark: 0.01,
       },
       { name: "target_own", title: "Probability of the right caption", note: "As the teacher chooses." },

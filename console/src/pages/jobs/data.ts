@@ -1,4 +1,5 @@
 import { api, ask, type Schemas } from "../../api/client";
+import { readDatasets } from "../../api/datasets";
 import { useLoaded } from "../../api/use";
 import type { Job, JobList } from "./job";
 import type { Datasets } from "./words";
@@ -27,18 +28,12 @@ export function useNewestDatasets(): Datasets {
 }
 
 /** The data sets that a job names, as far as they still exist. */
-export async function datasetsOf(job: Job): Promise<Datasets> {
+export function datasetsOf(job: Job): Promise<Datasets> {
   const named =
     job.kind === "evaluate"
       ? [job.data]
       : [job.training_data, job.validation_data, ...job.evaluate.map(({ data }) => String(data))];
-  const ids = [...new Set(named.filter((id) => id !== null))];
-  const found = await Promise.allSettled(
-    ids.map((id) => ask(api.GET("/datasets/{dataset_id}", { params: { path: { dataset_id: id } } }))),
-  );
-  return new Map(
-    found.flatMap((each) => (each.status === "fulfilled" ? [[each.value.id, each.value] as const] : [])),
-  );
+  return readDatasets([...new Set(named.filter((id) => id !== null))]);
 }
 
 export type Worker = Schemas["WorkerInfo"];

@@ -54,8 +54,8 @@ export function CheckPanel(props: Props) {
       )}
       {!props.hasWorker && (
         <p class="job-note" role="note">
-          No worker takes these jobs now. You can submit: the job waits until whoever runs the service starts
-          one with <code>sds-clip worker --queue {kind}</code>.
+          No worker for these jobs is running. You can start the job anyway: it waits until whoever runs the
+          service starts a worker with <code>sds-clip worker --queue {kind}</code>.
         </p>
       )}
       <Button type="submit" look="primary" busy={submitting} disabled={!ready}>
@@ -113,10 +113,10 @@ function Basis({ check, kind }: { check: Check; kind: Kind }) {
     <>
       {job ? (
         <>
-          Time and memory are those of <a href={address(["jobs", job])}>an earlier job like it</a>.{" "}
+          Time and memory are those of <a href={address(["jobs", job])}>a similar job</a>.{" "}
         </>
       ) : (
-        kind === "finetune" && "Time and memory are known once a job like it has run. "
+        kind === "finetune" && "Time and memory are estimated once a similar job has run. "
       )}
       {ahead
         ? `${counted(ahead, "job is", "jobs are")} waiting or running before it.`

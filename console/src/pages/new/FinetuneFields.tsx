@@ -64,7 +64,7 @@ export function FinetuneFields({ fields, inputs, editing, draft, setDraft }: Pro
             <span class="muted small">
               {changed.length
                 ? changed.map(({ name, path }) => `${name} ${editing.values[path]}`).join(", ")
-                : "All have their defaults."}
+                : "All are at their defaults."}
             </span>
             {changed.length > 0 && (
               <Button look="plain" onClick={reset}>
@@ -120,7 +120,8 @@ function Benchmarks({ inputs, editing, draft, setDraft }: Omit<Props, "fields">)
         </div>
       ) : (
         <p class="muted small">
-          There is no benchmark yet. <a href="#/data">Upload one</a> to see whether the new version is better.
+          There is no benchmark yet. <a href="#/data?add=1">Upload one</a> to see whether the new version is
+          better.
         </p>
       )}
       {error && <p class="field-error">{error}</p>}

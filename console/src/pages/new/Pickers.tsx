@@ -113,7 +113,7 @@ export function ModelPicker({ inputs, ...props }: PickerProps) {
 export function TeacherPicker({ inputs, ...props }: PickerProps & { disabled?: boolean }) {
   if (!inputs.models) return <Typed {...props} />;
   const options = (inputs.models.teachers ?? []).map((value) => ({ value, title: value }));
-  const none = options.length ? "none" : "none: the operator allows some by SDS_CLIP_ALLOWED_TEACHERS";
+  const none = options.length ? "none" : "none (the operator allows teachers with SDS_CLIP_ALLOWED_TEACHERS)";
   return <Select {...props} groups={[{ title: "Teachers", options }]} none={none} />;
 }
 

@@ -17,7 +17,7 @@ const KINDS: { name: Kind; title: string }[] = [
   { name: "evaluate", title: "Evaluate" },
 ];
 
-/** `?from=JOB` begins with the configuration of a job; `?kind=evaluate`, `?data=` and `?model=` with these choices. */
+/** `?from=JOB` begins as that job; `?kind=evaluate`, `?data=`, `?model=` and `?baseline=` with these choices. */
 export function NewJobPage({ query }: PageProps) {
   const allowed = may("train");
   return (
@@ -59,9 +59,10 @@ function Forms({ query }: { query: URLSearchParams }) {
           <JobForm key={kind} kind={kind} inputs={inputs.data} query={query} />
         ) : (
           <EmptyState title={`There is no data to ${kind === "finetune" ? "train" : "measure"} on yet.`}>
-            <a href="#/data">Upload a data set</a> of the format{" "}
-            {kind === "finetune" ? <code>pairs</code> : "of a benchmark"}. When its check has passed, it is
-            offered here.
+            <a href="#/data?add=1">Upload {kind === "finetune" ? "images with captions" : "a benchmark"}</a>,
+            of the format <code>{kind === "finetune" ? PAIRS : "winoground"}</code>
+            {kind === "evaluate" && " or another one"}. The data set is offered here once its check has
+            passed.
           </EmptyState>
         )}
       </div>

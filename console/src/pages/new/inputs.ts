@@ -55,7 +55,11 @@ export function firstDraft(kind: Kind, inputs: Inputs, query: URLSearchParams): 
           teacher: inputs.models?.teachers?.[0] ?? "",
           "hyperparameters.steps": FIRST_STEPS,
         }
-      : { ...evaluated(inputs, data), model: query.get("model") ?? "default" };
+      : {
+          ...evaluated(inputs, data),
+          model: query.get("model") ?? "default",
+          baseline: query.get("baseline") ?? "",
+        };
   return { ...EMPTY, values: given };
 }
 

@@ -81,7 +81,7 @@ function Sides({ before, after, onExchange }: SidesProps) {
           )}
         </section>
         {onExchange && (
-          <Button title="Let the other one be before" onClick={onExchange}>
+          <Button title="Swap before and after" onClick={onExchange}>
             <span aria-hidden="true">⇄</span> Exchange
           </Button>
         )}

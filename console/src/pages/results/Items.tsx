@@ -83,7 +83,7 @@ export function Items({
       {items.items && items.items.length > 0 && <Legend has={items.items.some(({ scores }) => scores)} />}
       {!items.items && !items.error && <Skeleton lines={8} />}
       {items.items?.length === 0 && !items.error && !items.loading && (
-        <EmptyState title="There are no such items.">Choose another change or tag.</EmptyState>
+        <EmptyState title="No item fits these filters.">Choose another change or tag.</EmptyState>
       )}
       <div
         ref={feed.element}

@@ -27,7 +27,7 @@ export function Figures({ history: { points }, reading }: { history: History; re
         series={[{ name: "Requests", of: ({ perS }) => perS }]}
         write={(value) => `${decimal(value)} /s`}
       >
-        All answers but probes and those to this page.
+        All requests except health checks and those of this page.
       </Tile>
       <Tile
         title="Latency"
@@ -40,7 +40,7 @@ export function Figures({ history: { points }, reading }: { history: History; re
         ]}
         write={milliseconds}
       >
-        Of match, classify and embed, estimated from a histogram.
+        Of the routes that compute, such as match, estimated from a histogram.
       </Tile>
       <Tile
         title="Batch size"
@@ -52,7 +52,7 @@ export function Figures({ history: { points }, reading }: { history: History; re
         ]}
         write={decimal}
       >
-        Mean items that are computed at once.
+        The mean number of items that are computed at once.
       </Tile>
       <Tile
         title="Queue"
@@ -64,7 +64,7 @@ export function Figures({ history: { points }, reading }: { history: History; re
         ]}
         write={count}
       >
-        Items that wait for a batch, and all that were admitted.
+        Items that wait for a batch, and all items in progress.
       </Tile>
       <Tile
         title="Memory"
@@ -85,7 +85,7 @@ export function Figures({ history: { points }, reading }: { history: History; re
         <dl class="facts service-facts">
           <dt>Answers</dt>
           <dd>{count(sum(reading, "sds_clip_requests_total"))}</dd>
-          <dt>Refused with 429</dt>
+          <dt>Refused for load (429)</dt>
           <dd>{count(sum(reading, "sds_clip_throttled_total") ?? 0)}</dd>
           <dt>Swaps</dt>
           <dd>{count(swaps("swapped"))}</dd>

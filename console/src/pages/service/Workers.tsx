@@ -26,7 +26,7 @@ const COLUMNS: Column<Api["WorkerInfo"]>[] = [
   { name: "Device", cell: ({ device }) => device },
   { name: "Heartbeat", cell: ({ seen_at }) => <Time at={seen_at} /> },
   { name: "Started", cell: ({ started_at }) => <Time at={started_at} /> },
-  { name: "Program", cell: ({ version }) => version },
+  { name: "Release", cell: ({ version }) => version },
 ];
 
 interface Props {

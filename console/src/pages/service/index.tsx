@@ -53,7 +53,7 @@ function Readiness({ ready, error }: { ready: boolean; error: string | undefined
       ) : ready ? (
         <Badge tone="good">ready</Badge>
       ) : (
-        <Badge>asking …</Badge>
+        <Badge>checking …</Badge>
       )}
     </p>
   );

@@ -71,7 +71,9 @@ export function Matrix({ texts, pictures, answers }: Props) {
                           style={{ "--share": measure === "cosine" ? 0 : (value ?? 0) }}
                         >
                           {measure === "cosine" ? score(value) : percent(value)}
-                          {mine !== first && <abbr title="The first version decides otherwise"> ≠</abbr>}
+                          {mine !== first && (
+                            <abbr title="The other version chooses differently here"> ≠</abbr>
+                          )}
                         </td>
                       );
                     })}

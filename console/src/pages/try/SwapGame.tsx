@@ -81,7 +81,7 @@ export function SwapGame({ caption, onCaption, own, left, onRivals }: Props) {
       )}
       {offered.length > 0 && (
         <fieldset class="stack close">
-          <legend class="legend">Rivals</legend>
+          <legend class="legend">Rivals: the same words in another order</legend>
           {offered.map((rival) => (
             <label key={rival} class="check">
               <input
@@ -97,7 +97,7 @@ export function SwapGame({ caption, onCaption, own, left, onRivals }: Props) {
         </fieldset>
       )}
       {caption.trim() && offered.length === 0 && (
-        <p class="muted small">No swap suggests itself. Choose two words above to swap them.</p>
+        <p class="muted small">There is no swap to suggest. Choose two words above to swap them.</p>
       )}
     </div>
   );

@@ -114,7 +114,7 @@ export function TryPage() {
           <Button type="submit" look="primary" busy={sending.running} disabled={missing !== undefined}>
             {inputs.task === "classify" ? "Classify" : "Match"}
           </Button>
-          <span class="muted small">{missing ?? "Ctrl and Enter do the same."}</span>
+          <span class="muted small">{missing ?? "Ctrl+Enter does the same."}</span>
         </div>
         <ErrorNote error={sending.error} />
       </form>
@@ -122,7 +122,7 @@ export function TryPage() {
         <Results answer={answer} />
       ) : (
         <EmptyState title="Which text fits a picture best?">
-          <p>Give a picture and some texts, and see how the model scores them.</p>
+          <p>Add a picture and some texts to see which text the model finds most probable.</p>
           <Button look="plain" busy={sending.running} onClick={tryExample}>
             Try an example
           </Button>
@@ -136,7 +136,10 @@ function ClassifyFields({ inputs, set }: { inputs: Inputs; set: (changes: Partia
   return (
     <div class="stack">
       <LinesField label="Labels" value={inputs.labels} onChange={(labels) => set({ labels })} />
-      <Field label="Templates" help="Each label is put into every prompt, and their features are averaged.">
+      <Field
+        label="Templates"
+        help="Each label is put into every prompt, and the features of its prompts are averaged."
+      >
         {(control) => (
           <select
             {...control}
@@ -152,7 +155,7 @@ function ClassifyFields({ inputs, set }: { inputs: Inputs; set: (changes: Partia
       {inputs.templates === "own" && (
         <LinesField
           label="My templates"
-          help="One a line, with {} in place of the label."
+          help="One per line, with {} in place of the label."
           value={inputs.ownTemplates}
           onChange={(ownTemplates) => set({ ownTemplates })}
         />
@@ -168,7 +171,7 @@ interface LinesProps {
   onChange: (value: string) => void;
 }
 
-function LinesField({ label, help = "One a line.", value, onChange }: LinesProps) {
+function LinesField({ label, help = "One per line.", value, onChange }: LinesProps) {
   return (
     <Field label={label} help={help}>
       {(control) => (

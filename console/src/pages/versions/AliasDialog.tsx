@@ -68,7 +68,7 @@ function Question({ what, alias, onClose }: Doing & { onClose: () => void }) {
             ? `Roll back to ${shortId(alias.previous)}`
             : `${TITLES[what]} ${alias.name}`}
         </Button>
-        <Button onClick={onClose}>Leave it</Button>
+        <Button onClick={onClose}>Cancel</Button>
       </div>
     </form>
   );

@@ -67,7 +67,7 @@ function Lines({ alias }: { alias: string }) {
       {hasMore && (
         <div class="row">
           <Button busy={older.running} onClick={() => older.run()}>
-            Show older lines
+            Show older entries
           </Button>
         </div>
       )}

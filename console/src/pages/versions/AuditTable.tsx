@@ -11,7 +11,7 @@ const ACTIONS: Record<Line["action"], string> = {
   rollback: "rolled back",
   lock: "locked",
   unlock: "unlocked",
-  give: "given away",
+  give: "given to a key",
 };
 
 const COLUMNS: Column<Line>[] = [

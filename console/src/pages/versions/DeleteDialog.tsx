@@ -45,7 +45,7 @@ function Question({ version, onClose }: Omit<Props, "open">) {
     >
       <p>
         Its files, {bytes(version.size_bytes)}, are removed for good. Rollbacks skip it, and the audit trail
-        keeps its lines.
+        keeps its entries.
       </p>
       <Field label={`Type ${short} to delete it`}>
         {(control) => (

@@ -4,7 +4,7 @@ import { currentSession, may } from "../../api/session";
 import { useLoaded } from "../../api/use";
 import { Time } from "../../components/Time";
 import { bytes, counted } from "../../format";
-import { address } from "../../router";
+import { DatasetLink, useDatasets } from "./datasets";
 import { entriesOf, textAt } from "./description";
 import { type Detail, useLiveRegistry } from "./live";
 import { JobLink } from "./names";
@@ -18,6 +18,7 @@ export function Facts({ version }: { version: Detail }) {
   const at = (path: string) => textAt(description, path);
   const trained = description.trained;
   const data = at("configuration.data");
+  const sets = useDatasets(data ? [data] : []);
   return (
     <section class="card stack close" aria-labelledby="facts">
       <h2 id="facts">Description</h2>
@@ -38,7 +39,7 @@ export function Facts({ version }: { version: Detail }) {
         <Fact name="Trained">{Array.isArray(trained) && counted(trained.length, "tensor")}</Fact>
         <Fact name="Objective">{at("configuration.objective")}</Fact>
         <Fact name="Teacher">{at("configuration.teacher")}</Fact>
-        <Fact name="Data">{data && <a href={address(["data", data])}>{data}</a>}</Fact>
+        <Fact name="Data">{data && <DatasetLink id={data} sets={sets} />}</Fact>
         <Fact name="Data hash">
           {at("data.data_hash") && <code class="version-hash">{at("data.data_hash")}</code>}
         </Fact>

@@ -1,12 +1,14 @@
 import { may } from "../../api/session";
 import { percent, score } from "../../format";
 import { address } from "../../router";
+import { DatasetLink, useDatasets } from "./datasets";
 import { evaluationsOf, type Metric, metricTitle } from "./figures";
 import type { Detail } from "./live";
 
-/** What was measured of the version when it was made, in one table, so that the numbers stand in columns. */
+/** What was measured of the version, in one table, so that the numbers stand in columns. */
 export function Figures({ detail }: { detail: Detail }) {
   const evaluations = evaluationsOf(detail.evaluations);
+  const sets = useDatasets(evaluations.map(({ data }) => data));
   const training = Object.entries(detail.metrics ?? {}).filter(
     (entry): entry is [string, number] => typeof entry[1] === "number",
   );
@@ -39,7 +41,12 @@ export function Figures({ detail }: { detail: Detail }) {
                 <tr>
                   <th scope="rowgroup" colSpan={5}>
                     {benchmark}
-                    {data && <span class="muted"> on {data}</span>}
+                    {data && (
+                      <span class="muted">
+                        {" "}
+                        on <DatasetLink id={data} sets={sets} />
+                      </span>
+                    )}
                   </th>
                 </tr>
                 {Object.entries(metrics).map(([metric, found]) => (
@@ -67,7 +74,7 @@ export function Figures({ detail }: { detail: Detail }) {
         </section>
       ) : (
         <p class="muted">
-          Nothing was measured when it was made.{" "}
+          Nothing has been measured of it yet.{" "}
           {may("train") && (
             <a href={address(["new"], { kind: "evaluate", model: detail.id })}>Evaluate it.</a>
           )}

@@ -7,6 +7,7 @@ import { Field } from "../../components/Field";
 import { Time } from "../../components/Time";
 import { bytes, percent } from "../../format";
 import { address } from "../../router";
+import { DatasetLink, nameOf, useDatasets } from "./datasets";
 import { useDetails } from "./details";
 import { BENCHMARKS, COLUMNS, dataSetsOf, type Evaluation, evaluationsOf, interval } from "./figures";
 import { type Registry, useLiveRegistry, type Version } from "./live";
@@ -15,8 +16,8 @@ import { type Row, treeOf, withBases } from "./tree";
 
 /** Each version below its base, with its figures in columns. */
 export function Lineage({ registry }: { registry: Registry }) {
-  const { showMore } = useLiveRegistry();
-  const details = useDetails(registry.versions);
+  const { showMore, turn } = useLiveRegistry();
+  const details = useDetails(registry.versions, turn);
   const [chosen, setChosen] = useState<Record<string, string>>({});
   const all = withBases<Version>(registry.versions, details);
   const measured = useMemo(
@@ -29,6 +30,7 @@ export function Lineage({ registry }: { registry: Registry }) {
   const shown = new Map(
     [...sets].map(([benchmark, found]) => [benchmark, chosen[benchmark] ?? found[0]] as const),
   );
+  const named = useDatasets([...sets.values()].flat());
   if (!all.length) return <NoVersions />;
   return (
     <section class="stack close" aria-labelledby="lineage">
@@ -41,7 +43,7 @@ export function Lineage({ registry }: { registry: Registry }) {
                 <DataSetField
                   key={benchmark}
                   benchmark={benchmark}
-                  sets={found}
+                  sets={found.map((data) => [data, nameOf(data, named)])}
                   value={shown.get(benchmark) ?? ""}
                   onChange={(data) => setChosen((before) => ({ ...before, [benchmark]: data }))}
                 />
@@ -59,7 +61,7 @@ export function Lineage({ registry }: { registry: Registry }) {
                 <th key={title} scope="col" class="number">
                   {title}
                   <span class="version-set" title={shown.get(benchmark)}>
-                    {shown.get(benchmark) || " "}
+                    <DatasetLink id={shown.get(benchmark) || " "} sets={named} />
                   </span>
                 </th>
               ))}
@@ -153,7 +155,8 @@ function Origin({ row: { version, name } }: { row: Row<Version> }) {
 
 interface FieldProps {
   benchmark: string;
-  sets: readonly string[];
+  /** The ids of the data sets with their names. */
+  sets: readonly (readonly [string, string])[];
   value: string;
   onChange: (data: string) => void;
 }
@@ -163,9 +166,9 @@ function DataSetField({ benchmark, sets, value, onChange }: FieldProps) {
     <Field label={`Data of ${benchmark}`}>
       {(control) => (
         <select {...control} value={value} onChange={({ currentTarget }) => onChange(currentTarget.value)}>
-          {sets.map((data) => (
+          {sets.map(([data, name]) => (
             <option key={data} value={data}>
-              {data}
+              {name}
             </option>
           ))}
         </select>

@@ -8,7 +8,7 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { Skeleton } from "../../components/Skeleton";
 import { shortId } from "../../format";
-import { type Alias, useLiveRegistry, type Version } from "./live";
+import { type Alias, useEachTurn, useLiveRegistry, type Version } from "./live";
 import { Moved } from "./Moved";
 import { ReasonField, WaitField, waitOf } from "./ReasonField";
 import { mayMove } from "./rights";
@@ -135,7 +135,7 @@ function Form({
           <Button type="submit" look="primary" busy={promote.running} disabled={!isReady}>
             Promote to {name || "an alias"}
           </Button>
-          <Button onClick={onClose}>Leave it</Button>
+          <Button onClick={onClose}>Cancel</Button>
         </div>
       </form>
       <div aria-live="polite">
@@ -153,7 +153,7 @@ function Form({
   );
 }
 
-/** A dry run, made again when the alias is moved, locked or unlocked meanwhile. */
+/** A dry run, made again when the alias is moved, locked or unlocked, or an evaluation may have ended, meanwhile. */
 function useTrial(version: string, name: string, aliases: readonly Alias[]) {
   const [settled, settle] = useState(name);
   useEffect(() => {
@@ -176,5 +176,7 @@ function useTrial(version: string, name: string, aliases: readonly Alias[]) {
     const answer = await ask(api.POST("/models/{version}/promote", { params: { path: { version } }, body }));
     return answer.object === "dry_run" ? answer : null;
   };
-  return useLoaded(run, [version, settled, alias?.generation, alias?.lock?.at]);
+  const trial = useLoaded(run, [version, settled, alias?.generation, alias?.lock?.at]);
+  useEachTurn(trial.reload);
+  return trial;
 }

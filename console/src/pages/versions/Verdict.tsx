@@ -2,16 +2,18 @@ import type { Schemas } from "../../api/client";
 import { ApiError } from "../../api/errors";
 import { may } from "../../api/session";
 import { Badge } from "../../components/Badge";
+import { Described } from "../../components/Described";
 import { ErrorNote } from "../../components/ErrorNote";
 import { type Column, Table } from "../../components/Table";
 import { address } from "../../router";
+import { DatasetLink, useDatasets } from "./datasets";
+import { partsOf } from "./figures";
 import { JobLink, VersionLink } from "./names";
 import { effectOf, figureTitle, ruleOf, shownValue, VERDICTS } from "./verdict";
 
 type Check = Schemas["GateCheck"];
 
 const COLUMNS: Column<Check>[] = [
-  { name: "On", cell: ({ on }) => on },
   { name: "Figure", cell: figureTitle },
   { name: "Value", number: true, cell: shownValue },
   { name: "Must be", number: true, cell: ruleOf },
@@ -25,6 +27,18 @@ const COLUMNS: Column<Check>[] = [
 export function Verdict({ plan }: { plan: Schemas["PromotionPlan"] }) {
   const { gate, error } = plan;
   const { word, tone, link } = VERDICTS[gate.verdict];
+  const sets = useDatasets(gate.checks.map(({ on }) => partsOf(on).data));
+  const measuredOn: Column<Check> = {
+    name: "On",
+    cell: ({ on }) => {
+      const { benchmark, data } = partsOf(on);
+      return (
+        <>
+          {benchmark} {data && <DatasetLink id={data} sets={sets} />}
+        </>
+      );
+    },
+  };
   return (
     <div class="stack">
       <p>{effectOf(plan)}</p>
@@ -38,7 +52,9 @@ export function Verdict({ plan }: { plan: Schemas["PromotionPlan"] }) {
             </span>
           )}
         </p>
-        <p class={gate.verdict === "unknown" ? "" : "muted small"}>{gate.why}</p>
+        <p class={gate.verdict === "unknown" ? "" : "muted small"}>
+          <Described text={gate.why} />
+        </p>
         {gate.verdict === "unknown" && gate.compared_with && may("train") && (
           <p>
             <a
@@ -49,15 +65,15 @@ export function Verdict({ plan }: { plan: Schemas["PromotionPlan"] }) {
               })}
             >
               Evaluate the two
-            </a>{" "}
-            and come back.
+            </a>
+            , once on each of these benchmarks. The verdict appears here when the jobs have ended.
           </p>
         )}
       </div>
       {gate.checks.length > 0 && (
         <Table
           caption="The gate’s conditions"
-          columns={COLUMNS}
+          columns={[measuredOn, ...COLUMNS]}
           rows={gate.checks}
           keyOf={({ on, figure }) => `${on} ${figure}`}
         />

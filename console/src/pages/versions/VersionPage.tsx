@@ -90,7 +90,8 @@ function Sentence({ detail }: { detail: Detail }) {
   if (!base_version) {
     return (
       <p class="muted">
-        One of the models that the operator gives{base && `: ${base}`}. First seen <Time at={created_at} />.
+        One of the service’s own models{base && `: ${base}`}. No job made it. First used{" "}
+        <Time at={created_at} />.
       </p>
     );
   }
@@ -195,7 +196,7 @@ function Relatives({ detail }: { detail: Detail }) {
             <span class="muted">–</span>
           )}
         </dd>
-        <dt>Made from it</dt>
+        <dt>Versions made from it</dt>
         <dd>
           {children.length ? (
             <ul>
@@ -235,8 +236,8 @@ function Promotions({ id }: { id: string }) {
       )}
       {audit.data?.has_more && (
         <p class="muted small">
-          These are among the newest {NEWEST} lines.{" "}
-          <a href={address(["versions"], { tab: "audit" })}>The audit trail has all.</a>
+          Only the newest {NEWEST} entries are searched.{" "}
+          <a href={address(["versions"], { tab: "audit" })}>The audit trail has all of them.</a>
         </p>
       )}
     </section>

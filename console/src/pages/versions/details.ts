@@ -9,15 +9,18 @@ const AT_ONCE = 4;
 const NONE: ReadonlyMap<string, Detail | null> = new Map();
 
 /**
- * Read each version once: its figures and its base never change. A base that is not listed is read too, and so on to
- * the first. `null` stands for one that the service does not show.
+ * Read each version, and again in each turn, when an evaluation may have ended. A base that is not listed is read too,
+ * and so on to the first. `null` stands for one that the service does not show.
  */
-export function useDetails(versions: readonly Version[]): ReadonlyMap<string, Detail | null> {
+export function useDetails(versions: readonly Version[], turn: number): ReadonlyMap<string, Detail | null> {
   const [details, setDetails] = useState(NONE);
   const asked = useRef(new Set<string>());
+  const askedIn = useRef(turn);
   const listed = versions.map(({ id }) => id).join();
   // biome-ignore lint/correctness/useExhaustiveDependencies: versions change with their ids
   useEffect(() => {
+    if (askedIn.current !== turn) asked.current.clear();
+    askedIn.current = turn;
     const wanted = [...versions.map(({ id }) => id), ...missingBases(withBases(versions, details))];
     const waiting = [...new Set(wanted)].filter((id) => !asked.current.has(id));
     for (const id of waiting) asked.current.add(id);
@@ -30,7 +33,7 @@ export function useDetails(versions: readonly Version[]): ReadonlyMap<string, De
       }
     };
     for (let reader = 0; reader < AT_ONCE; reader += 1) void read();
-  }, [listed, details]);
+  }, [listed, details, turn]);
   return details;
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { dataSetsOf, evaluationsOf, interval, metricTitle } from "./figures";
+import { dataSetsOf, evaluationsOf, interval, metricTitle, partsOf } from "./figures";
 
 const metric = { value: 0.412, low: 0.364, high: 0.461, n: 1400 };
 
@@ -24,6 +24,11 @@ describe("figures of a description", () => {
     expect(dataSetsOf([on("ds_1"), on("ds_2"), on("ds_2"), []], "winoground")).toEqual(["ds_2", "ds_1"]);
     expect(dataSetsOf([on("ds_1")], "retrieval")).toEqual([]);
   });
+});
+
+test("the name of a figure has a benchmark and perhaps a data set", () => {
+  expect(partsOf("winoground (ds_1)")).toEqual({ benchmark: "winoground", data: "ds_1" });
+  expect(partsOf("validation")).toEqual({ benchmark: "validation", data: "" });
 });
 
 test("an interval has the number of its items", () => {

@@ -1,4 +1,4 @@
-/** What was measured of a version: the figures that its description has, whose form nothing else checks. */
+/** What was measured of a version: figures whose form nothing else checks. */
 
 import { percent } from "../../format";
 
@@ -41,12 +41,17 @@ export function metricTitle(name: string): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** The evaluations that a description has. What is not one is left out. */
+/** The benchmark and the data set of "winoground (ds_1)". */
+export function partsOf(name: string): { benchmark: string; data: string } {
+  const [, benchmark = name, data = ""] = /^(\S+) \((.*)\)$/.exec(name) ?? [];
+  return { benchmark, data };
+}
+
+/** The evaluations of a version. What is not one is left out. */
 export function evaluationsOf(found: Record<string, unknown> | null | undefined): Evaluation[] {
   return Object.entries(found ?? {}).flatMap(([name, value]) => {
-    const [, benchmark = name, data = ""] = /^(\S+) \((.*)\)$/.exec(name) ?? [];
     const metrics = metricsOf(isRecord(value) ? value.metrics : undefined);
-    return Object.keys(metrics).length ? [{ name, benchmark, data, metrics }] : [];
+    return Object.keys(metrics).length ? [{ name, ...partsOf(name), metrics }] : [];
   });
 }
 

@@ -4,7 +4,7 @@ import { createContext } from "preact";
 import { useContext, useEffect, useRef, useState } from "preact/hooks";
 import { api, ask, type Schemas, serviceUrl } from "../../api/client";
 import { type Loaded, useLoaded } from "../../api/use";
-import { useEvents } from "../../api/use-events";
+import { type Arrived, useEvents } from "../../api/use-events";
 import { progressOf } from "./rollout";
 
 export type Alias = Schemas["AliasInfo"];
@@ -23,7 +23,7 @@ export interface Registry {
 export interface Live {
   models: Loaded<Registry>;
   status: Loaded<Schemas["ServingStatus"]>;
-  /** Grows with every change of an alias: what depends on aliases is read again then. */
+  /** Grows when an alias has changed or a job has succeeded: what depends on them is read again then. */
   turn: number;
   isLost: boolean;
   showMore: () => void;
@@ -43,10 +43,7 @@ export function useLive(): Live {
 
   const hasRegistry = models.data !== undefined && models.data.registry !== "none";
   const isLost = useEvents(hasRegistry ? `${serviceUrl()}/events` : undefined, CHANGES, (events) => {
-    // A job matters when it has made a version.
-    const isNews = ({ type, data }: { type: string; data: unknown }) =>
-      type !== "job" || (data as Schemas["JobInfo"]).status === "succeeded";
-    if (!events.some(isNews)) return;
+    if (!events.some((event) => isNews(event, models.data?.aliases ?? []))) return;
     models.reload();
     status.reload();
     setTurn((before) => before + 1);
@@ -68,6 +65,12 @@ export function useLive(): Live {
   return { models, status, turn, isLost, showMore };
 }
 
+/** A job matters when it has made or measured a version. A stream begins with all aliases, moved or not. */
+export function isNews({ type, data }: Arrived, shown: readonly Alias[]): boolean {
+  if (type === "job") return (data as Schemas["JobInfo"]).status === "succeeded";
+  return type !== "alias" || !shown.some((alias) => JSON.stringify(alias) === JSON.stringify(data));
+}
+
 export const LiveContext = createContext<Live | undefined>(undefined);
 
 export function useLiveRegistry(): Live {
@@ -76,7 +79,7 @@ export function useLiveRegistry(): Live {
   return live;
 }
 
-/** Call `reload` with every change of an alias. */
+/** Call `reload` when an alias has changed or a job has succeeded. */
 export function useEachTurn(reload: () => void): void {
   const { turn } = useLiveRegistry();
   // biome-ignore lint/correctness/useExhaustiveDependencies: the turn is the reason to read again

@@ -1,0 +1,92 @@
+"""What GET /models/{version} tells of what was measured of a version."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from app.schemas.evaluate import EvaluateSpec
+from app.store.records import NewJob
+from app.store.states import JobKind
+from models.clip import Clip
+from models.evaluation.results import Results
+from tests.app.jobs.conftest import Keyed, Service, published
+from tests.app.jobs.test_dry_run import evaluated, of_version
+from tests.app.registry.test_gate import retrieval, winoground
+from tests.databases import on_both
+from worker.benchmarks import summary
+
+
+def figures(service: Service, version: str) -> Any:
+    return service.client.get(f"/models/{version}").json()["evaluations"]
+
+
+def shown(results: Results, version: str) -> Any:
+    """As a job that makes a version describes it."""
+    return json.loads(json.dumps(summary(of_version(results, version))))
+
+
+def data_of(service: Service, job: str) -> str:
+    return str(service.client.get(f"/jobs/{job}").json()["data"])
+
+
+@on_both
+def test_evaluations_of_a_version_stand_beside_those_of_the_job_that_made_it(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version, base = published(quick, small_clip, tmp_path), small_clip.version
+    made = figures(quick, version)
+    assert figures(quick, base) is None
+
+    new, old = winoground(12, group=7), winoground(4, group=3)
+    on = f"winoground ({data_of(quick, evaluated(quick, version, base, new, old))})"
+
+    assert figures(quick, base) == {on: shown(old, base)}
+    assert figures(quick, version) == {**made, on: shown(new, version)}
+
+
+@on_both
+def test_evaluation_that_names_a_base_by_its_reference_counts_even_without_its_files(
+    quick: Service, small_clip: Clip
+) -> None:
+    job = measured(quick, small_clip, quick.ready_dataset("retrieval"), retrieval(0.5, 0.25))
+    assert quick.client.delete(f"/jobs/{job}").status_code == 200
+
+    (found,) = figures(quick, small_clip.version).values()
+
+    assert found["metrics"]["text_retrieval_recall@1"]["value"] == 0.25
+
+
+def test_newest_evaluation_on_the_same_data_counts(quick: Service, small_clip: Clip) -> None:
+    data = quick.ready_dataset("retrieval")
+    for share in (0.5, 0.75):
+        measured(quick, small_clip, data, retrieval(share, 0))
+
+    (found,) = figures(quick, small_clip.version).values()
+
+    assert found["metrics"]["image_retrieval_recall@1"]["value"] == 0.75
+
+
+@on_both
+def test_key_sees_the_figures_of_its_own_evaluations(keyed: Keyed) -> None:
+    base = keyed.clip.version
+    measured(keyed.service, keyed.clip, keyed.dataset("alice", "retrieval"), retrieval(0.5, 0.5), "alice")
+
+    seen = {
+        key: keyed.ask(key, "GET", f"/models/{base}").json()["evaluations"]
+        for key in ("alice", "bob", "root")
+    }
+
+    assert seen["bob"] is None
+    assert seen["alice"] == seen["root"] != {}
+
+
+def measured(service: Service, clip: Clip, data: str, results: Results, owner: str = "") -> str:
+    """The job that has measured a base, by its reference."""
+    spec = EvaluateSpec(model=clip.reference, benchmark=results.benchmark, data=data)
+    job, _ = service.store.jobs.submit(
+        NewJob(spec.kind, spec.as_sent(), config=spec.as_row(), datasets=(data,), owner=owner)
+    )
+    _, lease = service.claim(JobKind.EVALUATE)
+    result = {**summary(of_version(results, clip.version)), "files": {}}
+    service.store.leases.succeed(lease, result=result)
+    return job.id
