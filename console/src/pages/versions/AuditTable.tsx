@@ -12,6 +12,7 @@ const ACTIONS: Record<Line["action"], string> = {
   lock: "locked",
   unlock: "unlocked",
   give: "given away",
+  remove: "removed",
 };
 
 const COLUMNS: Column<Line>[] = [
