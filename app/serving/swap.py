@@ -218,11 +218,13 @@ class Swapper:
 
     async def _load(self, name: str, version: str) -> Clip:
         clip = await self._loader.load(version, by_alias=True)
-        await in_own_thread(lambda: self._state.keep(version), f"keep {version[:12]}")
-        current = self._models.current(name)
-        if current is not None:
-            await self._classes.prepare(ModelHandle(name, 0, clip), current, timeout_s=PREPARE_TIMEOUT_S)
+        keeping = in_own_thread(lambda: self._state.keep(version), f"keep {version[:12]}")
+        await asyncio.gather(keeping, self._prepare_classes(name, clip))
         return clip
+
+    async def _prepare_classes(self, name: str, clip: Clip) -> None:
+        if (current := self._models.current(name)) is not None:
+            await self._classes.prepare(ModelHandle(name, 0, clip), current, timeout_s=PREPARE_TIMEOUT_S)
 
     def _put(self, wanted: Alias, clip: Clip, seconds: float) -> None:
         self._models.replace(wanted.name, clip, wanted.generation)

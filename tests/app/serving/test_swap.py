@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.registry.local_state import LocalState
 from app.registry.source import FileReports, ProcessReport
-from app.serving.classes import SMALL_SET_PROMPTS
+from app.serving.classes import SMALL_SET_PROMPTS, ClassWeights
 from app.serving.served_models import ServedModels
 from app.store.records import Alias
 from bench.file_aliases import FileAliases
@@ -369,6 +370,27 @@ async def test_source_that_hangs_holds_nothing_up(
 
 
 # Label sets
+
+
+async def test_version_is_copied_while_its_label_sets_are_encoded(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding = threading.Event()
+    prepare, keep = ClassWeights.prepare, LocalState.keep
+
+    async def prepare_and_tell(*args: Any, **options: Any) -> None:
+        encoding.set()
+        await prepare(*args, **options)
+
+    def keep_once_told(state: LocalState, version: str) -> None:
+        assert encoding.wait(30)
+        keep(state, version)
+
+    monkeypatch.setattr(ClassWeights, "prepare", prepare_and_tell)
+    monkeypatch.setattr(LocalState, "keep", keep_once_told)
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        service.aliases.point("default", library.published[0])
+        await service.until_served(library.published[0])
 
 
 async def test_large_label_set_is_answered_by_the_previous_version_until_it_is_built(
