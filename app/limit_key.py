@@ -1,4 +1,4 @@
-"""The middleware that limits one API key: its requests in progress, its refusals, and the rate of its bodies."""
+"""The middleware that limits one API key: its requests in progress, and the rate of requests, refusals and bodies."""
 
 import asyncio
 from contextlib import ExitStack
@@ -7,7 +7,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import identify
-from app.errors import KeyLimitReached
+from app.errors import KeyLimitReached, Unauthorized
 from app.keys import KeyRing
 from app.places import Places
 from app.rates import Rates
@@ -15,28 +15,47 @@ from app.responses import ErrorResponse
 
 REFUSALS_PER_S = 10
 REFUSAL_WAIT_S = 1.0
+INFERENCE = frozenset({"/match", "/classify", "/embed", "/v1/embeddings", "/v2/embed"})
+"""Requests whose images and texts have limits of their own."""
+NO_KEY = "no key"
+"""Stands for all requests without a valid key. No key has a space in its name."""
 
 
 class LimitKey:
-    """Limits how many requests of one API key are in progress. Requests without a valid key are refused later.
+    """Limits how many requests of one API key are in progress, and how fast they are answered.
 
     A client that ignores Retry-After could be refused thousands of times a second, and would take a core for it. So a
     key that uses up its rate of `refusals`, by whichever of its limits, waits for each further one, and its connection
-    is closed, so that no body has to be read to its end. Bodies that come faster than the rate of `body_bytes` are read
-    more slowly.
+    is closed, so that no body has to be read to its end. All requests without a valid key together count as one key
+    here, and no other limit holds for them.
+
+    Answers that come faster than the rate of `requests` wait. Inference that succeeds does not count, since it is
+    limited by its items. Bodies that come faster than the rate of `body_bytes` are read more slowly.
     """
 
-    def __init__(self, app: ASGIApp, *, places: Places, refusals: Rates, body_bytes: Rates) -> None:
+    def __init__(
+        self, app: ASGIApp, *, places: Places, requests: Rates, refusals: Rates, body_bytes: Rates
+    ) -> None:
         self._app = app
         self._places = places
+        self._requests = requests
         self._refusals = refusals
         self._body_bytes = body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ring: KeyRing | None = scope["app"].state.key_ring if scope["type"] == "http" else None
-        key = None if ring is None else await identify(scope, ring)
-        if key is None:
+        if ring is None:
             await self._app(scope, receive, send)
+            return
+        key = await identify(scope, ring)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await self._slow_down(NO_KEY if key is None else key.name, scope, message)
+            await send(message)
+
+        if key is None:
+            await self._app(scope, receive, sending)
             return
 
         async def receiving() -> Message:
@@ -44,12 +63,6 @@ class LimitKey:
             if body := message.get("body"):
                 await asyncio.sleep(self._body_bytes.owe(key.name, len(body)))
             return message
-
-        async def sending(message: Message) -> None:
-            is_start = message["type"] == "http.response.start"
-            if is_start and isinstance(scope["state"].get("error"), KeyLimitReached):
-                await self._slow_down(key.name, message)
-            await send(message)
 
         with ExitStack() as place:
             try:
@@ -59,9 +72,13 @@ class LimitKey:
                 return
             await self._app(scope, receiving, sending)
 
-    async def _slow_down(self, key: str, refusal: Message) -> None:
-        try:
-            self._refusals.take(key, 1)
-        except KeyLimitReached:
-            await asyncio.sleep(REFUSAL_WAIT_S)
-            MutableHeaders(scope=refusal)["Connection"] = "close"
+    async def _slow_down(self, key: str, scope: Scope, start: Message) -> None:
+        """Hold back the start of an answer if the key has had too many."""
+        if isinstance(scope["state"].get("error"), KeyLimitReached | Unauthorized):
+            try:
+                self._refusals.take(key, 1)
+            except KeyLimitReached:
+                await asyncio.sleep(REFUSAL_WAIT_S)
+                MutableHeaders(scope=start)["Connection"] = "close"
+        elif key != NO_KEY and not (scope["path"] in INFERENCE and start["status"] == 200):
+            await asyncio.sleep(self._requests.owe(key, 1))

@@ -47,6 +47,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         app.add_middleware(
             LimitKey,
             places=requests,
+            requests=Rates(settings.max_requests_per_s_per_key),
             refusals=Rates(REFUSALS_PER_S),
             body_bytes=Rates(settings.max_body_bytes_per_s_per_key),
         )

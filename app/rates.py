@@ -1,4 +1,4 @@
-"""Limits how many images and texts, refusals and bytes a second each API key has in this process."""
+"""Limits how many requests, images and texts, refusals and bytes a second each API key has in this process."""
 
 import math
 import time

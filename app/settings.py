@@ -246,6 +246,13 @@ class Settings(BaseSettings):
         description="The largest number of requests of one API key that a process answers at the same time, with its "
         "event streams and uploads. Further ones get a 429, like all that exceed a limit per key.",
     )
+    max_requests_per_s_per_key: int = Field(
+        100,
+        ge=1,
+        description="The rate, in requests per second, at which a process answers one API key. Answers that come "
+        "faster wait. Images and texts that are matched, classified or embedded do not count, since they have a limit "
+        "of their own.",
+    )
     max_items_per_s_per_key: int = Field(
         2048,
         ge=1,

@@ -1,6 +1,7 @@
 """Traces by OpenTelemetry: a request, and the attempts, processes and stages of the job that it submitted.
 
-FastAPI makes the spans of requests (`telemetry` in app/main.py), and this module those of jobs.
+FastAPI makes the spans of requests (`TELEMETRY` in app/main.py), and this module those of jobs. Query strings may hold
+names, so they are left out, as in the log.
 
 They are off unless one of OpenTelemetry's variables names where to send them. Until then, spans cost next to nothing
 and lead nowhere.
@@ -9,12 +10,17 @@ and lead nowhere.
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import Span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
 
 Carrier = Mapping[str, str]
 """What W3C's Trace Context puts into headers: `traceparent`, and perhaps `tracestate`."""
@@ -23,6 +29,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 """The first one that is set holds. An empty variable is not set."""
 _UNNAMED = "unknown_service"
+_QUERY = "url.query"
 _W3C = TraceContextTextMapPropagator()
 
 
@@ -58,10 +65,23 @@ def configure(service: str) -> None:
         if str(resource.attributes["service.name"]).startswith(_UNNAMED):
             resource = resource.merge(Resource({"service.name": service}))
         provider = TracerProvider(resource=resource)
+        provider.add_span_processor(_without_queries())
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     except ValueError as error:
         raise ConfigurationError(f"A variable of OpenTelemetry has a wrong value: {error}.") from error
     trace.set_tracer_provider(provider)
+
+
+def _without_queries() -> "SpanProcessor":
+    """What replaces the query string of a request's span at its start."""
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    class WithoutQueries(SpanProcessor):  # type: ignore[misc]  # mypy does not see the optional package
+        def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+            if _QUERY in (getattr(span, "attributes", None) or ()):
+                span.set_attribute(_QUERY, "REDACTED")
+
+    return WithoutQueries()
 
 
 def flush() -> None:

@@ -1,8 +1,9 @@
 """Aliases in one JSON file, as the registry of a server that is measured or tested without a database."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from app.store.records import Alias
@@ -31,12 +32,21 @@ class FileAliases:
             if old is None
             else Alias(name, version, old.generation + 1, previous=old.version)
         )
-        aliases[name] = new
+        self._write({**aliases, name: new})
+        return new
+
+    def remove(self, name: str) -> None:
+        """Remove an alias."""
+        aliases = {alias.name: alias for alias in self.read()}
+        old = aliases[name]
+        gone = replace(old, generation=old.generation + 1, previous=None, removed_at=time.time())
+        self._write({**aliases, name: gone})
+
+    def _write(self, aliases: Mapping[str, Alias]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         written = self._file.with_suffix(".new")
         written.write_text(json.dumps([asdict(alias) for alias in aliases.values()]), encoding="utf-8")
         written.replace(self._file)
-        return new
 
     def roll_back(self, name: str) -> Alias:
         """Move an alias back to its previous version. Raises ValueError if there is none."""

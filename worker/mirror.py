@@ -43,7 +43,7 @@ class Mirror:
         if not self._store.retention.claim_sweep(self._owner, _TTL_S, name=_LEASE):
             self._copied = None  # another worker's copy may be newer
             return
-        versions, aliases = tuple(self._versions()), self._store.aliases.all()
+        versions, aliases = tuple(self._versions()), self._store.aliases.ever()
         state = [(version.id, version.status) for version in versions], aliases
         if state == self._copied:
             return
@@ -95,10 +95,13 @@ def _copy(versions: tuple[Version, ...], aliases: tuple[Alias, ...]) -> None:
             known[version.id] = _create(client, version)
         elif version.id in known and known[version.id].tags.get(STATUS) != version.status:
             client.set_model_version_tag(MODEL, known[version.id].version, STATUS, version.status)
-    for alias in aliases:
-        name, number = alias_in_mlflow(alias.name), known[alias.version].version
+    living = [alias for alias in aliases if alias.removed_at is None]
+    numbers = {alias_in_mlflow(alias.name): known[alias.version].version for alias in living}
+    for name, number in numbers.items():
         if str(model.aliases.get(name)) != str(number):
             client.set_registered_model_alias(MODEL, name, number)
+    for name in {alias_in_mlflow(alias.name) for alias in aliases} & model.aliases.keys() - numbers.keys():
+        client.delete_registered_model_alias(MODEL, name)
 
 
 def _known(client: Any) -> Iterator[Any]:

@@ -58,8 +58,7 @@ def check_integrity(database: Database, data_dir: Path, *, is_quick: bool = Fals
         aliases = _problems_of_aliases(now)
         problems = [each for each in problems if (each.what, each.id) in still or each in aliases]
         unnamed = [path for path in unnamed if path in _unnamed(data_dir, now)]
-    aliases_count = sum(table == "aliases" for table, _ in rows)
-    return Report(checker.checked | {"alias": aliases_count}, problems, unnamed)
+    return Report(checker.checked | {"alias": len(_aliases(rows))}, problems, unnamed)
 
 
 class _Checker:
@@ -173,10 +172,15 @@ def _check_sizes(folder: Path) -> None:
             )
 
 
+def _aliases(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    # Tables of former releases have no column for the removal.
+    return [row for table, row in rows if table == "aliases" and row.get("removed_at") is None]
+
+
 def _problems_of_aliases(rows: Sequence[Row]) -> list[Problem]:
     versions = {row["id"]: row for table, row in rows if table == "versions"}
     found = []
-    for alias in (row for table, row in rows if table == "aliases"):
+    for alias in _aliases(rows):
         version: dict[str, Any] | None = versions.get(alias["version"])
         if version is None or version["status"] != VersionStatus.READY:
             found.append(

@@ -1,7 +1,7 @@
 """Changes of jobs and aliases, as Server-Sent Events for all who follow them (decision 70).
 
     event: job       data: the job              its status, its progress, or whether it lacks a worker has changed
-    event: alias     data: the alias            it was moved, locked, unlocked or given away
+    event: alias     data: the alias            it was moved, locked, unlocked, removed or given away
     event: reset     data: {}                   too much has changed to tell: read the lists again
 
 One task reads the database for all streams of the process, and only while there is one. The id of a frame is the time
@@ -173,7 +173,7 @@ class Changes:
         living = store.workers.living_queues()
         rows = store.watch.states((at if before is None else before.at) - SLACK_S)
         state = _State(
-            at, {id: (row, needs_a_worker(row, living)) for id, row in rows.items()}, store.aliases.all()
+            at, {id: (row, needs_a_worker(row, living)) for id, row in rows.items()}, store.aliases.ever()
         )
         if before is None:
             return state, Reading(at)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -37,7 +38,7 @@ MAX_PROCESSES = 32
 # How often unchanged aliases are recorded again, and so the precision of `read_at`. Each time syncs the disk.
 RECORD_EVERY_S = 30.0
 _FILE = "aliases.json"
-_ALIAS_FIELDS = ("name", "version", "generation", "previous")
+_ALIAS_FIELDS = ("name", "version", "generation", "previous", "removed_at")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class LocalState:
     def check_not_behind(self, aliases: Sequence[Alias]) -> None:
         """Raise RegistryBehind if this process has seen a later move of an alias than `aliases` contains.
 
-        Generations only grow and aliases are never removed, so such a registry is an older copy or a
+        Generations only grow, and a removed alias keeps its own, so such a registry is an older copy or a
         different one.
         """
         known = () if self.remembered is None else self.remembered.aliases
@@ -147,7 +148,7 @@ class LocalState:
         def find(version: str) -> WeightsLocation | None:
             return self._found.get(version) or self.location(version)
 
-        chains = (self._lineage(alias.version, find) for alias in aliases)
+        chains = (self._lineage(alias.version, find) for alias in _living(aliases))
         return {version: location for chain in chains for version, location in chain}
 
     def _lineage(
@@ -205,7 +206,7 @@ class LocalState:
             folder = self._copies / version
             return folder if folder.is_dir() else None
 
-        roots = [version for alias in aliases for version in (alias.version, alias.previous)]
+        roots = [version for alias in _living(aliases) for version in (alias.version, alias.previous)]
         needed = {version for root in roots for version, _ in self._lineage(root, find)}
         for folder in self._copies.glob("*"):
             if folder.name not in needed:
@@ -246,9 +247,15 @@ def _base_version(location: WeightsLocation) -> str | None:
         return None
 
 
-def _content(aliases: Sequence[Alias]) -> list[dict[str, str | int | None]]:
+def _living(aliases: Sequence[Alias]) -> Iterator[Alias]:
+    return (alias for alias in aliases if alias.removed_at is None)
+
+
+def _content(aliases: Sequence[Alias]) -> list[dict[str, Any]]:
     """The part of aliases that is stored: where each points, but not when it was moved."""
-    return [{name: getattr(alias, name) for name in _ALIAS_FIELDS} for alias in aliases]
+    # A release that knows no removals can read the file as long as there are none.
+    values = ({name: getattr(alias, name) for name in _ALIAS_FIELDS} for alias in aliases)
+    return [{name: value for name, value in each.items() if value is not None} for each in values]
 
 
 def _read(file: Path) -> Remembered | None:

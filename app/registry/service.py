@@ -1,4 +1,4 @@
-"""The version and alias operations behind the routes: read, promote, roll back, lock, delete, download."""
+"""The version and alias operations behind the routes: read, promote, roll back, remove, lock, delete, download."""
 
 import asyncio
 import contextlib
@@ -25,6 +25,7 @@ from app.schemas.versions import (
     PromoteRequest,
     PromotionInfo,
     PromotionList,
+    RemoveRequest,
     RollbackRequest,
     VersionDetail,
     VersionInfo,
@@ -152,14 +153,13 @@ class VersionService:
     def roll_back(self, caller: Caller, alias: str, request: RollbackRequest) -> AliasInfo:
         """Point an alias to its previous version. Raises NothingToRollBack, AliasLocked, AliasMoved, Forbidden."""
         store = self._seen_by(caller.sees)
-        move = Move(
-            alias=alias,
-            who=caller.name or LOCAL,
-            why=request.reason,
-            expected_generation=request.expected_generation,
-            of_owner=_limit(caller),
-        )
-        return _shown(store, caller, store.aliases.roll_back(move))[0]
+        return _shown(store, caller, store.aliases.roll_back(_move(caller, alias, request)))[0]
+
+    @in_store_thread
+    def remove(self, caller: Caller, alias: str, request: RemoveRequest) -> AliasInfo:
+        """Remove an alias. Raises RecordInUse for the default, AliasLocked, AliasMoved, Forbidden."""
+        store = self._seen_by(caller.sees)
+        return _shown(store, caller, store.aliases.remove(_move(caller, alias, request)))[0]
 
     @in_store_thread
     def lock(self, caller: Caller, alias: str, request: LockRequest) -> AliasInfo:
@@ -264,6 +264,16 @@ class VersionService:
         if versions.get(version_id).owner != caller.name:
             caller.check("admin", "Deleting a version of another key", param="version")
         return versions.delete(version_id)
+
+
+def _move(caller: Caller, alias: str, request: RollbackRequest | RemoveRequest) -> Move:
+    return Move(
+        alias=alias,
+        who=caller.name or LOCAL,
+        why=request.reason,
+        expected_generation=request.expected_generation,
+        of_owner=_limit(caller),
+    )
 
 
 def _limit(caller: Caller) -> str | None:

@@ -127,7 +127,7 @@ class Registry:
     find_version: Callable[[str], WeightsLocation | None]
     """Returns where a published version's weights are, or None for an unknown version."""
     read_aliases: Callable[[], Sequence[Alias]] | None = None
-    """Returns all current aliases. Without this function nothing is swapped."""
+    """Returns all aliases, and those that were removed. Without this function nothing is swapped."""
     reports: FileReports | None = None
     """Without these, a process knows only itself."""
     mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None

@@ -34,7 +34,7 @@ def registry_of(store: Store, data_dir: Path) -> Registry:
     return Registry(
         find_version=partial(find_version, store, data_dir),
         is_seen=lambda version, owner: bool(store.seen_by(owner).versions.among([version])),
-        read_aliases=store.aliases.all,
+        read_aliases=store.aliases.ever,
         reports=FileReports(reports, store.now),
         mark_damaged=partial(mark_damaged, store),
     )

@@ -40,10 +40,10 @@ async def follow_changes(
 ) -> Response:
     """Follow all jobs that you see and all aliases, as a stream of Server-Sent Events.
 
-    It sends a job whenever its status or its progress changes, and an alias whenever it is moved, locked or unlocked.
-    It begins with all aliases, and with the jobs that may have changed since Last-Event-ID, so that a client that comes
-    back misses no change. Without one, these are the few that have just changed. Open the stream first, and then read
-    the lists. Jobs are told to keys with the scope train.
+    It sends a job whenever its status or its progress changes, and an alias whenever it is moved, locked, unlocked or
+    removed. It begins with all aliases, also removed ones, and with the jobs that may have changed since Last-Event-ID,
+    so that a client that comes back misses no change. Without one, these are the few that have just changed. Open the
+    stream first, and then read the lists. Jobs are told to keys with the scope train.
     """
     engine: Engine = request.app.state.engine
     seen = after if last_event_id is None else last_event_id

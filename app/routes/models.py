@@ -42,6 +42,7 @@ from app.schemas.versions import (
     LockRequest,
     PromoteRequest,
     PromotionList,
+    RemoveRequest,
     RollbackRequest,
     VersionDetail,
 )
@@ -174,6 +175,29 @@ async def rollback_alias(
 
 
 @registered.post(
+    "/models/{alias}/remove",
+    responses=describe_errors(*WRITING),
+    openapi_extra=describe_json(RemoveRequest),
+)
+async def remove_alias(
+    caller: ChangeModels,
+    backend: BackendDep,
+    alias: str,
+    rollout: RolloutDep,
+    body: Annotated[RemoveRequest, Depends(reads(RemoveRequest, form=False))],
+) -> AliasInfo:
+    """Remove an alias. Its version and its audit stay. The alias `default` cannot be removed.
+
+    Within seconds, no serving process answers for the name any more, unless it is also the name of one of the
+    operator's models. A key without the scope admin can remove an alias that was given to it. It is no error to remove
+    an alias twice. To create it again, promote a version.
+    """
+    removed = await backend.versions.remove(caller, alias, body)
+    rollout.look_now()
+    return removed
+
+
+@registered.post(
     "/models/{alias}/lock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
 )
 async def lock_alias(
@@ -256,7 +280,7 @@ async def list_promotions(
     ] = None,
     limit: Limit = 20,
 ) -> PromotionList:
-    """List who moved, locked, unlocked or gave away which alias, when and why, newest first.
+    """List who moved, locked, unlocked, removed or gave away which alias, when and why, newest first.
 
     A key without the scope admin sees the lines about the aliases that were given to it.
     """

@@ -75,6 +75,15 @@ class RollbackRequest(Body):
     wait_s: Wait = 0
 
 
+class RemoveRequest(Body):
+    """Remove an alias."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the trial is over"}]})
+
+    reason: Reason
+    expected_generation: Generation = None
+
+
 class LockRequest(Body):
     """Lock or unlock an alias."""
 
@@ -102,7 +111,7 @@ class AliasInfo(BaseModel):
     object: Literal["alias"] = "alias"
     version: str
     generation: int = Field(
-        description="A number that grows by one with every move of the alias, including a rollback."
+        description="A number that grows by one with every move of the alias, including a rollback and its removal."
     )
     previous: str | None = Field(
         description="The version that a rollback would point the alias at. It is null if there is nothing to go back "
@@ -113,6 +122,9 @@ class AliasInfo(BaseModel):
         description="The key that may move the alias, besides those with the scope admin. Other keys see an empty name."
     )
     lock: LockInfo | None = Field(description="The lock that keeps the alias where it is, or null.")
+    removed_at: float | None = Field(
+        description="When the alias was removed. `version` is then where it pointed last. It is null in lists."
+    )
 
 
 class VersionInfo(BaseModel):
@@ -190,7 +202,7 @@ class VersionDetail(VersionInfo):
 
 
 class PromotionInfo(BaseModel):
-    """A line of the audit: an alias was moved, locked, unlocked or given to another owner."""
+    """A line of the audit: an alias was moved, locked, unlocked, removed or given to another owner."""
 
     model_config = ConfigDict(from_attributes=True)
 

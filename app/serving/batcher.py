@@ -52,6 +52,8 @@ class Job(Generic[Key, Payload, Result]):
     payload: Payload
     cost: int
     future: "asyncio.Future[Result]"
+    first: bool = False
+    """Whether it jumped the queue."""
     enqueued_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
 
@@ -186,11 +188,13 @@ class Batcher(Generic[Key, Payload, Result]):
 
         If the caller is cancelled while its job is queued, the job is not computed.
 
-        `background` jobs run when nothing else waits, or in every 4th batch. `first` jumps the queue.
+        `background` jobs run when nothing else waits, or in every 4th batch. A `first` job jumps the queue, and waits
+        only for the batch that is running.
         """
         if not self.alive:
             raise Unavailable("The engine is not running.", retry_after_s=1)
-        job: Job[Key, Payload, Result] = Job(key, payload, cost, asyncio.get_running_loop().create_future())
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        job: Job[Key, Payload, Result] = Job(key, payload, cost, future, first)
         queue = self._background if background else self._queue
         if first:
             queue.appendleft(job)
@@ -241,7 +245,7 @@ class Batcher(Generic[Key, Payload, Result]):
         started_at = time.monotonic()
         linger_s = LINGER_PER_JOB_S * answered if answered > 1 else 0.0
         all_cores_until_s = 0.0
-        while self.queued < self._max_batch:
+        while self.queued < self._max_batch and not self._is_urgent:
             waited_s = time.monotonic() - started_at
             pending = self._pending_decodes()
             if pending >= self._cores:
@@ -251,10 +255,14 @@ class Batcher(Generic[Key, Payload, Result]):
                 return
             await asyncio.sleep(POLL_S)
 
+    @property
+    def _is_urgent(self) -> bool:
+        return bool(self._queue) and self._queue[0].first
+
     def _next_batch(self) -> list[Job[Key, Payload, Result]]:
         self._batches += 1
         queues = [self._queue, self._background]
-        if self._batches % BACKGROUND_SHARE == 0:
+        if self._batches % BACKGROUND_SHARE == 0 and not self._is_urgent:
             queues.reverse()
         for queue in queues:
             if batch := self._take(queue):

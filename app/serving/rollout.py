@@ -22,13 +22,17 @@ class Rollout:
         self._swapper = swapper
         self._engine = engine
 
+    def look_now(self) -> None:
+        """Let this process read the aliases at once, because one was changed through it."""
+        if self._swapper is not None:
+            self._swapper.look_now()
+
     async def follow(self, alias: AliasInfo, wait_s: float) -> MovedAlias:
         """Wait until no live process is behind the alias, for `wait_s` at most.
 
         The wait ends early if this process is about to end.
         """
-        if self._swapper is not None:
-            self._swapper.look_now()
+        self.look_now()
         if wait_s == 0:
             return MovedAlias.unwatched(alias)
         deadline = time.monotonic() + wait_s

@@ -106,5 +106,11 @@ class ServedModels:
             self._swapped_in[name] = new
         return new
 
+    def remove(self, name: str) -> None:
+        """Take away what was assigned to a name. If it is the name of a reference, the reference answers again."""
+        with self._replacing:
+            for models in (self._swapped_in, self._replaced, self._kept):
+                models.pop(name, None)
+
     def _withheld(self, name: str) -> ServiceError | None:
         return None if self._aliases is None else self._aliases.withheld(name)

@@ -10,7 +10,7 @@ moved to another version first.
 
 A process that starts while the aliases cannot be read follows those that it read last
 (`app.registry.local_state`). If it knows none, or has not loaded the version that an alias points to, requests for
-that name fail. They are never answered with other weights.
+that name fail. They are never answered with other weights. Once an alias is removed, its name is unknown.
 """
 
 import asyncio
@@ -132,14 +132,26 @@ class Swapper:
 
     def _follow_all(self, aliases: Sequence[Alias]) -> None:
         followed = self._aliases.by_name
-        names = {alias.name for alias in aliases}
+        living = [alias for alias in aliases if alias.removed_at is None]
+        names = {alias.name for alias in living}
+        removed = {alias.name for alias in aliases} - names
         for name in followed.keys() - names:
-            if self._models.current(name) is None:  # it came from an old state, and the alias does not exist
+            if name in removed:
+                self._remove(name)
+            elif (
+                self._models.current(name) is None
+            ):  # it came from an old state, and the alias does not exist
                 del followed[name]
         references = {DEFAULT, *(model.name for model in self._models)}
         self._aliases.unaliased |= references - names - followed.keys()
-        for alias in aliases:
+        for alias in living:
             self._follow(alias)
+
+    def _remove(self, name: str) -> None:
+        del self._aliases.by_name[name]
+        self._models.remove(name)
+        self._forget_unheld()
+        logger.info("The alias was removed, and answers no more.", extra={"fields": {"model": name}})
 
     def _follow(self, alias: Alias) -> None:
         followed = self._aliases.by_name.setdefault(alias.name, FollowedAlias(alias))
@@ -177,19 +189,23 @@ class Swapper:
     async def _stage(self, followed: FollowedAlias, version: str) -> None:
         try:
             clip = await self._load(followed.wanted.name, version)
-            if followed.wanted.version == version:
+            if self._follows(followed) and followed.wanted.version == version:
                 self._put(followed.wanted, clip, time.monotonic() - followed.staging[version])
         except Exception as error:
-            if followed.wanted.version == version:
+            if self._follows(followed) and followed.wanted.version == version:
                 self._fail(followed, error)
         finally:
             del followed.staging[version]
+
+    def _follows(self, followed: FollowedAlias) -> bool:
+        """Whether an alias was not removed while one of its versions was loaded."""
+        return self._aliases.by_name.get(followed.wanted.name) is followed
 
     async def _keep(self, followed: FollowedAlias, version: str) -> None:
         try:
             clip = await self._loader.load(version, by_alias=True)
             # A rollback may have happened meanwhile. Then the next round installs these weights.
-            if version in (followed.wanted.previous, followed.wanted.version):
+            if self._follows(followed) and version in (followed.wanted.previous, followed.wanted.version):
                 self._models.keep(followed.wanted.name, clip)
         except Exception as error:
             logger.warning(
@@ -202,17 +218,22 @@ class Swapper:
 
     async def _load(self, name: str, version: str) -> Clip:
         clip = await self._loader.load(version, by_alias=True)
-        await in_own_thread(lambda: self._state.keep(version), f"keep {version[:12]}")
-        current = self._models.current(name)
-        if current is not None:
-            await self._classes.prepare(ModelHandle(name, 0, clip), current, timeout_s=PREPARE_TIMEOUT_S)
+        keeping = in_own_thread(lambda: self._state.keep(version), f"keep {version[:12]}")
+        await asyncio.gather(keeping, self._prepare_classes(name, clip))
         return clip
+
+    async def _prepare_classes(self, name: str, clip: Clip) -> None:
+        if (current := self._models.current(name)) is not None:
+            await self._classes.prepare(ModelHandle(name, 0, clip), current, timeout_s=PREPARE_TIMEOUT_S)
 
     def _put(self, wanted: Alias, clip: Clip, seconds: float) -> None:
         self._models.replace(wanted.name, clip, wanted.generation)
-        self._classes.give_up_all_but({held.key for held in self._models.held()})
+        self._forget_unheld()
         self._metrics.swapped(wanted.name, seconds)
         logger.info("The version is in service.", extra={"fields": _fields(wanted)})
+
+    def _forget_unheld(self) -> None:
+        self._classes.give_up_all_but({held.key for held in self._models.held()})
 
     def _fail(self, followed: FollowedAlias, error: Exception) -> None:
         wanted, last = followed.wanted, followed.failure

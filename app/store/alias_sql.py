@@ -12,7 +12,10 @@ restored. What lies before that generation also lies before the rollback:
     4            back to 2, B   generation 1, A
     5            promote D      generation 2, B, which generation 4 restored
 
-Deleted versions are skipped.
+Deleted versions are skipped. Nothing leads back over a removal: an alias that is created again begins a new history.
+
+A removed alias keeps its row, and so its generation. A process that has read it can tell a removal from an older
+database.
 """
 
 from collections.abc import Iterator
@@ -21,13 +24,16 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
-from app.errors import AliasLocked, AliasMoved, MissingScope, NothingToRollBack, UnknownRecord
+from app.errors import AliasLocked, AliasMoved, MissingScope, NothingToRollBack, RecordInUse, UnknownRecord
 from app.store import version_sql
+from app.store.alias_names import DEFAULT
 from app.store.owned import usable_by
 from app.store.records import Alias, AliasAction, AliasLock, Move, VersionStatus
 from app.store.tables import aliases, promotions
 
 MOVES = (AliasAction.PROMOTE, AliasAction.ROLL_BACK)
+LEAVINGS = (*MOVES, AliasAction.REMOVE)
+"""After these, an alias no longer points to the version that it pointed to before."""
 
 
 class Generation(NamedTuple):
@@ -46,7 +52,13 @@ def held(connection: Connection, name: str) -> Alias:
 
 
 def find_held(connection: Connection, name: str) -> Alias | None:
-    """Like `held`, but None if there is no such alias."""
+    """Like `held`, but None if there is no such alias, or no longer."""
+    alias = _find_row(connection, name)
+    return None if alias is None or alias.removed_at is not None else alias
+
+
+def _find_row(connection: Connection, name: str) -> Alias | None:
+    """The row of an alias, even of a removed one, held like the others."""
     row = connection.execute(select(aliases).where(aliases.c.name == name).with_for_update()).one_or_none()
     return None if row is None else Alias.of(row._mapping)
 
@@ -108,6 +120,37 @@ def roll_back(connection: Connection, move: Move, now: float) -> Alias:
     return new
 
 
+def remove(connection: Connection, move: Move, now: float) -> Alias:
+    """Remove an alias, by compare-and-set on its generation, and write the audit row. Repeating it changes nothing.
+
+    Raises: RecordInUse for the default; UnknownRecord, AliasLocked, AliasMoved; MissingScope if the alias does not
+    belong to the owner that the move is limited to.
+    """
+    if move.alias == DEFAULT:
+        raise RecordInUse(
+            f"The alias {DEFAULT} cannot be removed, because it answers the requests that name no model. Point it to "
+            "another version instead.",
+            param="alias",
+        )
+    old = _find_row(connection, move.alias)
+    _check_owner(move, old)
+    if old is None:
+        raise UnknownRecord("alias")
+    if old.removed_at is not None:
+        return old
+    _refuse_locked(old)
+    _check_generation(move, old.generation)
+    row = connection.execute(
+        update(aliases)
+        .where(aliases.c.name == old.name)
+        .values(previous=None, generation=old.generation + 1, updated_at=now, removed_at=now)
+        .returning(aliases)
+    ).one()
+    removed = Alias.of(row._mapping)
+    _audit(connection, AliasAction.REMOVE, removed, move, now, origin=old.version)
+    return removed
+
+
 def earlier(connection: Connection, alias: Alias) -> Iterator[Generation]:
     """The generations that rollbacks can restore, nearest first."""
     return islice(_history(connection, alias), 1, None)  # the first one is what the alias points to now
@@ -115,12 +158,14 @@ def earlier(connection: Connection, alias: Alias) -> Iterator[Generation]:
 
 def _history(connection: Connection, alias: Alias) -> Iterator[Generation]:
     lines = connection.execute(
-        select(promotions.c.generation, promotions.c.to_version, promotions.c.back_to)
-        .where(promotions.c.alias == alias.name, promotions.c.action.in_(MOVES))
+        select(promotions.c.generation, promotions.c.to_version, promotions.c.back_to, promotions.c.action)
+        .where(promotions.c.alias == alias.name, promotions.c.action.in_(LEAVINGS))
         .order_by(promotions.c.id.desc())
     ).all()
     at = alias.generation
     for line in lines:
+        if line.action is AliasAction.REMOVE:
+            return
         if line.generation > at:  # a rollback left it behind
             continue
         if line.back_to is None:
@@ -171,7 +216,8 @@ def set_lock(connection: Connection, name: str, by: AliasLock, *, locked: bool) 
 def _check_owner(move: Move, alias: Alias | None) -> None:
     if move.of_owner is not None and (alias is None or alias.owner != move.of_owner):
         raise MissingScope(
-            f"Moving the alias {move.alias} needs a key with the scope admin, or the key that the alias was given to.",
+            f"Changing the alias {move.alias} needs a key with the scope admin, or the key that the alias was given "
+            "to.",
             param="alias",
         )
 
@@ -179,8 +225,8 @@ def _check_owner(move: Move, alias: Alias | None) -> None:
 def _refuse_locked(alias: Alias) -> None:
     if alias.lock is not None:
         raise AliasLocked(
-            f"The alias {alias.name} is locked, and stays where it is: {alias.lock} To move it, unlock it first with "
-            f"a key that has the scope admin (POST /models/{alias.name}/unlock, or `sds-clip models unlock "
+            f"The alias {alias.name} is locked, and stays where it is: {alias.lock} To change it, unlock it first "
+            f"with a key that has the scope admin (POST /models/{alias.name}/unlock, or `sds-clip models unlock "
             f"{alias.name}`).",
             param="alias",
         )
@@ -209,6 +255,14 @@ def _create(connection: Connection, move: Move, version_id: str, now: float) -> 
     row = connection.execute(
         version_sql.insert_if_absent(connection, aliases).values(**values).returning(aliases)
     ).one_or_none()
+    if row is None:
+        again = {**values, "generation": aliases.c.generation + 1, "removed_at": None}
+        row = connection.execute(
+            update(aliases)
+            .where(aliases.c.name == move.alias, aliases.c.removed_at.is_not(None))
+            .values(**again)
+            .returning(aliases)
+        ).one_or_none()
     if row is None:
         raise AliasMoved(
             f"Another caller has just created the alias {move.alias}. Read it again before you decide."

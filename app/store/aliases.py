@@ -14,7 +14,7 @@ from app.store.tables import aliases, promotions
 class Aliases:
     """The table of aliases.
 
-    Every move is a compare-and-set. Moves, locks and unlocks leave a line in the audit.
+    Every move is a compare-and-set. Moves, removals, locks and unlocks leave a line in the audit.
 
     All owners see all aliases, because the service offers them. With an owner, the audit is that of its own aliases.
     """
@@ -25,14 +25,19 @@ class Aliases:
         self._owner = owner
 
     def get(self, name: str) -> Alias:
-        """The current state of an alias. Raises UnknownRecord."""
+        """The current state of an alias. Raises UnknownRecord, also if it was removed."""
+        query = select(aliases).where(aliases.c.name == name, aliases.c.removed_at.is_(None))
         with self._database.reading() as connection:
-            row = connection.execute(select(aliases).where(aliases.c.name == name)).one_or_none()
+            row = connection.execute(query).one_or_none()
         if row is None:
             raise UnknownRecord("alias")
         return Alias.of(row._mapping)
 
     def all(self) -> tuple[Alias, ...]:
+        return tuple(alias for alias in self.ever() if alias.removed_at is None)
+
+    def ever(self) -> tuple[Alias, ...]:
+        """All aliases, and those that were removed."""
         with self._database.reading() as connection:
             rows = connection.execute(select(aliases).order_by(aliases.c.name)).mappings().all()
         return tuple(Alias.of(row) for row in rows)
@@ -58,6 +63,14 @@ class Aliases:
         """
         with self._database.writing() as connection:
             return alias_sql.roll_back(connection, move, self._clock())
+
+    def remove(self, move: Move) -> Alias:
+        """Remove an alias. It is no error if it was removed before. A promotion creates it again.
+
+        Raises: RecordInUse for the default; UnknownRecord, AliasLocked, AliasMoved, MissingScope.
+        """
+        with self._database.writing() as connection:
+            return alias_sql.remove(connection, move, self._clock())
 
     def lock(self, name: str, who: str, why: str) -> Alias:
         """Keep an alias where it is. An alias that is locked keeps its first lock. Raises UnknownRecord."""

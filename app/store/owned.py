@@ -31,5 +31,5 @@ def seen_by(owner: str | None) -> Conditions:
     """The condition on the versions that an owner sees: those of `usable_by`, and every one that an alias points to."""
     if owner is None:
         return ()
-    aliased = exists().where(aliases.c.version == versions.c.id)
+    aliased = exists().where(aliases.c.version == versions.c.id, aliases.c.removed_at.is_(None))
     return (or_(*usable_by(owner), aliased),)

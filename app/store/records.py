@@ -269,7 +269,7 @@ class AliasLock:
 class Alias(Record):
     """A name that points to a version.
 
-    The generation increases by one with every move, including a rollback.
+    The generation increases by one with every move, including a rollback and the removal.
     """
 
     name: str
@@ -282,11 +282,13 @@ class Alias(Record):
     lock: AliasLock | None = None
     owner: str = ""
     """The key that an administrator gave it to, or "" for none."""
+    removed_at: float | None = None
+    """When it was removed, or None. The record of a removed alias stays, so that its generation never goes back."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """The request to point an alias to another version.
+    """The request to point an alias to another version, or to remove it.
 
     `expected_generation` is the generation on which the decision was based: 0 for an alias that does not
     exist, None to move it in any case. `of_owner` is the owner that the alias must have, None to move anyone's.
@@ -311,11 +313,12 @@ class AliasAction(StrEnum):
     LOCK = "lock"
     UNLOCK = "unlock"
     GIVE = "give"
+    REMOVE = "remove"
 
 
 @dataclass(frozen=True)
 class Promotion(Record):
-    """One line of the audit: an alias was moved, locked, unlocked or given to another owner."""
+    """One line of the audit: an alias was moved, locked, unlocked, removed or given to another owner."""
 
     id: int
     at: float

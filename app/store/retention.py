@@ -163,7 +163,7 @@ def _versions(connection: Connection) -> Sequence[HeldVersion]:
     ended = select(version.label("version"), at.label("at")).group_by(version)
     moved = (
         select(promotions.c.from_version.label("version"), func.max(promotions.c.at).label("at"))
-        .where(promotions.c.action.in_(alias_sql.MOVES))
+        .where(promotions.c.action.in_(alias_sql.LEAVINGS))
         .group_by(promotions.c.from_version)
     )
     made_again = {each.version: each.at for each in connection.execute(ended)}
@@ -214,7 +214,8 @@ def _datasets(connection: Connection) -> Sequence[HeldDataset]:
 
 
 def _aliases(connection: Connection) -> dict[str, Sequence[str]]:
-    rows = connection.execute(select(aliases).order_by(aliases.c.name)).mappings().all()
+    query = select(aliases).where(aliases.c.removed_at.is_(None)).order_by(aliases.c.name)
+    rows = connection.execute(query).mappings().all()
     return {
         alias.name: [alias.version, *(each.version for each in alias_sql.earlier(connection, alias))]
         for alias in map(Alias.of, rows)

@@ -276,6 +276,7 @@ aliases = Table(
     Column("updated_at", Double, nullable=False),
     Column("lock", Fields(AliasLock)),
     Column("owner", Text, nullable=False, server_default=""),
+    Column("removed_at", Double),
     Index("aliases_by_version", "version"),
 )
 

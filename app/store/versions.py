@@ -177,9 +177,11 @@ def _refuse_if_needed(connection: Connection, version_id: str, owner: str | None
 
 def _need(connection: Connection, version_id: str, owner: str | None) -> str | None:
     """What needs the version. `owner` is not told the ids of what belongs to others."""
-    alias = connection.execute(select(aliases.c.name).where(aliases.c.version == version_id)).first()
+    alias = connection.execute(
+        select(aliases.c.name).where(aliases.c.version == version_id, aliases.c.removed_at.is_(None))
+    ).first()
     if alias is not None:
-        return f"the alias {alias.name} points to it; point the alias to another version first"
+        return f"the alias {alias.name} points to it; point the alias to another version first, or remove it"
     job = connection.execute(
         select(jobs.c.id, jobs.c.owner)
         .join(job_versions, job_versions.c.job_id == jobs.c.id)
@@ -206,7 +208,9 @@ def _matching(search: Search) -> list[ColumnElement[bool]]:
     if search.name is not None:
         length = len(search.name)
         aliased = exists().where(
-            aliases.c.version == versions.c.id, func.substr(aliases.c.name, 1, length) == search.name
+            aliases.c.version == versions.c.id,
+            aliases.c.removed_at.is_(None),
+            func.substr(aliases.c.name, 1, length) == search.name,
         )
         found.append(or_(aliased, func.substr(versions.c.id, 1, length) == search.name))
     return found

@@ -91,6 +91,11 @@ def rollback(alias: str, fields: Mapping[str, Any]) -> Call:
     return Call("POST", path, json=body, repeatable=False, wait_s=body.get("wait_s", 0))
 
 
+def remove_alias(alias: str, fields: Mapping[str, Any]) -> Call:
+    """POST /models/{alias}/remove. Idempotent."""
+    return Call("POST", below("models", alias, "remove"), json=given(fields))
+
+
 def set_lock(alias: str, action: Literal["lock", "unlock"], reason: str) -> Call:
     """POST /models/{alias}/lock or unlock. Idempotent."""
     return Call("POST", below("models", alias, action), json={"reason": reason})

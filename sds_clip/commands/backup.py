@@ -139,6 +139,6 @@ def _states_ahead(settings: Settings, database: Database) -> list[Path]:
     from app.registry.local_state import states_ahead
     from app.store.aliases import Aliases
 
-    aliases = Aliases(database, lambda: 0.0).all()
+    aliases = Aliases(database, lambda: 0.0).ever()
     folder = settings.state_dir or settings.data_dir / "state"
     return states_ahead(folder, aliases)

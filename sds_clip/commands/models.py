@@ -70,6 +70,10 @@ def _print_lock(alias: dict[str, Any]) -> None:
         )
 
 
+def _print_removed(alias: dict[str, Any]) -> None:
+    tell(f"The alias {alias['name']} is removed. It pointed to version {alias['version']}, which stays.")
+
+
 def _print_moved(alias: dict[str, Any]) -> None:
     """Print the alias and, after a wait, which processes serve it."""
     _print_alias(alias)
@@ -106,12 +110,13 @@ sds-clip models list
 sds-clip models promote VERSION --reason "better on Winoground" --wait 30
 sds-clip models rollback default --reason "worse in production"
 sds-clip models lock default --reason "release freeze"
+sds-clip models remove-alias canary --reason "the trial is over"
 sds-clip models download default --out better.tar
 sds-clip models log VERSION | jq .loss
 """,
 )
 def models() -> None:
-    """List, promote, roll back and download the versions of a service, lock aliases, and show logs."""
+    """List, promote, roll back and download the versions of a service, lock and remove aliases, and show logs."""
 
 
 @models.command("list")
@@ -188,6 +193,18 @@ def lock(client: Client, alias: str, reason: str) -> Any:
 def unlock(client: Client, alias: str, reason: str) -> Any:
     """Let an alias be moved again."""
     return client.unlock(alias, reason=reason)
+
+
+@models.command("remove-alias")
+@click.argument("alias", metavar="ALIAS", help="The alias to remove. `default` cannot be removed.")
+@reason_option
+@remote(_print_removed)
+def remove_alias(client: Client, alias: str, reason: str) -> Any:
+    """Remove an alias. Its version stays.
+
+    Within seconds, the service answers no more for the name. To create the alias again, promote a version.
+    """
+    return client.remove_alias(alias, reason=reason)
 
 
 @models.command()

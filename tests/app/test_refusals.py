@@ -1,4 +1,4 @@
-"""What a key that ignores its limits costs the service: its refusals wait, and so do its bodies."""
+"""What a key that ignores its limits costs the service: its refusals wait, and so do its answers and its bodies."""
 
 import asyncio
 
@@ -9,12 +9,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import limit_key
-from app.errors import KeyLimitReached
+from app.errors import KeyLimitReached, Unauthorized
 from app.keys import Key
-from app.limit_key import LimitKey
+from app.limit_key import INFERENCE, LimitKey
 from app.places import Places
 from app.rates import Rates
 from app.responses import ErrorResponse
+from app.routes import cohere, inference, openai
 
 
 class Client:
@@ -24,11 +25,12 @@ class Client:
         self._app = app
         self._limit = limit
 
-    def ask(self, key: str, body: bytes = b"") -> "asyncio.Task[Message]":
-        """The start of the answer."""
-        return asyncio.create_task(self._ask(Key(name=key, sha256="0" * 64, scopes=["infer"]), body))
+    def ask(self, key: str | None, body: bytes = b"", *, path: str = "/") -> "asyncio.Task[Message]":
+        """The start of the answer. None stands for a wrong key."""
+        found = None if key is None else Key(name=key, sha256="0" * 64, scopes=["infer"])
+        return asyncio.create_task(self._ask(found, body, path))
 
-    async def _ask(self, key: Key, body: bytes) -> Message:
+    async def _ask(self, key: Key | None, body: bytes, path: str) -> Message:
         sent: list[Message] = []
 
         async def receive() -> Message:
@@ -38,7 +40,7 @@ class Client:
             sent.append(message)
 
         await self._limit(
-            {"type": "http", "path": "/", "app": self._app, "state": {"key": key}}, receive, send
+            {"type": "http", "path": path, "app": self._app, "state": {"key": key}}, receive, send
         )
         return sent[0]
 
@@ -47,18 +49,32 @@ async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
     await ErrorResponse(KeyLimitReached("max_things_per_key", 1, retry_after_s=1))(scope, receive, send)
 
 
+async def reject(scope: Scope, receive: Receive, send: Send) -> None:
+    await ErrorResponse(Unauthorized("Send a key."))(scope, receive, send)
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the status that the body names, or 200."""
+    await Response(status_code=int((await receive())["body"] or 200))(scope, receive, send)
+
+
 async def read(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await Response(status_code=204)(scope, receive, send)
 
 
-def limited(app: ASGIApp, *, places: int = 8) -> Client:
-    """Clients of a limit whose clock stands still: two refusals, and 1,000 bytes."""
+def limited(app: ASGIApp, *, places: int = 8, in_debt: str = "") -> Client:
+    """Clients of a limit whose clock stands still: two requests, two refusals, and 1,000 bytes.
+
+    The key `in_debt` has had requests for an hour.
+    """
     inner = FastAPI()
     inner.state.key_ring = object()
-    rates = [Rates(per_s, lambda: 0.0) for per_s in (2, 1000)]
-    requests = Places(None, "requests", retry_after_s=1, per_key=places)
-    return Client(inner, LimitKey(app, places=requests, refusals=rates[0], body_bytes=rates[1]))
+    requests, refusals, body_bytes = (Rates(per_s, lambda: 0.0) for per_s in (2, 2, 1000))
+    requests.owe(in_debt, 2 * 3600)
+    in_progress = Places(None, "requests", retry_after_s=1, per_key=places)
+    limit = LimitKey(app, places=in_progress, requests=requests, refusals=refusals, body_bytes=body_bytes)
+    return Client(inner, limit)
 
 
 @pytest.mark.parametrize("places", [0, 8], ids=["requests in flight", "a limit within"])
@@ -92,3 +108,44 @@ async def test_bodies_that_come_too_fast_wait_and_those_of_another_key_do_not() 
     assert (await client.ask("alice"))["status"] == 204  # without a body
     assert not second.done()
     second.cancel()
+
+
+async def test_wrong_keys_wait_for_their_refusals_and_no_valid_key_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limit_key, "REFUSAL_WAIT_S", 3600)
+    wrong = limited(reject)
+    assert [(await wrong.ask(None))["status"] for _ in range(2)] == [401, 401]
+    third = wrong.ask(None)
+    assert (await wrong.ask("alice"))["status"] == 401
+    assert not third.done()
+    third.cancel()
+
+
+async def test_what_needs_no_key_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit_key, "REFUSAL_WAIT_S", 3600)
+    client = limited(answer)
+    assert [(await client.ask(None, path="/health"))["status"] for _ in range(5)] == [200] * 5
+
+
+async def test_answers_that_come_too_fast_wait_and_those_of_another_key_do_not() -> None:
+    client = limited(answer, in_debt="alice")
+
+    waiting = client.ask("alice")
+    assert [(await client.ask("bob"))["status"] for _ in range(2)] == [200, 200]
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_inference_that_succeeds_does_not_wait_and_one_that_fails_does() -> None:
+    client = limited(answer, in_debt="alice")
+
+    failing = client.ask("alice", b"422", path="/match")
+    assert [(await client.ask("alice", path=path))["status"] for path in INFERENCE] == [200] * len(INFERENCE)
+    assert not failing.done()
+    failing.cancel()
+
+
+def test_every_route_of_inference_is_known() -> None:
+    routes = [route for module in (inference, openai, cohere) for route in module.router.routes]
+    assert {route.path for route in routes if "POST" in route.methods} == INFERENCE  # type: ignore[attr-defined]

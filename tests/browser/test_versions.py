@@ -116,6 +116,15 @@ def test_promotion_lock_and_rollback_are_seen_where_they_act(
         assert registry.served() == first
         dialog(page).get_by_role("button", name="Done").click()
 
+        assert page.get_by_role("button", name="Remove default").count() == 0
+        trial = {"alias": "trial", "reason": "try it"}
+        assert registry.client.post(f"/models/{one}/promote", json=trial).status_code == 200
+        page.get_by_role("button", name="Remove trial").click()
+        dialog(page).get_by_label("Reason").fill("tried")
+        dialog(page).get_by_role("button", name="Remove trial").click()
+        expect(aliases).not_to_contain_text("trial")
+        assert [alias["name"] for alias in registry.client.get("/models").json()["aliases"]] == ["default"]
+
         page.get_by_role("tab", name="Audit trail").click()
         page.get_by_label("Alias").select_option("default")
         lines = page.get_by_role("region", name="What was done to aliases").locator("tbody tr")

@@ -192,6 +192,15 @@ def test_aliases_are_locked_and_unlocked(run: Callable[..., str], read: Callable
     assert read("models", "list")["aliases"][0]["lock"] is None
 
 
+def test_alias_is_removed(run: Callable[..., str], read: Callable[..., Any]) -> None:
+    (version,) = read("models", "list")["versions"]
+    run("models", "promote", version["id"], "--alias", "trial", "--reason", "try it")
+    said = run("models", "remove-alias", "trial", "--reason", "the trial is over")
+    assert f"The alias trial is removed. It pointed to version {version['id']}, which stays." in said
+    assert [alias["name"] for alias in read("models", "list")["aliases"]] == ["default"]
+    assert "cannot be removed" in run("models", "remove-alias", "default", "--reason", "no", code=2)
+
+
 def test_what_is_not_there_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
     for command in (
         ["jobs", "show", "job_none"],

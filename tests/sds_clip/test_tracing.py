@@ -91,8 +91,9 @@ def test_one_trace_leads_from_the_request_to_the_stages_of_its_job(
             answer = httpx.post(f"{system.url}/finetune", json=body, headers=traced, timeout=60)
             job = client.job(answer.json()["id"])
             job.wait()
+            httpx.get(f"{system.url}/jobs?name=secret-plan", headers=traced)
         chain = ["POST /finetune", "attempt", "process", "training"]
-        until(lambda: all(collector.named(name) for name in [*chain, "publishing"]))
+        until(lambda: all(collector.named(name) for name in [*chain, "publishing", "GET /jobs"]))
     finally:
         system.close()
     spans = [collector.named(name) for name in chain]
@@ -109,6 +110,9 @@ def test_one_trace_leads_from_the_request_to_the_stages_of_its_job(
         each.value.int_value for each in spans[0].attributes if each.key == "http.response.status_code"
     ]
     assert status == 202
+    listing = {each.key: each.value.string_value for each in collector.named("GET /jobs").attributes}
+    assert (listing["url.path"], listing["url.query"]) == ("/jobs", "REDACTED")
+    assert "secret-plan" not in str(collector.spans)
     assert not [span.name for _, span in collector.spans if "/ready" in span.name or "/metrics" in span.name]
     # Each stage ends before the next one begins.
     publishing = collector.named("publishing")

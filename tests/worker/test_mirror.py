@@ -82,6 +82,23 @@ def test_versions_with_lineage_and_figures_and_aliases_follow_the_database(store
     assert in_mlflow(client) == {"1": old, "2": new}
 
 
+def test_alias_that_is_removed_is_removed_there_and_others_of_mlflow_stay(store: Store, client: Any) -> None:
+    mirror = Mirror(store, "finetune")
+    version = register(store, "a")
+    for alias in ("default", "trial.1"):
+        move(store, version, alias)
+    mirror.look()
+    client.set_registered_model_alias(MODEL, "theirs", "1")
+
+    store.aliases.remove(Move("trial.1", "me", "a test", None))
+    mirror.look()
+
+    assert client.get_registered_model(MODEL).aliases.keys() == {"default", "theirs"}
+    move(store, version, "trial.1")
+    mirror.look()
+    assert pointed_to(client, "trial_1") == version
+
+
 def test_a_worker_that_stops_leaves_the_copying_to_another_at_once(store: Store, client: Any) -> None:
     first, second = Mirror(store, "finetune"), Mirror(store, "evaluate")
     first.look()

@@ -105,6 +105,13 @@ class AsyncClient:
         """
         return await self._http.json(calls.rollback(alias, {"reason": reason, **options}))
 
+    async def remove_alias(self, alias: str, *, reason: str, **options: Any) -> dict[str, Any]:
+        """Remove an alias. Its version stays. It is no error if it was removed before.
+
+        Options: expected_generation.
+        """
+        return await self._http.json(calls.remove_alias(alias, {"reason": reason, **options}))
+
     async def lock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
         """Keep an alias where it is, until it is unlocked. An alias that is locked keeps its first lock."""
         return await self._http.json(calls.set_lock(alias, "lock", reason))
@@ -114,7 +121,7 @@ class AsyncClient:
         return await self._http.json(calls.set_lock(alias, "unlock", reason))
 
     async def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
-        """List who moved, locked or gave away which alias, when and why, newest first."""
+        """List who moved, locked, removed or gave away which alias, when and why, newest first."""
         return await self._http.items("/promotions", limit, alias=alias)
 
     async def delete_model(self, version: str) -> None:
@@ -220,8 +227,9 @@ class AsyncClient:
     async def changes(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Yield every change of your jobs and of the aliases as it happens, and never end.
 
-        `("job", job)`, when its status or its progress changes; `("alias", alias)`, when it is moved or locked;
-        `("reset", {})`, when this client was away for too long, or too much has changed: read your lists again.
+        `("job", job)`, when its status or its progress changes; `("alias", alias)`, when it is moved, locked or
+        removed; `("reset", {})`, when this client was away for too long, or too much has changed: read your lists
+        again.
         """
         async for event in self._http.follow(calls.get("events")):
             yield event.event, event.json()

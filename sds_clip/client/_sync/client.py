@@ -102,6 +102,13 @@ class Client:
         """
         return self._http.json(calls.rollback(alias, {"reason": reason, **options}))
 
+    def remove_alias(self, alias: str, *, reason: str, **options: Any) -> dict[str, Any]:
+        """Remove an alias. Its version stays. It is no error if it was removed before.
+
+        Options: expected_generation.
+        """
+        return self._http.json(calls.remove_alias(alias, {"reason": reason, **options}))
+
     def lock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
         """Keep an alias where it is, until it is unlocked. An alias that is locked keeps its first lock."""
         return self._http.json(calls.set_lock(alias, "lock", reason))
@@ -111,7 +118,7 @@ class Client:
         return self._http.json(calls.set_lock(alias, "unlock", reason))
 
     def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
-        """List who moved, locked or gave away which alias, when and why, newest first."""
+        """List who moved, locked, removed or gave away which alias, when and why, newest first."""
         return self._http.items("/promotions", limit, alias=alias)
 
     def delete_model(self, version: str) -> None:
@@ -215,8 +222,9 @@ class Client:
     def changes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield every change of your jobs and of the aliases as it happens, and never end.
 
-        `("job", job)`, when its status or its progress changes; `("alias", alias)`, when it is moved or locked;
-        `("reset", {})`, when this client was away for too long, or too much has changed: read your lists again.
+        `("job", job)`, when its status or its progress changes; `("alias", alias)`, when it is moved, locked or
+        removed; `("reset", {})`, when this client was away for too long, or too much has changed: read your lists
+        again.
         """
         for event in self._http.follow(calls.get("events")):
             yield event.event, event.json()

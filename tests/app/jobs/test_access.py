@@ -31,7 +31,8 @@ TRAIN = [
     ("GET", f"/models/{VERSION}/download"),
 ]  # fmt: skip
 CHANGE = [
-    ("POST", f"/models/{VERSION}/promote"), ("POST", "/models/default/rollback"), ("DELETE", f"/models/{VERSION}"),
+    ("POST", f"/models/{VERSION}/promote"), ("POST", "/models/default/rollback"), ("POST", "/models/default/remove"),
+    ("DELETE", f"/models/{VERSION}"),
 ]  # fmt: skip
 ADMIN = [("POST", "/models/default/lock"), ("POST", "/models/default/unlock")]
 INFER = [("GET", "/models"), ("GET", f"/models/{VERSION}"), ("GET", "/models/status")]

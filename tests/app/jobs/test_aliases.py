@@ -8,6 +8,7 @@ from app.registry.store_source import register_served
 from app.store.records import Move
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of, published, served
+from tests.app.serving.swapping import MATCH
 from tests.databases import on_both
 from tests.worker.waiting import until
 
@@ -99,6 +100,47 @@ def test_wait_claims_nothing_if_the_reports_of_other_processes_cannot_be_read(
     moved = quick.client.post(f"/models/{small_clip.version}/promote", json={**REASON, "wait_s": 0.3})
 
     assert (moved.status_code, moved.json()["served_by_all"], moved.json()["processes"]) == (200, False, None)
+
+
+@on_both
+def test_removed_alias_answers_no_more_and_its_version_can_be_deleted(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    promote = {"alias": "canary", "wait_s": 60, **REASON}
+    assert quick.client.post(f"/models/{version}/promote", json=promote).json()["served_by_all"] is True
+    assert error_of(quick.client.delete(f"/models/{version}"), 409)["code"] == "in_use"
+
+    for reason in ("the trial is over", "again"):
+        gone = quick.client.post("/models/canary/remove", json={"reason": reason})
+        assert (gone.status_code, gone.json()["version"], gone.json()["generation"]) == (200, version, 2)
+        assert gone.json()["removed_at"] is not None
+    request = {**MATCH, "model": "canary"}
+    until(lambda: quick.client.post("/match", json=request).status_code == 404)
+    error = error_of(quick.client.post("/match", json=request), 404)
+    assert (error["code"], error["param"]) == ("unknown_model", "model")
+    assert "choose one of: default, small." in error["message"]
+    listed = quick.client.get("/models").json()
+    assert [alias["name"] for alias in listed["aliases"]] == ["default"]
+    assert error_of(quick.client.get("/models/canary"), 404)["code"] == "version_not_found"
+    (process,) = quick.client.get("/models/status").json()["processes"]
+    assert "canary" not in {model["name"] for model in process["models"]}
+    lines = quick.client.get("/promotions", params={"alias": "canary"}).json()["data"]
+    assert [(line["action"], line["why"]) for line in lines] == [
+        ("remove", "the trial is over"),
+        ("promote", "it is better"),
+    ]
+    assert quick.client.delete(f"/models/{version}").status_code == 200
+
+
+def test_default_and_unknown_aliases_are_not_removed(refusing: Service) -> None:
+    error = error_of(refusing.client.post("/models/default/remove", json=REASON), 409)
+    assert (error["code"], error["param"]) == ("in_use", "alias")
+    assert "Point it to another version instead." in error["message"]
+    assert (
+        error_of(refusing.client.post("/models/none/remove", json=REASON), 404)["code"] == "alias_not_found"
+    )
+    assert error_of(refusing.client.post("/models/none/remove", json={}), 422)["param"] == "reason"
 
 
 @on_both

@@ -130,7 +130,7 @@ def test_every_status_of_a_job_and_its_progress_are_told(store: Store) -> None:
 
 
 @on_both
-def test_alias_that_is_moved_or_locked_is_told(store: Store) -> None:
+def test_alias_that_is_moved_locked_or_removed_is_told(store: Store) -> None:
     begun(store)
 
     async def use(followed: Followed) -> list[Any]:
@@ -139,9 +139,14 @@ def test_alias_that_is_moved_or_locked_is_told(store: Store) -> None:
             store.aliases.promote(to(), "b")
             seen.append((await anext(frames)).shown)
             store.aliases.lock("default", "root", "a freeze")
-            return [*seen, (await anext(frames)).data["lock"]["why"]]
+            seen.append((await anext(frames)).data["lock"]["why"])
+            store.aliases.promote(to("live"), "b")
+            seen.append((await anext(frames)).shown)
+            removed = store.aliases.remove(to("live"))
+            assert (await anext(frames)).data["removed_at"] == removed.removed_at
+            return seen
 
-    assert following(store, use) == [("default", "a"), ("default", "b"), "a freeze"]
+    assert following(store, use) == [("default", "a"), ("default", "b"), "a freeze", ("live", "b")]
 
 
 @on_both

@@ -1,12 +1,14 @@
 """The limits of each key: one key reaches them, and another notices nothing."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from httpx import Response
 
+from app import limit_key
 from app.places import Places
 from tests.app.datasets.archives import tar_of
 from tests.app.jobs.conftest import Keyed, Service, error_of
@@ -74,6 +76,28 @@ def test_items_a_second(make_keyed: Callable[..., Keyed]) -> None:
     ):
         refused(keyed.ask("alice", "POST", path, json=body), "max_items_per_s_per_key", 1)
     assert keyed.ask("bob", "POST", "/embed", json={"texts": ["a"]}).status_code == 200
+
+
+def test_requests_a_second(make_keyed: Callable[..., Keyed]) -> None:
+    keyed = make_keyed(max_requests_per_s_per_key=1)
+    begun = time.monotonic()
+
+    assert [keyed.ask("alice", "GET", "/jobs").status_code for _ in range(3)] == [200] * 3
+    assert time.monotonic() - begun >= 1
+
+
+def test_wrong_keys(make_keyed: Callable[..., Keyed], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit_key, "REFUSAL_WAIT_S", 0)
+    client = make_keyed().service.client
+    wrong = {"Authorization": "Bearer wrong"}
+
+    def refusal() -> Response:
+        answer = client.get("/jobs", headers=wrong)
+        assert error_of(answer, 401)["code"] == "unauthorized"
+        return answer
+
+    assert "Connection" not in refusal().headers
+    until(lambda: refusal().headers.get("Connection") == "close")
 
 
 def test_share_of_the_queue(make_keyed: Callable[..., Keyed]) -> None:

@@ -63,6 +63,7 @@ def alices(
 BODIES = {
     ("POST", "/models/{version}/promote"): {"alias": "bobs", "reason": "better"},
     ("POST", "/models/{alias}/rollback"): {"reason": "worse"},
+    ("POST", "/models/{alias}/remove"): {"reason": "over"},
 }
 
 
@@ -258,6 +259,10 @@ def test_key_promotes_its_own_versions_to_the_alias_that_it_was_given(keyed: Key
     error_of(keyed.ask("alice", "POST", f"/models/{bobs}/promote", json=promote), 404)
     back = keyed.ask("alice", "POST", "/models/live/rollback", json={"reason": "worse"}).json()
     assert back["version"] == keyed.clip.version
+    error_of(keyed.ask("bob", "POST", "/models/live/remove", json={"reason": "over"}), 403)
+    gone = keyed.ask("alice", "POST", "/models/live/remove", json={"reason": "over"}).json()
+    assert gone["removed_at"] is not None
+    error_of(keyed.ask("alice", "POST", f"/models/{version}/promote", json=promote), 403)
 
 
 def test_job_of_a_key_promotes_only_to_the_alias_that_it_was_given(keyed: Keyed) -> None:

@@ -290,3 +290,27 @@ async def test_a_batch_does_not_wait_for_ever_nor_once_it_is_full() -> None:
         tasks = await queued_behind_a_closed_gate(batcher, doubler, [("a", n, 1) for n in range(1, 5)])
         doubler.gate.set()
         assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8]
+
+
+async def test_a_first_job_does_not_wait_for_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.serving.batcher.MAX_DECODE_WAIT_S", 3600.0)
+    doubler = Doubler()
+    async with batching(doubler, pending_decodes=lambda: 1) as batcher:
+        waiting = asyncio.create_task(batcher.submit("a", 1, cost=1))
+        async with asyncio.timeout(30):
+            assert await batcher.submit("b", 2, cost=1, first=True) == 4
+        assert doubler.batches == [("b", [2])]
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_first_jobs_do_not_wait_for_background_ones() -> None:
+    doubler = Doubler()
+    async with batching(doubler, max_batch=1) as batcher:
+        tasks = await queued_behind_a_closed_gate(batcher, doubler, [])
+        tasks.append(asyncio.create_task(batcher.submit("a", 100, cost=1, background=True)))
+        tasks += [asyncio.create_task(batcher.submit("a", n, cost=1, first=True)) for n in range(1, 7)]
+        await asyncio.sleep(0)
+        doubler.gate.set()
+        await asyncio.gather(*tasks)
+    assert doubler.batches[-1] == ("a", [100])

@@ -276,6 +276,28 @@ async def test_registry_that_knows_less_than_before_is_not_followed(
         assert await service.version() == library.base.version
 
 
+async def test_removal_is_remembered_and_an_older_registry_with_the_alias_is_not_followed(
+    library: Library, tmp_path: Path
+) -> None:
+    version, canary = library.published[:2]
+    canaries = {**MATCH, "model": "canary"}
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        await promoted(service, library, 0)
+        service.aliases.point("canary", canary)
+        await service.until_served(canary, name="canary")
+        older = (tmp_path / "aliases.json").read_text()
+        service.aliases.remove("canary")
+        async with asyncio.timeout(20):
+            while (await service.client.post("/match", json=canaries)).status_code != 404:
+                await asyncio.sleep(0.01)
+    (tmp_path / "aliases.json").write_text(older)
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        assert (await service.ask("/match", MATCH))["model"]["version"] == version
+        assert "generation 1 of the alias canary" in (await service.status())["aliases"]["error"]
+        assert (await service.client.post("/match", json=canaries)).status_code == 503
+    assert copies(tmp_path) == {version}
+
+
 async def test_only_versions_of_aliases_and_those_before_are_kept(
     library: Library, registry: Path, tmp_path: Path
 ) -> None:

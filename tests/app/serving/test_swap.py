@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.registry.local_state import LocalState
 from app.registry.source import FileReports, ProcessReport
-from app.serving.classes import SMALL_SET_PROMPTS
+from app.serving.classes import SMALL_SET_PROMPTS, ClassWeights
 from app.serving.served_models import ServedModels
 from app.store.records import Alias
 from bench.file_aliases import FileAliases
@@ -73,6 +74,47 @@ async def test_alias_of_any_name_can_be_asked_for(library: Library, tmp_path: Pa
         await service.until_served(library.published[0], name="canary")
         assert await service.version(model="canary") == library.published[0]
         assert await service.version() == library.base.version
+
+
+async def test_removed_alias_is_unknown_and_gives_its_name_back_to_a_reference(
+    library: Library, tmp_path: Path
+) -> None:
+    first, second = library.published[:2]
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        for name in ("small", "canary"):
+            service.aliases.point(name, first)
+            await service.until_served(first, name=name)
+        for name in ("canary", "small"):
+            service.aliases.remove(name)
+        await service.until_served(library.base.version, name="small")
+        assert await service.version(model="small") == library.base.version
+        assert {model["name"] for model in (await service.status())["models"]} == {"small"}
+        unknown = await service.client.post("/match", json={**MATCH, "model": "canary"})
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_model")
+        service.aliases.point("canary", second)
+        assert (await service.until_served(second, name="canary"))["generation"] == 3
+
+
+async def test_alias_that_is_removed_while_its_version_loads_is_not_served_afterwards(
+    library: Library, tmp_path: Path
+) -> None:
+    first, second = library.published[:2]
+    versions = Versions(library.root, held=[first])
+    versions.gate.clear()
+
+    async with serving(tmp_path, [library.base], find_version=versions.find) as service:
+        service.aliases.point("canary", first)
+        await service.until(lambda model: model["loading"], name="canary")
+        service.aliases.remove("canary")
+        async with asyncio.timeout(20):
+            while "canary" in {model["name"] for model in (await service.status())["models"]}:
+                await asyncio.sleep(0.01)
+        versions.gate.set()
+        service.aliases.point("default", first)
+        await service.until_served(first)
+        assert {model["name"] for model in (await service.status())["models"]} == {"small", "default"}
+        service.aliases.point("canary", second)
+        await service.until_served(second, name="canary")
 
 
 async def test_rollback_reads_nothing_again(library: Library, tmp_path: Path) -> None:
@@ -328,6 +370,27 @@ async def test_source_that_hangs_holds_nothing_up(
 
 
 # Label sets
+
+
+async def test_version_is_copied_while_its_label_sets_are_encoded(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding = threading.Event()
+    prepare, keep = ClassWeights.prepare, LocalState.keep
+
+    async def prepare_and_tell(*args: Any, **options: Any) -> None:
+        encoding.set()
+        await prepare(*args, **options)
+
+    def keep_once_told(state: LocalState, version: str) -> None:
+        assert encoding.wait(30)
+        keep(state, version)
+
+    monkeypatch.setattr(ClassWeights, "prepare", prepare_and_tell)
+    monkeypatch.setattr(LocalState, "keep", keep_once_told)
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        service.aliases.point("default", library.published[0])
+        await service.until_served(library.published[0])
 
 
 async def test_large_label_set_is_answered_by_the_previous_version_until_it_is_built(

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from app.errors import AliasLocked, AliasMoved, NothingToRollBack, UnknownRecord
+from app.errors import AliasLocked, AliasMoved, NothingToRollBack, RecordInUse, UnknownRecord
 from app.store import Store
+from app.store.paging import Search
 from app.store.records import Alias, AliasAction, NewVersion
 from tests.app.store.conftest import claimed, register, submitted, to
 
@@ -230,3 +231,85 @@ def test_previous_version_is_never_a_deleted_one(store: Store) -> None:
         for thread in threads:
             thread.join()
         assert store.aliases.get("default").previous == "a"
+
+
+def test_removed_alias_is_gone_and_its_version_and_audit_stay(store: Store) -> None:
+    register(store, "a", "b")
+    store.aliases.promote(to("live"), "a")
+    store.aliases.promote(to("live"), "b")
+
+    removed = store.aliases.remove(to("live", who="boss", why="the trial is over"))
+    assert (removed.version, removed.generation, removed.previous) == ("b", 3, None)
+    assert removed.removed_at is not None
+    assert store.aliases.remove(to("live", why="again")) == removed
+    assert (store.aliases.all(), store.aliases.ever()) == ((), (removed,))
+    for gone in (
+        lambda: store.aliases.get("live"),
+        lambda: store.aliases.lock("live", "ops", "a reason"),
+        lambda: store.aliases.roll_back(to("live")),
+        lambda: store.aliases.remove(to("none")),
+    ):
+        with pytest.raises(UnknownRecord):
+            gone()
+    line, *moves = store.aliases.promotions("live")
+    assert (line.action, line.who, line.why) == (AliasAction.REMOVE, "boss", "the trial is over")
+    assert (line.from_version, line.to_version, line.generation, line.at) == ("b", "b", 3, removed.removed_at)
+    assert len(moves) == 2
+    assert store.versions.list(search=Search(name="live")).items == ()
+    store.versions.delete("b")  # nothing needs it any more
+
+
+def test_alias_that_is_created_again_goes_on_counting_and_begins_a_new_history(store: Store) -> None:
+    register(store, "a", "b", "c")
+    store.aliases.promote(to("live", give_to="alice"), "a")
+    store.aliases.promote(to("live"), "b")
+    store.aliases.remove(to("live"))
+
+    with pytest.raises(AliasMoved, match="no alias live"):
+        store.aliases.promote(to("live", expected=3), "c")
+    again = store.aliases.promote(to("live", expected=0), "c")
+    assert (again.generation, again.previous, again.owner, again.removed_at) == (4, None, "", None)
+    assert store.aliases.get("live") == again
+    with pytest.raises(NothingToRollBack):
+        store.aliases.roll_back(to("live"))
+    store.aliases.promote(to("live"), "b")
+    back = store.aliases.roll_back(to("live"))
+    assert (back.version, back.previous) == ("c", None)
+
+
+def test_the_default_a_locked_alias_and_one_that_moved_meanwhile_are_not_removed(store: Store) -> None:
+    promoted(store, "a")
+    live = store.aliases.promote(to("live"), "a")
+    with pytest.raises(RecordInUse, match="requests that name no model") as caught:
+        store.aliases.remove(to())
+    assert (caught.value.status, caught.value.param) == (409, "alias")
+    with pytest.raises(AliasMoved, match="generation 1"):
+        store.aliases.remove(to("live", expected=7))
+    store.aliases.lock("live", "ops", "release freeze")
+    with pytest.raises(AliasLocked, match="release freeze"):
+        store.aliases.remove(to("live"))
+    assert store.aliases.unlock("live", "ops", "released") == live
+
+
+def test_one_of_many_that_create_a_removed_alias_again_wins(store: Store) -> None:
+    versions = [f"v{n}" for n in range(4)]
+    register(store, *versions)
+    for _ in range(3):
+        store.aliases.promote(to("live"), "v0")
+        store.aliases.remove(to("live"))
+        last = store.aliases.ever()[0].generation
+        created: list[Alias] = []
+        barrier = threading.Barrier(len(versions))
+
+        def create(version: str, barrier: threading.Barrier, created: list[Alias]) -> None:
+            barrier.wait()
+            with contextlib.suppress(AliasMoved):
+                created.append(store.aliases.promote(to("live", expected=0), version))
+
+        threads = [threading.Thread(target=create, args=(version, barrier, created)) for version in versions]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert created == [store.aliases.get("live")]
+        assert created[0].generation == last + 1

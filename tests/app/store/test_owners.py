@@ -205,6 +205,24 @@ def test_audit_of_an_alias_is_its_owners(store: Store) -> None:
     assert len(store.aliases.promotions()) == 2
 
 
+def test_alias_is_removed_by_its_owner_who_still_sees_its_audit(store: Store) -> None:
+    made(store, "hers", "alice")
+    made(store, "his", "bob")
+    store.aliases.promote(to("live", give_to="alice"), "his")
+    assert store.seen_by("alice").versions.among(["his"])
+
+    for alias, owner in (("live", "bob"), ("none", "alice")):
+        with pytest.raises(MissingScope, match=f"alias {alias}"):
+            store.aliases.remove(to(alias, of_owner=owner))
+    for _ in range(2):
+        assert store.aliases.remove(to("live", of_owner="alice")).removed_at is not None
+    lines = store.seen_by("alice").aliases.promotions()
+    assert [line.action for line in lines] == ["remove", "promote"]
+    assert not store.seen_by("alice").versions.among(["his"])
+    with pytest.raises(MissingScope):
+        store.aliases.promote(to("live", of_owner="alice"), "hers")
+
+
 def test_job_may_move_only_the_alias_that_its_owner_still_has(store: Store) -> None:
 
     submitted(store, owner="alice", by_admin=False)

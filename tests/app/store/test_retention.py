@@ -118,6 +118,10 @@ def test_a_version_was_used_until_an_alias_left_it_and_when_it_was_made_again(
     assert clock.now - used_at(store, "v2") > 150
     made(store, "v2")
     assert clock.now - used_at(store, "v2") < 1
+    store.aliases.promote(to("live"), "v2")
+    clock.advance(100)
+    store.aliases.remove(to("live"))
+    assert clock.now - used_at(store, "v2") < 1
 
 
 def test_aliases_are_listed_with_what_rollbacks_lead_to(store: Store) -> None:
@@ -126,6 +130,9 @@ def test_aliases_are_listed_with_what_rollbacks_lead_to(store: Store) -> None:
         store.aliases.promote(to(), version)
     assert store.retention.holdings({}).aliases == {"default": ["v3", "v2", "v1"]}
     store.aliases.roll_back(to())
+    assert store.retention.holdings({}).aliases == {"default": ["v2", "v1"]}
+    store.aliases.promote(to("live"), "v3")
+    store.aliases.remove(to("live"))
     assert store.retention.holdings({}).aliases == {"default": ["v2", "v1"]}
 
 

@@ -12,13 +12,13 @@ import { VersionLink } from "./names";
 import { ReasonField, WaitField, waitOf } from "./ReasonField";
 
 export interface Doing {
-  what: "lock" | "unlock" | "rollback";
+  what: "lock" | "unlock" | "rollback" | "remove";
   alias: Alias;
 }
 
-const TITLES = { lock: "Lock", unlock: "Unlock", rollback: "Roll back" };
+const TITLES = { lock: "Lock", unlock: "Unlock", rollback: "Roll back", remove: "Remove" };
 
-/** Asks why an alias is locked, unlocked or rolled back, and does it. */
+/** Asks why an alias is locked, unlocked, rolled back or removed, and does it. */
 export function AliasDialog({ doing, onClose }: { doing: Doing | undefined; onClose: () => void }) {
   return (
     <Dialog
@@ -42,6 +42,11 @@ function Question({ what, alias, onClose }: Doing & { onClose: () => void }) {
       const body = { reason, expected_generation: alias.generation, wait_s: waitOf(isWaiting) };
       setMoved(await ask(api.POST("/models/{alias}/rollback", { params: { path }, body })));
       announce(`${alias.name} is rolled back.`);
+    } else if (what === "remove") {
+      const body = { reason, expected_generation: alias.generation };
+      await ask(api.POST("/models/{alias}/remove", { params: { path }, body }));
+      announce(`${alias.name} is removed.`);
+      onClose();
     } else {
       await ask(api.POST(`/models/{alias}/${what}`, { params: { path }, body: { reason } }));
       announce(`${alias.name} is ${what}ed.`);
@@ -79,6 +84,13 @@ function Meaning({ what, alias }: Doing) {
     return (
       <p>
         Until it is unlocked, no promotion, rollback or job moves it from <VersionLink id={alias.version} />.
+      </p>
+    );
+  }
+  if (what === "remove") {
+    return (
+      <p>
+        No serving process answers for this name any more. <VersionLink id={alias.version} /> stays.
       </p>
     );
   }

@@ -31,6 +31,15 @@ export function Aliases({ aliases }: { aliases: readonly Alias[] }) {
       cell: (alias) => (
         <span class="row nowrap">
           {mayMove(key, alias) && !alias.lock && <RollBack alias={alias} onAsk={setDoing} />}
+          {mayMove(key, alias) && !alias.lock && alias.name !== "default" && (
+            <Button
+              look="plain"
+              aria-label={`Remove ${alias.name}`}
+              onClick={() => setDoing({ what: "remove", alias })}
+            >
+              Remove…
+            </Button>
+          )}
           {may("admin") && (
             <Button
               look="plain"

@@ -12,6 +12,7 @@ const ACTIONS: Record<Line["action"], string> = {
   lock: "locked",
   unlock: "unlocked",
   give: "given to a key",
+  remove: "removed",
 };
 
 const COLUMNS: Column<Line>[] = [

@@ -26,6 +26,7 @@ const alias = (owner: string): Schemas["AliasInfo"] => ({
   updated_at: 0,
   owner,
   lock: null,
+  removed_at: null,
 });
 const key = (name: string, ...scopes: string[]) => ({ name, scopes });
 const alice = key("alice", "infer", "train");

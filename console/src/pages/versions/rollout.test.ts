@@ -13,6 +13,7 @@ const alias: Schemas["AliasInfo"] = {
   updated_at: 0,
   owner: "",
   lock: null,
+  removed_at: null,
 };
 
 const process = (pid: number, name: Partial<Name>, state: "read" | "none" = "read") =>
