@@ -93,7 +93,7 @@ class EmbeddingsRequest(Body):
             max_length=65_536,
             fail_fast=True,
             description="A text, an image or a list of both. A string that begins with `data:image/` is an image. "
-            "Token ids are refused.",
+            "Data URIs of anything else are refused, and so are token ids.",
         ),
         BeforeValidator(_as_list, json_schema_input_type=str | list[Item]),
     ]

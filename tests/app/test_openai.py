@@ -233,6 +233,31 @@ def test_bad_bodies_are_refused(client: TestClient, name: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "data:text/plain;base64,SGVsbG8=",
+        "data:text/plain,hello",
+        "DATA:application/pdf;name=a.pdf;base64,JVBERi0=",
+        "data:;base64,SGVsbG8=",
+        "data:None;base64,SGVsbG8=",
+    ],
+)
+def test_a_data_uri_of_something_else_is_no_text(client: TestClient, uri: str) -> None:
+    answer = client.post("/v1/embeddings", json={"model": "small", "input": ["a", uri]})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "no_image_uri")
+    assert (error["param"], error["index"]) == ("input", 1)
+    assert '{"type": "text", "text": "data:..."}' in error["message"]
+    as_text = embeddings(client, {"type": "text", "text": uri})
+    np.testing.assert_array_equal(vectors(as_text), embed(client, texts=[uri]))
+
+
+@pytest.mark.parametrize("text", ["data: 5, 7", "data:1,2,3", "data:text/plain, as in a sentence", "data:"])
+def test_a_text_that_only_begins_like_a_data_uri_is_a_text(client: TestClient, text: str) -> None:
+    np.testing.assert_array_equal(vectors(embeddings(client, text)), embed(client, texts=[text]))
+
+
 PLACES: dict[str, tuple[Any, str, int | None, str]] = {
     "a number as a URL": (
         {"type": "image_url", "image_url": {"url": 5}}, "input[1].image_url.url", None, "must be a string",
