@@ -196,7 +196,7 @@ def hostile(tiny_folder: Path, tmp_path: Path) -> Path:
         delta.parent / "evil" / "results.json",
         Results(HOSTILE, HOSTILE, HOSTILE, {HOSTILE: metric}, {}, (), provenance),
     )
-    return export_full(str(delta), tmp_path / 'out"\n```\n<img src=x>') / "README.md"
+    return export_full(str(delta), tmp_path / 'out"```\\n<img src=x>') / "README.md"
 
 
 def test_hostile_texts_add_nothing_to_the_front_matter(hostile: Path) -> None:
