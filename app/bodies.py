@@ -138,20 +138,27 @@ def invalid_request(detail: Mapping[str, Any], schema: type[BaseModel] | None = 
     """One of pydantic's error details as this API's error."""
     param, index = _place(detail["loc"])
     if detail["type"] == "extra_forbidden":  # its name is the caller's: it may look like anything
-        within, _ = _place(detail["loc"][:-1])
-        param = ".".join(filter(None, (within, str(detail["loc"][-1])[:64])))
+        param, index = _within(*_place(detail["loc"][:-1]), str(detail["loc"][-1])[:64]), None
     return InvalidRequest(explain(detail, schema), param=param, index=index)
 
 
 def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:
-    """The dotted field, and the index if it is a list item: ("body", "images", 3, "str") is images, 3."""
+    """The field, and the index if a list's item itself is wrong.
+
+    ("body", "images", 3, "str") is images, 3, and ("images", 3, "UrlImage", "url") is images[3].url.
+    """
     if location and location[0] == "header":  # only headers that the route declares are checked
         return str(location[1]), None
-    fields: list[str] = []
+    place: str | None = None
+    index: int | None = None
     for position, part in enumerate(location):
         if isinstance(part, int):
-            return ".".join(fields) or None, part
-        if not _FIELD.fullmatch(part) or part in _BRANCHES or (position == 0 and part in _SOURCES):
-            continue
-        fields.append(part)
-    return ".".join(fields) or None, None
+            place, index = (place, part) if index is None else (f"{place or ''}[{index}]", part)
+        elif _FIELD.fullmatch(part) and part not in _BRANCHES and not (position == 0 and part in _SOURCES):
+            place, index = _within(place, index, part), None
+    return place, index
+
+
+def _within(place: str | None, index: int | None, field: str) -> str:
+    item = "" if index is None else f"[{index}]"
+    return f"{place or ''}{item}.{field}" if place or item else field

@@ -238,6 +238,10 @@ class TokenIds(InvalidRequest, code="token_ids", status=400):
     """The input is made of token ids, of which each model has its own; send the text itself."""
 
 
+class NoImageUri(InvalidRequest, code="no_image_uri", status=400):
+    """A string of the input is the data URI of something that is no image; send an image, or the text in an object."""
+
+
 class DimensionsNotOffered(InvalidRequest, code="dimensions_not_offered", status=400):
     """The model was not trained for shorter vectors of that length; ask for the whole vectors."""
 

@@ -9,6 +9,8 @@ promote      how long a promotion waits until two processes serve it, under load
 neighbours   what a key notices of another one that floods the service (flood)
 jobs         the overhead of jobs (job_lists, curves)
 console      how fast the console's pages are, and what open ones cost others (console_pages, console_sessions)
+folders      embedding a folder against the bare path and a peer, searches, and kills (folders_embed,
+             infinity_folder, folders_search, folders_kill)
 quantisation how many nearest images the types of /v2/embed find again
 decode_memory, flops   the figures behind two documents
 faults/      faults that are injected into a running system

@@ -29,6 +29,8 @@ from models.references import (
     BadReferenceError,
     CheckpointError,
     Folder,
+    Hub,
+    Published,
     Reference,
     expanded,
     is_delta,
@@ -102,6 +104,18 @@ def unfold(reference: Reference) -> tuple[Reference, list[Folder]]:
 def source_of(reference: Reference) -> Source:
     """Return the configuration, preprocessing and tokenizer that a checkpoint or a delta is used with."""
     return resolve(unfold(reference)[0])
+
+
+def is_local(reference: str) -> bool:
+    """Return whether a checkpoint is loaded from this machine's files alone, so that nothing is ever downloaded.
+
+    Raises CheckpointError if it is no reference, or a local file is missing.
+    """
+    whole = unfold(parse(reference))[0]
+    if isinstance(whole, Hub | Published):
+        return False
+    source = resolve(whole)
+    return not isinstance(source.tokenizer, str) and "hf_model_name" not in source.model_config["text_cfg"]
 
 
 def _load_whole(reference: Reference) -> Clip:

@@ -17,7 +17,7 @@ from models.checkpoints import unfold
 from models.choices import ExportFormat
 from models.clip import Clip
 from models.export_check import Agreement
-from models.markdown import markdown_table
+from models.markdown import code, markdown_table
 from models.model_card_texts import LIBRARIES, LIMITS, LOADING, WHAT_IT_IS
 from models.published import is_architecture
 from models.references import (
@@ -107,7 +107,7 @@ def write_card(
         *_figures(figures),
         *_agreement(agreement),
         "## Load it",
-        LOADING[format].replace("FOLDER", name),
+        LOADING[format].replace("FOLDER", _in_a_string(name)),
         "## Limits",
         LIMITS[format],
     ]
@@ -118,7 +118,7 @@ def _front_matter(reference: Reference, format: ExportFormat) -> str:
     base, deltas = unfold(reference)
     lines = [f"library_name: {LIBRARIES[format]}", "pipeline_tag: zero-shot-image-classification"]
     if repository := _repository(base):
-        lines.append(f"base_model: {json.dumps(repository)}")
+        lines.append(f"base_model: {json.dumps(repository)}")  # a string of JSON is one of YAML
         lines += ["base_model_relation: finetune"] * bool(deltas)
     return "\n".join(["---", *lines, "tags:", "  - clip", "  - sds-clip", "---"])
 
@@ -140,7 +140,7 @@ def _facts(clip: Clip) -> str:
     named = [("architecture", clip.architecture)] if is_architecture(clip.architecture) else []
     rows = [
         *named,
-        ("version", f"`{clip.version}`"),
+        ("version", code(clip.version)),
         ("parameters", f"{clip.parameters:,}"),
         ("embeddings", f"{clip.embed_dim} numbers"),
         ("QuickGELU", "yes" if clip.quick_gelu else "no"),
@@ -158,15 +158,15 @@ def _lineage(reference: Reference) -> Iterator[str]:
     base, deltas = unfold(reference)
     yield "## Lineage"
     if not deltas:
-        yield f"These are the weights of `{_named(base)}`, unchanged."
+        yield f"These are the weights of {code(_named(base))}, unchanged."
     for delta in reversed(deltas):
         about = json.loads((Path(delta.path) / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         options: Mapping[str, Any] = about.get("configuration") or {}
         data: Mapping[str, Any] = about.get("data") or {}
         rows = [
-            ("base", f"`{_named(base)}`"),
-            ("base's version", f"`{about['base']['version']}`"),
-            ("fine-tuned version", f"`{about['version']}`"),
+            ("base", code(_named(base))),
+            ("base's version", code(about["base"]["version"])),
+            ("fine-tuned version", code(about["version"])),
             ("tensors changed", len(about["trained"])),
         ]
         if delta.alpha is not None:
@@ -174,8 +174,8 @@ def _lineage(reference: Reference) -> Iterator[str]:
                 ("blended", f"{1 - delta.alpha:g} of the base and {delta.alpha:g} of the fine-tuned weights")
             )
         if options.get("teacher"):
-            rows.append(("teacher", f"`{_without_folders(options['teacher'])}`"))
-        rows += [(text, f"`{data[key]}`") for key, text in _DATA.items() if data.get(key) is not None]
+            rows.append(("teacher", code(_without_folders(options["teacher"]))))
+        rows += [(text, code(data[key])) for key, text in _DATA.items() if data.get(key) is not None]
         yield markdown_table(("", ""), rows, text=None)
         known = {key: value for key, value in options.items() if key not in _PRIVATE and value is not None}
         if known:
@@ -187,7 +187,7 @@ def _lineage(reference: Reference) -> Iterator[str]:
 def _validation(metrics: Mapping[str, Any]) -> Iterator[str]:
     """What the run measured after its last step, on its validation pairs."""
     rows = [
-        (name, _number(metrics.get(f"base_{name}")), _number(value))
+        (code(name), _number(metrics.get(f"base_{name}")), _number(value))
         for name, value in metrics.items()
         if not name.startswith("base_")
     ]
@@ -206,13 +206,18 @@ def _named(reference: Reference) -> str:
     return str(reference)
 
 
+def _in_a_string(name: str) -> str:
+    """Escape a name for a string of Python's, so that it cannot leave its line, and with it its block of code."""
+    return name.encode("unicode_escape").decode().replace('"', '\\"')
+
+
 def _without_folders(name: str) -> str:
     return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
 def _figures(figures: Sequence[Figures]) -> Iterator[str]:
     rows = [
-        (of.benchmark, name, *_cells(metric), f"`{of.data_hash}`")
+        (code(of.benchmark), code(name), *_cells(metric), code(of.data_hash))
         for of in figures
         for name, metric in of.metrics.items()
     ]
@@ -227,11 +232,15 @@ def _cells(metric: Mapping[str, Any]) -> tuple[str, str, str, str]:
         "" if metric.get(key) is None else f"{100 * metric[key]:.1f}"
         for key in ("value", "low", "high", "chance")
     )
-    return value, f"{low} to {high}", chance, str(metric.get("n", ""))
+    return value, f"{low} to {high}", chance, _number(metric.get("n"))
 
 
 def _number(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, int | float) else str(value)
+    if value is None:
+        return ""
+    return (
+        f"{value:.4g}" if isinstance(value, float) else str(value) if isinstance(value, int) else code(value)
+    )
 
 
 def _agreement(agreement: Agreement | None) -> Iterator[str]:

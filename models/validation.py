@@ -1,7 +1,7 @@
 """Pydantic's errors in plain words, for the API, the settings and the command line alike."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, get_args
@@ -83,21 +83,36 @@ _JSON_PLACE = re.compile(r"(?P<reason>.*) at line (?P<line>\d+) column (?P<colum
 def first_problem(error: ValidationError) -> ErrorDetails:
     """The error to report. It never has the input.
 
-    An unknown field comes first, and a missing one last: it may be there under a misspelt name.
+    An unknown field comes first, and a missing one last: it may be there under a misspelt name. If an item of a list
+    is of no kind that is accepted, the kind counts that it comes closest to.
     """
     order = {"extra_forbidden": 0, "missing": 2}
     details = error.errors(include_url=False, include_input=False)
-    return min(details, key=lambda detail: order.get(detail["type"], 1))
+    first = min(details, key=lambda detail: order.get(detail["type"], 1))
+    item = first["loc"][:-1]
+    if first["type"] == "extra_forbidden" or not item or not isinstance(item[-1], int):
+        return first
+    return max(
+        (first, *(detail for detail in details if detail["loc"][: len(item)] == item)),
+        key=lambda detail: len(detail["loc"]),
+    )
 
 
 def explain(detail: Mapping[str, Any], schema: type[BaseModel] | None = None) -> str:
     """One of pydantic's error details as a sentence that says what is accepted. It never repeats the input.
 
-    With `schema`, the sentence about an unknown field names the fields that there are.
+    With `schema`, the sentence about an unknown field, or about what must be an object, names the fields that there
+    are.
     """
     kind = detail["type"]
     if kind == "extra_forbidden":
         return _unknown_field(detail["loc"], schema)
+    if (
+        kind in ("model_type", "model_attributes_type")
+        and schema
+        and (known := _fields(schema, detail["loc"]))
+    ):
+        return f"The value must be an object with {', '.join(known)}."
     if kind == "json_invalid":
         return f"The text is not valid JSON {json_problem(detail)}."
     context = detail.get("ctx") or {}
@@ -139,20 +154,18 @@ def _unknown_field(location: Sequence[int | str], schema: type[BaseModel] | None
 
 
 def _fields(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The names of the fields at a location, in which indices and the names of a union's branches do not count."""
+    """The names of the fields at a location, in which a schema's own name chooses a branch of a union."""
+    found = [schema]
     for part in location:
-        field = schema.model_fields.get(str(part))
-        if field is None:
-            continue
-        inner = _schema_in(field.annotation)
-        if inner is None:
-            return []
-        schema = inner
-    return list(schema.model_fields)
+        named = [one for one in found if one.__name__ == part]
+        fields = [one.model_fields[part] for one in found if part in one.model_fields]
+        found = named or (list(_schemas_in(fields[0].annotation)) if fields else found)
+    return list(found[0].model_fields) if len(found) == 1 else []
 
 
-def _schema_in(annotation: Any) -> type[BaseModel] | None:
-    """The schema in an annotation such as `list[str | UrlImage] | None`."""
+def _schemas_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The schemas in an annotation such as `list[str | UrlImage] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _schema_in(part))), None)
+        yield annotation
+    for part in get_args(annotation):
+        yield from _schemas_in(part)

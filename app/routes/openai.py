@@ -13,6 +13,7 @@ from app.errors import (
     DimensionsNotOffered,
     Forbidden,
     KeyLimitReached,
+    NoImageUri,
     TokenIds,
     Unauthorized,
     UnknownModel,
@@ -38,13 +39,15 @@ from app.serving.served_models import ModelHandle
 
 router = APIRouter(prefix="/v1", tags=["OpenAI's protocol"])
 
-_DATA_URI = re.compile("data:image/", re.IGNORECASE)
+_IMAGE_URI = re.compile("data:image/", re.IGNORECASE)
+# A whole data URI: it has a media type or is base64, and no spaces. Other texts may begin with "data:" too.
+_DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+(;[^,;\s]+)*|[^,\s]*;base64),\S*", re.IGNORECASE)
 
 
 @router.post(
     "/embeddings",
     response_model=EmbeddingsResponse,
-    responses=describe_errors(*ERRORS, TokenIds, DimensionsNotOffered),
+    responses=describe_errors(*ERRORS, TokenIds, NoImageUri, DimensionsNotOffered),
     openapi_extra=describe_json(EmbeddingsRequest),
 )
 async def openai_embeddings(
@@ -92,7 +95,7 @@ def _described(model: ModelHandle) -> OpenAIModel:
 
 
 def _sorted(items: list[Item]) -> Mixed:
-    """The images and the texts of a list. Raises TokenIds."""
+    """The images and the texts of a list. Raises TokenIds or NoImageUri."""
     mixed = Mixed("input")
     for index, item in enumerate(items):
         match item:
@@ -102,8 +105,15 @@ def _sorted(items: list[Item]) -> Mixed:
                 mixed.add_image(index, item.image)
             case TextPart():
                 mixed.texts[index] = item.text
-            case str() if _DATA_URI.match(item):
+            case str() if _IMAGE_URI.match(item):
                 mixed.images[index] = item
+            case str() if _DATA_URI.fullmatch(item):
+                raise NoImageUri(
+                    "The data URI is not that of an image. Send an image as data:image/...;base64,... To embed the "
+                    'characters themselves, send {"type": "text", "text": "data:..."}.',
+                    param="input",
+                    index=index,
+                )
             case str():
                 mixed.texts[index] = item
             case _:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from app.schemas.common import PIXEL, Body, Dimensions, ErrorDetail, InlineImage, Texts, example
 from app.schemas.openai import ImagePart, TextPart
@@ -10,13 +10,30 @@ from app.schemas.openai import ImagePart, TextPart
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
 
+def _kind(part: object) -> str | None:
+    match part:
+        case {"type": "text"} | TextPart():
+            return "TextPart"
+        case {"type": "image_url"} | ImagePart():
+            return "ImagePart"
+    return None
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("TextPart")] | Annotated[ImagePart, Tag("ImagePart")],
+    Discriminator(
+        _kind,
+        custom_error_type="part_kind",
+        custom_error_message='A part must be {"type": "text", "text": ...} or '
+        '{"type": "image_url", "image_url": {"url": ...}}',
+    ),
+]
+
+
 class CohereInput(Body):
     """One input: a list with one text or one image."""
 
-    content: Annotated[
-        list[Annotated[TextPart | ImagePart, Field(discriminator="type")]],
-        Field(min_length=1, fail_fast=True),
-    ]
+    content: Annotated[list[Part], Field(min_length=1, fail_fast=True)]
 
     @model_validator(mode="after")
     def _one_part(self) -> Self:

@@ -99,8 +99,12 @@ class ErrorDetail(BaseModel):
     type: str = Field(description="The kind of error, which follows from the HTTP status.")
     code: str = Field(description="The code of the error. Programs can rely on it.")
     message: str = Field(description="What went wrong, for people. The wording may change.")
-    param: str | None = Field(None, description="The field of the request that is wrong.")
-    index: int | None = Field(None, description="The position of the wrong item, if the field is a list.")
+    param: str | None = Field(
+        None,
+        description="The field of the request that is wrong, such as `images`. Of a field within an item, it is the "
+        "whole place, such as `inputs[3].content[0].image_url.url`.",
+    )
+    index: int | None = Field(None, description="The position of the wrong item, if `param` is a list.")
 
 
 class ErrorBody(BaseModel):

@@ -35,26 +35,38 @@ class JinaImage(Body):
 
 
 def _kind(item: object) -> str | None:
-    if isinstance(item, str):
-        return "string"
-    if isinstance(item, list):
-        return "tokens"
-    if isinstance(item, int):
-        return "token"
-    if not isinstance(item, dict | BaseModel):
-        return None
-    keys = item.keys() if isinstance(item, dict) else item.model_fields_set
-    return "image_url" if "image_url" in keys else "image" if "image" in keys else "text"
+    """The tag of an item's kind. It is the schema's name, which no field of a caller can have."""
+    match item:
+        case str():
+            return "String"
+        case bool():
+            return None
+        case int():
+            return "Token"
+        case [] | [int(), *_]:
+            return "Tokens"
+        case {"image_url": _} | ImagePart():
+            return "ImagePart"
+        case {"image": _} | JinaImage():
+            return "JinaImage"
+        case {"text": _} | TextPart():
+            return "TextPart"
+    return None
 
 
 Item = Annotated[
-    Annotated[str, Tag("string")]
-    | Annotated[ImagePart, Tag("image_url")]
-    | Annotated[JinaImage, Tag("image")]
-    | Annotated[TextPart, Tag("text")]
-    | Annotated[int, Tag("token")]
-    | Annotated[list[int], Field(fail_fast=True), Tag("tokens")],
-    Discriminator(_kind),
+    Annotated[str, Tag("String")]
+    | Annotated[ImagePart, Tag("ImagePart")]
+    | Annotated[JinaImage, Tag("JinaImage")]
+    | Annotated[TextPart, Tag("TextPart")]
+    | Annotated[int, Tag("Token")]
+    | Annotated[list[int], Field(fail_fast=True), Tag("Tokens")],
+    Discriminator(
+        _kind,
+        custom_error_type="item_kind",
+        custom_error_message='An item must be a string, {"type": "text", "text": ...}, '
+        '{"type": "image_url", "image_url": {"url": ...}} or {"image": ...}',
+    ),
 ]
 
 
@@ -81,7 +93,7 @@ class EmbeddingsRequest(Body):
             max_length=65_536,
             fail_fast=True,
             description="A text, an image or a list of both. A string that begins with `data:image/` is an image. "
-            "Token ids are refused.",
+            "Data URIs of anything else are refused, and so are token ids.",
         ),
         BeforeValidator(_as_list, json_schema_input_type=str | list[Item]),
     ]

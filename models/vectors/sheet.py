@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
@@ -18,10 +19,53 @@ from models.vectors.search import Hit
 _HERE = Path(__file__).parent
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Reads the images of a file of embeddings, which may be a stranger's, and so none outside of one folder."""
+
+    root: Path
+    """The folder that paths are relative to."""
+    within: Path
+    """The folder outside of which nothing is read."""
+    image_key: str | None = None
+
+    @classmethod
+    def of(cls, vectors: Vectors, images: Path | None) -> Pictures:
+        """`images` is the folder that the user has named, if any."""
+        folder = vectors.path.parent
+        return cls(
+            folder / vectors.about.images if images is None else images,
+            folder if images is None else images,
+            vectors.about.image_key,
+        )
+
+    def may_read(self, name: str) -> bool:
+        """Whether an image is below the folder, after links are followed."""
+        return self._is_within(self.root / name)
+
+    def read(self, name: str) -> Picture | None:
+        """Return an image as a small picture, or None if it cannot or may not be read."""
+        if not self.may_read(name):
+            return None
+        try:
+            entry = find_entry(self.root, name, image_key=self.image_key)
+            if entry is None or not self._is_within(Path(entry.file)):
+                return None
+            return thumbnail(decode_image(entry.read()))
+        except (ImageFileError, ImageError, OSError, ValueError):
+            return None
+
+    def _is_within(self, path: Path) -> bool:
+        try:
+            return path.resolve().is_relative_to(self.within.resolve())
+        except (OSError, ValueError, RuntimeError):  # it is none that the system allows, or a link to itself
+            return False
+
+
 def render_sheet(
-    vectors: Vectors, hits: Sequence[Hit], query: str, images: Path, *, searched: bytes | None = None
+    vectors: Vectors, hits: Sequence[Hit], query: str, pictures: Pictures, *, searched: bytes | None = None
 ) -> str:
-    """Return the page. `images` is the folder that paths are relative to; `searched` is an image that was the query.
+    """Return the page. `searched` is an image that was the query.
 
     Names and the query are escaped. An image that cannot be read (any more) has its name and score.
     """
@@ -32,7 +76,7 @@ def render_sheet(
         .render(
             query=query,
             picture=None if searched is None else thumbnail(decode_image(searched)),
-            tiles=[(hit, _picture(images, hit.path, vectors.about.image_key)) for hit in hits],
+            tiles=[(hit, pictures.read(hit.path)) for hit in hits],
             rows=len(vectors),
             about=vectors.about,
             style=Markup(style),
@@ -40,11 +84,3 @@ def render_sheet(
         )
     )
     return page
-
-
-def _picture(images: Path, name: str, image_key: str | None) -> Picture | None:
-    try:
-        entry = find_entry(images, name, image_key=image_key)
-        return None if entry is None else thumbnail(decode_image(entry.read()))
-    except (ImageFileError, ImageError, OSError, ValueError):  # a name may be none that the system allows
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +32,9 @@ from sds_clip.table import say, table
 if TYPE_CHECKING:
     import numpy as np
 
+    from app.settings import Settings
     from models.clip import Clip
     from models.images import ImageLimits
-    from models.vectors.about import About
     from models.vectors.mapped import Vectors
 
 
@@ -66,7 +67,8 @@ sds-clip search vectors.parquet "a dog" --url http://gpu:8000
 @option("--open", "show", is_flag=True, help="Open the contact sheet in the browser.")
 @folder_option(
     "--images",
-    help="The folder that the paths in VECTORS are relative to (default: where it was at embedding).",
+    help="The folder that the paths in VECTORS are relative to. The contact sheet has no picture from outside of it "
+    "(default: where it was at embedding, without pictures from outside the folder of VECTORS).",
 )
 @model_options
 @service_option
@@ -88,7 +90,8 @@ def search(
     """Find the images of a file of embeddings that fit a text or an image best.
 
     Every row is compared, and the best are printed with their cosines. The model is the one that made VECTORS. If the
-    model or the service has another version, nothing is searched.
+    model or the service has another version, nothing is searched. If loading the model may download something, it
+    must be named with --model or be in SDS_CLIP_MODELS.
 
     The rows of a .parquet are copied into an array beside it before the first search. An .arrow or a .npy is searched
     as it is.
@@ -105,7 +108,7 @@ def search(
     require_tables([str(file)])
     vectors = open_vectors(file)
     searched = None if image is None else image.read_bytes()
-    with _encoder(vectors.about, url, model, device, precision) as encoder:
+    with _encoder(vectors, url, model, device, precision) as encoder:
         _check_version(vectors, encoder)
         query = encoder.encode_text(text or "") if searched is None else encoder.encode_query(searched)
     hits = find(vectors, query, top_k)
@@ -117,11 +120,16 @@ def search(
         print(table(["cosine", "image"], [[hit.score, hit.path] for hit in hits]))
     if html is not None:
         from models.atomic import write_atomic
-        from models.vectors.sheet import render_sheet
+        from models.vectors.sheet import Pictures, render_sheet
 
-        folder = file.parent / vectors.about.images if images is None else images
-        write_atomic(html, render_sheet(vectors, hits, text or str(image), folder, searched=searched))
+        pictures = Pictures.of(vectors, images)
+        write_atomic(html, render_sheet(vectors, hits, text or str(image), pictures, searched=searched))
         say(f"Wrote {html}.")
+        if outside := sum(not pictures.may_read(hit.path) for hit in hits):
+            say(
+                f"{outside} of these images are not below {pictures.within}, so that their pictures were not read. If "
+                f"you trust {file}, name the folder of the images with --images."
+            )
         if show:
             webbrowser.open(html.absolute().as_uri())
     return 0
@@ -138,7 +146,7 @@ def _check_version(vectors: Vectors, encoder: _QueryEncoder) -> None:
 
 @contextmanager
 def _encoder(
-    about: About, url: str | None, model: str | None, device: str | None, precision: str | None
+    vectors: Vectors, url: str | None, model: str | None, device: str | None, precision: str | None
 ) -> Iterator[_QueryEncoder]:
     if url is not None:
         from sds_clip.service_encoder import ServiceEncoder
@@ -147,13 +155,26 @@ def _encoder(
         with connect(url) as client:
             yield ServiceEncoder(client, model)
         return
-    reference = model or about.reference
+    settings = read_settings()
+    reference = model or _named(vectors, settings)
+    yield _ClipQueries(load_model(settings, reference, device, precision), image_limits(settings))
+
+
+def _named(vectors: Vectors, settings: Settings) -> str:
+    """The model that the file names, which may be a stranger's: nothing is downloaded on its word."""
+    from models.checkpoints import is_local
+
+    reference = vectors.about.reference
     if reference is None:
         raise click.ClickException(
             "A service made these embeddings. Give --url, or name with --model the same weights."
         )
-    settings = read_settings()
-    yield _ClipQueries(load_model(settings, reference, device, precision), image_limits(settings))
+    if reference not in settings.models and not is_local(reference):
+        raise click.ClickException(
+            f"{vectors.path} was made by the model {reference}, which may have to be downloaded. If you trust it, give "
+            f"--model {shlex.quote(reference)}."
+        )
+    return reference
 
 
 class _ClipQueries:

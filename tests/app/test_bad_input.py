@@ -289,6 +289,26 @@ def test_a_misspelt_field_is_reported_before_the_one_that_it_leaves_missing(clie
     assert client.post("/match", json=misspelt).json()["error"]["param"] == "image"
 
 
+@pytest.mark.parametrize(
+    ("item", "param", "index", "said"),
+    [
+        (5, "images", 1, "must be a string"),
+        ({"url": 5}, "images[1].url", None, "must be a string"),
+        ({}, "images[1].url", None, "is required"),
+        ({"uri": "http://x.org/"}, "images[1].uri", None, "did you mean url?"),
+        ({"url": "http://x.org/" + "x" * 4096}, "images[1].url", None, "maximum length is 2048"),
+    ],
+)
+def test_a_wrong_image_is_told_its_place(
+    client: TestClient, item: object, param: str, index: int | None, said: str
+) -> None:
+    answer = client.post("/match", json={**GOOD, "images": [GOOD["images"][0], item]})
+    error = answer.json()["error"]
+    assert answer.status_code == 422
+    assert (error["param"], error.get("index")) == (param, index)
+    assert said in error["message"]
+
+
 def test_thousands_of_unknown_fields_are_counted_and_not_listed(client: TestClient) -> None:
     answer = client.post("/match", json={**GOOD, **{f"x{number}": 1 for number in range(20_000)}})
     assert answer.status_code == 422

@@ -326,6 +326,42 @@ def test_bad_bodies_are_refused_in_coheres_shape(client: TestClient, name: str) 
     assert error.keys() - {"index"} == {"id", "message", "type", "code", "param"}
 
 
+PLACES: dict[str, tuple[Any, str, int | None, str]] = {
+    "a number as a URL": (
+        [{"type": "image_url", "image_url": {"url": 5}}],
+        "inputs[1].content[0].image_url.url", None, "must be a string",
+    ),
+    "a URL in place of its object": (
+        [{"type": "image_url", "image_url": URI}],
+        "inputs[1].content[0].image_url", None, "an object with url, detail",
+    ),
+    "a number as a text": (
+        [{"type": "text", "text": 5}], "inputs[1].content[0].text", None, "must be a string",
+    ),
+    "an unknown field": (
+        [{"type": "text", "text": "a", "x": 1}], "inputs[1].content[0].x", None, "the fields here are type, text.",
+    ),
+    "an unknown part": (
+        [{"type": "audio", "audio": "x"}], "inputs[1].content", 0, '{"type": "text", "text": ...}',
+    ),
+    "a part of an unhashable type": ([{"type": []}], "inputs[1].content", 0, '{"type": "text", "text": ...}'),
+    "a text in place of a part": (["a"], "inputs[1].content", 0, '{"type": "text", "text": ...}'),
+    "a text in place of the list": ("a", "inputs[1].content", None, "must be a list"),
+    "two parts": ([TEXT_PART, TEXT_PART], "inputs", 1, "send each as an input"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_wrong_input_is_told_its_place(client: TestClient, name: str) -> None:
+    content, param, index, said = PLACES[name]
+    inputs = [{"content": [TEXT_PART]}, {"content": content}]
+    answer = client.post("/v2/embed", json={"model": "small", "input_type": "clustering", "inputs": inputs})
+    error = answer.json()
+    assert answer.status_code == 422
+    assert (error["param"], error.get("index")) == (param, index)
+    assert said in error["message"]
+
+
 def test_every_error_below_v2_has_coheres_shape(client: TestClient) -> None:
     answers = {
         404: client.post("/v2/rerank", json={}),

@@ -233,6 +233,64 @@ def test_bad_bodies_are_refused(client: TestClient, name: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "data:text/plain;base64,SGVsbG8=",
+        "data:text/plain,hello",
+        "DATA:application/pdf;name=a.pdf;base64,JVBERi0=",
+        "data:;base64,SGVsbG8=",
+        "data:None;base64,SGVsbG8=",
+    ],
+)
+def test_a_data_uri_of_something_else_is_no_text(client: TestClient, uri: str) -> None:
+    answer = client.post("/v1/embeddings", json={"model": "small", "input": ["a", uri]})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "no_image_uri")
+    assert (error["param"], error["index"]) == ("input", 1)
+    assert '{"type": "text", "text": "data:..."}' in error["message"]
+    as_text = embeddings(client, {"type": "text", "text": uri})
+    np.testing.assert_array_equal(vectors(as_text), embed(client, texts=[uri]))
+
+
+@pytest.mark.parametrize("text", ["data: 5, 7", "data:1,2,3", "data:text/plain, as in a sentence", "data:"])
+def test_a_text_that_only_begins_like_a_data_uri_is_a_text(client: TestClient, text: str) -> None:
+    np.testing.assert_array_equal(vectors(embeddings(client, text)), embed(client, texts=[text]))
+
+
+PLACES: dict[str, tuple[Any, str, int | None, str]] = {
+    "a number as a URL": (
+        {"type": "image_url", "image_url": {"url": 5}}, "input[1].image_url.url", None, "must be a string",
+    ),
+    "no URL": ({"type": "image_url", "image_url": {}}, "input[1].image_url.url", None, "is required"),
+    "a URL in place of its object": (
+        {"type": "image_url", "image_url": URI}, "input[1].image_url", None, "an object with url, detail",
+    ),
+    "another type": ({"type": "video", "image_url": {"url": URI}}, "input[1].type", None, "'image_url'"),
+    "a misspelt field of a text": ({"text": "a", "tpye": "text"}, "input[1].tpye", None, "did you mean type?"),
+    "an unknown field of a text": ({"text": "a", "x": 1}, "input[1].x", None, "the fields here are type, text."),
+    "an unknown field of a URL": (
+        {"image_url": {"url": URI, "x": 1}, "type": "image_url"}, "input[1].image_url.x", None, "url, detail",
+    ),
+    "a number as Jina's image": ({"image": 5}, "input[1].image", None, "must be a string"),
+    "a number as a text": ({"text": 5}, "input[1].text", None, "must be a string"),
+    "an unknown kind": ({"type": "audio", "audio": "x"}, "input", 1, '"image_url": {"url": ...}}'),
+    "a number with a fraction": (1.5, "input", 1, "An item must be a string"),
+    "a list of texts": (["a", "b"], "input", 1, "An item must be a string"),
+    "a list of numbers and texts": ([1, "b"], "input[1]", 1, "a whole number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_wrong_item_is_told_its_place(client: TestClient, name: str) -> None:
+    item, param, index, said = PLACES[name]
+    answer = client.post("/v1/embeddings", json={"model": "small", "input": ["a", item]})
+    error = answer.json()["error"]
+    assert answer.status_code == 422
+    assert (error["param"], error.get("index")) == (param, index)
+    assert said in error["message"]
+
+
 def test_a_form_is_refused(client: TestClient) -> None:
     answer = client.post("/v1/embeddings", files=[("images", ("x.png", png()))], data={"model": "small"})
     assert answer.status_code == 415

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.checkpoints import CheckpointError, load_clip
+from models.checkpoints import CheckpointError, is_local, load_clip
 from models.published import published_preprocess, stated_activation
-from models.references import Hub, Published
+from models.references import DESCRIPTION_FILE, Hub, Published
 from models.sources import resolve
 from tests.checkpoints import (
     PREPROCESS,
@@ -23,6 +24,7 @@ from tests.checkpoints import (
     save_siglip,
     tiny_network,
 )
+from tests.deltas import save_tuned
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
@@ -386,3 +388,29 @@ def test_repository_of_pickles_is_refused_before_they_are_fetched(hub: Path) -> 
     (hub / WEIGHTS).rename(hub / "open_clip_pytorch_model.bin")
     with pytest.raises(CheckpointError, match="sds-clip convert"):
         resolve(Hub("org/repo"))
+
+
+def test_checkpoints_that_may_be_downloaded_are_known_before_they_are(
+    tiny_folder: Path, siglip_folder: Path, tmp_path: Path
+) -> None:
+    for reference in ("demo", f"local-dir:{tiny_folder}", f"local-dir:{siglip_folder}"):
+        assert is_local(reference)
+    for reference in ("ViT-B-32", "ViT-B-32/openai", "hf-hub:someone/model"):
+        assert not is_local(reference)
+    delta = save_tuned(tmp_path / "delta", load_clip(f"local-dir:{tiny_folder}", precision="float32"))
+    assert is_local(str(delta))
+    described = json.loads((delta / DESCRIPTION_FILE).read_text())
+    described["base"]["reference"] = "hf-hub:someone/model"
+    (delta / DESCRIPTION_FILE).write_text(json.dumps(described))
+    assert not is_local(str(delta))
+
+
+def test_parts_of_a_local_checkpoint_may_be_downloaded_too(tiny_folder: Path, tmp_path: Path) -> None:
+    weights = tiny_folder / WEIGHTS
+    assert is_local(f"{weights}@ViT-B-32+gelu")
+    assert not is_local(f"{weights}@ViT-B-16-SigLIP+gelu")  # its tokenizer is on the hub
+    folder = shutil.copytree(tiny_folder, tmp_path / "copy")
+    config = json.loads((folder / CONFIG).read_text())
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = "someone/text-tower"
+    (folder / CONFIG).write_text(json.dumps(config))
+    assert not is_local(f"local-dir:{folder}")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import markdown
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 from models.checkpoints import load_clip
 from models.delta import save_delta
 from models.evaluation.results import Metric, Results, write_results
 from models.export import export_full
 from models.model_card import _front_matter as front_matter
-from models.references import CheckpointError, parse
+from models.references import CheckpointError, Hub, parse
 from tests.deltas import save_tuned, tuned_copy
 
 DATA_HASH, RESULTS_HASH = "5e" * 32, "ab" * 32
@@ -56,7 +62,7 @@ def test_card_of_a_delta_has_its_lineage_data_options_and_validation(delta: Path
     for known in (clip.version, DATA_HASH, "128", '"objective": "sds-clip"', '"sds_weight": 0.5', "`sd`"):
         assert known in card
     assert re.search(r"base's version \| `[0-9a-f]{64}`", card)
-    assert "validation_loss | 2.5 | 1.25" in card
+    assert "| `validation_loss` | 2.5 | 1.25 |" in card
 
 
 @pytest.mark.parametrize("format", ["open_clip", "transformers"])
@@ -103,8 +109,8 @@ def test_figures_beside_the_delta_are_found_with_their_intervals(delta: Path, tm
     (delta.parent / "broken").mkdir()
     (delta.parent / "broken" / "results.json").write_text("{")
     card = card_of(str(delta), tmp_path)
-    row = f"| winoground | group_match | 64.2 | 60.1 to 68.3 | 50.0 | 600 | `{RESULTS_HASH}` |"
-    assert card.count("| winoground |") == 1
+    row = f"| `winoground` | `group_match` | 64.2 | 60.1 to 68.3 | 50.0 | 600 | `{RESULTS_HASH}` |"
+    assert card.count("| `winoground` |") == 1
     assert row in card
 
 
@@ -132,3 +138,92 @@ def test_delta_of_a_delta_names_both(delta: Path, tmp_path: Path) -> None:
         card.index(load_clip(str(path)).version, card.index("## Lineage")) for path in (delta, top)
     )
     assert first < second
+
+
+HOSTILE = "x` </code>| <img src=x onerror=alert(1)> [a](https://evil.example) **b** www.evil.com \\| <!-- \\` `` a@b.c"
+HOSTILE_FOLDER = 'n"`|<img src=x>[a](www.evil.example)\\'
+
+
+def rendered_by_markdown_it(text: str) -> str:
+    return MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+
+
+def rendered_by_markdown(text: str) -> str:
+    return markdown.markdown(text, extensions=["tables", "fenced_code"])
+
+
+class Page(HTMLParser):
+    """The tags of a page, and the texts of its inline code."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.codes: list[str] = []
+        self._is_in_code = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        assert all(name in ("class", "style") for name, _ in attrs)
+        if tag == "code":
+            self._is_in_code = True
+            self.codes.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_in_code = self._is_in_code and tag != "code"
+
+    def handle_data(self, data: str) -> None:
+        if self._is_in_code:
+            self.codes[-1] += data
+
+    def handle_comment(self, data: str) -> None:
+        pytest.fail(f"there is a comment: {data}")
+
+
+@pytest.fixture
+def hostile(tiny_folder: Path, tmp_path: Path) -> Path:
+    """The card of a delta whose texts, and whose base's folder, try to be markup."""
+    base = load_clip(str(shutil.copytree(tiny_folder, tmp_path / HOSTILE_FOLDER)), precision="float32")
+    delta = save_delta(
+        tmp_path / "run" / "delta", base, tuned_copy(base),
+        configuration={"teacher": HOSTILE, "note": f"{HOSTILE}\n```\n# {HOSTILE}"},
+        data={"data_hash": f"{HOSTILE}\n---\nlicense: mit\n"}, metrics={HOSTILE: HOSTILE, "loss": 1.5},
+    )  # fmt: skip
+    metric = Metric(0.642, 0.601, 0.683, n=12_345)
+    provenance = {"model_version": load_clip(str(delta)).version, "data_hash": HOSTILE}
+    (delta.parent / "evil").mkdir()
+    write_results(
+        delta.parent / "evil" / "results.json",
+        Results(HOSTILE, HOSTILE, HOSTILE, {HOSTILE: metric}, {}, (), provenance),
+    )
+    return export_full(str(delta), tmp_path / 'out"```\\n<img src=x>') / "README.md"
+
+
+def test_hostile_texts_add_nothing_to_the_front_matter(hostile: Path) -> None:
+    card = hostile.read_text()
+    assert list(yaml.safe_load(card.split("\n---\n")[0])) == ["library_name", "pipeline_tag", "tags"]
+    assert ModelCard(card).data.license is None
+
+
+@pytest.mark.parametrize("rendered", [rendered_by_markdown_it, rendered_by_markdown])
+def test_hostile_texts_are_shown_and_are_no_markup(rendered: Callable[[str], str], hostile: Path) -> None:
+    card = hostile.read_text()
+    page = Page(rendered(card.split("\n---\n", 1)[1]))
+    assert page.tags <= {
+        "h1", "h2", "p", "ul", "li", "pre", "code", "table", "thead", "tbody", "tr", "th", "td",
+    }  # fmt: skip
+    # The teacher, the validation's figure and its value, the benchmark, its figure and its data.
+    assert page.codes.count(HOSTILE) == 6
+    assert f"{HOSTILE} --- license: mit" in page.codes
+    assert HOSTILE_FOLDER in page.codes
+    (loading,) = (block for block in page.codes if "import open_clip" in block)
+    compile(loading, "README.md", "exec")
+    assert repr(f"local-dir:{hostile.parent.name}") in ast.dump(ast.parse(loading))
+    assert "12345" in card
+
+
+def test_base_on_the_hub_cannot_break_the_front_matter() -> None:
+    named = Hub('org/a: [b]"\nlicense: mit')
+    content = yaml.safe_load(front_matter(named, "onnx").strip("-"))
+    assert content["base_model"] == named.repository
+    assert "license" not in content

@@ -95,6 +95,34 @@ def test_a_contact_sheet_is_written(checkpoint: Path, folder: Path) -> None:
     assert page.read_text(encoding="utf-8").count("data:image/webp") == 3
 
 
+def test_pictures_elsewhere_are_read_only_from_a_folder_that_was_named(
+    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    vectors, page = str(tmp_path / "out" / "v.npy"), tmp_path / "found.html"
+    assert main(["embed", str(folder), "--out", vectors, "--model", f"local-dir:{checkpoint}"]) == 0
+    capsys.readouterr()
+    for more, read, told in (([], 0, "3 of these images are not below"), (["--images", str(folder)], 3, "")):
+        assert main(["search", vectors, TEXT, "--html", str(page), *more]) == 0
+        assert page.read_text(encoding="utf-8").count("data:image/webp") == read
+        assert told in (said := capsys.readouterr().err)
+        assert ("--images" in said) == bool(told)
+
+
+@pytest.mark.parametrize("reference", ["hf-hub:someone/model", "ViT-B-32/openai"])
+def test_nothing_is_downloaded_because_a_file_says_so(
+    reference: str, checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(folder, model=f"local-dir:{checkpoint}")
+    vectors = str(folder.parent / "v.npy")
+    about = folder.parent / "v.about.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "reference": reference}))
+    capsys.readouterr()
+    assert main(["search", vectors, TEXT]) == 2
+    assert f"give --model {reference}." in capsys.readouterr().err
+    assert len(found(capsys, vectors, TEXT, "--model", f"local-dir:{checkpoint}")) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -186,6 +186,25 @@ def test_values_of_another_type_are_not_converted(service: Service, option: str,
     assert error["param"] == f"hyperparameters.{option}"
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "param", "index", "said"),
+    [
+        ({"benchmark": "winogrand", "data": "ds_1"}, "evaluate[1].benchmark", None, "choose one of"),
+        ({"benchmark": "winoground"}, "evaluate[1].data", None, "is required"),
+        ({"benchmark": "winoground", "data": 5}, "evaluate[1].data", None, "must be a string"),
+        ({"benchmark": "winoground", "dta": "ds_1"}, "evaluate[1].dta", None, "did you mean data?"),
+        ("winoground", "evaluate", 1, "an object with benchmark, data"),
+    ],
+)
+def test_wrong_evaluation_is_told_its_place(
+    service: Service, evaluation: object, param: str, index: int | None, said: str
+) -> None:
+    evaluate = [{"benchmark": "winoground", "data": "ds_1"}, evaluation]
+    error = error_of(service.client.post("/finetune", json=service.request(evaluate=evaluate)), 422)
+    assert (error["param"], error.get("index")) == (param, index)
+    assert said in error["message"]
+
+
 def test_data_of_another_format_is_refused_by_name(service: Service) -> None:
     winoground = service.ready_dataset("winoground")
 

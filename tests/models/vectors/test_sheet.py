@@ -3,11 +3,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from models.vectors.embed import embed
 from models.vectors.files import open_vectors
-from models.vectors.search import search
-from models.vectors.sheet import render_sheet
+from models.vectors.search import Hit, search
+from models.vectors.sheet import Pictures, render_sheet
 from tests.models.vectors.colours import Colours, colour
 from tests.pictures import picture
 
@@ -18,7 +19,7 @@ def sheet(photos: Path, tmp_path: Path, searched: bytes | None = None) -> str:
     embed([str(photos)], tmp_path / "v.npy", Colours())
     vectors = open_vectors(tmp_path / "v.npy")
     hits = search(vectors, np.asarray(colour(6, 6, 6)), 5)
-    return render_sheet(vectors, hits, QUERY, photos, searched=searched)
+    return render_sheet(vectors, hits, QUERY, Pictures.of(vectors, None), searched=searched)
 
 
 def test_the_page_has_every_picture_and_needs_nothing_else(photos: Path, tmp_path: Path) -> None:
@@ -42,7 +43,8 @@ def test_an_image_that_is_gone_has_its_name_and_score(photos: Path, tmp_path: Pa
     vectors = open_vectors(tmp_path / "v.npy")
     (photos / "g.png").unlink()
     (photos / "f.png").write_bytes(b"no image")
-    page = render_sheet(vectors, search(vectors, colour(6, 6, 6), 5), QUERY, photos)
+    hits = search(vectors, np.asarray(colour(6, 6, 6)), 5)
+    page = render_sheet(vectors, hits, QUERY, Pictures.of(vectors, None))
     assert page.count("cannot be read") == 2
     assert "g.png" in page
 
@@ -50,3 +52,43 @@ def test_an_image_that_is_gone_has_its_name_and_score(photos: Path, tmp_path: Pa
 def test_an_image_that_was_searched_for_is_shown(photos: Path, tmp_path: Path) -> None:
     assert "The image that was searched for" in sheet(photos, tmp_path, picture(6))
     assert "The image that was searched for" not in sheet(photos, tmp_path)
+
+
+def test_pictures_outside_the_folder_are_not_read(photos: Path, tmp_path: Path) -> None:
+    """Neither those that a path names, nor those that a link in the folder leads to."""
+    sheet(photos, tmp_path)
+    mine = tmp_path / "private.png"
+    mine.write_bytes(picture(6))
+    (photos / "link.png").symlink_to(mine)
+    (photos / "around").symlink_to(tmp_path)
+    vectors = open_vectors(tmp_path / "v.npy")
+    names = ["../private.png", str(mine), "link.png", "around/private.png", "b/../../private.png", "a\0.png"]
+    hits = [Hit(row, name, 0.5) for row, name in enumerate([*names, "a.png"])]
+    page = render_sheet(vectors, hits, QUERY, Pictures.of(vectors, photos))
+    assert page.count("cannot be read") == len(names)
+    assert page.count('src="data:image/webp') == 1
+
+
+def test_folder_that_the_file_names_must_be_below_its_own(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "from a stranger").mkdir()
+    embed([str(photos)], tmp_path / "from a stranger" / "v.npy", Colours())
+    vectors = open_vectors(tmp_path / "from a stranger" / "v.npy")
+    assert vectors.about.images == "../photos"
+    hits = search(vectors, np.asarray(colour(6, 6, 6)), 5)
+    for images, read in ((None, 0), (photos, 5)):
+        page = render_sheet(vectors, hits, QUERY, Pictures.of(vectors, images))
+        assert page.count('src="data:image/webp') == read
+
+
+def test_table_leads_to_no_image_outside_the_folder(tmp_path: Path) -> None:
+    """Its column of paths may name any file."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    (tmp_path / "private.png").write_bytes(picture(6))
+    (tmp_path / "sent").mkdir()
+    names = ["../private.png", str(tmp_path / "private.png")]
+    parquet.write_table(arrow.table({"filepath": names}), tmp_path / "sent" / "t.parquet")
+    pictures = Pictures(tmp_path / "sent", tmp_path / "sent")
+    for name in (*names, *(f"t.parquet/{name}" for name in names)):
+        assert pictures.read(name) is None

@@ -1,0 +1,49 @@
+"""The benchmark of folders, with a small model and without peers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import folders
+from bench.folders_embed import least_cosine
+from models.vectors.about import About
+from models.vectors.files import write_vectors
+
+
+def test_quick_run_prints_every_table(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folders.weights, "make_open_clip", lambda _: tiny_folder)
+
+    folders.main(["--quick", "--skip-peers", "--images", "40", "--cache", str(tmp_path)])
+
+    printed = capsys.readouterr().out
+    for beginning in (
+        "| 40 JPEGs, auto | images a second | of bare |\n",
+        "| bare path | ",
+        "| sds-clip embed, .npy | ",
+        "| 10,000 | .parquet | ",
+        "1 runs over 64 JPEGs in 8 batches were killed",
+        "- killed and continued runs whose file has the same bytes: 1 (at least 1: met)",
+    ):
+        assert beginning in printed
+    assert "infinity" not in printed
+
+
+def test_embeddings_of_a_peer_are_compared_image_by_image(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((10, 8), dtype=np.float32)
+    ours = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    records = tmp_path / "records.jsonl"
+    records.write_text("".join(f'{{"path": "{row}.jpg", "sha256": ""}}\n' for row in range(10)))
+    write_vectors(tmp_path / "ours.npy", About("v", 8, "float32", "."), ours, records)
+    theirs = tmp_path / "theirs.npy"
+
+    np.save(theirs, 2 * rows)
+    assert least_cosine(tmp_path / "ours.npy", theirs, 4) == pytest.approx(1)
+    np.save(theirs, rows[::-1])
+    with pytest.raises(RuntimeError, match="not of the same model"):
+        least_cosine(tmp_path / "ours.npy", theirs, 4)
+    np.save(theirs, rows[:9])
+    with pytest.raises(RuntimeError, match="10 rows"):
+        least_cosine(tmp_path / "ours.npy", theirs, 4)
