@@ -6,20 +6,19 @@ light and dark, on a wide screen and on a phone.
 """
 
 import io
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from demo.live import Load
+from tools.chromium import chromium
 from tools.console_story import CAPTIONS, PICTURE, REASON, story
 
 OUT = Path(__file__).parents[1] / "docs" / "assets" / "images" / "console"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = (1280, 390)
 SCHEMES = ("light", "dark")
 COLOURS = 192
@@ -106,14 +105,11 @@ WHILE_TRAINING = (
 
 
 def main() -> None:
-    if CHROMIUM is None:
-        raise SystemExit("Chromium is missing (Debian: apt-get install chromium).")
     OUT.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="sds-clip-screenshots-") as folder,
         story(Path(folder)) as system,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
+        chromium() as browser,
     ):
         system.train_and_measure()
         take(browser, system.url, BEFORE)

@@ -1,17 +1,16 @@
 """What the browser's tests of the console share."""
 
 import os
-import shutil
 
 import pytest
 
 from app.routes.console import FOLDER
+from tools.chromium import CHROMIUM, MISSING
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NEEDS_CONSOLE = [
     pytest.mark.skipif(
         CHROMIUM is None and "CI" not in os.environ,
-        reason="no Chromium here (Debian: apt-get install chromium)",
+        reason=MISSING,
     ),
     pytest.mark.skipif(
         not (FOLDER / "index.html").exists() and "CI" not in os.environ,

@@ -12,12 +12,10 @@ import aiohttp
 import pytest
 
 from tests.app.serverside import running_server
-from tests.browser.chromium import CHROMIUM
 from tests.checkpoints import save_tiny_clip
+from tools.chromium import CHROMIUM, MISSING
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 TIMEOUT_S = 120
 # Runs in the page: resolves with the first element that the selector finds, as soon as there is one.
 FIND = """

@@ -11,12 +11,10 @@ import pytest
 
 from models.evaluation.comparison import compare
 from models.evaluation.report import write_report
-from tests.browser.chromium import CHROMIUM
 from tests.report_runs import attacked, two_runs
+from tools.chromium import CHROMIUM, MISSING
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 LOOK = """<!doctype html><meta charset="utf-8">
 <iframe id="page" src="report.html" width="WIDTH" height="900" style="border: 0"></iframe><pre id="found"></pre>

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from tests.docs.commands import DOCS
+from tools.chromium import CHROMIUM, MISSING
 
 ROOT = DOCS.parent
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What a browser fetches by itself, by tag. A link that a reader may follow is not among it.
 FETCHED = {
     "audio": "src", "embed": "src", "iframe": "src", "img": "src", "image": "href", "input": "src", "link": "href",
@@ -120,7 +119,7 @@ def test_every_picture_of_the_console_is_shown(site: Path, pages: dict[Path, Pag
     assert taken - shown == set()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+@pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 def test_the_search_works_without_a_server(site: Path, tmp_path: Path) -> None:
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
