@@ -1,12 +1,13 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api, ask } from "./api/client";
 import type { ApiError } from "./api/errors";
-import { currentSession, onSession, type Session, setSession } from "./api/session";
+import { currentSession, may, onSession, type Session, setSession } from "./api/session";
 import { Announcer } from "./components/Announcer";
 import { EmptyState } from "./components/EmptyState";
 import { ErrorNote } from "./components/ErrorNote";
 import { Skeleton } from "./components/Skeleton";
 import { Frame } from "./frame";
+import { NotAllowed } from "./not-allowed";
 import { PAGES } from "./pages";
 import { useRoute } from "./router";
 import { SignIn } from "./sign-in";
@@ -50,12 +51,14 @@ export function App() {
           <Skeleton lines={6} />
         ) : session.data.needs_key && !session.data.signed_in ? (
           <SignIn />
-        ) : page ? (
-          <page.Page key={page.path} rest={route.rest} query={route.query} />
-        ) : (
+        ) : !page ? (
           <EmptyState title="There is no such page.">
             <a href="#/try">Go to the first page.</a>
           </EmptyState>
+        ) : page.scope && !may(page.scope) ? (
+          <NotAllowed title={page.title} scope={page.scope} />
+        ) : (
+          <page.Page key={page.path} rest={route.rest} query={route.query} />
         )}
       </main>
       <Announcer />

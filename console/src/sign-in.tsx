@@ -19,6 +19,8 @@ export function SignIn() {
       }}
     >
       <h1>Sign in</h1>
+      {/* Programs that keep passwords look for a name beside them. */}
+      <input type="text" autocomplete="username" value="SDS-CLIP" readOnly hidden />
       <Field
         label="API key"
         help={

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import console
-from tests.browser.chromium import NEEDS_CONSOLE
+from tests.browser.console import NEEDS_CONSOLE
 
 pytestmark = NEEDS_CONSOLE
 

@@ -1,4 +1,4 @@
-"""Versions in a running service, as its workers would have made them."""
+"""Versions and data in a running service, as its workers would have made them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,17 @@ from app.store.states import JobKind
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.serving.swapping import publish_tuned
+
+
+def add_data(
+    store: Store, *, name: str = "", format: str = "pairs", owner: str = "", samples: int = 1000
+) -> str:
+    """The id of a data set whose check has passed."""
+    data = store.datasets.add(name=name, format=format, source={}, owner=owner)
+    claimed = store.datasets.claim_check("checker", 60)
+    assert claimed is not None
+    store.datasets.accept(claimed, content_hash="0" * 64, counts={"samples": samples, "usable": samples})
+    return data.id
 
 
 class Registry:
@@ -81,10 +92,7 @@ class Registry:
         return load_clip(f"local-dir:{self._versions / version}", device="cpu", precision="float32")
 
     def _submit(self, owner: str, fields: Mapping[str, Any]) -> None:
-        data = self.store.datasets.add(name="", format="pairs", source={}, owner=owner)
-        claimed = self.store.datasets.claim_check("checker", 60)
-        assert claimed is not None
-        self.store.datasets.accept(claimed, content_hash="0" * 64, counts={"samples": 1000, "usable": 1000})
-        body = {"teacher": "demo", "hyperparameters": {"steps": 10}, **fields, "training_data": data.id}
+        data = add_data(self.store, owner=owner)
+        body = {"teacher": "demo", "hyperparameters": {"steps": 10}, **fields, "training_data": data}
         answer = self.client.post("/finetune", json=body)
         assert answer.status_code == 202, answer.text

@@ -5,29 +5,26 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import expect
 
 from sds_clip import Client
-from tests.browser.chromium import ATTACK, NEEDS_CONSOLE, WATCH
+from tests.browser.console import ATTACK, NEEDS_CONSOLE, Look, go_to, job_row, see_it_grow
 from tests.sds_clip.embedded import Running, until
 from tests.training import save_coco
 
 pytestmark = [pytest.mark.slow, *NEEDS_CONSOLE]
-TIMEOUT_MS = 120_000
 TINY = {"batch_size": 4, "warmup_steps": 1, "log_every": 1, "save_every": 2}
-LOST = "Failed to load resource: net::ERR_"
-"""What Chromium itself says when a service is away."""
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(tmp_path_factory.mktemp("up"))
-    yield running
-    running.close()
+    with closing(Running(tmp_path_factory.mktemp("up"))) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -61,57 +58,20 @@ def submit(system: Running, dataset: str) -> Iterator[Callable[..., str]]:
         until(lambda: all(client.job(id).has_ended for id in jobs))
 
 
-@pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    """A page in which nothing complains, asks another host, or breaks a rule of the policy."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    complaints: list[str] = []
-    asked: list[str] = []
-    page.set_default_timeout(TIMEOUT_MS)
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.add_init_script(WATCH)
-    yield page
-    assert page.evaluate("violations") == []
-    assert [text for text in complaints if not text.startswith(LOST)] == []
-    hosts = {httpx.URL(url).netloc for url in asked if not url.startswith(("blob:", "data:"))}
-    assert len(hosts) == 1
-    context.close()
-
-
-def shown_step(page: Page) -> int:
-    """The step at which the curve of the loss ends, as its chart tells it to a screen reader."""
-    label = page.get_by_role("img", name="Loss by step").get_attribute("aria-label") or ""
-    return int(label.rstrip(".").split(" at step ")[1].split(",")[0])
-
-
-def grows(page: Page) -> None:
-    """Wait until the curve has more steps than now."""
-    before = shown_step(page)
-    label = "document.querySelector('[aria-label^=\"Loss by step\"]').ariaLabel"
-    page.wait_for_function(f"before => Number({label}.match(/at step (\\d+)/)[1]) > before", arg=before)
-
-
-def row(page: Page, name: str) -> Locator:
-    return page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
-
-
 def test_job_is_followed_paused_and_resumed_with_its_control_laid_over(
-    system: Running, submit: Callable[..., str], page: Page
+    system: Running, submit: Callable[..., str], look: Look
 ) -> None:
     control = submit(4, name="run-control")
     job = submit(name="run", metadata={"why": ATTACK, "control": control}, suffix="tried")
-    page.goto(f"{system.url}/#/jobs")
-    expect(row(page, "run-control").get_by_text("succeeded")).to_be_visible()
-    row(page, "run").get_by_role("link").click()
+    page = look(system.url, "jobs")
+    expect(job_row(page, "run-control").get_by_text("succeeded")).to_be_visible()
+    job_row(page, "run").get_by_role("link").click()
 
     expect(page.get_by_role("heading", level=1)).to_have_text("run")
     expect(page.get_by_text("Trains the LayerNorms of")).to_contain_text(
         "on noise for 100,000 steps of 4 pairs, by CLIP’s contrastive loss alone: a control, without a teacher."
     )
-    grows(page)
+    see_it_grow(page)
     expect(page.get_by_text(ATTACK)).to_be_visible()
     other = page.get_by_label("Lay over the curves of")
     other.select_option("run-control (the control)")
@@ -124,7 +84,7 @@ def test_job_is_followed_paused_and_resumed_with_its_control_laid_over(
     events = page.get_by_label("Events")
     expect(events.get_by_text("paused", exact=True)).to_be_visible()
     page.get_by_role("button", name="Resume").click()
-    grows(page)
+    see_it_grow(page)
     expect(page.get_by_label("Checkpoints").get_by_text("newest")).to_be_visible()
     expect(
         page.get_by_label("Configuration").get_by_role("row").filter(has_text="batch_size")
@@ -135,10 +95,10 @@ def test_job_is_followed_paused_and_resumed_with_its_control_laid_over(
 
 
 def test_part_of_a_curve_is_asked_for_and_the_whole_again(
-    system: Running, submit: Callable[..., str], page: Page
+    system: Running, submit: Callable[..., str], look: Look
 ) -> None:
     job = submit(12, name="zoomed")
-    page.goto(f"{system.url}/#/jobs/{job}")
+    page = look(system.url, f"jobs/{job}")
     expect(page.get_by_text("succeeded", exact=True).first).to_be_visible()
     chart = page.locator(".chart").first.locator(".u-over")
     box = chart.bounding_box()
@@ -169,17 +129,17 @@ def test_part_of_a_curve_is_asked_for_and_the_whole_again(
 
 
 def test_pages_go_on_when_the_service_is_started_again(
-    system: Running, submit: Callable[..., str], page: Page
+    system: Running, submit: Callable[..., str], look: Look
 ) -> None:
     job = submit(name="through")
-    page.goto(f"{system.url}/#/jobs/{job}")
+    page = look(system.url, f"jobs/{job}")
     expect(page.get_by_role("img", name="Loss by step")).to_be_visible()
     service = system.part("sds_clip serve")
     assert service is not None
     os.kill(service, signal.SIGKILL)
     expect(page.get_by_text("Reconnecting")).to_be_visible()
     expect(page.get_by_text("Reconnecting")).to_have_count(0)
-    grows(page)
+    see_it_grow(page)
 
     told = page.get_by_label("Curves").get_by_role("img", name="Loss by step")
     assert told.count() == 1
@@ -188,11 +148,11 @@ def test_pages_go_on_when_the_service_is_started_again(
 
 
 def test_list_follows_what_changes_through_a_restart_and_its_filters_are_in_the_address(
-    system: Running, submit: Callable[..., str], page: Page
+    system: Running, submit: Callable[..., str], look: Look
 ) -> None:
     submit(name="first")
-    page.goto(f"{system.url}/#/jobs?status=running&name=first")
-    expect(row(page, "first").get_by_text("running")).to_be_visible()
+    page = look(system.url, "jobs?status=running&name=first")
+    expect(job_row(page, "first").get_by_text("running")).to_be_visible()
     expect(page.get_by_label("Status")).to_have_value("running")
     page.get_by_label("Name begins with").fill("sec")
     expect(page.get_by_text("No job fits these filters.")).to_be_visible()
@@ -205,12 +165,12 @@ def test_list_follows_what_changes_through_a_restart_and_its_filters_are_in_the_
     expect(page.get_by_text("Reconnecting")).to_be_visible()
     until(lambda: is_there(system))
     submit(name="second")
-    expect(row(page, "second")).to_be_visible()
+    expect(job_row(page, "second")).to_be_visible()
     page.reload()
-    expect(row(page, "second")).to_be_visible()
+    expect(job_row(page, "second")).to_be_visible()
 
 
-def test_every_word_of_a_job_is_text(system: Running, submit: Callable[..., str], page: Page) -> None:
+def test_every_word_of_a_job_is_text(system: Running, submit: Callable[..., str], look: Look) -> None:
     """The answers of the service, with markup wherever somebody may have written it, or once might."""
     real = httpx.get(f"{system.url}/jobs/{submit(2)}").json()
 
@@ -228,10 +188,11 @@ def test_every_word_of_a_job_is_text(system: Running, submit: Callable[..., str]
         listed = {"object": "list", "has_more": False, "data": [job]}
         route.fulfill(body=json.dumps(listed if path == "/jobs" else job), content_type="application/json")
 
+    page = look(system.url)
     page.route(f"{system.url}/jobs?*", answer)
     page.route(f"{system.url}/jobs/{real['id']}", answer)
-    page.goto(f"{system.url}/#/jobs")
-    row(page, ATTACK).get_by_role("link").click()
+    go_to(page, "Jobs")
+    job_row(page, ATTACK).get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(ATTACK)
     expect(page.get_by_role("alert").get_by_text(ATTACK).first).to_be_visible()
     expect(page.get_by_label("Notes").get_by_text(ATTACK).first).to_be_visible()

@@ -1,33 +1,26 @@
 """The console's page Results in a real Chromium, against a whole system that has evaluated two models."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from sds_clip import Client
-from tests.app.serverside import RunningServer, free_port
-from tests.browser.chromium import ATTACK, NEEDS_CONSOLE
-from tests.browser.test_console import TIMEOUT_MS, Console, models
+from tests.browser.console import ATTACK, NEEDS_CONSOLE, Look, item_cards, overflow, percent
+from tests.sds_clip.embedded import Running, until
 
-__all__ = ["TIMEOUT_MS", "models"]
 pytestmark = NEEDS_CONSOLE
 
 HELD_OUT = Path(__file__).parents[2] / "demo/data/heldout"
 ITEMS = 24
 LIMIT_S = 180
-Look = Callable[..., Console]
 
 
 @pytest.fixture(scope="module")
@@ -48,42 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def system(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """`sds-clip up`: the service and its workers."""
-    folder = tmp_path_factory.mktemp("system")
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    command = [
-        sys.executable,
-        "-m",
-        "sds_clip",
-        "up",
-        "--port",
-        str(port),
-        "--data-dir",
-        str(folder / "data"),
-    ]
-    named = [word for model in models for word in ("--model", model)]
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen([*command, *named], stdout=output, stderr=output, env=dict(os.environ))
-    try:
-        wait_until(lambda: httpx.get(f"{url}/ready").is_success, log)
-        yield RunningServer(process, url, log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(LIMIT_S)
-
-
-def wait_until(is_so: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline:
-        try:
-            if is_so():
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    raise AssertionError(f"nothing happened within {LIMIT_S} s:\n{log.read_text()}")
+def system(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with closing(Running(tmp_path_factory.mktemp("up"), SDS_CLIP_MODELS=",".join(models))) as running:
+        yield running
 
 
 @dataclass
@@ -112,20 +72,20 @@ class Evaluated:
 
 
 @pytest.fixture(scope="module")
-def data(system: RunningServer, folder: Path) -> str:
+def data(system: Running, folder: Path) -> str:
     with Client(system.url) as client:
         dataset: str = client.upload_dataset(folder, format="winoground", name="held-out")["id"]
-        wait_until(lambda: client.dataset(dataset)["status"] == "ready", system.log)
+        until(lambda: client.dataset(dataset)["status"] == "ready")
     return dataset
 
 
 @pytest.fixture(scope="module")
-def before(system: RunningServer, data: str, models: list[str]) -> str:
+def before(system: Running, data: str, models: list[str]) -> str:
     return evaluation(system.url, data, models[0], "first")
 
 
 @pytest.fixture(scope="module")
-def evaluated(system: RunningServer, data: str, before: str, models: list[str]) -> Evaluated:
+def evaluated(system: Running, data: str, before: str, models: list[str]) -> Evaluated:
     return Evaluated(system.url, data, before, evaluation(system.url, data, models[1], "second"))
 
 
@@ -134,24 +94,6 @@ def evaluation(url: str, data: str, model: str, name: str) -> str:
         job = client.evaluate("winoground", data, model=model, name=name).wait()
         assert job.status == "succeeded", job.error
         return job.id
-
-
-@pytest.fixture
-def look(chromium: Browser, system: RunningServer, models: list[str]) -> Iterator[Look]:
-    contexts: list[BrowserContext] = []
-
-    def look(width: int = 1280, scheme: str = "light") -> Console:
-        contexts.append(
-            chromium.new_context(
-                viewport={"width": width, "height": 844},
-                color_scheme=scheme,  # type: ignore[arg-type]
-            )
-        )
-        return Console(contexts[-1].new_page(), system, models)
-
-    yield look
-    for context in contexts:
-        context.close()
 
 
 def points(difference: float) -> str:
@@ -167,21 +109,14 @@ def table(page: Page, name: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-def cards(page: Page) -> Locator:
-    expect(page.get_by_role("feed")).to_have_attribute("aria-busy", "false")
-    return page.get_by_role("article")
-
-
-def test_without_evaluations_it_says_how_to_make_one(look: Look) -> None:
-    console = look()
-    page = console.open("#/results")
+def test_without_evaluations_it_says_how_to_make_one(look: Look, system: Running) -> None:
+    page = look(system.url, "results")
     expect(page.get_by_text("No evaluation has finished yet.")).to_be_visible()
     expect(page.get_by_role("link", name="Start one")).to_have_attribute("href", "#/new?kind=evaluate")
-    console.check()
 
 
-def test_with_one_evaluation_it_says_how_to_get_another(look: Look, before: str) -> None:
-    page = look().open("#/results")
+def test_with_one_evaluation_it_says_how_to_get_another(look: Look, system: Running, before: str) -> None:
+    page = look(system.url, "results")
     link = page.get_by_role("link", name="measure another model on the same data")
     expect(link).to_have_attribute("href", f"#/new?kind=evaluate&from={before}")
     page.get_by_role("link", name="first", exact=True).click()
@@ -190,30 +125,27 @@ def test_with_one_evaluation_it_says_how_to_get_another(look: Look, before: str)
 
 
 def test_metrics_are_those_of_the_job(look: Look, evaluated: Evaluated) -> None:
-    console = look()
-    page = console.open(f"#/results/{evaluated.after}")
+    page = look(evaluated.url, f"results/{evaluated.after}")
     result = evaluated.get(f"/jobs/{evaluated.after}")["result"]
     shown = table(page, "Metrics over all items")
     assert list(shown) == ["Group score", "Text score", "Image score", "GroupMatch"]
     for name, title in (("group_match", "GroupMatch"), ("group_score", "Group score")):
         metric = result["metrics"][name]
         value, _, interval, chance, count, _ = shown[title]
-        assert value == f"{100 * metric['value']:.1f} %"
+        assert value == percent(metric["value"])
         assert interval == f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f}"
-        assert chance == f"{100 * metric['chance']:.1f} %"
+        assert chance == percent(metric["chance"])
         assert count == str(ITEMS)
     by_tag = table(page, "Group score by tag")
     assert by_tag.keys() == result["by_tag"].keys()
-    assert by_tag[ATTACK][0] == f"{100 * result['by_tag'][ATTACK]['group_score']['value']:.1f} %"
-    console.check()
+    assert by_tag[ATTACK][0] == percent(result["by_tag"][ATTACK]["group_score"]["value"])
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_two_are_ticked_compared_and_exchanged(
-    look: Look, evaluated: Evaluated, width: int, scheme: str
+    look: Look, evaluated: Evaluated, width: int, scheme: Literal["light", "dark"]
 ) -> None:
-    console = look(width, scheme)
-    page = console.open("#/results")
+    page = look(evaluated.url, "results", width=width, scheme=scheme)
     page.get_by_label("Compare first").check()
     expect(page.get_by_role("button", name="Compare", exact=True)).to_be_disabled()
     page.get_by_label("Compare second").check()
@@ -234,42 +166,37 @@ def test_two_are_ticked_compared_and_exchanged(
         page.get_by_label("Outcome").select_option("group_match")
         tagged = table(page, "Differences by tag in GroupMatch")
         assert tagged.keys() == compared["by_tag"].keys()
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert page.evaluate(overflow) == 0
+        assert overflow(page) == 0
         page.get_by_role("button", name="Exchange").click()
         expect(page.get_by_label("Before", exact=True)).to_contain_text("first" if exchanged else "second")
-    console.check()
 
 
 def test_flipped_items_have_the_pictures_and_scores_of_the_service(look: Look, evaluated: Evaluated) -> None:
     counts = {name: of["counts"] for name, of in evaluated.comparison()["outcomes"].items()}
     outcome = max(counts, key=lambda name: min(counts[name]["gained"], counts[name]["lost"]))
-    console = look()
-    page = console.open(f"#/results/{evaluated.after}/vs/{evaluated.before}?outcome={outcome}")
+    compared = f"results/{evaluated.after}/vs/{evaluated.before}?outcome={outcome}"
+    page = look(evaluated.url, compared)
     for flip, title in (("right_to_wrong", "Right to wrong"), ("wrong_to_right", "Wrong to right")):
         expected = evaluated.items(flip=flip, outcome=outcome)
         page.get_by_label(title).check()
-        expect(page).to_have_url(
-            f"{console.url}/#/results/{evaluated.after}/vs/{evaluated.before}?outcome={outcome}&flip={flip}"
-        )
-        expect(cards(page).first).to_have_attribute("aria-setsize", str(len(expected)))
+        expect(page).to_have_url(f"{evaluated.url}/#/{compared}&flip={flip}")
+        expect(item_cards(page).first).to_have_attribute("aria-setsize", str(len(expected)))
         while page.get_by_role("button", name="Show more").is_visible():
             page.get_by_role("button", name="Show more").click()
             expect(page.get_by_role("feed")).to_have_attribute("aria-busy", "false")
-        assert cards(page).locator("h3").all_inner_texts() == [f"Item {item['id']}" for item in expected]
-        for card, item in zip(cards(page).all(), expected, strict=True):
+        assert item_cards(page).locator("h3").all_inner_texts() == [f"Item {item['id']}" for item in expected]
+        for card, item in zip(item_cards(page).all(), expected, strict=True):
             assert scores_of(card, "Before") == formatted(item["other"]["scores"])
             assert scores_of(card, "After") == formatted(item["scores"])
             captions = card.locator("figcaption").all_inner_texts()
             assert [text.split("\n", 1)[1] for text in captions] == item["captions"]
-    picture = cards(page).first.locator("img")
+    picture = item_cards(page).first.locator("img")
     expect(picture).to_have_count(2)
     expect(picture.first).to_have_css("image-rendering", "pixelated")
     assert picture.first.evaluate("image => [image.naturalWidth, image.width]") == [64, 128]
     page.reload()
     expect(page.get_by_label("Wrong to right")).to_be_checked()
-    assert cards(page).first.locator("h3").inner_text() == f"Item {expected[0]['id']}"
-    console.check()
+    assert item_cards(page).first.locator("h3").inner_text() == f"Item {expected[0]['id']}"
 
 
 def scores_of(card: Locator, title: str) -> list[list[str]]:
@@ -282,59 +209,58 @@ def formatted(scores: list[list[float]]) -> list[list[str]]:
 
 
 def test_tags_and_captions_that_attack_stay_text(look: Look, evaluated: Evaluated) -> None:
-    console = look()
-    page = console.open(f"#/results/{evaluated.after}/vs/{evaluated.before}")
+    page = look(evaluated.url, f"results/{evaluated.after}/vs/{evaluated.before}")
     expected = evaluated.items(tag=ATTACK)
     assert len(expected) == ITEMS / 4
-    expect(cards(page)).to_have_count(10)
+    expect(item_cards(page)).to_have_count(10)
     page.get_by_label("Tag", exact=True).select_option(ATTACK)
-    expect(cards(page)).to_have_count(len(expected))
-    for card in cards(page).all():
+    expect(item_cards(page)).to_have_count(len(expected))
+    for card in item_cards(page).all():
         expect(card.locator(".badge").first).to_have_text(ATTACK)
         expect(card.locator("figcaption").first).to_contain_text(ATTACK)
     assert page.evaluate("document.querySelectorAll('img[onerror]').length") == 0
-    console.check()
 
 
 def test_keys_go_to_the_next_and_the_previous_item(look: Look, evaluated: Evaluated) -> None:
-    page = look().open(f"#/results/{evaluated.after}/vs/{evaluated.before}")
-    cards(page).first.focus()
+    page = look(evaluated.url, f"results/{evaluated.after}/vs/{evaluated.before}")
+    item_cards(page).first.focus()
     page.keyboard.press("j")
-    expect(cards(page).nth(1)).to_be_focused()
+    expect(item_cards(page).nth(1)).to_be_focused()
     page.keyboard.press("j")
     page.keyboard.press("k")
-    expect(cards(page).nth(1)).to_be_focused()
+    expect(item_cards(page).nth(1)).to_be_focused()
     expect(page.locator("article[tabindex='0']")).to_have_count(1)
 
 
 def test_evaluations_of_different_data_are_refused_in_the_service_s_words(
-    look: Look, evaluated: Evaluated, system: RunningServer, folder: Path, models: list[str], tmp_path: Path
+    look: Look, evaluated: Evaluated, system: Running, folder: Path, models: list[str], tmp_path: Path
 ) -> None:
     shutil.copytree(folder, tmp_path / "fewer")
     lines = (folder / "examples.jsonl").read_text().splitlines()
     (tmp_path / "fewer/examples.jsonl").write_text("\n".join(lines[:8]))
     with Client(system.url) as client:
         fewer = client.upload_dataset(tmp_path / "fewer", format="winoground")["id"]
-        wait_until(lambda: client.dataset(fewer)["status"] == "ready", system.log)
+        until(lambda: client.dataset(fewer)["status"] == "ready")
     other = evaluation(system.url, fewer, models[0], "fewer")
-    page = look().open(f"#/results/{evaluated.after}/vs/{other}")
+    page = look(evaluated.url, f"results/{evaluated.after}/vs/{other}", expected="status of 422")
     refused = httpx.get(f"{system.url}/jobs/{evaluated.after}/comparison", params={"with": other}).json()
     expect(page.get_by_role("alert").first).to_contain_text(refused["error"]["message"])
 
 
-def test_picture_that_is_broken_or_gone_has_a_note(
-    look: Look, evaluated: Evaluated, system: RunningServer
-) -> None:
+def test_picture_that_is_broken_or_gone_has_a_note(look: Look, evaluated: Evaluated, system: Running) -> None:
     item = evaluated.items()[0]
-    (stored,) = (system.log.parent / "data").rglob(evaluated.data)
+    (stored,) = system.data_dir.rglob(evaluated.data)
     (file,) = stored.rglob(f"ex_{item['id']}_img_0.png")
     file.write_bytes(file.read_bytes()[:50])
-    page = look().open(f"#/results/{evaluated.after}/vs/{evaluated.before}")
-    first = cards(page).first
+    compared = f"results/{evaluated.after}/vs/{evaluated.before}"
+    page = look(evaluated.url, compared, expected="status of 4(10|22)")
+    first = item_cards(page).first
     expect(first).to_contain_text("This picture was removed, or cannot be read.")
     expect(first.locator("img")).to_have_count(1)
 
     httpx.delete(f"{system.url}/datasets/{evaluated.data}").raise_for_status()
     page.reload()
-    expect(cards(page).first.get_by_text("This picture was removed, or cannot be read.")).to_have_count(2)
-    expect(cards(page).locator("img")).to_have_count(0)
+    expect(item_cards(page).first.get_by_text("This picture was removed, or cannot be read.")).to_have_count(
+        2
+    )
+    expect(item_cards(page).locator("img")).to_have_count(0)

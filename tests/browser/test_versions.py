@@ -1,25 +1,20 @@
 """The pages of versions in a real Chromium: promotion, lock and rollback of what a real service serves."""
 
 import tarfile
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from app.keys import create_key
 from app.store.records import Lease
 from app.store.states import JobKind
 from tests.app.serverside import RunningServer, running_server
-from tests.browser.chromium import ATTACK, NEEDS_CONSOLE
+from tests.browser.console import ATTACK, NEEDS_CONSOLE, Look, sign_in
 from tests.browser.registry import Registry
-from tests.browser.test_console import TIMEOUT_MS, Console
-from tests.checkpoints import save_tiny_clip
 
-__all__ = ["TIMEOUT_MS"]
 pytestmark = NEEDS_CONSOLE
 
 SOON_MS = 20_000
@@ -28,23 +23,9 @@ METRIC = {"value": 0.625, "low": 0.577, "high": 0.671, "n": 400, "chance": 0.5}
 EVALUATIONS = {f"winoground ({ATTACK})": {"metrics": {"group_match": METRIC}}}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"local-dir:{save_tiny_clip(tmp_path_factory.mktemp('models') / 'tiny', seed=1)}"
-
-
 @pytest.fixture
-def look(chromium: Browser) -> Iterator[Callable[..., Console]]:
-    contexts: list[BrowserContext] = []
-
-    def look(server: RunningServer, width: int = 1280, **options: Any) -> Console:
-        context = chromium.new_context(viewport={"width": width, "height": 844}, **options)
-        contexts.append(context)
-        return Console(context.new_page(), server, [])
-
-    yield look
-    for context in contexts:
-        context.close()
+def base(models: list[str]) -> str:
+    return models[0]
 
 
 def serving(folder: Path, base: str, **settings: str) -> AbstractContextManager[RunningServer]:
@@ -63,15 +44,12 @@ def answer(page: Page, question: str, reason: str, button: str) -> None:
     dialog(page).get_by_role("button", name=button).click()
 
 
-def test_promotion_lock_and_rollback_are_seen_where_they_act(
-    look: Callable[..., Console], base: str, tmp_path: Path
-) -> None:
+def test_promotion_lock_and_rollback_are_seen_where_they_act(look: Look, base: str, tmp_path: Path) -> None:
     with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
         one = registry.make(1, evaluations=EVALUATIONS, metadata={"note": ATTACK}, suffix="one")
         other = registry.make(2, base=one)
         first = registry.base.version
-        console = look(server)
-        page = console.open("#/versions")
+        page = look(server.url, "versions")
         aliases = page.get_by_role("region", name="Aliases and where they point")
         tree = page.get_by_role("region", name="Versions and what they were made from")
 
@@ -138,42 +116,31 @@ def test_promotion_lock_and_rollback_are_seen_where_they_act(
             ("locked", f"freeze {ATTACK}"),
             ("promoted", f"better {ATTACK}"),
         ]
-        console.check()
 
 
-def test_promotion_by_somebody_else_is_seen_without_a_reload(
-    look: Callable[..., Console], base: str, tmp_path: Path
-) -> None:
+def test_promotion_by_somebody_else_is_seen_without_a_reload(look: Look, base: str, tmp_path: Path) -> None:
     with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
         version = registry.make(1)
-        listed, shown = look(server, 390), look(server)
-        listed.open("#/versions")
-        shown.open(f"#/versions/{version}")
-        expect(shown.page.get_by_text("No alias has pointed to it")).to_be_visible()
+        listed = look(server.url, "versions", width=390)
+        shown = look(server.url, f"versions/{version}")
+        expect(shown.get_by_text("No alias has pointed to it")).to_be_visible()
         registry.promote(version, "staging", reason="by a script")
-        aliases = listed.page.get_by_role("region", name="Aliases and where they point")
+        aliases = listed.get_by_role("region", name="Aliases and where they point")
 
         expect(aliases.get_by_role("row").filter(has_text="staging")).to_contain_text(
             version[:12], timeout=SOON_MS
         )
-        expect(shown.page.get_by_role("cell", name="by a script")).to_be_visible(timeout=SOON_MS)
-        expect(shown.page.get_by_role("listitem").filter(has_text="as staging, since")).to_be_visible(
+        expect(shown.get_by_role("cell", name="by a script")).to_be_visible(timeout=SOON_MS)
+        expect(shown.get_by_role("listitem").filter(has_text="as staging, since")).to_be_visible(
             timeout=SOON_MS
         )
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert listed.page.evaluate(overflow) == 0
-        listed.check()
-        shown.check()
 
 
-def test_version_is_downloaded_and_then_deleted_by_its_id(
-    look: Callable[..., Console], base: str, tmp_path: Path
-) -> None:
+def test_version_is_downloaded_and_then_deleted_by_its_id(look: Look, base: str, tmp_path: Path) -> None:
     with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
         one = registry.make(1)
         other = registry.make(2, base=one)
-        console = look(server)
-        page = console.open(f"#/versions/{one}")
+        page = look(server.url, f"versions/{one}")
         expect(page.get_by_text("while 1 version is based on it")).to_be_visible()
         expect(page.get_by_role("button", name="Delete…")).to_be_disabled()
 
@@ -191,28 +158,22 @@ def test_version_is_downloaded_and_then_deleted_by_its_id(
         expect(page.get_by_role("heading", level=1)).to_have_text("Versions")
         assert registry.client.get(f"/models/{other}").json()["status"] == "deleted"
         expect(page.get_by_role("link", name=other[:12])).to_have_count(0)
-        console.check()
 
 
 def test_key_without_the_scope_admin_moves_only_the_alias_that_was_given_to_it(
-    look: Callable[..., Console], base: str, tmp_path: Path
+    look: Look, base: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "keys.json"
-    alice = {"Authorization": f"Bearer {create_key(file, 'alice', ['infer', 'train'])}"}
+    key = create_key(file, "alice", ["infer", "train"])
+    alice = {"Authorization": f"Bearer {key}"}
     root = {"Authorization": f"Bearer {create_key(file, 'root', ['infer', 'train', 'admin'])}"}
     with (
         serving(tmp_path, base, SDS_CLIP_KEYS_FILE=str(file)) as server,
         Registry(server.url, tmp_path, base, alice) as registry,
     ):
         one, other = registry.make(1, owner="alice"), registry.make(2, owner="alice")
-        console = look(server, extra_http_headers=alice)
-        session = {
-            "needs_key": True,
-            "signed_in": True,
-            "key": {"name": "alice", "scopes": ["infer", "train"]},
-        }
-        console.page.route("**/session", lambda route: route.fulfill(json=session))
-        page = console.open("#/versions")
+        page = look(server.url, "versions")
+        sign_in(page, key)
         expect(page.get_by_role("region", name="Aliases and where they point")).to_contain_text("default")
         for action in ("Lock", "Roll back"):
             expect(page.get_by_role("button", name=f"{action} default")).to_have_count(0)
@@ -231,17 +192,15 @@ def test_key_without_the_scope_admin_moves_only_the_alias_that_was_given_to_it(
         page.get_by_role("button", name="Promote to hers").click()
         expect(page.get_by_text("The one process serves it.")).to_be_visible()
         assert registry.audit()[0] == ("promote", "mine")
-        console.check()
 
 
 def test_evaluated_base_has_figures_and_what_the_gate_lacks_is_started_by_a_link(
-    look: Callable[..., Console], base: str, tmp_path: Path
+    look: Look, base: str, tmp_path: Path
 ) -> None:
     with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
         version, first, name = registry.make(1), registry.base.version, f"colours {ATTACK}"
         data = measured(registry, name)
-        console = look(server)
-        page = console.open("#/versions")
+        page = look(server.url, "versions")
         tree = page.get_by_role("region", name="Versions and what they were made from")
         expect(tree.get_by_role("row").nth(1)).to_contain_text("62.5 %57.7–67.1 %, n = 400")
         named = tree.get_by_role("columnheader", name="GroupMatch").get_by_role("link", name=name)
@@ -259,7 +218,6 @@ def test_evaluated_base_has_figures_and_what_the_gate_lacks_is_started_by_a_link
         expect(page.get_by_label("Submitted").get_by_role("link")).to_have_count(1)
         job = registry.client.get("/jobs?kind=evaluate&limit=1").json()["data"][0]
         assert (job["model"], job["baseline"], job["data"]) == (version, first, data)
-        console.check()
 
 
 def measured(registry: Registry, name: str) -> str:

@@ -3,7 +3,7 @@
 import type { components } from "./schema";
 
 export type Session = Omit<components["schemas"]["SessionInfo"], "object">;
-type Scope = components["schemas"]["SessionKey"]["scopes"][number];
+export type Scope = components["schemas"]["SessionKey"]["scopes"][number];
 
 let session: Session | null = null;
 const listeners = new Set<(session: Session | null) => void>();

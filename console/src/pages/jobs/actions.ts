@@ -1,6 +1,5 @@
 /** What may be done with a job in its status, as the service allows it (app/store/states.py). */
 
-import { may } from "../../api/session";
 import { hasEnded, type Job, type Status } from "./job";
 
 export type Verb = "cancel" | "pause" | "resume" | "retry" | "delete";
@@ -20,7 +19,6 @@ const WHEN: Record<Exclude<Verb, "delete">, string> = {
 
 /** Why the job does not allow it, or undefined if it does. */
 export function refusal(verb: Verb, job: Pick<Job, "status" | "files_removed_at">): string | undefined {
-  if (!may("train")) return "Your key may not change jobs: it needs the scope train.";
   if (verb !== "delete") {
     return ALLOWED[verb].includes(job.status) ? undefined : `${WHEN[verb]}. This one is ${job.status}.`;
   }

@@ -1,13 +1,10 @@
-import { afterEach, expect, test } from "vitest";
-import { setSession } from "../../api/session";
+import { expect, test } from "vitest";
 import { valueAt } from "../../components/nearest";
 import { offered, refusal } from "./actions";
 import { optionsOf, written } from "./configuration";
 import { appended, type Curves, groupsOf, seriesOf, smoothed } from "./curves";
 import type { Job } from "./job";
 import { timeLeft } from "./job";
-
-afterEach(() => setSession(null));
 
 function curve(steps: number[], values: (number | null)[]): Curves[string] {
   const last = { step: steps.at(-1) ?? 0, value: values.at(-1) ?? null };
@@ -61,14 +58,12 @@ test.each([
   expect(offered(status)).toEqual(verbs),
 );
 
-test("what a status or a key does not allow is refused with the reason", () => {
+test("what a status does not allow is refused with the reason", () => {
   const running = { status: "running", files_removed_at: null } as const;
   expect(refusal("pause", running)).toBeUndefined();
   expect(refusal("retry", running)).toMatch(/failed or cancelled.*running/);
   expect(refusal("delete", running)).toMatch(/Cancel the job first/);
   expect(refusal("delete", { status: "failed", files_removed_at: 1 })).toMatch(/already/);
-  setSession({ needs_key: true, signed_in: true, key: { name: "reader", scopes: ["infer"] } });
-  expect(refusal("pause", running)).toMatch(/scope train/);
 });
 
 test("only a running job has time left", () => {

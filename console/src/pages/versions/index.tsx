@@ -1,4 +1,3 @@
-import { may } from "../../api/session";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Skeleton } from "../../components/Skeleton";
@@ -21,23 +20,7 @@ const TABS: { name: Tab; title: string }[] = [
   { name: "audit", title: "Audit trail" },
 ];
 
-export function VersionsPage({ rest, query }: PageProps) {
-  return may("infer") ? <Pages rest={rest} query={query} /> : <NotAllowed />;
-}
-
-function NotAllowed() {
-  return (
-    <div class="page">
-      <h1>Versions</h1>
-      <EmptyState title="This key cannot see versions.">
-        It lacks the scope <code>infer</code>. Whoever runs the service makes a key that has it with{" "}
-        <code>sds-clip keys create NAME</code>.
-      </EmptyState>
-    </div>
-  );
-}
-
-function Pages({ rest: [id], query }: PageProps) {
+export function VersionsPage({ rest: [id], query }: PageProps) {
   const live = useLive();
   return (
     <LiveContext.Provider value={live}>
