@@ -10,12 +10,16 @@ const ALIAS: Alias = {
   updated_at: 1,
   owner: "",
   lock: null,
+  removed_at: null,
 };
 
 test("an alias is news when it is not as it is shown", () => {
   expect(isNews({ type: "alias", data: { ...ALIAS } }, [ALIAS])).toBe(false);
   expect(isNews({ type: "alias", data: { ...ALIAS, generation: 2 } }, [ALIAS])).toBe(true);
   expect(isNews({ type: "alias", data: ALIAS }, [])).toBe(true);
+  const removed = { ...ALIAS, removed_at: 2 };
+  expect(isNews({ type: "alias", data: removed }, [ALIAS])).toBe(true);
+  expect(isNews({ type: "alias", data: removed }, [])).toBe(false);
 });
 
 test("a job is news when it has succeeded, and a reset always is", () => {

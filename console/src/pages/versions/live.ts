@@ -65,10 +65,13 @@ export function useLive(): Live {
   return { models, status, turn, isLost, showMore };
 }
 
-/** A job matters when it has made or measured a version. A stream begins with all aliases, moved or not. */
+/** A job matters when it has made or measured a version. A stream begins with all aliases, moved or removed or not. */
 export function isNews({ type, data }: Arrived, shown: readonly Alias[]): boolean {
   if (type === "job") return (data as Schemas["JobInfo"]).status === "succeeded";
-  return type !== "alias" || !shown.some((alias) => JSON.stringify(alias) === JSON.stringify(data));
+  if (type !== "alias") return true;
+  const told = data as Alias;
+  const before = shown.find(({ name }) => name === told.name);
+  return told.removed_at === null ? JSON.stringify(before) !== JSON.stringify(told) : before !== undefined;
 }
 
 export const LiveContext = createContext<Live | undefined>(undefined);
