@@ -98,7 +98,7 @@ def test_share_of_bad_samples_that_the_data_were_accepted_with_holds_for_the_run
         ({"suffix": "../x"}, "invalid_request", "suffix"),
         ({"metadata": {"a": "b" * 513}}, "invalid_request", "metadata.a"),
         ({"thresholds": {"max_p": 2}}, "invalid_request", "thresholds.max_p"),
-        ({"evaluate": [{"benchmark": "magic", "data": "ds_1"}]}, "invalid_request", "evaluate"),
+        ({"evaluate": [{"benchmark": "magic", "data": "ds_1"}]}, "invalid_request", "evaluate[0].benchmark"),
         ({"base": "ViT-B-32/openai"}, "model_not_allowed", "base"),
         ({"base": "/etc/passwd"}, "model_not_allowed", "base"),
         ({"base": "hf-hub:evil/model"}, "model_not_allowed", "base"),
