@@ -240,7 +240,10 @@ def promote(page: Page, service: Service, version: str) -> None:
     page.get_by_role("button", name="Promote…").click()
     gate = service.dry_run(version)["gate"]
     expect(page.get_by_text(VERDICTS[gate["verdict"]], exact=True)).to_be_visible()
-    expect(page.get_by_text(gate["why"])).to_be_visible()
+    why = gate["why"]
+    for data in service.get("/datasets")["data"]:
+        why = why.replace(data["id"], data["name"] or data["id"])
+    expect(page.get_by_text(why)).to_be_visible()
     conditions = page.get_by_role("region", name="The gate’s conditions").locator("tbody tr")
     assert [row.locator("td").last.inner_text() for row in conditions.all()] == [
         "pass" if check["passed"] else "fail" for check in gate["checks"]
