@@ -98,7 +98,7 @@ def evaluation(url: str, data: str, model: str, name: str) -> str:
 
 def points(difference: float) -> str:
     text = f"{100 * difference:+.1f}".replace("-", "−")
-    return "±0.0" if text[1:] == "0.0" else text
+    return "0.0" if text[1:] == "0.0" else text
 
 
 def table(page: Page, name: str) -> dict[str, list[str]]:
@@ -133,7 +133,7 @@ def test_metrics_are_those_of_the_job(look: Look, evaluated: Evaluated) -> None:
         metric = result["metrics"][name]
         value, _, interval, chance, count, _ = shown[title]
         assert value == percent(metric["value"])
-        assert interval == f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f}"
+        assert interval == f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f} %"
         assert chance == percent(metric["chance"])
         assert count == str(ITEMS)
     by_tag = table(page, "Group score by tag")
