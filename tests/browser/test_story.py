@@ -111,7 +111,7 @@ def test_teacher_is_distilled_and_the_new_version_compared_promoted_tried_and_ro
     page.get_by_role("region", name="Result").get_by_role("link", name=tuned[:12]).click()
     page.get_by_role("button", name="Promote…").click()
     expect(page.get_by_text("Not compared", exact=True)).to_be_visible()
-    page.get_by_role("link", name="Evaluate the two").click()
+    page.get_by_role("link", name="retrieval", exact=True).click()
     evaluate(page, service, "retrieval", "kept", model=tuned, baseline=base)
     evaluate(page, service, "winoground", "after", model=tuned)
     compare(page, service)
