@@ -82,6 +82,7 @@ class EvaluationService:
         tag: str | None,
         flip: Flip | None,
         outcome: str | None,
+        right: bool | None,
         after: int,
         limit: int,
     ) -> ItemPage:
@@ -101,7 +102,9 @@ class EvaluationService:
             found = (
                 Item(index, here, there, item_id(results.benchmark, here.id))
                 for index, (there, here) in islice(enumerate(pairs), after + 1, None)
-                if (tag is None or tag in here.tags) and _flipped(flip, there, here, name)
+                if (tag is None or tag in here.tags)
+                and (right is None or here.correct.get(name) is right)
+                and _flipped(flip, there, here, name)
             )
             page = list(islice(found, limit + 1))
             return ItemPage(results.benchmark, _dataset_of(job), page[:limit], len(page) > limit)

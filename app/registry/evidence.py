@@ -12,16 +12,21 @@ from app.registry.gate import CandidateScores, Verdict, judge, verdict_on
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec, Thresholds
 from app.schemas.jobs import FILES
-from app.schemas.promotion import GateCheck, GateInfo
+from app.schemas.promotion import GateCheck, GateFigure, GateInfo, Missing
 from app.store import Workspace
 from app.store.records import Job, Version
 from models.errors import EvaluationError
-from models.evaluation.results import Metric, Results, read_results
+from models.evaluation.results import GROUP_MATCH, Metric, Results, read_results
 
 _NOT_ASKED = ("format", "model", "baseline", "data", "batch_size", "max_bad_share")
 """Options of an evaluation that do not change its figures, or that say what is measured."""
 _SHOWN = ("benchmark", "primary", "macro_tags", "outcome", "metrics", "provenance")
 """What a version tells of an evaluation, as of one by the job that made it (worker/benchmarks.py)."""
+
+_IN_WORDS: Mapping[Missing, str] = {
+    "winoground": "winoground",
+    "zero_shot_or_retrieval": "zero-shot or retrieval",
+}
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,27 @@ def gate_of(store: Workspace, data_dir: Path, version: Version, holder: str | No
         compared_with=other,
         thresholds=thresholds,
         checks=[GateCheck.model_validate(check) for check in verdict.checks],
+        figures=list(_compared(verdict.figures)),
+        missing=_missing(verdict.figures),
         evidence=evidence,
     )
+
+
+def _compared(figures: Mapping[str, Any]) -> Iterator[GateFigure]:
+    """What was measured of both versions, which exists without a verdict too."""
+    for on, gain in figures.get("winoground", {}).items():
+        for figure in (GROUP_MATCH, "group_score"):
+            yield GateFigure(
+                on=on, figure=figure, before=gain[figure]["baseline"], after=gain[figure]["model"]
+            )
+    for on, kept in figures.get("kept", {}).items():
+        yield GateFigure(on=on, figure="score", before=kept["baseline"], after=kept["model"])
+
+
+def _missing(figures: Mapping[str, Any]) -> list[Missing]:
+    """What a verdict lacks if the two versions can be compared, but were not measured on enough."""
+    needed: Mapping[str, Missing] = {"winoground": "winoground", "kept": "zero_shot_or_retrieval"}
+    return [name for found, name in needed.items() if figures and not figures[found]]
 
 
 def _word(verdict: Verdict, *, is_same: bool) -> Literal["better", "not_better", "unknown"]:
@@ -136,15 +160,16 @@ def _judged(
         verdict = judge(before, after, thresholds)
     except EvaluationError as error:
         return Verdict(False, f"The evaluations of the two versions cannot be compared. {error}", {}), []
+    used = list(dict.fromkeys(found[asked].job.id for asked in both for found in (others, mine)))
     if verdict.checks or version == other:
-        used = [found[asked].job.id for asked in both for found in (others, mine)]
-        return verdict, list(dict.fromkeys(used))
+        return verdict, used
+    missing = " and on ".join(_IN_WORDS[name] for name in _missing(verdict.figures))
     why = (
-        f"No evaluations compare the version with {other[:12]}. Evaluate the version (POST /evaluate) with that one as "
-        "`baseline`, on winoground and on zero-shot or retrieval. The service keeps the files of these evaluations as "
-        "long as their jobs' files."
+        f"No evaluations of both the version and {other[:12]} exist on {missing}. Evaluate the version there "
+        "(POST /evaluate) with the other one as `baseline`. The service keeps the files of these evaluations as long "
+        "as their jobs' files."
     )
-    return Verdict(False, why, {}), []
+    return Verdict(False, why, verdict.figures), used
 
 
 def _measured(store: Workspace, version: str) -> dict[str, Evaluated]:

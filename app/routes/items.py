@@ -61,7 +61,13 @@ async def list_items(
     ] = None,
     outcome: Annotated[
         str | None,
-        Query(description="The outcome that `flip` looks at. By default it is that of the primary figure."),
+        Query(
+            description="The outcome that `flip` and `right` look at. By default it is that of the primary figure."
+        ),
+    ] = None,
+    right: Annotated[
+        bool | None,
+        Query(description="Return only items that this evaluation has right (true), or wrong (false)."),
     ] = None,
     after: AfterIndex = -1,
     limit: Limit = 20,
@@ -71,7 +77,7 @@ async def list_items(
     The items are in the order of the data set. If another evaluation is named, each item also has its scores there.
     """
     page = await backend.evaluations.items(
-        caller, job_id, other_id, tag=tag, flip=flip, outcome=outcome, after=after, limit=limit
+        caller, job_id, other_id, tag=tag, flip=flip, outcome=outcome, right=right, after=after, limit=limit
     )
     ids = [item.sample_id for item in page.items]
     pictures = await backend.samples.count_pictures(caller, page.dataset_id, ids)

@@ -27,11 +27,26 @@ class GateCheck(BaseModel):
     passed: bool
 
 
+class GateFigure(BaseModel):
+    """A figure that was measured of both versions, with the same options and on the same data."""
+
+    on: str = Field(description="The benchmark and its data set.")
+    figure: str = Field(
+        description="`group_match` and `group_score` on Winoground; elsewhere `score`, the accuracy of zero-shot, or "
+        "the mean recall@1 of retrieval."
+    )
+    before: float = Field(description="That of the version in `compared_with`.")
+    after: float = Field(description="That of the version that is to be promoted.")
+
+
+Missing = Literal["winoground", "zero_shot_or_retrieval"]
+
+
 class GateInfo(BaseModel):
     """Whether the version is better than the one that the alias points to, by the rules of `promote: if_better`."""
 
     verdict: Literal["better", "not_better", "unknown"] = Field(
-        description="`unknown`: there are no evaluations that compare the two versions. `why` says what to do."
+        description="`unknown`: evaluations that compare the two versions are missing. `why` says what to do."
     )
     why: str
     compared_with: str | None = Field(
@@ -41,6 +56,12 @@ class GateInfo(BaseModel):
         description="Those of the job that made the version, or else the defaults."
     )
     checks: list[GateCheck]
+    figures: list[GateFigure] = Field(
+        description="What was measured of both versions. Some figures can exist although others are missing."
+    )
+    missing: list[Missing] = Field(
+        description="What was not yet measured of both versions, and without which there is no verdict."
+    )
     evidence: list[str] = Field(description="The ids of the jobs whose figures were compared.")
 
 

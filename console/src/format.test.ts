@@ -10,6 +10,7 @@ import {
   points,
   relative,
   score,
+  shareInterval,
   shortId,
 } from "./format";
 
@@ -21,11 +22,12 @@ test("what is missing is a dash", () => {
 
 test("shares are percentages, and differences between them have a sign", () => {
   expect([percent(0.324), percent(1), percent(0.5, 0)]).toEqual(["32.4 %", "100.0 %", "50 %"]);
+  expect([shareInterval(0.321, 0.402), shareInterval(0.1, undefined)]).toEqual(["32.1 to 40.2 %", "–"]);
   expect([points(0.123), points(-0.5), points(0.0004), points(-0.0004)]).toEqual([
     "+12.3",
     "−50.0",
-    "±0.0",
-    "±0.0",
+    "0.0",
+    "0.0",
   ]);
 });
 

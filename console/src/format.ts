@@ -6,10 +6,15 @@ export function percent(share: number | null | undefined, digits = 1): string {
   return share == null ? MISSING : `${(share * 100).toFixed(digits)} %`;
 }
 
-/** A difference between two shares in percentage points, always with its sign. */
+/** "32.1 to 40.2 %" */
+export function shareInterval(low: number | null | undefined, high: number | null | undefined): string {
+  return low == null || high == null ? MISSING : `${(100 * low).toFixed(1)} to ${percent(high)}`;
+}
+
+/** A difference between two shares in percentage points, with its sign unless it is 0. */
 export function points(difference: number, digits = 1): string {
   const rounded = (difference * 100).toFixed(digits);
-  return Number(rounded) === 0 ? `±${(0).toFixed(digits)}` : signed(rounded);
+  return Number(rounded) === 0 ? (0).toFixed(digits) : signed(rounded);
 }
 
 export function score(value: number | null | undefined, digits = 4): string {
@@ -66,6 +71,20 @@ export function relative(at: number, now: number): string {
   if (away < 5) return "now";
   const text = duration(away < 60 ? away : Math.floor(away / 60) * 60);
   return at < now ? `${text} ago` : `in ${text}`;
+}
+
+const MOMENT = new Intl.DateTimeFormat("en-GB", {
+  day: "numeric",
+  month: "short",
+  year: "numeric",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+});
+
+/** The date and time where the reader is: "28 Nov 2026, 06:05:12". */
+export function moment(at: number): string {
+  return MOMENT.format(new Date(at * 1000));
 }
 
 /** The first characters of a version's id, which are enough to tell versions apart. */

@@ -1,6 +1,7 @@
 """The console's page Results in a real Chromium, against a whole system that has evaluated two models."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -98,7 +99,7 @@ def evaluation(url: str, data: str, model: str, name: str) -> str:
 
 def points(difference: float) -> str:
     text = f"{100 * difference:+.1f}".replace("-", "−")
-    return "±0.0" if text[1:] == "0.0" else text
+    return "0.0" if text[1:] == "0.0" else text
 
 
 def table(page: Page, name: str) -> dict[str, list[str]]:
@@ -133,7 +134,7 @@ def test_metrics_are_those_of_the_job(look: Look, evaluated: Evaluated) -> None:
         metric = result["metrics"][name]
         value, _, interval, chance, count, _ = shown[title]
         assert value == percent(metric["value"])
-        assert interval == f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f}"
+        assert interval == f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f} %"
         assert chance == percent(metric["chance"])
         assert count == str(ITEMS)
     by_tag = table(page, "Group score by tag")
@@ -206,6 +207,20 @@ def scores_of(card: Locator, title: str) -> list[list[str]]:
 
 def formatted(scores: list[list[float]]) -> list[list[str]]:
     return [[f"{value:.4f}".replace("-", "−") for value in row] for row in scores]
+
+
+def test_right_and_wrong_items_of_one_evaluation_are_counted_and_shown(
+    look: Look, evaluated: Evaluated
+) -> None:
+    page = look(evaluated.url, f"results/{evaluated.after}")
+    outcome = evaluated.get(f"/jobs/{evaluated.after}")["result"]["outcome"]
+    items = evaluated.items()
+    for title, right in (("Right", True), ("Wrong", False)):
+        expected = [item for item in items if item["outcomes"][outcome] is right]
+        page.get_by_role("radio", name=re.compile(rf"^{title} ?{len(expected)}$")).check()
+        expect(page).to_have_url(f"{evaluated.url}/#/results/{evaluated.after}?right={title.lower()}")
+        expect(item_cards(page).first.locator("h3")).to_have_text(f"Item {expected[0]['id']}")
+        expect(item_cards(page).first).to_have_attribute("aria-setsize", str(len(expected)))
 
 
 def test_tags_and_captions_that_attack_stay_text(look: Look, evaluated: Evaluated) -> None:

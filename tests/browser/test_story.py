@@ -111,7 +111,7 @@ def test_teacher_is_distilled_and_the_new_version_compared_promoted_tried_and_ro
     page.get_by_role("region", name="Result").get_by_role("link", name=tuned[:12]).click()
     page.get_by_role("button", name="Promote…").click()
     expect(page.get_by_text("Not compared", exact=True)).to_be_visible()
-    page.get_by_role("link", name="Evaluate the two").click()
+    page.get_by_role("link", name="retrieval", exact=True).click()
     evaluate(page, service, "retrieval", "kept", model=tuned, baseline=base)
     evaluate(page, service, "winoground", "after", model=tuned)
     compare(page, service)
@@ -240,7 +240,10 @@ def promote(page: Page, service: Service, version: str) -> None:
     page.get_by_role("button", name="Promote…").click()
     gate = service.dry_run(version)["gate"]
     expect(page.get_by_text(VERDICTS[gate["verdict"]], exact=True)).to_be_visible()
-    expect(page.get_by_text(gate["why"])).to_be_visible()
+    why = gate["why"]
+    for data in service.get("/datasets")["data"]:
+        why = why.replace(data["id"], data["name"] or data["id"])
+    expect(page.get_by_text(why)).to_be_visible()
     conditions = page.get_by_role("region", name="The gate’s conditions").locator("tbody tr")
     assert [row.locator("td").last.inner_text() for row in conditions.all()] == [
         "pass" if check["passed"] else "fail" for check in gate["checks"]

@@ -56,7 +56,7 @@ def test_promotion_lock_and_rollback_are_seen_where_they_act(look: Look, base: s
         expect(tree.get_by_role("rowheader")).to_have_count(3)
         shown = [row.inner_text() for row in tree.get_by_role("rowheader").all()]
         assert [id[:12] in text for id, text in zip((first, one, other), shown, strict=True)] == [True] * 3
-        expect(tree.get_by_role("row").nth(2)).to_contain_text("62.5 %57.7–67.1 %, n = 400")
+        expect(tree.get_by_role("row").nth(2)).to_contain_text("62.5 %57.7 to 67.1 %, n = 400")
 
         tree.get_by_role("link", name=one[:12]).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(one[:12])
@@ -76,15 +76,16 @@ def test_promotion_lock_and_rollback_are_seen_where_they_act(look: Look, base: s
         expect(aliases).to_contain_text(one[:12])
         answer(page, "Lock", f"freeze {ATTACK}", "Lock default")
         expect(aliases).to_contain_text(f"freeze {ATTACK}")
+        expect(page.get_by_role("button", name="Roll back default")).to_be_disabled()
         tree.get_by_role("link", name=other[:12]).click()
         page.get_by_role("button", name="Promote…").click()
-        refused = registry.client.post(f"/models/{other}/promote", json={"reason": "x"}).json()["error"]
-        expect(page.get_by_role("alert")).to_contain_text(refused["message"])
+        expect(page.get_by_role("alert")).to_contain_text("default is locked by")
         page.get_by_label("Reason").fill("now")
         expect(page.get_by_role("button", name="Promote to default")).to_be_disabled()
+        answer(page, "Unlock", "it is over", "Unlock default")
+        expect(page.get_by_role("button", name="Promote to default")).to_be_enabled()
 
         page.get_by_role("link", name="All versions").click()
-        answer(page, "Unlock", "it is over", "Unlock default")
         page.get_by_role("button", name="Roll back default").click()
         expect(dialog(page)).to_contain_text(f"from {one[:12]} to {first[:12]}")
         dialog(page).get_by_label("Reason").fill("worse")
@@ -122,7 +123,7 @@ def test_promotion_by_somebody_else_is_seen_without_a_reload(look: Look, base: s
     with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
         version = registry.make(1)
         listed = look(server.url, "versions", width=390)
-        shown = look(server.url, f"versions/{version}")
+        shown = look(server.url, f"versions/{version[:12]}")
         expect(shown.get_by_text("No alias has pointed to it")).to_be_visible()
         registry.promote(version, "staging", reason="by a script")
         aliases = listed.get_by_role("region", name="Aliases and where they point")
@@ -130,6 +131,9 @@ def test_promotion_by_somebody_else_is_seen_without_a_reload(look: Look, base: s
         expect(aliases.get_by_role("row").filter(has_text="staging")).to_contain_text(
             version[:12], timeout=SOON_MS
         )
+        # The columns that do not fit beside each other stand below each other.
+        staging = aliases.get_by_role("row").filter(has_text="staging")
+        expect(staging.get_by_role("button", name="Lock staging")).to_be_in_viewport()
         expect(shown.get_by_role("cell", name="by a script")).to_be_visible(timeout=SOON_MS)
         expect(shown.get_by_role("listitem").filter(has_text="as staging, since")).to_be_visible(
             timeout=SOON_MS
@@ -147,7 +151,7 @@ def test_version_is_downloaded_and_then_deleted_by_its_id(look: Look, base: str,
         page.get_by_role("link", name=other[:12]).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(other[:12])
         with page.expect_download() as downloading:
-            page.get_by_role("link", name="Download, ").click()
+            page.get_by_role("link", name="Download the change, ").click()
         with tarfile.open(downloading.value.path()) as archive:
             assert any(name.endswith("delta.safetensors") for name in archive.getnames())
 
@@ -202,7 +206,7 @@ def test_evaluated_base_has_figures_and_what_the_gate_lacks_is_started_by_a_link
         data = measured(registry, name)
         page = look(server.url, "versions")
         tree = page.get_by_role("region", name="Versions and what they were made from")
-        expect(tree.get_by_role("row").nth(1)).to_contain_text("62.5 %57.7–67.1 %, n = 400")
+        expect(tree.get_by_role("row").nth(1)).to_contain_text("62.5 %57.7 to 67.1 %, n = 400")
         named = tree.get_by_role("columnheader", name="GroupMatch").get_by_role("link", name=name)
         expect(named).to_have_attribute("href", f"#/data/{data}")
         tree.get_by_role("link", name=first[:12]).click()
@@ -211,7 +215,11 @@ def test_evaluated_base_has_figures_and_what_the_gate_lacks_is_started_by_a_link
 
         page.get_by_role("link", name=version[:12]).click()
         page.get_by_role("button", name="Promote…").click()
-        page.get_by_role("link", name="Evaluate the two").click()
+        missing = page.get_by_role("listitem").filter(has_text="Missing: ")
+        expect(missing).to_have_count(2)
+        expect(missing.last).to_contain_text("zero-shot or retrieval")
+        expect(missing.last.get_by_role("link", name="add one")).to_have_attribute("href", "#/data?add=1")
+        missing.first.get_by_role("link", name=name).click()
         expect(page.get_by_label("Model", exact=True)).to_have_value(version)
         expect(page.get_by_label("Baseline", exact=True)).to_have_value(first)
         page.get_by_role("button", name="Start the evaluation").click()

@@ -17,12 +17,12 @@ interface Props<Row> {
   keyOf: (row: Row) => Key;
 }
 
-/** A table that scrolls inside its own box where the screen is narrow. */
+/** A table. On a narrow screen each row is a card, with the name of a column beside its value. */
 export function Table<Row>({ caption, columns, rows, keyOf }: Props<Row>) {
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: a box that scrolls must be reachable by keyboard
     <section class="table-box" tabIndex={0} aria-label={caption}>
-      <table>
+      <table class="cards">
         <thead>
           <tr>
             {columns.map((column) => (
@@ -37,7 +37,11 @@ export function Table<Row>({ caption, columns, rows, keyOf }: Props<Row>) {
           {rows.map((row) => (
             <tr key={keyOf(row)}>
               {columns.map((column) => (
-                <td key={column.name} class={column.number ? "number" : undefined}>
+                <td
+                  key={column.name}
+                  class={column.number ? "number" : undefined}
+                  data-name={column.head ? undefined : column.name}
+                >
                   {column.cell(row)}
                 </td>
               ))}

@@ -302,7 +302,7 @@ class AsyncJob(JobRecord):
         """List the first items of an evaluation: outcomes, scores, and the paths of their pictures.
 
         With another evaluation of the same items (id or name), which came before, each has its scores there too.
-        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), outcome.
+        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), right, outcome.
         """
         path = calls.below("jobs", self.id, "items")
         return await self._http.items(path, limit, key="index", **{"with": other}, **filters)

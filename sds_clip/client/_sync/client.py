@@ -293,7 +293,7 @@ class Job(JobRecord):
         """List the first items of an evaluation: outcomes, scores, and the paths of their pictures.
 
         With another evaluation of the same items (id or name), which came before, each has its scores there too.
-        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), outcome.
+        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), right, outcome.
         """
         path = calls.below("jobs", self.id, "items")
         return self._http.items(path, limit, key="index", **{"with": other}, **filters)

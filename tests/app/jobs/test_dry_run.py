@@ -166,7 +166,36 @@ def test_without_evaluations_of_both_the_gate_says_what_to_do(
     gate = dry_run(quick, version)["gate"]
 
     assert (gate["verdict"], gate["checks"], gate["evidence"]) == ("unknown", [], [])
+    assert (gate["figures"], gate["missing"]) == ([], ["winoground", "zero_shot_or_retrieval"])
     assert "POST /evaluate" in gate["why"]
+
+
+@on_both
+def test_what_was_measured_of_both_is_shown_and_what_is_missing_is_named(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version, other = published(quick, small_clip, tmp_path), small_clip.version
+    job = evaluated(quick, version, other, retrieval(0.4, 0.5), retrieval(0.5, 0.6))
+
+    gate = dry_run(quick, version)["gate"]
+
+    assert (gate["verdict"], gate["checks"], gate["evidence"]) == ("unknown", [], [job])
+    assert gate["missing"] == ["winoground"]
+    assert "exist on winoground. " in gate["why"]
+    [figure] = gate["figures"]
+    assert figure["on"].startswith("retrieval (ds_")
+    assert (figure["figure"], figure["before"], figure["after"]) == (
+        "score",
+        pytest.approx(0.55),
+        pytest.approx(0.45),
+    )
+
+    evaluated(quick, version, other, winoground(12), winoground(4))
+    complete = dry_run(quick, version)["gate"]
+    assert (complete["verdict"], complete["missing"]) == ("not_better", [])
+    shown = {each["figure"]: (each["before"], each["after"]) for each in complete["figures"]}
+    assert shown.keys() == {"group_match", "group_score", "score"}
+    assert shown["group_match"][0] < shown["group_match"][1]
 
 
 def test_files_of_an_evaluation_that_are_gone_are_named_without_their_path(

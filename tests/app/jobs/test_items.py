@@ -150,6 +150,16 @@ def test_flipped_items_are_found_as_by_hand(evaluations: Evaluations, winoground
     )
 
 
+def test_right_and_wrong_items_are_found_by_outcome(evaluations: Evaluations, winoground: str) -> None:
+    job_id = evaluations.evaluation("winoground", winoground)
+    whole = evaluations.items(job_id)
+    for outcome in ("text", "group"):
+        for right in (True, False):
+            found = evaluations.items(job_id, limit=5, right=right, outcome=outcome)
+            expected = [item["index"] for item in whole if item["outcomes"][outcome] is right]
+            assert [item["index"] for item in found] == expected
+
+
 def test_comparison_is_that_of_the_command_line(evaluations: Evaluations, winoground: str) -> None:
     before, after = (evaluations.evaluation("winoground", winoground, model) for model in (0, 1))
     found = evaluations.get(f"/jobs/{after}/comparison", **{"with": before})

@@ -7,7 +7,7 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
-import { figure, score } from "../../format";
+import { figure, percent } from "../../format";
 import { useKept } from "../../kept";
 import { address } from "../../router";
 import { type Curves, type Figure, groupsOf, seriesOf, smoothed, VALIDATION } from "./curves";
@@ -283,16 +283,22 @@ function Steps({
 }
 
 interface Measured {
+  name: string;
   title: string;
   before: number | null | undefined;
   own: number | null | undefined;
   other: number | null | undefined;
 }
 
+/** A share of right answers, or a loss. */
+const measured = (name: string, value: number | null | undefined) =>
+  name === "validation_clip" ? figure(value) : percent(value);
+
 /** What was measured on the validation data, of the base and of the trained models. */
 function Validation({ drawn: { job, curves, other } }: { drawn: Drawn }) {
   const rows = VALIDATION.filter(({ name }) => curves[name]).map(
     ({ name, title }): Measured => ({
+      name,
       title,
       before: curves[`base_${name}`]?.last.value,
       own: curves[name]?.last.value,
@@ -302,10 +308,11 @@ function Validation({ drawn: { job, curves, other } }: { drawn: Drawn }) {
   if (!rows.length) return null;
   const columns: Column<Measured>[] = [
     { name: "Figure", cell: ({ title }) => <span class="job-value">{title}</span> },
-    { name: "Base", number: true, cell: ({ before }) => score(before) },
-    { name: job, number: true, cell: ({ own }) => score(own) },
+    { name: "Base", number: true, cell: ({ name, before }) => measured(name, before) },
+    { name: job, number: true, cell: ({ name, own }) => measured(name, own) },
   ];
-  if (other) columns.push({ name: titleOf(other.job), number: true, cell: (row) => score(row.other) });
+  if (other)
+    columns.push({ name: titleOf(other.job), number: true, cell: (row) => measured(row.name, row.other) });
   return (
     <section class="stack close" aria-label="Validation">
       <h3 class="muted">Validation</h3>

@@ -78,10 +78,10 @@ test("what comes after the training is told", () => {
 
 test("an evaluation is told, by CLIP or by a teacher", () => {
   expect(sentence(evaluate({ model: "a".repeat(64), baseline: "demo" }), DATASETS)).toBe(
-    "Measures aaaaaaaaaaaa on Winoground with pairs (the data of alice), and compares it with demo.",
+    "Measures aaaaaaaaaaaa on Winoground with the data set pairs (the data of alice), and compares it with demo.",
   );
   expect(sentence(evaluate({ scorer: "diffusion", teacher: "sd", data: "ds_2" }), DATASETS)).toBe(
-    "Measures the teacher sd on Winoground with ds_2, by its denoising errors.",
+    "Measures the teacher sd on Winoground with the data set ds_2, by its denoising errors.",
   );
 });
 

@@ -95,7 +95,7 @@ function afterwards(job: Finetune): string[] {
 }
 
 function measured(job: Extract<Job, { kind: "evaluate" }>, datasets: Datasets): string {
-  const where = `on ${benchmarkName(job.benchmark)} with ${owned(job.data, datasets)}`;
+  const where = `on ${benchmarkName(job.benchmark)} with the data set ${owned(job.data, datasets)}`;
   const compared = job.baseline ? `, and compares it with ${shortId(job.baseline)}` : "";
   return job.scorer === "diffusion"
     ? `Measures the teacher ${job.teacher ?? "–"} ${where}, by its denoising errors.`

@@ -1,3 +1,4 @@
+import { isSameVersion } from "../../api/models";
 import { textOf } from "./draft";
 import { type Editing, SchemaField, Sections } from "./Fields";
 import { evaluated, type Inputs, PAIRS } from "./inputs";
@@ -16,7 +17,12 @@ interface Props {
 export function EvaluateFields({ fields, inputs, editing }: Props) {
   const name = editing.field("name");
   const scorer = editing.field("scorer");
+  const [model, baseline] = ["model", "baseline"].map((path) => {
+    const field = editing.field(path);
+    return field ? textOf(field, editing.values) : "";
+  });
   const byTeacher = scorer && textOf(scorer, editing.values) === "diffusion";
+  const isSame = !byTeacher && model && baseline && isSameVersion(model, baseline, inputs.models);
   return (
     <>
       <section class="card stack" aria-labelledby="job-benchmark">
@@ -36,6 +42,11 @@ export function EvaluateFields({ fields, inputs, editing }: Props) {
             <ModelPicker path="model" inputs={inputs} editing={editing} />
           )}
           <ModelPicker path="baseline" inputs={inputs} editing={editing} none="none" />
+          {isSame && (
+            <p class="job-note" role="note">
+              Model and baseline are the same version, so the job would find no difference.
+            </p>
+          )}
         </div>
         <ChoiceCards path="scorer" editing={editing} />
       </section>

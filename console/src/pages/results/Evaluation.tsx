@@ -7,7 +7,15 @@ import { Field } from "../../components/Field";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
 import { address } from "../../router";
-import { type Evaluation, type Figures, figuresOf, isComparable, metricsInOrder, nameOf } from "./figures";
+import {
+  type Evaluation,
+  type Figures,
+  figuresOf,
+  isComparable,
+  metricsInOrder,
+  nameOf,
+  totalsOf,
+} from "./figures";
 import { type Filters, resultAddress } from "./filters";
 import { Items } from "./Items";
 import { getEvaluation, listEvaluations, useDataNames } from "./load";
@@ -58,6 +66,8 @@ function Shown({ job, figures, filters }: { job: Evaluation; figures: Figures; f
         <h2 id="items">Items</h2>
         <Items
           id={job.id}
+          outcome={figures.outcome}
+          totals={totalsOf(figures, filters.tag)}
           filters={filters}
           tags={tags}
           onFilters={(next) => location.replace(resultAddress(job.id, undefined, next))}

@@ -8,10 +8,13 @@ import { Field } from "../../components/Field";
 import { Skeleton } from "../../components/Skeleton";
 import { count } from "../../format";
 import { FlipField } from "./FlipField";
+import type { Totals } from "./figures";
 import type { Filters } from "./filters";
 import { ItemCard } from "./ItemCard";
 import { countsOf } from "./items";
+import { RightField } from "./RightField";
 import { Select } from "./Select";
+import { titleOf } from "./words";
 
 const PAGE = 10;
 
@@ -24,6 +27,8 @@ interface Props {
   tags: readonly string[];
   /** Those of all items that have the chosen tag. */
   counts?: Schemas["PairedCountsInfo"] | undefined;
+  /** Those of a single evaluation. */
+  totals?: Totals | undefined;
   onFilters: (filters: Filters) => void;
 }
 
@@ -32,9 +37,10 @@ export function Items({
   id,
   other,
   outcome,
-  filters: { tag, flip, ...rest },
+  filters: { tag, flip, right, ...rest },
   tags,
   counts,
+  totals: known,
   onFilters,
 }: Props) {
   const compared = other !== undefined;
@@ -45,15 +51,17 @@ export function Items({
         ...(other && { with: other }),
         ...(tag && { tag }),
         ...(compared && flip && { flip, ...(outcome && { outcome }) }),
+        ...(!compared && right && { right: right === "right", ...(outcome && { outcome }) }),
         ...(last && { after: last.index }),
       };
       return ask(api.GET("/jobs/{job_id}/items", { params: { path: { job_id: id }, query } }));
     },
-    [id, other, flip && outcome, tag, flip],
+    [id, other, (flip || right) && outcome, tag, flip, right],
   );
   const feed = useFeed(items.items?.length ?? 0, items.hasMore ? items.more : undefined);
   const totals = counts && countsOf(counts);
-  const total = totals?.[flip ?? ""];
+  const total = compared ? totals?.[flip ?? ""] : known?.[right ?? ""];
+  const kept = { ...rest, ...(flip && { flip }), ...(right && { right }) };
   return (
     <div class="stack">
       <div class="results-filters">
@@ -64,13 +72,21 @@ export function Items({
             onChange={(next) => onFilters({ ...rest, ...(tag && { tag }), ...(next && { flip: next }) })}
           />
         )}
+        {!compared && (
+          <RightField
+            title={titleOf(outcome ?? "")}
+            value={right}
+            totals={known}
+            onChange={(next) => onFilters({ ...rest, ...(tag && { tag }), ...(next && { right: next }) })}
+          />
+        )}
         {(tags.length > 0 || tag) && (
           <Field label="Tag">
             {(control) => (
               <Select
                 control={control}
                 value={tag ?? ""}
-                onChange={(next) => onFilters({ ...rest, ...(flip && { flip }), ...(next && { tag: next }) })}
+                onChange={(next) => onFilters({ ...kept, ...(next && { tag: next }) })}
                 options={[
                   ["", "Any"],
                   ...[...new Set([...tags, ...(tag ? [tag] : [])])].map((each) => [each, each] as const),
@@ -83,7 +99,9 @@ export function Items({
       {items.items && items.items.length > 0 && <Legend has={items.items.some(({ scores }) => scores)} />}
       {!items.items && !items.error && <Skeleton lines={8} />}
       {items.items?.length === 0 && !items.error && !items.loading && (
-        <EmptyState title="No item fits these filters.">Choose another change or tag.</EmptyState>
+        <EmptyState title="No item fits these filters.">
+          {compared ? "Choose another change or tag." : "Choose other ones."}
+        </EmptyState>
       )}
       <div
         ref={feed.element}

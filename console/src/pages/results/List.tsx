@@ -5,14 +5,14 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
-import { percent } from "../../format";
+import { percent, shareInterval } from "../../format";
 import { useKept } from "../../kept";
 import { type Evaluation, figuresOf, nameOf } from "./figures";
 import { resultAddress } from "./filters";
 import { listEvaluations, useDataNames } from "./load";
 import { SHARES_AXIS, ShareInterval } from "./MetricTable";
 import { DataName, ModelName } from "./Names";
-import { interval, titleOf } from "./words";
+import { titleOf } from "./words";
 
 const NEW = "#/new?kind=evaluate";
 
@@ -152,5 +152,5 @@ function mainOf(job: Evaluation) {
 
 function intervalOf(job: Evaluation): string {
   const main = mainOf(job);
-  return main ? interval(main.low, main.high) : "–";
+  return shareInterval(main?.low, main?.high);
 }

@@ -1,8 +1,7 @@
 import { Interval, IntervalAxis } from "../../components/Interval";
 import { type Column, Table } from "../../components/Table";
-import { count, percent } from "../../format";
+import { count, percent, shareInterval } from "../../format";
 import type { Metric } from "./figures";
-import { interval } from "./words";
 
 export const SHARES = [0, 1] as const;
 const TICKS = [
@@ -42,7 +41,7 @@ export function MetricTable({
       head: SHARES_AXIS,
       cell: ({ metric }) => <ShareInterval of={metric} />,
     },
-    { name: "95 % interval", number: true, cell: ({ metric }) => interval(metric.low, metric.high) },
+    { name: "95 % interval", number: true, cell: ({ metric }) => shareInterval(metric.low, metric.high) },
     { name: "Chance", number: true, cell: ({ metric }) => percent(metric.chance) },
     { name: "Items", number: true, cell: ({ metric }) => count(metric.n) },
     { name: "Ties", number: true, cell: ({ metric }) => count(metric.ties) },

@@ -2,6 +2,7 @@
 
 import type { Schemas } from "../../api/client";
 import { shortId } from "../../format";
+import type { Right } from "./filters";
 
 export type Evaluation = Schemas["EvaluateJobInfo"];
 
@@ -41,6 +42,18 @@ export function figuresOf(job: Evaluation): Figures | undefined {
 export function metricsInOrder({ primary, metrics }: Figures): [string, Metric][] {
   const entries = Object.entries(metrics);
   return [...entries.filter(([name]) => name === primary), ...entries.filter(([name]) => name !== primary)];
+}
+
+/** How many items each choice shows. That of all is not known if some items do not have the outcome. */
+export type Totals = Partial<Record<Right | "", number>>;
+
+/** The numbers of right and wrong items in the main figure's outcome, of those that have a tag. */
+export function totalsOf({ benchmark, outcome, metrics, by_tag }: Figures, tag?: string): Totals | undefined {
+  const found = Object.values((tag ? by_tag?.[tag] : metrics) ?? {}).find((each) => each.outcome === outcome);
+  if (!found) return undefined;
+  const right = Math.round(found.value * found.n);
+  // Retrieval looks up texts and images, which have different outcomes.
+  return { right, wrong: found.n - right, ...(benchmark !== "retrieval" && { "": found.n }) };
 }
 
 /** What was measured: the model, or the teacher by which images are scored. */

@@ -6,18 +6,28 @@ export type Flip = "right_to_wrong" | "wrong_to_right" | "changed" | "same";
 
 export const FLIPS: readonly Flip[] = ["right_to_wrong", "wrong_to_right", "changed", "same"];
 
+/** Which items of a single evaluation are shown. */
+export type Right = "right" | "wrong";
+
 export interface Filters {
   /** The outcome that flips and the plot by tag look at. Without one, it is that of the main figure. */
   outcome?: string;
   tag?: string;
   /** Without one, every item is shown. */
   flip?: Flip;
+  right?: Right;
 }
 
 export function readFilters(query: URLSearchParams): Filters {
   const flip = FLIPS.find((each) => each === query.get("flip"));
   const [outcome, tag] = [query.get("outcome"), query.get("tag")];
-  return { ...(outcome && { outcome }), ...(tag && { tag }), ...(flip && { flip }) };
+  const right = (["right", "wrong"] as const).find((each) => each === query.get("right"));
+  return {
+    ...(outcome && { outcome }),
+    ...(tag && { tag }),
+    ...(flip && { flip }),
+    ...(right && { right }),
+  };
 }
 
 /** The address of an evaluation, or of its comparison with another one or, given null, with its own baseline. */

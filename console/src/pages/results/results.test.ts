@@ -2,9 +2,10 @@ import { expect, test } from "vitest";
 import { symmetric } from "../../components/Interval";
 import { pValue } from "../../format";
 import { parse } from "../../router";
+import { totalsOf } from "./figures";
 import { type Filters, readFilters, resultAddress } from "./filters";
 import { cells, changeOf, countsOf, differing, type Item, outcomesOf } from "./items";
-import { interval, isClear, margin, type PairedDifference, pointsInterval, titleOf, verdict } from "./words";
+import { isClear, margin, type PairedDifference, pointsInterval, titleOf, verdict } from "./words";
 
 const item: Item = {
   index: 3,
@@ -112,6 +113,25 @@ test("filters come out of the address that they were put into", () => {
   expect(readFilters(route.query)).toEqual(filters);
 });
 
+test("a single evaluation counts its right and wrong items, with a tag and without", () => {
+  const metric = { value: 0.3, low: 0.2, high: 0.4, n: 10, ties: 0, outcome: "group" };
+  const figures = {
+    benchmark: "winoground",
+    primary: "group_score",
+    outcome: "group",
+    metrics: { text_score: { ...metric, outcome: "text" }, group_score: metric },
+    by_tag: { Object: { group_score: { ...metric, value: 0.5, n: 4 } } },
+    provenance: {},
+  };
+  expect(totalsOf(figures)).toEqual({ right: 3, wrong: 7, "": 10 });
+  expect(totalsOf(figures, "Object")).toEqual({ right: 2, wrong: 2, "": 4 });
+  expect(totalsOf(figures, "nothing")).toBeUndefined();
+  expect(totalsOf({ ...figures, benchmark: "retrieval" })).toEqual({ right: 3, wrong: 7 });
+  expect(readFilters(parse(resultAddress("a", undefined, { right: "wrong" })).query)).toEqual({
+    right: "wrong",
+  });
+});
+
 test("an address without filters is short, and a flip that there is not is left out", () => {
   expect([resultAddress("a"), resultAddress("a", null), resultAddress("a", "b")]).toEqual([
     "#/results/a",
@@ -144,7 +164,7 @@ test("if no item changed, that is not called equal", () => {
 });
 
 test("numbers are written as in the report", () => {
-  expect([interval(0.321, 0.4), pointsInterval(-0.02, 0.051)]).toEqual(["32.1 to 40.0", "−2.0 to +5.1"]);
+  expect([pointsInterval(-0.02, 0.051), pointsInterval(0, 0)]).toEqual(["−2.0 to +5.1", "0.0 to 0.0"]);
   expect([pValue(0.00001), pValue(0.00123), pValue(0.5), pValue(1)]).toEqual([
     "< 0.0001",
     "0.0012",

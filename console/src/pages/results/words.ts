@@ -29,11 +29,6 @@ export function titleOf(name: string): string {
   return (Object.hasOwn(TITLES, name) && TITLES[name]) || name;
 }
 
-/** "32.1 to 40.2", in percent. */
-export function interval(low: number, high: number): string {
-  return `${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)}`;
-}
-
 /** "−2.0 to +5.1", in percentage points. */
 export function pointsInterval(low: number, high: number): string {
   return `${points(low)} to ${points(high)}`;

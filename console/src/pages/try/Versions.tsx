@@ -1,12 +1,6 @@
+import { type Named, versionNamed } from "../../api/models";
 import { Field } from "../../components/Field";
 import { shortId } from "../../format";
-
-/** What GET /models lists. */
-interface Named {
-  models: { name: string }[];
-  aliases?: { name: string }[];
-  versions?: { id: string; aliases: string[] }[];
-}
 
 interface Props {
   label: string;
@@ -18,12 +12,16 @@ interface Props {
   onChange: (name: string) => void;
 }
 
-/** One of the models that requests can name: what is served, then every version. */
+/** One of the models that requests can name: what is served, each with its version, then every version. */
 export function VersionField({ label, help, none, models, value, onChange }: Props) {
   const names = new Set([
     ...(models?.models.map(({ name }) => name) ?? []),
     ...(models?.aliases?.map(({ name }) => name) ?? []),
   ]);
+  const titleOf = (name: string) => {
+    const version = models && versionNamed(name, models);
+    return version ? `${name} · ${shortId(version)}` : name;
+  };
   return (
     <Field label={label} help={help}>
       {(control) => (
@@ -32,7 +30,7 @@ export function VersionField({ label, help, none, models, value, onChange }: Pro
           <optgroup label="In service">
             {[...names].map((name) => (
               <option key={name} value={name}>
-                {name}
+                {titleOf(name)}
               </option>
             ))}
           </optgroup>

@@ -1,4 +1,5 @@
 import { api, ask } from "../../api/client";
+import { isSameVersion } from "../../api/models";
 import { useAction, useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
@@ -36,6 +37,8 @@ interface Inputs {
   model: string;
   other: string;
 }
+
+const SAME = "Both are the same version, so there is nothing to compare.";
 
 const EMPTY: Inputs = {
   task: "match",
@@ -104,6 +107,7 @@ export function TryPage() {
           <VersionField
             label="Compare with"
             none="Nothing"
+            {...(inputs.other && isSameVersion(inputs.model, inputs.other, models.data) && { help: SAME })}
             models={models.data}
             value={inputs.other}
             onChange={(other) => set({ other })}

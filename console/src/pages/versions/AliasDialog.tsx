@@ -5,11 +5,13 @@ import { announce } from "../../components/Announcer";
 import { Button } from "../../components/Button";
 import { Dialog } from "../../components/Dialog";
 import { ErrorNote } from "../../components/ErrorNote";
+import { Folded } from "../../components/Folded";
 import { shortId } from "../../format";
 import { type Alias, useLiveRegistry } from "./live";
 import { Moved } from "./Moved";
 import { VersionLink } from "./names";
 import { ReasonField, WaitField, waitOf } from "./ReasonField";
+import { isReason } from "./reason";
 
 export interface Doing {
   what: "lock" | "unlock" | "rollback" | "remove";
@@ -68,7 +70,7 @@ function Question({ what, alias, onClose }: Doing & { onClose: () => void }) {
       {what === "rollback" && <WaitField value={isWaiting} onChange={setWaiting} />}
       <ErrorNote error={act.error?.param === "reason" ? undefined : act.error} />
       <div class="row">
-        <Button type="submit" look="primary" busy={act.running} disabled={!reason.trim()}>
+        <Button type="submit" look="primary" busy={act.running} disabled={!isReason(reason)}>
           {what === "rollback" && alias.previous
             ? `Roll back to ${shortId(alias.previous)}`
             : `${TITLES[what]} ${alias.name}`}
@@ -97,7 +99,8 @@ function Meaning({ what, alias }: Doing) {
   if (what === "unlock") {
     return (
       <p>
-        {alias.lock?.who} locked it: “{alias.lock?.why}”. Promotions, rollbacks and jobs can move it again.
+        {alias.lock?.who} locked it: “<Folded text={alias.lock?.why ?? ""} />
+        ”. Promotions, rollbacks and jobs can move it again.
       </p>
     );
   }

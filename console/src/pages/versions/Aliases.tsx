@@ -2,6 +2,7 @@ import { useState } from "preact/hooks";
 import { currentSession, may } from "../../api/session";
 import { Badge } from "../../components/Badge";
 import { Button } from "../../components/Button";
+import { Folded } from "../../components/Folded";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
 import { AliasDialog, type Doing } from "./AliasDialog";
@@ -30,7 +31,7 @@ export function Aliases({ aliases }: { aliases: readonly Alias[] }) {
       name: "Actions",
       cell: (alias) => (
         <span class="row nowrap">
-          {mayMove(key, alias) && !alias.lock && <RollBack alias={alias} onAsk={setDoing} />}
+          {mayMove(key, alias) && <RollBack alias={alias} onAsk={setDoing} />}
           {mayMove(key, alias) && !alias.lock && alias.name !== "default" && (
             <Button
               look="plain"
@@ -71,13 +72,17 @@ export function Aliases({ aliases }: { aliases: readonly Alias[] }) {
 function RollBack({ alias, onAsk }: { alias: Alias; onAsk: (doing: Doing) => void }) {
   if (!alias.previous) return <span class="muted small">Nothing to go back to</span>;
   return (
-    <Button
-      look="plain"
-      aria-label={`Roll back ${alias.name}`}
-      onClick={() => onAsk({ what: "rollback", alias })}
-    >
-      Roll back…
-    </Button>
+    <>
+      <Button
+        look="plain"
+        aria-label={`Roll back ${alias.name}`}
+        disabled={alias.lock !== null}
+        onClick={() => onAsk({ what: "rollback", alias })}
+      >
+        Roll back…
+      </Button>
+      {alias.lock && <span class="muted small">not while it is locked</span>}
+    </>
   );
 }
 
@@ -97,7 +102,8 @@ function Lock({ alias }: { alias: Alias }) {
   if (!alias.lock) return <span class="muted">–</span>;
   return (
     <span class="version-lock">
-      <Badge tone="warn">locked</Badge> by {alias.lock.who} <Time at={alias.lock.at} />: {alias.lock.why}
+      <Badge tone="warn">locked</Badge> by {alias.lock.who} <Time at={alias.lock.at} />:{" "}
+      <Folded text={alias.lock.why} />
     </span>
   );
 }

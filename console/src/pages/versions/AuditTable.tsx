@@ -1,5 +1,6 @@
 import type { Schemas } from "../../api/client";
 import { Badge } from "../../components/Badge";
+import { Folded } from "../../components/Folded";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
 import { JobLink, VersionLink } from "./names";
@@ -18,7 +19,7 @@ const ACTIONS: Record<Line["action"], string> = {
 const COLUMNS: Column<Line>[] = [
   {
     name: "When",
-    cell: ({ at }) => <Time at={at} />,
+    cell: ({ at }) => <Time at={at} full />,
   },
   { name: "Alias", cell: ({ alias }) => <Badge tone="accent">{alias}</Badge> },
   {
@@ -44,7 +45,14 @@ const COLUMNS: Column<Line>[] = [
     ),
   },
   { name: "Who", cell: ({ who, job_id }) => (job_id ? <JobLink id={job_id} short /> : who) },
-  { name: "Reason", cell: ({ why }) => <span class="version-why">{why}</span> },
+  {
+    name: "Reason",
+    cell: ({ why }) => (
+      <span class="version-why">
+        <Folded text={why} />
+      </span>
+    ),
+  },
 ];
 
 export function AuditTable({ caption, lines }: { caption: string; lines: readonly Line[] }) {

@@ -1,8 +1,8 @@
 import { may } from "../../api/session";
-import { percent, score } from "../../format";
+import { count, figure, percent, shareInterval } from "../../format";
 import { address } from "../../router";
 import { DatasetLink, useDatasets } from "./datasets";
-import { evaluationsOf, type Metric, metricTitle } from "./figures";
+import { evaluationsOf, isShare, type Metric, metricTitle } from "./figures";
 import type { Detail } from "./live";
 
 /** What was measured of the version, in one table, so that the numbers stand in columns. */
@@ -18,7 +18,7 @@ export function Figures({ detail }: { detail: Detail }) {
       {evaluations.length || training.length ? (
         // biome-ignore lint/a11y/noNoninteractiveTabindex: a box that scrolls must be reachable by keyboard
         <section class="table-box" tabIndex={0} aria-label="Figures by benchmark">
-          <table class="version-figures">
+          <table class="version-figures cards">
             <thead>
               <tr>
                 <th scope="col">Metric</th>
@@ -64,8 +64,10 @@ export function Figures({ detail }: { detail: Detail }) {
                 {training.map(([name, value]) => (
                   <tr key={name}>
                     <th scope="row">{metricTitle(name)}</th>
-                    <td class="number">{score(value)}</td>
-                    <td colSpan={3} />
+                    <td class="number" data-name="Value">
+                      {isShare(name) ? percent(value) : figure(value)}
+                    </td>
+                    <td class="version-rest" colSpan={3} />
                   </tr>
                 ))}
               </tbody>
@@ -88,12 +90,18 @@ function MetricRow({ name, metric: { value, low, high, n, chance } }: { name: st
   return (
     <tr>
       <th scope="row">{name}</th>
-      <td class="number">{percent(value)}</td>
-      <td class="number muted">
-        {low !== undefined && high !== undefined && `${percent(low).replace(" %", "")}–${percent(high)}`}
+      <td class="number" data-name="Value">
+        {percent(value)}
       </td>
-      <td class="number muted">{n?.toLocaleString("en")}</td>
-      <td class="number muted">{chance !== undefined && percent(chance)}</td>
+      <td class="number muted" data-name="95 % interval">
+        {shareInterval(low, high)}
+      </td>
+      <td class="number muted" data-name="Items">
+        {count(n)}
+      </td>
+      <td class="number muted" data-name="Chance">
+        {percent(chance)}
+      </td>
     </tr>
   );
 }

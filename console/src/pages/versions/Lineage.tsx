@@ -53,7 +53,7 @@ export function Lineage({ registry }: { registry: Registry }) {
       </div>
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a box that scrolls must be reachable by keyboard */}
       <section class="table-box" tabIndex={0} aria-label="Versions and what they were made from">
-        <table class="version-tree">
+        <table class="version-tree cards">
           <thead>
             <tr>
               <th scope="col">Version</th>
@@ -124,17 +124,19 @@ function TreeRow({ row, evaluations, shown }: RowProps) {
           (each) => each.benchmark === benchmark && each.data === shown.get(benchmark),
         )?.metrics[metric];
         return (
-          <td key={title} class="number">
+          <td key={title} class="number" data-name={title}>
             {found ? percent(found.value) : <span class="muted">–</span>}
             {found && <span class="version-interval">{interval(found)}</span>}
           </td>
         );
       })}
-      <td class="nowrap">
+      <td class="nowrap" data-name="Made by">
         {version?.job_id ? <JobLink id={version.job_id} short /> : <span class="muted">–</span>}
       </td>
-      <td class="number">{bytes(version?.size_bytes)}</td>
-      <td>
+      <td class="number" data-name="Size">
+        {bytes(version?.size_bytes)}
+      </td>
+      <td data-name="Created">
         <Time at={version?.created_at} />
       </td>
     </tr>

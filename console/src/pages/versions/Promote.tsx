@@ -8,9 +8,11 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { Skeleton } from "../../components/Skeleton";
 import { shortId } from "../../format";
+import { AliasDialog } from "./AliasDialog";
 import { type Alias, useEachTurn, useLiveRegistry, type Version } from "./live";
 import { Moved } from "./Moved";
 import { ReasonField, WaitField, waitOf } from "./ReasonField";
+import { isReason } from "./reason";
 import { mayMove } from "./rights";
 import { Verdict } from "./Verdict";
 import { mayGo } from "./verdict";
@@ -57,9 +59,11 @@ function Form({
   const [reason, setReason] = useState("");
   const [isForced, setForced] = useState(false);
   const [isWaiting, setWaiting] = useState(false);
+  const [isUnlocking, setUnlocking] = useState(false);
   const name = chosen === NEW ? typed.trim() : chosen;
   const trial = useTrial(version.id, name, aliases);
   const plan = trial.data ?? undefined;
+  const locked = aliases.find((alias) => alias.name === name && alias.lock);
 
   const promote = useAction(async (tried: Plan) => {
     const body = {
@@ -77,7 +81,7 @@ function Form({
     announce(`${tried.name} points to ${shortId(version.id)}.`);
     live.models.reload();
   });
-  const isReady = plan?.name === name && mayGo(plan, isForced) && reason.trim() !== "";
+  const isReady = plan?.name === name && mayGo(plan, isForced) && isReason(reason);
   const wrongName = [trial.error, promote.error].find((error) => error?.param === "alias")?.message;
 
   return (
@@ -142,13 +146,17 @@ function Form({
         {!name ? (
           <p class="muted">Name the alias to see what would happen.</p>
         ) : plan ? (
-          <Verdict plan={plan} />
+          <Verdict plan={plan} onUnlock={locked && may("admin") ? () => setUnlocking(true) : undefined} />
         ) : trial.error ? (
           trial.error.param !== "alias" && <ErrorNote error={trial.error} onRetry={trial.reload} />
         ) : (
           <Skeleton lines={5} />
         )}
       </div>
+      <AliasDialog
+        doing={isUnlocking && locked ? { what: "unlock", alias: locked } : undefined}
+        onClose={() => setUnlocking(false)}
+      />
     </div>
   );
 }

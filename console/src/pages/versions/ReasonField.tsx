@@ -1,5 +1,7 @@
 import type { ApiError } from "../../api/errors";
 import { Field } from "../../components/Field";
+import { count } from "../../format";
+import { isTooLong, lengthOf, REASON_CHARS } from "./reason";
 
 const WAIT_S = 60;
 
@@ -12,17 +14,18 @@ interface ReasonProps {
 }
 
 export function ReasonField({ value, onChange, error }: ReasonProps) {
+  const most = count(REASON_CHARS);
+  const wrong = isTooLong(value) ? `This is too long. Shorten it to ${most} characters.` : undefined;
   return (
     <Field
       label="Reason"
-      help="The audit trail keeps it."
-      error={error?.param === "reason" ? error.message : undefined}
+      help={`Required. The audit trail keeps it. ${count(lengthOf(value))} of at most ${most} characters.`}
+      error={wrong ?? (error?.param === "reason" ? error.message : undefined)}
     >
       {(control) => (
         <textarea
           {...control}
           rows={2}
-          maxLength={1000}
           required
           value={value}
           onInput={({ currentTarget }) => onChange(currentTarget.value)}

@@ -1,17 +1,27 @@
 import type { Schemas } from "../../api/client";
 import { ApiError } from "../../api/errors";
-import { may } from "../../api/session";
 import { Badge } from "../../components/Badge";
-import { Described } from "../../components/Described";
+import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
 import { type Column, Table } from "../../components/Table";
-import { address } from "../../router";
-import { DatasetLink, useDatasets } from "./datasets";
+import { DatasetLink, nameOf, useDatasets } from "./datasets";
 import { partsOf } from "./figures";
+import { Missing } from "./Missing";
 import { JobLink, VersionLink } from "./names";
-import { effectOf, figureTitle, ruleOf, shownValue, VERDICTS } from "./verdict";
+import {
+  comparedText,
+  comparedTitle,
+  effectOf,
+  figureTitle,
+  reasonOf,
+  refusalOf,
+  ruleOf,
+  shownValue,
+  VERDICTS,
+} from "./verdict";
 
 type Check = Schemas["GateCheck"];
+type Figure = Schemas["GateFigure"];
 
 const COLUMNS: Column<Check>[] = [
   { name: "Figure", cell: figureTitle },
@@ -23,14 +33,26 @@ const COLUMNS: Column<Check>[] = [
   },
 ];
 
+const COMPARED: Column<Figure>[] = [
+  { name: "Figure", cell: comparedTitle },
+  { name: "Before → after", number: true, cell: comparedText },
+];
+
+interface Props {
+  plan: Schemas["PromotionPlan"];
+  /** Opens the question that unlocks the alias, if the caller may. */
+  onUnlock: (() => void) | undefined;
+}
+
 /** What a dry run of a promotion found: what would happen, and what the gate says with which evidence. */
-export function Verdict({ plan }: { plan: Schemas["PromotionPlan"] }) {
+export function Verdict({ plan, onUnlock }: Props) {
   const { gate, error } = plan;
   const { word, tone, link } = VERDICTS[gate.verdict];
-  const sets = useDatasets(gate.checks.map(({ on }) => partsOf(on).data));
-  const measuredOn: Column<Check> = {
+  const refusal = refusalOf(plan);
+  const sets = useDatasets([...gate.checks, ...gate.figures].map(({ on }) => partsOf(on).data));
+  const measuredOn = {
     name: "On",
-    cell: ({ on }) => {
+    cell: ({ on }: { on: string }) => {
       const { benchmark, data } = partsOf(on);
       return (
         <>
@@ -42,7 +64,16 @@ export function Verdict({ plan }: { plan: Schemas["PromotionPlan"] }) {
   return (
     <div class="stack">
       <p>{effectOf(plan)}</p>
-      {error && <ErrorNote error={new ApiError(error.message, 0, error.code)} />}
+      {error && refusal && <ErrorNote error={new ApiError(refusal, 0, error.code)} />}
+      {error?.code === "alias_locked" && (
+        <p class="row">
+          {onUnlock ? (
+            <Button onClick={onUnlock}>Unlock {plan.name}…</Button>
+          ) : (
+            "Unlocking needs a key with the scope admin."
+          )}
+        </p>
+      )}
       <div class="stack close">
         <p class="row">
           <Badge tone={tone}>{word}</Badge>
@@ -53,30 +84,28 @@ export function Verdict({ plan }: { plan: Schemas["PromotionPlan"] }) {
           )}
         </p>
         <p class={gate.verdict === "unknown" ? "" : "muted small"}>
-          <Described text={gate.why} />
+          {reasonOf(gate, (data) => nameOf(data, sets))}
         </p>
-        {gate.verdict === "unknown" && gate.compared_with && may("train") && (
-          <p>
-            <a
-              href={address(["new"], {
-                kind: "evaluate",
-                model: plan.to_version,
-                baseline: gate.compared_with,
-              })}
-            >
-              Evaluate the two
-            </a>
-            , once on each of these benchmarks. The verdict appears here when the jobs have ended.
-          </p>
+        {gate.compared_with && gate.missing.length > 0 && (
+          <Missing missing={gate.missing} version={plan.to_version} other={gate.compared_with} />
         )}
       </div>
-      {gate.checks.length > 0 && (
+      {gate.checks.length > 0 ? (
         <Table
           caption="The gate’s conditions"
           columns={[measuredOn, ...COLUMNS]}
           rows={gate.checks}
           keyOf={({ on, figure }) => `${on} ${figure}`}
         />
+      ) : (
+        gate.figures.length > 0 && (
+          <Table
+            caption="What was measured of both versions"
+            columns={[measuredOn, ...COMPARED]}
+            rows={gate.figures}
+            keyOf={({ on, figure }) => `${on} ${figure}`}
+          />
+        )
       )}
       {gate.evidence.length > 0 && (
         <p class="muted small">

@@ -14,17 +14,15 @@ import { AuditTable } from "./AuditTable";
 import { DeleteDialog } from "./DeleteDialog";
 import { Configuration, Facts } from "./Description";
 import { Figures } from "./Figures";
+import { findVersion } from "./find";
 import { type Detail, useEachTurn, useLiveRegistry } from "./live";
-import { AliasBadges, JobLink, shortReference, VersionLink } from "./names";
+import { AliasBadges, NamedJob, shortReference, VersionLink } from "./names";
 import { Promote } from "./Promote";
 import { whyNotDelete, whyNotDownload, whyNotPromote } from "./rights";
 
 /** A version by its id or an alias: what it is, how good it is, and what can be done with it. */
 export function VersionPage({ id }: { id: string }) {
-  const found = useLoaded(
-    () => ask(api.GET("/models/{version}", { params: { path: { version: id } } })),
-    [id],
-  );
+  const found = useLoaded(() => findVersion(id), [id]);
   useEachTurn(found.reload);
   return (
     <>
@@ -37,7 +35,8 @@ export function VersionPage({ id }: { id: string }) {
         <>
           <h1>{shortId(id)}</h1>
           <EmptyState title="There is no such version.">
-            It may belong to another key. <a href={address(["versions"])}>See the versions that there are.</a>
+            It may be deleted, or belong to another key. The beginning of an id is enough if no other
+            version’s begins so. <a href={address(["versions"])}>See the versions that there are.</a>
           </EmptyState>
         </>
       ) : (
@@ -98,7 +97,7 @@ function Sentence({ detail }: { detail: Detail }) {
   return (
     <p class="muted">
       Made {job_id && <>by the job </>}
-      {job_id && <JobLink id={job_id} />} from{" "}
+      {job_id && <NamedJob id={job_id} />} from{" "}
       {base && base !== base_version ? (
         <>
           <span title={base}>{shortReference(base)}</span> (<VersionLink id={base_version} />)
@@ -142,16 +141,15 @@ function Actions({ version, isPromoting, onPromote }: ActionsProps) {
         {!why.download && (
           <>
             <a class="button version-download" href={downloadUrl(version.id)} download>
-              Download, {bytes(version.size_bytes)}
+              {isDelta ? "Download the change" : "Download"}, {bytes(version.size_bytes)}
             </a>
             {isDelta && (
               <a
                 class="button plain version-download"
                 href={`${downloadUrl(version.id)}?weights=full`}
                 download
-                title="The version is a change of its base. This makes the whole weights for you."
               >
-                Download full weights
+                Download the full weights
               </a>
             )}
           </>
@@ -161,6 +159,12 @@ function Actions({ version, isPromoting, onPromote }: ActionsProps) {
         </Button>
       </div>
       <ul class="muted small">
+        {isDelta && !why.download && (
+          <li>
+            The change has only the tensors that were trained, and needs its base. The full weights stand
+            alone.
+          </li>
+        )}
         {[why.promote, why.download, why.delete]
           .filter((each) => each !== undefined)
           .map((each) => (

@@ -32,7 +32,7 @@ test("the name of a figure has a benchmark and perhaps a data set", () => {
 });
 
 test("an interval has the number of its items", () => {
-  expect(interval(metric)).toBe("36.4–46.1 %, n = 1,400");
+  expect(interval(metric)).toBe("36.4 to 46.1 %, n = 1,400");
   expect(interval({ value: 0.4, n: 20 })).toBe("n = 20");
   expect(interval({ value: 0.4 })).toBe("");
 });

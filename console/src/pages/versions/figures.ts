@@ -1,6 +1,6 @@
 /** What was measured of a version: figures whose form nothing else checks. */
 
-import { percent } from "../../format";
+import { shareInterval } from "../../format";
 
 export interface Metric {
   value: number;
@@ -75,10 +75,14 @@ export function dataSetsOf(versions: Iterable<readonly Evaluation[]>, benchmark:
   return [...times].sort((one, other) => other[1] - one[1]).map(([data]) => data);
 }
 
-/** "36.4–46.1 %, n = 400" */
+/** Whether a figure of the training is a share of right answers. Others are losses and the like. */
+export function isShare(name: string): boolean {
+  return /_(image_to_text|text_to_image)$/.test(name);
+}
+
+/** "36.4 to 46.1 %, n = 400" */
 export function interval({ low, high, n }: Metric): string {
-  const range =
-    low === undefined || high === undefined ? "" : `${percent(low).replace(" %", "")}–${percent(high)}`;
+  const range = low !== undefined && high !== undefined && shareInterval(low, high);
   return [range, n !== undefined && `n = ${n.toLocaleString("en")}`].filter(Boolean).join(", ");
 }
 
