@@ -148,7 +148,9 @@ function Source({ draft, set, error }: SourceProps) {
       return (
         <Field
           label="Archive"
-          help="A tar, tar.gz or zip file. If it holds a single folder, that folder is the data set."
+          help={
+            <Described text="A tar, tar.gz or zip file. If it holds a single folder, that folder is the data set. A folder itself cannot be picked: pack it first, or send it with `sds-clip datasets upload`." />
+          }
           error={at(error, "file")}
         >
           {(control) => (
