@@ -138,7 +138,7 @@ def readiness(page: Page) -> Locator:
 
 
 def matches_since(page: Page, since: str) -> Locator:
-    table = page.get_by_role("table", name=f"Figures by route since {since}")
+    table = page.get_by_role("region", name=f"Figures by route since {since}")
     return table.get_by_role("row").filter(has_text="/match")
 
 

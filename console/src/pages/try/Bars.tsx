@@ -63,9 +63,10 @@ function Readings({ row: { text, readings }, best, caption }: ReadingsProps) {
   const [one, other] = readings;
   return (
     <li>
-      <p class={text === best[0] ? "reading-best" : undefined}>
-        {text} {text === caption && <Badge>caption</Badge>}
-      </p>
+      <div class="row">
+        <p class={text === best[0] ? "reading-best" : undefined}>{text}</p>
+        {text === caption && <Badge>caption</Badge>}
+      </div>
       {readings.map((reading, model) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: a reading is its model's
         <div key={model} class="reading-line">
