@@ -99,7 +99,7 @@ AFTER = (
     ),
 )
 WHILE_TRAINING = (
-    Picture("service", "service", "Since the start", watch),
+    Picture("service", "service", "Since the process started", watch),
     Picture("jobs", "jobs", "longer", height=900),
 )
 

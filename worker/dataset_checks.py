@@ -24,7 +24,7 @@ from app.store import Store
 from app.store.records import SOURCE_PATH, Dataset, Job
 from models.data.check import check_pairs
 from models.data.open import open_pairs
-from models.errors import EvaluationError, ModelError
+from models.errors import DataError, EvaluationError, ModelError
 from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.checked import Problems, data_hash, look_at_images
 from models.evaluation.items import image_file
@@ -98,7 +98,7 @@ class PairsChecker:
                 # List every problem here; whether there are too many is decided below.
                 checked = check_pairs(opened, max_bad_share=1.0, progress=progress, look=sides.add)
             except ModelError as error:
-                return rejected(error, hidden=hidden)
+                return rejected(_as_winoground(hidden) or error, hidden=hidden)
             report = checked.report
             findings = Findings()
             for each in (report.missing_files, report.unreadable_images, report.bad_captions):
@@ -116,6 +116,16 @@ class PairsChecker:
         return replace(
             found, statistics=statistics(captions, sides.longer), samples=samples_of_pairs(opened, content)
         )
+
+
+def _as_winoground(folder: Path) -> DataError | None:
+    """What to do with a set of Winoground that was sent as pairs. None if it is not one."""
+    if not (folder / "examples.jsonl").is_file():
+        return None
+    return DataError(
+        "The folder cannot be read as pairs. It has an examples.jsonl, as sets of the format winoground do: "
+        "add it again with the format winoground."
+    )
 
 
 class BenchmarkChecker:

@@ -42,8 +42,8 @@ class DatasetFields(Body):
     name: Annotated[
         Name | None,
         Field(
-            description="What you call the data set. The name stands for its id, and none of your other data sets may "
-            "have it.",
+            description="What you call the data set, in at most 64 letters, digits, dots, hyphens and underscores. "
+            "The name stands for its id, and none of your other data sets may have it.",
             examples=["coco-train"],
         ),
     ] = None
@@ -121,6 +121,10 @@ class DatasetInfo(BaseModel):
     status: DatasetStatus = Field(
         description="The state of the data set. Jobs can use it only when it is `ready`."
     )
+    being_checked: bool = Field(
+        description="Whether a worker is checking the data set. While it is `validating` and this is false, it waits "
+        "for a worker."
+    )
     created_at: float
     checked_at: float | None = Field(description="When the check ended. It is null while the check runs.")
     content_hash: str | None = Field(
@@ -150,7 +154,14 @@ class DatasetInfo(BaseModel):
             size_bytes=source.get("size_bytes"),
             sha256=source.get("sha256"),
         )
-        return cls(**{**vars(dataset), "source": shown, "max_bad_share": dataset.max_bad_share})
+        return cls(
+            **{
+                **vars(dataset),
+                "source": shown,
+                "max_bad_share": dataset.max_bad_share,
+                "being_checked": dataset.lease_owner is not None,
+            }
+        )
 
 
 class DatasetList(Listing):

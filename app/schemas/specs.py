@@ -40,7 +40,8 @@ class JobSpec(Part):
     kind: ClassVar[JobKind]
 
     name: Name | None = None
-    """What you call the job. The name stands for its id, and none of your other jobs may have it."""
+    """What you call the job, in at most 64 letters, digits, dots, hyphens and underscores. The name stands for its id,
+    and none of your other jobs may have it."""
     suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     """A short label that helps you recognise the job."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(default_factory=dict)

@@ -36,10 +36,10 @@ from app.store.transitions import locked_job, move
 from app.store.values import lock_number, new_id, payload_hash
 
 _ASKED = {
-    Action.CANCEL: "A caller asked to cancel the job.",
-    Action.PAUSE: "A caller asked to pause the job.",
-    Action.RESUME: "A caller asked to resume the job.",
-    Action.RETRY: "A caller asked to retry the job.",
+    Action.CANCEL: "Cancellation was requested.",
+    Action.PAUSE: "A pause was requested.",
+    Action.RESUME: "The job was told to go on.",
+    Action.RETRY: "A retry was requested.",
 }
 _DONE = {
     Action.CANCEL: "cancelled",

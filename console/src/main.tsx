@@ -6,8 +6,10 @@ import "./frame.css";
 
 import { render } from "preact";
 import { App } from "./app";
+import { ignoreDoubleClicksAcrossPages } from "./double-click";
 import { applyTheme, chosenTheme } from "./theme";
 
 applyTheme(chosenTheme());
+ignoreDoubleClicksAcrossPages();
 const root = document.getElementById("console");
 if (root) render(<App />, root);

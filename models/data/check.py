@@ -20,10 +20,11 @@ from models.data.pairs import (
     sample_digest,
 )
 from models.errors import DataError
-from models.findings import Findings
+from models.findings import LISTED, Findings
 from models.machine import usable_cores
 
 _AHEAD = 4  # images in flight for each worker
+_EXAMPLES = 3  # of each kind of problem, in the text of an error
 _CODES = {MissingImage: "missing_file", UnreadableImage: "image_unreadable", DataError: "bad_caption"}
 
 Found = bytes | DataError
@@ -47,13 +48,22 @@ class DataReport:
         return (self.samples - self.usable) / self.samples if self.samples else 0.0
 
     def __str__(self) -> str:
-        lines = [f"{self.samples - self.usable} of {self.samples} samples cannot be used."]
+        return "\n".join([self.head, *self.problems(LISTED)])
+
+    @property
+    def head(self) -> str:
+        return f"{self.samples - self.usable} of {self.samples} samples cannot be used."
+
+    def problems(self, most: int) -> list[str]:
+        """Lines that count the problems of each kind, and name the first ones."""
+        lines = []
         for kind, finding in self._findings():
             if finding.count:
-                more = finding.count - len(finding.listed)
-                lines += [f"{kind}: {finding.count}", *(f"  {item.message}" for item in finding.listed)]
+                listed = finding.listed[:most]
+                more = finding.count - len(listed)
+                lines += [f"{kind}: {finding.count}", *(f"  {item.message}" for item in listed)]
                 lines += [f"  and {more} more"] if more else []
-        return "\n".join(lines)
+        return lines
 
     def _findings(self) -> tuple[tuple[str, Findings], ...]:
         return (
@@ -116,10 +126,12 @@ def check_pairs(
         bad_captions=report[DataError],
     )
     if not usable or summary.bad_share > max_bad_share:
-        raise DataError(
-            f"{summary}\nCorrect or remove these samples, or name the folder of the images if the files are elsewhere"
-            + (f", or allow a larger share than {max_bad_share:g} with --max-bad-share." if usable else ".")
+        remedy = (
+            "Correct or remove these samples, or name the folder of the images if the files are elsewhere"
         )
+        if usable:
+            remedy += f", or allow a larger share than {max_bad_share:g} with --max-bad-share"
+        raise DataError("\n".join([f"{summary.head} {remedy}.", *summary.problems(_EXAMPLES)]))
     return CheckedPairs(Subset(pairs, usable, combined_hash(digests)), summary)
 
 

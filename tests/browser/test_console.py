@@ -141,6 +141,10 @@ def test_swapped_words_are_rivals_of_a_caption(
         "a blue square left of a red circle",
         "a red circle square of a blue left",
     }
+    caption = page.locator(".reading li").filter(has=page.get_by_text("caption", exact=True))
+    expect(caption.locator("p")).to_have_text("a red circle left of a blue square")
+    won = readings(page, 0)[0][0] == "a red circle left of a blue square"
+    expect(page.get_by_text("The caption won" if won else "The caption lost to a rival")).to_be_visible()
 
 
 def test_broken_picture_has_its_error_and_the_others_their_scores(
@@ -153,6 +157,41 @@ def test_broken_picture_has_its_error_and_the_others_their_scores(
 
     assert "ends too early" in page.locator(".reading").first.inner_text()
     assert len(readings(page, 1)) == 2
+
+
+def test_results_of_a_former_input_are_marked_and_the_code_is_that_of_the_current_one(
+    look: Look, server: RunningServer, pictures: list[Path]
+) -> None:
+    page = look(server.url)
+    match(page, pictures, ["a red circle", "a red circle"])
+    changed = page.get_by_text("The input has changed")
+    expect(changed).to_have_count(0)
+    expect(page.get_by_text("1 line is the same as another one")).to_be_visible()
+    page.get_by_role("tab", name="curl").click()
+    code = page.get_by_label("The request for curl")
+    expect(code).to_contain_text("a red circle")
+
+    page.get_by_role("textbox", name="Texts").fill("a blue square")
+    expect(changed).to_be_visible()
+    expect(code).to_contain_text("a blue square")
+    page.get_by_role("button", name="Match", exact=True).click()
+    expect(changed).to_have_count(0)
+    page.get_by_role("button", name=f"Remove {pictures[0].name}").press("Enter")
+    expect(page.get_by_role("button", name="Remove two.png")).to_be_focused()
+    expect(changed).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Pick pictures")).to_be_focused()
+
+
+def test_file_that_is_no_picture_is_named(
+    look: Look, server: RunningServer, pictures: list[Path], tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no picture")
+    page = look(server.url)
+    page.get_by_label("Picture files").set_input_files([notes, pictures[1]])
+    expect(page.get_by_role("alert")).to_have_text("notes.txt is not a picture, and cannot be used here.")
+    expect(page.get_by_role("button", name="Remove two.png")).to_be_visible()
 
 
 def test_tiny_pictures_are_shown_by_whole_multiples_of_their_pixels(

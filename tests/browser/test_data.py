@@ -100,7 +100,7 @@ def test_archive_is_uploaded_checked_looked_at_and_deleted(
     page.get_by_role("link", name="Add data").click()
     page.get_by_label("Archive", exact=True).set_input_files(save_archive(folder / f"{name}.tar"))
     expect(page.get_by_label("Name")).to_have_value(name)
-    page.get_by_label("May be unusable").fill("20")
+    page.get_by_label("Unusable samples allowed").fill("20")
 
     slow_down(page, SLOW_BYTES_PER_S)
     page.get_by_role("button", name="Upload", exact=True).click()
@@ -188,7 +188,7 @@ def test_files_on_the_server_are_registered_and_kept_while_a_job_needs_them(
     expect(path).to_have_attribute("aria-invalid", "true")
     path.fill(str(folder / "registered"))
     page.get_by_label("Name").fill("registered")
-    page.get_by_label("May be unusable").fill("12.5")
+    page.get_by_label("Unusable samples allowed").fill("12.5")
     page.get_by_role("button", name="Register").click()
     expect(page.get_by_role("region", name="The check")).to_contain_text("is left out")
 

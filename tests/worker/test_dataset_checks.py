@@ -326,6 +326,14 @@ def test_winoground_and_other_benchmarks_are_checked_by_their_own_readers(
     assert [checked(store, config).status for _ in range(3)] == [DatasetStatus.REJECTED] * 3
 
 
+def test_set_of_winoground_that_was_sent_as_pairs_is_told_its_format(
+    store: Store, config: WorkerConfig, winoground_folder: Path
+) -> None:
+    uploaded(store, config, tar_of(winoground_folder))
+    (problem,) = checked(store, config).problems or ()
+    assert "add it again with the format winoground" in problem["message"]
+
+
 def test_benchmark_s_bad_items_are_listed_and_left_out_where_that_is_allowed(
     store: Store, config: WorkerConfig, pairs_folder: Path, tmp_path: Path
 ) -> None:

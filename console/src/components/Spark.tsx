@@ -1,3 +1,5 @@
+import { counted } from "../format";
+
 interface Line {
   name: string;
   series: 1 | 2 | 3 | 4 | 5;
@@ -20,7 +22,7 @@ const HEIGHT = 60;
 /** The least time that the width stands for, in seconds, so that a short history does not look like a long one. */
 const LEAST_S = 60;
 
-/** A few lines over time, from 0 to the largest value, which is written above. */
+/** A few lines over time, from 0 to the largest value. That and the time that the width stands for are written above. */
 export function Spark({ label, times, lines, write }: Props) {
   const known = lines.flatMap(({ values }) => values.filter((value) => value !== undefined));
   const largest = Math.max(0, ...known);
@@ -32,6 +34,7 @@ export function Spark({ label, times, lines, write }: Props) {
     <figure class="spark">
       <figcaption class="muted small">
         <span>{known.length ? write(largest) : "–"}</span>
+        <span>last {counted(Math.ceil(span / 60), "minute")}</span>
       </figcaption>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={label}>
         <line class="spark-ground" x1="0" x2={WIDTH} y1={HEIGHT - 1} y2={HEIGHT - 1} />

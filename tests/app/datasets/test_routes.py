@@ -47,14 +47,17 @@ def upload(service: Service, data: bytes, **form: Any) -> Any:
 
 def checked(service: Service, dataset_id: str, roots: Path) -> dict[str, Any]:
     """The data set after a worker has looked at it."""
+    assert not service.client.get(f"/datasets/{dataset_id}").json()["being_checked"]
     config = WorkerConfig(
         "", str(service.settings.database_url), service.settings.data_dir, "finetune", dataset_roots=(roots,)
     )
     claimed = service.store.datasets.claim_check("checker", 60)
     assert claimed is not None
     assert claimed.id == dataset_id
+    assert service.client.get(f"/datasets/{dataset_id}").json()["being_checked"]
     check(config, service.store, claimed)
     dataset: dict[str, Any] = service.client.get(f"/datasets/{dataset_id}").json()
+    assert not dataset["being_checked"]
     return dataset
 
 

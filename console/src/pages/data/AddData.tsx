@@ -93,7 +93,7 @@ export function AddData() {
         <div class="data-grid">
           <Field
             label="Name"
-            help="Optional. Commands and scripts can use it in place of the id."
+            help="Optional: at most 64 letters, digits, dots, hyphens and underscores, no spaces. Commands and scripts can use it in place of the id."
             error={at(error, "name")}
           >
             {(control) => (
@@ -107,8 +107,8 @@ export function AddData() {
             )}
           </Field>
           <Field
-            label="May be unusable, in percent"
-            help="Samples that cannot be used are left out. If there are more than this, the data set is rejected."
+            label="Unusable samples allowed, in percent"
+            help="Samples that cannot be used, such as broken images, are left out. If there are more than this, the data set is rejected."
             error={at(error, "max_bad_share")}
           >
             {(control) => (
@@ -148,7 +148,9 @@ function Source({ draft, set, error }: SourceProps) {
       return (
         <Field
           label="Archive"
-          help="A tar, tar.gz or zip file. If it holds a single folder, that folder is the data set."
+          help={
+            <Described text="A tar, tar.gz or zip file. If it holds a single folder, that folder is the data set. A folder itself cannot be picked: pack it first, or send it with `sds-clip datasets upload`." />
+          }
           error={at(error, "file")}
         >
           {(control) => (

@@ -8,9 +8,9 @@ export function CheckCard({ set }: { set: DataSet }) {
   const more = unlisted(set);
   return (
     <section class="card stack" aria-labelledby="findings" aria-live="polite">
-      <h2 id="findings">{set.status === "validating" ? "The check is running" : "The check"}</h2>
+      <h2 id="findings">{titleOf(set)}</h2>
       <p>{verdict(set)}</p>
-      {set.status === "validating" && <progress class="data-progress" aria-label="The check is running" />}
+      {set.being_checked && <progress class="data-progress" aria-label="The check is running" />}
       {size && size.all > 0 && <Usable share={1 - badOf(set) / size.all} />}
       {grouped(set.problems ?? []).map(({ code, title, messages }) => (
         <section key={code} class="stack close" aria-label={title}>
@@ -28,6 +28,11 @@ export function CheckCard({ set }: { set: DataSet }) {
       {more && <p class="muted small">{more}</p>}
     </section>
   );
+}
+
+function titleOf({ status, being_checked }: DataSet): string {
+  if (status !== "validating") return "The check";
+  return being_checked ? "The check is running" : "Waiting for a worker";
 }
 
 function Usable({ share }: { share: number }) {

@@ -31,7 +31,7 @@ const COLUMNS: Column<DataSet>[] = [
       </span>
     ),
   },
-  { name: "Status", cell: (set) => <StatusBadge status={set.status} /> },
+  { name: "Status", cell: (set) => <State set={set} /> },
   { name: "Content", number: true, cell: (set) => <Content set={set} /> },
   { name: "Size", number: true, cell: (set) => bytes(set.source.size_bytes) },
   { name: "Owner", cell: (set) => set.owner || <span class="muted">–</span> },
@@ -82,6 +82,17 @@ export function DataList({ filters }: { filters: Filters }) {
         <Empty />
       )}
     </div>
+  );
+}
+
+function State({ set }: { set: DataSet }) {
+  return (
+    <span class="data-two">
+      <StatusBadge status={set.status} />
+      {set.status === "validating" && (
+        <span class="muted small">{set.being_checked ? "is being checked" : "waits for a worker"}</span>
+      )}
+    </span>
   );
 }
 

@@ -129,7 +129,7 @@ function Facts({ set }: { set: DataSet }) {
             {count(number)}
           </Fact>
         ))}
-        <Fact name="Unusable, at most">{percent(set.max_bad_share)}</Fact>
+        <Fact name="Unusable samples allowed">{percent(set.max_bad_share)}</Fact>
         <Fact name="Source">
           {{ archive: "an archive", shards: "shards", registered: "files on the server" }[source.kind]}
         </Fact>

@@ -33,8 +33,8 @@ export function FormatField({ value, onChange, error }: Props) {
         <div class="small">
           <p class="muted">
             {chosen && chosen.layouts.length > 1
-              ? "The archive or folder holds one of these:"
-              : "The archive or folder holds:"}
+              ? "The archive, or the folder on the server, holds one of these:"
+              : "The archive, or the folder on the server, holds:"}
           </p>
           <ul class="data-layouts">
             {chosen?.layouts.map((layout) => (

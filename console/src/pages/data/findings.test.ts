@@ -45,6 +45,13 @@ test.each<[string, Partial<DataSet>]>([
   expect(verdict(set(rest))).toBe(sentence);
 });
 
+test("a check that waits is told from one that runs", () => {
+  expect(verdict(set({ status: "validating", being_checked: false }))).toContain(
+    "as soon as a worker is free",
+  );
+  expect(verdict(set({ status: "validating", being_checked: true }))).toContain("A worker reads every file");
+});
+
 test("a list that does not hold all problems says so", () => {
   expect(unlisted(set({ problems: problems(20), counts: { samples: 9000, usable: 7000 } }))).toBe(
     "These are the first 20 of 2,000 problems.",

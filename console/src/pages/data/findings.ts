@@ -65,7 +65,9 @@ export function verdict(set: DataSet): string {
     : "none may be unusable";
   switch (set.status) {
     case "validating":
-      return "A worker reads every file and decodes every image. This page shows the result when it ends.";
+      return set.being_checked
+        ? "A worker reads every file and decodes every image. This page shows the result when it ends."
+        : "The check begins as soon as a worker is free for it. Data sets are checked one after another.";
     case "deleted":
       return "The data set was deleted, with its files. Its record stays for the jobs that used it.";
     case "rejected":

@@ -51,7 +51,8 @@ export async function start(wanted: Wanted): Promise<boolean> {
   } catch (error) {
     if (current && error instanceof ApiError) {
       set({ ...current, error });
-      announce("The upload failed. The page Data says why.");
+      const isSeen = location.hash.startsWith("#/data");
+      announce(`The upload failed. ${isSeen ? "This page" : "The page Data"} says why.`);
     } else {
       set(undefined);
       announce("The upload was cancelled, and nothing of it is kept.");

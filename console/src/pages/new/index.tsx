@@ -7,7 +7,7 @@ import { Tabs } from "../../components/Tabs";
 import { address } from "../../router";
 import type { PageProps } from "..";
 import type { Kind } from "./draft";
-import { type Inputs, loadInputs, PAIRS } from "./inputs";
+import { fits, type Inputs, loadInputs, PAIRS } from "./inputs";
 import { JobForm } from "./JobForm";
 import "./new.css";
 
@@ -49,18 +49,38 @@ function Forms({ query }: { query: URLSearchParams }) {
         {hasData(inputs.data, kind) ? (
           <JobForm key={kind} kind={kind} inputs={inputs.data} query={query} />
         ) : (
-          <EmptyState title={`There is no data to ${kind === "finetune" ? "train" : "measure"} on yet.`}>
-            <a href="#/data?add=1">Upload {kind === "finetune" ? "images with captions" : "a benchmark"}</a>,
-            of the format <code>{kind === "finetune" ? PAIRS : "winoground"}</code>
-            {kind === "evaluate" && " or another one"}. The data set is offered here once its check has
-            passed.
-          </EmptyState>
+          <NoData kind={kind} checking={inputs.data.checking.filter((each) => fits(kind, each))} />
         )}
       </div>
     </Tabs>
   );
 }
 
+function NoData({ kind, checking }: { kind: Kind; checking: Inputs["checking"] }) {
+  const [verb, content] =
+    kind === "finetune" ? ["train", "images with captions"] : ["measure", "a benchmark"];
+  if (checking.length) {
+    return (
+      <EmptyState title={`The data to ${verb} on are still being checked.`}>
+        {checking.map(({ id, name }, place) => (
+          <>
+            {place > 0 && ", "}
+            <a href={address(["data", id])}>{name || id}</a>
+          </>
+        ))}
+        . A data set is offered here once its check has passed.
+      </EmptyState>
+    );
+  }
+  return (
+    <EmptyState title={`There is no data to ${verb} on yet.`}>
+      <a href="#/data?add=1">Upload {content}</a>, of the format{" "}
+      <code>{kind === "finetune" ? PAIRS : "winoground"}</code>
+      {kind === "evaluate" && " or another one"}. The data set is offered here once its check has passed.
+    </EmptyState>
+  );
+}
+
 function hasData({ datasets, from }: Inputs, kind: Kind): boolean {
-  return from?.kind === kind || datasets.some(({ format }) => (format === PAIRS) === (kind === "finetune"));
+  return from?.kind === kind || datasets.some((each) => fits(kind, each));
 }

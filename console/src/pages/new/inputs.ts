@@ -14,6 +14,8 @@ const DATA_FIELDS = ["training_data", "validation_data", "data"];
 export interface Inputs {
   fields: Record<Kind, FieldSpec[]>;
   datasets: Api["DatasetInfo"][];
+  /** Data sets that cannot be chosen yet. */
+  checking: Api["DatasetInfo"][];
   /** Undefined for a key that may not list models. */
   models: Awaited<ReturnType<typeof listModels>> | undefined;
   workers: Api["WorkerInfo"][];
@@ -22,9 +24,10 @@ export interface Inputs {
 }
 
 export async function loadInputs(from: string | null): Promise<Inputs> {
-  const [schemas, datasets, models, workers, job] = await Promise.all([
+  const [schemas, datasets, checking, models, workers, job] = await Promise.all([
     fetchSchemas(),
-    ask(api.GET("/datasets", { params: { query: { status: "ready", limit: 100 } } })),
+    listData("ready"),
+    listData("validating"),
     may("infer") ? listModels() : undefined,
     ask(api.GET("/workers")),
     from ? ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: from } } })) : undefined,
@@ -32,10 +35,15 @@ export async function loadInputs(from: string | null): Promise<Inputs> {
   return {
     fields: { finetune: readFields(schemas, "FinetuneSpec"), evaluate: readFields(schemas, "EvaluateSpec") },
     datasets: datasets.data,
+    checking: checking.data,
     models,
     workers: workers.data,
     from: job,
   };
+}
+
+function listData(status: "ready" | "validating") {
+  return ask(api.GET("/datasets", { params: { query: { status, limit: 100 } } }));
 }
 
 function listModels() {
@@ -45,7 +53,7 @@ function listModels() {
 /** What the form begins with: a job to duplicate, or the newest data and the first teacher. */
 export function firstDraft(kind: Kind, inputs: Inputs, query: URLSearchParams): Draft {
   if (inputs.from?.kind === kind) return withIds(inputs, draftOf(inputs.fields[kind], inputs.from));
-  const newest = inputs.datasets.find(({ format }) => (format === PAIRS) === (kind === "finetune"));
+  const newest = inputs.datasets.find((each) => fits(kind, each));
   const data = query.get("data") ?? newest?.id ?? "";
   const given: Record<string, string> =
     kind === "finetune"
@@ -70,6 +78,11 @@ function withIds(inputs: Inputs, draft: Draft): Draft {
     return found ? [[path, found.id]] : [];
   });
   return { ...draft, values: { ...draft.values, ...Object.fromEntries(ids) } };
+}
+
+/** Whether a job of this kind can use data of a format: one trains on pairs, the other measures on a benchmark. */
+export function fits(kind: Kind, { format }: Api["DatasetInfo"]): boolean {
+  return (format === PAIRS) === (kind === "finetune");
 }
 
 /** A benchmark's data set says by its format which benchmark it is. */

@@ -148,8 +148,8 @@ function Legend({ has }: { has: boolean }) {
           picture, the highest of its column. Framed is what belongs together.{" "}
         </>
       )}
-      Numbers beside ✓ (right) and ✗ (wrong) are margins, which must be above 0. In the list, J and K go to
-      the next and the previous item.
+      Numbers beside ✓ (right) and ✗ (wrong) are margins, which must be above 0. Click an item, or go to it
+      with the Tab key: J and K then go to the next and the previous one.
     </p>
   );
 }

@@ -2,12 +2,12 @@ import type { ComponentChildren } from "preact";
 import { type Reading, sum } from "../../api/prometheus";
 import { Spark } from "../../components/Spark";
 import { bytes, count, percent } from "../../format";
-import type { History, Point } from "./history";
+import { type History, latencyOf, type Point, requestsOf } from "./history";
 import { decimal, milliseconds } from "./units";
 
 type Series = { name: string; of: (point: Point) => number | undefined };
 
-/** The service at a glance: what it does now, and since the page was opened. */
+/** The service at a glance: what it does now, since the page was opened, and since the process started. */
 export function Figures({ history: { points }, reading }: { history: History; reading: Reading }) {
   const now = points.at(-1);
   const last = lastOf(points);
@@ -18,6 +18,7 @@ export function Figures({ history: { points }, reading }: { history: History; re
   const gpu = (state: string) =>
     sum(reading, "sds_clip_device_memory_bytes", (labels) => labels.state === state);
   const total = gpu("total");
+  const { p50, p95 } = latencyOf(reading);
   return (
     <section class="service-tiles" aria-label="Figures">
       <Tile
@@ -27,7 +28,7 @@ export function Figures({ history: { points }, reading }: { history: History; re
         series={[{ name: "Requests", of: ({ perS }) => perS }]}
         write={(value) => `${decimal(value)} /s`}
       >
-        All requests except health checks and those of this page.
+        All requests except health checks, the files of the console, and those of this page.
       </Tile>
       <Tile
         title="Latency"
@@ -81,10 +82,14 @@ export function Figures({ history: { points }, reading }: { history: History; re
           : `GPU: ${bytes(total - (gpu("free") ?? 0))} of ${bytes(total)} in use.`}
       </Tile>
       <div class="card stack close">
-        <h2>Since the start</h2>
+        <h2>Since the process started</h2>
         <dl class="facts service-facts">
-          <dt>Answers</dt>
-          <dd>{count(sum(reading, "sds_clip_requests_total"))}</dd>
+          <dt>Requests</dt>
+          <dd>{count(requestsOf(reading))}</dd>
+          <dt>Latency, p50 and p95</dt>
+          <dd>
+            {milliseconds(p50)} · {milliseconds(p95)}
+          </dd>
           <dt>Refused for load (429)</dt>
           <dd>{count(sum(reading, "sds_clip_throttled_total") ?? 0)}</dd>
           <dt>Swaps</dt>

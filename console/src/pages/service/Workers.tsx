@@ -17,7 +17,7 @@ const COLUMNS: Column<Api["WorkerInfo"]>[] = [
     name: "State",
     cell: ({ alive, job }) =>
       alive ? (
-        <Badge tone={job ? "accent" : "good"}>{job ? "busy" : "waiting"}</Badge>
+        <Badge tone={job ? "accent" : "neutral"}>{job ? "busy" : "idle"}</Badge>
       ) : (
         <Badge tone="bad">gone</Badge>
       ),
@@ -38,6 +38,7 @@ interface Props {
 /** Who takes jobs, and how many wait for them. */
 export function Workers({ allowed, everyS, reading }: Props) {
   const waiting = reading && sum(reading, "sds_clip_jobs", ({ status }) => status === "queued");
+  const checks = reading && sum(reading, "sds_clip_datasets", ({ status }) => status === "validating");
   const ages = reading ? of(reading, "sds_clip_queue_age_seconds").map(({ value }) => value) : [];
   return (
     <section class="stack close" aria-labelledby="service-workers">
@@ -47,6 +48,13 @@ export function Workers({ allowed, everyS, reading }: Props) {
           {waiting
             ? `${counted(waiting, "job waits", "jobs wait")}, the longest for ${duration(Math.max(...ages))}.`
             : waiting === 0 && "No job waits."}
+          {Boolean(checks) && (
+            <>
+              {" "}
+              <a href="#/data?status=validating">{counted(checks ?? 0, "data set")}</a> to check. Workers
+              check data beside their jobs.
+            </>
+          )}
         </span>
       </div>
       {allowed ? (

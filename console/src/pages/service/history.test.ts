@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { parse } from "../../api/prometheus";
-import { extended, type History, NOTHING, routesOf } from "./history";
+import { extended, type History, latencyOf, NOTHING, recentRoutes, requestsOf, routesOf } from "./history";
 
 interface Counts {
   started?: number;
@@ -15,6 +15,7 @@ process_resident_memory_bytes 1e9
 sds_clip_requests_total{route="/match",status="200"} ${match}
 sds_clip_requests_total{route="/match",status="500"} ${failed}
 sds_clip_requests_total{route="/metrics",status="200"} ${1000 * match}
+sds_clip_requests_total{route="/assets/{name}",status="200"} 7
 sds_clip_request_seconds_bucket{le="0.1",route="/match"} 0
 sds_clip_request_seconds_bucket{le="0.2",route="/match"} ${match}
 sds_clip_request_seconds_bucket{le="+Inf",route="/match"} ${match}
@@ -54,15 +55,23 @@ test("a pause, as of a hidden page, is a gap", () => {
   expect(points.at(-1)?.perS).toBe(1);
 });
 
-test("routes have the figures of the last minute, and the page's own requests are left out", () => {
+test("routes have the figures of the last minute at most, and the page's own requests are left out", () => {
   const history = after(
     [0, {}],
     [2, { match: 8, failed: 2 }],
     [100, { match: 100 }],
     [102, { match: 109, failed: 1 }],
   );
-  expect(routesOf(history)).toMatchObject([{ route: "/match", perS: 5, failed: 0.1 }]);
-  expect(routesOf(after([0, {}]))).toEqual([]);
+  expect(recentRoutes(history)).toMatchObject([{ route: "/match", requests: 10, failed: 0.1 }]);
+  expect(recentRoutes(after([0, { match: 3 }]))).toEqual([]);
+});
+
+test("the first reading has the figures since the process started", () => {
+  const first = reading({ match: 3, failed: 1 });
+  expect(routesOf(first)).toMatchObject([{ route: "/match", requests: 4, failed: 0.25 }]);
+  expect(routesOf(first)[0]?.p50).toBeCloseTo(0.15);
+  expect(requestsOf(first)).toBe(4);
+  expect(latencyOf(first).p50).toBeCloseTo(0.15);
 });
 
 test("the history has an end", () => {

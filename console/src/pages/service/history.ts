@@ -19,7 +19,7 @@ export interface Point {
 
 export interface RouteFigures {
   route: string;
-  perS: number;
+  requests: number;
   p50: number | undefined;
   p95: number | undefined;
   p99: number | undefined;
@@ -45,8 +45,8 @@ const MOST_POINTS = 300;
 const RECENT_S = 60;
 /** A longer pause is a gap in the lines: the page was hidden, or the service away. */
 const LONGEST_PAUSE_S = 3 * EVERY_S;
-/** Probes, and what this page asks for itself. */
-const OWN = new Set(["/health", "/ready", "/metrics", "/models/status", "/workers"]);
+/** Probes, and what only the console asks: its files, who is signed in, and what this page reads. */
+const OWN = new Set("/ /assets/{name} /session /health /ready /metrics /models/status /workers".split(" "));
 const INFERENCE = new Set(["/match", "/classify", "/embed", "/v1/embeddings", "/v2/embed"]);
 
 const counts = ({ route = "" }: Sample["labels"]) => !OWN.has(route);
@@ -63,28 +63,40 @@ export function extended(history: History, next: Read): History {
   return { points: [...history.points, ...gap, point].slice(-MOST_POINTS), recent };
 }
 
-/** The routes that were asked within the last minute, the busiest first. */
-export function routesOf({ recent }: History): RouteFigures[] {
+/** The routes that were asked since the page was opened, but at most within the last minute. */
+export function recentRoutes({ recent }: History): RouteFigures[] {
   const [first, last] = [recent[0], recent.at(-1)];
-  if (!first || !last || first === last) return [];
-  const grown = increases(first.reading, last.reading);
+  return first && last ? routesOf(increases(first.reading, last.reading)) : [];
+}
+
+/** How many requests were answered. */
+export function requestsOf(grown: Reading): number {
+  return sum(grown, "sds_clip_requests_total", counts) ?? 0;
+}
+
+/** Quantiles of the routes that compute. */
+export function latencyOf(grown: Reading) {
+  return latency(grown, infers);
+}
+
+/** The routes that were asked, the busiest first. A reading that is not a difference counts since the process started. */
+export function routesOf(grown: Reading): RouteFigures[] {
   const routes = new Set(
     of(grown, "sds_clip_requests_total", counts).map(({ labels }) => labels.route ?? ""),
   );
   return [...routes]
     .flatMap((route) => {
       const here = (labels: Sample["labels"]) => labels.route === route;
-      const answers = sum(grown, "sds_clip_requests_total", here) ?? 0;
-      if (!answers) return [];
+      const requests = sum(grown, "sds_clip_requests_total", here) ?? 0;
+      if (!requests) return [];
       const failures = sum(grown, "sds_clip_requests_total", (l) => here(l) && Number(l.status) >= 500) ?? 0;
-      const perS = answers / (last.at - first.at);
-      return [{ route, perS, failed: failures / answers, ...latency(grown, here) }];
+      return [{ route, requests, failed: failures / requests, ...latency(grown, here) }];
     })
-    .sort((a, b) => b.perS - a.perS);
+    .sort((a, b) => b.requests - a.requests);
 }
 
-/** When the process started tells one process from another. */
-function processOf(reading: Reading): number | undefined {
+/** When the process started, in seconds since the Unix epoch. It tells one process from another. */
+export function processOf(reading: Reading): number | undefined {
   return sum(reading, "process_start_time_seconds");
 }
 
@@ -99,8 +111,8 @@ function pointOf(before: Read | undefined, { at, reading }: Read): Point {
   const grown = increases(before.reading, reading);
   return {
     at,
-    perS: (sum(grown, "sds_clip_requests_total", counts) ?? 0) / (at - before.at),
-    ...latency(grown, infers),
+    perS: requestsOf(grown) / (at - before.at),
+    ...latencyOf(grown),
     images: mean(grown, "image"),
     texts: mean(grown, "text"),
     ...gauges,

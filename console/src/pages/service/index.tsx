@@ -34,7 +34,7 @@ export function ServicePage() {
       {data ? (
         <>
           <Figures history={history} reading={data.reading} />
-          <Routes history={history} />
+          <Routes history={history} reading={data.reading} />
         </>
       ) : (
         !metrics.error && <Skeleton lines={8} />

@@ -1,4 +1,5 @@
 import { useState } from "preact/hooks";
+import { announce } from "../../components/Announcer";
 import { Field } from "../../components/Field";
 import { proposals, swappedWords } from "./swaps";
 import { split } from "./words";
@@ -37,6 +38,8 @@ export function SwapGame({ caption, onCaption, own, left, onRivals }: Props) {
       return;
     }
     const rival = swappedWords(caption, chosen, place);
+    if (rival === caption) announce("These two words are the same, so that the swap makes no rival.");
+    else if (rivals.includes(rival)) announce("This rival is in the list already.");
     if (rival !== caption)
       onRivals(
         [...new Set([...own, rival])],

@@ -1,4 +1,4 @@
-import { api, ask } from "../../api/client";
+import { api, ask, type Schemas } from "../../api/client";
 import { isSameVersion } from "../../api/models";
 import { useAction, useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
@@ -12,6 +12,7 @@ import { Pictures, type Shown, shown } from "./Pictures";
 import { Results } from "./Results";
 import { type Answer, type Request, send } from "./request";
 import { rivalsOf, SwapGame } from "./SwapGame";
+import { cut, lines, repeated } from "./texts";
 import { VersionField } from "./Versions";
 import "./try.css";
 
@@ -61,9 +62,13 @@ export function TryPage() {
   const sending = useAction(async (asked: Inputs) => setAnswer(await send(requestOf(asked))));
   const set = (changes: Partial<Inputs>) => setInputs((before) => ({ ...before, ...changes }));
   const missing = whatIsMissing(inputs);
+  const notes = [
+    inputs.task !== "swap" && repeated(inputs.task === "match" ? inputs.texts : inputs.labels),
+    cut(textsOf(inputs), contextOf(models.data?.models, inputs.model)),
+  ].filter((note) => typeof note === "string");
   const submit = () => missing || sending.running || void sending.run(inputs);
   const tryExample = async () => {
-    const next = { ...inputs, ...EXAMPLE, own: [], left: [], pictures: shown([await drawExample()]) };
+    const next = { ...inputs, ...EXAMPLE, own: [], left: [], pictures: shown([await drawExample()], true) };
     setInputs(next);
     await sending.run(next);
   };
@@ -96,6 +101,11 @@ export function TryPage() {
             />
           )}
         </Tabs>
+        {notes.map((note) => (
+          <p key={note} class="muted small">
+            {note}
+          </p>
+        ))}
         <div class="try-versions">
           <VersionField
             label="Version"
@@ -123,7 +133,7 @@ export function TryPage() {
         <ErrorNote error={sending.error} />
       </form>
       {answer ? (
-        <Results answer={answer} />
+        <Results answer={answer} current={requestOf(inputs)} missing={missing} />
       ) : (
         <EmptyState title="Which text fits a picture best?">
           <p>Add a picture and some texts to see which text the model finds most probable.</p>
@@ -190,7 +200,13 @@ function LinesField({ label, help = "One per line.", value, onChange }: LinesPro
   );
 }
 
-const lines = (text: string) => [...new Set(text.split("\n").map((line) => line.trim()))].filter(Boolean);
+type Served = Pick<Schemas["ServedModel"], "name" | "default" | "context_length">;
+
+/** How many tokens the chosen model reads. A version that is not in service is taken to be like the default one. */
+function contextOf(models: readonly Served[] | undefined, name: string): number | undefined {
+  const found = models?.find((model) => model.name === name) ?? models?.find((model) => model.default);
+  return found?.context_length;
+}
 
 function textsOf(inputs: Inputs): string[] {
   if (inputs.task === "match") return lines(inputs.texts);
@@ -203,6 +219,7 @@ function requestOf(inputs: Inputs): Request {
     kind: inputs.task === "classify" ? "classify" : "match",
     pictures: inputs.pictures,
     texts: textsOf(inputs),
+    caption: inputs.task === "swap" ? inputs.caption : undefined,
     templates: inputs.templates === "own" ? lines(inputs.ownTemplates) : [inputs.templates],
     models: inputs.other ? [inputs.model, inputs.other] : [inputs.model],
   };

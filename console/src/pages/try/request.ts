@@ -10,6 +10,8 @@ export interface Request {
   pictures: readonly Shown[];
   /** Texts to match, or labels. */
   texts: string[];
+  /** Of these texts, the one whose words the others swap. */
+  caption: string | undefined;
   /** The name of a set, or one's own. */
   templates: string[];
   /** Names of one or two models; "" is the default one. */
@@ -26,6 +28,16 @@ export interface Answer {
 }
 
 export const TOP_K = 10;
+
+/** Whether two requests send the same. */
+export function isSame(one: Request, other: Request): boolean {
+  return sent(one) === sent(other);
+}
+
+function sent({ kind, pictures, texts, caption, templates, models }: Request): string {
+  const urls = pictures.map(({ url }) => url);
+  return JSON.stringify([kind, urls, texts, caption, kind === "classify" && templates, models]);
+}
 
 export async function send(request: Request): Promise<Answer> {
   if (request.kind === "match") {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Schemas } from "../../api/client";
-import { isChanged, matrix, ofClassify, ofMatch } from "./results";
+import { captionVerdict, isChanged, matrix, ofClassify, ofMatch } from "./results";
 
 const model = { name: "demo", version: "a", generation: 1 };
 const broken = {
@@ -35,6 +35,20 @@ test("texts come best first for the first model, with what both say", () => {
   ]);
   expect(first?.best).toEqual(["a dog", "a cat"]);
   expect([first, second, third].map((each) => each && isChanged(each))).toEqual([true, false, false]);
+});
+
+test("a caption that a rival beats is told to have lost", () => {
+  const [first, second, third] = ofMatch(texts, [before, after]);
+  const verdicts = [first, second, third].map(
+    (each) => each && captionVerdict(each, "a cat", ["one", "two"]),
+  );
+  expect(verdicts).toEqual([
+    { won: false, text: "The caption lost to a rival with one" },
+    undefined,
+    { won: true, text: "The caption won" },
+  ]);
+  const [alone] = ofMatch(texts, [before]);
+  expect(alone && captionVerdict(alone, "a cat", ["one"])?.text).toBe("The caption lost to a rival");
 });
 
 test("a broken picture has its error and no rows", () => {

@@ -54,6 +54,19 @@ export function isChanged({ best: [one, other] }: PictureResult): boolean {
   return one !== undefined && other !== undefined && one !== other;
 }
 
+/** Which models prefer a rival to the caption: all, none, or the named ones. Undefined for a picture without scores. */
+export function captionVerdict(
+  { best }: PictureResult,
+  caption: string,
+  titles: readonly string[],
+): { won: boolean; text: string } | undefined {
+  if (best.every((text) => text === undefined)) return undefined;
+  const lost = titles.filter((_, model) => best[model] !== caption);
+  if (!lost.length) return { won: true, text: "The caption won" };
+  const where = titles.length > 1 ? ` with ${lost.join(" and ")}` : "";
+  return { won: false, text: `The caption lost to a rival${where}` };
+}
+
 type Found = Map<string, Reading> | { error: string | undefined };
 
 function pictures<A extends { results: readonly unknown[] }>(
