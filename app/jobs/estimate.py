@@ -20,8 +20,8 @@ _LOOKED_AT = 50
 
 
 def estimate(store: Workspace, spec: FinetuneSpec | EvaluateSpec) -> Estimate:
-    """Estimate from what the caller sees, and from the number of all jobs. Raises StoreUnavailable."""
-    ahead = sum(store.jobs.count(status) for status in (JobStatus.QUEUED, JobStatus.RUNNING))
+    """Estimate from what the caller sees, and from the number of all jobs of its kind. Raises StoreUnavailable."""
+    ahead = sum(store.jobs.count(status, spec.kind) for status in (JobStatus.QUEUED, JobStatus.RUNNING))
     steps = None
     if isinstance(spec, FinetuneSpec):
         steps = steps_of(spec, store.datasets.get(spec.training_data))

@@ -278,7 +278,9 @@ class Estimate(BaseModel):
         "null if there was none."
     )
     based_on: str | None = Field(description="The id of that earlier job.")
-    jobs_ahead: int = Field(description="The number of jobs that are already waiting or running.")
+    jobs_ahead: int = Field(
+        description="The number of jobs of the same kind that are already waiting or running."
+    )
 
 
 class DryRunResult(BaseModel):

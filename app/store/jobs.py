@@ -132,12 +132,13 @@ class JobQueries:
             )
         return Page(tuple(Job.of(row) for row in rows), has_more)
 
-    def count(self, status: JobStatus) -> int:
-        """The number of jobs of all owners with this status."""
+    def count(self, status: JobStatus, kind: JobKind | None = None) -> int:
+        """The number of jobs of all owners with this status, of all kinds or of one."""
+        query = select(func.count()).select_from(jobs).where(jobs.c.status == status)
+        if kind is not None:
+            query = query.where(jobs.c.kind == kind)
         with self._database.reading() as connection:
-            return connection.execute(
-                select(func.count()).select_from(jobs).where(jobs.c.status == status)
-            ).scalar_one()
+            return connection.execute(query).scalar_one()
 
     def count_open(self, owner: str) -> int:
         """The number of an owner's jobs that have not ended."""

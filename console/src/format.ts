@@ -1,6 +1,6 @@
 /** Numbers, sizes and times as people read them. */
 
-const MISSING = "–";
+export const MISSING = "–";
 
 export function percent(share: number | null | undefined, digits = 1): string {
   return share == null ? MISSING : `${(share * 100).toFixed(digits)} %`;

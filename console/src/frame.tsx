@@ -4,6 +4,7 @@ import { type Session, setSession } from "./api/session";
 import { useAction } from "./api/use";
 import { announce } from "./components/Announcer";
 import { Button } from "./components/Button";
+import { forget } from "./kept";
 import { PAGES } from "./pages";
 import { address } from "./router";
 import { applyTheme, chosenTheme, type Theme } from "./theme";
@@ -69,7 +70,9 @@ function ThemeSwitch() {
 
 function SignOut({ name }: { name: string }) {
   const out = useAction(async () => {
-    setSession(await ask(api.DELETE("/session")));
+    const session = await ask(api.DELETE("/session"));
+    forget();
+    setSession(session);
     announce("You are signed out.");
   });
   return (

@@ -42,11 +42,10 @@ def submit(system: Running, dataset: str) -> Iterator[Callable[..., str]]:
     """Submits a job that trains, by default without an end in sight. What a test leaves is cancelled."""
     jobs: list[str] = []
 
-    def submit(steps: int = 100_000, **fields: Any) -> str:
+    def submit(steps: int = 100_000, log_every: int = 1, **fields: Any) -> str:
+        options = {**TINY, "steps": steps, "log_every": log_every}
         with Client(system.url) as client:
-            job = client.finetune(
-                dataset, objective="clip", hyperparameters={**TINY, "steps": steps}, **fields
-            )
+            job = client.finetune(dataset, objective="clip", hyperparameters=options, **fields)
         jobs.append(job.id)
         return job.id
 
@@ -126,6 +125,34 @@ def test_part_of_a_curve_is_asked_for_and_the_whole_again(
     assert float(shown.get_by_role("cell").nth(2).inner_text()) == pytest.approx(
         loss["last"]["value"], rel=1e-3
     )
+
+
+def test_range_without_a_point_keeps_the_charts_and_the_way_back(
+    system: Running, submit: Callable[..., str], look: Look
+) -> None:
+    page = look(system.url, f"jobs/{submit(12, log_every=5, name='sparse')}")
+    expect(page.get_by_text("succeeded", exact=True).first).to_be_visible()
+    loss = page.get_by_role("img", name="Loss by step")
+    expect(loss).to_have_attribute("aria-label", re.compile(r"at step 12\."))
+    facts = page.get_by_role("region", name="Resources").locator("dd").all_inner_texts()[:6]
+
+    page.get_by_label("From step").fill("6")
+    page.get_by_label("To step").fill("4")
+    expect(page.get_by_text("Enter a step after 6.")).to_be_visible()
+    expect(page.get_by_role("button", name="Zoom")).to_be_disabled()
+    page.get_by_label("To step").fill("9")
+    page.get_by_role("button", name="Zoom").click()
+    expect(page.get_by_role("status").filter(has_text="from step 6 to 9")).to_contain_text(
+        "The job logs every 5 steps."
+    )
+    expect(loss).to_have_attribute("aria-label", "Loss by step. Last values: none.")
+    assert page.get_by_role("region", name="Resources").locator("dd").all_inner_texts()[:6] == facts
+
+    page.get_by_label("To step").fill("11")
+    page.get_by_role("button", name="Zoom").click()
+    expect(loss).to_have_attribute("aria-label", re.compile(r"at step 10\."))
+    page.get_by_role("button", name="All steps").click()
+    expect(loss).to_have_attribute("aria-label", re.compile(r"at step 12\."))
 
 
 def test_pages_go_on_when_the_service_is_started_again(

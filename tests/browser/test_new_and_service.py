@@ -44,13 +44,19 @@ def test_job_and_its_control_are_checked_and_submitted_and_know_each_other(
 ) -> None:
     page = look(server.url, "new", expected="status of 422")
     check = page.get_by_role("complementary", name="Check")
+    expect(check).to_contain_text("Choose the training data first.")
+    page.get_by_label("Training data", exact=True).select_option(label="pairs · 640 samples")
     expect(check.get_by_role("status")).to_have_text("Checked")
     assert estimated(page, "Steps") == ["200"]
+    expect(check).to_contain_text("cannot estimate time and memory yet")
     expect(check.get_by_role("note")).to_contain_text("No worker")
 
     page.get_by_label("epochs", exact=True).fill("3")
     expect(check.get_by_role("status")).to_have_text("Needs a change")
     expect(check).to_contain_text("Give either steps or epochs")
+    for name in ("steps", "epochs"):
+        expect(page.get_by_label(name, exact=True)).to_have_attribute("aria-invalid", "true")
+    assert estimated(page, "Steps") == []
     page.get_by_label("epochs", exact=True).fill("")
     page.get_by_label("steps", exact=True).fill("30")
 
@@ -65,6 +71,9 @@ def test_job_and_its_control_are_checked_and_submitted_and_know_each_other(
     page.get_by_label("weight_decay").fill("0.1")
 
     page.get_by_label("Name", exact=True).fill("run")
+    page.reload()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("run")
+    expect(page.get_by_label("steps", exact=True)).to_have_value("30")
     page.get_by_label("benchmark · 640 samples").check()
     page.get_by_label("Train the control too").check()
     expect(check.get_by_role("status")).to_have_text("Checked")
@@ -72,6 +81,8 @@ def test_job_and_its_control_are_checked_and_submitted_and_know_each_other(
     page.get_by_role("button", name="Start both jobs").click()
     expect(check.get_by_label("Submitted").get_by_role("link")).to_have_text(["run", "run-control"])
     expect(page.get_by_label("Name", exact=True)).to_have_value("run-2")
+    expect(check.get_by_label("Submitted")).to_contain_text("kept for another job, to be called run-2")
+    expect(page.get_by_role("button", name="Start two more jobs")).to_be_visible()
 
     run, control = jobs(server)["run"], jobs(server)["run-control"]
     assert run["metadata"] == {"control": control["id"]}
@@ -95,6 +106,7 @@ def test_job_and_its_control_are_checked_and_submitted_and_know_each_other(
 
 def test_evaluation_names_the_benchmark_of_its_data(look: Look, server: RunningServer) -> None:
     page = look(server.url, "new?kind=evaluate", width=390, expected="status of 422")
+    page.get_by_label("Data", exact=True).select_option(label="benchmark · 640 samples")
     page.get_by_label("Name", exact=True).fill(ATTACK)
     expect(page.get_by_role("complementary", name="Check").get_by_role("status")).to_have_text(
         "Needs a change"
@@ -105,6 +117,16 @@ def test_evaluation_names_the_benchmark_of_its_data(look: Look, server: RunningS
 
     job = jobs(server)["measured"]
     assert (job["benchmark"], job["scorer"]) == ("winoground", "clip")
+
+
+def test_job_that_is_not_there_leaves_an_empty_form_and_the_way_to_the_list(
+    look: Look, server: RunningServer
+) -> None:
+    page = look(server.url, "new?from=bad", expected="status of 404")
+    expect(page.get_by_role("note").filter(has_text="no job bad")).to_be_visible()
+    expect(page.get_by_label("Training data", exact=True)).to_have_value("")
+    page.get_by_role("link", name="Choose one from the list of jobs.").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
 
 
 def test_service_shows_its_requests(look: Look, server: RunningServer) -> None:

@@ -119,7 +119,7 @@ def test_without_evaluations_it_says_how_to_make_one(look: Look, system: Running
 def test_with_one_evaluation_it_says_how_to_get_another(look: Look, system: Running, before: str) -> None:
     page = look(system.url, "results")
     link = page.get_by_role("link", name="measure another model on the same data")
-    expect(link).to_have_attribute("href", f"#/new?kind=evaluate&from={before}")
+    expect(link).to_have_attribute("href", f"#/new?kind=evaluate&from={before}&model=")
     page.get_by_role("link", name="first", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("first")
     expect(page.get_by_text("Nothing else has measured these data yet.")).to_be_visible()

@@ -222,6 +222,7 @@ def test_evaluated_base_has_figures_and_what_the_gate_lacks_is_started_by_a_link
         missing.first.get_by_role("link", name=name).click()
         expect(page.get_by_label("Model", exact=True)).to_have_value(version)
         expect(page.get_by_label("Baseline", exact=True)).to_have_value(first)
+        page.get_by_label("Data", exact=True).select_option(data)
         page.get_by_role("button", name="Start the evaluation").click()
         expect(page.get_by_label("Submitted").get_by_role("link")).to_have_count(1)
         job = registry.client.get("/jobs?kind=evaluate&limit=1").json()["data"][0]

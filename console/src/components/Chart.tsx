@@ -2,8 +2,8 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import "./chart.css";
-import { compact, figure } from "../format";
-import { valueAt } from "./nearest";
+import { compact, count, figure } from "../format";
+import { heightAt, pointAt, within } from "./nearest";
 
 export interface Line {
   name: string;
@@ -85,27 +85,34 @@ export function Chart(props: Props) {
   // biome-ignore lint/correctness/useExhaustiveDependencies: another range is drawn from the same values
   useEffect(() => plot.current?.setData(data), [data, from, to, props.mark]);
 
-  const named = lines.filter(({ faint }) => !faint);
+  const named = lines
+    .filter(({ faint }) => !faint)
+    .map((line): Line => ({ ...line, ...within(line, props.range) }));
+  const points = named.map((line) => pointAt(line, at));
+  const step = points.find((point) => point !== undefined)?.x;
   return (
     <figure class="chart">
       <figcaption>
         <h3>{title}</h3>
         <ul class="chart-legend small">
-          {named.map((line) => (
+          {named.map((line, place) => (
             <li key={line.name} title={line.name}>
               <svg class={`chart-mark series-${line.series}`} aria-hidden="true">
                 <line x1="0" x2="20" y1="50%" y2="50%" stroke-dasharray={line.dash?.join(" ")} />
               </svg>
               <span class="chart-name">{line.name}</span>
-              <span class="chart-value">{compact(valueAt(line, at))}</span>
+              <span class="chart-value">
+                {compact(points[place]?.y)}
+                {at !== undefined && points[place] && points[place].x !== step && ` at ${points[place].x}`}
+              </span>
             </li>
           ))}
         </ul>
       </figcaption>
       <div ref={box} class="chart-box" role="img" aria-label={described(title, x, named)} />
       <p class="chart-foot small muted">
-        <span class={at === undefined ? undefined : "chart-away"}>{note}</span>
-        {at !== undefined && <span>{`${x} ${figure(Math.round(at))}`}</span>}
+        <span class={at === undefined || step === undefined ? undefined : "chart-away"}>{note}</span>
+        {at !== undefined && step !== undefined && <span>{`${x} ${count(step)}`}</span>}
       </p>
     </figure>
   );
@@ -132,7 +139,7 @@ function options(
     legend: { show: false },
     scales: {
       x: { time: false, range: (_, min, max) => [...(newest.current.range ?? wide(min, max))] },
-      y: { distr: isLog ? 3 : 1 },
+      y: { distr: isLog ? 3 : 1, range: (_, min, max) => high(newest.current, isLog, min, max) },
     },
     axes: [
       { ...axis, space: SPACE.x, size: 24, values: (_, splits) => splits.map((at) => whole(at)) },
@@ -156,6 +163,8 @@ function options(
     ],
     cursor: {
       y: false,
+      // Null hides the mark: a point beyond the part that is shown would be drawn beside the chart.
+      dataIdx: (drawn, _, place) => (isShown(drawn.data[0][place], newest.current.range) ? place : null),
       drag: { x: true, y: false, setScale: false },
       ...(sync !== undefined && { sync: { key: sync, setSeries: false } }),
       bind: {
@@ -204,10 +213,21 @@ function powersOfTen(_: uPlot, splits: number[]): (number | null)[] {
   return splits.map((at) => (decades < 2 || Number.isInteger(Math.log10(at)) ? at : null));
 }
 
+const isShown = (x: number | undefined, range: Range | undefined) =>
+  x !== undefined && (!range || (range[0] <= x && x <= range[1]));
 const inside = (drawn: uPlot) => drawn.cursor.left != null && drawn.cursor.left >= 0;
 const whole = (at: number | null) => (at !== null && Number.isInteger(at) ? at.toLocaleString("en") : "");
 /** A single point stands in the middle. */
 const wide = (min: number, max: number): Range => (min === max ? [min - 1, max + 1] : [min, max]);
+
+/** The vertical axis as uPlot chooses it, with room for the lines that cross the edges of the part that is shown. */
+function high({ lines, range }: Props, isLog: boolean, min: number | null, max: number | null) {
+  const crossing = (range ?? []).flatMap((x) => lines.map((line) => heightAt(line, x)));
+  const shown = [min, max, ...crossing].filter((y): y is number => y != null && !(isLog && y <= 0));
+  if (!shown.length) return [null, null] as uPlot.Range.MinMax;
+  const [least, greatest] = [Math.min(...shown), Math.max(...shown)];
+  return isLog ? uPlot.rangeLog(least, greatest, 10, false) : uPlot.rangeNum(least, greatest, 0.1, true);
+}
 
 /** All lines over the same xs. Where a line has no point, it goes on to its next one. */
 function joined(lines: readonly Line[], isLog: boolean): uPlot.AlignedData {
@@ -223,9 +243,9 @@ function joined(lines: readonly Line[], isLog: boolean): uPlot.AlignedData {
 }
 
 function described(title: string, x: string, lines: readonly Line[]): string {
-  const last = lines.map(
-    (line) => `${line.name} ${figure(line.ys.at(-1))} at ${x.toLowerCase()} ${line.xs.at(-1)}`,
-  );
+  const last = lines
+    .filter(({ xs }) => xs.length)
+    .map((line) => `${line.name} ${figure(line.ys.at(-1))} at ${x.toLowerCase()} ${line.xs.at(-1)}`);
   return `${title} by ${x.toLowerCase()}. Last values: ${last.join(", ") || "none"}.`;
 }
 

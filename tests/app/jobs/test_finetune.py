@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from app.schemas.finetune import FinetuneSpec
-from app.store.records import NewVersion
+from app.store.records import NewJob, NewVersion
+from app.store.states import JobKind
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
@@ -296,6 +297,17 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(service: Service) -> N
         "steps": 30, "images": 3000, "seconds": None, "memory_bytes": None, "based_on": None, "jobs_ahead": 0,
     }  # fmt: skip
     assert service.client.get("/jobs").json()["data"] == []
+
+
+def test_dry_run_counts_the_jobs_of_its_own_kind_that_are_ahead(service: Service) -> None:
+    service.finetune()
+    submit = service.store.jobs.submit
+    submit(NewJob(JobKind.EVALUATE, {}))
+    submit(NewJob(JobKind.EVALUATE, {}))
+
+    answer = service.client.post("/finetune", json=service.request(dry_run=True))
+
+    assert answer.json()["estimate"]["jobs_ahead"] == 1
 
 
 def test_dry_run_refuses_what_a_run_would_be_refused_for(refusing: Service) -> None:

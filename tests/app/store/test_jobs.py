@@ -158,6 +158,7 @@ def test_list_filters_by_kind_and_status(store: Store) -> None:
     assert ids(kind=JobKind.FINETUNE, status=JobStatus.QUEUED) == [tune.id]
     assert ids(kind=JobKind.EVALUATE, status=JobStatus.CANCELLED) == []
     assert store.jobs.count(JobStatus.QUEUED) == 2
+    assert store.jobs.count(JobStatus.QUEUED, JobKind.EVALUATE) == 1
 
 
 def test_list_after_an_unknown_job_names_the_parameter(store: Store) -> None:

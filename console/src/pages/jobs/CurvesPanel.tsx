@@ -6,18 +6,31 @@ import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { Skeleton } from "../../components/Skeleton";
-import { type Column, Table } from "../../components/Table";
-import { figure, percent } from "../../format";
+import { count } from "../../format";
 import { useKept } from "../../kept";
 import { address } from "../../router";
-import { type Curves, type Figure, groupsOf, seriesOf, smoothed, VALIDATION } from "./curves";
+import { type Compared, LastValues, Validation } from "./CurveTables";
+import {
+  type Curves,
+  detailed,
+  type Figure,
+  groupsOf,
+  hasPoint,
+  seriesOf,
+  smoothed,
+  whyNoRange,
+} from "./curves";
 import { getJob, listJobs } from "./data";
 import { hasEnded, type Job, titleOf } from "./job";
+import { curvesBegin, pace } from "./progress";
 import { getCurves } from "./useJob";
 
 interface Props {
   job: Job;
+  /** Of all steps. */
   curves: Curves | undefined;
+  /** With every detail of the range. */
+  zoomed: Curves | undefined;
   /** The id or the name of the job whose curves are laid over. */
   other: string | undefined;
   range: Range | undefined;
@@ -28,14 +41,18 @@ const DASH = [6, 4];
 const AGAIN_S = 5;
 const MAX_SMOOTHING = 0.99;
 
-export function CurvesPanel({ job, curves, other, range, onRange }: Props) {
+export function CurvesPanel({ job, curves, zoomed, other, range, onRange }: Props) {
   const [smoothing, setSmoothing] = useKept("curves smoothing", 0);
   const [log, setLog] = useKept("curves log", false);
   const over = useOther(other, range);
-  if (!curves) return <Skeleton lines={8} />;
+  if (!curves || !zoomed) return <Skeleton lines={8} />;
   const groups = groupsOf({ ...over.data?.curves, ...curves });
   if (!groups.length) return <NoCurves job={job} />;
-  const drawn = { job: titleOf(job), curves, other: over.data, smoothing };
+  const title = titleOf(job);
+  const whole = { job: title, curves, other: over.data };
+  const detail = over.data && { job: over.data.job, curves: over.data.zoomed };
+  const drawn = { job: title, curves: zoomed, other: detail, smoothing };
+  const isEmpty = range && ![zoomed, over.data?.zoomed ?? {}].some((each) => hasPoint(each, range));
   return (
     <section class="stack" aria-label="Curves">
       <h2>Curves</h2>
@@ -64,6 +81,17 @@ export function CurvesPanel({ job, curves, other, range, onRange }: Props) {
         <Steps range={range} onRange={onRange} />
       </div>
       <ErrorNote error={over.error} onRetry={over.reload} />
+      {over.data && !groupsOf(over.data.curves).length && (
+        <p class="muted">
+          {titleOf(over.data.job)} has no curves to lay over. {curvesBegin(over.data.job)}
+        </p>
+      )}
+      {isEmpty && (
+        <p class="muted" role="status">
+          No point was logged from step {count(range[0])} to {count(range[1])}. A line joins the points before
+          and after. {pace(job)}
+        </p>
+      )}
       {groups.map((group) => (
         <section key={group.title} class="stack close" aria-label={group.title}>
           <h3 class="muted">{group.title}</h3>
@@ -82,16 +110,13 @@ export function CurvesPanel({ job, curves, other, range, onRange }: Props) {
         </section>
       ))}
       <p class="muted small">Drag across a chart to zoom in, and double-click to see all steps.</p>
-      <Validation drawn={drawn} />
-      <LastValues drawn={drawn} figures={groups.flatMap(({ figures }) => figures)} />
+      <Validation drawn={whole} />
+      <LastValues drawn={whole} figures={groups.flatMap(({ figures }) => figures)} />
     </section>
   );
 }
 
-interface Drawn {
-  job: string;
-  curves: Curves;
-  other: { job: Job; curves: Curves } | undefined;
+interface Drawn extends Compared {
   smoothing: number;
 }
 
@@ -154,9 +179,13 @@ function useOther(other: string | undefined, range: Range | undefined) {
   const loaded = useLoaded(
     async () => {
       if (other === undefined) return undefined;
-      const [job, curves] = await Promise.all([getJob(other), getCurves(other, range)]);
+      const [job, curves, part] = await Promise.all([
+        getJob(other),
+        getCurves(other),
+        range && getCurves(other, range),
+      ]);
       setOpen(!hasEnded(job.status));
-      return { job, curves };
+      return { job, curves, zoomed: range ? detailed(curves, part, range) : curves };
     },
     [other, range?.[0], range?.[1]],
     isOpen ? AGAIN_S : undefined,
@@ -216,7 +245,9 @@ async function candidates(job: Job) {
   return {
     controls: controls.flatMap((each) => (each?.kind === "finetune" ? [each] : [])),
     others: newest.data.flatMap((each) =>
-      each.kind === "finetune" && isOther(each) && !ids.has(each.id) ? [each] : [],
+      each.kind === "finetune" && isOther(each) && each.started_at !== null && !ids.has(each.id)
+        ? [each]
+        : [],
     ),
   };
 }
@@ -241,15 +272,13 @@ function Steps({
     setFrom(range ? String(range[0]) : "");
     setTo(range ? String(range[1]) : "");
   }, [range]);
-  const [first, last] = [Number(from || 0), Number(to)];
-  const isRange =
-    to !== "" && Number.isInteger(first) && Number.isInteger(last) && first >= 0 && first < last;
+  const why = whyNoRange(from, to);
   return (
     <form
       class="row curves-steps"
       onSubmit={(event) => {
         event.preventDefault();
-        if (isRange) onRange([first, last]);
+        if (!why) onRange([Number(from), Number(to)]);
       }}
     >
       <Field label="From step">
@@ -262,7 +291,7 @@ function Steps({
           />
         )}
       </Field>
-      <Field label="To step">
+      <Field label="To step" error={to && why}>
         {(control) => (
           <input
             {...control}
@@ -272,7 +301,7 @@ function Steps({
           />
         )}
       </Field>
-      <Button type="submit" disabled={!isRange}>
+      <Button type="submit" disabled={why !== undefined} title={why}>
         Zoom
       </Button>
       <Button disabled={!range} onClick={() => onRange(undefined)}>
@@ -282,88 +311,11 @@ function Steps({
   );
 }
 
-interface Measured {
-  name: string;
-  title: string;
-  before: number | null | undefined;
-  own: number | null | undefined;
-  other: number | null | undefined;
-}
-
-/** A share of right answers, or a loss. */
-const measured = (name: string, value: number | null | undefined) =>
-  name === "validation_clip" ? figure(value) : percent(value);
-
-/** What was measured on the validation data, of the base and of the trained models. */
-function Validation({ drawn: { job, curves, other } }: { drawn: Drawn }) {
-  const rows = VALIDATION.filter(({ name }) => curves[name]).map(
-    ({ name, title }): Measured => ({
-      name,
-      title,
-      before: curves[`base_${name}`]?.last.value,
-      own: curves[name]?.last.value,
-      other: other?.curves[name]?.last.value,
-    }),
-  );
-  if (!rows.length) return null;
-  const columns: Column<Measured>[] = [
-    { name: "Figure", cell: ({ title }) => <span class="job-value">{title}</span> },
-    { name: "Base", number: true, cell: ({ name, before }) => measured(name, before) },
-    { name: job, number: true, cell: ({ name, own }) => measured(name, own) },
-  ];
-  if (other)
-    columns.push({ name: titleOf(other.job), number: true, cell: (row) => measured(row.name, row.other) });
-  return (
-    <section class="stack close" aria-label="Validation">
-      <h3 class="muted">Validation</h3>
-      <Table caption="On the validation data" columns={columns} rows={rows} keyOf={({ title }) => title} />
-    </section>
-  );
-}
-
-interface Last {
-  title: string;
-  own: number | null | undefined;
-  other: number | null | undefined;
-  step: number | undefined;
-}
-
-/** What the charts end with, as a table. */
-function LastValues({
-  drawn,
-  figures,
-}: {
-  drawn: Drawn;
-  figures: readonly { name: string; title: string }[];
-}) {
-  const rows = figures.map(({ name, title }): Last => {
-    const own = seriesOf(drawn.curves, name);
-    const other = drawn.other && seriesOf(drawn.other.curves, name);
-    return { title, step: own.steps.at(-1), own: own.values.at(-1), other: other?.values.at(-1) };
-  });
-  const columns: Column<Last>[] = [
-    { name: "Figure", cell: ({ title }) => title },
-    { name: "Step", number: true, cell: ({ step }) => figure(step) },
-    { name: drawn.job, number: true, cell: ({ own }) => figure(own) },
-  ];
-  if (drawn.other) {
-    columns.push({ name: titleOf(drawn.other.job), number: true, cell: ({ other }) => figure(other) });
-  }
-  return (
-    <details>
-      <summary>The last values as a table</summary>
-      <Table caption="Last values of the curves" columns={columns} rows={rows} keyOf={({ title }) => title} />
-    </details>
-  );
-}
-
 function NoCurves({ job }: { job: Job }) {
   if (job.kind === "evaluate") return null;
   return (
-    <EmptyState title="There are no curves.">
-      {hasEnded(job.status)
-        ? "The job ended before it logged its first step."
-        : "They begin when a worker has trained the first steps."}
+    <EmptyState title={hasEnded(job.status) ? "There are no curves." : "There are no curves yet."}>
+      {curvesBegin(job)}
     </EmptyState>
   );
 }

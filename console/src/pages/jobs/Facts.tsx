@@ -4,10 +4,14 @@ import { useLoaded } from "../../api/use";
 import { Badge } from "../../components/Badge";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
-import { bytes, count, duration, figure, percent, points, shortId } from "../../format";
+import { bytes, count, duration, figure, percent, points, shareInterval, shortId } from "../../format";
 import { address } from "../../router";
+import { useNow } from "../../use-now";
+import { partsOf } from "../versions/figures";
 import type { Curves } from "./curves";
-import { hasEnded, type Job } from "./job";
+import { type Finetune, hasEnded, type Job } from "./job";
+import { attempts, nobody, runTime } from "./progress";
+import { benchmarkName, type Datasets, dataName, figureTitle } from "./words";
 
 const AGAIN_S = 10;
 const MIB = 2 ** 20;
@@ -19,7 +23,14 @@ interface Warned {
 
 interface Metric {
   value: number;
+  low?: number;
+  high?: number;
   chance?: number | null;
+}
+
+interface Measured {
+  primary?: string;
+  metrics?: Record<string, Metric>;
 }
 
 function Facts({ title, rows }: { title: string; rows: readonly (readonly [string, ComponentChildren])[] }) {
@@ -39,7 +50,7 @@ function Facts({ title, rows }: { title: string; rows: readonly (readonly [strin
 }
 
 /** What the job has come to: its version, how much better it is, and what to know of it. */
-export function Result({ job }: { job: Job }) {
+export function Result({ job, datasets }: { job: Job; datasets: Datasets }) {
   if (job.status !== "succeeded") return null;
   const gain = job.improvement;
   const warnings = (job.result?.warnings ?? []) as Warned[];
@@ -56,19 +67,15 @@ export function Result({ job }: { job: Job }) {
   if (gain) {
     const than = gain.compared_with ? ` of ${shortId(gain.compared_with)}` : " before";
     rows.push([
-      gain.metric.replaceAll("_", " "),
+      figureTitle(gain.metric),
       `${percent(gain.model)}, ${points(gain.difference)} points from ${percent(gain.baseline)}${than}`,
     ]);
   }
+  if (job.kind === "finetune" && job.result_version) rows.push(...measured(job, datasets));
   if (promotion?.why) rows.push([promotion.promoted ? "Promoted" : "Not promoted", promotion.why]);
   if (job.kind === "evaluate") {
     const metrics = Object.entries((job.result?.metrics ?? {}) as Record<string, Metric>);
-    for (const [name, { value, chance }] of metrics) {
-      rows.push([
-        name.replaceAll("_", " "),
-        `${percent(value)}${chance == null ? "" : `, by chance ${percent(chance)}`}`,
-      ]);
-    }
+    for (const [name, metric] of metrics) rows.push([figureTitle(name), told(metric)]);
     rows.push([
       "By tag",
       <a key="results" href={address(["results", job.id])}>
@@ -87,12 +94,43 @@ export function Result({ job }: { job: Job }) {
   return <Facts title="Result" rows={rows} />;
 }
 
+/** The main figure of each benchmark that the job measured its version on, with the way to all of them. */
+function measured(job: Finetune, datasets: Datasets): [string, ComponentChildren][] {
+  const found = (job.result?.evaluations ?? {}) as Record<string, Measured>;
+  return Object.entries(found).flatMap(([name, { primary = "", metrics }]): [string, ComponentChildren][] => {
+    const main = metrics?.[primary];
+    const { benchmark, data } = partsOf(name);
+    const what = `${benchmarkName(benchmark)} on ${dataName(data, datasets)}`;
+    if (!main) return [];
+    return [
+      [
+        what.charAt(0).toUpperCase() + what.slice(1),
+        <>
+          {figureTitle(primary)} {told(main)}.{" "}
+          <a href={address(["versions", job.result_version ?? ""])}>All figures of the version</a>
+        </>,
+      ],
+    ];
+  });
+}
+
+/** "29.6 %, 95 % interval 25.5 to 33.9 %, by chance 16.7 %" */
+function told({ value, low, high, chance }: Metric): string {
+  const parts = [
+    percent(value),
+    low !== undefined && high !== undefined && `95 % interval ${shareInterval(low, high)}`,
+    chance != null && `by chance ${percent(chance)}`,
+  ];
+  return parts.filter(Boolean).join(", ");
+}
+
 export function Resources({ job, curves }: { job: Job; curves: Curves | undefined }) {
   const workers = useLoaded(
     () => ask(api.GET("/workers")),
     [job.status],
     hasEnded(job.status) ? undefined : AGAIN_S,
   );
+  const now = useNow(1);
   const worker = workers.data?.data.find((each) => each.job === job.id);
   const memory = curves?.peak_memory_mib?.last.value;
   const speed = curves?.examples_per_s?.last.value;
@@ -100,10 +138,10 @@ export function Resources({ job, curves }: { job: Job; curves: Curves | undefine
     <Facts
       title="Resources"
       rows={[
-        ["Worker", worker ? `${worker.host}, process ${worker.pid}, on ${worker.device}` : none(job)],
-        ["Attempt", `${job.attempt}; without progress, ${job.max_attempts} at most`],
+        ["Worker", worker ? `${worker.host}, process ${worker.pid}, on ${worker.device}` : nobody(job)],
+        ["Attempt", attempts(job)],
         ["Interruptions", `${job.interruptions} of at most ${job.max_interruptions}`],
-        ["Ran for", `${duration(job.run_time_s)} of at most ${duration(job.max_run_time_s)}`],
+        ["Ran for", `${duration(runTime(job, now))} of at most ${duration(job.max_run_time_s)}`],
         ...(job.kind === "finetune"
           ? ([
               ["Peak memory", bytes(memory == null ? null : memory * MIB)],
@@ -125,13 +163,6 @@ function Created({ job }: { job: Job }) {
       {job.owner && ` by ${job.owner}`}
     </>
   );
-}
-
-function none(job: Job): string {
-  if (hasEnded(job.status)) return "The job has ended.";
-  return job.no_worker
-    ? "No worker for this kind of job is running. Start one."
-    : "None has taken the job yet.";
 }
 
 /** What the caller wrote beside the job. */

@@ -7,7 +7,7 @@ import type { Range } from "../../components/Chart";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Reconnecting } from "../../components/Reconnecting";
 import { Skeleton } from "../../components/Skeleton";
-import { count, duration, percent } from "../../format";
+import { duration } from "../../format";
 import { useNow } from "../../use-now";
 import { Actions } from "./Actions";
 import { Configuration } from "./Configuration";
@@ -15,7 +15,8 @@ import { CurvesPanel } from "./CurvesPanel";
 import { datasetsOf } from "./data";
 import { Events } from "./Events";
 import { Checkpoints, Notes, Resources, Result } from "./Facts";
-import { hasEnded, type Job, timeLeft, titleOf } from "./job";
+import { type Job, titleOf } from "./job";
+import { progressLine, timeLeft } from "./progress";
 import { useJob } from "./useJob";
 import { type Datasets, sentence } from "./words";
 
@@ -23,13 +24,20 @@ const NONE: Datasets = new Map();
 
 export function JobPage({ id, other }: { id: string; other: string | undefined }) {
   const [range, setRange] = useState<Range>();
-  const { job, events, curves, error, lost, reload } = useJob(id, range);
+  const { job, events, curves, zoomed, error, lost, reload } = useJob(id, range);
+  const datasets = useLoaded(async () => job && (await datasetsOf(job)), [job?.id]).data ?? NONE;
   if (!job) {
     return (
       <div class="page">
         <Back />
         <h1>{id}</h1>
-        {error ? <ErrorNote error={error} onRetry={reload} /> : <Skeleton lines={12} />}
+        <ErrorNote error={error} {...(error?.status !== 404 && { onRetry: reload })} />
+        {error?.status === 404 && (
+          <p>
+            Its address may be mistyped. <a href="#/jobs">Choose one from the list of jobs.</a>
+          </p>
+        )}
+        {!error && <Skeleton lines={12} />}
       </div>
     );
   }
@@ -45,16 +53,16 @@ export function JobPage({ id, other }: { id: string; other: string | undefined }
           <StatusBadge status={job.status} />
           {job.name && <code class="muted">{job.id}</code>}
         </div>
-        <Sentence job={job} />
+        <p class="job-sentence">{sentence(job, datasets)}</p>
         <Progress job={job} />
         <Actions job={job} onChange={reload} />
       </header>
       {!lost && <ErrorNote error={error} onRetry={reload} />}
       <Trouble job={job} />
-      <CurvesPanel job={job} curves={curves} other={other} range={range} onRange={setRange} />
+      <CurvesPanel job={job} curves={curves} zoomed={zoomed} other={other} range={range} onRange={setRange} />
       <div class="job-columns">
         <div class="stack job-column">
-          <Result job={job} />
+          <Result job={job} datasets={datasets} />
           <Events events={events} />
           <Checkpoints job={job} />
         </div>
@@ -77,34 +85,14 @@ function Back() {
   );
 }
 
-function Sentence({ job }: { job: Job }) {
-  const { data } = useLoaded(() => datasetsOf(job), [job.id]);
-  return <p class="job-sentence">{sentence(job, data ?? NONE)}</p>;
-}
-
-const WAITING: Partial<Record<Job["status"], string>> = {
-  validating: "waiting for the check of its data",
-  queued: "waiting for a worker",
-  running: "starting",
-};
-
 function Progress({ job }: { job: Job }) {
   const now = useNow();
-  const { step, steps, share } = job.progress;
   const left = timeLeft(job, now);
   return (
     <div class="job-progress">
-      <Bar share={share ?? 0} />
+      <Bar share={job.progress.share ?? 0} />
       <p class="row apart small">
-        <span>
-          {[
-            share !== null && percent(share, 0),
-            steps !== null && `step ${count(step)} of ${count(steps)}`,
-            !hasEnded(job.status) && (job.stage ?? WAITING[job.status]),
-          ]
-            .filter(Boolean)
-            .join(" · ")}
-        </span>
+        <span>{progressLine(job)}</span>
         <span class="muted">{left !== undefined && `${duration(left)} left in this stage`}</span>
       </p>
     </div>

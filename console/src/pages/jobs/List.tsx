@@ -12,9 +12,10 @@ import { address } from "../../router";
 import { useNow } from "../../use-now";
 import { useNewestDatasets } from "./data";
 import { addressOf, type Filters, refined } from "./filters";
-import { type Job, KINDS, STATUSES, timeLeft, titleOf } from "./job";
+import { type Job, KINDS, STATUSES, titleOf } from "./job";
+import { timeLeft } from "./progress";
 import { useJobList } from "./useJobList";
-import { brief, type Datasets } from "./words";
+import { brief, type Datasets, figureTitle } from "./words";
 
 export function JobsList({ filters }: { filters: Filters }) {
   const { page, error, reload, lost, waiting } = useJobList(filters);
@@ -109,9 +110,11 @@ function Gain({ job }: { job: Job }) {
   const gain = job.improvement;
   if (!gain) return <span class="muted">–</span>;
   return (
-    <span class="job-gain" title={`${percent(gain.baseline)} before, ${percent(gain.model)} now`}>
+    <span class="job-gain">
       {points(gain.difference)}
-      <span class="muted small">{gain.metric.replaceAll("_", " ")}</span>
+      <span class="muted small">
+        {figureTitle(gain.metric)}: {percent(gain.baseline)} before, {percent(gain.model)} now
+      </span>
     </span>
   );
 }

@@ -44,8 +44,8 @@ const GROUPS: readonly Group[] = [
     figures: [
       {
         name: "teacher_gradient_share",
-        title: "Gradient share",
-        note: "The teacher’s gradient, divided by that of the other losses. Below 0.05, dashed, it hardly matters.",
+        title: "Gradient share of the teacher",
+        note: "The length of its gradient, as a multiple of that of the other losses. Below 0.05, dashed, the teacher hardly matters.",
         mark: 0.05,
       },
       {
@@ -56,8 +56,8 @@ const GROUPS: readonly Group[] = [
       },
       {
         name: RESIDUAL_GAP,
-        title: "Residual gap",
-        note: "How much the teacher’s error grows with wrong captions. Below 0.01, dashed, it hardly tells them from the right ones.",
+        title: "Residual gap of the teacher",
+        note: "The share by which its error with wrong captions is above that with the right ones. Below 0.01, dashed, the teacher hardly tells them apart.",
         mark: 0.01,
       },
       { name: "target_own", title: "Probability of the right caption", note: "As the teacher chooses." },
@@ -122,11 +122,10 @@ export function smoothed(values: readonly (number | null)[], weight: number): (n
   });
 }
 
-/** The curves with the points that came after them and are in the range. */
-export function appended(curves: Curves, points: readonly Point[], range: Range | undefined): Curves {
+/** The curves with the points that came after them. */
+export function appended(curves: Curves, points: readonly Point[]): Curves {
   const added = new Map<string, Point[]>();
   for (const point of points) {
-    if (range && (point.step < range[0] || point.step > range[1])) continue;
     for (const name of Object.keys(point.values)) {
       const before = added.get(name)?.at(-1)?.step ?? curves[name]?.last.step ?? -1;
       if (point.step <= before) continue;
@@ -147,6 +146,44 @@ export function appended(curves: Curves, points: readonly Point[], range: Range 
     };
   }
   return grown;
+}
+
+/**
+ * The whole curves with what was read again of a range in its place.
+ *
+ * The points around the range stay, so that the lines which cross its edges are drawn.
+ */
+export function detailed(whole: Curves, part: Curves | undefined, [from, to]: Range): Curves {
+  if (!part) return whole;
+  const one = ([name, curve]: [string, Curves[string]]) => {
+    const inside = part[name];
+    if (!inside) return [name, curve] as const;
+    const before = points(curve).filter(({ step }) => step < from);
+    const after = points(curve).filter(({ step }) => step > to || step > inside.last.step);
+    const all = [...before, ...points(inside), ...after];
+    return [
+      name,
+      { ...curve, steps: all.map(({ step }) => step), values: all.map(({ value }) => value) },
+    ] as const;
+  };
+  return Object.fromEntries(Object.entries(whole).map(one));
+}
+
+function points({ steps, values }: Curves[string]) {
+  return steps.map((step, place) => ({ step, value: values[place] ?? null }));
+}
+
+/** Whether a figure has a point from one step to another. */
+export function hasPoint(curves: Curves, [from, to]: Range): boolean {
+  return Object.values(curves).some(({ steps }) => steps.some((step) => from <= step && step <= to));
+}
+
+/** Why no part can be shown from one step to another, as they were typed. */
+export function whyNoRange(from: string, to: string): string | undefined {
+  if (!to.trim()) return "Enter the last step to show.";
+  const [first, last] = [Number(from), Number(to)];
+  if (![first, last].every((step) => Number.isInteger(step) && step >= 0)) return "Enter whole numbers.";
+  return first < last ? undefined : `Enter a step after ${first}.`;
 }
 
 export function longest(curves: Curves): number {

@@ -1,10 +1,17 @@
-import { expect, test } from "vitest";
-import { valueAt } from "../../components/nearest";
+import { describe, expect, test } from "vitest";
 import { offered, refusal } from "./actions";
 import { optionsOf, written } from "./configuration";
-import { appended, type Curves, groupsOf, seriesOf, smoothed } from "./curves";
+import {
+  appended,
+  type Curves,
+  detailed,
+  groupsOf,
+  hasPoint,
+  seriesOf,
+  smoothed,
+  whyNoRange,
+} from "./curves";
 import type { Job } from "./job";
-import { timeLeft } from "./job";
 
 function curve(steps: number[], values: (number | null)[]): Curves[string] {
   const last = { step: steps.at(-1) ?? 0, value: values.at(-1) ?? null };
@@ -25,12 +32,42 @@ test("points that follow a curve make it longer, and those that it has do not", 
     { step: 3, values: { loss: 3, lr: 0.1 } },
     { step: 4, values: { loss: null } },
   ];
-  expect(appended(curves, points, undefined)).toEqual({
+  expect(appended(curves, points)).toEqual({
     loss: curve([1, 2, 3, 4], [5, 4, 3, null]),
     lr: curve([3], [0.1]),
   });
-  expect(appended(curves, points, [0, 3]).loss?.steps).toEqual([1, 2, 3]);
-  expect(appended(curves, points.slice(0, 1), undefined)).toBe(curves);
+  expect(appended(curves, points.slice(0, 1))).toBe(curves);
+});
+
+describe("a range of steps", () => {
+  const whole = { loss: curve([1, 50, 100], [9, 5, 1]), lr: curve([1, 100], [1, 2]) };
+
+  test("has every detail, and the points around it stay", () => {
+    const found = detailed(whole, { loss: curve([48, 49, 50], [7, 6, 5]) }, [48, 60]);
+    expect(found.loss?.steps).toEqual([1, 48, 49, 50, 100]);
+    expect(found.loss?.values).toEqual([9, 7, 6, 5, 1]);
+    expect(found.loss?.last).toEqual(whole.loss.last);
+    expect(found.lr).toEqual(whole.lr);
+  });
+
+  test("grows with the points that came after it was read", () => {
+    const found = detailed(whole, { loss: curve([48, 49], [7, 6]) }, [48, 60]);
+    expect(found.loss?.steps).toEqual([1, 48, 49, 50, 100]);
+  });
+
+  test("may be without a point, and then all curves are still there", () => {
+    expect(detailed(whole, {}, [60, 70])).toEqual(whole);
+    expect([hasPoint(whole, [60, 70]), hasPoint(whole, [60, 100])]).toEqual([false, true]);
+  });
+
+  test.each([
+    ["26", "28", undefined],
+    ["", "28", undefined],
+    ["28", "26", "Enter a step after 28."],
+    ["28", "28", "Enter a step after 28."],
+    ["28", "", "Enter the last step to show."],
+    ["a", "28", "Enter whole numbers."],
+  ])("from %j to %j is refused with the reason", (from, to, why) => expect(whyNoRange(from, to)).toBe(why));
 });
 
 test("the residual gap is a share of the residual of the same step, or of the one before", () => {
@@ -41,13 +78,6 @@ test("the residual gap is a share of the residual of the same step, or of the on
 test("only figures that were logged have a chart", () => {
   const groups = groupsOf({ loss: curve([1], [2]), lr: curve([1], [0.1]), unknown: curve([1], [1]) });
   expect(groups.map(({ figures }) => figures.map(({ name }) => name))).toEqual([["loss"], ["lr"]]);
-});
-
-test("the crosshair reads the nearest point, and without it the last one is told", () => {
-  const line = { xs: [0, 10, 20], ys: [1, 2, null] };
-  expect([valueAt(line, -5), valueAt(line, 4), valueAt(line, 6), valueAt(line, 99)]).toEqual([1, 1, 2, null]);
-  expect(valueAt(line, undefined)).toBeNull();
-  expect(valueAt({ xs: [], ys: [] }, 3)).toBeUndefined();
 });
 
 test.each([
@@ -64,15 +94,6 @@ test("what a status does not allow is refused with the reason", () => {
   expect(refusal("retry", running)).toMatch(/failed or cancelled.*running/);
   expect(refusal("delete", running)).toMatch(/Cancel the job first/);
   expect(refusal("delete", { status: "failed", files_removed_at: 1 })).toMatch(/already/);
-});
-
-test("only a running job has time left", () => {
-  const job = (status: string, estimated_finish: number | null) => ({ status, estimated_finish }) as Job;
-  expect([timeLeft(job("running", 130), 100), timeLeft(job("running", 90), 100)]).toEqual([30, 0]);
-  expect([timeLeft(job("queued", 130), 100), timeLeft(job("running", null), 100)]).toEqual([
-    undefined,
-    undefined,
-  ]);
 });
 
 test("options are marked where they differ from the default, and have none where they must be given", () => {

@@ -23,9 +23,3 @@ export const hasEnded = (status: Status) =>
   status === "cancelled" || status === "succeeded" || status === "failed";
 
 export const titleOf = (job: Job) => job.name || job.id;
-
-/** Seconds until the current stage ends, if the job runs and that is known. */
-export function timeLeft(job: Job, now: number): number | undefined {
-  if (job.status !== "running" || job.estimated_finish == null) return undefined;
-  return Math.max(0, job.estimated_finish - now);
-}

@@ -1,9 +1,10 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { api, ask, type Schemas } from "../../api/client";
 import type { ApiError } from "../../api/errors";
+import { useLoaded } from "../../api/use";
 import { type Arrived, useEvents, useRegained } from "../../api/use-events";
 import type { Range } from "../../components/Chart";
-import { appended, type Curves, longest, type Point } from "./curves";
+import { appended, type Curves, detailed, longest, type Point } from "./curves";
 import { getJob } from "./data";
 import { hasEnded, type Job } from "./job";
 
@@ -17,7 +18,10 @@ export interface LiveJob {
   job: Job | undefined;
   /** All but those of metrics, in order. */
   events: readonly JobEvent[];
+  /** Of all steps. */
   curves: Curves | undefined;
+  /** The curves with every detail of the range, if one is shown. */
+  zoomed: Curves | undefined;
   error: ApiError | undefined;
   lost: boolean;
   reload: () => void;
@@ -34,7 +38,12 @@ export function useJob(id: string, range: Range | undefined): LiveJob {
   const [error, setError] = useState<ApiError>();
   const [events, setEvents] = useState<readonly JobEvent[]>([]);
   const [isOpen, setOpen] = useState(true);
-  const { curves, add, again, error: failure } = useCurves(id, range);
+  const { curves, add, again, error: failure } = useCurves(id);
+  const part = useLoaded(async () => range && (await getCurves(id, range)), [id, range?.[0], range?.[1]]);
+  const zoomed = useMemo(
+    () => (curves && range ? detailed(curves, part.data, range) : curves),
+    [curves, part.data, range],
+  );
 
   const reload = () => {
     getJob(id).then((found) => {
@@ -67,38 +76,38 @@ export function useJob(id: string, range: Range | undefined): LiveJob {
   const readAgain = () => {
     reload();
     again();
+    part.reload();
   };
   useRegained(lost, readAgain);
-  return { job, events, curves, error: error ?? failure, lost, reload: readAgain };
+  return { job, events, curves, zoomed, error: error ?? failure ?? part.error, lost, reload: readAgain };
 }
 
-function useCurves(id: string, range: Range | undefined) {
+function useCurves(id: string) {
   const [curves, setCurves] = useState<Curves>();
   const [error, setError] = useState<ApiError>();
   const [turn, setTurn] = useState(0);
   const arrived = useRef<Point[]>([]);
-  const [from, to] = range ?? [undefined, undefined];
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: a long curve is thinned again at its next turn
   useEffect(() => {
     let isNewest = true;
     arrived.current = [];
-    getCurves(id, range).then(
+    getCurves(id).then(
       (found) => {
         if (!isNewest) return;
         setError(undefined);
-        setCurves(appended(found, arrived.current, range));
+        setCurves(appended(found, arrived.current));
       },
       (failure: ApiError) => isNewest && setError(failure),
     );
     return () => {
       isNewest = false;
     };
-  }, [id, from, to, turn]);
+  }, [id, turn]);
 
   const add = (points: readonly Point[]) => {
     arrived.current.push(...points);
-    setCurves((before) => before && appended(before, points, range));
+    setCurves((before) => before && appended(before, points));
   };
   const again = () => setTurn((before) => before + 1);
   const isLong = curves !== undefined && longest(curves) > 2 * POINTS;
@@ -108,7 +117,7 @@ function useCurves(id: string, range: Range | undefined) {
   return { curves, add, again, error };
 }
 
-export async function getCurves(id: string, range: Range | undefined): Promise<Curves> {
+export async function getCurves(id: string, range?: Range): Promise<Curves> {
   const query = { points: POINTS, ...(range && { from_step: range[0], to_step: range[1] }) };
   const path = { job_id: id };
   return (await ask(api.GET("/jobs/{job_id}/curves", { params: { path, query } }))).curves;

@@ -1,6 +1,7 @@
 /** What a job does, in a sentence and in a few words. */
 
 import { count, counted, shortId } from "../../format";
+import { titleOf } from "../results/words";
 import type { Dataset, Finetune, Job } from "./job";
 
 /** The data sets that are known, by their ids. A job also names some that are gone. */
@@ -107,6 +108,12 @@ function owned(id: string, datasets: Datasets): string {
   return owner ? `${dataName(id, datasets)} (the data of ${owner})` : dataName(id, datasets);
 }
 
-const benchmarkName = (name: string) => BENCHMARKS[name] ?? name;
+/** "Group score", "Validation retrieval" */
+export function figureTitle(name: string): string {
+  const words = titleOf(name).replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+export const benchmarkName = (name: string) => BENCHMARKS[name] ?? name;
 const listed = (names: string[]) =>
   names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : (names[0] ?? "");

@@ -2,7 +2,7 @@ import type { ApiError } from "../../api/errors";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
 import { type Column, Table } from "../../components/Table";
-import { bytes, count, counted, duration, shortId } from "../../format";
+import { bytes, count, counted, duration, MISSING, shortId } from "../../format";
 import { address } from "../../router";
 import type { Check } from "./check";
 import type { Job, Kind } from "./draft";
@@ -20,6 +20,10 @@ interface Props {
   atField: boolean;
   submitting: boolean;
   submitted: readonly Job[];
+  /** The name in a form that has not been changed since its job was submitted. */
+  another: { name: string | undefined } | undefined;
+  /** Undefined if the form is as it was at first. */
+  onClear: (() => void) | undefined;
 }
 
 /** What a dry run found, and the button that it sets free. */
@@ -58,8 +62,9 @@ export function CheckPanel(props: Props) {
           service starts a worker with <code>sds-clip worker --queue {kind}</code>.
         </p>
       )}
-      <Button type="submit" look="primary" busy={submitting} disabled={!ready}>
-        {both ? "Start both jobs" : kind === "finetune" ? "Start the job" : "Start the evaluation"}
+      <Submitted jobs={props.submitted} another={props.another} />
+      <Button type="submit" {...(!props.another && { look: "primary" })} busy={submitting} disabled={!ready}>
+        {verb(kind, both ?? false, props.another !== undefined)}
       </Button>
       {missing && <p class="muted small">{missing}</p>}
       {error && props.atField ? (
@@ -69,9 +74,19 @@ export function CheckPanel(props: Props) {
       ) : (
         <ErrorNote error={error} />
       )}
-      <Submitted jobs={props.submitted} />
+      {props.onClear && (
+        <Button look="plain" onClick={props.onClear}>
+          Clear the form
+        </Button>
+      )}
     </aside>
   );
+}
+
+function verb(kind: Kind, both: boolean, another: boolean): string {
+  if (both) return another ? "Start two more jobs" : "Start both jobs";
+  const what = kind === "finetune" ? "job" : "evaluation";
+  return another ? `Start another ${what}` : `Start the ${what}`;
 }
 
 interface Row {
@@ -81,12 +96,13 @@ interface Row {
 
 function Estimates({ check, kind, both }: { check: Check; kind: Kind; both: boolean }) {
   const found = both ? [check.job, check.control] : [check.job];
-  const rows: Row[] = [
+  const every: Row[] = [
     { name: "Steps", cells: found.map((each) => count(each?.steps)) },
     { name: "Images", cells: found.map((each) => count(each?.images)) },
     { name: "Time", cells: found.map((each) => duration(each?.seconds)) },
     { name: "Memory", cells: found.map((each) => bytes(each?.memory_bytes)) },
   ];
+  const rows = every.filter(({ cells }) => cells.some((cell) => cell !== MISSING));
   const columns: Column<Row>[] = [
     { name: "Estimate", cell: ({ name }) => name },
     { name: "Job", number: true, cell: ({ cells }) => cells[0] },
@@ -94,7 +110,7 @@ function Estimates({ check, kind, both }: { check: Check; kind: Kind; both: bool
   ];
   return (
     <div class="stack close">
-      {kind === "finetune" && (
+      {kind === "finetune" && rows.length > 0 && (
         <Table
           caption="What the dry run estimates"
           columns={columns}
@@ -102,7 +118,13 @@ function Estimates({ check, kind, both }: { check: Check; kind: Kind; both: bool
           keyOf={({ name }) => name}
         />
       )}
-      <p class="muted small job-basis">{check.job && <Basis check={check} kind={kind} />}</p>
+      <p class="muted small job-basis">
+        {check.job ? (
+          <Basis check={check} kind={kind} />
+        ) : (
+          check.error && "There is an estimate once the service accepts these entries."
+        )}
+      </p>
     </div>
   );
 }
@@ -116,16 +138,17 @@ function Basis({ check, kind }: { check: Check; kind: Kind }) {
           Time and memory are those of <a href={address(["jobs", job])}>a similar job</a>.{" "}
         </>
       ) : (
-        kind === "finetune" && "Time and memory are estimated once a similar job has run. "
+        kind === "finetune" &&
+        "The service cannot estimate time and memory yet, because no similar job has succeeded. "
       )}
       {ahead
-        ? `${counted(ahead, "job is", "jobs are")} waiting or running before it.`
-        : "No job is ahead of it."}
+        ? `${counted(ahead, "job", "jobs")} of this kind ${ahead === 1 ? "is" : "are"} waiting or running before it.`
+        : "No job of this kind is ahead of it."}
     </>
   );
 }
 
-function Submitted({ jobs }: { jobs: readonly Job[] }) {
+function Submitted({ jobs, another }: { jobs: readonly Job[]; another: Props["another"] }) {
   if (!jobs.length) return null;
   return (
     <section class="stack close job-submitted" aria-label="Submitted">
@@ -138,6 +161,13 @@ function Submitted({ jobs }: { jobs: readonly Job[] }) {
           </li>
         ))}
       </ul>
+      {another && (
+        <p class="small">
+          {another.name
+            ? `The form is kept for another job, to be called ${another.name}.`
+            : "The form is kept for another job."}
+        </p>
+      )}
     </section>
   );
 }

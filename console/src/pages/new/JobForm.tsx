@@ -1,12 +1,13 @@
 import { useRef, useState } from "preact/hooks";
 import { useAction } from "../../api/use";
 import { announce } from "../../components/Announcer";
-import { useKept } from "../../kept";
+import { useKeptInTab } from "../../kept";
 import { CheckPanel } from "./CheckPanel";
 import { submit, useCheck } from "./check";
 import {
   bodyOf,
   type Draft,
+  isAt,
   type Job,
   type Kind,
   nextName,
@@ -28,8 +29,11 @@ interface Props {
 
 export function JobForm({ kind, inputs, query }: Props) {
   const fields = inputs.fields[kind];
-  const [draft, setDraft] = useKept<Draft>(`new ${kind} ${query}`, firstDraft(kind, inputs, query));
+  const first = firstDraft(kind, inputs, query);
+  const [draft, setDraft] = useKeptInTab<Draft>(`new ${kind} ${query}`, first);
   const [submitted, setSubmitted] = useState<readonly Job[]>([]);
+  /** What the form held after the last job was submitted. */
+  const [after, setAfter] = useState<Draft>();
   const [tried, setTried] = useState("");
   const keys = useRef(new Map<string, string>());
 
@@ -56,7 +60,10 @@ export function JobForm({ kind, inputs, query }: Props) {
     const jobs = await submit(kind, body, control, key);
     keys.current.delete(request);
     setSubmitted(jobs);
-    if (draft.values.name) editing.set({ name: nextName(draft.values.name) });
+    const { name } = draft.values;
+    const next = name ? { ...draft, values: { ...draft.values, name: nextName(name) } } : draft;
+    setDraft(next);
+    setAfter(next);
     announce(jobs.length > 1 ? "Both jobs are submitted." : "The job is submitted.");
   });
   const failure = tried === request ? sending.error : undefined;
@@ -66,7 +73,7 @@ export function JobForm({ kind, inputs, query }: Props) {
     field,
     values: draft.values,
     set: (changes) => setDraft((before) => ({ ...before, values: changed(before.values, changes) })),
-    errorAt: (path) => (error?.param === path ? error.message : undefined),
+    errorAt: (path) => (error && isAt(error, path) ? error.message : undefined),
   };
   const tick = (ticked: boolean) => {
     if (ticked && !draft.values.name?.trim()) editing.set({ name: proposedName(objective, new Date()) });
@@ -101,9 +108,13 @@ export function JobForm({ kind, inputs, query }: Props) {
         hasWorker={inputs.workers.some(({ alive, queue }) => alive && queue === kind)}
         control={hasControl ? { ticked: control, tick } : undefined}
         error={error}
-        atField={error?.param === "evaluate" || field(error?.param ?? "") !== undefined}
+        atField={
+          error !== undefined && (error.param === "evaluate" || fields.some(({ path }) => isAt(error, path)))
+        }
         submitting={sending.running}
         submitted={submitted}
+        another={draft === after ? { name: draft.values.name } : undefined}
+        onClear={JSON.stringify(draft) === JSON.stringify(first) ? undefined : () => setDraft(first)}
       />
     </form>
   );
@@ -117,7 +128,10 @@ function changed(values: Values, changes: Record<string, string | undefined>): V
 /** The benchmark is not asked for: the data set says which one it is. */
 function whatIsMissing(fields: readonly FieldSpec[], values: Values): string | undefined {
   const empty = fields.find(
-    (field) => field.required && field.path !== "benchmark" && !textOf(field, values).trim(),
+    (field) =>
+      (field.required || (field.path === "model" && values.scorer !== "diffusion")) &&
+      field.path !== "benchmark" &&
+      !textOf(field, values).trim(),
   );
   return empty && `Choose the ${words(empty.name).toLowerCase()} first.`;
 }

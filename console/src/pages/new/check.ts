@@ -16,7 +16,10 @@ interface State extends Check {
   of?: string;
 }
 
-/** Dry runs of a job and perhaps of its control, a moment after the last change. The last answer stays meanwhile. */
+/**
+ * Dry runs of a job and perhaps of its control, a moment after the last change. The last answer stays meanwhile, until a
+ * request is refused.
+ */
 export function useCheck(kind: Kind, body: Body | undefined, control: boolean): Check & { current: boolean } {
   const [state, setState] = useState<State>({});
   const wanted = body && JSON.stringify([body, control]);
@@ -35,7 +38,7 @@ export function useCheck(kind: Kind, body: Body | undefined, control: boolean): 
         control ? dryRun(kind, controlOf(asked), stop.signal) : undefined,
       ]).then(
         ([job, other]) => setState({ of: wanted, job, ...(other && { control: other }) }),
-        (error: ApiError) => stop.signal.aborted || setState((before) => ({ ...before, of: wanted, error })),
+        (error: ApiError) => stop.signal.aborted || setState({ of: wanted, error }),
       );
     }, PAUSE_MS);
     return () => {

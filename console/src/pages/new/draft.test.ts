@@ -5,6 +5,7 @@ import {
   type Draft,
   draftOf,
   EMPTY,
+  isAt,
   isChanged,
   type Job,
   nextName,
@@ -149,18 +150,25 @@ test("a copy of a job has its changes, another name, and offers the control agai
   });
 });
 
-test("a job that tells its request is copied as it was asked for", () => {
+test("a job that tells its request is copied as it was asked for, with the model and the data that it used", () => {
   const job = {
     kind: "finetune",
     name: "",
+    base: "a655",
     training_data: "ds_1",
     max_run_time_s: 3600,
-    request: { training_data: "my-pairs", max_run_time_s: 60, hyperparameters: { steps: 200 } },
+    request: {
+      base: "default",
+      training_data: "my-pairs",
+      max_run_time_s: 60,
+      hyperparameters: { steps: 200 },
+    },
     evaluate: [],
     metadata: {},
   } as unknown as Job;
-  expect(draftOf(FIELDS, job).values).toEqual({
-    training_data: "my-pairs",
+  expect(draftOf([...FIELDS, field("base", "text", "default")], job).values).toEqual({
+    base: "a655",
+    training_data: "ds_1",
     max_run_time_s: "60",
     "hyperparameters.steps": "200",
   });
@@ -180,6 +188,15 @@ test("a copy of an evaluation has its options", () => {
     field("seed", "integer", 0),
   ];
   expect(draftOf(fields, job).values).toEqual({ model: "demo", draws: "8" });
+});
+
+test("an error of several options together is at each that it names", () => {
+  const error = { param: "hyperparameters", message: "Give either steps or epochs, but not both." };
+  const at = ["hyperparameters.steps", "hyperparameters.epochs", "hyperparameters.lr", "name"].map((path) =>
+    isAt(error, path),
+  );
+  expect(at).toEqual([true, true, false, false]);
+  expect(isAt({ param: "name", message: "" }, "name")).toBe(true);
 });
 
 test("names go on counting", () => {

@@ -29,6 +29,8 @@ const MAX_NAME = 64;
 const SUFFIX = "-control";
 /** A copy has a name of its own. A job that does not tell its request has the operator's limit as its own. */
 const NOT_COPIED = new Set(["name", "dry_run", "max_run_time_s"]);
+/** What a request may name by an alias or a name, which can mean something else by now. The job has what it meant. */
+const RESOLVED = new Set(["base", "model", "baseline", "training_data", "validation_data", "data"]);
 
 /**
  * The value of what was typed. What is no number is passed on as it is, so that the service says what is wrong with it.
@@ -89,13 +91,18 @@ export function proposedName(objective: string, now: Date): string {
   return `${objective}-${at}`;
 }
 
-/** The draft that would submit the same job again under another name: by its request, or else by what it became. */
+/**
+ * The draft that would submit the same job again under another name: by its request, or else by what it became.
+ *
+ * Models and data are those that the job used.
+ */
 export function draftOf(fields: readonly FieldSpec[], job: Job): Draft {
   const { request } = job as { request?: Body | null };
   const values: Record<string, string> = {};
   for (const field of fields) {
     const copied = !NOT_COPIED.has(field.path) || (request && field.path === "max_run_time_s");
-    const value = copied ? valueIn(request ?? job, field.path) : undefined;
+    const source = RESOLVED.has(field.path) ? job : (request ?? job);
+    const value = copied ? valueIn(source, field.path) : undefined;
     if (value !== undefined && value !== field.default) values[field.path] = shown(value);
   }
   if (job.name) values.name = nextName(job.name);
@@ -106,6 +113,16 @@ export function draftOf(fields: readonly FieldSpec[], job: Job): Draft {
     metadata,
     control: control !== undefined,
   };
+}
+
+/**
+ * Whether an error is at a field. One of several options together has their group as its `param`, and names them in its
+ * message.
+ */
+export function isAt({ param, message }: { param: string | null; message: string }, path: string): boolean {
+  if (param === path) return true;
+  const [group, name] = path.split(".");
+  return name !== undefined && param === group && message.split(/[^\w]+/).includes(name);
 }
 
 /** "run" as "run-2", and "run-2" as "run-3". */

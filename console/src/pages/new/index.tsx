@@ -16,7 +16,9 @@ const KINDS: { name: Kind; title: string }[] = [
   { name: "evaluate", title: "Evaluate" },
 ];
 
-/** `?from=JOB` begins as that job; `?kind=evaluate`, `?data=`, `?model=` and `?baseline=` with these choices. */
+/**
+ * `?from=JOB` begins as that job, and with `&model=` as the same evaluation of another model; `?kind=evaluate`, `?data=`, `?model=` and `?baseline=` with these choices.
+ */
 export function NewJobPage({ query }: PageProps) {
   return (
     <div class="page">
@@ -44,6 +46,12 @@ function Forms({ query }: { query: URLSearchParams }) {
               {inputs.data.from.name || inputs.data.from.id}
             </a>
             .
+          </p>
+        )}
+        {from && !inputs.data.from && (
+          <p class="job-note" role="note">
+            There is no job {from} to copy, so the form has none of its entries.{" "}
+            <a href="#/jobs">Choose one from the list of jobs.</a>
           </p>
         )}
         {hasData(inputs.data, kind) ? (

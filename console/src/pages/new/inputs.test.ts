@@ -10,7 +10,7 @@ const INPUTS = {
 } as unknown as Inputs;
 
 test("an evaluation begins with what its link names", () => {
-  const query = new URLSearchParams({ kind: "evaluate", model: "a", baseline: "b" });
+  const query = new URLSearchParams({ kind: "evaluate", data: "ds_1", model: "a", baseline: "b" });
   expect(firstDraft("evaluate", INPUTS, query).values).toEqual({
     data: "ds_1",
     benchmark: "winoground",
@@ -19,7 +19,15 @@ test("an evaluation begins with what its link names", () => {
   });
 });
 
-test("an evaluation without a link measures the model in service alone", () => {
+test("without a link no data are chosen, and the model in service is measured alone", () => {
   const { values } = firstDraft("evaluate", INPUTS, new URLSearchParams());
-  expect(values).toMatchObject({ model: "default", baseline: "" });
+  expect(values).toEqual({ data: "", model: "default", baseline: "" });
+});
+
+test("an evaluation of another model has the same data, and its model must be chosen", () => {
+  const from = { kind: "evaluate", name: "", model: "a", data: "ds_1", options: {}, metadata: {} };
+  const fields = { finetune: [], evaluate: ["model", "data"].map((path) => ({ path, default: null })) };
+  const query = new URLSearchParams({ from: "job_1", model: "" });
+  const { values } = firstDraft("evaluate", { ...INPUTS, fields, from } as unknown as Inputs, query);
+  expect(values).toEqual({ data: "ds_1", model: "" });
 });

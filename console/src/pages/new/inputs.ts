@@ -1,5 +1,6 @@
 import { type Schemas as Api, api, ask } from "../../api/client";
 import { fetchSchemas } from "../../api/description";
+import { ApiError } from "../../api/errors";
 import { may } from "../../api/session";
 import { count } from "../../format";
 import type { Draft, Job, Kind } from "./draft";
@@ -8,7 +9,6 @@ import { type FieldSpec, readFields } from "./schema";
 
 export const PAIRS = "pairs";
 const FIRST_STEPS = "200";
-const DATA_FIELDS = ["training_data", "validation_data", "data"];
 
 /** What a form for a job offers. */
 export interface Inputs {
@@ -19,7 +19,7 @@ export interface Inputs {
   /** Undefined for a key that may not list models. */
   models: Awaited<ReturnType<typeof listModels>> | undefined;
   workers: Api["WorkerInfo"][];
-  /** The job that is duplicated. */
+  /** The job that is duplicated. Undefined if there is none with the given id or name. */
   from: Job | undefined;
 }
 
@@ -30,7 +30,7 @@ export async function loadInputs(from: string | null): Promise<Inputs> {
     listData("validating"),
     may("infer") ? listModels() : undefined,
     ask(api.GET("/workers")),
-    from ? ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: from } } })) : undefined,
+    from ? jobOf(from) : undefined,
   ]);
   return {
     fields: { finetune: readFields(schemas, "FinetuneSpec"), evaluate: readFields(schemas, "EvaluateSpec") },
@@ -46,15 +46,31 @@ function listData(status: "ready" | "validating") {
   return ask(api.GET("/datasets", { params: { query: { status, limit: 100 } } }));
 }
 
+async function jobOf(id: string): Promise<Job | undefined> {
+  try {
+    return await ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: id } } }));
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return undefined;
+    throw error;
+  }
+}
+
 function listModels() {
   return ask(api.GET("/models", { params: { query: { limit: 100 } } }));
 }
 
-/** What the form begins with: a job to duplicate, or the newest data and the first teacher. */
+/**
+ * What the form begins with: a job to duplicate, or the first teacher and what the address names.
+ *
+ * No data are chosen for the reader: the newest could be those that are held out.
+ */
 export function firstDraft(kind: Kind, inputs: Inputs, query: URLSearchParams): Draft {
-  if (inputs.from?.kind === kind) return withIds(inputs, draftOf(inputs.fields[kind], inputs.from));
-  const newest = inputs.datasets.find((each) => fits(kind, each));
-  const data = query.get("data") ?? newest?.id ?? "";
+  if (inputs.from?.kind === kind) {
+    const copy = draftOf(inputs.fields[kind], inputs.from);
+    const model = query.get("model");
+    return model === null ? copy : { ...copy, values: { ...copy.values, model } };
+  }
+  const data = query.get("data") ?? "";
   const given: Record<string, string> =
     kind === "finetune"
       ? {
@@ -69,15 +85,6 @@ export function firstDraft(kind: Kind, inputs: Inputs, query: URLSearchParams): 
           baseline: query.get("baseline") ?? "",
         };
   return { ...EMPTY, values: given };
-}
-
-/** A job may name its data sets by their names, and the pickers know them by their ids. */
-function withIds(inputs: Inputs, draft: Draft): Draft {
-  const ids = DATA_FIELDS.flatMap((path) => {
-    const found = inputs.datasets.find(({ name }) => name && name === draft.values[path]);
-    return found ? [[path, found.id]] : [];
-  });
-  return { ...draft, values: { ...draft.values, ...Object.fromEntries(ids) } };
 }
 
 /** Whether a job of this kind can use data of a format: one trains on pairs, the other measures on a benchmark. */

@@ -125,7 +125,10 @@ function CompareWith({ job }: { job: Evaluation }) {
     return (
       <p class="muted">
         Nothing else has measured these data yet. To compare,{" "}
-        <a href={address(["new"], { kind: "evaluate", from: job.id })}>measure another model on them</a>.
+        <a href={`${address(["new"], { kind: "evaluate", from: job.id })}&model=`}>
+          measure another model on them
+        </a>
+        .
       </p>
     );
   }

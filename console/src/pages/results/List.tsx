@@ -121,7 +121,8 @@ function CompareBar({ chosen, listed }: { chosen: readonly Evaluation[]; listed:
   if (listed.length === 1) {
     return (
       <p class="muted">
-        To compare, <a href={`${NEW}&from=${listed[0]?.id}`}>measure another model on the same data</a>.
+        To compare, <a href={`${NEW}&from=${listed[0]?.id}&model=`}>measure another model on the same data</a>
+        .
       </p>
     );
   }

@@ -44,8 +44,8 @@ export function Figures({ history: { points }, reading }: { history: History; re
         Of the routes that compute, such as match, estimated from a histogram.
       </Tile>
       <Tile
-        title="Batch size"
-        value={decimal(last(({ images }) => images))}
+        title="Items per batch"
+        value={`${decimal(last(({ images }) => images))} images`}
         points={points}
         series={[
           { name: "images", of: ({ images }) => images },
@@ -53,7 +53,7 @@ export function Figures({ history: { points }, reading }: { history: History; re
         ]}
         write={decimal}
       >
-        The mean number of items that are computed at once.
+        How many images or texts of waiting requests are computed at once, as a mean.
       </Tile>
       <Tile
         title="Queue"

@@ -42,4 +42,5 @@ test.each([
   ["group_score", "Group score"],
   ["image_retrieval_recall@1", "Image retrieval, recall@1"],
   ["mean_per_class_recall", "Mean per class recall"],
+  ["base_validation_clip", "CLIP’s loss on the validation data, before the training"],
 ])("%s is called %s", (name, title) => expect(metricTitle(name)).toBe(title));

@@ -33,10 +33,15 @@ const TITLES: Record<string, string> = {
   group_match: "GroupMatch",
   acc1: "Accuracy",
   acc5: "Accuracy, best five",
+  validation_clip: "CLIP’s loss on the validation data",
+  validation_image_to_text: "Right text for an image, share within validation batches",
+  validation_text_to_image: "Right image for a text, share within validation batches",
 };
 
 export function metricTitle(name: string): string {
   if (TITLES[name]) return TITLES[name];
+  const ofBase = name.startsWith("base_") && TITLES[name.slice("base_".length)];
+  if (ofBase) return `${ofBase}, before the training`;
   const words = name.replaceAll("_", " ").replace(" recall@", ", recall@");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
