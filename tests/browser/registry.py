@@ -55,11 +55,11 @@ class Registry:
     ) -> str:
         """The version that a job of the owner made from the base, or from one of these versions."""
         clip = self.base if base is None else self._load(base)
-        version = publish_tuned(self._versions, clip, self._scratch / str(seed), seed=seed)
-        found = read_published(self._versions / version, version)
         self._submit(owner, fields)
         job = self.store.leases.claim(JobKind.FINETUNE, "slot", 60)
         assert job is not None
+        version = publish_tuned(self._versions, clip, self._scratch / str(seed), seed=seed, job=job.id)
+        found = read_published(self._versions / version, version)
         row = NewVersion(
             version,
             f"versions/{version}",

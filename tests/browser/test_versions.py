@@ -123,7 +123,8 @@ def test_promotion_by_somebody_else_is_seen_without_a_reload(look: Look, base: s
     with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
         version = registry.make(1)
         listed = look(server.url, "versions", width=390)
-        shown = look(server.url, f"versions/{version[:12]}")
+        # The beginning of an id is looked for as a name first, which is not found.
+        shown = look(server.url, f"versions/{version[:12]}", expected="status of 404")
         expect(shown.get_by_text("No alias has pointed to it")).to_be_visible()
         registry.promote(version, "staging", reason="by a script")
         aliases = listed.get_by_role("region", name="Aliases and where they point")

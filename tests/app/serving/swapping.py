@@ -58,8 +58,8 @@ def make_library(root: Path, base: Clip, scratch: Path, count: int) -> Library:
     return Library(root, base, clips)
 
 
-def publish_tuned(root: Path, base: Clip, scratch: Path, *, seed: int) -> str:
-    return publish(save_tuned(scratch, base, seed=seed), root, job="job_1", fence=1, base=base).version
+def publish_tuned(root: Path, base: Clip, scratch: Path, *, seed: int, job: str = "job_1") -> str:
+    return publish(save_tuned(scratch, base, seed=seed), root, job=job, fence=1, base=base).version
 
 
 class Versions:
