@@ -138,9 +138,7 @@ class Swapper:
         for name in followed.keys() - names:
             if name in removed:
                 self._remove(name)
-            elif (
-                self._models.current(name) is None
-            ):  # it came from an old state, and the alias does not exist
+            elif self._models.current(name) is None:  # it came from an old state, and there is no such alias
                 del followed[name]
         references = {DEFAULT, *(model.name for model in self._models)}
         self._aliases.unaliased |= references - names - followed.keys()

@@ -1,7 +1,6 @@
 import type { ComponentChildren } from "preact";
-import { api, ask } from "../../api/client";
-import { currentSession, may } from "../../api/session";
-import { useLoaded } from "../../api/use";
+import type { Schemas } from "../../api/client";
+import { currentSession } from "../../api/session";
 import { Time } from "../../components/Time";
 import { bytes, counted } from "../../format";
 import { DatasetLink, useDatasets } from "./datasets";
@@ -11,7 +10,7 @@ import { JobLink } from "./names";
 import { nameOf } from "./rollout";
 
 /** What the version is and where it comes from. */
-export function Facts({ version }: { version: Detail }) {
+export function Facts({ version, maker }: { version: Detail; maker: Maker }) {
   const { models } = useLiveRegistry();
   const { description } = version;
   const served = models.data?.served.find((model) => model.version === version.id);
@@ -43,7 +42,7 @@ export function Facts({ version }: { version: Detail }) {
         <Fact name="Data hash">
           {at("data.data_hash") && <code class="version-hash">{at("data.data_hash")}</code>}
         </Fact>
-        <Fact name="Job">{version.job_id && <JobFacts id={version.job_id} />}</Fact>
+        <Fact name="Job">{version.job_id && <JobFacts id={version.job_id} job={maker} />}</Fact>
         <Fact name="Owner">{currentSession()?.needs_key && version.owner}</Fact>
         <Fact name="Created">
           <Time at={version.created_at} />
@@ -73,14 +72,12 @@ function Fact({ name, children }: { name: string; children: ComponentChildren })
   );
 }
 
+/** The job that made a version, for a key that may see jobs. */
+export type Maker = Schemas["JobInfo"] | null | undefined;
+
 /** The job with what its owner called it. */
-function JobFacts({ id }: { id: string }) {
-  const job = useLoaded(
-    async () =>
-      may("train") ? await ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: id } } })) : null,
-    [id],
-  );
-  const { name, suffix, metadata } = job.data ?? {};
+function JobFacts({ id, job }: { id: string; job: Maker }) {
+  const { name, suffix, metadata } = job ?? {};
   return (
     <>
       <JobLink id={id} />

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { api, ask } from "../../api/client";
-import { currentSession } from "../../api/session";
+import { currentSession, may } from "../../api/session";
 import { useLoaded } from "../../api/use";
 import { StatusBadge } from "../../components/Badge";
 import { Button } from "../../components/Button";
@@ -12,11 +12,11 @@ import { bytes, shortId } from "../../format";
 import { address } from "../../router";
 import { AuditTable } from "./AuditTable";
 import { DeleteDialog } from "./DeleteDialog";
-import { Configuration, Facts } from "./Description";
+import { Configuration, Facts, type Maker } from "./Description";
 import { Figures } from "./Figures";
 import { findVersion } from "./find";
 import { type Detail, useEachTurn, useLiveRegistry } from "./live";
-import { AliasBadges, NamedJob, shortReference, VersionLink } from "./names";
+import { AliasBadges, shortReference, VersionLink } from "./names";
 import { Promote } from "./Promote";
 import { whyNotDelete, whyNotDownload, whyNotPromote } from "./rights";
 
@@ -53,6 +53,7 @@ export function VersionPage({ id }: { id: string }) {
 function Shown({ detail }: { detail: Detail }) {
   const { models } = useLiveRegistry();
   const [isPromoting, setPromoting] = useState(false);
+  const maker = useMaker(detail.job_id);
   const aliases = models.data?.aliases ?? [];
   const names = models.data
     ? aliases.filter(({ version }) => version === detail.id).map(({ name }) => name)
@@ -68,13 +69,13 @@ function Shown({ detail }: { detail: Detail }) {
           <AliasBadges names={names} />
           {detail.status !== "ready" && <StatusBadge status={detail.status} />}
         </div>
-        <Sentence detail={detail} />
+        <Sentence detail={detail} maker={maker} />
       </div>
       <Actions version={version} isPromoting={isPromoting} onPromote={() => setPromoting(!isPromoting)} />
       {isPromoting && <Promote version={version} aliases={aliases} onClose={() => setPromoting(false)} />}
       <Figures detail={detail} />
       <div class="version-columns">
-        <Facts version={version} />
+        <Facts version={version} maker={maker} />
         <Relatives detail={detail} />
       </div>
       <Promotions id={detail.id} />
@@ -83,8 +84,14 @@ function Shown({ detail }: { detail: Detail }) {
   );
 }
 
+function useMaker(id: string | null | undefined): Maker {
+  const load = async () =>
+    id && may("train") ? await ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: id } } })) : null;
+  return useLoaded(load, [id]).data;
+}
+
 /** "Made by the job job_1 from demo, 3 min ago." */
-function Sentence({ detail }: { detail: Detail }) {
+function Sentence({ detail, maker }: { detail: Detail; maker: Maker }) {
   const { job_id, base, base_version, created_at } = detail;
   if (!base_version) {
     return (
@@ -97,7 +104,12 @@ function Sentence({ detail }: { detail: Detail }) {
   return (
     <p class="muted">
       Made {job_id && <>by the job </>}
-      {job_id && <NamedJob id={job_id} />} from{" "}
+      {job_id && (
+        <a href={address(["jobs", job_id])} title={job_id}>
+          {maker?.name || job_id}
+        </a>
+      )}{" "}
+      from{" "}
       {base && base !== base_version ? (
         <>
           <span title={base}>{shortReference(base)}</span> (<VersionLink id={base_version} />)

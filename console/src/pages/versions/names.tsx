@@ -1,8 +1,5 @@
 /** How versions and aliases are named in text. */
 
-import { api, ask } from "../../api/client";
-import { may } from "../../api/session";
-import { useLoaded } from "../../api/use";
 import { Badge } from "../../components/Badge";
 import { shortId } from "../../format";
 import { address } from "../../router";
@@ -21,20 +18,6 @@ export function JobLink({ id, short = false }: { id: string; short?: boolean }) 
   return (
     <a href={address(["jobs", id])} title={short ? id : undefined}>
       {short ? id.slice(0, SHORT_JOB) : id}
-    </a>
-  );
-}
-
-/** A job by its name if it has one, which takes a key that may see jobs. */
-export function NamedJob({ id }: { id: string }) {
-  const job = useLoaded(
-    async () =>
-      may("train") ? await ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: id } } })) : null,
-    [id],
-  );
-  return (
-    <a href={address(["jobs", id])} title={id}>
-      {job.data?.name || id}
     </a>
   );
 }
