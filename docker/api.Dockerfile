@@ -2,9 +2,9 @@
 #     docker build -f docker/api.Dockerfile -t sds-clip-api .
 FROM python:3.11.14-slim-bookworm AS console
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
+RUN python -m venv /opt/venv
 WORKDIR /build/console
 COPY locks/console.txt ./
-RUN python -m venv /opt/venv
 RUN pip install --require-hashes --no-deps -r console.txt
 # Before the sources, so that a change of theirs does not fetch the packages again.
 COPY console/package.json console/package-lock.json console/.npmrc ./
