@@ -44,6 +44,7 @@ from models.markdown import markdown_table
 from tools.chromium import chromium
 
 SETTLE_S = 3.0
+"""All pages are open by then: they open within two seconds."""
 LEASE_S = 3600.0
 CURVES = f"#/jobs/{{id}}, its curves of {POINTS} points"
 ALONE, WITH = "no session", "with sessions"

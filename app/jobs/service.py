@@ -1,5 +1,6 @@
 """The job operations behind the routes: submit, read, control and delete."""
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from app.jobs.estimate import estimate
 from app.jobs.removal import remove_job_files
 from app.jobs.validator import JobValidator
 from app.jobs.waker import Waker
+from app.joined_calls import JoinedCalls
 from app.keys import Caller
 from app.run_log import open_log
 from app.schemas.curves import Curves
@@ -44,6 +46,8 @@ from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
 from app.store_threads import StoreThreads, in_store_thread
 from models.run_files import LOG_FILE
 
+CurvesAsked = tuple[str | None, str, tuple[str, ...], int, int, int]
+"""Whose jobs are seen, the job, the names, the number of points, and the first and the last step."""
 _NEEDS_A_WORKER = OPEN - {JobStatus.PAUSED}
 
 
@@ -70,6 +74,8 @@ class JobService:
         self._waker = waker
         self._validator = validator
         self._data_dir = data_dir
+        self._curves = JoinedCalls[CurvesAsked, Curves]()
+        self._curves_turn = asyncio.Lock()
 
     @in_store_thread
     def submit(
@@ -162,8 +168,7 @@ class JobService:
         data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
         return MetricList(data=data, has_more=len(found) > limit)
 
-    @in_store_thread
-    def curves(
+    async def curves(
         self,
         caller: Caller,
         job_id: str,
@@ -173,7 +178,29 @@ class JobService:
         from_step: int,
         to_step: int,
     ) -> Curves:
-        events = self._seen_by(caller.sees).events
+        """A job's curves. Equal requests share a reading, and no two readings run side by side.
+
+        A long job's takes the interpreter for a quarter of a second, which requests for the model need meanwhile.
+        """
+
+        async def read() -> Curves:
+            async with self._curves_turn:
+                return await self._read_curves(*asked)
+
+        asked = caller.sees, job_id, tuple(names), points, from_step, to_step
+        return await self._curves.run(asked, read, f"curves {job_id}")
+
+    @in_store_thread
+    def _read_curves(
+        self,
+        owner: str | None,
+        job_id: str,
+        names: Collection[str],
+        points: int,
+        from_step: int,
+        to_step: int,
+    ) -> Curves:
+        events = self._seen_by(owner).events
 
         def read(start: int) -> MetricTexts | None:
             return events.metric_texts(job_id, from_step=max(from_step, start), to_step=to_step)
