@@ -295,7 +295,8 @@ def tag(engine: Engine, release: str) -> None:
 
 def uploaded(client: Client, files: Path, format: str) -> str:
     """The id of a data set that was sent and accepted."""
-    name = str(client.upload_dataset(files, format=format)["id"])
+    # The release that is upgraded needs a name.
+    name = str(client.upload_dataset(files, format=format, name=f"{format}-of-the-test")["id"])
     until(lambda: client.dataset(name)["status"] != "validating", "the data set is checked")
     assert client.dataset(name)["status"] == "ready"
     return name
