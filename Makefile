@@ -15,7 +15,7 @@ NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
 .PHONY: help console run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
-	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-console bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-console bench-versions demo-tenants soak-versions bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -143,6 +143,15 @@ bench-jobs: $(STAMP) ## Measure the overhead of jobs (minutes; ARGS="--quick": a
 
 bench-console: $(STAMP) console ## Measure how fast the console is, and what 50 open ones cost (minutes; needs Chromium; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.console $(ARGS)
+
+soak-versions: $(STAMP) ## Let versions come and go beside swaps and jobs (45 minutes; ARGS="--minutes 5")
+	$(BIN)/python -m bench.soak_versions $(ARGS)
+
+demo-tenants: $(STAMP) ## Serve 200 versions to 200 clients from one process, and move their aliases meanwhile (minutes)
+	$(BIN)/python -m bench.tenants $(ARGS)
+
+bench-versions: $(STAMP) ## Measure what it costs to serve a thousand versions of one base (half an hour; ARGS="--quick")
+	$(BIN)/python -m bench.versions $(ARGS)
 
 bench-exports: $(STAMP) ## Measure how exactly exports agree with the original (minutes; ARGS="--quick": one architecture)
 	$(BIN)/python -m bench.exports $(ARGS)

@@ -16,7 +16,7 @@ from models.validation import explain, first_problem, json_problem
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-LISTS = ("images", "texts", "labels", "templates")
+LISTS = ("images", "texts", "labels", "templates", "models")
 # Fields of LISTS that may also be one name of a built-in set; sent once, such a value stays a string.
 NAMED_SETS = {"labels": get_args(LabelSet), "templates": get_args(TemplateSet)}
 MAX_FILES = 1024

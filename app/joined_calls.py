@@ -14,6 +14,19 @@ class JoinedCalls(Generic[Key, Result]):
     def __init__(self) -> None:
         self._running: dict[Key, asyncio.Task[Result]] = {}
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._running
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    async def close(self) -> None:
+        """Cancel the calls that run."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def run(self, key: Key, call: Callable[[], Coroutine[Any, Any, Result]], name: str) -> Result:
         """The result of the call that runs under this key, or of a new one.
 

@@ -182,6 +182,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         loader,
         max_count=settings.max_versions,
         max_bytes=settings.max_version_bytes,
+        max_loads_per_key=settings.max_version_loads_per_key,
         wait_s=settings.version_wait_s,
     )
     swapper = None

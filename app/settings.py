@@ -97,13 +97,19 @@ class Settings(BaseSettings):
         0.25, gt=0, description="The number of seconds between two readings of the aliases."
     )
     max_versions: int = Field(
-        8, ge=1, description="The largest number of versions kept in memory because requests name them."
+        10_000, ge=1, description="The largest number of versions kept in memory because requests name them."
     )
     max_version_bytes: int = Field(
         2**32,
         ge=0,
         description="The largest number of bytes that these versions may take, not counting weights that they "
         "share.",
+    )
+    max_version_loads_per_key: int = Field(
+        32,
+        ge=1,
+        description="The largest number of versions that are being loaded, or wait for it, because one API key named "
+        "them.",
     )
     version_wait_s: float = Field(
         10.0,

@@ -56,7 +56,7 @@ class Running:
         return httpx.post(self.url + path, content=body, headers=headers, timeout=timeout_s, verify=False)
 
     def resident_bytes(self) -> int:
-        return sum(_resident_bytes(pid) for pid in (self.pid, *descendants(self.pid)))
+        return sum(resident_bytes_of(pid) for pid in (self.pid, *descendants(self.pid)))
 
 
 def environment_variables(cache: Path) -> dict[str, str]:
@@ -148,7 +148,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes_of(pid: int) -> int:
+    """The resident memory of one process, or 0 if it has ended."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):

@@ -5,8 +5,7 @@ WiSE-FT (arXiv 2109.01903, eq. 1) applies part of it: theta = (1 - alpha) theta_
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ from models.atomic import atomic_folder
 from models.clip import Clip
 from models.delta_file import Delta, DeltaError, read_delta, write_delta
 from models.golden import TOLERANCE, Golden
+from models.mixed import Member, with_values
 from models.references import Folder
+from models.sharing import share
 
 
 def save_delta(
@@ -40,7 +41,7 @@ def save_delta(
     """
     changed = changed_tensors(base, tuned)
     version = base.identity.replacing(changed).version
-    golden = Golden.of(_clip_with(base, _sharing(tuned, ()).eval()))
+    golden = Golden.of(_clip_with(base, share(tuned).eval()))
     history = {"configuration": configuration, "data": data, "metrics": metrics}
     with atomic_folder(folder) as working:
         write_delta(working, base, version, changed, golden, history)
@@ -103,10 +104,7 @@ def lay_over(base: Clip, delta: Delta, alpha: float = 1.0) -> Clip:
     """
     _check_base(delta, base)
     tensors = _blended(delta, base, alpha)
-    network = _sharing(base.network, tensors)
-    state = network.state_dict()
-    for name, value in tensors.items():
-        state[name].copy_(value)  # casts to the base's device and format; no gradients, so in place is fine
+    network = _laid_over(base.network, tensors)
     identity = base.identity.replacing(tensors)
     if alpha == 1 and identity.version != delta.about.version:
         raise DeltaError(
@@ -126,7 +124,8 @@ def _check_base(delta: Delta, base: Clip) -> None:
             f"({delta.about.base}), but {base.reference} is version {base.version[:12]}. With another "
             "base it would give other scores. Use the base that it was trained from."
         )
-    shapes = {name: value.shape for name, value in base.network.state_dict().items()}
+    network = base.network.family.base if isinstance(base.network, Member) else base.network
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
     for name, value in delta.tensors.items():
         if shapes.get(name) != value.shape:
             has = f"it has shape {list(shapes[name])}" if name in shapes else "it does not exist"
@@ -145,7 +144,8 @@ def _blended(delta: Delta, base: Clip, alpha: float) -> Mapping[str, Tensor]:
         return {}
     if alpha == 1:
         return delta.tensors
-    state = base.network.state_dict()
+    network = base.network.alone({}) if isinstance(base.network, Member) else base.network
+    state = network.state_dict()
     rounded = [name for name in delta.tensors if state[name].dtype is not torch.float32]
     if rounded:
         raise DeltaError(
@@ -181,11 +181,8 @@ def _clip_with(base: Clip, network: nn.Module) -> Clip:
     )
 
 
-def _sharing(network: nn.Module, apart: Collection[str]) -> nn.Module:
-    """Copy a network, sharing all its tensors except those named in `apart`."""
-    named = [
-        *network.named_parameters(remove_duplicate=False),
-        *network.named_buffers(remove_duplicate=False),
-    ]
-    # deepcopy treats whatever its memo holds as already copied, so these tensors are shared.
-    return deepcopy(network, {id(value): value for name, value in named if name not in apart})
+def _laid_over(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return a network with other values for some tensors, as a member of the network's family if it can be one."""
+    if isinstance(network, Member):
+        return network.with_tensors(tensors) or network.alone(tensors)
+    return with_values(network, tensors)

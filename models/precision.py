@@ -154,6 +154,12 @@ class _Float32Norm(nn.Module):
         return output.to(x.dtype)
 
 
+def as_written(norm: nn.Module) -> tuple[type[nn.Module], bool]:
+    """Return a normalisation layer's class before `apply_precision`, and whether the layer now computes in float32."""
+    kind = type(norm)
+    return (kind.__bases__[1], True) if issubclass(kind, _Float32Norm) else (kind, False)
+
+
 @cache
 def _float32_class(norm: Any) -> Any:
     return type(norm.__name__, (_Float32Norm, norm), {})

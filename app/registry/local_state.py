@@ -2,6 +2,7 @@
 
     aliases.json         the aliases as last read, and the locations of the weights that they point to
     versions/VERSION/    a copy of a published version, verified when it was made and again before it is used
+    checked.txt          the versions that this machine need not check again (app/registry/checked.py)
     lock                 held while the process lives: two processes never share a state
     2/, 3/ ...           the same for further processes that are given the same folder
 
@@ -24,6 +25,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from app.errors import ConfigurationError
+from app.registry.checked import Checked
 from app.registry.manifest import DamagedFiles, verify
 from app.registry.source import WeightsLocation
 from app.store.records import Alias
@@ -69,6 +71,8 @@ class LocalState:
         folder, self._lock = _locked(folder)
         self._copies = folder / "versions"
         self._file = folder / _FILE
+        self.checked = Checked(folder / "checked.txt")
+        """The versions that were checked here."""
         self._changing = threading.Lock()
         self._found: dict[str, WeightsLocation] = {}
         self._unwritten: str | None = None

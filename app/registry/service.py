@@ -68,13 +68,16 @@ class VersionService:
         *,
         status: VersionStatus,
         owner: str | None,
+        base: str | None,
         search: Search,
         after: str | None,
         limit: int,
     ) -> tuple[list[VersionInfo], list[AliasInfo], bool]:
         """Versions, newest first; the aliases; and whether there are more versions."""
         store = self._seen_by(caller.sees)
-        page = store.versions.list(status=status, owner=owner, search=search, after=after, limit=limit)
+        page = store.versions.list(
+            status=status, owner=owner, base=base, search=search, after=after, limit=limit
+        )
         aliases = store.aliases.all()
         versions = [VersionInfo.of(version, aliases, sees=caller.sees) for version in page.items]
         return versions, _shown(store, caller, *aliases), page.has_more

@@ -25,9 +25,9 @@ from app.errors import (
 )
 from app.keys import Caller
 from app.openapi import describe_body, describe_errors
-from app.schemas.classify import ClassifyRequest, ClassifyResponse
-from app.schemas.embed import EmbedRequest, EmbedResponse
-from app.schemas.match import MatchRequest, MatchResponse
+from app.schemas.classify import ClassifyComparison, ClassifyRequest, ClassifyResponse
+from app.schemas.embed import EmbedComparison, EmbedRequest, EmbedResponse
+from app.schemas.match import MatchComparison, MatchRequest, MatchResponse
 from app.serving.predictor import Predictor
 
 ERRORS = (
@@ -62,7 +62,7 @@ PredictorDep = Annotated[Predictor, Depends(predictor)]
 
 @router.post(
     "/match",
-    response_model=MatchResponse,
+    response_model=MatchResponse | MatchComparison,
     responses=describe_errors(*ERRORS),
     openapi_extra=describe_body(MatchRequest),
 )
@@ -75,7 +75,7 @@ async def match(
 
 @router.post(
     "/classify",
-    response_model=ClassifyResponse,
+    response_model=ClassifyResponse | ClassifyComparison,
     responses=describe_errors(*ERRORS, ClassesBuilding),
     openapi_extra=describe_body(ClassifyRequest),
 )
@@ -88,7 +88,7 @@ async def classify(
 
 @router.post(
     "/embed",
-    response_model=EmbedResponse,
+    response_model=EmbedResponse | EmbedComparison,
     responses=describe_errors(*ERRORS),
     openapi_extra=describe_body(EmbedRequest),
 )

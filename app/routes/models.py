@@ -85,6 +85,10 @@ async def list_models(
     search: SearchDep,
     status: VersionStatus = VersionStatus.READY,
     owner: Owner = None,
+    base: Annotated[
+        str | None,
+        Query(max_length=64, description="Return only versions that are deltas of the version with this id."),
+    ] = None,
     after: After = None,
     limit: Limit = 20,
 ) -> ModelsAndVersions:
@@ -103,7 +107,7 @@ async def list_models(
     listed.bases, listed.teachers = backend.nameable.allowed, backend.nameable.teachers
     try:
         versions, aliases, has_more = await backend.versions.list(
-            caller, status=status, owner=owner, search=search, after=after, limit=limit
+            caller, status=status, owner=owner, base=base, search=search, after=after, limit=limit
         )
     except Unavailable:  # what is served is known even without the registry
         return listed.model_copy(update={"registry": "away"})

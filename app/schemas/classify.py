@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from app.schemas.common import (
     MODEL,
     PIXEL,
-    Body,
     Images,
     ItemError,
+    ModelError,
     ModelInfo,
-    ModelName,
+    OfModels,
     OnError,
     Texts,
     example,
@@ -19,7 +19,7 @@ from app.schemas.common import (
 from models.choices import LabelSet, TemplateSet
 
 
-class ClassifyRequest(Body):
+class ClassifyRequest(OfModels):
     """The images to classify, and the labels to choose from."""
 
     model_config = ConfigDict(
@@ -41,7 +41,6 @@ class ClassifyRequest(Body):
     top_k: Annotated[
         int, Field(ge=1, le=1000, description="The number of labels to return for each image.")
     ] = 5
-    model: ModelName = None
     on_error: OnError = "fail"
 
     @field_validator("labels", "templates", mode="before")
@@ -93,3 +92,9 @@ class ClassifyResponse(BaseModel):
 
     model: ModelInfo
     results: list[ImageClasses | ItemError]
+
+
+class ClassifyComparison(BaseModel):
+    """The answer of each of several models, in the order of their names in the request."""
+
+    answers: list[ClassifyResponse | ModelError]

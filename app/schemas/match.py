@@ -7,18 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.schemas.common import (
     MODEL,
     PIXEL,
-    Body,
     Images,
     ItemError,
+    ModelError,
     ModelInfo,
-    ModelName,
+    OfModels,
     OnError,
     Texts,
     example,
 )
 
 
-class MatchRequest(Body):
+class MatchRequest(OfModels):
     """The images and the texts to match. Every text is scored against every image."""
 
     model_config = ConfigDict(
@@ -27,7 +27,6 @@ class MatchRequest(Body):
 
     images: Annotated[Images, Field(min_length=1)]
     texts: Annotated[Texts, Field(min_length=1)]
-    model: ModelName = None
     on_error: OnError = "fail"
 
 
@@ -71,3 +70,9 @@ class MatchResponse(BaseModel):
         description="For each text, its probabilities over the images: a softmax, or sigmoids for SigLIP-style "
         "models. Images with an error are left out, and the others keep their order."
     )
+
+
+class MatchComparison(BaseModel):
+    """The answer of each of several models, in the order of their names in the request."""
+
+    answers: list[MatchResponse | ModelError]

@@ -3,6 +3,8 @@
 The life of a job: `admit` (or 429) -> decoding by the caller -> `submit` -> waits in the queue ->
 one batch with others of the same key -> `run` in the worker thread -> the caller's result.
 
+Keys take turns, and so do the lanes of one key within a batch: whoever sends many jobs does not delay others.
+
 There is no batching window when idle: a job that arrives alone starts at once. Under load, batches grow while
 the worker is busy. If decoding and computing share the cores, running both at once slows both. The next batch
 then also waits for the images that are being decoded at that moment (`pending_decodes`), because no core is
@@ -18,6 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from app.errors import InternalError, KeyLimitReached, OutOfMemory, Overloaded, ServiceError, Unavailable
@@ -52,6 +55,8 @@ class Job(Generic[Key, Payload, Result]):
     payload: Payload
     cost: int
     future: "asyncio.Future[Result]"
+    lane: Hashable = None
+    """Jobs of different lanes take turns."""
     first: bool = False
     """Whether it jumped the queue."""
     enqueued_at: float = field(default_factory=time.monotonic)
@@ -98,8 +103,11 @@ class Batcher(Generic[Key, Payload, Result]):
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._loop_task: asyncio.Task[None] | None = None
         self._batches = 0
+        self._served: dict[Key, int] = {}
+        """The number of the last batch of each key that had jobs waiting when a batch was taken."""
         self.admitted = 0
         self._admitted_by = Counter[str]()
+        self._admitted_of = Counter[Hashable]()
         self.draining = False
         self._recent_items = 0.0
         self._recent_s = 0.0
@@ -141,30 +149,36 @@ class Batcher(Generic[Key, Payload, Result]):
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.contextmanager
-    def admit(self, cost: int, caller: str = "") -> Iterator[None]:
+    def admit(self, cost: int, caller: str = "", lane: Hashable = None) -> Iterator[None]:
         """Hold a place for `cost` items, from before they are decoded until they are answered.
 
         A job larger than the whole queue is admitted when nothing else is. The same holds for a caller's share of the
-        queue, so that one caller alone cannot fill it. `caller` is the name of an API key, or "" for none.
+        queue, so that one caller alone cannot fill it. `caller` is the name of an API key, or "" for none. A lane of
+        which nothing is admitted may go beyond the queue, up to its double, so that another lane cannot shut it out.
         """
         if self.draining:
             raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
         share, taken = self._max_queue_per_key, self._admitted_by[caller]
         if caller and share is not None and taken and taken + cost > share:
             raise KeyLimitReached("max_queue_per_key", share, retry_after_s=self.retry_after_s())
-        if self.admitted and self.admitted + cost > self._max_queue:
+        most = self._max_queue if self._admitted_of[lane] else 2 * self._max_queue
+        if self.admitted and self.admitted + cost > most:
             raise Overloaded(
                 f"{self.admitted} items are waiting, and at most {self._max_queue} may wait; try again later.",
                 retry_after_s=self.retry_after_s(),
             )
         self.admitted += cost
         self._admitted_by[caller] += cost
+        self._admitted_of[lane] += cost
         self._idle.clear()
         try:
             yield
         finally:
             self.admitted -= cost
             self._admitted_by[caller] -= cost
+            self._admitted_of[lane] -= cost
+            if not self._admitted_of[lane]:
+                del self._admitted_of[lane]
             if self.admitted == 0:
                 self._idle.set()
 
@@ -182,19 +196,21 @@ class Batcher(Generic[Key, Payload, Result]):
         *,
         cost: int,
         background: bool = False,
+        lane: Hashable = None,
         first: bool = False,
     ) -> Result:
         """Wait for the payload's result.
 
         If the caller is cancelled while its job is queued, the job is not computed.
 
-        `background` jobs run when nothing else waits, or in every 4th batch. A `first` job jumps the queue, and waits
+        Lanes take turns, so that one with many jobs does not delay another with few. `background` jobs run when
+        nothing else waits, or in every 4th batch. A `first` job jumps the queue, and waits
         only for the batch that is running.
         """
         if not self.alive:
             raise Unavailable("The engine is not running.", retry_after_s=1)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        job: Job[Key, Payload, Result] = Job(key, payload, cost, future, first)
+        job: Job[Key, Payload, Result] = Job(key, payload, cost, future, lane, first)
         queue = self._background if background else self._queue
         if first:
             queue.appendleft(job)
@@ -270,21 +286,33 @@ class Batcher(Generic[Key, Payload, Result]):
         return []
 
     def _take(self, queue: deque[Job[Key, Payload, Result]]) -> list[Job[Key, Payload, Result]]:
-        """The first job, and those directly behind it that share its key and fit.
+        """Jobs of the key whose last batch is longest ago: the first of each lane, then the second, as many as fit.
 
         Abandoned jobs are dropped.
         """
+        waiting = [job for job in queue if not job.abandoned]
+        if not waiting:
+            queue.clear()
+            return []
+        served = {job.key: self._served.get(job.key, 0) for job in waiting}
+        key = waiting[0].key if waiting[0].first else min(served, key=served.__getitem__)
+        self._served = served | {key: self._batches}
+        before = Counter[Hashable]()
+        turns = list[tuple[int, Job[Key, Payload, Result]]]()
+        for job in waiting:
+            if job.key == key:
+                turns.append((before[job.lane], job))
+                before[job.lane] += 1
         batch: list[Job[Key, Payload, Result]] = []
         cost = 0
-        while queue:
-            job = queue[0]
-            if job.abandoned:
-                queue.popleft()
-                continue
-            if batch and (job.key != batch[0].key or cost + job.cost > self._max_batch):
+        for _, job in sorted(turns, key=itemgetter(0)):
+            if batch and cost + job.cost > self._max_batch:
                 break
-            batch.append(queue.popleft())
+            batch.append(job)
             cost += job.cost
+        taken = set(map(id, batch))
+        queue.clear()
+        queue.extend(job for job in waiting if id(job) not in taken)
         return batch
 
     def _run_isolated(self, batch: Sequence[Job[Key, Payload, Result]]) -> Sequence[Result | Exception]:

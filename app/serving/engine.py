@@ -1,7 +1,7 @@
-"""The engine: requests become jobs, jobs become batches, and a batch is one forward pass of one model.
+"""The engine: requests become jobs, jobs become batches, and a batch is one forward pass of one base.
 
 The path of a request: `Engine.request` counts its cost and admits it. `Engine.encode` submits an `Encode` to
-the batcher. The batcher hands jobs with the same `ModelHandle` to `Forward.run` in the forward thread. Each
+the batcher. The batcher hands jobs of one family of versions to `Forward.run` in the forward thread. Each
 job gets back what its head made of its `Features`.
 """
 
@@ -20,10 +20,11 @@ from torch import Tensor
 from app.errors import DeadlineExceeded, NothingToServe, ServiceError, Unavailable
 from app.metrics import Metrics, gauge
 from app.serving.batcher import Batcher
-from app.serving.forward import Encode, EncodeJob, Features, Forward, Head, as_features
+from app.serving.forward import Encode, EncodeJob, Family, Features, Forward, Head, as_features
 from app.serving.served_models import ModelHandle, ServedModels
 from app.serving.turns import Turns
 from models.clip import Clip
+from models.mixed import family_of
 
 Answer = TypeVar("Answer")
 
@@ -56,7 +57,7 @@ class Engine:
         self._deadline_s = deadline_s
         self._metrics = metrics
         self._forward = Forward(metrics, max_batch=max_batch, text_cache_size=text_cache_size)
-        self._batcher: Batcher[ModelHandle, Encode[object], object] = Batcher(
+        self._batcher: Batcher[Family, Encode[object], object] = Batcher(
             self._forward.run,
             max_batch=max_batch,
             max_queue=max_queue,
@@ -120,7 +121,7 @@ class Engine:
         """
         new_texts = self._new_texts(model, texts)
         cost = max(1, images + len(new_texts))
-        with self._batcher.admit(cost, caller):
+        with self._batcher.admit(cost, caller, lane=model.key):
             try:
                 async with asyncio.timeout(self._deadline_s), self._turns.take(caller, cost):
                     yield new_texts
@@ -166,6 +167,7 @@ class Engine:
             encoded_images.append(features.images)
             pixels = pixels[most:]
         work = Encode(
+            model,
             head,
             pixels,
             texts,
@@ -174,11 +176,11 @@ class Engine:
             encoded=encoded,
             encoded_images=encoded_images,
         )
-        return await self._submit(model, work, cost=max(1, len(pixels) + len(rest)), background=background)
+        return await self._submit(work, cost=max(1, len(pixels) + len(rest)), background=background)
 
     async def compute(self, model: ModelHandle, call: Callable[[], Answer]) -> Answer:
         """Run `call` next in the forward thread. It must take no longer than a request on `model`."""
-        return await self._submit(model, Encode(lambda _: call()), cost=1, first=True)
+        return await self._submit(Encode(model, lambda _: call()), cost=1, first=True)
 
     async def check_ready(self) -> None:
         """Return if a forward pass answered recently, or answers now. Raises Unavailable."""
@@ -229,24 +231,21 @@ class Engine:
         background: bool,
     ) -> Features:
         """Encode a part of a request before its last batch."""
-        work = Encode(as_features, pixels, texts, normalize=False, cache_texts=not background)
-        return await self._submit(model, work, cost=len(pixels) + len(texts), background=background)
+        work = Encode(model, as_features, pixels, texts, normalize=False, cache_texts=not background)
+        return await self._submit(work, cost=len(pixels) + len(texts), background=background)
 
     async def _submit(
-        self,
-        model: ModelHandle,
-        work: Encode[Answer],
-        *,
-        cost: int,
-        background: bool = False,
-        first: bool = False,
+        self, work: Encode[Answer], *, cost: int, background: bool = False, first: bool = False
     ) -> Answer:
+        family, version = family_of(work.model.clip), work.model.key
         # The queue holds jobs with answers of every type. Each job gets what its own head returned.
-        answer = await self._batcher.submit(model, work, cost=cost, background=background, first=first)
+        answer = await self._batcher.submit(
+            family, work, cost=cost, lane=version, background=background, first=first
+        )
         return cast(Answer, answer)
 
     async def _probe(self, model: ModelHandle) -> None:
-        await self._submit(model, Encode(as_features, [_blank(model.clip)]), cost=1, first=True)
+        await self._submit(Encode(model, as_features, [_blank(model.clip)]), cost=1, first=True)
 
     def _observe(self, jobs: Sequence[EncodeJob]) -> None:
         self._metrics.batch(

@@ -1,12 +1,14 @@
 """One batch in the forward thread: all images in one forward pass, all uncached texts in another.
 
+Jobs of several versions share it if the versions are of one family (`models.mixed`).
+
 No other thread of the service computes with torch. OpenMP keeps a team of threads for each thread that does.
 With more team threads than cores, they stop spinning between operations, and a forward pass of one image
 takes half as long again (docs/decisions/0007-one-thread-computes.md).
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -19,6 +21,8 @@ from app.errors import InternalError, Unavailable
 from app.metrics import Metrics
 from app.serving.batcher import Job
 from app.serving.served_models import ModelHandle
+from models.clip import Clip
+from models.mixed import encode_images, encode_texts
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer", covariant=True)
@@ -52,6 +56,7 @@ class Encode(Generic[Answer]):
     `head` makes the answer.
     """
 
+    model: ModelHandle
     head: Head[Answer]
     pixels: Sequence[Tensor] = ()
     texts: Sequence[str] = ()
@@ -63,74 +68,72 @@ class Encode(Generic[Answer]):
     """Features [i, d] of the images before `pixels`, which were already encoded for this job, not normalised."""
 
 
-EncodeJob = Job[ModelHandle, Encode[object], object]
+Family = Hashable
+"""What jobs that may share a batch have in common: `models.mixed.family_of`."""
+EncodeJob = Job[Family, Encode[object], object]
+TextKey = tuple[tuple[str, str], str]
+"""A model's key and a text."""
 
 
 class Forward:
-    """Runs batches of `Encode` jobs with the same `ModelHandle`. `run` belongs to the forward thread."""
+    """Runs batches of `Encode` jobs of one family. `run` belongs to the forward thread."""
 
     def __init__(self, metrics: Metrics, *, max_batch: int, text_cache_size: int) -> None:
-        self.cache: LRUCache[tuple[tuple[str, str], str], Tensor] = LRUCache(text_cache_size)
-        """Text features by model and text. Other threads may only look up which keys it holds."""
+        self.cache: LRUCache[TextKey, Tensor] = LRUCache(text_cache_size)
+        """Text features. Other threads may only look up which keys it holds."""
         self._metrics = metrics
         self._max_batch = max_batch
         self.last_answer_at = float("-inf")
 
-    def run(self, model: ModelHandle, jobs: Sequence[EncodeJob]) -> list[object]:
+    def run(self, _: Family, jobs: Sequence[EncodeJob]) -> list[object]:
         """Each job's answer, or InternalError if the model returned numbers that are not finite."""
-        images = iter(self._encode_images(model, jobs))
-        texts = self._encode_texts(model, jobs)
-        answers = [_answer(job.payload, self._features_of(model, job.payload, images, texts)) for job in jobs]
+        images = iter(self._encode_images(jobs))
+        texts = self._encode_texts(jobs)
+        answers = [_answer(job.payload, _features_of(job.payload, images, texts)) for job in jobs]
         if not all(isinstance(answer, Exception) for answer in answers):
             self.last_answer_at = time.monotonic()
         return answers
 
-    def _features_of(
-        self, model: ModelHandle, encode: Encode[object], images: Iterator[Tensor], texts: dict[str, Tensor]
-    ) -> Features:
-        empty = torch.zeros(0, model.clip.embed_dim)
-        rest = [torch.stack([next(images) for _ in encode.pixels])] if encode.pixels else []
-        own_images = torch.cat([empty, *encode.encoded_images, *rest])
-        own_texts = torch.stack([texts[text] for text in encode.texts]) if encode.texts else empty
-        if not encode.normalize:
-            return Features(own_images, own_texts)
-        return Features(F.normalize(own_images, dim=-1), F.normalize(own_texts, dim=-1))
+    def _encode_images(self, jobs: Sequence[EncodeJob]) -> list[Tensor]:
+        rows = [(job.payload.model.clip, pixels) for job in jobs for pixels in job.payload.pixels]
 
-    def _encode_images(self, model: ModelHandle, jobs: Sequence[EncodeJob]) -> list[Tensor]:
-        pixels = [pixels for job in jobs for pixels in job.payload.pixels]
-        return self._in_chunks(
-            jobs,
-            pixels,
-            lambda chunk: model.clip.encode_image(torch.stack(chunk), normalize=False),
-            stage="image",
-        )
+        def encode(chunk: list[tuple[Clip, Tensor]]) -> Tensor:
+            clips, pixels = zip(*chunk, strict=True)
+            return encode_images(clips, torch.stack(pixels))
 
-    def _encode_texts(self, model: ModelHandle, jobs: Sequence[EncodeJob]) -> dict[str, Tensor]:
-        """The features of each distinct text, from the cache or encoded now and cached."""
-        known = {text: features for job in jobs for text, features in job.payload.encoded.items()}
+        return self._in_chunks(jobs, rows, encode, stage="image")
+
+    def _encode_texts(self, jobs: Sequence[EncodeJob]) -> dict[TextKey, Tensor]:
+        """The features of each distinct text of each model, from the cache or encoded now and cached."""
+        known = {
+            (job.payload.model.key, text): features
+            for job in jobs
+            for text, features in job.payload.encoded.items()
+        }
         ahead = len(known)
-        missing: dict[str, bool] = {}
+        missing: dict[TextKey, tuple[Clip, bool]] = {}
         for encode in (job.payload for job in jobs):
             for text in encode.texts:
-                if text in known or text in missing:
+                key = encode.model.key, text
+                if key in known or key in missing:
                     continue
-                features = self.cache.get((model.key, text)) if encode.cache_texts else None
+                features = self.cache.get(key) if encode.cache_texts else None
                 if features is None:
-                    missing[text] = encode.cache_texts
+                    missing[key] = encode.model.clip, encode.cache_texts
                 else:
-                    known[text] = features
+                    known[key] = features
         self._metrics.texts_looked_up(hits=len(known) - ahead, misses=len(missing))
-        clip = model.clip
-        encoded = self._in_chunks(
-            jobs,
-            list(missing),
-            lambda chunk: clip.encode_text(clip.tokenizer(chunk), normalize=False),
-            stage="text",
-        )
-        for (text, keep), features in zip(missing.items(), encoded, strict=True):
-            known[text] = features
+
+        def encode_chunk(chunk: list[tuple[Clip, str]]) -> Tensor:
+            clips, texts = zip(*chunk, strict=True)
+            return encode_texts(clips, clips[0].tokenizer(list(texts)))
+
+        rows = [(clip, text) for (_, text), (clip, _) in missing.items()]
+        encoded = self._in_chunks(jobs, rows, encode_chunk, stage="text")
+        for (key, (_, keep)), features in zip(missing.items(), encoded, strict=True):
+            known[key] = features
             if keep and self.cache.maxsize:
-                self.cache[model.key, text] = features.clone()
+                self.cache[key] = features.clone()
         return known
 
     def _in_chunks(
@@ -149,6 +152,19 @@ class Forward:
             features.extend(encode(items[start : start + self._max_batch]).cpu())
             self._metrics.stage(f"forward_{stage}", time.monotonic() - started_at)
         return features
+
+
+def _features_of(
+    encode: Encode[object], images: Iterator[Tensor], texts: Mapping[TextKey, Tensor]
+) -> Features:
+    empty = torch.zeros(0, encode.model.clip.embed_dim)
+    rest = [torch.stack([next(images) for _ in encode.pixels])] if encode.pixels else []
+    own_images = torch.cat([empty, *encode.encoded_images, *rest])
+    own_texts = [texts[encode.model.key, text] for text in encode.texts]
+    features = Features(own_images, torch.stack(own_texts) if own_texts else empty)
+    if not encode.normalize:
+        return features
+    return Features(F.normalize(features.images, dim=-1), F.normalize(features.texts, dim=-1))
 
 
 def _answer(encode: Encode[object], features: Features) -> object:

@@ -1,6 +1,5 @@
 """Loads versions into memory: each only once, over shared bases, and checked and warm before it is used."""
 
-import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Collection
@@ -12,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 import torch
 
 from app.errors import InternalError
+from app.joined_calls import JoinedCalls
 from app.registry.bases import AllowedBases
 from app.registry.golden_file import read_golden
 from app.registry.local_state import LocalState
@@ -26,6 +26,7 @@ from models.delta import lay_over
 from models.delta_file import Delta, DeltaError, base_of, read_delta
 from models.errors import first_line
 from models.golden import TOLERANCE, Golden
+from models.mixed import as_member
 from models.references import Folder, canonical, is_version
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class VersionLoader:
         # A base lives as long as a delta over it, so that the next delta finds it in memory.
         self._base_of: WeakKeyDictionary[Clip, Clip] = WeakKeyDictionary()
         self._reading: dict[str, threading.Lock] = {}
-        self._loads: dict[str, asyncio.Task[Clip]] = {}
+        self._loads = JoinedCalls[str, Clip]()
         self._copied: WeakSet[Clip] = WeakSet()
         self._golden: WeakKeyDictionary[Clip, Golden] = WeakKeyDictionary()
         for model in engine.models:
@@ -119,22 +120,10 @@ class VersionLoader:
         clip = self.loaded(version)
         if clip is not None:
             return clip
-        if version not in self._loads:
-            task = asyncio.create_task(self._load(version, by_alias), name=f"load {version[:12]}")
-            self._loads[version] = task
-            task.add_done_callback(lambda task: self._ended(version, task))
-        return await asyncio.shield(self._loads[version])
+        return await self._loads.run(version, lambda: self._load(version, by_alias), f"load {version[:12]}")
 
     async def close(self) -> None:
-        tasks = list(self._loads.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _ended(self, version: str, task: "asyncio.Task[Clip]") -> None:
-        del self._loads[version]
-        if not task.cancelled():
-            task.exception()  # marks it as retrieved, because every caller may have given up
+        await self._loads.close()
 
     async def _load(self, version: str, by_alias: bool) -> Clip:
         def read() -> Unchecked:
@@ -208,7 +197,7 @@ class VersionLoader:
 
     def _apply_delta(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
         base = self._base(delta, over, by_alias)
-        clip = lay_over(base, delta)
+        clip = as_member(lay_over(base, delta))
         clip = replace(clip, reference=clip.version)  # do not show the path on this server to callers
         self._base_of[clip] = base
         self._loaded[clip.version] = clip
@@ -230,7 +219,7 @@ class VersionLoader:
             return self._of_reference(reference, version)
 
     def _of_reference(self, reference: str, version: str, *, called: str | None = None) -> Clip:
-        clip = load_clip(reference, device=self._device, precision=self._precision)
+        clip = as_member(load_clip(reference, device=self._device, precision=self._precision))
         if clip.version != version:
             raise VersionError(
                 f"{reference} is version {clip.version[:12]}, not {version[:12]}; it was changed. Publish it "
@@ -248,7 +237,7 @@ class VersionLoader:
         shapes runs behind the requests.
         """
         model = ModelHandle(clip.version, 0, clip)
-        if golden is not None:
+        if golden is not None and not self._was_checked(clip):
             angle = await _with_cause(self._engine.compute(model, lambda: golden.angle(clip)))
             allowed = TOLERANCE[clip.precision]
             if not angle <= allowed:
@@ -257,8 +246,14 @@ class VersionLoader:
                     f"published: its golden embeddings differ by {angle:.2g} radians, and {allowed:g} are "
                     f"allowed in {clip.precision}."
                 )
+            if self._state is not None:
+                self._state.checked.add(clip)
+        if golden is not None:
             self._golden[clip] = golden
         await _with_cause(self._engine.warm_up_new(model))
+
+    def _was_checked(self, clip: Clip) -> bool:
+        return self._state is not None and clip in self._state.checked
 
 
 async def _with_cause(computed: Awaitable[Answer]) -> Answer:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,25 @@ class Decoded:
 
     pixels: dict[int, Tensor]
     errors: dict[int, ServiceError]
+
+
+class RequestImages:
+    """The images of one request, decoded once for all models that prepare them alike."""
+
+    def __init__(self, decode: Callable[[Clip], Awaitable[Decoded]]) -> None:
+        self._decode = decode
+        self._decoding: dict[object, asyncio.Future[Decoded]] = {}
+
+    async def of(self, clip: Clip) -> Decoded:
+        if clip.preprocess not in self._decoding:
+            self._decoding[clip.preprocess] = asyncio.ensure_future(self._decode(clip))
+        return await asyncio.shield(self._decoding[clip.preprocess])
+
+    async def close(self) -> None:
+        """Give up what is still being decoded."""
+        for task in self._decoding.values():
+            task.cancel()
+        await asyncio.gather(*self._decoding.values(), return_exceptions=True)
 
 
 class ImageReader:

@@ -6,9 +6,11 @@ answer therefore belong to one version, whatever is swapped in meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
 import torch.nn.functional as F
@@ -18,14 +20,20 @@ from app.errors import DimensionsNotOffered, ServiceError, body
 from app.keys import Caller
 from app.limits import Limits
 from app.rates import Rates
-from app.schemas.classify import ClassifyRequest, ClassifyResponse, ImageClasses, Prediction
-from app.schemas.common import ErrorDetail, ImageInput, ItemError, OnError
-from app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
-from app.schemas.match import ImageMatch, MatchRequest, MatchResponse
+from app.schemas.classify import (
+    ClassifyComparison,
+    ClassifyRequest,
+    ClassifyResponse,
+    ImageClasses,
+    Prediction,
+)
+from app.schemas.common import ErrorDetail, ImageInput, ItemError, ModelError, OnError
+from app.schemas.embed import EmbedComparison, Embedding, EmbedRequest, EmbedResponse
+from app.schemas.match import ImageMatch, MatchComparison, MatchRequest, MatchResponse
 from app.serving.classes import ClassSet, ClassWeights
 from app.serving.engine import Engine
 from app.serving.forward import Features, as_features
-from app.serving.pixels import Decoded, ImageReader
+from app.serving.pixels import Decoded, ImageReader, RequestImages
 from app.serving.served_models import ModelHandle
 from app.serving.version_cache import VersionCache
 from models import scoring
@@ -33,6 +41,11 @@ from models.clip import Clip
 from models.zero_shot import LABEL_SETS, TEMPLATE_SETS
 
 Answer = TypeVar("Answer", ImageMatch, ImageClasses, Embedding)
+Request = TypeVar("Request", MatchRequest, ClassifyRequest, EmbedRequest)
+Response = TypeVar("Response", MatchResponse, ClassifyResponse, EmbedResponse)
+Decode = Callable[[Clip], Awaitable[Decoded]]
+"""Decodes a request's images as a model takes them."""
+Answers = Callable[[Caller, Request, str | None, Decode], Awaitable[Response]]
 
 
 class Predictor:
@@ -54,15 +67,34 @@ class Predictor:
         self._limits = limits
         self._rates = rates
 
-    async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
-        model = await self._model(caller, request.model)
+    async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse | MatchComparison:
+        if request.models is None:
+            return await self._match(caller, request, request.model, self._decode(request))
+        return MatchComparison(answers=await self._each(caller, request, self._match))
+
+    async def classify(
+        self, caller: Caller, request: ClassifyRequest
+    ) -> ClassifyResponse | ClassifyComparison:
+        if request.models is None:
+            return await self._classify(caller, request, request.model, self._decode(request))
+        return ClassifyComparison(answers=await self._each(caller, request, self._classify))
+
+    async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse | EmbedComparison:
+        if request.models is None:
+            return await self._embed(caller, request, request.model, self._decode(request))
+        return EmbedComparison(answers=await self._each(caller, request, self._embed))
+
+    async def _match(
+        self, caller: Caller, request: MatchRequest, name: str | None, decode: Decode
+    ) -> MatchResponse:
+        model = await self._model(caller, name)
         self._limits.check_images(request.images)
         self._limits.check_texts(request.texts)
         self._rates.take(caller.name, len(request.images) + len(request.texts))
         async with self._engine.request(
             model, images=len(request.images), texts=request.texts, caller=caller.name
         ) as new_texts:
-            decoded = await self._images.read(request.images, model.clip, request.on_error)
+            decoded = await decode(model.clip)
             match = await self._engine.encode(
                 model,
                 MatchHead(model.clip),
@@ -87,15 +119,17 @@ class Predictor:
             text_probabilities=match.text_probabilities.tolist(),
         )
 
-    async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
-        model = await self._model(caller, request.model)
+    async def _classify(
+        self, caller: Caller, request: ClassifyRequest, name: str | None, decode: Decode
+    ) -> ClassifyResponse:
+        model = await self._model(caller, name)
         self._limits.check_images(request.images)
         classes = self._class_set(request)
         self._rates.take(caller.name, len(request.images) + self._classes.waiting_prompts(model, classes))
         async with self._engine.request(model, images=len(request.images), caller=caller.name):
             # The previous version answers while a large set is being encoded for this one.
             model, weights = await self._classes.of(model, classes)
-            decoded = await self._images.read(request.images, model.clip, request.on_error)
+            decoded = await decode(model.clip)
             top = await self._engine.encode(
                 model,
                 ClassifyHead(model.clip, weights, request.top_k),
@@ -107,14 +141,11 @@ class Predictor:
         ]
         return ClassifyResponse(model=model.info, results=_in_order(answers, decoded))
 
-    async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
-        found = await self.features(
-            caller,
-            request.model,
-            request.images,
-            request.texts,
-            normalize=request.normalize,
-            on_error=request.on_error,
+    async def _embed(
+        self, caller: Caller, request: EmbedRequest, name: str | None, decode: Decode
+    ) -> EmbedResponse:
+        found = await self._features(
+            caller, name, request.images, request.texts, decode, normalize=request.normalize
         )
         vectors = found.features.images if request.images else found.features.texts
         indices = list(found.decoded.pixels) if request.images else range(len(request.texts))
@@ -146,6 +177,22 @@ class Predictor:
         Raises:
             DimensionsNotOffered: the model was not trained for that length.
         """
+        decode = partial(self._images.read, images, on_error=on_error)
+        return await self._features(
+            caller, model, images, texts, decode, normalize=normalize, dimensions=dimensions
+        )
+
+    async def _features(
+        self,
+        caller: Caller,
+        model: str | None,
+        images: Sequence[ImageInput],
+        texts: Sequence[str],
+        decode: Decode,
+        *,
+        normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> Embedded:
         handle = await self._model(caller, model)
         if dimensions is not None:
             _check_dimensions(handle.clip, dimensions)
@@ -155,7 +202,7 @@ class Predictor:
         async with self._engine.request(
             handle, images=len(images), texts=texts, caller=caller.name
         ) as new_texts:
-            decoded = await self._images.read(images, handle.clip, on_error)
+            decoded = await decode(handle.clip)
             features = await self._engine.encode(
                 handle,
                 as_features if dimensions is None else Shortened(dimensions),
@@ -166,9 +213,36 @@ class Predictor:
             )
         return Embedded(handle, decoded, features)
 
+    def _decode(self, request: MatchRequest | ClassifyRequest | EmbedRequest) -> Decode:
+        return partial(self._images.read, request.images, on_error=request.on_error)
+
+    async def _each(
+        self, caller: Caller, request: Request, answer: Answers[Request, Response]
+    ) -> list[Response | ModelError]:
+        """The answer of each model, or why it cannot answer. What concerns all models fails the request."""
+        images = RequestImages(self._decode(request))
+
+        async def one(name: str) -> Response | ModelError:
+            try:
+                return await answer(caller, request, name, images.of)
+            except ServiceError as error:
+                if error.param != "model":
+                    raise
+                detail = ErrorDetail(**body(error)["error"])
+                return ModelError(name=name, error=detail.model_copy(update={"param": "models"}))
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                answers = [tasks.create_task(one(name)) for name in request.models or ()]
+        except* ServiceError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await images.close()
+        return [each.result() for each in answers]
+
     async def _model(self, caller: Caller, name: str | None) -> ModelHandle:
         """A version by its hash, loaded if necessary, or else what the name serves now."""
-        return await self._versions.get(name, caller.sees) or self._engine.models.resolve(name)
+        return await self._versions.get(name, caller) or self._engine.models.resolve(name)
 
     def _class_set(self, request: ClassifyRequest) -> ClassSet:
         named, chosen = request.labels, request.templates

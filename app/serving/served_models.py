@@ -10,6 +10,7 @@ from app.schemas.common import ModelInfo
 from app.serving.aliases import FollowedAliases
 from app.store.alias_names import DEFAULT
 from models.clip import Clip
+from models.mixed import as_member
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class ServedModels:
     """
 
     def __init__(self, clips: dict[str, Clip], aliases: FollowedAliases | None = None) -> None:
-        self._references = {name: ModelHandle(name, 1, clip) for name, clip in clips.items()}
+        self._references = {name: ModelHandle(name, 1, as_member(clip)) for name, clip in clips.items()}
         self._aliases = aliases
         self._swapped_in: dict[str, ModelHandle] = {}
         self._replaced: dict[str, ModelHandle] = {}

@@ -4,21 +4,34 @@ import asyncio
 import logging
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
-from app.errors import ServiceError, Unavailable, VersionDamaged, VersionLoading, VersionUnusable
+from torch import nn
+
+from app.errors import (
+    KeyLimitReached,
+    ServiceError,
+    Unavailable,
+    VersionDamaged,
+    VersionLoading,
+    VersionUnusable,
+)
+from app.joined_calls import JoinedCalls
+from app.keys import Caller
 from app.registry.manifest import DamagedFiles
 from app.serving.loading import UnknownVersion, VersionLoader
 from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
 from models.errors import ModelError
 from models.references import is_version
-from models.sharing import bytes_apart
+from models.sharing import bytes_apart, storages
 
 logger = logging.getLogger(__name__)
 
-MAX_LOADS = 4  # each load reads a whole model, so more at once would only slow each other down
+MAX_LOADS = 4  # a load may read a whole model, so more at once would only slow each other down
+MAX_WAITING_LOADS = 256
 MAX_FAILURES = 64
 # Not every request that names a damaged version should read its gigabytes again.
 RETRY_FAILED_AFTER_S = 30.0
@@ -41,30 +54,42 @@ class VersionCache:
     """Keeps at most `max_count` versions, and at most `max_bytes` of memory not shared with served models."""
 
     def __init__(
-        self, models: ServedModels, loader: VersionLoader, *, max_count: int, max_bytes: int, wait_s: float
+        self,
+        models: ServedModels,
+        loader: VersionLoader,
+        *,
+        max_count: int,
+        max_bytes: int,
+        max_loads_per_key: int,
+        wait_s: float,
     ) -> None:
         self._models = models
         self._loader = loader
         self._max_count = max_count
         self._max_bytes = max_bytes
+        self._max_loads_per_key = max_loads_per_key
         self._wait_s = wait_s
         self._cached: OrderedDict[str, CachedVersion] = OrderedDict()
         self._failures: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         """For versions that could not be loaded: when that was, and whether the version was damaged."""
-        self._loads: dict[str, asyncio.Task[ModelHandle | None]] = {}
+        self._loads = JoinedCalls[str, ModelHandle | None]()
+        self._loads_of = Counter[str]()
+        """The number of loads that each API key began and that have not ended."""
+        self._slots = asyncio.Semaphore(MAX_LOADS)
+        self._storages: WeakKeyDictionary[nn.Module, dict[int, int]] = WeakKeyDictionary()
         self._load_s = 1.0  # duration of the last load, which becomes Retry-After; initially a guess
 
-    async def get(self, name: str | None, owner: str | None) -> ModelHandle | None:
+    async def get(self, name: str | None, caller: Caller) -> ModelHandle | None:
         """The version with that hash. None for any other name, and for a version that is not published here.
 
-        To an owner, versions that it does not see are not published. The owner None sees all.
+        To a caller, versions that it does not see are not published.
 
-        Raises VersionLoading if loading takes longer than a request waits, VersionDamaged, VersionUnusable,
-        Unavailable.
+        Raises VersionLoading if loading takes longer than a request waits, KeyLimitReached, VersionDamaged,
+        VersionUnusable, Unavailable.
         """
         if name is None or not is_version(name) or self._models.current(name) is not None:
             return None
-        if owner is not None and not await self._is_seen(name, owner):
+        if caller.sees is not None and not await self._is_seen(name, caller.sees):
             return None
         cached = self._cached.get(name)
         if cached is not None:
@@ -79,14 +104,12 @@ class VersionCache:
         try:
             # A caller that gives up does not stop the load, and its result is kept.
             async with asyncio.timeout(self._wait_s):
-                return await asyncio.shield(self._load_of(name))
+                return await self._load_of(name, caller.name)
         except TimeoutError:
             raise self._loading(name) from None
 
     async def close(self) -> None:
-        for task in self._loads.values():
-            task.cancel()
-        await asyncio.gather(*self._loads.values(), return_exceptions=True)
+        await self._loads.close()
 
     async def _is_seen(self, version: str, owner: str) -> bool:
         """Whether an owner sees a version. Everyone sees what is served under a name.
@@ -125,21 +148,30 @@ class VersionCache:
         except Exception:  # the registry is unavailable
             return False
 
-    def _load_of(self, version: str) -> "asyncio.Task[ModelHandle | None]":
-        if version in self._loads:
-            return self._loads[version]
-        self._refuse_failed(version)
-        if len(self._loads) >= MAX_LOADS:
-            raise self._loading(version)
-        task = asyncio.create_task(self._load(version), name=f"named {version[:12]}")
-        self._loads[version] = task
-        task.add_done_callback(lambda task: self._ended(version, task))
-        return task
+    async def _load_of(self, version: str, key: str) -> ModelHandle | None:
+        if version not in self._loads:
+            self._refuse_failed(version)
+            if key and self._loads_of[key] >= self._max_loads_per_key:
+                raise KeyLimitReached(
+                    "max_version_loads_per_key",
+                    self._max_loads_per_key,
+                    retry_after_s=math.ceil(self._load_s),
+                )
+            if len(self._loads) >= MAX_WAITING_LOADS:
+                raise self._loading(version)
+        return await self._loads.run(
+            version, lambda: self._load_in_turn(version, key), f"named {version[:12]}"
+        )
 
-    def _ended(self, version: str, task: "asyncio.Task[ModelHandle | None]") -> None:
-        del self._loads[version]
-        if not task.cancelled():
-            task.exception()  # marks it as retrieved, because every caller may have given up
+    async def _load_in_turn(self, version: str, key: str) -> ModelHandle | None:
+        self._loads_of[key] += 1
+        try:
+            async with self._slots:
+                return await self._load(version)
+        finally:
+            self._loads_of[key] -= 1
+            if not self._loads_of[key]:
+                del self._loads_of[key]
 
     async def _load(self, version: str) -> ModelHandle | None:
         started_at = time.monotonic()
@@ -174,7 +206,14 @@ class VersionCache:
         # A sum of sizes, as in a library's LRU cache, would be wrong: deltas share their base with each other
         # and with served models.
         others = [model.clip.network for model in self._models.held()]
-        return bytes_apart((cached.model.clip.network for cached in self._cached.values()), others)
+        own = (cached.model.clip.network for cached in self._cached.values())
+        return bytes_apart(own, others, self._storages_of)
+
+    def _storages_of(self, network: nn.Module) -> dict[int, int]:
+        """What `storages` finds, remembered: walking through a network takes a millisecond."""
+        if network not in self._storages:
+            self._storages[network] = storages(network)
+        return self._storages[network]
 
     def _loading(self, version: str) -> VersionLoading:
         return VersionLoading(

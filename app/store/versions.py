@@ -89,11 +89,14 @@ class Versions:
         *,
         status: VersionStatus | None = VersionStatus.READY,
         owner: str | None = None,
+        base: str | None = None,
         search: Search = EVERYTHING,
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Version]:
         """Versions, newest first, starting after the id `after`. A version's names are its id and its aliases.
+
+        `base` is the id of the version that they are deltas of.
 
         For an owner who does not see the others' records, no other owner has any: those that are public do not tell
         whose they are.
@@ -106,7 +109,7 @@ class Versions:
             rows, has_more = page(
                 connection,
                 versions,
-                equal={"status": status, "owner": owner},
+                equal={"status": status, "owner": owner, "base_version": base},
                 where=_matching(search),
                 after=after,
                 limit=limit,

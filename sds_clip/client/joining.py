@@ -17,6 +17,23 @@ class Part(NamedTuple):
     answer: Json
 
 
+def models_of(answer: Json) -> list[Any]:
+    """The models that gave an answer, or None in the place of one that could not."""
+    return [each.get("model") for each in answer.get("answers", [answer])]
+
+
+def of_each_model(join: Callable[[Sequence[Part]], Json], parts: Sequence[Part]) -> Json:
+    """Join the answers, or of a comparison those of each model. A model that could not answer once has its error."""
+    if "answers" not in parts[0].answer:
+        return join(parts)
+    answers = []
+    for number in range(len(parts[0].answer["answers"])):
+        own = [part._replace(answer=part.answer["answers"][number]) for part in parts]
+        failed = [part.answer for part in own if "error" in part.answer]
+        answers.append(failed[0] if failed else join(own))
+    return {"answers": answers}
+
+
 def joined(parts: Sequence[Part]) -> Json:
     """Concatenate the results."""
     results = [_moved(result, part.image + part.text) for part in parts for result in part.answer["results"]]

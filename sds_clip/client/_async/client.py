@@ -55,13 +55,19 @@ class AsyncClient:
     async def match(
         self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any
     ) -> dict[str, Any]:
-        """Score every text against every image. Options: model, on_error."""
+        """Score every text against every image. Options: model, models, on_error.
+
+        With `models`, a list of up to 16 names, `answers` has the answer of each, or its error.
+        """
         return await inference.match(self._http, images, texts, options)
 
     async def classify(
         self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any
     ) -> dict[str, Any]:
-        """Find the labels that fit each image best. Options: templates, top_k, model, on_error."""
+        """Find the labels that fit each image best.
+
+        Options: templates, top_k, model, models (as in `match`), on_error.
+        """
         return await inference.classify(self._http, images, labels, options)
 
     async def embed(
@@ -71,13 +77,13 @@ class AsyncClient:
         texts: Iterable[str] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
+        """Encode images or texts. Options: normalize, encoding_format, model, models (as in `match`), on_error."""
         return await inference.embed(self._http, images, texts, options)
 
     async def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:
         """Return the served models, the aliases, and a page of versions, newest first.
 
-        Filters: status, name (how the id or an alias begins), owner, created_after, created_before.
+        Filters: status, name (how the id or an alias begins), owner, base (its id), created_after, created_before.
         """
         return await self._http.json(calls.page("/models", after=after, limit=limit, **filters))
 

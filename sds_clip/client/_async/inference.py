@@ -10,7 +10,7 @@ from sds_clip.client._async.http import AsyncHttp
 from sds_clip.client.calls import Call, given, strings
 from sds_clip.client.errors import APIError, ClientError
 from sds_clip.client.images import ImageLike, encoded, listed
-from sds_clip.client.joining import Part, joined, joined_match
+from sds_clip.client.joining import Part, joined, joined_match, models_of, of_each_model
 from sds_clip.client.waiting import in_thread
 
 Json: TypeAlias = dict[str, Any]
@@ -30,7 +30,7 @@ async def match(
     """POST /match. Probabilities of a joined answer are recomputed over all texts and all images."""
     pictures = await in_thread(listed, images)
     parts = await _answers(http, "/match", pictures, strings("texts", texts), given(options))
-    return parts[0].answer if len(parts) == 1 else await in_thread(joined_match, parts)
+    return parts[0].answer if len(parts) == 1 else await in_thread(of_each_model, joined_match, parts)
 
 
 async def classify(
@@ -40,7 +40,9 @@ async def classify(
     body = given(options) | {"labels": _strings_or_name("labels", labels)}
     if "templates" in body:
         body["templates"] = _strings_or_name("templates", body["templates"])
-    return joined(await _answers(http, "/classify", await in_thread(listed, images), None, body))
+    return of_each_model(
+        joined, await _answers(http, "/classify", await in_thread(listed, images), None, body)
+    )
 
 
 async def embed(
@@ -51,7 +53,7 @@ async def embed(
 ) -> Json:
     pictures = None if images is None else await in_thread(listed, images)
     listed_texts = None if texts is None else strings("texts", texts)
-    return joined(await _answers(http, "/embed", pictures, listed_texts, given(options)))
+    return of_each_model(joined, await _answers(http, "/embed", pictures, listed_texts, given(options)))
 
 
 def _strings_or_name(name: str, given: Iterable[str] | str) -> list[str] | str:
@@ -64,7 +66,7 @@ async def _answers(
     """Return the responses, all of one model version, ordered by image and then by text."""
     for _ in range(_TRIES):
         parts = await _ask(http, path, images, texts, body)
-        if all(part.answer.get("model") == parts[0].answer.get("model") for part in parts):
+        if all(models_of(part.answer) == models_of(parts[0].answer) for part in parts):
             return parts
     raise ClientError(
         "The service swapped the model several times while the requests of this call were sent. Call again, or name "

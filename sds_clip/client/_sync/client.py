@@ -54,13 +54,19 @@ class Client:
         self._http.close()
 
     def match(self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any) -> dict[str, Any]:
-        """Score every text against every image. Options: model, on_error."""
+        """Score every text against every image. Options: model, models, on_error.
+
+        With `models`, a list of up to 16 names, `answers` has the answer of each, or its error.
+        """
         return inference.match(self._http, images, texts, options)
 
     def classify(
         self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any
     ) -> dict[str, Any]:
-        """Find the labels that fit each image best. Options: templates, top_k, model, on_error."""
+        """Find the labels that fit each image best.
+
+        Options: templates, top_k, model, models (as in `match`), on_error.
+        """
         return inference.classify(self._http, images, labels, options)
 
     def embed(
@@ -70,13 +76,13 @@ class Client:
         texts: Iterable[str] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
+        """Encode images or texts. Options: normalize, encoding_format, model, models (as in `match`), on_error."""
         return inference.embed(self._http, images, texts, options)
 
     def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:
         """Return the served models, the aliases, and a page of versions, newest first.
 
-        Filters: status, name (how the id or an alias begins), owner, created_after, created_before.
+        Filters: status, name (how the id or an alias begins), owner, base (its id), created_after, created_before.
         """
         return self._http.json(calls.page("/models", after=after, limit=limit, **filters))
 

@@ -11,7 +11,7 @@ from sds_clip.client._sync.http import Http
 from sds_clip.client.calls import Call, given, strings
 from sds_clip.client.errors import APIError, ClientError
 from sds_clip.client.images import ImageLike, encoded, listed
-from sds_clip.client.joining import Part, joined, joined_match
+from sds_clip.client.joining import Part, joined, joined_match, models_of, of_each_model
 from sds_clip.client.waiting import at_once
 
 Json: TypeAlias = dict[str, Any]
@@ -29,7 +29,7 @@ def match(http: Http, images: Iterable[ImageLike], texts: Iterable[str], options
     """POST /match. Probabilities of a joined answer are recomputed over all texts and all images."""
     pictures = at_once(listed, images)
     parts = _answers(http, "/match", pictures, strings("texts", texts), given(options))
-    return parts[0].answer if len(parts) == 1 else at_once(joined_match, parts)
+    return parts[0].answer if len(parts) == 1 else at_once(of_each_model, joined_match, parts)
 
 
 def classify(
@@ -39,7 +39,7 @@ def classify(
     body = given(options) | {"labels": _strings_or_name("labels", labels)}
     if "templates" in body:
         body["templates"] = _strings_or_name("templates", body["templates"])
-    return joined(_answers(http, "/classify", at_once(listed, images), None, body))
+    return of_each_model(joined, _answers(http, "/classify", at_once(listed, images), None, body))
 
 
 def embed(
@@ -50,7 +50,7 @@ def embed(
 ) -> Json:
     pictures = None if images is None else at_once(listed, images)
     listed_texts = None if texts is None else strings("texts", texts)
-    return joined(_answers(http, "/embed", pictures, listed_texts, given(options)))
+    return of_each_model(joined, _answers(http, "/embed", pictures, listed_texts, given(options)))
 
 
 def _strings_or_name(name: str, given: Iterable[str] | str) -> list[str] | str:
@@ -63,7 +63,7 @@ def _answers(
     """Return the responses, all of one model version, ordered by image and then by text."""
     for _ in range(_TRIES):
         parts = _ask(http, path, images, texts, body)
-        if all(part.answer.get("model") == parts[0].answer.get("model") for part in parts):
+        if all(models_of(part.answer) == models_of(parts[0].answer) for part in parts):
             return parts
     raise ClientError(
         "The service swapped the model several times while the requests of this call were sent. Call again, or name "

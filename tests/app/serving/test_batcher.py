@@ -86,7 +86,46 @@ async def test_a_batch_never_mixes_keys() -> None:
         )
         doubler.gate.set()
         await asyncio.gather(*tasks)
-    assert doubler.batches[1:] == [("old", [1, 2]), ("new", [3]), ("old", [4])]
+    assert doubler.batches[1:] == [("old", [1, 2, 4]), ("new", [3])]
+
+
+async def test_keys_take_turns() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        many = [("hot", number, 1) for number in range(1, 9)]
+        tasks = await queued_behind_a_closed_gate(batcher, doubler, [*many, ("cold", 9, 1)])
+        doubler.gate.set()
+        await asyncio.gather(*tasks)
+    assert doubler.batches[1:] == [("hot", [1, 2, 3, 4]), ("cold", [9]), ("hot", [5, 6, 7, 8])]
+
+
+async def test_lanes_take_turns_within_a_batch() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        doubler.gate.clear()
+        running = asyncio.create_task(batcher.submit("first", 0, cost=1))
+        await doubler.reached()
+        lanes = ["hot"] * 6 + ["cold", "cool", "cold"]
+        tasks = [
+            asyncio.create_task(batcher.submit("a", number, cost=1, lane=lane))
+            for number, lane in enumerate(lanes, 1)
+        ]
+        await asyncio.sleep(0)
+        doubler.gate.set()
+        await asyncio.gather(running, *tasks)
+    assert doubler.batches[1:] == [("a", [1, 7, 8, 2]), ("a", [3, 9, 4, 5]), ("a", [6])]
+
+
+async def test_lane_that_waits_for_nothing_gets_in_beside_a_full_queue() -> None:
+    async with batching(Doubler(), max_queue=4) as batcher:
+        with batcher.admit(4, lane="hot"):
+            with pytest.raises(Overloaded), batcher.admit(1, lane="hot"):
+                pytest.fail("admitted a fifth item of one lane")
+            with batcher.admit(1, lane="cold"):
+                with pytest.raises(Overloaded), batcher.admit(1, lane="cold"):
+                    pytest.fail("the queue is full, and the lane has its place")
+                with batcher.admit(3, lane="cool"), pytest.raises(Overloaded), batcher.admit(1, lane="new"):
+                    pytest.fail("admitted more than the double of the queue")
 
 
 async def test_a_job_larger_than_a_batch_runs_alone() -> None:

@@ -5,8 +5,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 
+from app.keys import create_key
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.serving.swapping import (
@@ -102,8 +104,11 @@ async def test_no_more_than_a_few_versions_are_loaded_at_once(library: Library, 
             name = f"{number:064x}"
             answer = await service.client.post("/match", json={**MATCH, "model": name})
             assert answer.status_code == 503
+        assert len(versions.found) == 4
         versions.gate.set()
-    assert len(versions.found) == 4
+        async with asyncio.timeout(10):
+            while len(versions.found) < 10:  # the others had to wait
+                await asyncio.sleep(0.01)
 
 
 async def ask_in_turn(
@@ -205,3 +210,34 @@ async def test_whole_version_beside_the_served_ones(library: Library, tmp_path: 
 
     async with serving(tmp_path, [library.base], root=root) as service:
         assert await service.version(model=whole.version) == whole.version
+
+
+async def test_key_that_asks_for_many_versions_at_once_gets_its_share(
+    library: Library, tmp_path: Path
+) -> None:
+    versions = Versions(library.root)
+    keys = tmp_path / "keys.json"
+    tokens = {name: create_key(keys, name, ["infer", "admin"]) for name in ("alice", "bob")}
+    limits = {"keys_file": keys, "max_version_loads_per_key": 2, "version_wait_s": 20.0}
+
+    async with serving(tmp_path, [library.base], find_version=versions.find, **limits) as service:
+
+        async def ask(name: str, version: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {tokens[name]}"}
+            return await service.client.post("/match", json={**MATCH, "model": version}, headers=headers)
+
+        versions.gate.clear()
+        one, two, three = library.published
+        waiting = [asyncio.create_task(ask("alice", version)) for version in (one, two, one)]
+        async with asyncio.timeout(10):
+            while len(versions.found) < 2:
+                await asyncio.sleep(0.01)
+        refused = await ask("alice", three)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "key_limit")
+        assert "max_version_loads_per_key, which is 2" in refused.text
+        assert int(refused.headers["Retry-After"]) >= 1
+        another = asyncio.create_task(ask("bob", three))
+        await asyncio.sleep(0)
+        versions.gate.set()
+        assert [(await each).status_code for each in [*waiting, another]] == [200] * 4
+        assert (await ask("alice", three)).status_code == 200

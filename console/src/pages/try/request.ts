@@ -52,12 +52,14 @@ export async function send(request: Request): Promise<Answer> {
 type MatchBody = Schemas["MatchRequest"];
 type ClassifyBody = Schemas["ClassifyRequest"];
 
-function match({ pictures, texts }: Request, model: string) {
+// Only an answer to `models` is a comparison.
+async function match({ pictures, texts }: Request, model: string) {
   const body = form({ images: files(pictures), texts, model: model || undefined, on_error: "skip" });
-  return ask(api.POST("/match", { body: body as unknown as MatchBody }));
+  const answer = await ask(api.POST("/match", { body: body as unknown as MatchBody }));
+  return answer as Schemas["MatchResponse"];
 }
 
-function classify({ pictures, texts, templates }: Request, model: string) {
+async function classify({ pictures, texts, templates }: Request, model: string) {
   const body = form({
     images: files(pictures),
     labels: texts,
@@ -66,7 +68,8 @@ function classify({ pictures, texts, templates }: Request, model: string) {
     model: model || undefined,
     on_error: "skip",
   });
-  return ask(api.POST("/classify", { body: body as unknown as ClassifyBody }));
+  const answer = await ask(api.POST("/classify", { body: body as unknown as ClassifyBody }));
+  return answer as Schemas["ClassifyResponse"];
 }
 
 const files = (pictures: readonly Shown[]) => pictures.map(({ file }) => file);

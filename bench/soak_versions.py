@@ -1,0 +1,206 @@
+"""Lets a service live with versions that come and go: `python -m bench.soak_versions`, 40 minutes.
+
+`sds-clip up` serves ViT-B/32 with a worker beside it. Requests for /match arrive at random times, at 70 % of the
+capacity that one version has. Each asks for one of 200 versions, of which only a part fits into the memory that the
+service may use for them, or for an alias that is moved every few seconds. Fine-tuning jobs of the demo run one after
+another. The resident memory of the service is read every second.
+"""
+
+import json
+import random
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import report, servers
+from bench.load import IMAGE, TEXT, Answer, Call, OpenSpec, run_open_load
+from bench.options import cache_option, option, parse
+from bench.report import at_least, at_most, note
+from bench.servers import Running
+from bench.swap_system import capacity_of, find_inputs
+from bench.version_set import make_version_set
+from demo.folders import write_pairs
+from demo.sets import pairs
+from demo.training_set import DISTILLATION_SEED
+from demo.world import Split
+from models.markdown import markdown_table
+from sds_clip import Client
+
+ALIAS = "soak"
+ENDED = ("succeeded", "failed", "cancelled")
+JOB = {
+    "base": "demo",
+    "objective": "clip",
+    "hyperparameters": {"steps": 20, "batch_size": 16, "lr": 1e-5, "warmup_steps": 2},
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long it lives, and with how much."""
+
+    model: str = option("", "Base. Without it, ViT-B/32 with random weights is created.", quick="demo")
+    precision: str = option("auto", "Precision of the service: auto, float32 or bfloat16.")
+    minutes: float = option(40.0, "Number of minutes.", quick=0.2)
+    compared_minutes: float = option(
+        5.0, "Number of minutes at the start and at the end that are compared.", quick=0.05
+    )
+    versions: int = option(200, "Number of versions.", quick=8)
+    in_memory: int = option(50, "About the number of versions that fit into memory.", quick=3)
+    move_every_s: float = option(4.0, "Number of seconds between two moves of the alias.", quick=1.0)
+    share: float = option(0.7, "Share of the capacity at which requests arrive.")
+    capacity_requests: int = option(400, "Number of requests that measure the capacity.", quick=64)
+    cache: Path = cache_option()
+
+    @property
+    def folder(self) -> Path:
+        return self.cache / "soak-versions"
+
+
+@dataclass
+class Life:
+    """What happened beside the requests."""
+
+    resident_mib: list[float] = field(default_factory=list)
+    """Of the service, each second."""
+    moves: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    """The number of jobs by how they ended."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    plan = parse(Plan, "bench.soak_versions", __doc__, arguments)
+    heading = report.heading("bench.soak_versions", arguments)
+    model, images = find_inputs(plan.model, plan.cache)
+    versions = make_version_set(plan.folder, model, plan.versions)
+    shutil.rmtree(plan.folder / "state", ignore_errors=True)
+    data = plan.folder / "pairs"
+    if not data.exists():
+        write_pairs(data, pairs(Split.TRAIN, DISTILLATION_SEED, 0, 64))
+    environment = {
+        "SDS_CLIP_DATABASE_URL": f"sqlite:///{plan.folder / 'sds-clip.db'}",
+        "SDS_CLIP_DATA_DIR": str(plan.folder / "data"),
+        "SDS_CLIP_STATE_DIR": str(plan.folder / "state"),
+        "SDS_CLIP_MAX_VERSION_BYTES": str(plan.in_memory * 270_000),
+        "SDS_CLIP_ALLOWED_MODELS": '["demo"]',
+    }
+    server = servers.sds_clip("soak", "up", "--model", model, "--precision", plan.precision)
+    with servers.running(server, plan.cache, **environment) as running:
+        note("capacity of one version, in a closed loop")
+        rate = plan.share * capacity_of(running.port, images, plan.capacity_requests)
+        note(f"now {rate:.1f} requests a second for {plan.minutes:g} minutes")
+        answers, life = live(plan, running, images, versions, rate, data)
+    start, compared_s = answers[0].at, 60 * plan.compared_minutes
+    spans = {
+        f"first {plan.compared_minutes:g} minutes": [
+            each for each in answers if each.at < start + compared_s
+        ],
+        f"last {plan.compared_minutes:g} minutes": [
+            each for each in answers if each.at > start + 60 * plan.minutes - compared_s
+        ],
+        "all": answers,
+    }
+    rows = [
+        [name, len(found), *report.percentiles([1000 * each.seconds for each in found], 0)]
+        for name, found in spans.items()
+    ]
+    first, last, _ = ([1000 * each.seconds for each in found] for found in spans.values())
+    warm = life.resident_mib[len(life.resident_mib) // 8 :]
+    ended = ", ".join(f"{count} x {status}" for status, count in sorted(life.ended.items()))
+    report.show(
+        f"{heading}\n{report.versions(report.SERVICE)}. {model}; {rate:.1f} requests a second, {plan.share:.0%} of the "
+        f"capacity; {plan.versions} versions, of which about {plan.in_memory} fit into memory.",
+        markdown_table(("requests of", "number", "p50 ms", "p95 ms", "p99 ms"), rows, text=(0,)),
+        f"Resident memory of the service, MiB: {min(warm):.0f} to {max(warm):.0f} after the first eighth. Moves of the "
+        f"alias: {life.moves}. Jobs: {ended}.",
+        *failures(answers),
+        targets=[
+            at_most("failed requests", sum(each.status != "200" for each in answers), 0),
+            at_most(
+                "largest resident memory over smallest, after the first eighth", max(warm) / min(warm), 1.05
+            ),
+            at_most(
+                "p99 of the last minutes over the first",
+                report.percentile(last, 99) / report.percentile(first, 99),
+                1.1,
+            ),
+            at_least("jobs that succeeded", life.ended["succeeded"], 1),
+        ],
+    )
+
+
+def failures(answers: Sequence[Answer]) -> list[str]:
+    failed = [each for each in answers if each.status != "200"]
+    return [f"Request {each.number}: {each.status}, {each.body[:300]}" for each in failed[:3]]
+
+
+def live(
+    plan: Plan, running: Running, images: Sequence[str], versions: Sequence[str], rate: float, data: Path
+) -> tuple[list[Answer], Life]:
+    life, ending = Life(), threading.Event()
+    chance = random.Random(0)
+    move(running, versions[0])
+    named = [chance.choice(versions) if number % 4 else ALIAS for number in range(997)]
+    calls = [
+        Call("match", "/match", json.dumps({"model": name, "images": [IMAGE], "texts": [TEXT, f"no {TEXT}"]}))
+        for name in named
+    ]
+    with ThreadPoolExecutor(3) as threads:
+        beside = [
+            threads.submit(watch, running, life, ending),
+            threads.submit(keep_moving, plan, running, versions, life, ending),
+            threads.submit(keep_training, running, data, life, ending),
+        ]
+        try:
+            answers = run_open_load(OpenSpec(running.port, calls, list(images), rate, 60 * plan.minutes))
+        finally:
+            ending.set()
+        for each in beside:
+            each.result()
+    return answers, life
+
+
+def watch(running: Running, life: Life, ending: threading.Event) -> None:
+    service = next(
+        pid
+        for pid in servers.descendants(running.pid)
+        if b"\0serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    while not ending.wait(1.0):
+        life.resident_mib.append(servers.resident_bytes_of(service) / 2**20)
+
+
+def keep_moving(
+    plan: Plan, running: Running, versions: Sequence[str], life: Life, ending: threading.Event
+) -> None:
+    chance = random.Random(1)
+    while not ending.wait(plan.move_every_s):
+        move(running, chance.choice(versions))
+        life.moves += 1
+
+
+def move(running: Running, version: str) -> None:
+    answer = running.post(
+        f"/models/{version}/promote", json.dumps({"alias": ALIAS, "reason": "the soak", "force": True})
+    )
+    answer.raise_for_status()
+
+
+def keep_training(running: Running, data: Path, life: Life, ending: threading.Event) -> None:
+    with Client(running.url) as client:
+        dataset = client.upload_dataset(data, format="pairs")["id"]
+        while not ending.is_set():
+            job = client.finetune(dataset, **JOB)  # it waits until the data are checked
+            while job.refresh().info["status"] not in ENDED:
+                if ending.wait(0.5):
+                    job.cancel()
+                    return
+            life.ended[job.info["status"]] += 1
+
+
+if __name__ == "__main__":
+    main()

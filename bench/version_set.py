@@ -1,0 +1,86 @@
+"""Many versions over one base, made without training: LayerNorms moved by noise from a seed."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from app.registry.manifest import write_manifest
+from app.store import Store
+from app.store.records import NewVersion
+from bench.report import note
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.delta_file import write_delta
+from models.golden import Golden
+from models.mixed import Member, as_member
+from models.student import trainable_parameters
+
+MOVED = 0.05
+"""The standard deviation of the noise."""
+JOB = "job_bench"
+
+
+def make_version_set(folder: Path, model: str, count: int) -> list[str]:
+    """Publish so many versions below `folder`/data, and register them in `folder`/sds-clip.db. Returns their hashes.
+
+    A folder that has as many of the same base is kept.
+    """
+    base = load_clip(model, device="cpu", precision="float32")
+    names = folder / f"{base.version[:12]}-{count}.txt"
+    if names.exists():
+        return names.read_text().split()
+    note(f"making {count} versions, once")
+    shutil.rmtree(folder, ignore_errors=True)
+    data = folder / "data"
+    (data / "versions").mkdir(parents=True)
+    store = Store(f"sqlite:///{folder / 'sds-clip.db'}")
+    store.migrate()
+    made = []
+    for clip, tensors in moved_versions(base, count):
+        here = data / "versions" / clip.version
+        here.mkdir()
+        write_delta(
+            here,
+            base,
+            clip.version,
+            tensors,
+            Golden.of(clip),
+            {"configuration": {}, "data": {}, "metrics": {}},
+        )
+        manifest = write_manifest(here, clip.version, JOB, {})
+        store.versions.register(NewVersion(clip.version, f"versions/{clip.version}", {}, manifest.size_bytes))
+        made.append(clip.version)
+    store.close()
+    names.write_text("\n".join(made))
+    return made
+
+
+def register_only(url: str, count: int) -> None:
+    """Register versions that nobody asks for: rows without files."""
+    store = Store(url)
+    store.migrate()
+    for number in range(count):
+        version = f"{number:064x}"
+        store.versions.register(
+            NewVersion(version, f"versions/{version}", {"architecture": "ViT-B-32"}, 2**18)
+        )
+    store.close()
+
+
+def moved_versions(base: Clip, count: int) -> Iterator[tuple[Clip, dict[str, torch.Tensor]]]:
+    family = as_member(base).network
+    if not isinstance(family, Member):
+        raise RuntimeError(f"{base.reference} has no family")
+    trained = {name: value.detach() for name, value in trainable_parameters(base.network).items()}
+    for seed in range(count):
+        random = torch.Generator().manual_seed(seed)
+        tensors = {
+            name: value + MOVED * torch.randn(value.shape, generator=random)
+            for name, value in trained.items()
+        }
+        network = family.with_tensors(tensors)
+        assert network is not None
+        yield replace(base, network=network, version=base.identity.replacing(tensors).version), tensors

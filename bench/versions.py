@@ -1,0 +1,285 @@
+"""Measures what it costs to serve many versions of one base.
+
+The versions differ in their LayerNorms. 32 clients ask for /match with one image and two texts, without pauses: all for
+one version, or each request for another one of 10, 100 or 1,000, evenly or by Zipf's law. Beside the service, one runs
+whose batches hold one version each. All versions are in memory before the clock starts. Then a server starts anew, and
+versions that it never loaded are asked for, one after the other; and again after another start on the same state. At
+last, a catalogue of 10,000 versions is compared with one of 10.
+"""
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from bench import report, servers
+from bench.load import IMAGE, Call, LoadResult, LoadSpec, run_load, text_of
+from bench.options import cache_option, option, parse
+from bench.report import Target, at_least, at_most, note
+from bench.rounds import in_turns
+from bench.servers import Running, Server
+from bench.swap_system import find_inputs
+from bench.version_set import make_version_set, register_only
+from models.checkpoints import load_clip
+from models.markdown import markdown_table
+
+ONE, MIXED, SEPARATE = "one version", "mixed", "separate"
+CACHED = ("a photo of a dog", "a photo of a cat")
+ZIPF = 1.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    model: str = option("", "Base. Without it, ViT-B/32 with random weights is created.", quick="demo")
+    precision: str = option("auto", "Precision of the service: auto, float32 or bfloat16.")
+    versions: int = option(1000, "Largest number of versions.", quick=20)
+    requests: int = option(400, "Number of requests of a measurement.", quick=64)
+    rounds: int = option(3, "Number of rounds.", quick=1)
+    clients: int = option(32, "Number of clients.", quick=8)
+    firsts: int = option(50, "Number of versions whose first answers are timed.", quick=3)
+    catalogue: int = option(10_000, "Number of registered versions.", quick=100)
+    skip_load: bool = option(False, "Measure no throughput.")
+    skip_first: bool = option(False, "Measure no first answers.")
+    skip_catalogue: bool = option(False, "Measure no catalogue.")
+    cache: Path = cache_option()
+
+    @property
+    def folder(self) -> Path:
+        return self.cache / "versions"
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Whom the clients ask, and whether their texts are cached."""
+
+    name: str
+    versions: tuple[str, ...]
+    """The version of each request, in order."""
+    is_cached: bool
+
+
+def main(arguments: list[str] | None = None) -> None:
+    plan = parse(Plan, "bench.versions", __doc__, arguments)
+    heading = report.heading("bench.versions", arguments)
+    model, images = find_inputs(plan.model, plan.cache)
+    versions = make_version_set(plan.folder, model, plan.versions)
+    paragraphs, targets = list[str](), list[Target]()
+    for skipped, measure in (
+        (plan.skip_load, measure_load),
+        (plan.skip_first, measure_first_answers),
+        (plan.skip_catalogue, measure_catalogue),
+    ):
+        if not skipped:
+            table, found = measure(plan, model, images, versions)
+            paragraphs.append(table)
+            targets += found
+    report.show(
+        f"{heading}\n{report.versions(report.SERVICE)}. {model}; precision {plan.precision}; {plan.clients} clients.",
+        *paragraphs,
+        targets=targets,
+    )
+
+
+def measure_load(
+    plan: Plan, model: str, images: Sequence[str], versions: Sequence[str]
+) -> tuple[str, list[Target]]:
+    traffics = [*kinds_of_traffic(plan, versions, True), *kinds_of_traffic(plan, versions, False)]
+    with ExitStack() as stack:
+        started = {
+            kind: stack.enter_context(
+                running(plan, server_of(kind, model, plan.precision), plan.folder, kind)
+            )
+            for kind in (MIXED, SEPARATE)
+        }
+        ask(started[MIXED], versions[0], images[0])
+        before = started[MIXED].resident_bytes()
+        for kind, server in started.items():
+            note(f"loading {len(versions)} versions: {kind}")
+            for version in versions:
+                ask(server, version, images[0])
+        grown = (started[MIXED].resident_bytes() - before) / (len(versions) - 1)
+        runs = {
+            (traffic.name, traffic.is_cached, kind): partial(load, plan, started[kind].port, images, traffic)
+            for traffic in traffics
+            for kind in (MIXED, SEPARATE)
+            if kind == MIXED or traffic.name != ONE
+        }
+        found = in_turns("load", plan.rounds, runs)
+    rates = {key: [each.requests_per_second for each in results] for key, results in found.items()}
+    rows, targets = [], list[Target]()
+    for traffic in traffics:
+        one = rates[ONE, traffic.is_cached, MIXED]
+        mixed = rates[traffic.name, traffic.is_cached, MIXED]
+        separate = rates.get((traffic.name, traffic.is_cached, SEPARATE))
+        texts = "cached" if traffic.is_cached else "new"
+        ratio = report.paired_ratio(mixed, one)
+        rows.append(
+            [
+                traffic.name,
+                texts,
+                report.spread(mixed, 1),
+                f"{ratio:.3f}",
+                "" if separate is None else report.spread(separate, 1),
+                "" if separate is None else f"{report.paired_ratio(separate, one):.3f}",
+            ]
+        )
+        if traffic.name != ONE:
+            bound = 0.95 if traffic.is_cached else 0.9
+            targets.append(at_least(f"{traffic.name}, {texts} texts, over one version", ratio, bound))
+    base = load_clip(model, device="cpu", precision=plan.precision)
+    share = grown / base.size_bytes
+    targets.append(at_most("memory of a further version over the base's, %", 100 * share, 0.1))
+    columns = ("versions", "texts", "requests/s", "over one", "separate batches", "over one")
+    return (
+        markdown_table(columns, rows, text=(0, 1))
+        + f"\n\nA further version in memory takes {grown / 1024:.0f} KiB; the base {base.size_bytes / 2**20:.0f} MiB.",
+        targets,
+    )
+
+
+def kinds_of_traffic(plan: Plan, versions: Sequence[str], is_cached: bool) -> list[Traffic]:
+    chance = random.Random(0)
+    total = plan.requests + 2 * plan.clients
+    counts = [count for count in (10, 100, 1000) if count <= len(versions)]
+    kinds = [Traffic(ONE, (versions[0],) * total, is_cached)]
+    for count in counts:
+        several = tuple(chance.choices(versions[:count], k=total))
+        kinds.append(Traffic(f"{count}, evenly", several, is_cached))
+    for count in counts[-2:]:
+        weights = [1 / rank**ZIPF for rank in range(1, count + 1)]
+        several = tuple(chance.choices(versions[:count], weights, k=total))
+        kinds.append(Traffic(f"{count}, by Zipf {ZIPF}", several, is_cached))
+    return kinds
+
+
+def load(plan: Plan, port: int, images: Sequence[str], traffic: Traffic) -> LoadResult:
+    start = random.randrange(10**9)  # texts of no earlier measurement
+    calls = [
+        Call("match", "/match", body(version, CACHED if traffic.is_cached else new_texts(start + number)))
+        for number, version in enumerate(traffic.versions)
+    ]
+    return run_load(LoadSpec(port, calls, list(images), plan.clients, 2 * plan.clients, plan.requests))
+
+
+def new_texts(number: int) -> tuple[str, str]:
+    return text_of(number), f"no {text_of(number)}"
+
+
+def body(version: str, texts: Sequence[str]) -> str:
+    return json.dumps({"model": version, "images": [IMAGE], "texts": texts})
+
+
+def measure_first_answers(
+    plan: Plan, model: str, images: Sequence[str], versions: Sequence[str]
+) -> tuple[str, list[Target]]:
+    asked = versions[: plan.firsts]
+    rows, over = [], dict[str, float]()
+    shutil.rmtree(plan.folder / "state-first", ignore_errors=True)
+    for name in ("never loaded", "checked before on this machine"):
+        with running(plan, server_of(MIXED, model, plan.precision), plan.folder, "first") as server:
+            for _ in range(8):
+                ask(server, None, images[0])
+            first = [ask(server, version, images[0]) for version in asked]
+            again = [ask(server, version, images[0]) for version in asked]
+        over[name] = median(first) - median(again)
+        rows.append([name, *report.percentiles(first, 0), *report.percentiles(again, 0), f"{over[name]:.0f}"])
+    columns = (
+        "version",
+        "first p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "again p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "difference ms",
+    )
+    return markdown_table(columns, rows, text=(0,)), [
+        at_most("first answer of a version never loaded, ms more", over["never loaded"], 200),
+        at_most("first answer of a checked version, ms more", over["checked before on this machine"], 50),
+    ]
+
+
+def measure_catalogue(
+    plan: Plan, model: str, images: Sequence[str], versions: Sequence[str]
+) -> tuple[str, list[Target]]:
+    rows, found = [], dict[int, list[float]]()
+    for count in (10, plan.catalogue):
+        folder = plan.folder / f"catalogue-{count}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        register_only(f"sqlite:///{folder / 'sds-clip.db'}", count)
+        starts, pages, memory = list[float](), list[float](), list[float]()
+        for _ in range(max(2, plan.rounds)):
+            started = time.perf_counter()
+            with running(plan, server_of(MIXED, model, plan.precision), folder, "catalogue") as server:
+                starts.append(time.perf_counter() - started)
+                for _ in range(8):
+                    ask(server, None, images[0])
+                    server.get("/models?limit=100")
+                for _ in range(40):
+                    started = time.perf_counter()
+                    server.get("/models?limit=10")
+                    pages.append(1000 * (time.perf_counter() - started))
+                memory.append(server.resident_bytes() / 2**20)
+        found[count] = [median(pages), median(starts), median(memory)]
+        page, start, resident = found[count]
+        rows.append([count, f"{page:.1f}", f"{start:.1f}", f"{resident:.0f}"])
+    pairs = zip(
+        ("a page of /models", "start", "resident memory"),
+        found[plan.catalogue],
+        found[10],
+        (1.2, 1.1, 1.05),
+        strict=True,
+    )
+    columns = ("registered versions", "GET /models?limit=10, ms", "start, s", "resident MiB")
+    return markdown_table(columns, rows), [
+        at_most(f"{name} of {plan.catalogue} versions over that of 10", many / few, bound)
+        for name, many, few, bound in pairs
+    ]
+
+
+def server_of(kind: str, model: str, precision: str) -> Server:
+    options = ("serve", "--model", model, "--precision", precision)
+    if kind == MIXED:
+        return servers.sds_clip("versions", *options)
+    own = servers.sds_clip("versions, separate", *options)
+    return Server(own.name, (own.command[0], "-m", "bench.separate_server", *own.command[3:]))
+
+
+def running(plan: Plan, server: Server, folder: Path, state: str) -> AbstractContextManager[Running]:
+    return servers.running(
+        server,
+        plan.cache,
+        SDS_CLIP_DATABASE_URL=f"sqlite:///{folder / 'sds-clip.db'}",
+        SDS_CLIP_DATA_DIR=str(folder / "data"),
+        SDS_CLIP_STATE_DIR=str(folder / f"state-{state}"),
+        SDS_CLIP_TEXT_CACHE_SIZE=str(8 * plan.versions),
+    )
+
+
+def ask(server: Running, version: str | None, image: str) -> float:
+    """Milliseconds of one request."""
+    call = Call(
+        "match",
+        "/match",
+        body(version, CACHED) if version else json.dumps({"images": [IMAGE], "texts": CACHED}),
+    )
+    sent = call.filled(image)
+    started = time.perf_counter()
+    answer = server.post(call.path, sent)
+    elapsed = time.perf_counter() - started
+    if answer.status_code != 200:
+        raise RuntimeError(f"{answer.status_code}: {answer.text[:300]}")
+    return 1000 * elapsed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Requests of different versions in one batch, and one request for several versions."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+import app.images
+import app.serving.forward
+from models.clip import Clip
+from tests.app.conftest import base64_of, png
+from tests.app.serving.swapping import (
+    CLASSIFY,
+    EMBED,
+    MATCH,
+    Library,
+    assert_of_its_version,
+    make_library,
+    serving,
+)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, small_clip: Clip) -> Library:
+    folder = tmp_path_factory.mktemp("library")
+    return make_library(folder / "versions", small_clip, folder, 3)
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The versions in each batch of images."""
+    found: list[set[str]] = []
+    encode = app.serving.forward.encode_images
+
+    def noting(clips: Sequence[Clip], pixels: Tensor) -> Tensor:
+        found.append({clip.version for clip in clips})
+        return encode(clips, pixels)
+
+    monkeypatch.setattr("app.serving.forward.encode_images", noting)
+    return found
+
+
+async def test_versions_of_one_base_share_batches_and_each_answers_for_itself(
+    library: Library, tmp_path: Path, batches: list[set[str]]
+) -> None:
+    names = [None, *library.published]
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        for name in names:
+            await service.ask("/match", MATCH, model=name)
+        batches.clear()
+        for path, body in (("/match", MATCH), ("/classify", CLASSIFY), ("/embed", EMBED)):
+            answers = await asyncio.gather(*(service.ask(path, body, model=name) for name in names * 4))
+            for name, answer in zip(names * 4, answers, strict=True):
+                assert answer["model"]["version"] == (name or library.base.version)
+                assert_of_its_version(answer, library)
+    assert max(map(len, batches)) > 1
+
+
+async def test_one_request_is_answered_by_several_versions(
+    library: Library, tmp_path: Path, batches: list[set[str]]
+) -> None:
+    names = ["small", *library.published]
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        for path, body in (("/match", MATCH), ("/classify", CLASSIFY), ("/embed", EMBED)):
+            alone = [await service.ask(path, body, model=name) for name in names]
+            batches.clear()
+            compared = await service.ask(path, body, models=names)
+            assert [answer["model"] for answer in compared["answers"]] == [
+                answer["model"] for answer in alone
+            ]
+            for answer in compared["answers"]:
+                assert_of_its_version(answer, library)
+        batches.clear()
+        await service.ask("/match", MATCH, models=names)
+    assert batches == [{library.base.version, *library.published}]
+
+
+async def test_images_of_a_comparison_are_decoded_once(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    pixels = app.images.Decoder.pixels
+
+    async def counting(self: Any, file: Any, clip: Clip) -> Tensor:
+        decoded.append(file)
+        return await pixels(self, file, clip)
+
+    monkeypatch.setattr("app.images.Decoder.pixels", counting)
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        await service.ask("/match", MATCH, models=["small", *library.published])
+    assert len(decoded) == len(MATCH["images"])
+
+
+async def test_unknown_model_in_a_comparison_is_the_error_of_its_entry(
+    library: Library, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        first, unknown, last = (
+            await service.ask("/match", MATCH, models=["small", "nobody", library.published[0]])
+        )["answers"]
+    assert (unknown["name"], unknown["error"]["code"]) == ("nobody", "unknown_model")
+    assert unknown["error"]["param"] == "models"
+    for answer in (first, last):
+        assert_of_its_version(answer, library)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"models": []}, "models"),
+        ({"models": ["small"] * 17}, "models"),
+        ({"models": ["small"], "model": "small"}, None),
+        ({"models": ["small"], "images": [base64_of(b"no image")]}, "images"),
+    ],
+)
+async def test_a_comparison_that_cannot_be_made_is_refused_as_a_whole(
+    library: Library, tmp_path: Path, fields: dict[str, Any], param: str | None
+) -> None:
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        answer = await service.client.post("/match", json={**MATCH, **fields})
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["error"]["param"] == param
+
+
+async def test_multipart_form_may_name_several_models(library: Library, tmp_path: Path) -> None:
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        answer = await service.client.post(
+            "/match",
+            data={"texts": MATCH["texts"], "models": ["small", library.published[0]]},
+            files=[("images", ("one.png", png(8, 8)))],
+        )
+    assert [each["model"]["name"] for each in answer.json()["answers"]] == ["small", library.published[0]]

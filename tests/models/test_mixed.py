@@ -1,0 +1,184 @@
+"""Versions of one base in one batch, against each version's own network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.checkpoints import load_clip
+from models.clip import Clip
+from models.delta import apply_delta, lay_over, save_delta
+from models.delta_file import read_delta
+from models.mixed import Member, as_member, encode_images, encode_texts, family_of
+from models.sharing import bytes_apart
+from tests.checkpoints import save_resnet, save_siglip, save_tiny_clip
+from tests.deltas import save_tuned, tuned_copy
+
+TEXTS = ["a red cube", "two dogs", "", "a blue ball left of a red cube"]
+HISTORY: dict[str, dict[str, str]] = {"configuration": {}, "data": {}, "metrics": {}}
+
+
+def moved(network: nn.Module) -> bool:
+    """What a version may have for itself: LayerNorms here, and below the projection and the scale."""
+    return isinstance(network, nn.LayerNorm)
+
+
+@pytest.fixture(scope="module", params=["clip", "siglip"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    save = {"clip": save_tiny_clip, "siglip": save_siglip}[request.param]
+    return save(tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def deltas(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three versions that differ in LayerNorms, and one that also has a projection and a scale of its own."""
+    base = load_clip(f"local-dir:{folder}", precision="float32")
+    made = tmp_path_factory.mktemp("deltas")
+    saved = [save_tuned(made / str(seed), base, seed=seed) for seed in range(3)]
+    tuned = tuned_copy(base, seed=3)
+    with torch.no_grad():
+        for name, value in tuned.named_parameters():
+            if "text_projection" in name or name == "logit_scale":
+                value.mul_(1.25)
+    return [*saved, save_delta(made / "map", base, tuned, **HISTORY)]
+
+
+def members(folder: Path, deltas: list[Path], precision: str) -> list[Clip]:
+    base = as_member(load_clip(f"local-dir:{folder}", device="cpu", precision=precision))
+    return [base, *(lay_over(base, read_delta(delta)) for delta in deltas)]
+
+
+def plain(folder: Path, deltas: list[Path], precision: str) -> list[Clip]:
+    base = load_clip(f"local-dir:{folder}", device="cpu", precision=precision)
+    return [base, *(apply_delta(base, delta) for delta in deltas)]
+
+
+def pixels_of(clip: Clip, count: int) -> Tensor:
+    return torch.randn(count, 3, *clip.image_size, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_member_computes_what_the_version_computes_by_itself(
+    folder: Path, deltas: list[Path], precision: str
+) -> None:
+    for ours, theirs in zip(
+        members(folder, deltas, precision), plain(folder, deltas, precision), strict=True
+    ):
+        assert isinstance(ours.network, Member)
+        assert (ours.version, ours.logit_scale, ours.logit_bias) == (
+            theirs.version,
+            theirs.logit_scale,
+            theirs.logit_bias,
+        )
+        pixels, tokens = pixels_of(ours, 4), ours.tokenizer(TEXTS)
+        assert torch.equal(ours.encode_image(pixels), theirs.encode_image(pixels))
+        assert torch.equal(ours.encode_text(tokens), theirs.encode_text(tokens))
+        assert ours.patches == theirs.patches
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_each_pair_of_versions_in_a_batch_answers_as_alone(
+    folder: Path, deltas: list[Path], precision: str
+) -> None:
+    clips = members(folder, deltas, precision)
+    pixels, tokens = pixels_of(clips[0], 4), clips[0].tokenizer(TEXTS)
+    for one, other in product(clips, repeat=2):
+        rows = [one, other, other, one]  # the rows of a version need not lie side by side
+        for encoded, alone in (
+            (
+                encode_images(rows, pixels),
+                [clip.encode_image(pixels, normalize=False) for clip in (one, other)],
+            ),
+            (
+                encode_texts(rows, tokens),
+                [clip.encode_text(tokens, normalize=False) for clip in (one, other)],
+            ),
+        ):
+            expected = torch.stack([alone[0][0], alone[1][1], alone[1][2], alone[0][3]])
+            cosines = F.cosine_similarity(encoded, expected)
+            assert cosines.min() >= 0.999999
+            if precision == "float32":
+                torch.testing.assert_close(encoded, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_versions_in_a_batch_differ(folder: Path, deltas: list[Path]) -> None:
+    """Otherwise the other tests would prove nothing."""
+    clips = members(folder, deltas, "float32")
+    same = pixels_of(clips[0], 1).expand(len(clips), -1, -1, -1)
+    images = F.normalize(encode_images(clips, same), dim=-1)
+    texts = F.normalize(encode_texts(clips, clips[0].tokenizer(["a red cube"] * len(clips))), dim=-1)
+    for features in (images, texts):
+        near = features @ features.T - torch.eye(len(clips))
+        assert near.max() < 0.9999
+
+
+def test_member_is_a_base_of_members(folder: Path, deltas: list[Path], tmp_path: Path) -> None:
+    first = load_clip(f"local-dir:{deltas[0]}", device="cpu", precision="float32")
+    over = save_tuned(tmp_path / "over", first, seed=9)
+    clips = members(folder, deltas, "float32")
+    clip = lay_over(clips[1], read_delta(over))
+    assert family_of(clip) is family_of(clips[0])
+    pixels = pixels_of(clip, 2)
+    assert torch.equal(clip.encode_image(pixels), apply_delta(first, over).encode_image(pixels))
+
+
+def test_delta_of_other_weights_gets_a_network_of_its_own(
+    folder: Path, deltas: list[Path], tmp_path: Path
+) -> None:
+    first = load_clip(f"local-dir:{deltas[0]}", device="cpu", precision="float32")
+    tuned = tuned_copy(first, seed=9, trained=lambda module: isinstance(module, nn.Linear))
+    over = save_delta(tmp_path / "over", first, tuned, **HISTORY)
+    clips = members(folder, deltas, "float32")
+    clip = lay_over(clips[1], read_delta(over))
+    assert not isinstance(clip.network, Member)
+    pixels, tokens = pixels_of(clip, 2), clip.tokenizer(TEXTS)
+    theirs = apply_delta(first, over)
+    assert torch.equal(clip.encode_image(pixels), theirs.encode_image(pixels))
+    assert torch.equal(clip.encode_text(tokens), theirs.encode_text(tokens))
+    assert family_of(as_member(clip)) is not family_of(clips[0])
+
+
+def test_blend_of_a_member_is_that_of_its_networks(folder: Path, deltas: list[Path]) -> None:
+    base = load_clip(f"local-dir:{folder}", device="cpu", precision="float32")
+    half = lay_over(as_member(base), read_delta(deltas[0]), alpha=0.5)
+    theirs = apply_delta(base, deltas[0], alpha=0.5)
+    pixels = pixels_of(half, 2)
+    assert half.version == theirs.version
+    assert torch.equal(half.encode_image(pixels), theirs.encode_image(pixels))
+
+
+def test_member_takes_the_memory_of_its_own_numbers(folder: Path, deltas: list[Path]) -> None:
+    base, *others = members(folder, deltas[:3], "bfloat16")
+    norms = base.network.norms.nbytes
+    assert bytes_apart([clip.network for clip in others], [base.network]) == 3 * norms
+    alone = bytes_apart([others[0].network], [])
+    assert (
+        alone == bytes_apart([base.network], []) + norms - norms
+    )  # the base's network, and one set of norms
+    assert bytes_apart([others[0].network, others[1].network], []) == alone + norms
+
+
+def test_network_whose_layer_norms_cannot_be_told_apart_is_left_as_it_is(tmp_path: Path) -> None:
+    clip = load_clip(f"local-dir:{save_resnet(tmp_path / 'resnet')}", device="cpu", precision="float32")
+    member = as_member(clip)
+    assert member.version == clip.version
+    pixels = pixels_of(clip, 2)
+    assert torch.equal(member.encode_image(pixels), clip.encode_image(pixels))
+
+
+def test_damage_of_one_version_stays_in_its_rows(folder: Path, deltas: list[Path]) -> None:
+    base, good, *_ = members(folder, deltas, "float32")
+    broken = replace(
+        good,
+        network=good.network.with_tensors(
+            {name: torch.full_like(value, torch.nan) for name, value in read_delta(deltas[0]).tensors.items()}
+        ),
+    )
+    features = encode_images([base, broken, good], pixels_of(base, 3))
+    assert features.isfinite().all(dim=1).tolist() == [True, False, True]
