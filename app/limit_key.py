@@ -15,7 +15,9 @@ from app.responses import ErrorResponse
 
 REFUSALS_PER_S = 10
 REFUSAL_WAIT_S = 1.0
-INFERENCE = frozenset({"/match", "/classify", "/embed", "/v1/embeddings", "/v2/embed"})
+INFERENCE = frozenset(
+    {"/match", "/match/compare", "/classify", "/classify/compare", "/embed", "/v1/embeddings", "/v2/embed"}
+)
 """Requests whose images and texts have limits of their own."""
 NO_KEY = "no key"
 """Stands for all requests without a valid key. No key has a space in its name."""

@@ -25,9 +25,14 @@ from app.errors import (
 )
 from app.keys import Caller
 from app.openapi import describe_body, describe_errors
-from app.schemas.classify import ClassifyComparison, ClassifyRequest, ClassifyResponse
-from app.schemas.embed import EmbedComparison, EmbedRequest, EmbedResponse
-from app.schemas.match import MatchComparison, MatchRequest, MatchResponse
+from app.schemas.classify import (
+    ClassifyComparison,
+    ClassifyComparisonRequest,
+    ClassifyRequest,
+    ClassifyResponse,
+)
+from app.schemas.embed import EmbedRequest, EmbedResponse
+from app.schemas.match import MatchComparison, MatchComparisonRequest, MatchRequest, MatchResponse
 from app.serving.predictor import Predictor
 
 ERRORS = (
@@ -62,7 +67,7 @@ PredictorDep = Annotated[Predictor, Depends(predictor)]
 
 @router.post(
     "/match",
-    response_model=MatchResponse | MatchComparison,
+    response_model=MatchResponse,
     responses=describe_errors(*ERRORS),
     openapi_extra=describe_body(MatchRequest),
 )
@@ -75,7 +80,7 @@ async def match(
 
 @router.post(
     "/classify",
-    response_model=ClassifyResponse | ClassifyComparison,
+    response_model=ClassifyResponse,
     responses=describe_errors(*ERRORS, ClassesBuilding),
     openapi_extra=describe_body(ClassifyRequest),
 )
@@ -88,7 +93,7 @@ async def classify(
 
 @router.post(
     "/embed",
-    response_model=EmbedResponse | EmbedComparison,
+    response_model=EmbedResponse,
     responses=describe_errors(*ERRORS),
     openapi_extra=describe_body(EmbedRequest),
 )
@@ -97,6 +102,44 @@ async def embed(
 ) -> Response:
     """Encode images or texts as vectors."""
     return json_answer(await predictor.embed(caller, body))
+
+
+@router.post(
+    "/match/compare",
+    response_model=MatchComparison,
+    responses=describe_errors(*ERRORS),
+    openapi_extra=describe_body(MatchComparisonRequest),
+)
+async def compare_matches(
+    caller: Infer,
+    body: Annotated[MatchComparisonRequest, Depends(reads(MatchComparisonRequest))],
+    predictor: PredictorDep,
+) -> Response:
+    """Score every text against every image with several models.
+
+    The images are decoded once, and models over the same base answer in one batch. A model that cannot answer has its
+    error in the place of its answer.
+    """
+    return json_answer(await predictor.compare_matches(caller, body))
+
+
+@router.post(
+    "/classify/compare",
+    response_model=ClassifyComparison,
+    responses=describe_errors(*ERRORS, ClassesBuilding),
+    openapi_extra=describe_body(ClassifyComparisonRequest),
+)
+async def compare_classes(
+    caller: Infer,
+    body: Annotated[ClassifyComparisonRequest, Depends(reads(ClassifyComparisonRequest))],
+    predictor: PredictorDep,
+) -> Response:
+    """Find the labels that fit each image best, with several models.
+
+    The images are decoded once, and models over the same base answer in one batch. A model that cannot answer has its
+    error in the place of its answer.
+    """
+    return json_answer(await predictor.compare_classes(caller, body))
 
 
 def json_answer(answer: BaseModel, *, exclude_none: bool = False) -> Response:

@@ -2,16 +2,18 @@
 
 from typing import Annotated, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from app.schemas.common import (
     MODEL,
     PIXEL,
+    Body,
     Images,
     ItemError,
     ModelError,
     ModelInfo,
-    OfModels,
+    ModelName,
+    ModelNames,
     OnError,
     Texts,
     example,
@@ -19,12 +21,8 @@ from app.schemas.common import (
 from models.choices import LabelSet, TemplateSet
 
 
-class ClassifyRequest(OfModels):
+class ClassifyBody(Body):
     """The images to classify, and the labels to choose from."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"images": [PIXEL], "labels": ["circle", "square"], "top_k": 1}]}
-    )
 
     images: Annotated[Images, Field(min_length=1)]
     labels: Annotated[
@@ -51,6 +49,24 @@ class ClassifyRequest(OfModels):
         if isinstance(given, str) and given not in sets:
             raise ValueError(f"Give a list of {info.field_name}, or the name of a set: {' or '.join(sets)}.")
         return given
+
+
+class ClassifyRequest(ClassifyBody):
+    """The images to classify, and the labels to choose from."""
+
+    model_config = example({"images": [PIXEL], "labels": ["circle", "square"], "top_k": 1})
+
+    model: ModelName = None
+
+
+class ClassifyComparisonRequest(ClassifyBody):
+    """The images to classify, the labels to choose from, and the models that shall do it."""
+
+    model_config = example(
+        {"images": [PIXEL], "labels": ["circle", "square"], "top_k": 1, "models": ["default"]}
+    )
+
+    models: ModelNames
 
 
 class Prediction(BaseModel):

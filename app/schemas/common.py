@@ -1,8 +1,8 @@
 """What the bodies of several endpoints share."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
@@ -55,12 +55,12 @@ ModelName = Annotated[
 ]
 MAX_MODELS = 16
 ModelNames = Annotated[
-    list[Annotated[str, Field(max_length=256)]] | None,
+    list[Annotated[str, Field(max_length=256)]],
     Field(
         min_length=1,
         max_length=MAX_MODELS,
-        description="Up to 16 names from GET /models, instead of `model`. Each of them answers, and images are decoded "
-        "once. The order of the answers is that of the names.",
+        description="Up to 16 names from GET /models. The answers come in their order.",
+        examples=[["default"]],
     ),
 ]
 Dimensions = Annotated[
@@ -78,19 +78,6 @@ OnError = Annotated[
         "image gets an error, and the other images get answers."
     ),
 ]
-
-
-class OfModels(Body):
-    """A body that may name several models."""
-
-    model: ModelName = None
-    models: ModelNames = None
-
-    @model_validator(mode="after")
-    def _has_one_of_both(self) -> Self:
-        if self.model is not None and self.models is not None:
-            raise ValueError("Send either model or models, and not both.")
-        return self
 
 
 def _is_no_id(name: str) -> str:

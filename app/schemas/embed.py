@@ -7,18 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.schemas.common import (
     MODEL,
     PIXEL,
+    Body,
     Images,
     ItemError,
-    ModelError,
     ModelInfo,
-    OfModels,
+    ModelName,
     OnError,
     Texts,
     example,
 )
 
 
-class EmbedRequest(OfModels):
+class EmbedRequest(Body):
     """The images or the texts to embed. Give one of the two."""
 
     model_config = ConfigDict(
@@ -35,6 +35,7 @@ class EmbedRequest(OfModels):
             "values in base64, about a third of the size."
         ),
     ] = "float"
+    model: ModelName = None
     on_error: OnError = "fail"
 
     @model_validator(mode="after")
@@ -65,9 +66,3 @@ class EmbedResponse(BaseModel):
     model: ModelInfo
     dimensions: int
     results: list[Embedding | ItemError]
-
-
-class EmbedComparison(BaseModel):
-    """The answer of each of several models, in the order of their names in the request."""
-
-    answers: list[EmbedResponse | ModelError]

@@ -2,32 +2,48 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.schemas.common import (
     MODEL,
     PIXEL,
+    Body,
     Images,
     ItemError,
     ModelError,
     ModelInfo,
-    OfModels,
+    ModelName,
+    ModelNames,
     OnError,
     Texts,
     example,
 )
 
 
-class MatchRequest(OfModels):
+class MatchBody(Body):
     """The images and the texts to match. Every text is scored against every image."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"images": [PIXEL], "texts": ["a red circle", "a blue square"]}]}
-    )
 
     images: Annotated[Images, Field(min_length=1)]
     texts: Annotated[Texts, Field(min_length=1)]
     on_error: OnError = "fail"
+
+
+class MatchRequest(MatchBody):
+    """The images and the texts to match. Every text is scored against every image."""
+
+    model_config = example({"images": [PIXEL], "texts": ["a red circle", "a blue square"]})
+
+    model: ModelName = None
+
+
+class MatchComparisonRequest(MatchBody):
+    """The images and the texts to match, and the models that shall do it."""
+
+    model_config = example(
+        {"images": [PIXEL], "texts": ["a red circle", "a blue square"], "models": ["default"]}
+    )
+
+    models: ModelNames
 
 
 class ImageMatch(BaseModel):

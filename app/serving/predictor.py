@@ -21,15 +21,24 @@ from app.keys import Caller
 from app.limits import Limits
 from app.rates import Rates
 from app.schemas.classify import (
+    ClassifyBody,
     ClassifyComparison,
+    ClassifyComparisonRequest,
     ClassifyRequest,
     ClassifyResponse,
     ImageClasses,
     Prediction,
 )
 from app.schemas.common import ErrorDetail, ImageInput, ItemError, ModelError, OnError
-from app.schemas.embed import EmbedComparison, Embedding, EmbedRequest, EmbedResponse
-from app.schemas.match import ImageMatch, MatchComparison, MatchRequest, MatchResponse
+from app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
+from app.schemas.match import (
+    ImageMatch,
+    MatchBody,
+    MatchComparison,
+    MatchComparisonRequest,
+    MatchRequest,
+    MatchResponse,
+)
 from app.serving.classes import ClassSet, ClassWeights
 from app.serving.engine import Engine
 from app.serving.forward import Features, as_features
@@ -41,11 +50,9 @@ from models.clip import Clip
 from models.zero_shot import LABEL_SETS, TEMPLATE_SETS
 
 Answer = TypeVar("Answer", ImageMatch, ImageClasses, Embedding)
-Request = TypeVar("Request", MatchRequest, ClassifyRequest, EmbedRequest)
-Response = TypeVar("Response", MatchResponse, ClassifyResponse, EmbedResponse)
+Response = TypeVar("Response", MatchResponse, ClassifyResponse)
 Decode = Callable[[Clip], Awaitable[Decoded]]
 """Decodes a request's images as a model takes them."""
-Answers = Callable[[Caller, Request, str | None, Decode], Awaitable[Response]]
 
 
 class Predictor:
@@ -67,25 +74,43 @@ class Predictor:
         self._limits = limits
         self._rates = rates
 
-    async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse | MatchComparison:
-        if request.models is None:
-            return await self._match(caller, request, request.model, self._decode(request))
-        return MatchComparison(answers=await self._each(caller, request, self._match))
+    async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
+        return await self._match(caller, request, request.model, self._decode(request))
 
-    async def classify(
-        self, caller: Caller, request: ClassifyRequest
-    ) -> ClassifyResponse | ClassifyComparison:
-        if request.models is None:
-            return await self._classify(caller, request, request.model, self._decode(request))
-        return ClassifyComparison(answers=await self._each(caller, request, self._classify))
+    async def compare_matches(self, caller: Caller, request: MatchComparisonRequest) -> MatchComparison:
+        answers = await self._each(request, partial(self._match, caller, request))
+        return MatchComparison(answers=answers)
 
-    async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse | EmbedComparison:
-        if request.models is None:
-            return await self._embed(caller, request, request.model, self._decode(request))
-        return EmbedComparison(answers=await self._each(caller, request, self._embed))
+    async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
+        return await self._classify(caller, request, request.model, self._decode(request))
+
+    async def compare_classes(self, caller: Caller, request: ClassifyComparisonRequest) -> ClassifyComparison:
+        answers = await self._each(request, partial(self._classify, caller, request))
+        return ClassifyComparison(answers=answers)
+
+    async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
+        found = await self.features(
+            caller,
+            request.model,
+            request.images,
+            request.texts,
+            normalize=request.normalize,
+            on_error=request.on_error,
+        )
+        vectors = found.features.images if request.images else found.features.texts
+        indices = list(found.decoded.pixels) if request.images else range(len(request.texts))
+        answers = [
+            Embedding(index=index, embedding=embedding)
+            for index, embedding in zip(indices, written(vectors, request.encoding_format), strict=True)
+        ]
+        return EmbedResponse(
+            model=found.model.info,
+            dimensions=found.model.clip.embed_dim,
+            results=_in_order(answers, found.decoded),
+        )
 
     async def _match(
-        self, caller: Caller, request: MatchRequest, name: str | None, decode: Decode
+        self, caller: Caller, request: MatchBody, name: str | None, decode: Decode
     ) -> MatchResponse:
         model = await self._model(caller, name)
         self._limits.check_images(request.images)
@@ -120,7 +145,7 @@ class Predictor:
         )
 
     async def _classify(
-        self, caller: Caller, request: ClassifyRequest, name: str | None, decode: Decode
+        self, caller: Caller, request: ClassifyBody, name: str | None, decode: Decode
     ) -> ClassifyResponse:
         model = await self._model(caller, name)
         self._limits.check_images(request.images)
@@ -141,24 +166,6 @@ class Predictor:
         ]
         return ClassifyResponse(model=model.info, results=_in_order(answers, decoded))
 
-    async def _embed(
-        self, caller: Caller, request: EmbedRequest, name: str | None, decode: Decode
-    ) -> EmbedResponse:
-        found = await self._features(
-            caller, name, request.images, request.texts, decode, normalize=request.normalize
-        )
-        vectors = found.features.images if request.images else found.features.texts
-        indices = list(found.decoded.pixels) if request.images else range(len(request.texts))
-        answers = [
-            Embedding(index=index, embedding=embedding)
-            for index, embedding in zip(indices, written(vectors, request.encoding_format), strict=True)
-        ]
-        return EmbedResponse(
-            model=found.model.info,
-            dimensions=found.model.clip.embed_dim,
-            results=_in_order(answers, found.decoded),
-        )
-
     async def features(
         self,
         caller: Caller,
@@ -177,22 +184,6 @@ class Predictor:
         Raises:
             DimensionsNotOffered: the model was not trained for that length.
         """
-        decode = partial(self._images.read, images, on_error=on_error)
-        return await self._features(
-            caller, model, images, texts, decode, normalize=normalize, dimensions=dimensions
-        )
-
-    async def _features(
-        self,
-        caller: Caller,
-        model: str | None,
-        images: Sequence[ImageInput],
-        texts: Sequence[str],
-        decode: Decode,
-        *,
-        normalize: bool = True,
-        dimensions: int | None = None,
-    ) -> Embedded:
         handle = await self._model(caller, model)
         if dimensions is not None:
             _check_dimensions(handle.clip, dimensions)
@@ -202,7 +193,7 @@ class Predictor:
         async with self._engine.request(
             handle, images=len(images), texts=texts, caller=caller.name
         ) as new_texts:
-            decoded = await decode(handle.clip)
+            decoded = await self._images.read(images, handle.clip, on_error)
             features = await self._engine.encode(
                 handle,
                 as_features if dimensions is None else Shortened(dimensions),
@@ -213,18 +204,20 @@ class Predictor:
             )
         return Embedded(handle, decoded, features)
 
-    def _decode(self, request: MatchRequest | ClassifyRequest | EmbedRequest) -> Decode:
+    def _decode(self, request: MatchBody | ClassifyBody) -> Decode:
         return partial(self._images.read, request.images, on_error=request.on_error)
 
     async def _each(
-        self, caller: Caller, request: Request, answer: Answers[Request, Response]
+        self,
+        request: MatchComparisonRequest | ClassifyComparisonRequest,
+        answer: Callable[[str, Decode], Awaitable[Response]],
     ) -> list[Response | ModelError]:
         """The answer of each model, or why it cannot answer. What concerns all models fails the request."""
         images = RequestImages(self._decode(request))
 
         async def one(name: str) -> Response | ModelError:
             try:
-                return await answer(caller, request, name, images.of)
+                return await answer(name, images.of)
             except ServiceError as error:
                 if error.param != "model":
                     raise
@@ -233,7 +226,7 @@ class Predictor:
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                answers = [tasks.create_task(one(name)) for name in request.models or ()]
+                answers = [tasks.create_task(one(name)) for name in request.models]
         except* ServiceError as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -244,7 +237,7 @@ class Predictor:
         """A version by its hash, loaded if necessary, or else what the name serves now."""
         return await self._versions.get(name, caller) or self._engine.models.resolve(name)
 
-    def _class_set(self, request: ClassifyRequest) -> ClassSet:
+    def _class_set(self, request: ClassifyBody) -> ClassSet:
         named, chosen = request.labels, request.templates
         labels = LABEL_SETS[named] if isinstance(named, str) else tuple(named)
         templates = TEMPLATE_SETS[chosen] if isinstance(chosen, str) else tuple(chosen)

@@ -76,6 +76,8 @@ def test_every_pattern_is_told_in_words(client: TestClient) -> None:
 
 OPERATIONS = {
     "match": "post /match",
+    "compare_matches": "post /match/compare",
+    "compare_classes": "post /classify/compare",
     "classify": "post /classify",
     "embed": "post /embed",
     "openai_embeddings": "post /v1/embeddings",

@@ -55,6 +55,19 @@ def test_classify_and_embed_answer(client: Client, photos: list[Path]) -> None:
     assert client.embed(photos[:1])["dimensions"] == embedded["dimensions"]
 
 
+def test_several_models_answer_a_list_of_any_length(client: Client, photos: list[Path]) -> None:
+    images = [photos[number % 2] for number in range(65)]  # more than one request takes
+    alone = client.match(images, TEXTS, model="demo")
+    first, unknown, last = client.match(images, TEXTS, models=["demo", "nobody", "default"])["answers"]
+    assert first == alone
+    assert (unknown["name"], unknown["error"]["code"]) == ("nobody", "unknown_model")
+    assert last["results"] == alone["results"]
+
+    classified = client.classify(images, TEXTS, models=["default", "demo"])["answers"]
+    assert [len(answer["results"]) for answer in classified] == [65, 65]
+    assert classified[1] == client.classify(images, TEXTS, model="demo")
+
+
 def test_an_error_says_where_and_which(client: Client) -> None:
     with pytest.raises(errors.InvalidRequest) as raised:
         client.match([b"no image"], TEXTS)

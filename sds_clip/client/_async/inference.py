@@ -29,7 +29,8 @@ async def match(
 ) -> Json:
     """POST /match. Probabilities of a joined answer are recomputed over all texts and all images."""
     pictures = await in_thread(listed, images)
-    parts = await _answers(http, "/match", pictures, strings("texts", texts), given(options))
+    body = given(options)
+    parts = await _answers(http, _route("/match", body), pictures, strings("texts", texts), body)
     return parts[0].answer if len(parts) == 1 else await in_thread(of_each_model, joined_match, parts)
 
 
@@ -40,9 +41,8 @@ async def classify(
     body = given(options) | {"labels": _strings_or_name("labels", labels)}
     if "templates" in body:
         body["templates"] = _strings_or_name("templates", body["templates"])
-    return of_each_model(
-        joined, await _answers(http, "/classify", await in_thread(listed, images), None, body)
-    )
+    pictures = await in_thread(listed, images)
+    return of_each_model(joined, await _answers(http, _route("/classify", body), pictures, None, body))
 
 
 async def embed(
@@ -53,7 +53,11 @@ async def embed(
 ) -> Json:
     pictures = None if images is None else await in_thread(listed, images)
     listed_texts = None if texts is None else strings("texts", texts)
-    return of_each_model(joined, await _answers(http, "/embed", pictures, listed_texts, given(options)))
+    return joined(await _answers(http, "/embed", pictures, listed_texts, given(options)))
+
+
+def _route(path: str, body: Mapping[str, Any]) -> str:
+    return f"{path}/compare" if "models" in body else path
 
 
 def _strings_or_name(name: str, given: Iterable[str] | str) -> list[str] | str:

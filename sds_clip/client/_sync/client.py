@@ -56,7 +56,7 @@ class Client:
     def match(self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any) -> dict[str, Any]:
         """Score every text against every image. Options: model, models, on_error.
 
-        With `models`, a list of up to 16 names, `answers` has the answer of each, or its error.
+        With `models`, a list of up to 16 names, `answers` has the answer of each, or its error (POST /match/compare).
         """
         return inference.match(self._http, images, texts, options)
 
@@ -76,7 +76,7 @@ class Client:
         texts: Iterable[str] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Encode images or texts. Options: normalize, encoding_format, model, models (as in `match`), on_error."""
+        """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
         return inference.embed(self._http, images, texts, options)
 
     def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:

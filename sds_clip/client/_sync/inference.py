@@ -28,7 +28,8 @@ _NAMED = {"labels": ("imagenet",), "templates": ("simple", "openai")}
 def match(http: Http, images: Iterable[ImageLike], texts: Iterable[str], options: Mapping[str, Any]) -> Json:
     """POST /match. Probabilities of a joined answer are recomputed over all texts and all images."""
     pictures = at_once(listed, images)
-    parts = _answers(http, "/match", pictures, strings("texts", texts), given(options))
+    body = given(options)
+    parts = _answers(http, _route("/match", body), pictures, strings("texts", texts), body)
     return parts[0].answer if len(parts) == 1 else at_once(of_each_model, joined_match, parts)
 
 
@@ -39,7 +40,8 @@ def classify(
     body = given(options) | {"labels": _strings_or_name("labels", labels)}
     if "templates" in body:
         body["templates"] = _strings_or_name("templates", body["templates"])
-    return of_each_model(joined, _answers(http, "/classify", at_once(listed, images), None, body))
+    pictures = at_once(listed, images)
+    return of_each_model(joined, _answers(http, _route("/classify", body), pictures, None, body))
 
 
 def embed(
@@ -50,7 +52,11 @@ def embed(
 ) -> Json:
     pictures = None if images is None else at_once(listed, images)
     listed_texts = None if texts is None else strings("texts", texts)
-    return of_each_model(joined, _answers(http, "/embed", pictures, listed_texts, given(options)))
+    return joined(_answers(http, "/embed", pictures, listed_texts, given(options)))
+
+
+def _route(path: str, body: Mapping[str, Any]) -> str:
+    return f"{path}/compare" if "models" in body else path
 
 
 def _strings_or_name(name: str, given: Iterable[str] | str) -> list[str] | str:

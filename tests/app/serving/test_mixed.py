@@ -64,17 +64,17 @@ async def test_one_request_is_answered_by_several_versions(
 ) -> None:
     names = ["small", *library.published]
     async with serving(tmp_path, [library.base], root=library.root) as service:
-        for path, body in (("/match", MATCH), ("/classify", CLASSIFY), ("/embed", EMBED)):
+        for path, body in (("/match", MATCH), ("/classify", CLASSIFY)):
             alone = [await service.ask(path, body, model=name) for name in names]
             batches.clear()
-            compared = await service.ask(path, body, models=names)
+            compared = await service.ask(f"{path}/compare", body, models=names)
             assert [answer["model"] for answer in compared["answers"]] == [
                 answer["model"] for answer in alone
             ]
             for answer in compared["answers"]:
                 assert_of_its_version(answer, library)
         batches.clear()
-        await service.ask("/match", MATCH, models=names)
+        await service.ask("/match/compare", MATCH, models=names)
     assert batches == [{library.base.version, *library.published}]
 
 
@@ -90,7 +90,7 @@ async def test_images_of_a_comparison_are_decoded_once(
 
     monkeypatch.setattr("app.images.Decoder.pixels", counting)
     async with serving(tmp_path, [library.base], root=library.root) as service:
-        await service.ask("/match", MATCH, models=["small", *library.published])
+        await service.ask("/match/compare", MATCH, models=["small", *library.published])
     assert len(decoded) == len(MATCH["images"])
 
 
@@ -99,7 +99,7 @@ async def test_unknown_model_in_a_comparison_is_the_error_of_its_entry(
 ) -> None:
     async with serving(tmp_path, [library.base], root=library.root) as service:
         first, unknown, last = (
-            await service.ask("/match", MATCH, models=["small", "nobody", library.published[0]])
+            await service.ask("/match/compare", MATCH, models=["small", "nobody", library.published[0]])
         )["answers"]
     assert (unknown["name"], unknown["error"]["code"]) == ("nobody", "unknown_model")
     assert unknown["error"]["param"] == "models"
@@ -112,7 +112,8 @@ async def test_unknown_model_in_a_comparison_is_the_error_of_its_entry(
     [
         ({"models": []}, "models"),
         ({"models": ["small"] * 17}, "models"),
-        ({"models": ["small"], "model": "small"}, None),
+        ({"models": ["small"], "model": "small"}, "model"),
+        ({"models": "small"}, "models"),
         ({"models": ["small"], "images": [base64_of(b"no image")]}, "images"),
     ],
 )
@@ -120,7 +121,7 @@ async def test_a_comparison_that_cannot_be_made_is_refused_as_a_whole(
     library: Library, tmp_path: Path, fields: dict[str, Any], param: str | None
 ) -> None:
     async with serving(tmp_path, [library.base], root=library.root) as service:
-        answer = await service.client.post("/match", json={**MATCH, **fields})
+        answer = await service.client.post("/match/compare", json={**MATCH, **fields})
     assert 400 <= answer.status_code < 500
     assert answer.json()["error"]["param"] == param
 
@@ -128,7 +129,7 @@ async def test_a_comparison_that_cannot_be_made_is_refused_as_a_whole(
 async def test_multipart_form_may_name_several_models(library: Library, tmp_path: Path) -> None:
     async with serving(tmp_path, [library.base], root=library.root) as service:
         answer = await service.client.post(
-            "/match",
+            "/match/compare",
             data={"texts": MATCH["texts"], "models": ["small", library.published[0]]},
             files=[("images", ("one.png", png(8, 8)))],
         )

@@ -47,7 +47,15 @@ const RECENT_S = 60;
 const LONGEST_PAUSE_S = 3 * EVERY_S;
 /** Probes, and what only the console asks: its files, who is signed in, and what this page reads. */
 const OWN = new Set("/ /assets/{name} /session /health /ready /metrics /models/status /workers".split(" "));
-const INFERENCE = new Set(["/match", "/classify", "/embed", "/v1/embeddings", "/v2/embed"]);
+const INFERENCE = new Set([
+  "/match",
+  "/match/compare",
+  "/classify",
+  "/classify/compare",
+  "/embed",
+  "/v1/embeddings",
+  "/v2/embed",
+]);
 
 const counts = ({ route = "" }: Sample["labels"]) => !OWN.has(route);
 const infers = ({ route = "" }: Sample["labels"]) => INFERENCE.has(route);

@@ -52,14 +52,12 @@ export async function send(request: Request): Promise<Answer> {
 type MatchBody = Schemas["MatchRequest"];
 type ClassifyBody = Schemas["ClassifyRequest"];
 
-// Only an answer to `models` is a comparison.
-async function match({ pictures, texts }: Request, model: string) {
+function match({ pictures, texts }: Request, model: string) {
   const body = form({ images: files(pictures), texts, model: model || undefined, on_error: "skip" });
-  const answer = await ask(api.POST("/match", { body: body as unknown as MatchBody }));
-  return answer as Schemas["MatchResponse"];
+  return ask(api.POST("/match", { body: body as unknown as MatchBody }));
 }
 
-async function classify({ pictures, texts, templates }: Request, model: string) {
+function classify({ pictures, texts, templates }: Request, model: string) {
   const body = form({
     images: files(pictures),
     labels: texts,
@@ -68,8 +66,7 @@ async function classify({ pictures, texts, templates }: Request, model: string) 
     model: model || undefined,
     on_error: "skip",
   });
-  const answer = await ask(api.POST("/classify", { body: body as unknown as ClassifyBody }));
-  return answer as Schemas["ClassifyResponse"];
+  return ask(api.POST("/classify", { body: body as unknown as ClassifyBody }));
 }
 
 const files = (pictures: readonly Shown[]) => pictures.map(({ file }) => file);
