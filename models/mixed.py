@@ -51,8 +51,13 @@ def as_member(clip: Clip) -> Clip:
     """Return the same version as the first member of a family, or the clip itself if its network allows none."""
     if isinstance(clip.network, Member):
         return clip
-    family = Family(clip.network)
-    return replace(clip, network=family.first) if family.computes_by_row(clip) else clip
+    try:
+        family = Family(clip.network)
+        family.try_out(clip)
+    except Exception as error:  # whatever a network raises that was written otherwise
+        logger.info("Versions over %s do not share batches: %s", clip.reference, first_line(error))
+        return clip
+    return replace(clip, network=family.first)
 
 
 def family_of(clip: Clip) -> Family | nn.Module:
@@ -174,10 +179,10 @@ class Family:
         """The base itself."""
         self._computing = threading.Lock()
 
-    def computes_by_row(self, clip: Clip) -> bool:
-        """Whether the first dimension of every LayerNorm's input is the batch. It is tried out without numbers."""
+    def try_out(self, clip: Clip) -> None:
+        """Raise an error unless the first dimension of every LayerNorm's input is the batch. No number is computed."""
         if not self.places:
-            return False
+            raise ValueError("It has no LayerNorm whose parameters can differ by row.")
         tensors = [
             *self.network.parameters(),
             *self.network.buffers(),
@@ -190,14 +195,9 @@ class Family:
         groups = [(trial.first, 1)] * _TRIAL_ROWS
         pixels = torch.zeros(_TRIAL_ROWS, 3, *clip.image_size, dtype=DTYPES[clip.precision], device="meta")
         tokens = torch.zeros(_TRIAL_ROWS, clip.context_length, dtype=torch.long, device="meta")
-        try:
-            with torch.inference_mode():
-                trial.encode_image(groups, pixels)
-                trial.encode_text(groups, tokens)
-        except (RuntimeError, ValueError, NotImplementedError) as error:
-            logger.info("Versions over %s do not share batches: %s", clip.reference, first_line(error))
-            return False
-        return True
+        with torch.inference_mode():
+            trial.encode_image(groups, pixels)
+            trial.encode_text(groups, tokens)
 
     def encode_image(self, groups: Sequence[Group], pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         with self._computing, self._rows.of(groups):

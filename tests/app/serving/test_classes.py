@@ -27,7 +27,7 @@ async def test_weights_equal_open_clips_classifier(small_clip: Clip, tmp_path: P
         small_clip.network, open_clip.get_tokenizer("ViT-B-32"), CLASSES.labels, both_places
     )
     torch.testing.assert_close(weights, expected.T, atol=1e-6, rtol=0)
-    assert served.clip is small_clip
+    assert served.clip.version == small_clip.version
 
 
 async def test_a_restart_reads_the_weights_from_disk(small_clip: Clip, tmp_path: Path) -> None:
