@@ -53,7 +53,7 @@ def as_member(clip: Clip) -> Clip:
         return clip
     try:
         family = Family(clip.network)
-        family.try_out(clip)
+        family.try_out(clip.image_size, clip.context_length, DTYPES[clip.precision])
     except Exception as error:  # whatever a network raises that was written otherwise
         logger.info("Versions over %s do not share batches: %s", clip.reference, first_line(error))
         return clip
@@ -179,7 +179,7 @@ class Family:
         """The base itself."""
         self._computing = threading.Lock()
 
-    def try_out(self, clip: Clip) -> None:
+    def try_out(self, image_size: tuple[int, int], context_length: int, dtype: torch.dtype) -> None:
         """Raise an error unless the first dimension of every LayerNorm's input is the batch. No number is computed."""
         if not self.places:
             raise ValueError("It has no LayerNorm whose parameters can differ by row.")
@@ -193,8 +193,8 @@ class Family:
         memo[id(self.base)], memo[id(self._computing)] = None, threading.Lock()
         trial = deepcopy(self, memo)
         groups = [(trial.first, 1)] * _TRIAL_ROWS
-        pixels = torch.zeros(_TRIAL_ROWS, 3, *clip.image_size, dtype=DTYPES[clip.precision], device="meta")
-        tokens = torch.zeros(_TRIAL_ROWS, clip.context_length, dtype=torch.long, device="meta")
+        pixels = torch.zeros(_TRIAL_ROWS, 3, *image_size, dtype=dtype, device="meta")
+        tokens = torch.zeros(_TRIAL_ROWS, context_length, dtype=torch.long, device="meta")
         with torch.inference_mode():
             trial.encode_image(groups, pixels)
             trial.encode_text(groups, tokens)

@@ -1,11 +1,17 @@
 """What is trained and what decays, in all of open_clip's architectures."""
 
+from pathlib import Path
+
+import open_clip
 import pytest
+import torch
+import torch.nn.functional as F
 from torch import nn
 
+from models.mixed import Family
 from models.student import StudentError, trainable_parameters
 from models.training.optimizer import decaying_parameters
-from tests.architectures import every_network
+from tests.architectures import build, every_network
 
 Networks = list[tuple[str, nn.Module]]
 
@@ -51,3 +57,47 @@ def test_layer_norms_and_rms_norms_train_in_both_towers(networks: Networks) -> N
         else:
             with pytest.raises(StudentError, match="image tower has no LayerNorm"):
                 trainable_parameters(network)
+
+
+def inputs_of(architecture: str) -> tuple[tuple[int, int], int]:
+    """The size of its images, and the length of its texts."""
+    config = open_clip.get_model_config(architecture)
+    size = config["vision_cfg"].get("image_size", 224)
+    length: int = config["text_cfg"].get("context_length", 77)
+    return (size, size) if isinstance(size, int) else tuple(size), length
+
+
+def test_versions_share_batches_in_all_but_coca_and_towers_of_transformers(networks: Networks) -> None:
+    apart = set()
+    for architecture, network in networks:
+        try:
+            Family(network.eval()).try_out(*inputs_of(architecture), torch.float32)
+        except RuntimeError:
+            apart.add(architecture.split("-")[0].split("_")[0])
+    assert apart == {"coca", "mt5", "nllb", "roberta", "xlm"}
+
+
+@pytest.mark.parametrize(
+    "architecture", ["ViT-B-32", "ViT-B-16-SigLIP", "convnext_tiny", "RN50", "ViTamin-S", "PE-Core-T-16-384"]
+)
+@torch.inference_mode()
+def test_mixed_rows_are_those_of_each_version(architecture: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    family = Family(build(architecture, tmp_path, device="cpu").eval())
+    tensors = family.first.alone({}).state_dict()
+    moved = {name: tensors[name] + 0.1 * torch.randn_like(tensors[name]) for name in family.places}
+    other = family.first.with_tensors(moved)
+    assert other is not None
+    groups, (size, length) = [(family.first, 1), (other, 2)], inputs_of(architecture)
+    pixels, tokens = torch.randn(3, 3, *size), torch.randint(1, 100, (3, length))
+
+    images, texts = family.encode_image(groups, pixels), family.encode_text(groups, tokens)
+
+    plain = [member.alone({}).eval() for member in (family.first, other)]
+    for mixed, inputs, encode in ((images, pixels, "encode_image"), (texts, tokens, "encode_text")):
+        first, second = (F.normalize(getattr(network, encode)(inputs), dim=-1) for network in plain)
+        expected = torch.cat([first[:1], second[1:]])
+        torch.testing.assert_close(F.normalize(mixed, dim=-1), expected, atol=1e-5, rtol=0)
+        # Convolutions with random weights see no difference between images.
+        if encode == "encode_text" or architecture not in ("RN50", "convnext_tiny"):
+            assert (first - second).abs().max() > 1e-3
