@@ -19,6 +19,7 @@ from pathlib import Path
 from bench import report, servers
 from bench.load import IMAGE, TEXT, Answer, Call, OpenSpec, run_open_load
 from bench.options import cache_option, option, parse
+from bench.promote import failures
 from bench.report import at_least, at_most, note
 from bench.servers import Running
 from bench.swap_system import capacity_of, find_inputs
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
         "SDS_CLIP_DATA_DIR": str(plan.folder / "data"),
         "SDS_CLIP_STATE_DIR": str(plan.folder / "state"),
         "SDS_CLIP_MAX_VERSION_BYTES": str(plan.in_memory * 270_000),
-        "SDS_CLIP_ALLOWED_MODELS": '["demo"]',
+        "SDS_CLIP_ALLOWED_MODELS": "demo",
     }
     server = servers.sds_clip("soak", "up", "--model", model, "--precision", plan.precision)
     with servers.running(server, plan.cache, **environment) as running:
@@ -131,11 +132,6 @@ def main(arguments: list[str] | None = None) -> None:
             at_least("jobs that succeeded", life.ended["succeeded"], 1),
         ],
     )
-
-
-def failures(answers: Sequence[Answer]) -> list[str]:
-    failed = [each for each in answers if each.status != "200"]
-    return [f"Request {each.number}: {each.status}, {each.body[:300]}" for each in failed[:3]]
 
 
 def live(

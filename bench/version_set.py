@@ -11,6 +11,7 @@ from app.registry.manifest import write_manifest
 from app.store import Store
 from app.store.records import NewVersion
 from bench.report import note
+from bench.swap_system import MOVED
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta_file import write_delta
@@ -18,8 +19,6 @@ from models.golden import Golden
 from models.mixed import Member, as_member
 from models.student import trainable_parameters
 
-MOVED = 0.05
-"""The standard deviation of the noise."""
 JOB = "job_bench"
 
 

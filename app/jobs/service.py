@@ -183,29 +183,20 @@ class JobService:
         A long job's takes the interpreter for a quarter of a second, which requests for the model need meanwhile.
         """
 
-        async def read() -> Curves:
-            async with self._curves_turn:
-                return await self._read_curves(*asked)
+        events = self._seen_by(caller.sees).events
 
-        asked = caller.sees, job_id, tuple(names), points, from_step, to_step
-        return await self._curves.run(asked, read, f"curves {job_id}")
-
-    @in_store_thread
-    def _read_curves(
-        self,
-        owner: str | None,
-        job_id: str,
-        names: Collection[str],
-        points: int,
-        from_step: int,
-        to_step: int,
-    ) -> Curves:
-        events = self._seen_by(owner).events
-
-        def read(start: int) -> MetricTexts | None:
+        def page(start: int) -> MetricTexts | None:
             return events.metric_texts(job_id, from_step=max(from_step, start), to_step=to_step)
 
-        return Curves(job=job_id, curves=curves_of(read, names, points))
+        def read() -> Curves:
+            return Curves(job=job_id, curves=curves_of(page, names, points))
+
+        async def read_in_turn() -> Curves:
+            async with self._curves_turn:
+                return await self._threads.run(read)
+
+        asked = caller.sees, job_id, tuple(names), points, from_step, to_step
+        return await self._curves.run(asked, read_in_turn, f"curves {job_id}")
 
     @in_store_thread
     def checkpoints(self, caller: Caller, job_id: str) -> CheckpointList:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -46,9 +47,13 @@ class Checked:
 
 
 def _line(clip: Clip) -> str:
-    programs = [
-        f"{name}-{importlib.metadata.version(name)}" for name in ("sds-clip", "torch", "open_clip_torch")
-    ]
     on_gpu = clip.device.type == "cuda"
     kind = torch.cuda.get_device_name(clip.device) if on_gpu else torch.backends.cpu.get_cpu_capability()
-    return "\t".join((clip.version, clip.precision, *programs, kind.replace("\t", " ")))
+    return "\t".join((clip.version, clip.precision, *_programs(), kind.replace("\t", " ")))
+
+
+@cache
+def _programs() -> tuple[str, ...]:
+    """What computes, each with its release. Looking them up reads files."""
+    names = ("sds-clip", "torch", "open_clip_torch")
+    return tuple(f"{name}-{importlib.metadata.version(name)}" for name in names)
