@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable
 from copy import deepcopy
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -25,21 +27,47 @@ def storages(network: nn.Module) -> dict[int, int]:
     return {piece.data_ptr(): piece.nbytes() for piece in pieces if piece.nbytes()}
 
 
-def bytes_apart(
-    networks: Iterable[nn.Module],
-    others: Iterable[nn.Module],
-    of: Callable[[nn.Module], Mapping[int, int]] = storages,
-) -> int:
-    """Return the bytes that the networks take together and do not share with any of the others.
-
-    `of` is `storages`, or what remembers its results.
-    """
-    shared = {address for other in _with_shared(others) for address in of(other)}
-    own = {address: size for network in _with_shared(networks) for address, size in of(network).items()}
-    return sum(size for address, size in own.items() if address not in shared)
+def bytes_apart(networks: Iterable[nn.Module], others: Iterable[nn.Module]) -> int:
+    """Return the bytes that the networks take together and do not share with any of the others."""
+    held = HeldNetworks()
+    for network in networks:
+        held.add(network)
+    return held.bytes_apart(others)
 
 
-def _with_shared(networks: Iterable[nn.Module]) -> Iterable[nn.Module]:
-    """The networks, and each network that several of them compute with, once."""
-    found = list(networks)
-    return {id(network): network for one in found for network in (one, *getattr(one, "shared", ()))}.values()
+class HeldNetworks:
+    """Networks that come and go, and the memory that they take. To add one costs the same however many there are."""
+
+    def __init__(self) -> None:
+        self._users = Counter[int]()
+        """How many of the networks use each storage, by its address."""
+        self._size_bytes = 0
+        self._storages: WeakKeyDictionary[nn.Module, dict[int, int]] = WeakKeyDictionary()
+
+    def add(self, network: nn.Module) -> None:
+        for address, size in self._all_storages(network).items():
+            self._size_bytes += size if not self._users[address] else 0
+            self._users[address] += 1
+
+    def remove(self, network: nn.Module) -> None:
+        for address, size in self._all_storages(network).items():
+            self._users[address] -= 1
+            if not self._users[address]:
+                del self._users[address]
+                self._size_bytes -= size
+
+    def bytes_apart(self, others: Iterable[nn.Module]) -> int:
+        """Return the bytes that the networks take together and do not share with any of the others."""
+        shared = {address: size for other in others for address, size in self._all_storages(other).items()}
+        return self._size_bytes - sum(size for address, size in shared.items() if address in self._users)
+
+    def _all_storages(self, network: nn.Module) -> dict[int, int]:
+        """What the network has, and what those have that it computes with (`Member.shared`)."""
+        parts = (network, *getattr(network, "shared", ()))
+        return {address: size for part in parts for address, size in self._storages_of(part).items()}
+
+    def _storages_of(self, network: nn.Module) -> dict[int, int]:
+        """What `storages` finds, remembered: walking through a network takes a millisecond."""
+        if network not in self._storages:
+            self._storages[network] = storages(network)
+        return self._storages[network]

@@ -5,7 +5,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -132,8 +132,17 @@ class Registry:
     """Without these, a process knows only itself."""
     mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None
     """Records whether a published version was found to be damaged or intact. It never raises."""
-    is_seen: Callable[[str, str], bool] = lambda version, owner: True
-    """Returns whether an owner sees a version. Without a database, nothing has an owner, and everyone sees all."""
+    seen: Callable[[Collection[str], str | None], frozenset[str]] | None = None
+    """Returns those of the versions that are published and that an owner sees. None, as an owner, sees all.
+
+    Without a database, nothing has an owner, and everyone sees what `find_version` finds.
+    """
+
+    def seen_among(self, versions: Collection[str], owner: str | None) -> frozenset[str]:
+        """Those of the versions that are published and that an owner sees. None, as an owner, sees all."""
+        if self.seen is not None:
+            return self.seen(versions, owner)
+        return frozenset(version for version in versions if self.find_version(version) is not None)
 
 
 def find_folder(root: Path, version: str) -> Path | None:

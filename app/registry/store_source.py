@@ -33,7 +33,7 @@ def registry_of(store: Store, data_dir: Path) -> Registry:
     _forget(reports)
     return Registry(
         find_version=partial(find_version, store, data_dir),
-        is_seen=lambda version, owner: bool(store.seen_by(owner).versions.among([version])),
+        seen=lambda versions, owner: store.seen_by(owner).versions.ready(versions),
         read_aliases=store.aliases.ever,
         reports=FileReports(reports, store.now),
         mark_damaged=partial(mark_damaged, store),

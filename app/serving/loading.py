@@ -97,16 +97,12 @@ class VersionLoader:
         """The embeddings that were published with the version, or None for an operator's own reference."""
         return self._golden.get(clip)
 
-    async def exists(self, version: str) -> bool:
-        """Whether the version is published and not deleted."""
-        return (
-            await in_own_thread(lambda: self._registry.find_version(version), f"find {version[:12]}")
-            is not None
-        )
+    async def seen(self, versions: Collection[str], owner: str | None) -> frozenset[str]:
+        """Those of the versions that are published and that an owner sees. None, as an owner, sees all.
 
-    async def is_seen(self, version: str, owner: str) -> bool:
-        """Whether an owner sees the version. Raises whatever the registry raises while it is unavailable."""
-        return await in_own_thread(lambda: self._registry.is_seen(version, owner), f"see {version[:12]}")
+        Raises whatever the registry raises while it is unavailable.
+        """
+        return await in_own_thread(lambda: self._registry.seen_among(versions, owner), "look up versions")
 
     async def load(self, version: str, *, by_alias: bool = False) -> Clip:
         """The version, loaded if necessary. A caller that gives up does not stop the load.

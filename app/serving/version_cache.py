@@ -5,10 +5,6 @@ import logging
 import math
 import time
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
-
-from torch import nn
 
 from app.errors import (
     KeyLimitReached,
@@ -22,11 +18,12 @@ from app.joined_calls import JoinedCalls
 from app.keys import Caller
 from app.registry.manifest import DamagedFiles
 from app.serving.loading import UnknownVersion, VersionLoader
+from app.serving.seen_versions import SeenVersions
 from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
 from models.errors import ModelError
 from models.references import is_version
-from models.sharing import bytes_apart, storages
+from models.sharing import HeldNetworks
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +33,6 @@ MAX_FAILURES = 64
 # Not every request that names a damaged version should read its gigabytes again.
 RETRY_FAILED_AFTER_S = 30.0
 AWAY_RETRY_S = 5
-# How long a version may still answer from memory after it was deleted or its alias moved. Every check costs a query.
-LOOK_UP_EVERY_S = 2.0
-
-
-@dataclass
-class CachedVersion:
-    """A version in memory, and when it was last known to be published, on the monotonic clock."""
-
-    model: ModelHandle
-    looked_up_at: float
-    seen_at: dict[str, float] = field(default_factory=dict)
-    """When each owner was last known to see it."""
 
 
 class VersionCache:
@@ -69,14 +54,17 @@ class VersionCache:
         self._max_bytes = max_bytes
         self._max_loads_per_key = max_loads_per_key
         self._wait_s = wait_s
-        self._cached: OrderedDict[str, CachedVersion] = OrderedDict()
+        self._cached: OrderedDict[str, ModelHandle] = OrderedDict()
+        # A sum of sizes, as in a library's LRU cache, would be wrong: deltas share their base with each other
+        # and with served models.
+        self._held = HeldNetworks()
+        self._seen = SeenVersions(loader)
         self._failures: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         """For versions that could not be loaded: when that was, and whether the version was damaged."""
         self._loads = JoinedCalls[str, ModelHandle | None]()
         self._loads_of = Counter[str]()
         """The number of loads that each API key began and that have not ended."""
         self._slots = asyncio.Semaphore(MAX_LOADS)
-        self._storages: WeakKeyDictionary[nn.Module, dict[int, int]] = WeakKeyDictionary()
         self._load_s = 1.0  # duration of the last load, which becomes Retry-After; initially a guess
 
     async def get(self, name: str | None, caller: Caller) -> ModelHandle | None:
@@ -89,15 +77,13 @@ class VersionCache:
         """
         if name is None or not is_version(name) or self._models.current(name) is not None:
             return None
-        if caller.sees is not None and not await self._is_seen(name, caller.sees):
+        if not await self._is_seen(name, caller.sees):
+            if caller.sees is None:
+                self._drop(name)
             return None
-        cached = self._cached.get(name)
-        if cached is not None:
+        if name in self._cached:
             self._cached.move_to_end(name)
-            if await self._was_deleted(cached):
-                self._cached.pop(name, None)
-                return None
-            return cached.model
+            return self._cached[name]
         clip = self._loader.loaded(name)
         if clip is not None:
             return self._add(name, clip)
@@ -111,42 +97,16 @@ class VersionCache:
     async def close(self) -> None:
         await self._loads.close()
 
-    async def _is_seen(self, version: str, owner: str) -> bool:
-        """Whether an owner sees a version. Everyone sees what is served under a name.
-
-        For a version in memory it is checked now and then, and assumed unchanged while the registry is away.
-        """
+    async def _is_seen(self, version: str, owner: str | None) -> bool:
+        """Whether an owner sees a version. Everyone sees what is served under a name."""
+        if owner is None and version not in self._cached:
+            return True  # loading it tells whether it is published
         if any(model.clip.version == version for model in self._models):
             return True
-        cached, now = self._cached.get(version), time.monotonic()
-        seen_at = None if cached is None else cached.seen_at.get(owner)
-        if seen_at is not None and now - seen_at < LOOK_UP_EVERY_S:
-            return True
         try:
-            is_seen = await self._loader.is_seen(version, owner)
+            return await self._seen.has(version, owner, loaded=self._cached.keys())
         except Exception as error:  # the registry is unavailable
-            if seen_at is not None:
-                return True
             raise _away(version) from error
-        if cached is not None:
-            cached.seen_at[owner] = now
-            if not is_seen:
-                del cached.seen_at[owner]
-        return is_seen
-
-    async def _was_deleted(self, cached: CachedVersion) -> bool:
-        """Whether a version in memory was deleted.
-
-        It is checked now and then, and assumed not while the registry is away.
-        """
-        now = time.monotonic()
-        if now - cached.looked_up_at < LOOK_UP_EVERY_S:
-            return False
-        cached.looked_up_at = now
-        try:
-            return not await self._loader.exists(cached.model.name)
-        except Exception:  # the registry is unavailable
-            return False
 
     async def _load_of(self, version: str, key: str) -> ModelHandle | None:
         if version not in self._loads:
@@ -189,11 +149,15 @@ class VersionCache:
         return self._add(version, clip)
 
     def _add(self, version: str, clip: Clip) -> ModelHandle:
-        model = ModelHandle(version, 1, clip)
-        self._cached[version] = CachedVersion(model, time.monotonic())
+        if version in self._cached:
+            return self._cached[version]
+        self._cached[version] = model = ModelHandle(version, 1, clip)
+        self._held.add(clip.network)
+        self._seen.note(version)
         while len(self._cached) > self._max_count or self._bytes() > self._max_bytes:
-            dropped, _ = self._cached.popitem(last=False)
-            if dropped == version:
+            oldest = next(iter(self._cached))
+            self._drop(oldest)
+            if oldest == version:
                 logger.warning("Version %s is larger than SDS_CLIP_MAX_VERSION_BYTES allows.", version[:12])
                 raise VersionUnusable(
                     "This version needs more memory than the server may use for versions; its operator can raise "
@@ -202,18 +166,13 @@ class VersionCache:
                 )
         return model
 
-    def _bytes(self) -> int:
-        # A sum of sizes, as in a library's LRU cache, would be wrong: deltas share their base with each other
-        # and with served models.
-        others = [model.clip.network for model in self._models.held()]
-        own = (cached.model.clip.network for cached in self._cached.values())
-        return bytes_apart(own, others, self._storages_of)
+    def _drop(self, version: str) -> None:
+        model = self._cached.pop(version, None)
+        if model is not None:
+            self._held.remove(model.clip.network)
 
-    def _storages_of(self, network: nn.Module) -> dict[int, int]:
-        """What `storages` finds, remembered: walking through a network takes a millisecond."""
-        if network not in self._storages:
-            self._storages[network] = storages(network)
-        return self._storages[network]
+    def _bytes(self) -> int:
+        return self._held.bytes_apart(model.clip.network for model in self._models.held())
 
     def _loading(self, version: str) -> VersionLoading:
         return VersionLoading(

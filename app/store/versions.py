@@ -11,7 +11,7 @@ from app.store import alias_sql, version_sql
 from app.store.clock import Clock
 from app.store.database import Database
 from app.store.owned import made_by, owned, seen_by
-from app.store.paging import EVERYTHING, MAX_LIMIT, Search, page
+from app.store.paging import EVERYTHING, MAX_LIMIT, MAX_ROWS, Search, page
 from app.store.records import Job, NewVersion, Page, Version, VersionStatus
 from app.store.states import OPEN, JobKind, JobStatus
 from app.store.tables import aliases, job_versions, jobs, versions
@@ -57,6 +57,18 @@ class Versions:
         with self._database.reading() as connection:
             rows = connection.execute(select(versions.c.id).where(versions.c.id.in_(ids), *self._seen))
             return frozenset(rows.scalars())
+
+    def ready(self, ids: Collection[str]) -> frozenset[str]:
+        """Those of the ids that are versions which this owner sees, and that are not deleted."""
+        asked, found = sorted(ids), list[str]()
+        with self._database.reading() as connection:
+            for start in range(0, len(asked), MAX_ROWS):  # databases limit the parameters of a statement
+                some = versions.c.id.in_(asked[start : start + MAX_ROWS])
+                query = select(versions.c.id).where(
+                    some, versions.c.status == VersionStatus.READY, *self._seen
+                )
+                found += connection.execute(query).scalars()
+        return frozenset(found)
 
     def evaluations(self, version_id: str, *, by_id: bool = False) -> tuple[Job, ...]:
         """The evaluations that have measured a version, newest first: MAX_LIMIT at most.

@@ -8,7 +8,7 @@ from torch import nn
 from models.checkpoints import load_clip
 from models.delta import apply_delta, lay_over
 from models.delta_file import read_delta
-from models.sharing import bytes_apart, storages
+from models.sharing import HeldNetworks, bytes_apart, storages
 from tests.deltas import save_tuned
 
 
@@ -21,6 +21,22 @@ def test_networks_count_what_is_theirs_alone() -> None:
     assert bytes_apart([tied], [one]) == 4 * 2
     assert bytes_apart([one, tied], []) == 4 * (6 + 2)
     assert bytes_apart([one, one], []) == 4 * 6
+
+
+def test_networks_come_and_go() -> None:
+    one, tied, other = nn.Linear(3, 2, bias=False), nn.Linear(3, 2), nn.Linear(5, 2, bias=False)
+    tied.weight = one.weight
+    held = HeldNetworks()
+    for network in (one, tied, other):
+        held.add(network)
+    assert held.bytes_apart([]) == 4 * (6 + 2 + 10)
+    held.remove(one)
+    assert held.bytes_apart([]) == 4 * (6 + 2 + 10)
+    assert held.bytes_apart([one, other]) == 4 * 2
+    held.remove(tied)
+    assert held.bytes_apart([one]) == 4 * 10
+    held.remove(other)
+    assert held.bytes_apart([]) == 0
 
 
 def test_part_of_a_tensor_keeps_the_whole_of_it_in_memory() -> None:

@@ -204,7 +204,7 @@ def test_what_a_deleted_key_made_is_left_to_the_administrator(keyed: Keyed) -> N
 def test_version_that_an_alias_points_to_is_for_all_and_deleted_by_none_of_them(
     keyed: Keyed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.version_cache.LOOK_UP_EVERY_S", 0.0)
+    monkeypatch.setattr("app.serving.seen_versions.LOOK_UP_EVERY_S", 0.0)
     version, later = keyed.version("alice"), keyed.version("alice", seed=1)
     named = {**MATCH, "model": version}
     keyed.give("live", "", version)

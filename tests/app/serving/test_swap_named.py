@@ -43,7 +43,7 @@ async def test_named_version_answers_under_its_own_name(library: Library, tmp_pa
 async def test_version_that_is_deleted_is_unknown_though_it_was_in_memory(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.version_cache.LOOK_UP_EVERY_S", 0.0)
+    monkeypatch.setattr("app.serving.seen_versions.LOOK_UP_EVERY_S", 0.0)
     shutil.copytree(library.root, tmp_path / "versions")
     name = library.published[0]
 

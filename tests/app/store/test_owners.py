@@ -130,6 +130,17 @@ def test_an_owner_sees_its_own_versions_those_of_aliases_and_the_operators(store
     assert [version for version in [*seen, "bob's"] if alice.versions.made(version)] == ["alice's"]
 
 
+def test_deleted_versions_are_not_ready(store: Store) -> None:
+    for version, owner in (("one", "alice"), ("other", "alice"), ("bob's", "bob")):
+        made(store, version, owner)
+    store.versions.delete("other")
+    asked = ["one", "other", "bob's", *map(str, range(2500))]
+
+    assert store.seen_by("alice").versions.ready(asked) == {"one"}
+    assert store.versions.ready(asked) == {"one", "bob's"}
+    assert store.versions.ready([]) == frozenset()
+
+
 def test_version_takes_the_owner_of_its_job(store: Store) -> None:
     register(store, "operator's")
     made(store, "alice's", "alice")

@@ -1,0 +1,58 @@
+"""Which versions in memory are still published, and for whom: looked up together, now and then."""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from app.serving.loading import VersionLoader
+
+LOOK_UP_EVERY_S = 2.0
+"""How long a version may still answer from memory after it was deleted or its alias moved."""
+
+
+@dataclass
+class _Seen:
+    """The versions that an owner sees, and when they were looked up, on the monotonic clock."""
+
+    versions: set[str] = field(default_factory=set)
+    looked_up_at: float = field(default_factory=time.monotonic)
+
+
+class SeenVersions:
+    """Remembers what each owner sees, so that requests do not each ask the registry.
+
+    The owner None sees everything that is published and not deleted.
+    """
+
+    def __init__(self, loader: VersionLoader) -> None:
+        self._loader = loader
+        self._by_owner: dict[str | None, _Seen] = {}
+
+    def note(self, version: str) -> None:
+        """Remember that a version is published."""
+        self._by_owner.setdefault(None, _Seen()).versions.add(version)
+
+    async def has(self, version: str, owner: str | None, *, loaded: Collection[str]) -> bool:
+        """Whether an owner sees a version.
+
+        What is `loaded` and was seen before is looked up again, all at once. Meanwhile, and while the registry is away,
+        it is assumed unchanged. Raises whatever the registry raises for a version that was not seen before.
+        """
+        seen = self._by_owner.setdefault(owner, _Seen())
+        if version not in seen.versions:
+            found = await self._loader.seen([version], owner)
+            seen.versions.update(found)
+            return version in found
+        if time.monotonic() - seen.looked_up_at >= LOOK_UP_EVERY_S:
+            seen.looked_up_at = time.monotonic()
+            seen.versions = {each for each in seen.versions if each in loaded or each == version}
+            await self._look_up_again(seen, owner)
+        return version in seen.versions
+
+    async def _look_up_again(self, seen: _Seen, owner: str | None) -> None:
+        asked = frozenset(seen.versions)
+        try:
+            found = await self._loader.seen(asked, owner)
+        except Exception:  # the registry is away
+            return
+        seen.versions -= asked - found
