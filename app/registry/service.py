@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,7 @@ class VersionService:
         status: VersionStatus,
         owner: str | None,
         base: str | None,
+        metadata: Mapping[str, str],
         search: Search,
         after: str | None,
         limit: int,
@@ -76,7 +77,13 @@ class VersionService:
         """Versions, newest first; the aliases; and whether there are more versions."""
         store = self._seen_by(caller.sees)
         page = store.versions.list(
-            status=status, owner=owner, base=base, search=search, after=after, limit=limit
+            status=status,
+            owner=owner,
+            base=base,
+            metadata=metadata,
+            search=search,
+            after=after,
+            limit=limit,
         )
         aliases = store.aliases.all()
         versions = [VersionInfo.of(version, aliases, sees=caller.sees) for version in page.items]

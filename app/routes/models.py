@@ -1,5 +1,6 @@
 """GET /models and /models/status; GET /models/{version}, its download and deletion; what is done to aliases."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -89,6 +90,14 @@ async def list_models(
         str | None,
         Query(max_length=64, description="Return only versions that are deltas of the version with this id."),
     ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        Query(
+            max_length=16,
+            description="Return only versions whose job has this in its `metadata`, as `key:value`. Repeat it for "
+            "several keys.",
+        ),
+    ] = None,
     after: After = None,
     limit: Limit = 20,
 ) -> ModelsAndVersions:
@@ -96,6 +105,7 @@ async def list_models(
 
     These are your own, the operator's models, and every version that an alias points to.
     """
+    wanted = _metadata(metadata or [])
     engine: Engine = request.app.state.engine
     default = engine.models.current(DEFAULT)
     listed = ModelsAndVersions(
@@ -107,7 +117,14 @@ async def list_models(
     listed.bases, listed.teachers = backend.nameable.allowed, backend.nameable.teachers
     try:
         versions, aliases, has_more = await backend.versions.list(
-            caller, status=status, owner=owner, base=base, search=search, after=after, limit=limit
+            caller,
+            status=status,
+            owner=owner,
+            base=base,
+            metadata=wanted,
+            search=search,
+            after=after,
+            limit=limit,
         )
     except Unavailable:  # what is served is known even without the registry
         return listed.model_copy(update={"registry": "away"})
@@ -294,6 +311,20 @@ async def list_promotions(
 router = APIRouter()
 router.include_router(served)  # first, because /models/{version} matches /models/status too
 router.include_router(registered)
+
+
+def _metadata(given: Sequence[str]) -> dict[str, str]:
+    """The keys and values of `key:value` texts. Raises InvalidRequest."""
+    wanted = {}
+    for each in given:
+        key, colon, value = each.partition(":")
+        if not key or not colon or '"' in key:
+            raise InvalidRequest(
+                "Write what the metadata has to be as key:value, with a key without quotation marks.",
+                param="metadata",
+            )
+        wanted[key] = value
+    return wanted
 
 
 def _described(model: ModelHandle, *, default: bool) -> ServedModel:

@@ -1,8 +1,9 @@
 """The registered versions."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 
 from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, update
 
@@ -102,13 +103,15 @@ class Versions:
         status: VersionStatus | None = VersionStatus.READY,
         owner: str | None = None,
         base: str | None = None,
+        metadata: Mapping[str, str] = MappingProxyType({}),
         search: Search = EVERYTHING,
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Version]:
         """Versions, newest first, starting after the id `after`. A version's names are its id and its aliases.
 
-        `base` is the id of the version that they are deltas of.
+        `base` is the id of the version that they are deltas of. `metadata` is what a job that made the version has in
+        its own, which counts only if the owner sees that job.
 
         For an owner who does not see the others' records, no other owner has any: those that are public do not tell
         whose they are.
@@ -122,13 +125,19 @@ class Versions:
                 connection,
                 versions,
                 equal={"status": status, "owner": owner, "base_version": base},
-                where=_matching(search),
+                where=[*_matching(search), *self._noted(metadata)],
                 after=after,
                 limit=limit,
                 what="version",
                 seen=self._seen,
             )
         return Page(tuple(Version.of(row) for row in rows), has_more)
+
+    def _noted(self, metadata: Mapping[str, str]) -> Sequence[ColumnElement[bool]]:
+        if not metadata:
+            return ()
+        notes = (jobs.c.metadata[key].as_string() == value for key, value in metadata.items())
+        return (exists().where(jobs.c.result_version == versions.c.id, *notes, *owned(jobs, self._owner)),)
 
     def mark_damaged(self, version_id: str, is_damaged: bool) -> None:
         """Record whether a version's files were found damaged or intact. An unknown version is not an error.

@@ -6,6 +6,7 @@ import pytest
 
 from app.store.records import Move, NewVersion
 from tests.app.jobs.conftest import Service, error_of
+from tests.app.store.conftest import claimed
 from tests.databases import on_both
 
 
@@ -71,6 +72,29 @@ def test_versions_are_found_by_id_alias_status_and_time(service: Service) -> Non
     assert ids(name="bett") == {"b"}
     assert ids(status="deleted") == {"c"}
     assert ids(created_before=1) == ids(created_after=2**40) == set()
+
+
+@on_both
+def test_versions_are_found_by_what_their_job_notes(service: Service) -> None:
+    data = service.ready_dataset()
+    for letter, notes in (("a", {"customer": "acme", "a.b c": "1"}), ("b", {"customer": "other"}), ("c", {})):
+        service.finetune(training_data=data, metadata=notes)
+        service.store.leases.succeed(claimed(service.store), version=NewVersion(letter * 64, letter, {}, 1))
+
+    def ids(*metadata: str) -> set[str]:
+        return {each["id"][0] for each in pages(service, "/models", "versions", metadata=metadata)}
+
+    assert ids("customer:acme") == ids("a.b c:1") == ids("customer:acme", "a.b c:1") == {"a"}
+    assert (
+        ids("customer:other", "a.b c:1")
+        == ids("customer:ac")
+        == ids("customer:")
+        == ids("none:acme")
+        == set()
+    )
+    for wrong in ("customer", ":acme", 'a"b:c'):
+        answer = service.client.get("/models", params={"metadata": wrong})
+        assert error_of(answer, 422)["param"] == "metadata"
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/datasets", "/models"])

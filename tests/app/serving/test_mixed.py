@@ -1,6 +1,7 @@
 """Requests of different versions in one batch, and one request for several versions."""
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import app.images
 import app.serving.forward
+from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.conftest import base64_of, png
 from tests.app.serving.swapping import (
@@ -18,9 +20,12 @@ from tests.app.serving.swapping import (
     MATCH,
     Library,
     assert_of_its_version,
+    flip_a_byte,
     make_library,
+    publish_tuned,
     serving,
 )
+from tests.checkpoints import save_tiny_clip
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +109,32 @@ async def test_unknown_model_in_a_comparison_is_the_error_of_its_entry(
     assert (unknown["name"], unknown["error"]["code"]) == ("nobody", "unknown_model")
     assert unknown["error"]["param"] == "models"
     for answer in (first, last):
+        assert_of_its_version(answer, library)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["comparison", "requests at once"])
+async def test_versions_that_cannot_be_used_are_refused_by_name_and_the_others_answer(
+    library: Library, tmp_path: Path, at_once: bool
+) -> None:
+    root = tmp_path / "versions"
+    shutil.copytree(library.root, root)
+    good, damaged, last = library.published
+    flip_a_byte(root / damaged / "delta.safetensors")
+    elsewhere = load_clip(str(save_tiny_clip(tmp_path / "other", seed=9)), device="cpu", precision="float32")
+    of_another_base = publish_tuned(root, elsewhere, tmp_path / "delta", seed=0)
+    names = [good, damaged, of_another_base, last]
+    async with serving(tmp_path, [library.base], root=root) as service:
+        if at_once:
+            answers = (await service.ask("/match/compare", MATCH, models=names))["answers"]
+        else:
+            sent = (service.client.post("/match", json={**MATCH, "model": name}) for name in names)
+            answers = [answer.json() for answer in await asyncio.gather(*sent)]
+    assert [answer["model"]["version"] if "model" in answer else answer["error"]["code"] for answer in answers] == [
+        good, "version_damaged", "version_unusable", last
+    ]  # fmt: skip
+    for answer, name in ((answers[1], damaged), (answers[2], of_another_base)):
+        assert name[:12] in answer["error"]["message"]
+    for answer in (answers[0], answers[3]):
         assert_of_its_version(answer, library)
 
 
