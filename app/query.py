@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
-from app.errors import UnknownParameter
+from app.errors import InvalidRequest, UnknownParameter
 
 _SHOWN_CHARS = 64
 
@@ -30,6 +30,9 @@ async def refuse_unknown_parameters(request: Request) -> None:
                 f"This route has no query parameter {shown!r}; {advice}",
                 param=shown,
             )
+    for name, value in request.query_params.multi_items():
+        if "\0" in value:  # PostgreSQL has no text with it
+            raise InvalidRequest("The value has a NUL character; send it without.", param=name)
 
 
 def _declared(dependant: Dependant) -> Iterator[str]:

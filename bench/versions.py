@@ -3,8 +3,8 @@
 The versions differ in their LayerNorms. 32 clients ask for /match with one image and two texts, without pauses: all for
 one version, or each request for another one of 10, 100 or 1,000, evenly or by Zipf's law. Beside the service, one runs
 whose batches hold one version each. All versions are in memory before the clock starts. Then a server starts anew, and
-versions that it never loaded are asked for, one after the other; and again after another start on the same state. At
-last, a catalogue of 10,000 versions is compared with one of 10.
+versions that it never loaded are asked for, one after the other, with texts that are new; and again after another start
+on the same state. At last, a catalogue of 10,000 versions is compared with one of 10.
 """
 
 import json
@@ -46,6 +46,7 @@ class Plan:
     clients: int = option(32, "Number of clients.", quick=8)
     firsts: int = option(50, "Number of versions whose first answers are timed.", quick=3)
     catalogue: int = option(10_000, "Number of registered versions.", quick=100)
+    starts: int = option(5, "Number of starts on each catalogue.", quick=1)
     skip_load: bool = option(False, "Measure no throughput.")
     skip_first: bool = option(False, "Measure no first answers.")
     skip_catalogue: bool = option(False, "Measure no catalogue.")
@@ -99,13 +100,17 @@ def measure_load(
             )
             for kind in (MIXED, SEPARATE)
         }
-        ask(started[MIXED], versions[0], images[0])
-        before = started[MIXED].resident_bytes()
+        half = len(versions) // 2
         for kind, server in started.items():
             note(f"loading {len(versions)} versions: {kind}")
-            for version in versions:
+            for version in versions[:half]:
                 ask(server, version, images[0])
-        grown = (started[MIXED].resident_bytes() - before) / (len(versions) - 1)
+        before = started[MIXED].resident_bytes()
+        for kind, server in started.items():
+            for version in versions[half:]:
+                ask(server, version, images[0])
+            if kind == MIXED:
+                grown = (server.resident_bytes() - before) / (len(versions) - half)
         runs = {
             (traffic.name, traffic.is_cached, kind): partial(load, plan, started[kind].port, images, traffic)
             for traffic in traffics
@@ -140,7 +145,8 @@ def measure_load(
     columns = ("versions", "texts", "requests/s", "over one", "separate batches", "over one")
     return (
         markdown_table(columns, rows, text=(0, 1))
-        + f"\n\nA further version in memory takes {grown / 1024:.0f} KiB; the base {base.size_bytes / 2**20:.0f} MiB.",
+        + f"\n\nA further version in memory takes {grown / 1024:.0f} KiB of resident memory, measured over the second "
+        f"half of them; the base {base.size_bytes / 2**20:.0f} MiB.",
         targets,
     )
 
@@ -173,7 +179,7 @@ def new_texts(number: int) -> tuple[str, str]:
     return text_of(number), f"no {text_of(number)}"
 
 
-def body(version: str, texts: Sequence[str]) -> str:
+def body(version: str | None, texts: Sequence[str]) -> str:
     return json.dumps({"model": version, "images": [IMAGE], "texts": texts})
 
 
@@ -187,8 +193,13 @@ def measure_first_answers(
         with running(plan, server_of(MIXED, model, plan.precision), plan.folder, "first") as server:
             for _ in range(8):
                 ask(server, None, images[0])
-            first = [ask(server, version, images[0]) for version in asked]
-            again = [ask(server, version, images[0]) for version in asked]
+            # Each request has texts of its own, which any version has to encode.
+            first = [
+                ask(server, version, images[0], new_texts(number)) for number, version in enumerate(asked)
+            ]
+            again = [
+                ask(server, version, images[0], new_texts(~number)) for number, version in enumerate(asked)
+            ]
         over[name] = median(first) - median(again)
         rows.append([name, *report.percentiles(first, 0), *report.percentiles(again, 0), f"{over[name]:.0f}"])
     columns = (
@@ -210,40 +221,50 @@ def measure_first_answers(
 def measure_catalogue(
     plan: Plan, model: str, images: Sequence[str], versions: Sequence[str]
 ) -> tuple[str, list[Target]]:
-    rows, found = [], dict[int, list[float]]()
-    for count in (10, plan.catalogue):
-        folder = plan.folder / f"catalogue-{count}"
+    counts = (10, plan.catalogue)
+    folders = {count: plan.folder / f"catalogue-{count}" for count in counts}
+    for count, folder in folders.items():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         register_only(f"sqlite:///{folder / 'sds-clip.db'}", count)
-        starts, pages, memory = list[float](), list[float](), list[float]()
-        for _ in range(max(2, plan.rounds)):
-            started = time.perf_counter()
-            with running(plan, server_of(MIXED, model, plan.precision), folder, "catalogue") as server:
-                starts.append(time.perf_counter() - started)
-                for _ in range(8):
-                    ask(server, None, images[0])
-                    server.get("/models?limit=100")
-                for _ in range(40):
-                    started = time.perf_counter()
-                    server.get("/models?limit=10")
-                    pages.append(1000 * (time.perf_counter() - started))
-                memory.append(server.resident_bytes() / 2**20)
-        found[count] = [median(pages), median(starts), median(memory)]
-        page, start, resident = found[count]
-        rows.append([count, f"{page:.1f}", f"{start:.1f}", f"{resident:.0f}"])
+    runs = {count: partial(look_at, plan, model, images[0], folder) for count, folder in folders.items()}
+    found = in_turns("catalogue", plan.starts, runs)
+    rows = [
+        [
+            count,
+            *(
+                report.spread(each, digits)
+                for each, digits in zip(zip(*looks, strict=True), (1, 1, 0), strict=True)
+            ),
+        ]
+        for count, looks in found.items()
+    ]
+    few, many = (list(zip(*found[count], strict=True)) for count in counts)
     pairs = zip(
         ("a page of /models", "start", "resident memory"),
-        found[plan.catalogue],
-        found[10],
+        map(report.paired_ratio, many, few),
         (1.2, 1.1, 1.05),
         strict=True,
     )
     columns = ("registered versions", "GET /models?limit=10, ms", "start, s", "resident MiB")
     return markdown_table(columns, rows), [
-        at_most(f"{name} of {plan.catalogue} versions over that of 10", many / few, bound)
-        for name, many, few, bound in pairs
+        at_most(f"{name} of {plan.catalogue} versions over that of 10", ratio, bound)
+        for name, ratio, bound in pairs
     ]
+
+
+def look_at(plan: Plan, model: str, image: str, folder: Path) -> tuple[float, float, float]:
+    """Milliseconds of a page, seconds of a start, and MiB of resident memory."""
+    started = time.perf_counter()
+    with running(plan, server_of(MIXED, model, plan.precision), folder, "catalogue") as server:
+        start_s = time.perf_counter() - started
+        pages = []
+        for _ in range(60):
+            ask(server, None, image)
+            started = time.perf_counter()
+            server.get("/models?limit=10")
+            pages.append(1000 * (time.perf_counter() - started))
+        return median(pages), start_s, server.resident_bytes() / 2**20
 
 
 def server_of(kind: str, model: str, precision: str) -> Server:
@@ -265,13 +286,9 @@ def running(plan: Plan, server: Server, folder: Path, state: str) -> AbstractCon
     )
 
 
-def ask(server: Running, version: str | None, image: str) -> float:
+def ask(server: Running, version: str | None, image: str, texts: Sequence[str] = CACHED) -> float:
     """Milliseconds of one request."""
-    call = Call(
-        "match",
-        "/match",
-        body(version, CACHED) if version else json.dumps({"images": [IMAGE], "texts": CACHED}),
-    )
+    call = Call("match", "/match", body(version, texts))
     sent = call.filled(image)
     started = time.perf_counter()
     answer = server.post(call.path, sent)

@@ -79,7 +79,7 @@ def encode_texts(clips: Sequence[Clip], tokens: Int[Tensor, "n context"]) -> Flo
 
 def _encode(clips: Sequence[Clip], inputs: Tensor, method: str) -> Tensor:
     first = clips[0]
-    if all(clip is first for clip in clips):
+    if all(clip.network is first.network for clip in clips):
         alone: Tensor = getattr(first, method)(inputs, normalize=False)
         return alone
     places = {clip: place for place, clip in enumerate(dict.fromkeys(clips))}
@@ -144,7 +144,10 @@ class Member(nn.Module):
         norms = self.norms.clone()
         for name in tensors.keys() & places.keys():
             norms[places[name]].copy_(tensors[name])
-        changed = {name: tensors[name].to(value) for name, value in self.others.items() if name in tensors}
+        # Copies, because a tensor that was read from a file keeps all of the file in memory.
+        changed = {
+            name: tensors[name].to(value, copy=True) for name, value in self.others.items() if name in tensors
+        }
         return Member(self.family, norms, self.others | changed)
 
     def alone(self, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -209,9 +212,11 @@ class Family:
             features: Tensor = self.network.encode_text(tokens, normalize=False)
         if not self._projection:
             return features
+        if len({id(member.others[self._projection[0]]) for member, _ in groups}) == 1:
+            return self._project(features, groups[0][0])
         parts = torch.split(features, [rows for _, rows in groups])
         projected = [self._project(part, member) for part, (member, _) in zip(parts, groups, strict=True)]
-        return torch.cat(projected) if len(projected) > 1 else projected[0]
+        return torch.cat(projected)
 
     def _project(self, features: Float[Tensor, "n w"], member: Member) -> Float[Tensor, "n d"]:
         matrix, *biases = (member.others[name] for name in self._projection)
@@ -221,7 +226,10 @@ class Family:
 
     def _replace_norms(self) -> Float[Tensor, " n"]:
         """Replace the LayerNorms of the copy, and return their numbers."""
-        norms = {name: module for name, module in self.network.named_modules() if _is_replaceable(module)}
+        named = self.network.named_modules(remove_duplicate=False)
+        norms = {name: module for name, module in named if _is_replaceable(module)}
+        if len(set(norms.values())) < len(norms):
+            raise ValueError("One LayerNorm has two places in it.")
         values: list[Tensor] = []
         start = 0
         for name, norm in norms.items():
@@ -257,9 +265,8 @@ class _Rows:
         norms = [member.norms for member, _ in groups]
         self.table = torch.stack(norms) if len(norms) > 1 else norms[0][None]
         if self.table.is_cuda and len(norms) > 1:
-            self.table = self.table.repeat_interleave(
-                torch.tensor(self.counts, device=self.table.device), dim=0
-            )
+            counts = torch.tensor(self.counts, device=self.table.device)
+            self.table = self.table.repeat_interleave(counts, dim=0, output_size=sum(self.counts))
         try:
             yield
         finally:

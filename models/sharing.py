@@ -58,16 +58,22 @@ class HeldNetworks:
 
     def bytes_apart(self, others: Iterable[nn.Module]) -> int:
         """Return the bytes that the networks take together and do not share with any of the others."""
-        shared = {address: size for other in others for address, size in self._all_storages(other).items()}
+        parts = {id(part): part for other in others for part in _parts(other)}.values()
+        shared = {address: size for part in parts for address, size in self._storages_of(part).items()}
         return self._size_bytes - sum(size for address, size in shared.items() if address in self._users)
 
     def _all_storages(self, network: nn.Module) -> dict[int, int]:
-        """What the network has, and what those have that it computes with (`Member.shared`)."""
-        parts = (network, *getattr(network, "shared", ()))
-        return {address: size for part in parts for address, size in self._storages_of(part).items()}
+        return {
+            address: size for part in _parts(network) for address, size in self._storages_of(part).items()
+        }
 
     def _storages_of(self, network: nn.Module) -> dict[int, int]:
         """What `storages` finds, remembered: walking through a network takes a millisecond."""
         if network not in self._storages:
             self._storages[network] = storages(network)
         return self._storages[network]
+
+
+def _parts(network: nn.Module) -> tuple[nn.Module, ...]:
+    """The network, and those that it computes with (`Member.shared`)."""
+    return (network, *getattr(network, "shared", ()))

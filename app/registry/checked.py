@@ -1,5 +1,6 @@
 """The versions whose golden embeddings this machine has computed, so that the next load need not compute them."""
 
+import contextlib
 import importlib.metadata
 import logging
 from functools import cache
@@ -23,13 +24,12 @@ class Checked:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        try:
+        self._lines = set[str]()
+        with contextlib.suppress(OSError, UnicodeError):
             self._lines = set(file.read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeError):
-            self._lines = set()
-        if len(self._lines) > MAX_LINES:
-            file.unlink(missing_ok=True)
-            self._lines = set()
+            if len(self._lines) > MAX_LINES:
+                self._lines = set()
+                file.unlink()
 
     def __contains__(self, clip: Clip) -> bool:
         return _line(clip) in self._lines
@@ -55,5 +55,5 @@ def _line(clip: Clip) -> str:
 @cache
 def _programs() -> tuple[str, ...]:
     """What computes, each with its release. Looking them up reads files."""
-    names = ("sds-clip", "torch", "open_clip_torch")
+    names = ("sds-clip", "torch", "open_clip_torch", "timm", "transformers")
     return tuple(f"{name}-{importlib.metadata.version(name)}" for name in names)

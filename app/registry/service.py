@@ -74,7 +74,7 @@ class VersionService:
         after: str | None,
         limit: int,
     ) -> tuple[list[VersionInfo], list[AliasInfo], bool]:
-        """Versions, newest first; the aliases; and whether there are more versions."""
+        """Versions, newest first; on the first page the aliases; and whether there are more versions."""
         store = self._seen_by(caller.sees)
         page = store.versions.list(
             status=status,
@@ -87,7 +87,7 @@ class VersionService:
         )
         aliases = store.aliases.all()
         versions = [VersionInfo.of(version, aliases, sees=caller.sees) for version in page.items]
-        return versions, _shown(store, caller, *aliases), page.has_more
+        return versions, _shown(store, caller, *aliases) if after is None else [], page.has_more
 
     @in_store_thread
     def get(self, caller: Caller, name: str) -> VersionDetail:

@@ -1,5 +1,6 @@
 """GET /models and /models/status; GET /models/{version}, its download and deletion; what is done to aliases."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -71,6 +72,9 @@ async def rollout(request: Request) -> Rollout:
 
 RolloutDep = Annotated[Rollout, Depends(rollout)]
 
+# What a path into JSON can name in both databases.
+_KEY = re.compile(r'[^"\\\x00-\x1f\x7f]+')
+
 served = APIRouter(tags=["status"])
 """What needs no database."""
 registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
@@ -103,13 +107,16 @@ async def list_models(
 ) -> ModelsAndVersions:
     """List the models that this process serves, the aliases, and the registered versions that you see.
 
-    These are your own, the operator's models, and every version that an alias points to.
+    These are your own, the operator's models, and every version that an alias points to. The models and aliases are on
+    the first page alone.
     """
     wanted = _metadata(metadata or [])
     engine: Engine = request.app.state.engine
     default = engine.models.current(DEFAULT)
     listed = ModelsAndVersions(
         models=[_described(model, default=model is default) for model in engine.models]
+        if after is None
+        else []
     )
     backend: Backend | None = request.app.state.backend
     if backend is None:
@@ -315,12 +322,13 @@ router.include_router(registered)
 
 def _metadata(given: Sequence[str]) -> dict[str, str]:
     """The keys and values of `key:value` texts. Raises InvalidRequest."""
-    wanted = {}
+    wanted = dict[str, str]()
     for each in given:
         key, colon, value = each.partition(":")
-        if not key or not colon or '"' in key:
+        if not colon or not _KEY.fullmatch(key) or key in wanted:
             raise InvalidRequest(
-                "Write what the metadata has to be as key:value, with a key without quotation marks.",
+                "Write what the metadata has to be as key:value, each key once. Keys with quotation marks, "
+                "backslashes or control characters cannot be searched for.",
                 param="metadata",
             )
         wanted[key] = value

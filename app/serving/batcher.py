@@ -104,7 +104,7 @@ class Batcher(Generic[Key, Payload, Result]):
         self._loop_task: asyncio.Task[None] | None = None
         self._batches = 0
         self._served: dict[Key, int] = {}
-        """The number of the last batch of each key that had jobs waiting when a batch was taken."""
+        """The number of the last batch of a key."""
         self.admitted = 0
         self._admitted_by = Counter[str]()
         self._admitted_of = Counter[Hashable]()
@@ -154,17 +154,17 @@ class Batcher(Generic[Key, Payload, Result]):
 
         A job larger than the whole queue is admitted when nothing else is. The same holds for a caller's share of the
         queue, so that one caller alone cannot fill it. `caller` is the name of an API key, or "" for none. A lane of
-        which nothing is admitted may go beyond the queue, up to its double, so that another lane cannot shut it out.
+        which nothing is admitted may go beyond the queue by a batch, so that another lane cannot shut it out.
         """
         if self.draining:
             raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
         share, taken = self._max_queue_per_key, self._admitted_by[caller]
         if caller and share is not None and taken and taken + cost > share:
             raise KeyLimitReached("max_queue_per_key", share, retry_after_s=self.retry_after_s())
-        most = self._max_queue if self._admitted_of[lane] else 2 * self._max_queue
+        most = self._max_queue + (0 if self._admitted_of[lane] else self._max_batch)
         if self.admitted and self.admitted + cost > most:
             raise Overloaded(
-                f"{self.admitted} items are waiting, and at most {self._max_queue} may wait; try again later.",
+                f"{self.admitted} items are waiting, and at most {most} may wait; try again later.",
                 retry_after_s=self.retry_after_s(),
             )
         self.admitted += cost
@@ -225,30 +225,35 @@ class Batcher(Generic[Key, Payload, Result]):
             raise
 
     async def _take_batches(self) -> None:
-        loop = asyncio.get_running_loop()
-        batch: list[Job[Key, Payload, Result]] = []
+        answered = 0
         while True:
-            await self._wait_for_decodes(answered=len(batch))
+            await self._wait_for_decodes(answered=answered)
             while not (batch := self._next_batch()):
                 self._arrived.clear()
                 await self._arrived.wait()
                 await self._wait_for_decodes(answered=0)
-            started_at = time.monotonic()
-            for job in batch:
-                job.started_at = started_at
-            results: Sequence[Result | Exception]
-            try:
-                results = await loop.run_in_executor(self._worker, self._run_isolated, batch)
-            except Exception as error:  # for example out of memory outside `run`; the next batch may succeed
-                results = [_as_service_error(error)] * len(batch)
-            self._measure(batch, time.monotonic() - started_at)
-            for job, result in zip(batch, results, strict=True):
-                if job.abandoned:
-                    continue
-                if isinstance(result, Exception):
-                    job.future.set_exception(result)
-                else:
-                    job.future.set_result(result)
+            answered = len(batch)
+            await self._answer(batch)
+            del batch  # what waits for the next jobs keeps no model in memory
+
+    async def _answer(self, batch: Sequence[Job[Key, Payload, Result]]) -> None:
+        started_at = time.monotonic()
+        for job in batch:
+            job.started_at = started_at
+        results: Sequence[Result | Exception]
+        try:
+            loop = asyncio.get_running_loop()
+            results = await loop.run_in_executor(self._worker, self._run_isolated, batch)
+        except Exception as error:  # for example out of memory outside `run`; the next batch may succeed
+            results = [_as_service_error(error)] * len(batch)
+        self._measure(batch, time.monotonic() - started_at)
+        for job, result in zip(batch, results, strict=True):
+            if job.abandoned:
+                continue
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
 
     async def _wait_for_decodes(self, *, answered: int) -> None:
         """Let jobs that are being decoded join the next batch, while it has room and every core is decoding.
@@ -294,9 +299,7 @@ class Batcher(Generic[Key, Payload, Result]):
         if not waiting:
             queue.clear()
             return []
-        served = {job.key: self._served.get(job.key, 0) for job in waiting}
-        key = waiting[0].key if waiting[0].first else min(served, key=served.__getitem__)
-        self._served = served | {key: self._batches}
+        key = self._next_key(waiting)
         before = Counter[Hashable]()
         turns = list[tuple[int, Job[Key, Payload, Result]]]()
         for job in waiting:
@@ -314,6 +317,21 @@ class Batcher(Generic[Key, Payload, Result]):
         queue.clear()
         queue.extend(job for job in waiting if id(job) not in taken)
         return batch
+
+    def _next_key(self, waiting: Sequence[Job[Key, Payload, Result]]) -> Key:
+        """The key whose last batch is longest ago, unless a job jumped the queue.
+
+        A key that comes back is remembered as long as another one waits that was served before it. Otherwise keys that
+        come and go would always be first.
+        """
+        served = {job.key: self._served.get(job.key, 0) for job in (*self._queue, *self._background)}
+        key = (
+            waiting[0].key if waiting[0].first else min((job.key for job in waiting), key=served.__getitem__)
+        )
+        oldest = min(served.values())
+        remembered = {known: number for known, number in self._served.items() if number > oldest}
+        self._served = remembered | served | {key: self._batches}
+        return key
 
     def _run_isolated(self, batch: Sequence[Job[Key, Payload, Result]]) -> Sequence[Result | Exception]:
         try:

@@ -95,6 +95,8 @@ class ClassWeights:
         self._wait_s = wait_s
         self._memory_bytes = memory_bytes
         self._ready: OrderedDict[tuple[str, str, str], Kept] = OrderedDict()
+        self._size_bytes = 0
+        """Of the sets in `_ready`."""
         self._builds: dict[tuple[str, str, str], Build] = {}
         self._writes: set[asyncio.Future[None]] = set()
 
@@ -181,13 +183,12 @@ class ClassWeights:
         return torch.frombuffer(bytearray(stored), dtype=torch.float32).reshape(len(classes.labels), -1)
 
     def _keep(self, key: tuple[str, str, str], kept: Kept) -> None:
+        replaced = self._ready.pop(key, None)
+        self._size_bytes += kept.weights.nbytes - (0 if replaced is None else replaced.weights.nbytes)
         self._ready[key] = kept
-        self._ready.move_to_end(key)
-        while len(self._ready) > 1 and self._bytes() > self._memory_bytes:
-            self._ready.popitem(last=False)
-
-    def _bytes(self) -> int:
-        return sum(kept.weights.nbytes for kept in self._ready.values())
+        while len(self._ready) > 1 and self._size_bytes > self._memory_bytes:
+            _, dropped = self._ready.popitem(last=False)
+            self._size_bytes -= dropped.weights.nbytes
 
     def _is_large(self, classes: ClassSet) -> bool:
         return classes.size > SMALL_SET_PROMPTS

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from typing import TypeVar, cast
 
 import numpy as np
@@ -68,6 +68,8 @@ class Engine:
         )
         self._turns = Turns(lambda: self._batcher.items_per_s)
         self._ready_probe: asyncio.Task[None] | None = None
+        self._warm = set[tuple[str, tuple[int, int], int, str]]()
+        """Makes that were warmed up and that no name serves."""
         metrics.watch(self._gauges)
 
     @property
@@ -94,12 +96,14 @@ class Engine:
         The one-time cost of a new shape (choosing kernels, allocating workspaces) depends on the make, not on
         the weights.
         """
-        if any(_make(model.clip) == _make(known.clip) for known in self.models):
+        make = _make(model.clip)
+        if make in self._warm or any(_make(known.clip) == make for known in self.models):
             return
         for count in (1, self.max_batch):
             pixels = [_blank(model.clip)] * count
             texts = [f"{number}" for number in range(count)]
             await self.encode(model, as_features, pixels=pixels, texts=texts, background=True)
+        self._warm.add(make)
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new requests, and wait for the accepted ones. Returns False on timeout."""
@@ -119,12 +123,17 @@ class Engine:
 
         Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
         """
-        new_texts = self._new_texts(model, texts)
-        cost = max(1, images + len(new_texts))
-        with self._batcher.admit(cost, caller, lane=model.key):
+        new_texts = self.new_texts(model, texts)
+        async with self.place(max(1, images + len(new_texts)), caller=caller, lane=model.key):
+            yield new_texts
+
+    @contextlib.asynccontextmanager
+    async def place(self, cost: int, *, caller: str, lane: Hashable = None) -> AsyncIterator[None]:
+        """Hold a place for items, from before their turn until their deadline. See `request`."""
+        with self._batcher.admit(cost, caller, lane=lane):
             try:
                 async with asyncio.timeout(self._deadline_s), self._turns.take(caller, cost):
-                    yield new_texts
+                    yield
             except TimeoutError:
                 raise DeadlineExceeded(
                     f"The answer was not ready within {self._deadline_s:g} s; send fewer items, or try again "
@@ -155,7 +164,7 @@ class Engine:
 
         Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
         """
-        rest = self._new_texts(model, texts) if new_texts is None else new_texts
+        rest = self.new_texts(model, texts) if new_texts is None else new_texts
         encoded: dict[str, Tensor] = {}
         while len(turn := self._turn_of(rest)) < len(rest):
             features = await self._ahead(model, texts=turn, background=background)
@@ -178,9 +187,9 @@ class Engine:
         )
         return await self._submit(work, cost=max(1, len(pixels) + len(rest)), background=background)
 
-    async def compute(self, model: ModelHandle, call: Callable[[], Answer]) -> Answer:
-        """Run `call` next in the forward thread. It must take no longer than a request on `model`."""
-        return await self._submit(Encode(model, lambda _: call()), cost=1, first=True)
+    async def compute(self, model: ModelHandle, call: Callable[[], Answer], *, first: bool) -> Answer:
+        """Run `call` in the forward thread, next or in its turn. It must take no longer than a request on `model`."""
+        return await self._submit(Encode(model, lambda _: call()), cost=1, first=first)
 
     async def check_ready(self) -> None:
         """Return if a forward pass answered recently, or answers now. Raises Unavailable."""
@@ -204,7 +213,7 @@ class Engine:
         except (TimeoutError, ServiceError) as error:
             raise Unavailable("The model does not respond.", retry_after_s=5) from error
 
-    def _new_texts(self, model: ModelHandle, texts: Sequence[str]) -> list[str]:
+    def new_texts(self, model: ModelHandle, texts: Sequence[str]) -> list[str]:
         """The distinct texts whose features are not cached. The others cost nothing."""
         key = model.key
         return [text for text in dict.fromkeys(texts) if (key, text) not in self._forward.cache]

@@ -40,7 +40,7 @@ class GoldenEmbeddings:
         folder = self._folder / clip.version
         try:
             if not folder.exists():
-                computed = await self._engine.compute(model, lambda: Golden.of(clip))
+                computed = await self._engine.compute(model, lambda: Golden.of(clip), first=False)
                 await asyncio.to_thread(_keep, folder, computed)
             self._kept[clip] = golden = await asyncio.to_thread(read_golden, folder)
         except CheckpointError as error:

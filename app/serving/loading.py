@@ -126,7 +126,7 @@ class VersionLoader:
             return with_one_torch_thread(lambda: self._read(version, (), by_alias), self._threads)
 
         clip, golden = await in_own_thread(read, f"load {version[:12]}")
-        await self._check(clip, golden)
+        await self._check(clip, golden, first=by_alias)
         self._checked.add(clip)
         return clip
 
@@ -204,37 +204,42 @@ class VersionLoader:
         version = delta.about.base_version
         if version in over:
             raise DeltaError(f"{delta.folder} is a delta over itself; publish the version again.")
-        with self._reading.setdefault(version, threading.Lock()):
-            base = self._loaded.get(version)
-            if base is not None:
-                return base
-            if self._find(version)[0] is not None:
-                return self._read(version, over, by_alias).clip
-            reference = canonical(str(base_of(delta.folder)))
-            self._allowed.check(reference, version)
-            return self._of_reference(reference, version)
+        base = self._loaded.get(version)
+        if base is not None:
+            return base
+        if self._find(version)[0] is not None:
+            return self._read(version, over, by_alias).clip
+        reference = canonical(str(base_of(delta.folder)))
+        self._allowed.check(reference, version)
+        return self._of_reference(reference, version)
 
     def _of_reference(self, reference: str, version: str, *, called: str | None = None) -> Clip:
-        clip = as_member(load_clip(reference, device=self._device, precision=self._precision))
-        if clip.version != version:
-            raise VersionError(
-                f"{reference} is version {clip.version[:12]}, not {version[:12]}; it was changed. Publish it "
-                "again."
-            )
-        if called is not None:
-            clip = replace(clip, reference=called)
-        self._loaded[version] = clip
-        return clip
+        """Load whole weights, unless another thread just did: a base, say, that was also asked for by its hash."""
+        with self._reading.setdefault(version, threading.Lock()):
+            loaded = self._loaded.get(version)
+            if loaded is not None:
+                return loaded
+            clip = as_member(load_clip(reference, device=self._device, precision=self._precision))
+            if clip.version != version:
+                raise VersionError(
+                    f"{reference} is version {clip.version[:12]}, not {version[:12]}; it was changed. Publish it "
+                    "again."
+                )
+            if called is not None:
+                clip = replace(clip, reference=called)
+            self._loaded[version] = clip
+            return clip
 
-    async def _check(self, clip: Clip, golden: Golden | None) -> None:
+    async def _check(self, clip: Clip, golden: Golden | None, *, first: bool) -> None:
         """Compute with the weights for the first time, in the forward thread.
 
-        The few golden inputs jump the queue, so that a swap does not wait for the backlog. The warm-up of new
-        shapes runs behind the requests.
+        For a swap, the few golden inputs come `first`, so that it does not wait for the backlog. Those of versions that
+        requests name take turns with the requests, however many are loaded. The warm-up of new shapes runs behind the
+        requests.
         """
         model = ModelHandle(clip.version, 0, clip)
         if golden is not None and not self._was_checked(clip):
-            angle = await _with_cause(self._engine.compute(model, lambda: golden.angle(clip)))
+            angle = await _with_cause(self._engine.compute(model, lambda: golden.angle(clip), first=first))
             allowed = TOLERANCE[clip.precision]
             if not angle <= allowed:
                 raise VersionError(

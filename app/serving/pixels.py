@@ -36,6 +36,11 @@ class RequestImages:
             self._decoding[clip.preprocess] = asyncio.ensure_future(self._decode(clip))
         return await asyncio.shield(self._decoding[clip.preprocess])
 
+    def raised(self, error: Exception) -> bool:
+        """Whether that is why the images could not be decoded."""
+        ended = (task for task in self._decoding.values() if task.done() and not task.cancelled())
+        return any(task.exception() is error for task in ended)
+
     async def close(self) -> None:
         """Give up what is still being decoded."""
         for task in self._decoding.values():

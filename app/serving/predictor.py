@@ -75,18 +75,43 @@ class Predictor:
         self._rates = rates
 
     async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
-        return await self._match(caller, request, request.model, self._decode(request))
+        model = await self._model(caller, request.model)
+        self._check_match(request)
+        self._rates.take(caller.name, _items_of(request))
+        async with self._engine.request(
+            model, images=len(request.images), texts=request.texts, caller=caller.name
+        ) as new_texts:
+            return await self._match(request, self._decode(request), model, new_texts)
 
     async def compare_matches(self, caller: Caller, request: MatchComparisonRequest) -> MatchComparison:
-        answers = await self._each(request, partial(self._match, caller, request))
-        return MatchComparison(answers=answers)
+        models = await self._models(caller, request.models)
+        self._check_match(request)
+
+        async def answer(model: ModelHandle, decode: Decode) -> MatchResponse:
+            return await self._match(request, decode, model, self._engine.new_texts(model, request.texts))
+
+        items = _items_of(request)
+        costs = [0 if isinstance(model, ServiceError) else items for model in models]
+        return MatchComparison(answers=await self._compare(caller, request, models, costs, answer))
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
-        return await self._classify(caller, request, request.model, self._decode(request))
+        model = await self._model(caller, request.model)
+        classes = self._check_classify(request)
+        self._rates.take(caller.name, self._cost(request, classes, model))
+        async with self._engine.request(model, images=len(request.images), caller=caller.name):
+            return await self._classify(request, classes, self._decode(request), model)
 
     async def compare_classes(self, caller: Caller, request: ClassifyComparisonRequest) -> ClassifyComparison:
-        answers = await self._each(request, partial(self._classify, caller, request))
-        return ClassifyComparison(answers=answers)
+        models = await self._models(caller, request.models)
+        classes = self._check_classify(request)
+
+        async def answer(model: ModelHandle, decode: Decode) -> ClassifyResponse:
+            return await self._classify(request, classes, decode, model)
+
+        costs = [
+            0 if isinstance(model, ServiceError) else self._cost(request, classes, model) for model in models
+        ]
+        return ClassifyComparison(answers=await self._compare(caller, request, models, costs, answer))
 
     async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
         found = await self.features(
@@ -110,23 +135,16 @@ class Predictor:
         )
 
     async def _match(
-        self, caller: Caller, request: MatchBody, name: str | None, decode: Decode
+        self, request: MatchBody, decode: Decode, model: ModelHandle, new_texts: Sequence[str]
     ) -> MatchResponse:
-        model = await self._model(caller, name)
-        self._limits.check_images(request.images)
-        self._limits.check_texts(request.texts)
-        self._rates.take(caller.name, len(request.images) + len(request.texts))
-        async with self._engine.request(
-            model, images=len(request.images), texts=request.texts, caller=caller.name
-        ) as new_texts:
-            decoded = await decode(model.clip)
-            match = await self._engine.encode(
-                model,
-                MatchHead(model.clip),
-                pixels=list(decoded.pixels.values()),
-                texts=request.texts,
-                new_texts=new_texts,
-            )
+        decoded = await decode(model.clip)
+        match = await self._engine.encode(
+            model,
+            MatchHead(model.clip),
+            pixels=list(decoded.pixels.values()),
+            texts=request.texts,
+            new_texts=new_texts,
+        )
         rows = zip(match.scores.tolist(), match.logits.tolist(), match.probabilities.tolist(), strict=True)
         answers = [
             ImageMatch(
@@ -145,21 +163,16 @@ class Predictor:
         )
 
     async def _classify(
-        self, caller: Caller, request: ClassifyBody, name: str | None, decode: Decode
+        self, request: ClassifyBody, classes: ClassSet, decode: Decode, model: ModelHandle
     ) -> ClassifyResponse:
-        model = await self._model(caller, name)
-        self._limits.check_images(request.images)
-        classes = self._class_set(request)
-        self._rates.take(caller.name, len(request.images) + self._classes.waiting_prompts(model, classes))
-        async with self._engine.request(model, images=len(request.images), caller=caller.name):
-            # The previous version answers while a large set is being encoded for this one.
-            model, weights = await self._classes.of(model, classes)
-            decoded = await decode(model.clip)
-            top = await self._engine.encode(
-                model,
-                ClassifyHead(model.clip, weights, request.top_k),
-                pixels=list(decoded.pixels.values()),
-            )
+        # The previous version answers while a large set is being encoded for this one.
+        model, weights = await self._classes.of(model, classes)
+        decoded = await decode(model.clip)
+        top = await self._engine.encode(
+            model,
+            ClassifyHead(model.clip, weights, request.top_k),
+            pixels=list(decoded.pixels.values()),
+        )
         answers = [
             ImageClasses(index=index, predictions=_predictions(classes.labels, best))
             for index, best in zip(decoded.pixels, top, strict=True)
@@ -207,35 +220,66 @@ class Predictor:
     def _decode(self, request: MatchBody | ClassifyBody) -> Decode:
         return partial(self._images.read, request.images, on_error=request.on_error)
 
-    async def _each(
+    async def _compare(
         self,
+        caller: Caller,
         request: MatchComparisonRequest | ClassifyComparisonRequest,
-        answer: Callable[[str, Decode], Awaitable[Response]],
+        models: Sequence[ModelHandle | ServiceError],
+        costs: Sequence[int],
+        answer: Callable[[ModelHandle, Decode], Awaitable[Response]],
     ) -> list[Response | ModelError]:
-        """The answer of each model, or why it cannot answer. What concerns all models fails the request."""
+        """The answer of each model, or why it cannot answer. Together they take one place and one turn.
+
+        Images that cannot be read fail the request.
+        """
         images = RequestImages(self._decode(request))
 
-        async def one(name: str) -> Response | ModelError:
+        async def one(name: str, model: ModelHandle | ServiceError) -> Response | ModelError:
+            if isinstance(model, ServiceError):
+                return _model_error(name, model)
             try:
-                return await answer(name, images.of)
+                return await answer(model, images.of)
             except ServiceError as error:
-                if error.param != "model":
+                if images.raised(error):
                     raise
-                detail = ErrorDetail(**body(error)["error"])
-                return ModelError(name=name, error=detail.model_copy(update={"param": "models"}))
+                return _model_error(name, error)
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                answers = [tasks.create_task(one(name)) for name in request.models]
-        except* ServiceError as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            await images.close()
+        self._rates.take(caller.name, sum(costs))
+        async with self._engine.place(max(1, sum(costs)), caller=caller.name):
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    pairs = zip(request.models, models, strict=True)
+                    answers = [tasks.create_task(one(name, model)) for name, model in pairs]
+            except* ServiceError as errors:
+                raise errors.exceptions[0] from None
+            finally:
+                await images.close()
         return [each.result() for each in answers]
 
     async def _model(self, caller: Caller, name: str | None) -> ModelHandle:
         """A version by its hash, loaded if necessary, or else what the name serves now."""
         return await self._versions.get(name, caller) or self._engine.models.resolve(name)
+
+    async def _models(self, caller: Caller, names: Sequence[str]) -> list[ModelHandle | ServiceError]:
+        """For each name its model, or why there is none."""
+        found = await asyncio.gather(*(self._model(caller, name) for name in names), return_exceptions=True)
+        models = list[ModelHandle | ServiceError]()
+        for each in found:
+            if not isinstance(each, ModelHandle | ServiceError):
+                raise each
+            models.append(each)
+        return models
+
+    def _check_match(self, request: MatchBody) -> None:
+        self._limits.check_images(request.images)
+        self._limits.check_texts(request.texts)
+
+    def _check_classify(self, request: ClassifyBody) -> ClassSet:
+        self._limits.check_images(request.images)
+        return self._class_set(request)
+
+    def _cost(self, request: ClassifyBody, classes: ClassSet, model: ModelHandle) -> int:
+        return len(request.images) + self._classes.waiting_prompts(model, classes)
 
     def _class_set(self, request: ClassifyBody) -> ClassSet:
         named, chosen = request.labels, request.templates
@@ -332,6 +376,15 @@ def written(vectors: Tensor, encoding: Literal["float", "base64"]) -> list[list[
     if encoding == "float":
         return vectors.tolist()
     return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors.numpy()]
+
+
+def _items_of(request: MatchBody) -> int:
+    return len(request.images) + len(request.texts)
+
+
+def _model_error(name: str, error: ServiceError) -> ModelError:
+    detail = ErrorDetail(**body(error)["error"])
+    return ModelError(name=name, error=detail.model_copy(update={"param": "models"}))
 
 
 def _in_order(answers: Sequence[Answer], decoded: Decoded) -> list[Answer | ItemError]:

@@ -1,7 +1,6 @@
 """Which versions in memory are still published, and for whom: looked up together, now and then."""
 
 import time
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from app.serving.loading import VersionLoader
@@ -32,11 +31,16 @@ class SeenVersions:
         """Remember that a version is published."""
         self._by_owner.setdefault(None, _Seen()).versions.add(version)
 
-    async def has(self, version: str, owner: str | None, *, loaded: Collection[str]) -> bool:
+    def forget(self, version: str) -> None:
+        """Forget who sees a version, which is in memory no more."""
+        for seen in self._by_owner.values():
+            seen.versions.discard(version)
+
+    async def has(self, version: str, owner: str | None) -> bool:
         """Whether an owner sees a version.
 
-        What is `loaded` and was seen before is looked up again, all at once. Meanwhile, and while the registry is away,
-        it is assumed unchanged. Raises whatever the registry raises for a version that was not seen before.
+        What was seen before is looked up again, all at once. Meanwhile, and while the registry is away, it is assumed
+        unchanged. Raises whatever the registry raises for a version that was not seen before.
         """
         seen = self._by_owner.setdefault(owner, _Seen())
         if version not in seen.versions:
@@ -45,7 +49,6 @@ class SeenVersions:
             return version in found
         if time.monotonic() - seen.looked_up_at >= LOOK_UP_EVERY_S:
             seen.looked_up_at = time.monotonic()
-            seen.versions = {each for each in seen.versions if each in loaded or each == version}
             await self._look_up_again(seen, owner)
         return version in seen.versions
 

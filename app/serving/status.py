@@ -135,15 +135,22 @@ class StatusBoard:
         try:
             last, left_at = None, float("-inf")
             while True:
-                status = self.own()
-                news = [name.model_dump() for name in status.models]
+                news = self._news()
                 if news != last or time.monotonic() - left_at > REPORT_EVERY_S:
                     last, left_at = news, time.monotonic()
-                    await self._leave(reports, status)
+                    await self._leave(reports, self.own())
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             if alive is not None:
                 alive.release()
+
+    def _news(self) -> list[object]:
+        """What changes in a report. With hundreds of names, reports take too long to be made and compared."""
+        followed = {} if self._following is None else self._following.aliases.by_name
+        states = (
+            (each.wanted, each.wanted.version in each.staging, each.failure) for each in followed.values()
+        )
+        return [*self._models, *states]
 
     async def _enter(self, reports: FileReports) -> BaseFileLock | None:
         try:

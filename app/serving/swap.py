@@ -74,6 +74,8 @@ class Swapper:
         self._polling: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[Sequence[Alias]] | None = None
         self._staging: set[asyncio.Task[None]] = set()
+        self._is_full = False
+        """Whether an alias had to wait in this round, because enough versions were being loaded."""
 
     async def start(self) -> None:
         """Read the aliases, wait a limited time until their versions are loaded, then follow the aliases."""
@@ -81,8 +83,12 @@ class Swapper:
         if self._aliases.read_at is None and self._state.remembered is not None:
             logger.warning("The aliases cannot be read. This process follows them as it last read them.")
             self._follow_all(self._state.remembered.aliases)
-        if self._staging:
-            await asyncio.wait(self._staging, timeout=START_TIMEOUT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while self._staging:
+                    await asyncio.wait(self._staging, return_when=asyncio.FIRST_COMPLETED)
+                    if self._is_full:
+                        self._follow_all([followed.wanted for followed in self._aliases.by_name.values()])
         self._polling = asyncio.create_task(self._poll_for_ever(), name="aliases")
 
     async def close(self) -> None:
@@ -142,6 +148,7 @@ class Swapper:
                 del followed[name]
         references = {DEFAULT, *(model.name for model in self._models)}
         self._aliases.unaliased |= references - names - followed.keys()
+        self._is_full = False
         for alias in living:
             self._follow(alias)
 
@@ -158,7 +165,7 @@ class Swapper:
         current = self._models.current(alias.name)
         if current is not None and _serves(current, alias):
             self._prepare_rollback(followed, current, now)
-        elif followed.is_due(now) and self._working(now) < MAX_STAGING:
+        elif followed.is_due(now) and self._has_room(now):
             self._begin(followed, alias.version, self._stage(followed, alias.version))
 
     def _prepare_rollback(self, followed: FollowedAlias, current: ModelHandle, now: float) -> None:
@@ -167,22 +174,35 @@ class Swapper:
         That is so after a rollback. A process that has swapped nothing since its start keeps nothing ready.
         """
         previous, replaced = followed.wanted.previous, self._models.replaced(current)
-        if previous is None or replaced is None or self._working(now) >= MAX_STAGING:
+        if (
+            previous is None
+            or replaced is None
+            or followed.previous_tried == (followed.wanted.generation, previous)
+        ):
             return
-        tried, followed.previous_tried = followed.previous_tried, (followed.wanted.generation, previous)
-        is_held = replaced.clip.version == previous or previous in followed.staging
-        if tried != followed.previous_tried and not is_held:
+        if not self._has_room(now):
+            return
+        followed.previous_tried = followed.wanted.generation, previous
+        if replaced.clip.version != previous and previous not in followed.staging:
             self._begin(followed, previous, self._keep(followed, previous))
 
     def _begin(self, followed: FollowedAlias, version: str, load: Coroutine[None, None, None]) -> None:
         followed.staging[version] = time.monotonic()
         task = asyncio.create_task(load, name=f"stage {followed.wanted.name}")
         self._staging.add(task)
-        task.add_done_callback(self._staging.discard)
+        task.add_done_callback(self._end)
 
-    def _working(self, now: float) -> int:
-        begun = (at for followed in self._aliases.by_name.values() for at in followed.staging.values())
-        return sum(now - at < STUCK_AFTER_S for at in begun)
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._staging.discard(task)
+        if self._is_full:
+            self.look_now()
+
+    def _has_room(self, now: float) -> bool:
+        """Whether another load may begin. If not, the aliases are read again as soon as one has ended."""
+        if not self._is_full:
+            begun = (at for followed in self._aliases.by_name.values() for at in followed.staging.values())
+            self._is_full = sum(now - at < STUCK_AFTER_S for at in begun) >= MAX_STAGING
+        return not self._is_full
 
     async def _stage(self, followed: FollowedAlias, version: str) -> None:
         try:

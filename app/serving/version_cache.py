@@ -21,7 +21,7 @@ from app.serving.loading import UnknownVersion, VersionLoader
 from app.serving.seen_versions import SeenVersions
 from app.serving.served_models import ModelHandle, ServedModels
 from models.clip import Clip
-from models.errors import ModelError
+from models.errors import ModelError, first_line
 from models.references import is_version
 from models.sharing import HeldNetworks
 
@@ -99,14 +99,14 @@ class VersionCache:
 
     async def _is_seen(self, version: str, owner: str | None) -> bool:
         """Whether an owner sees a version. Everyone sees what is served under a name."""
-        if owner is None and version not in self._cached:
+        if owner is None and version not in self._cached and self._loader.loaded(version) is None:
             return True  # loading it tells whether it is published
         if any(model.clip.version == version for model in self._models):
             return True
         try:
-            return await self._seen.has(version, owner, loaded=self._cached.keys())
+            return await self._seen.has(version, owner)
         except Exception as error:  # the registry is unavailable
-            raise _away(version) from error
+            raise _away(version, error) from error
 
     async def _load_of(self, version: str, key: str) -> ModelHandle | None:
         if version not in self._loads:
@@ -119,12 +119,12 @@ class VersionCache:
                 )
             if len(self._loads) >= MAX_WAITING_LOADS:
                 raise self._loading(version)
+            self._loads_of[key] += 1
         return await self._loads.run(
             version, lambda: self._load_in_turn(version, key), f"named {version[:12]}"
         )
 
     async def _load_in_turn(self, version: str, key: str) -> ModelHandle | None:
-        self._loads_of[key] += 1
         try:
             async with self._slots:
                 return await self._load(version)
@@ -144,7 +144,7 @@ class VersionCache:
         except ServiceError:
             raise
         except Exception as error:  # the registry is unavailable
-            raise _away(version) from error
+            raise _away(version, error) from error
         self._load_s = time.monotonic() - started_at
         return self._add(version, clip)
 
@@ -170,6 +170,7 @@ class VersionCache:
         model = self._cached.pop(version, None)
         if model is not None:
             self._held.remove(model.clip.network)
+            self._seen.forget(version)
 
     def _bytes(self) -> int:
         return self._held.bytes_apart(model.clip.network for model in self._models.held())
@@ -199,8 +200,10 @@ class VersionCache:
         del self._failures[version]
 
 
-def _away(version: str) -> Unavailable:
-    logger.exception("Version %s cannot be looked up.", version[:12])
+def _away(version: str, error: Exception) -> Unavailable:
+    logger.warning(
+        "Version %s cannot be looked up: %s: %s", version[:12], type(error).__name__, first_line(error)
+    )
     return Unavailable(
         "The server cannot look up versions at the moment; send the request again later.",
         param="model",

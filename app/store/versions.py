@@ -55,20 +55,18 @@ class Versions:
 
     def among(self, ids: Collection[str]) -> frozenset[str]:
         """Those of the ids that are versions which this owner sees."""
-        with self._database.reading() as connection:
-            rows = connection.execute(select(versions.c.id).where(versions.c.id.in_(ids), *self._seen))
-            return frozenset(rows.scalars())
+        return self._among(ids, self._seen)
 
     def ready(self, ids: Collection[str]) -> frozenset[str]:
         """Those of the ids that are versions which this owner sees, and that are not deleted."""
-        asked, found = sorted(ids), list[str]()
+        return self._among(ids, [versions.c.status == VersionStatus.READY, *self._seen])
+
+    def _among(self, ids: Collection[str], conditions: Sequence[ColumnElement[bool]]) -> frozenset[str]:
+        asked, found = sorted(ids), set[str]()
         with self._database.reading() as connection:
             for start in range(0, len(asked), MAX_ROWS):  # databases limit the parameters of a statement
                 some = versions.c.id.in_(asked[start : start + MAX_ROWS])
-                query = select(versions.c.id).where(
-                    some, versions.c.status == VersionStatus.READY, *self._seen
-                )
-                found += connection.execute(query).scalars()
+                found.update(connection.execute(select(versions.c.id).where(some, *conditions)).scalars())
         return frozenset(found)
 
     def evaluations(self, version_id: str, *, by_id: bool = False) -> tuple[Job, ...]:

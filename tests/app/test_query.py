@@ -41,6 +41,11 @@ def test_declared_parameters_are_taken(refusing: Service) -> None:
         assert refusing.client.get(path).status_code == 200
 
 
+def test_value_with_a_nul_character_is_refused(refusing: Service) -> None:
+    for path in ("/models?name=a%00b", "/jobs?after=%00", "/datasets?name=%00"):
+        assert error_of(refusing.client.get(path), 422)["code"] == "invalid_request"
+
+
 @pytest.mark.parametrize("name", ["", "x" * 10_000, "%00", "%ed%a0%80", "%ff", "a[b]", "<script>"])
 def test_odd_name_is_refused_and_cut_short(refusing: Service, name: str) -> None:
     error = error_of(refusing.client.get(f"/jobs?{name}=1"), 422)

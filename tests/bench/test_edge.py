@@ -3,7 +3,9 @@
 from bench.edge import by_part, part_of
 
 LOOP = "run (uvicorn/server.py:75);run_until_complete (uvloop/loop.pyx:1518)"
-ENCODE = "_in_chunks (app/serving/forward.py:150);encode_images (models/mixed.py:77);linear (torch/nn/linear.py:1)"
+ENCODE = (
+    "_in_chunks (app/serving/forward.py:150);encode_images (models/mixed.py:77);linear (torch/nn/linear.py:1)"
+)
 
 
 def test_innermost_frame_of_a_part_decides() -> None:

@@ -77,7 +77,8 @@ def test_versions_are_found_by_id_alias_status_and_time(service: Service) -> Non
 @on_both
 def test_versions_are_found_by_what_their_job_notes(service: Service) -> None:
     data = service.ready_dataset()
-    for letter, notes in (("a", {"customer": "acme", "a.b c": "1"}), ("b", {"customer": "other"}), ("c", {})):
+    notes_of = {"a": {"customer": "acme", "a.b c": "1"}, "b": {"customer": "other", "größe": "ü"}, "c": {}}
+    for letter, notes in notes_of.items():
         service.finetune(training_data=data, metadata=notes)
         service.store.leases.succeed(claimed(service.store), version=NewVersion(letter * 64, letter, {}, 1))
 
@@ -92,7 +93,8 @@ def test_versions_are_found_by_what_their_job_notes(service: Service) -> None:
         == ids("none:acme")
         == set()
     )
-    for wrong in ("customer", ":acme", 'a"b:c'):
+    assert ids("größe:ü") == {"b"}
+    for wrong in (["customer"], [":acme"], ['a"b:c'], ["a\\:c"], ["a\x01:c"], ["a:b", "a:c"]):
         answer = service.client.get("/models", params={"metadata": wrong})
         assert error_of(answer, 422)["param"] == "metadata"
 

@@ -1,8 +1,10 @@
 """The batcher, with a worker that doubles numbers and remembers what it was given."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -99,6 +101,36 @@ async def test_keys_take_turns() -> None:
     assert doubler.batches[1:] == [("hot", [1, 2, 3, 4]), ("cold", [9]), ("hot", [5, 6, 7, 8])]
 
 
+async def test_keys_that_come_and_go_do_not_starve_one_that_waits() -> None:
+    doubler = Doubler()
+
+    async def client(key: str) -> None:
+        for number in range(6):
+            await batcher.submit(key, number, cost=1)
+
+    async with batching(doubler) as batcher:
+        await batcher.submit("hot", 0, cost=1)
+        await asyncio.gather(client("one"), client("other"), batcher.submit("hot", 1, cost=1))
+    keys = [key for key, _ in doubler.batches]
+    assert keys.index("hot", 1) <= 3
+
+
+async def test_waiting_batcher_keeps_no_model_in_memory() -> None:
+    class Model:
+        pass
+
+    model = Model()
+    gone = weakref.ref(model)
+    batcher: Batcher[str, Model, int] = Batcher(lambda key, jobs: [1] * len(jobs), max_batch=4, max_queue=8)
+    batcher.start()
+    await batcher.submit("a", model, cost=1)
+    del model
+    await asyncio.sleep(0)
+    gc.collect()
+    assert gone() is None
+    await batcher.close()
+
+
 async def test_lanes_take_turns_within_a_batch() -> None:
     doubler = Doubler()
     async with batching(doubler) as batcher:
@@ -125,7 +157,7 @@ async def test_lane_that_waits_for_nothing_gets_in_beside_a_full_queue() -> None
                 with pytest.raises(Overloaded), batcher.admit(1, lane="cold"):
                     pytest.fail("the queue is full, and the lane has its place")
                 with batcher.admit(3, lane="cool"), pytest.raises(Overloaded), batcher.admit(1, lane="new"):
-                    pytest.fail("admitted more than the double of the queue")
+                    pytest.fail("admitted more than the queue and a batch")
 
 
 async def test_a_job_larger_than_a_batch_runs_alone() -> None:

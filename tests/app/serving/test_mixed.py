@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 import app.images
 import app.serving.forward
+import app.serving.loading
+from app.keys import create_key
+from app.registry.publish import publish
 from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.conftest import base64_of, png
@@ -136,6 +140,63 @@ async def test_versions_that_cannot_be_used_are_refused_by_name_and_the_others_a
         assert name[:12] in answer["error"]["message"]
     for answer in (answers[0], answers[3]):
         assert_of_its_version(answer, library)
+
+
+async def test_version_that_computes_no_numbers_is_the_error_of_its_entry(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, broken, _ = library.published
+    encode = app.serving.forward.encode_images
+
+    def spoiling(clips: Sequence[Clip], pixels: Tensor) -> Tensor:
+        features = encode(clips, pixels).clone()
+        features[[clip.version == broken for clip in clips]] = torch.nan
+        return features
+
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        for name in (good, broken):
+            await service.version(model=name)
+        monkeypatch.setattr("app.serving.forward.encode_images", spoiling)
+        for path, body in (("/match/compare", MATCH), ("/classify/compare", CLASSIFY)):
+            one, spoilt = (await service.ask(path, body, models=[good, broken]))["answers"]
+            assert_of_its_version(one, library)
+            assert (spoilt["name"], spoilt["error"]["code"]) == (broken, "internal_error")
+
+
+async def test_comparison_that_exceeds_a_key_s_share_is_admitted_if_nothing_else_is(
+    library: Library, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    headers = {"Authorization": f"Bearer {create_key(keys, 'alice', ['infer', 'admin'])}"}
+    limits = {"keys_file": keys, "max_queue_per_key": 8, "max_items_per_s_per_key": 8}
+    async with serving(tmp_path, [library.base], root=library.root, **limits) as service:
+        answer = await service.client.post(
+            "/match/compare", json={**MATCH, "models": ["small", *library.published]}, headers=headers
+        )
+    assert answer.status_code == 200
+    assert all("results" in each for each in answer.json()["answers"])
+
+
+async def test_base_beside_its_version_is_loaded_once(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "versions"
+    base_folder = save_tiny_clip(tmp_path / "whole", seed=9)
+    base = publish(base_folder, root, job="import", fence=0).version
+    whole = load_clip(str(base_folder), device="cpu", precision="float32")
+    version = publish_tuned(root, whole, tmp_path / "delta", seed=0)
+    read = []
+    load = app.serving.loading.load_clip
+
+    def noting(reference: str, **options: Any) -> Clip:
+        read.append(reference)
+        return load(reference, **options)
+
+    monkeypatch.setattr("app.serving.loading.load_clip", noting)
+    async with serving(tmp_path, [library.base], root=root) as service:
+        answers = (await service.ask("/match/compare", MATCH, models=[base, version]))["answers"]
+    assert [answer["model"]["version"] for answer in answers] == [base, version]
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize(

@@ -33,23 +33,24 @@ async def test_version_is_looked_up_once_for_each_owner() -> None:
     looked = Looked(alice={"a"}, bob=set())
     seen = SeenVersions(looked)  # type: ignore[arg-type]
     for _ in range(3):
-        assert await seen.has("a", "alice", loaded=["a"])
-        assert not await seen.has("a", "bob", loaded=["a"])
+        assert await seen.has("a", "alice")
+        assert not await seen.has("a", "bob")
     assert looked.asked.count((["a"], "alice")) == 1
     assert looked.asked.count((["a"], "bob")) == 3  # a version may be published at any time
 
 
-async def test_what_is_loaded_is_looked_up_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_in_memory_is_looked_up_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = Looked(all={"a", "b", "c"})
     seen = SeenVersions(looked)  # type: ignore[arg-type]
     for version in ("a", "b", "c"):
         seen.note(version)
+    seen.forget("c")
     monkeypatch.setattr(EVERY_S, 0.0)
     looked.seen_by["all"] = {"a"}
-    assert await seen.has("a", None, loaded=["a", "b"])
+    assert await seen.has("a", None)
     assert looked.asked == [(["a", "b"], None)]
     monkeypatch.setattr(EVERY_S, 60.0)
-    assert not await seen.has("b", None, loaded=["a", "b"])
+    assert not await seen.has("b", None)
 
 
 async def test_others_do_not_wait_while_versions_are_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,10 +60,10 @@ async def test_others_do_not_wait_while_versions_are_looked_up_again(monkeypatch
     seen.note("b")
     monkeypatch.setattr(EVERY_S, 0.0)
     looked.gate.clear()
-    first = asyncio.create_task(seen.has("a", None, loaded=["a", "b"]))
+    first = asyncio.create_task(seen.has("a", None))
     await asyncio.sleep(0)
     monkeypatch.setattr(EVERY_S, 60.0)
-    assert await asyncio.wait_for(seen.has("b", None, loaded=["a", "b"]), 5)
+    assert await asyncio.wait_for(seen.has("b", None), 5)
     assert not first.done()
     looked.gate.set()
     assert await first
@@ -72,11 +73,11 @@ async def test_nothing_changes_while_the_registry_is_away(monkeypatch: pytest.Mo
     monkeypatch.setattr(EVERY_S, 0.0)
     looked = Looked(alice={"a"})
     seen = SeenVersions(looked)  # type: ignore[arg-type]
-    assert await seen.has("a", "alice", loaded=["a"])
+    assert await seen.has("a", "alice")
     looked.is_away = True
-    assert await seen.has("a", "alice", loaded=["a"])
+    assert await seen.has("a", "alice")
     with pytest.raises(OSError, match="away"):
-        await seen.has("new", "alice", loaded=["a"])
+        await seen.has("new", "alice")
 
 
 def test_registry_without_owners_finds_what_it_has() -> None:

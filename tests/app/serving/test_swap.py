@@ -187,6 +187,19 @@ async def test_process_that_starts_serves_what_the_alias_points_at_from_its_firs
         assert await service.version() == library.published[1]
 
 
+async def test_process_that_starts_serves_all_aliases_from_its_first_answer(
+    library: Library, tmp_path: Path
+) -> None:
+    aliases = FileAliases(tmp_path / "aliases.json")
+    wanted = {
+        f"customer-{number}": library.published[number % len(library.published)] for number in range(11)
+    }
+    for name, version in wanted.items():
+        aliases.point(name, version)
+    async with serving(tmp_path, [library.base], root=library.root, swap_poll_s=60.0) as service:
+        assert {name: await service.version(model=name) for name in wanted} == wanted
+
+
 async def test_alias_on_a_reference_that_is_served_needs_no_folder(
     library: Library, other_clip: Clip, tmp_path: Path
 ) -> None:
