@@ -30,7 +30,7 @@ PARTS = (
     ("JPEG to pixels", r"decode_file|open_image|preprocess|models/images|PIL/|torchvision/"),
     ("base64 to bytes", r"image_bytes"),
     (
-        "waiting decodes and their budget",
+        "order and budget of decodes",
         r"app/images|app/decode_budget|app/serving/pixels|concurrent/futures",
     ),
     ("JSON and its validation", r"app/bodies"),
@@ -47,6 +47,8 @@ PARTS = (
     ("event loop", r"asyncio|uvloop|uvicorn/server"),
 )
 """Parts, and the frames that belong to them. The first part of the innermost frame counts."""
+WAITING = r"_worker \(concurrent/futures/thread\.py:\d+\)$"
+"""The innermost frame of a thread of a pool that has nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Plan:
     precision: str = option("auto", "Precision of the service: auto, float32 or bfloat16.")
     requests: int = option(1000, "Number of requests.", quick=64)
     clients: int = option(32, "Number of clients.", quick=4)
-    rate: int = option(200, "Number of samples a second.")
+    rate: int = option(100, "Number of samples a second.")
     cache: Path = cache_option()
 
 
@@ -99,7 +101,17 @@ def main(arguments: list[str] | None = None) -> None:
 @contextmanager
 def sampled(plan: Plan, pid: int, file: Path) -> Iterator[None]:
     """Sample a process within the block."""
-    command = (plan.py_spy, "record", "--format", "raw", "--rate", str(plan.rate), "--duration", "unlimited")
+    command = (
+        plan.py_spy,
+        "record",
+        "--format",
+        "raw",
+        "--rate",
+        str(plan.rate),
+        "--duration",
+        "unlimited",
+        "--nonblocking",
+    )
     with (
         servers.ended_by_sigterm(),
         subprocess.Popen((*command, "--output", str(file), "--pid", str(pid))) as sampler,
@@ -122,7 +134,8 @@ def by_part(stacks: str, rate: int) -> dict[str, float]:
     found = Counter[str]()
     for line in stacks.splitlines():
         frames, count = line.rsplit(" ", 1)
-        found[part_of(frames.split(";"))] += int(count)
+        if not re.search(WAITING, frames):
+            found[part_of(frames.split(";"))] += int(count)
     return {name: count / rate for name, count in found.items()}
 
 

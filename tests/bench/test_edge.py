@@ -16,5 +16,6 @@ def test_innermost_frame_of_a_part_decides() -> None:
 
 
 def test_counts_become_seconds() -> None:
-    stacks = f"{ENCODE} 30\n{LOOP};image_bytes (app/images.py:50) 10\n{ENCODE} 20"
+    idle = "run (threading.py:982);_worker (concurrent/futures/thread.py:81)"
+    stacks = f"{idle} 50\n{ENCODE} 30\n{LOOP};image_bytes (app/images.py:50) 10\n{ENCODE} 20"
     assert by_part(stacks, rate=100) == {"forward pass": 0.5, "base64 to bytes": 0.1}
