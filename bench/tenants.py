@@ -1,10 +1,10 @@
 """Shows 200 tenants on one process: each has a version and an alias of its own, and asks for nothing else.
 
 The versions are LayerNorm deltas over the demo base, moved by noise from seeds: what is shown is that they are served,
-not that they are better. 200 clients send /match without pauses: first all for one version, then each with the alias of its
-tenant, which points to the tenant's version, and at last while aliases are rolled back to the base and promoted again,
-at random. Every answer's scores are compared with those of the version that it names, computed here, and that version
-must be the base or the tenant's own.
+not that they are better. 200 clients send /match without pauses: first all for one version, then each with the alias of
+its tenant, which points to the tenant's version, and at last while aliases are rolled back to the base and promoted
+again, at random. Every answer's scores are compared with those of the version that it names, computed here, and that
+version must be the base or the tenant's own.
 """
 
 import asyncio

@@ -124,7 +124,7 @@ class Engine:
         Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
         """
         new_texts = self.new_texts(model, texts)
-        async with self.place(max(1, images + len(new_texts)), caller=caller, lane=model.key):
+        async with self.place(max(1, images + len(new_texts)), caller=caller, lane=model.name):
             yield new_texts
 
     @contextlib.asynccontextmanager
@@ -246,10 +246,10 @@ class Engine:
     async def _submit(
         self, work: Encode[Answer], *, cost: int, background: bool = False, first: bool = False
     ) -> Answer:
-        family, version = family_of(work.model.clip), work.model.key
+        family, name = family_of(work.model.clip), work.model.name  # a swap changes no lane
         # The queue holds jobs with answers of every type. Each job gets what its own head returned.
         answer = await self._batcher.submit(
-            family, work, cost=cost, lane=version, background=background, first=first
+            family, work, cost=cost, lane=name, background=background, first=first
         )
         return cast(Answer, answer)
 
