@@ -1,9 +1,10 @@
 """Lets a service live with versions that come and go: `python -m bench.soak_versions`, 40 minutes.
 
-`sds-clip up` serves ViT-B/32 with a worker beside it. Requests for /match arrive at random times, at 70 % of the
-capacity that one version has. Each asks for one of 200 versions, of which only a part fits into the memory that the
-service may use for them, or for an alias that is moved every few seconds. Fine-tuning jobs of the demo run one after
-another. The resident memory of the service is read every second.
+`sds-clip up` serves ViT-B/32 with a worker beside it. Each request for /match asks for one of 200 versions, of which
+only a part fits into the memory that the service may use for them, or for an alias that is moved every few seconds.
+Each version was loaded once before. Fine-tuning jobs of the demo run one after another. With all this beside, 32
+clients first measure the capacity; then requests arrive at random times, at 70 % of it. The resident memory of the
+service is read every second.
 """
 
 import json
@@ -13,16 +14,16 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import report, servers
-from bench.load import IMAGE, TEXT, Answer, Call, OpenSpec, run_open_load
+from bench.load import IMAGE, TEXT, Answer, Call, LoadSpec, OpenSpec, run_load, run_open_load, text_of
 from bench.options import cache_option, option, parse
 from bench.promote import failures
 from bench.report import at_least, at_most, note
-from bench.servers import Running
-from bench.swap_system import capacity_of, find_inputs
+from bench.servers import Running, wait_until
+from bench.swap_system import find_inputs
 from bench.version_set import make_version_set
 from demo.folders import write_pairs
 from demo.sets import pairs
@@ -69,6 +70,8 @@ class Life:
     resident_mib: list[float] = field(default_factory=list)
     """Of the service, each second."""
     moves: int = 0
+    is_training: bool = False
+    """Whether a job has begun to run."""
     ended: Counter[str] = field(default_factory=Counter)
     """The number of jobs by how they ended."""
 
@@ -91,10 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     server = servers.sds_clip("soak", "up", "--model", model, "--precision", plan.precision)
     with servers.running(server, plan.cache, **environment) as running:
-        note("capacity of one version, in a closed loop")
-        rate = plan.share * capacity_of(running.port, images, plan.capacity_requests)
-        note(f"now {rate:.1f} requests a second for {plan.minutes:g} minutes")
-        answers, life = live(plan, running, images, versions, rate, data)
+        answers, rate, life = live(plan, running, images, versions, data)
     start, compared_s = answers[0].at, 60 * plan.compared_minutes
     spans = {
         f"first {plan.compared_minutes:g} minutes": [
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     ended = ", ".join(f"{count} x {status}" for status, count in sorted(life.ended.items()))
     report.show(
         f"{heading}\n{report.versions(report.SERVICE)}. {model}; {rate:.1f} requests a second, {plan.share:.0%} of the "
-        f"capacity; {plan.versions} versions, of which about {plan.in_memory} fit into memory.",
+        f"capacity beside all this; {plan.versions} versions, of which about {plan.in_memory} fit into memory.",
         markdown_table(("requests of", "number", "p50 ms", "p95 ms", "p99 ms"), rows, text=(0,)),
         f"Resident memory of the service, MiB: {min(warm):.0f} to {max(warm):.0f} after the first eighth. Moves of the "
         f"alias: {life.moves}. Jobs: {ended}.",
@@ -135,16 +135,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def live(
-    plan: Plan, running: Running, images: Sequence[str], versions: Sequence[str], rate: float, data: Path
-) -> tuple[list[Answer], Life]:
+    plan: Plan, running: Running, images: Sequence[str], versions: Sequence[str], data: Path
+) -> tuple[list[Answer], float, Life]:
+    """The answers, the rate at which requests arrived, and what happened beside them."""
     life, ending = Life(), threading.Event()
     chance = random.Random(0)
     move(running, versions[0])
+    wait_until(lambda: serves(running, versions[0]), "serving the alias")
     named = [chance.choice(versions) if number % 4 else ALIAS for number in range(997)]
     calls = [
         Call("match", "/match", json.dumps({"model": name, "images": [IMAGE], "texts": [TEXT, f"no {TEXT}"]}))
         for name in named
     ]
+    note("each version is asked for once, so that its golden embeddings are checked")
+    for version in versions:
+        body = json.dumps({"model": version, "images": [IMAGE], "texts": [TEXT]})
+        running.post("/match", Call("match", "/match", body).filled(images[0])).raise_for_status()
     with ThreadPoolExecutor(3) as threads:
         beside = [
             threads.submit(watch, running, life, ending),
@@ -152,12 +158,30 @@ def live(
             threads.submit(keep_training, running, data, life, ending),
         ]
         try:
+            wait_until(lambda: life.is_training, "training")
+            note("capacity, in a closed loop")
+            spec = LoadSpec(running.port, numbered(calls), list(images), 32, 64, plan.capacity_requests)
+            rate = plan.share * run_load(spec).requests_per_second
+            note(f"now {rate:.1f} requests a second for {plan.minutes:g} minutes")
             answers = run_open_load(OpenSpec(running.port, calls, list(images), rate, 60 * plan.minutes))
         finally:
             ending.set()
         for each in beside:
             each.result()
-    return answers, life
+    return answers, rate, life
+
+
+def numbered(calls: Sequence[Call]) -> list[Call]:
+    """The calls with texts of their own, as the open load has them."""
+    return [
+        replace(call, body=call.body.replace(TEXT, text_of(10**6 + number)))
+        for number, call in enumerate(calls)
+    ]
+
+
+def serves(running: Running, version: str) -> bool:
+    models = running.get("/models/status")["processes"][0]["models"]
+    return any((model["name"], model["version"]) == (ALIAS, version) for model in models)
 
 
 def watch(running: Running, life: Life, ending: threading.Event) -> None:
@@ -192,6 +216,7 @@ def keep_training(running: Running, data: Path, life: Life, ending: threading.Ev
         while not ending.is_set():
             job = client.finetune(dataset, **JOB)  # it waits until the data are checked
             while job.refresh().info["status"] not in ENDED:
+                life.is_training |= job.info["status"] == "running"
                 if ending.wait(0.5):
                     job.cancel()
                     return
