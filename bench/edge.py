@@ -8,6 +8,7 @@ threads of OpenMP have no Python frames: their time is the process's, less what 
 import json
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -101,26 +102,19 @@ def main(arguments: list[str] | None = None) -> None:
 @contextmanager
 def sampled(plan: Plan, pid: int, file: Path) -> Iterator[None]:
     """Sample a process within the block."""
-    command = (
-        plan.py_spy,
-        "record",
-        "--format",
-        "raw",
-        "--rate",
-        str(plan.rate),
-        "--duration",
-        "unlimited",
-        "--nonblocking",
+    options = (
+        f"record --format raw --rate {plan.rate} --duration unlimited --nonblocking --pid {pid} --output"
     )
+    command = (plan.py_spy, *options.split(), str(file))
     with (
         servers.ended_by_sigterm(),
-        subprocess.Popen((*command, "--output", str(file), "--pid", str(pid))) as sampler,
+        subprocess.Popen(command) as sampler,
     ):
         try:
             time.sleep(1)
             yield
         finally:
-            sampler.send_signal(2)
+            sampler.send_signal(signal.SIGINT)
             sampler.wait(60)
 
 
