@@ -158,6 +158,9 @@ def coca(folder: Path) -> Path:
         config[part] |= {"width": 64, "layers": 1, "heads": 2}
     config["text_cfg"]["vocab_size"] = config["multimodal_cfg"]["vocab_size"] = 49408
     network = CoCa(**deepcopy(config))
+    torch.nn.init.normal_(
+        network.text_decoder.text_projection
+    )  # which open_clip leaves as it finds the memory
     return save_checkpoint(folder, network.state_dict(), {**config, "custom_text": True})
 
 

@@ -1,6 +1,7 @@
 import json
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,7 +45,8 @@ def test_a_full_disk_is_named_with_its_remedy(tmp_path: Path) -> None:
 
 def test_pace_counts_since_it_was_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([10.0, 14.0, 16.0])
-    monkeypatch.setattr("models.training.log.time.monotonic", lambda: next(now))
+    # Not time.monotonic itself: the event loops of other tests' services run in threads of this process.
+    monkeypatch.setattr("models.training.log.time", SimpleNamespace(monotonic=lambda: next(now)))
     pace = Pace()
     assert pace.since(8, 1.0) == {"examples_per_s": 2.0, "data_share": 0.25}
     assert pace.since(8, 1.5) == {"examples_per_s": 4.0, "data_share": 0.25}
