@@ -127,7 +127,8 @@ def load_and_swap(
     """The answers of the whole run, each move of the alias, and the times of the phases without moves."""
     aliases = FileAliases(plan.folder / "aliases.json")
     seconds = plan.phases * (plan.steady_s + plan.swaps * plan.every_s)
-    moves, steady = [], []
+    moves: list[Move] = []
+    steady: list[tuple[float, float]] = []
     with ThreadPoolExecutor(1) as thread:
         load = thread.submit(run_open_load, OpenSpec(running.port, CALLS, images, rate, seconds))
         for _ in range(plan.phases):

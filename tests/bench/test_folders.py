@@ -11,6 +11,7 @@ from models.vectors.about import About
 from models.vectors.files import write_vectors
 
 
+@pytest.mark.long
 def test_quick_run_prints_every_table(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

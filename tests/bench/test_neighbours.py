@@ -41,6 +41,7 @@ def test_answers_to_the_flood_are_told_apart_by_their_limits() -> None:
     assert outcome(502, b"<html>") == "502"
 
 
+@pytest.mark.long
 def test_quick_run_floods_in_every_way_and_prints_what_came_of_it(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

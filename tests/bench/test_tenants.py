@@ -6,7 +6,7 @@ import pytest
 
 from bench import tenants
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_quick_run_gives_each_tenant_its_own_answers(
