@@ -4,8 +4,8 @@
 only a part fits into the memory that the service may use for them, or for an alias that is moved every few seconds.
 Each version was loaded once before. Fine-tuning jobs of the demo run one after another. With all this beside, 32
 clients first measure the capacity; then requests arrive at random times, at 70 % of it. The resident memory of the
-service is read every second. Every text is new, so the cache of texts is small enough to be full after some minutes:
-what memory grows by afterwards is a leak.
+service is read every second. Every text is new, so the cache of texts is small enough to be full after the
+first part of the time; what memory grows by afterwards, something else holds.
 """
 
 import json

@@ -158,9 +158,8 @@ def coca(folder: Path) -> Path:
         config[part] |= {"width": 64, "layers": 1, "heads": 2}
     config["text_cfg"]["vocab_size"] = config["multimodal_cfg"]["vocab_size"] = 49408
     network = CoCa(**deepcopy(config))
-    torch.nn.init.normal_(
-        network.text_decoder.text_projection
-    )  # which open_clip leaves as it finds the memory
+    # open_clip leaves these as it finds the memory, so they may not be finite.
+    torch.nn.init.normal_(network.text_decoder.text_projection)
     return save_checkpoint(folder, network.state_dict(), {**config, "custom_text": True})
 
 
