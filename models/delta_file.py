@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from models.clip import Clip
@@ -160,7 +160,9 @@ def read_description(folder: Path) -> Description:
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(file)
+        # Not `load_file`: safetensors 0.8 loses two integers for each tensor that it reads that way, and a service
+        # reads deltas for as long as it lives.
+        tensors = load(file.read_bytes())
     except Exception as error:
         raise DeltaError(
             f"{file} cannot be read ({_reason(error)}). It may be incomplete: copy it again."

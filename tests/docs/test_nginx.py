@@ -19,7 +19,7 @@ from app.store import Store
 from app.store.records import Lease, NewJob
 from app.store.states import JobKind
 from tests.app.conftest import base64_of, png
-from tests.app.datasets.archives import tar_header, tree
+from tests.app.datasets.archives import file_names, tar_header
 from tests.app.datasets.test_routes_streaming import CHUNK, FORM, HEAD, MB, TAIL
 from tests.app.jobs.streamed import CONFIG
 from tests.app.jobs.test_stream import STREAM, frames
@@ -167,9 +167,9 @@ def test_upload_reaches_the_service_while_it_arrives_and_leaves_nothing_if_the_c
     until(lambda: not stored(behind))
 
 
-def stored(behind: Behind) -> dict[str, bytes]:
+def stored(behind: Behind) -> list[str]:
     """The files of data sets that the service has written."""
-    return tree(behind.folder / "data" / "datasets")
+    return file_names(behind.folder / "data" / "datasets")
 
 
 def upload(megabytes: int) -> Iterator[bytes]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta, save_delta
-from models.delta_file import DeltaError
+from models.delta_file import DeltaError, read_delta
 from models.golden import Golden
 from models.references import BadReferenceError, CheckpointError
 from tests.checkpoints import save_resnet, save_tiny_clip
@@ -220,6 +221,15 @@ def test_loaded_delta_says_what_it_is(base: Clip, folder: Path) -> None:
     assert (clip.precision, clip.parameters, clip.size_bytes) == ("float32", base.parameters, base.size_bytes)
     assert not any(value.requires_grad for value in clip.network.parameters())
     assert not clip.network.training
+
+
+def test_reading_a_delta_again_and_again_takes_no_memory(folder: Path) -> None:
+    tensors = len(read_delta(folder).tensors)
+    before = sys.getallocatedblocks()
+    for _ in range(100):
+        read_delta(folder)
+    # Other threads of the process may hold a few blocks more than before.
+    assert sys.getallocatedblocks() - before < 100 * tensors
 
 
 def test_laid_over_a_loaded_base_it_shares_what_did_not_change(base: Clip, folder: Path) -> None:

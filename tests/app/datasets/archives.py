@@ -1,6 +1,7 @@
 """Archives made by hand, byte by byte where the standard library would write no such thing."""
 
 import io
+import os
 import struct
 import tarfile
 import zipfile
@@ -162,6 +163,11 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def file_names(folder: Path) -> list[str]:
+    """The path of every file below a folder, also while files and folders come and go."""
+    return [str(Path(above, name)) for above, _, names in os.walk(folder) for name in names]
 
 
 def unpacked(folder: Path, data: bytes, limits: ArchiveLimits = ArchiveLimits()) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.keys import create_key
-from tests.app.datasets.archives import tar_header, tree
+from tests.app.datasets.archives import file_names, tar_header
 from tests.app.serverside import RunningServer, running_server
 from tests.worker.waiting import until
 
@@ -96,8 +96,8 @@ def _peak_mb(server: RunningServer) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    return tree(folder / "data" / "datasets")
+def _files(folder: Path) -> list[str]:
+    return file_names(folder / "data" / "datasets")
 
 
 def test_large_upload_goes_to_the_disk_and_not_into_memory(
@@ -114,7 +114,7 @@ def test_large_upload_goes_to_the_disk_and_not_into_memory(
     listed = httpx.get(f"{server.url}/datasets", headers={"Authorization": f"Bearer {key}"}).json()["data"]
     for dataset in listed:
         httpx.delete(f"{server.url}/datasets/{dataset['id']}", headers={"Authorization": f"Bearer {key}"})
-    assert _files(folder) == {}
+    assert _files(folder) == []
 
 
 def test_client_that_hangs_up_leaves_nothing(server: RunningServer, folder: Path, key: str) -> None:
@@ -204,7 +204,7 @@ def test_upload_that_a_killed_service_cut_off_is_gone_after_the_restart(
             until(lambda: _files(tmp_path))
             server.process.kill()
             server.process.wait()
-        assert _files(tmp_path) != {}, "nobody was left to remove it"
+        assert _files(tmp_path) != [], "nobody was left to remove it"
     with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=database) as server:
         until(lambda: not _files(tmp_path))
         assert httpx.get(f"{server.url}/datasets").json()["data"] == []
