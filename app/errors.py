@@ -9,9 +9,12 @@ Other codes are defined elsewhere. Those of a ModelError are in its subclasses (
 sds_clip/client/errors.py.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
+
+logger = logging.getLogger(__name__)
 
 Counted = Literal["images", "texts", "labels", "templates", "prompts"]
 RecordKind = Literal["job", "version", "alias", "dataset"]
@@ -664,3 +667,9 @@ def body(error: ServiceError) -> dict[str, Any]:
     if error.index is not None:
         content["index"] = error.index
     return {"error": content}
+
+
+def log_cause(error: ServiceError) -> None:
+    """Log why the server failed, which the answer does not say. Other errors say all that there is to know."""
+    if isinstance(error, InternalError | OutOfMemory):
+        logger.error("A request failed with %s.", error.code, exc_info=error)

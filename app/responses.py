@@ -30,6 +30,7 @@ from app.errors import (
     Unavailable,
     UnsupportedMediaType,
     body,
+    log_cause,
 )
 
 logger = logging.getLogger(__name__)
@@ -82,8 +83,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
-        if isinstance(error, InternalError | OutOfMemory):
-            logger.error("A request failed with %s.", error.code, exc_info=error)
+        log_cause(error)
         return ErrorResponse(error)
 
     async def validation_error(_: Request, error: Exception) -> Response:

@@ -31,6 +31,7 @@ from demo.folders import write_pairs
 from demo.sets import pairs
 from demo.training_set import DISTILLATION_SEED
 from demo.world import Split
+from models.delta_file import TENSORS_FILE
 from models.markdown import markdown_table
 from sds_clip import Client
 
@@ -88,11 +89,12 @@ def main(arguments: list[str] | None = None) -> None:
     data = plan.folder / "pairs"
     if not data.exists():
         write_pairs(data, pairs(Split.TRAIN, DISTILLATION_SEED, 0, 64))
+    size_bytes = (plan.folder / "data" / "versions" / versions[0] / TENSORS_FILE).stat().st_size
     environment = {
         "SDS_CLIP_DATABASE_URL": f"sqlite:///{plan.folder / 'sds-clip.db'}",
         "SDS_CLIP_DATA_DIR": str(plan.folder / "data"),
         "SDS_CLIP_STATE_DIR": str(plan.folder / "state"),
-        "SDS_CLIP_MAX_VERSION_BYTES": str(plan.in_memory * 270_000),
+        "SDS_CLIP_MAX_VERSION_BYTES": str(plan.in_memory * size_bytes),
         "SDS_CLIP_TEXT_CACHE_SIZE": str(plan.texts),
         "SDS_CLIP_ALLOWED_MODELS": "demo",
     }

@@ -221,8 +221,9 @@ class Show:
             return
         phase.answers += 1
         version, scores = answer["model"]["version"], answer["results"][0]["scores"]
-        pairs = zip(scores, self._expected[version], strict=True)
-        is_right = version in allowed and all(abs(ours - theirs) < CLOSE for ours, theirs in pairs)
+        is_right = version in allowed and all(
+            abs(ours - theirs) < CLOSE for ours, theirs in zip(scores, self._expected[version], strict=True)
+        )
         phase.of_another += not is_right
         phase.of_own += version != self._base
 

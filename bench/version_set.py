@@ -70,8 +70,8 @@ def register_only(url: str, count: int) -> None:
 
 
 def moved_versions(base: Clip, count: int) -> Iterator[tuple[Clip, dict[str, torch.Tensor]]]:
-    family = as_member(base).network
-    if not isinstance(family, Member):
+    first = as_member(base).network
+    if not isinstance(first, Member):
         raise RuntimeError(f"{base.reference} has no family")
     trained = {name: value.detach() for name, value in trainable_parameters(base.network).items()}
     for seed in range(count):
@@ -80,6 +80,6 @@ def moved_versions(base: Clip, count: int) -> Iterator[tuple[Clip, dict[str, tor
             name: value + MOVED * torch.randn(value.shape, generator=random)
             for name, value in trained.items()
         }
-        network = family.with_tensors(tensors)
+        network = first.with_tensors(tensors)
         assert network is not None
         yield replace(base, network=network, version=base.identity.replacing(tensors).version), tensors

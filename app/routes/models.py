@@ -16,8 +16,10 @@ from app.errors import (
     KeyLimitReached,
     Overloaded,
     RecordInUse,
+    ServiceError,
     Unauthorized,
     Unavailable,
+    UnknownModel,
     UnknownRecord,
 )
 from app.openapi import describe_errors, describe_json
@@ -50,10 +52,11 @@ from app.schemas.versions import (
 )
 from app.serving.engine import Engine
 from app.serving.rollout import Rollout
-from app.serving.served_models import ModelHandle
+from app.serving.served_models import ModelHandle, ServedModels
 from app.serving.status import StatusBoard
 from app.store.alias_names import DEFAULT
 from app.store.records import VersionStatus
+from models.references import is_version
 
 Archive: dict[int | str, dict[str, Any]] = {
     200: {
@@ -82,7 +85,9 @@ registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
 
 @served.get(
     "/models",
-    responses=describe_errors(Unauthorized, Forbidden, UnknownRecord, InvalidRequest, KeyLimitReached),
+    responses=describe_errors(
+        Unauthorized, Forbidden, UnknownRecord, UnknownModel, InvalidRequest, KeyLimitReached
+    ),
 )
 async def list_models(
     request: Request,
@@ -92,7 +97,10 @@ async def list_models(
     owner: Owner = None,
     base: Annotated[
         str | None,
-        Query(max_length=64, description="Return only versions that are deltas of the version with this id."),
+        Query(
+            max_length=64,
+            description="Return only versions that are deltas of this version: its id, or a name that is served.",
+        ),
     ] = None,
     metadata: Annotated[
         list[str] | None,
@@ -107,11 +115,12 @@ async def list_models(
 ) -> ModelsAndVersions:
     """List the models that this process serves, the aliases, and the registered versions that you see.
 
-    These are your own, the operator's models, and every version that an alias points to. The models and aliases are on
-    the first page alone.
+    These are your own, the operator's models, and every version that an alias points to. All models and aliases are on
+    the first page: `limit` and the filters hold for the versions.
     """
     wanted = _metadata(metadata or [])
     engine: Engine = request.app.state.engine
+    base = _id_of(engine.models, base)
     default = engine.models.current(DEFAULT)
     listed = ModelsAndVersions(
         models=[_described(model, default=model is default) for model in engine.models]
@@ -333,6 +342,17 @@ def _metadata(given: Sequence[str]) -> dict[str, str]:
             )
         wanted[key] = value
     return wanted
+
+
+def _id_of(models: ServedModels, base: str | None) -> str | None:
+    """The id of a base that was given by its id or by a name that is served. Raises UnknownModel."""
+    if base is None or is_version(base):
+        return base
+    try:
+        return models.resolve(base).clip.version
+    except ServiceError as error:
+        error.param = "base"
+        raise
 
 
 def _described(model: ModelHandle, *, default: bool) -> ServedModel:

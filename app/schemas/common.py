@@ -140,6 +140,9 @@ class ModelError(BaseModel):
 
     name: str = Field(description="The name in the request.")
     error: ErrorDetail
+    retry_after_s: int | None = Field(
+        None, description="The number of seconds after which this model may answer, if it can be expected to."
+    )
 
 
 class ItemError(BaseModel):

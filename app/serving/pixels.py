@@ -25,7 +25,7 @@ class Decoded:
 
 
 class RequestImages:
-    """The images of one request, decoded once for all models that prepare them alike."""
+    """The images of one request, decoded once for all models of a base."""
 
     def __init__(self, decode: Callable[[Clip], Awaitable[Decoded]]) -> None:
         self._decode = decode

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from app.errors import DimensionsNotOffered, ServiceError, body
+from app.errors import DimensionsNotOffered, ServiceError, body, log_cause
 from app.keys import Caller
 from app.limits import Limits
 from app.rates import Rates
@@ -75,8 +75,8 @@ class Predictor:
         self._rates = rates
 
     async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
-        model = await self._model(caller, request.model)
         self._check_match(request)
+        model = await self._model(caller, request.model)
         self._rates.take(caller.name, _items_of(request))
         async with self._engine.request(
             model, images=len(request.images), texts=request.texts, caller=caller.name
@@ -84,34 +84,36 @@ class Predictor:
             return await self._match(request, self._decode(request), model, new_texts)
 
     async def compare_matches(self, caller: Caller, request: MatchComparisonRequest) -> MatchComparison:
-        models = await self._models(caller, request.models)
         self._check_match(request)
+        models = await self._models(caller, request.models)
+        handles = _handles(models)
+        new_texts = {model: self._engine.new_texts(model, request.texts) for model in handles}
 
         async def answer(model: ModelHandle, decode: Decode) -> MatchResponse:
-            return await self._match(request, decode, model, self._engine.new_texts(model, request.texts))
+            return await self._match(request, decode, model, new_texts[model])
 
-        items = _items_of(request)
-        costs = [0 if isinstance(model, ServiceError) else items for model in models]
-        return MatchComparison(answers=await self._compare(caller, request, models, costs, answer))
+        self._rates.take(caller.name, len(handles) * _items_of(request))
+        cost = sum(len(request.images) + len(new_texts[model]) for model in handles)
+        return MatchComparison(answers=await self._compare(caller, request, models, cost, answer))
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
-        model = await self._model(caller, request.model)
         classes = self._check_classify(request)
+        model = await self._model(caller, request.model)
         self._rates.take(caller.name, self._cost(request, classes, model))
         async with self._engine.request(model, images=len(request.images), caller=caller.name):
             return await self._classify(request, classes, self._decode(request), model)
 
     async def compare_classes(self, caller: Caller, request: ClassifyComparisonRequest) -> ClassifyComparison:
-        models = await self._models(caller, request.models)
         classes = self._check_classify(request)
+        models = await self._models(caller, request.models)
+        handles = _handles(models)
 
         async def answer(model: ModelHandle, decode: Decode) -> ClassifyResponse:
             return await self._classify(request, classes, decode, model)
 
-        costs = [
-            0 if isinstance(model, ServiceError) else self._cost(request, classes, model) for model in models
-        ]
-        return ClassifyComparison(answers=await self._compare(caller, request, models, costs, answer))
+        self._rates.take(caller.name, sum(self._cost(request, classes, model) for model in handles))
+        cost = len(handles) * len(request.images)
+        return ClassifyComparison(answers=await self._compare(caller, request, models, cost, answer))
 
     async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
         found = await self.features(
@@ -197,11 +199,11 @@ class Predictor:
         Raises:
             DimensionsNotOffered: the model was not trained for that length.
         """
+        self._limits.check_images(images)
+        self._limits.check_texts(texts)
         handle = await self._model(caller, model)
         if dimensions is not None:
             _check_dimensions(handle.clip, dimensions)
-        self._limits.check_images(images)
-        self._limits.check_texts(texts)
         self._rates.take(caller.name, len(images) + len(texts))
         async with self._engine.request(
             handle, images=len(images), texts=texts, caller=caller.name
@@ -225,10 +227,10 @@ class Predictor:
         caller: Caller,
         request: MatchComparisonRequest | ClassifyComparisonRequest,
         models: Sequence[ModelHandle | ServiceError],
-        costs: Sequence[int],
+        cost: int,
         answer: Callable[[ModelHandle, Decode], Awaitable[Response]],
     ) -> list[Response | ModelError]:
-        """The answer of each model, or why it cannot answer. Together they take one place and one turn.
+        """The answer of each model, or why it cannot answer. Together they take one place and one turn, at that cost.
 
         Images that cannot be read fail the request.
         """
@@ -242,10 +244,10 @@ class Predictor:
             except ServiceError as error:
                 if images.raised(error):
                     raise
+                log_cause(error)
                 return _model_error(name, error)
 
-        self._rates.take(caller.name, sum(costs))
-        async with self._engine.place(max(1, sum(costs)), caller=caller.name):
+        async with self._engine.place(max(1, cost), caller=caller.name):
             try:
                 async with asyncio.TaskGroup() as tasks:
                     pairs = zip(request.models, models, strict=True)
@@ -261,8 +263,14 @@ class Predictor:
         return await self._versions.get(name, caller) or self._engine.models.resolve(name)
 
     async def _models(self, caller: Caller, names: Sequence[str]) -> list[ModelHandle | ServiceError]:
-        """For each name its model, or why there is none."""
-        found = await asyncio.gather(*(self._model(caller, name) for name in names), return_exceptions=True)
+        """For each name its model, or why there is none. They keep to the key's share of loads by themselves."""
+        loads = asyncio.Semaphore(self._versions.max_loads_per_key)
+
+        async def find(name: str) -> ModelHandle:
+            async with loads:
+                return await self._model(caller, name)
+
+        found = await asyncio.gather(*map(find, names), return_exceptions=True)
         models = list[ModelHandle | ServiceError]()
         for each in found:
             if not isinstance(each, ModelHandle | ServiceError):
@@ -382,9 +390,13 @@ def _items_of(request: MatchBody) -> int:
     return len(request.images) + len(request.texts)
 
 
+def _handles(models: Sequence[ModelHandle | ServiceError]) -> list[ModelHandle]:
+    return [model for model in models if isinstance(model, ModelHandle)]
+
+
 def _model_error(name: str, error: ServiceError) -> ModelError:
-    detail = ErrorDetail(**body(error)["error"])
-    return ModelError(name=name, error=detail.model_copy(update={"param": "models"}))
+    detail = ErrorDetail(**body(error)["error"]).model_copy(update={"param": "models"})
+    return ModelError(name=name, error=detail, retry_after_s=error.retry_after_s)
 
 
 def _in_order(answers: Sequence[Answer], decoded: Decoded) -> list[Answer | ItemError]:

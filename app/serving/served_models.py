@@ -12,6 +12,8 @@ from app.store.alias_names import DEFAULT
 from models.clip import Clip
 from models.mixed import as_member
 
+MAX_NAMES = 10  # in an error
+
 
 @dataclass(frozen=True, eq=False)
 class ModelHandle:
@@ -56,7 +58,7 @@ class ServedModels:
     def resolve(self, name: str | None) -> ModelHandle:
         """The model that `name` serves now.
 
-        Raises: UnknownModel, which lists the names; for a name that is withheld, the error that says why.
+        Raises: UnknownModel, which lists the first names; for a name that is withheld, the error that says why.
         """
         name = DEFAULT if name is None else name
         model = self.current(name)
@@ -64,8 +66,11 @@ class ServedModels:
             return model
         if (reason := self._withheld(name)) is not None:
             raise reason
-        known = ", ".join(dict.fromkeys([DEFAULT, *self._references, *self._swapped_in]))
-        raise UnknownModel(f"The server has no model of this name; choose one of: {known}.", param="model")
+        known = list(dict.fromkeys([DEFAULT, *self._references, *self._swapped_in]))
+        names = ", ".join(known[:MAX_NAMES])
+        if len(known) > MAX_NAMES:
+            names += f", or another of the {len(known)} that GET /models lists"
+        raise UnknownModel(f"The server has no model of this name; choose one of: {names}.", param="model")
 
     def current(self, name: str) -> ModelHandle | None:
         if name in self._swapped_in:

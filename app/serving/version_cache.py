@@ -52,7 +52,7 @@ class VersionCache:
         self._loader = loader
         self._max_count = max_count
         self._max_bytes = max_bytes
-        self._max_loads_per_key = max_loads_per_key
+        self.max_loads_per_key = max_loads_per_key
         self._wait_s = wait_s
         self._cached: OrderedDict[str, ModelHandle] = OrderedDict()
         # A sum of sizes, as in a library's LRU cache, would be wrong: deltas share their base with each other
@@ -111,10 +111,10 @@ class VersionCache:
     async def _load_of(self, version: str, key: str) -> ModelHandle | None:
         if version not in self._loads:
             self._refuse_failed(version)
-            if key and self._loads_of[key] >= self._max_loads_per_key:
+            if key and self._loads_of[key] >= self.max_loads_per_key:
                 raise KeyLimitReached(
                     "max_version_loads_per_key",
-                    self._max_loads_per_key,
+                    self.max_loads_per_key,
                     retry_after_s=math.ceil(self._load_s),
                 )
             if len(self._loads) >= MAX_WAITING_LOADS:

@@ -17,9 +17,14 @@ class Part(NamedTuple):
     answer: Json
 
 
-def models_of(answer: Json) -> list[Any]:
-    """The models that gave an answer, or None in the place of one that could not."""
-    return [each.get("model") for each in answer.get("answers", [answer])]
+def of_same_models(parts: Sequence[Part]) -> bool:
+    """Whether each model that answered is the same in all parts. One that could not answer is none."""
+    answers = [part.answer.get("answers", [part.answer]) for part in parts]
+    return all(
+        all(model == models[0] for model in models)
+        for of_name in zip(*answers, strict=True)
+        if (models := [each["model"] for each in of_name if "model" in each])
+    )
 
 
 def of_each_model(join: Callable[[Sequence[Part]], Json], parts: Sequence[Part]) -> Json:

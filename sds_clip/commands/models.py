@@ -125,6 +125,15 @@ def models() -> None:
     type=click.Choice(["ready", "deleted"]),
     help="List only versions with this status (default: ready).",
 )
+@option(
+    "--base", metavar="VERSION", help="List only deltas of this version: its id, or a name that is served."
+)
+@option(
+    "--metadata",
+    multiple=True,
+    metavar="KEY:VALUE",
+    help="List only versions whose job has this in its metadata. Repeat it for several keys.",
+)
 @list_options
 @remote(_print_list)
 def list_models(client: Client, **filters: Any) -> Any:

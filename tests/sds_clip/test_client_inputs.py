@@ -254,3 +254,18 @@ def test_answers_of_two_versions_are_never_joined() -> None:
     ):
         client.match([PICTURE] * 70, ["a cat"])
     assert raised.value.code == "model_swapped"
+
+
+def test_model_that_could_not_answer_once_was_not_swapped() -> None:
+    def compared(count: int, *, fails: bool) -> Answer:
+        good, other = (matched(version, count, -10.0, 4.5397868e-5) for version in "12")
+        error = b'{"name": "2", "error": {"code": "key_limit", "message": "Later."}}'
+        return Answer(body=b'{"answers": [%s, %s]}' % (good.body, error if fails else other.body))
+
+    with (
+        scripted(compared(64, fails=True), compared(6, fails=False)) as server,
+        Client(server.url) as client,
+    ):
+        good, failed = client.match([PICTURE] * 70, ["a cat"], models=["1", "2"])["answers"]
+    assert len(good["results"]) == 70
+    assert failed["error"]["code"] == "key_limit"

@@ -149,6 +149,9 @@ def test_models_are_listed_promoted_and_not_rolled_back_to_nothing(
     assert versions.splitlines()[0].split()[:3] == ["version", "aliases", "status"]
     assert versions.splitlines()[1].split()[1:3] == ["default", "ready"]
     (version,) = read("models", "list")["versions"]
+    assert read("models", "list", "--base", version["id"])["versions"] == []
+    assert read("models", "list", "--metadata", "owner:nobody")["versions"] == []
+    assert run("models", "list", "--base", "nobody", code=2).startswith("sds-clip: base: ")
     said = run("models", "promote", version["id"], "--reason", "again")
     assert "default" in said
     assert version["id"] in said

@@ -11,7 +11,7 @@ from sds_clip.client._sync.http import Http
 from sds_clip.client.calls import Call, given, strings
 from sds_clip.client.errors import APIError, ClientError
 from sds_clip.client.images import ImageLike, encoded, listed
-from sds_clip.client.joining import Part, joined, joined_match, models_of, of_each_model
+from sds_clip.client.joining import Part, joined, joined_match, of_each_model, of_same_models
 from sds_clip.client.waiting import at_once
 
 Json: TypeAlias = dict[str, Any]
@@ -69,7 +69,7 @@ def _answers(
     """Return the responses, all of one model version, ordered by image and then by text."""
     for _ in range(_TRIES):
         parts = _ask(http, path, images, texts, body)
-        if all(models_of(part.answer) == models_of(parts[0].answer) for part in parts):
+        if of_same_models(parts):
             return parts
     raise ClientError(
         "The service swapped the model several times while the requests of this call were sent. Call again, or name "

@@ -49,6 +49,19 @@ def test_version_shows_where_it_comes_from_and_how_good_it_is(
     assert "folder" not in by_id
 
 
+def test_deltas_of_a_base_are_found_by_its_id_and_by_a_name_that_is_served(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+
+    for base, found in ((small_clip.version, [version]), ("default", [version]), (version, [])):
+        listed = quick.client.get("/models", params={"base": base}).json()["versions"]
+        assert [each["id"] for each in listed] == found
+
+    answer = quick.client.get("/models", params={"base": small_clip.version[:12]})
+    assert error_of(answer, 404)["param"] == "base"
+
+
 def test_promoting_what_the_alias_points_at_changes_nothing(quick: Service, small_clip: Clip) -> None:
     answer = quick.client.post(f"/models/{small_clip.version}/promote", json=REASON)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import app.images
+import app.serving.engine
 import app.serving.forward
 import app.serving.loading
 from app.keys import create_key
@@ -161,6 +162,82 @@ async def test_version_that_computes_no_numbers_is_the_error_of_its_entry(
             one, spoilt = (await service.ask(path, body, models=[good, broken]))["answers"]
             assert_of_its_version(one, library)
             assert (spoilt["name"], spoilt["error"]["code"]) == (broken, "internal_error")
+
+
+async def test_cause_of_an_internal_error_within_a_comparison_is_logged(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*_: Any) -> Tensor:
+        raise RuntimeError("the cause")
+
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        monkeypatch.setattr("app.serving.forward.encode_images", failing)
+        (answer,) = (await service.ask("/match/compare", MATCH, models=["small"]))["answers"]
+    assert answer["error"]["code"] == "internal_error"
+    assert "the cause" in caplog.text
+
+
+async def test_texts_whose_features_are_cached_cost_a_comparison_nothing(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = []
+    place = app.serving.engine.Engine.place
+
+    def noting(self: Any, cost: int, **options: Any) -> Any:
+        costs.append(cost)
+        return place(self, cost, **options)
+
+    monkeypatch.setattr("app.serving.engine.Engine.place", noting)
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        for _ in range(2):
+            await service.ask("/match/compare", MATCH, models=library.published)
+    images, texts = len(MATCH["images"]), len(set(MATCH["texts"]))
+    assert costs == [3 * (images + texts), 3 * images]
+
+
+async def test_comparison_of_versions_that_were_never_loaded_keeps_to_its_key_s_share_of_loads(
+    library: Library, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    headers = {"Authorization": f"Bearer {create_key(keys, 'alice', ['infer', 'admin'])}"}
+    limits = {"keys_file": keys, "max_version_loads_per_key": 1}
+    async with serving(tmp_path, [library.base], root=library.root, **limits) as service:
+        answer = await service.client.post(
+            "/match/compare", json={**MATCH, "models": library.published}, headers=headers
+        )
+    assert [each["model"]["version"] for each in answer.json()["answers"]] == library.published
+
+
+@pytest.mark.parametrize("path", ["/match", "/classify", "/match/compare", "/classify/compare"])
+async def test_request_that_is_refused_loads_no_version(
+    library: Library, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    load = app.serving.loading.VersionLoader.load
+
+    async def noting(self: Any, version: str, **options: Any) -> Clip:
+        loaded.append(version)
+        return await load(self, version, **options)
+
+    monkeypatch.setattr("app.serving.loading.VersionLoader.load", noting)
+    body = MATCH if "match" in path else CLASSIFY
+    name = {"models": library.published} if "compare" in path else {"model": library.published[0]}
+    async with serving(tmp_path, [library.base], root=library.root, max_images=1) as service:
+        images = [base64_of(png(8, 8))] * 2
+        answer = await service.client.post(path, json={**body, **name, "images": images})
+        assert answer.json()["error"]["code"] == "too_many_images"
+    assert loaded == []
+
+
+async def test_entry_says_when_to_ask_again(library: Library, tmp_path: Path) -> None:
+    root = tmp_path / "versions"
+    shutil.copytree(library.root, root)
+    flip_a_byte(root / library.published[0] / "delta.safetensors")
+    async with serving(tmp_path, [library.base], root=root) as service:
+        refused = await service.client.post("/match", json={**MATCH, "model": library.published[0]})
+        (entry,) = (await service.ask("/match/compare", MATCH, models=[library.published[0]]))["answers"]
+    header = refused.headers.get("Retry-After")
+    assert entry["retry_after_s"] == (None if header is None else int(header))
 
 
 async def test_comparison_that_exceeds_a_key_s_share_is_admitted_if_nothing_else_is(
