@@ -118,9 +118,9 @@ async def compare_matches(
     """Score every text against every image with several models.
 
     The images are decoded once, and models over the same base answer in one batch. A model that cannot answer has its
-    error in the place of its answer, and `retry_after_s` if it may answer later. The comparison waits as one request that
-    has the items of all its models. If these are more than `SDS_CLIP_MAX_QUEUE`, it is accepted only while nothing else
-    waits.
+    error in the place of its answer, and `retry_after_s` if it may answer later. The comparison waits as one request
+    with the items of all its models. If these are more than `SDS_CLIP_MAX_QUEUE`, it is accepted only while nothing
+    else waits.
     """
     return json_answer(await predictor.compare_matches(caller, body))
 
@@ -139,9 +139,9 @@ async def compare_classes(
     """Find the labels that fit each image best, with several models.
 
     The images are decoded once, and models over the same base answer in one batch. A model that cannot answer has its
-    error in the place of its answer, and `retry_after_s` if it may answer later. The comparison waits as one request that
-    has the items of all its models. If these are more than `SDS_CLIP_MAX_QUEUE`, it is accepted only while nothing else
-    waits.
+    error in the place of its answer, and `retry_after_s` if it may answer later. The comparison waits as one request
+    with the items of all its models. If these are more than `SDS_CLIP_MAX_QUEUE`, it is accepted only while nothing
+    else waits.
     """
     return json_answer(await predictor.compare_classes(caller, body))
 
