@@ -230,14 +230,16 @@ async def test_request_that_is_refused_loads_no_version(
 
 
 async def test_entry_says_when_to_ask_again(library: Library, tmp_path: Path) -> None:
+    elsewhere = load_clip(str(save_tiny_clip(tmp_path / "other", seed=9)), device="cpu", precision="float32")
     root = tmp_path / "versions"
-    shutil.copytree(library.root, root)
-    flip_a_byte(root / library.published[0] / "delta.safetensors")
+    of_another_base = publish_tuned(root, elsewhere, tmp_path / "delta", seed=0)
     async with serving(tmp_path, [library.base], root=root) as service:
-        refused = await service.client.post("/match", json={**MATCH, "model": library.published[0]})
-        (entry,) = (await service.ask("/match/compare", MATCH, models=[library.published[0]]))["answers"]
-    header = refused.headers.get("Retry-After")
-    assert entry["retry_after_s"] == (None if header is None else int(header))
+        unknown, unusable = (await service.ask("/match/compare", MATCH, models=["nobody", of_another_base]))[
+            "answers"
+        ]
+    assert unknown["retry_after_s"] is None
+    assert unusable["error"]["code"] == "version_unusable"
+    assert 1 <= unusable["retry_after_s"] <= 30
 
 
 async def test_comparison_that_exceeds_a_key_s_share_is_admitted_if_nothing_else_is(
