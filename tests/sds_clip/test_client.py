@@ -59,13 +59,25 @@ def test_several_models_answer_a_list_of_any_length(client: Client, photos: list
     images = [photos[number % 2] for number in range(65)]  # more than one request takes
     alone = client.match(images, TEXTS, model="demo")
     first, unknown, last = client.match(images, TEXTS, models=["demo", "nobody", "default"])["answers"]
-    assert first == alone
+    assert first == nearly(alone)
     assert (unknown["name"], unknown["error"]["code"]) == ("nobody", "unknown_model")
-    assert last["results"] == alone["results"]
+    assert last["results"] == nearly(alone["results"])
 
     classified = client.classify(images, TEXTS, models=["default", "demo"])["answers"]
     assert [len(answer["results"]) for answer in classified] == [65, 65]
-    assert classified[1] == client.classify(images, TEXTS, model="demo")
+    assert classified[1] == nearly(client.classify(images, TEXTS, model="demo"))
+
+
+def nearly(answer: Any) -> Any:
+    """Equals an answer whose floats differ in their last bits, as those of batches of different sizes may."""
+    match answer:
+        case dict():
+            return {name: nearly(value) for name, value in answer.items()}
+        case list():
+            return [nearly(value) for value in answer]
+        case float():
+            return pytest.approx(answer, rel=1e-5)
+    return answer
 
 
 def test_an_error_says_where_and_which(client: Client) -> None:
