@@ -81,14 +81,18 @@ def describe_errors(
 ) -> dict[int | str, dict[str, Any]]:
     """The error responses of an endpoint, for a route's `responses`.
 
-    The description is the codes of each error class and the first line of its docstring.
+    The description is the codes of each error class and the first line of its docstring. The body is only referred to:
+    FastAPI would make a validator of it for every status of every route, again for each app.
     """
     by_status: dict[int, list[str]] = {}
     for error in errors:
         codes = ", ".join(f"`{code}`" for code in error.codes or (error.code,))
         by_status.setdefault(error.status, []).append(f"{codes}: {(error.__doc__ or '').splitlines()[0]}")
     return {
-        status: {"model": body, "description": " ".join(reasons)}
+        status: {
+            "description": " ".join(reasons),
+            "content": {"application/json": {"schema": _reference(body)}},
+        }
         for status, reasons in sorted(by_status.items())
     }
 

@@ -36,7 +36,11 @@ BASES = (11, 12, 13, 14)
 SEED = 20261127
 """Of the held-out items, which nothing has looked at before."""
 PER_KIND = 2000
-CHOSEN: dict[str, tuple[str, str]] = {}
+CHOSEN: dict[str, tuple[str, str]] = {
+    "exact": ("clip-choice", "score"),
+    "tags": ("clip", "score-hard"),
+    "proposed": ("clip", "score"),
+}
 """The control and the objective that the screening chose in each setting."""
 PLACES_ARM: str | None = None
 """The arm of L_SDS that `demo.go_no_go` chose, whose probe of places is compared with its placebo's."""

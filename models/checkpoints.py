@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from open_clip.factory import load_checkpoint, load_state_dict
 from open_clip.model import CLIP, CustomTextCLIP, set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.attention import attend_batch_first
 from models.clip import Clip
@@ -230,7 +231,8 @@ def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
     )
     kind = (CoCa if "multimodal_cfg" in config else CustomTextCLIP) if custom_text else CLIP
     try:
-        network: nn.Module = kind(**config)
+        with _Uninitialised():
+            network: nn.Module = kind(**config)
     except Exception as error:
         raise CheckpointError(
             f"open_clip cannot build the model that {source.weights.parent} describes "
@@ -243,6 +245,22 @@ def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
         reasons = " ".join(line.strip() for line in str(error).splitlines()[1:4])[:500] or first_line(error)
         raise CheckpointError(f"{source.weights} does not fit {source.architecture}: {reasons}") from error
     return network
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves parameters as they were allocated. Every one is then read from a file, which is faster than drawing it."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -6,6 +6,8 @@ import heapq
 import sys
 import threading
 from collections.abc import Sequence
+from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -189,6 +191,18 @@ def merge_by_rank(symbols: list[str], ranks: dict[tuple[str, str], int], *, beyo
     return [symbol for symbol, kept in zip(symbols, alive, strict=True) if kept]
 
 
+def _clip_tokenizer() -> BoundedSimpleTokenizer:
+    """CLIP's own tokenizer, without options. All of them share the vocabulary, which is large and slow to read."""
+    tokenizer = copy(_read_vocabulary())
+    tokenizer.cache = dict(tokenizer.cache)
+    return tokenizer
+
+
+@cache
+def _read_vocabulary() -> BoundedSimpleTokenizer:
+    return BoundedSimpleTokenizer()
+
+
 def load_tokenizer(text_config: dict[str, Any], source: Path | str | None) -> Tokenizer:
     """Build the tokenizer that a text configuration names.
 
@@ -200,7 +214,8 @@ def load_tokenizer(text_config: dict[str, Any], source: Path | str | None) -> To
     context_length = text_config.get("context_length", 77)
     inner: HFTokenizer | BoundedSimpleTokenizer
     if source is None:
-        inner = BoundedSimpleTokenizer(context_length=context_length, **options)
+        inner = BoundedSimpleTokenizer(**options) if options else _clip_tokenizer()
+        inner.context_length = context_length
         size = inner.vocab_size
     else:
         try:

@@ -14,6 +14,7 @@ from app.main import create_app
 from app.settings import Settings
 from models.checkpoints import load_clip
 from models.clip import Clip
+from models.mixed import as_member
 from tests.checkpoints import save_tiny_clip
 
 
@@ -24,14 +25,14 @@ def small_reference(tiny_folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def small_clip(small_reference: str) -> Clip:
-    return load_clip(small_reference, device="cpu", precision="float32")
+    return as_member(load_clip(small_reference, device="cpu", precision="float32"))
 
 
 @pytest.fixture(scope="session")
 def other_clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     """Another version of the same architecture."""
     folder = save_tiny_clip(tmp_path_factory.mktemp("other") / "tiny", seed=2)
-    return load_clip(f"local-dir:{folder}", device="cpu", precision="float32")
+    return as_member(load_clip(f"local-dir:{folder}", device="cpu", precision="float32"))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from models.checkpoints import CheckpointError, is_local, load_clip
 from models.published import published_preprocess, stated_activation
@@ -55,6 +56,28 @@ def refusal(reference: str) -> str:
     with pytest.raises(CheckpointError) as refused:
         load_clip(reference, precision="float32")
     return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [save_siglip, save_resnet, lambda folder: save_checkpoint(folder, tiny_network().state_dict(), TINY)],
+)
+def test_no_weight_is_drawn_before_it_is_read(tmp_path: Path, saved: Callable[[Path], Path]) -> None:
+    folder = saved(tmp_path / "model")
+    drawing = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__module__", None) == "torch.nn.init":
+                drawing.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        torch.nn.Linear(1, 1)
+        assert drawing
+        drawing.clear()
+        load_clip(f"local-dir:{folder}", device="cpu", precision="float32")
+    assert drawing == []
 
 
 def test_loaded_checkpoint_says_what_it_is(folder: Path) -> None:

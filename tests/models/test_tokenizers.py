@@ -16,6 +16,7 @@ from models.tokenizers import (
     TextError,
     Tokenizer,
     first_merged,
+    load_tokenizer,
     merge_by_rank,
 )
 
@@ -144,3 +145,13 @@ def test_memory_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch, open_clips:
 def test_lone_surrogate_is_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(TextError, match="Text 1"):
         tokenizer(["fine", "half \ud83d"])
+
+
+def test_tokenizers_share_the_vocabulary_and_nothing_that_changes() -> None:
+    first, second = (load_tokenizer({"context_length": length}, None) for length in (77, 16))
+    assert first.inner.encoder is second.inner.encoder
+    first(["zebra"])
+    assert "zebra" in first.inner.cache
+    assert "zebra" not in second.inner.cache
+    assert (first.context_length, second.context_length) == (77, 16)
+    assert second(["zebra"]).shape == (1, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Template
@@ -87,6 +88,7 @@ def render_report(
     )
 
 
+@cache
 def _template() -> Template:
     templates = environment(_HERE)
     templates.filters |= {function.__name__: function for function in words.FILTERS}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import Template
 from markupsafe import Markup
 
 from models.atomic import write_atomic
@@ -65,9 +67,7 @@ def write_run_report(
     """
     runs = {RUN: read_run(out)} if control is None else {CONTROL: read_run(control), RUN: read_run(out)}
     style = STYLE.read_text(encoding="utf-8") + (_HERE / "style.css").read_text(encoding="utf-8")
-    templates = environment(_HERE)
-    templates.filters |= {function.__name__: function for function in (*FILTERS, figure)}
-    html = templates.get_template("page.html.jinja").render(
+    html = _template().render(
         run=runs[RUN],
         names={series: "run" if series == RUN else "control" for series in runs},
         charts=charts({series: run.records for series, run in runs.items()}),
@@ -85,6 +85,13 @@ def write_run_report(
     with writing(file):
         write_atomic(file, html)
     return file
+
+
+@cache
+def _template() -> Template:
+    templates = environment(_HERE)
+    templates.filters |= {function.__name__: function for function in (*FILTERS, figure)}
+    return templates.get_template("page.html.jinja")
 
 
 def figure(value: float) -> str:
