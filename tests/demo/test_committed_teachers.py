@@ -47,6 +47,7 @@ def test_the_teacher_knows_who_is_where_and_what_belongs_to_what() -> None:
     assert min(found[f"{kind}_group"] for kind in KINDS) >= 0.6
 
 
+@pytest.mark.long
 def test_the_placebo_knows_no_binding() -> None:
     """Chance is 50 %, and four standard errors at 40 items are 32 points."""
     found = scores(PLACEBO, 40)

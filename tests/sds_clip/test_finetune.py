@@ -34,6 +34,7 @@ OBJECTIVES: dict[str, list[str]] = {
     "condition": ["--objective", "condition", "--sds-batch-size", "5"],
     "score": ["--objective", "score", "--negatives", "swap", "--score-draws", "2"],
 }
+LONG = pytest.mark.long
 STEPS_IN = """
 import sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -83,7 +84,9 @@ def delta_bytes(out: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted((out / "delta").iterdir())}
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "objective", [pytest.param(each, marks=() if each == "sds-clip sds" else LONG) for each in OBJECTIVES]
+)
 def test_a_run_killed_at_a_random_step_and_resumed_ends_with_the_same_bytes(
     objective: str, made: list[str], tmp_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def check_version(config: WorkerConfig, store: Store, version_id: str) -> None:
     assert [folder.name for folder in config.versions_dir.iterdir()] == [version_id]
 
 
+@pytest.mark.long
 def test_job_that_comes_on_survives_any_number_of_kills(
     config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
 ) -> None:

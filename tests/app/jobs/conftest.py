@@ -93,14 +93,14 @@ def running(clip: Clip, **values: Any) -> Iterator[Service]:
 
 @pytest.fixture
 def make_service(
-    tmp_path: Path, roots: Path, database_url: str, small_clip: Clip
+    tmp_path: Path, roots: Path, database_url: str, small_member: Clip
 ) -> Iterator[Callable[..., Service]]:
     """Starts a service with some settings changed, and ends it after the test."""
     with ExitStack() as services:
 
         def make(**changed: Any) -> Service:
             values = {"data_dir": tmp_path / "data", "database_url": database_url, "dataset_roots": [roots]}
-            return services.enter_context(running(small_clip, **{**values, **changed}))
+            return services.enter_context(running(small_member, **{**values, **changed}))
 
         yield make
 
