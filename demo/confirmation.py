@@ -42,7 +42,7 @@ CHOSEN: dict[str, tuple[str, str]] = {
     "proposed": ("clip", "score"),
 }
 """The control and the objective that the screening chose in each setting."""
-PLACES_ARM: str | None = None
+PLACES_ARM: str | None = "sds-1"
 """The arm of L_SDS that `demo.go_no_go` chose, whose probe of places is compared with its placebo's."""
 
 
