@@ -108,6 +108,9 @@ def install_openapi(app: FastAPI) -> None:
             )
             schemas = description.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions.get("$defs", {}))
+            for name in ("ErrorDetail", "CohereError"):  # an answer leaves out what is null
+                for field in schemas[name]["properties"].values():
+                    field.pop("default", None)
             description["components"]["securitySchemes"] = {"key": BEARER, "session": SESSION}
             for path, methods, access in auth.declared(app):
                 operations = description["paths"].get(path.replace(":path}", "}"), {})
