@@ -91,7 +91,7 @@ def describe_errors(
     return {
         status: {
             "description": " ".join(reasons),
-            "content": {"application/json": {"schema": _reference(body)}},
+            "content": {JSON: {"schema": _reference(body)}},
         }
         for status, reasons in sorted(by_status.items())
     }
@@ -108,9 +108,6 @@ def install_openapi(app: FastAPI) -> None:
             )
             schemas = description.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions.get("$defs", {}))
-            for name in ("ErrorDetail", "CohereError"):  # an answer leaves out what is null
-                for field in schemas[name]["properties"].values():
-                    field.pop("default", None)
             description["components"]["securitySchemes"] = {"key": BEARER, "session": SESSION}
             for path, methods, access in auth.declared(app):
                 operations = description["paths"].get(path.replace(":path}", "}"), {})

@@ -1,6 +1,6 @@
 """What the bodies of several endpoints share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -103,6 +103,11 @@ class ModelInfo(BaseModel):
     )
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """An answer leaves out what is null. A default would describe the field as one that is always there."""
+    schema.pop("default", None)
+
+
 class ErrorDetail(BaseModel):
     """What went wrong, and what to do about it."""
 
@@ -113,8 +118,13 @@ class ErrorDetail(BaseModel):
         None,
         description="The field of the request that is wrong, such as `images`. Of a field within an item, it is the "
         "whole place, such as `inputs[3].content[0].image_url.url`.",
+        json_schema_extra=_without_default,
     )
-    index: int | None = Field(None, description="The position of the wrong item, if `param` is a list.")
+    index: int | None = Field(
+        None,
+        description="The position of the wrong item, if `param` is a list.",
+        json_schema_extra=_without_default,
+    )
 
 
 class ErrorBody(BaseModel):
