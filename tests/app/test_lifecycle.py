@@ -154,6 +154,7 @@ def resident_bytes(pid: int) -> int:
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
 def test_memory_stays_flat_over_many_requests(server: RunningServer) -> None:
     def ask(count: int, first: int) -> None:

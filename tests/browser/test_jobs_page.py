@@ -155,6 +155,7 @@ def test_range_without_a_point_keeps_the_charts_and_the_way_back(
     expect(loss).to_have_attribute("aria-label", re.compile(r"at step 12\."))
 
 
+@pytest.mark.long
 def test_pages_go_on_when_the_service_is_started_again(
     system: Running, submit: Callable[..., str], look: Look
 ) -> None:

@@ -105,7 +105,7 @@ def test_promotion_lock_and_rollback_are_seen_where_they_act(look: Look, base: s
         assert [alias["name"] for alias in registry.client.get("/models").json()["aliases"]] == ["default"]
 
         page.get_by_role("tab", name="Audit trail").click()
-        page.get_by_label("Alias").select_option("default")
+        page.get_by_label("Alias", exact=True).select_option("default")
         lines = page.get_by_role("region", name="What was done to aliases").locator("tbody tr")
         expect(lines).to_have_count(5)
         written = [

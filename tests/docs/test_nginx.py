@@ -250,6 +250,7 @@ def test_service_without_keys_knows_its_own_pages_behind_nginx(tmp_path: Path, t
         assert code("evil.example.org") == "foreign_host"
 
 
+@pytest.mark.long
 def test_requests_go_on_while_processes_drain_or_die_and_the_last_one_is_missed_politely(
     tmp_path: Path, tiny_folder: Path
 ) -> None:

@@ -80,7 +80,7 @@ def test_transformers_alone_computes_the_same(kind: str, checkpoint: str, tmp_pa
     assert min(cosines(by_ours(reference), BY["transformers"](exported))) >= AT_LEAST
 
 
-@pytest.mark.parametrize("kind", ["gelu", "siglip"])
+@pytest.mark.parametrize("kind", [pytest.param("gelu", marks=pytest.mark.long), "siglip"])
 def test_onnxruntime_alone_computes_the_same_in_batches_of_any_size(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     reference = str(

@@ -114,6 +114,7 @@ def test_a_run_in_which_the_teacher_had_no_say_ends_by_saying_so(
     assert "(teacher_had_no_say)" in captured.err
 
 
+@pytest.mark.long
 def test_torchrun_starts_two_processes_that_train_as_one(made: list[str], tmp_path: Path) -> None:
     options = [
         *made,
@@ -189,7 +190,7 @@ def test_on_a_terminal_a_bar_takes_the_place_of_lines(
     assert "step 2/3" not in shown
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", pytest.param("v_prediction", marks=LONG)])
 def test_a_vit_b_32_trains_from_coco_and_its_delta_is_256_kib(
     prediction_type: str, vit_b_32_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -348,6 +349,7 @@ def test_a_tracker_whose_package_is_missing_is_refused_before_the_run(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_run_that_is_logged_to_tensorboard_is_resumed_in_the_same_folder(
     made: list[str], tmp_path: Path
 ) -> None:

@@ -119,6 +119,7 @@ def test_one_trace_leads_from_the_request_to_the_stages_of_its_job(
     assert publishing.start_time_unix_nano >= spans[-1].end_time_unix_nano
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(
     not IS_INSTALLED, reason="OpenTelemetry is not installed: pip install 'sds-clip[tracing]'"

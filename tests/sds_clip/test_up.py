@@ -95,6 +95,7 @@ def test_a_job_becomes_a_version_that_is_promoted(
         assert tar.stat().st_size > 0
 
 
+@pytest.mark.long
 def test_what_is_killed_comes_back_and_the_job_goes_on(system: Running, dataset: str) -> None:
     names = ("valkey-server", "sds_clip worker --queue finetune", "sds_clip worker --queue evaluate")
     before = {name: system.part(name) for name in names}

@@ -30,7 +30,13 @@ pytestmark = [
 ]
 
 HERE = Path(__file__).parent
-FIXTURES = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/*/expected.json"))
+FIXTURES = [
+    pytest.param(
+        path.parent.relative_to(HERE).as_posix(),
+        marks=pytest.mark.long if path.parent.name == "postgresql" else (),
+    )
+    for path in sorted(HERE.glob("*/*/expected.json"))
+]
 KEPT_FOREVER = {"SDS_CLIP_KEEP_FILES_S": "1e12", "SDS_CLIP_KEEP_EVENTS_S": "1e12"}
 """The fixtures are older than what is kept by default of ended jobs."""
 

@@ -425,6 +425,7 @@ def test_check_that_its_worker_stops_is_given_back(
     assert checked(store, config).status is DatasetStatus.READY
 
 
+@pytest.mark.long
 def test_data_set_whose_check_dies_each_time_is_rejected(
     store: Store, config: WorkerConfig, pairs_folder: Path
 ) -> None:

@@ -71,6 +71,7 @@ def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(
     check_version(config, store, str(version))
 
 
+@pytest.mark.long
 def test_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_it_ends_with_the_same_weights(
     config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
 ) -> None:
@@ -162,6 +163,7 @@ def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
     assert (released.status, released.attempt, released.interruptions) == (JobStatus.QUEUED, 0, 2)
 
 
+@pytest.mark.long
 def test_cancelled_job_that_is_retried_goes_on_from_its_checkpoint(
     config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
 ) -> None:
@@ -207,6 +209,7 @@ def stop_between_writes(config: WorkerConfig, processes: Sequence[int]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_training_that_was_stopped_past_its_lease_changes_nothing_when_it_wakes(
     config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
 ) -> None:

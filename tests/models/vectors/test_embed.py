@@ -129,6 +129,7 @@ def test_a_stopped_run_is_finished_with_the_same_bytes(photos: Path, any_out: Pa
     assert errors(any_out) == {"b/c.jpg": "image_format"}
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_repeats_at_most_one_batch_and_the_bytes_are_equal(tmp_path: Path) -> None:
     photos = save_pictures(tmp_path / "photos", [f"{number:03}.png" for number in range(120)])
     whole, out, calls = tmp_path / "whole.npy", tmp_path / "v.npy", tmp_path / "calls"
