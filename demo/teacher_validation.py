@@ -19,7 +19,7 @@ from demo.options import count, run
 from demo.render import render
 from demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
 from demo.train_teacher import encode
-from demo.winoground_sets import KINDS, winoground_items
+from demo.winoground_sets import KINDS, WINOGROUND_SEED, winoground_items
 from demo.world import IMAGE_SIZE_PX, Split
 from models.teacher.diffusion_score import denoising_errors_many
 from models.teacher.family import PixArt
@@ -40,9 +40,15 @@ class TeacherValidation:
     kinds: list[str]
 
 
-def load_teacher_validation(vae: AutoencoderKL, items_per_kind: int = 50) -> TeacherValidation:
-    """Draw and encode items of the validation part."""
-    items = winoground_items(Split.VALIDATION, items_per_kind)
+def load_teacher_validation(
+    vae: AutoencoderKL,
+    items_per_kind: int = 50,
+    *,
+    split: Split = Split.VALIDATION,
+    seed: int = WINOGROUND_SEED,
+) -> TeacherValidation:
+    """Draw and encode items of a part."""
+    items = winoground_items(split, items_per_kind, seed=seed)
     images = torch.from_numpy(np.stack([render(scene) for item in items for scene in item.scenes]))
     return TeacherValidation(
         latents=encode(vae, images),
@@ -144,6 +150,14 @@ def main() -> None:
     parser.add_argument("teachers", nargs="+", metavar="TEACHER", help="References of the teachers.")
     parser.add_argument("--items", type=count, default=500, help="Number of items of each kind.")
     parser.add_argument("--draws", type=count, default=4, help="Number of draws of noise at each level.")
+    parser.add_argument(
+        "--split",
+        type=Split,
+        choices=(Split.HELD_OUT, Split.VALIDATION),
+        default=Split.VALIDATION,
+        help="Part of the world (default: %(default)s).",
+    )
+    parser.add_argument("--seed", type=int, default=WINOGROUND_SEED, help="Seed of the items.")
     options = parser.parse_args()
     levels = " | ".join(f"t = {level}" for level in LEVELS)
     print(f"| teacher | kind | GroupMatch at {levels} | at all | group |")
@@ -151,9 +165,8 @@ def main() -> None:
     for reference in options.teachers:
         teacher = load_teacher(reference, device="cpu", precision="float32", vae=True)
         assert teacher.vae is not None
-        scores = match_scores(
-            teacher, load_teacher_validation(teacher.vae, options.items), draws_each=options.draws
-        )
+        items = load_teacher_validation(teacher.vae, options.items, split=options.split, seed=options.seed)
+        scores = match_scores(teacher, items, draws_each=options.draws)
         print("\n".join(table_rows(reference, scores)), flush=True)
     print(f"| chance | |{' 50.0% |' * (len(LEVELS) + 1)} 16.7% |")
 

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from demo.teacher_validation import (
     match_scores,
 )
 from demo.train_teacher import encode
-from demo.winoground_sets import winoground_items
+from demo.winoground_sets import WINOGROUND_SEED, winoground_items
 from demo.world import Split
 
 WORDS = [
@@ -103,11 +104,18 @@ def test_denoiser_that_takes_no_notice_of_captions_scores_nothing(
     assert set(scores.values()) == {0.0}
 
 
-def test_items_are_those_of_the_validation_part() -> None:
+@pytest.mark.parametrize(
+    ("asked", "split", "seed"),
+    [
+        ({}, Split.VALIDATION, WINOGROUND_SEED),
+        ({"split": Split.HELD_OUT, "seed": 7}, Split.HELD_OUT, 7),
+    ],
+)
+def test_items_are_those_of_the_part_and_the_seed(asked: dict[str, Any], split: Split, seed: int) -> None:
     torch.manual_seed(0)
     vae = new_vae().eval()
-    validation = load_teacher_validation(vae, items_per_kind=2)
-    items = winoground_items(Split.VALIDATION, 2)
+    validation = load_teacher_validation(vae, items_per_kind=2, **asked)
+    items = winoground_items(split, 2, seed=seed)
     assert validation.kinds == [item.kind for item in items]
     assert validation.captions == [text for item in items for text in item.captions]
     pictures = torch.from_numpy(np.stack([render(scene) for scene in items[1].scenes]))
