@@ -15,6 +15,7 @@ from pathlib import Path
 
 from demo.arms import SEEDS, SETTINGS, arms, placebo_of, places_arms
 from demo.base_students import student_of, train_base
+from demo.compared import Compared
 from demo.experiment import (
     Outcome,
     Series,
@@ -27,7 +28,7 @@ from demo.experiment import (
     summary,
 )
 from demo.options import run
-from demo.report import Compared, write_confirmation
+from demo.report import write_confirmation
 from demo.training_set import DISTILLATION_SEED
 from demo.world import Split
 

@@ -214,7 +214,13 @@ def _measured(clip: Clip, series: Series) -> tuple[StudentScores, dict[str, list
 
 
 def summary(outcome: Outcome) -> str:
-    """One line of progress."""
+    """One line of progress, without the figures of held-out items: they are looked at when all are there."""
+    name, seconds = (
+        f"{outcome.variant} ({outcome.trainable}, seed {outcome.seed})",
+        f"{outcome.seconds:.0f} s",
+    )
+    if outcome.split == Split.HELD_OUT:
+        return f"{name}: {seconds}"
     measured = outcome.measured
 
     def by_kind(right: list[bool]) -> str:
@@ -224,9 +230,8 @@ def summary(outcome: Outcome) -> str:
         return ", ".join(f"{kind} {sum(ones) / len(ones):.1%}" for kind, ones in found.items())
 
     return (
-        f"{outcome.variant} ({outcome.trainable}, seed {outcome.seed}): GroupMatch {by_kind(measured.group_match)}; "
-        f"group {by_kind(measured.group)}; retrieval {measured.retrieval:.1%}, zero-shot {measured.zero_shot:.1%}; "
-        f"{outcome.seconds:.0f} s"
+        f"{name}: GroupMatch {by_kind(measured.group_match)}; group {by_kind(measured.group)}; "
+        f"retrieval {measured.retrieval:.1%}, zero-shot {measured.zero_shot:.1%}; {seconds}"
     )
 
 

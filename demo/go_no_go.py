@@ -13,9 +13,10 @@ from statistics import fmean
 
 from demo.arms import places_arms
 from demo.base_students import train_base
+from demo.compared import places
 from demo.experiment import Outcome, Series, add_series_options, base_outcome, one_a_core, run_all
 from demo.options import run
-from demo.report import gradient_share, places
+from demo.report import gradient_share
 from demo.world import Split
 from models.markdown import markdown_table
 

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from jaxtyping import Float
 
+from demo.compared import MEASURES, Compared, Measure, Runs, places
 from demo.experiment import Outcome, Variant
 from demo.figure import write_figure
-from demo.probe import POOLED, PROBES, TEXT, accuracies
-from demo.sets import RETRIEVAL_BATCH
-from demo.statistics import Estimate, difference, estimate, holm, interval, right
+from demo.probe import POOLED, TEXT, accuracies
+from demo.statistics import Estimate, difference, estimate, holm, interval
 from demo.winoground_sets import KINDS
-from demo.world import COLOURS, SHAPES
 from models.atomic import write_atomic
 from models.evaluation.winoground import CHANCE, d_prime
 from models.markdown import markdown_table
 
-CLASSES = len(COLOURS) * len(SHAPES)  # the number of zero-shot classes
 ALPHA = 0.01
 """A corrected p below this is significant."""
 EQUIVALENCE = 0.02
@@ -31,46 +27,6 @@ EQUIVALENCE = 0.02
 HOPED = {False: 0.07, True: 0.05}
 """The gain that is hoped for: in GroupMatch, and in the probe of places."""
 NONE = ""
-Runs = list[list[Outcome]]
-"""By base, by seed."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The outcomes of one test of the confirmation, by arm; `base` are the base students themselves."""
-
-    name: str
-    arms: Mapping[str, Runs]
-    objective: str
-    control: str
-    placebo: str
-    places: bool = False
-    """Whether the linear probe of places is compared, instead of GroupMatch."""
-
-    def lacking(self, seeds: Sequence[int]) -> list[str]:
-        """The arms that do not have one run of each seed for every base."""
-        wanted = {name: [0] if name == "base" else sorted(seeds) for name in self.arms}
-        return [
-            name
-            for name, by_base in self.arms.items()
-            if any([run.seed for run in runs] != wanted[name] for runs in by_base)
-        ]
-
-    def values(self, arm: str, kind: str | None = None) -> Float[np.ndarray, "bases seeds items"]:
-        """What is compared: each item's GroupMatch, or each scene's probe of places."""
-        if self.places:
-            return np.array([[places(run) for run in runs] for runs in self.arms[arm]], dtype=np.float64)
-        return np.stack([right(runs, "group_match", kind) for runs in self.arms[arm]])
-
-    def difference(self, other: str) -> Estimate:
-        """The objective minus another arm."""
-        return estimate(self.values(self.objective) - self.values(other))
-
-
-def places(run: Outcome) -> list[float]:
-    """Each scene's share of right places, of shapes and of colours, by the probes of the pooled image embedding."""
-    shapes, colours, _ = run.probes[POOLED]
-    return [(shape + colour) / 2 for shape, colour in zip(shapes, colours, strict=True)]
 
 
 def write_screening(setting: str, text: str, folder: Path) -> None:
@@ -147,13 +103,13 @@ def write_confirmation(found: Sequence[Compared], folder: Path) -> None:
         ValueError: results.md does not have each marker once.
     """
     picture = "results.png"
-    text = f"{confirmation_tables(found)}\n\n![The arms of the confirmation, by kind]({picture})"
+    text = f"{confirmation_tables(found)}\n\n![The arms of the confirmation, by measure]({picture})"
     _write_between("results", text, folder / "results.md")
     write_figure(found, folder / picture)
 
 
 def confirmation_tables(found: Sequence[Compared]) -> str:
-    """The table of the tests, that of the placebos, and one of the arms of each test."""
+    """What the tables are of, the table of the tests, that of the placebos, and one of the arms of each test."""
     differences = [each.difference(each.control) for each in found]
     tests = [
         [
@@ -173,15 +129,34 @@ def confirmation_tables(found: Sequence[Compared]) -> str:
         if each.placebo != each.control
     ]
     columns = ["difference, points (95 % interval)", "each base", "90 % interval"]
-    parts = [markdown_table(["test", *columns, "p", "by Holm", "verdict"], tests, text=(0, 6))]
+    parts = [
+        _made_of(found[0]),
+        markdown_table(["test", *columns, "p", "by Holm", "verdict"], tests, text=(0, 6)),
+    ]
     if placebos:
         parts.append(markdown_table(["over the placebo", *columns], placebos))
     return "\n\n".join([*parts, *(f"### {each.name}\n\n{_arms_table(each)}" for each in found)])
 
 
+def _made_of(compared: Compared) -> str:
+    runs = compared.arms[compared.objective]
+    one = runs[0][0]
+    return (
+        f"{len(runs)} base students, {len(runs[0])} seeds each. Measured on the part `{one.split}`: "
+        f"{one.measured.kinds.count(KINDS[0])} items of each kind, and {len(places(one))} scenes for the probes. "
+        "The tests compare GroupMatch over all kinds; the test `places` compares the probe of places (of shapes and of "
+        "colours together) from the pooled image embedding. Shares are in percent, and differences in points. They are "
+        "means over bases, seeds and items, with 95 % intervals by Student's t with the bases' degrees of freedom, "
+        "not corrected for the number of tests. They hold for further bases, and for further items of the same "
+        "combinations of shapes and colours. If an interval has no width, nothing varied, which does not make it "
+        "certain. The share is the gradient of the teacher's loss on the image features, divided by that of the other "
+        "losses."
+    )
+
+
 def _difference(compared: Compared, other: str) -> list[str]:
     wide, narrow = (compared.difference(other).interval(level) for level in (0.95, 0.9))
-    by_base = (compared.values(compared.objective) - compared.values(other)).mean(axis=(1, 2))
+    by_base = compared.differences(other).mean(axis=(1, 2))
     return [
         f"{_points(wide.mean)} ({_points(wide.low)} to {_points(wide.high)})",
         ", ".join(map(_points, by_base)),
@@ -190,42 +165,39 @@ def _difference(compared: Compared, other: str) -> list[str]:
 
 
 def _verdict(found: Estimate, corrected: float, hoped: float) -> str:
-    if corrected < ALPHA:
-        shown = found.interval().low >= hoped
-        return f"a difference; a gain of {100 * hoped:.0f} points is {'' if shown else 'not '}shown"
     narrow = found.interval(0.9)
-    return "null" if max(-narrow.low, narrow.high) < EQUIVALENCE else "not decided"
+    is_small = max(-narrow.low, narrow.high) < EQUIVALENCE
+    if corrected >= ALPHA:
+        return "null" if is_small else "not decided"
+    within = f" within {100 * EQUIVALENCE:.0f} points" if is_small else ""
+    if found.mean < 0:
+        return f"a loss{within}"
+    shown = found.interval().low >= hoped
+    return f"a gain{within}; {100 * hoped:.0f} points are {'' if shown else 'not '}shown"
 
 
 def _arms_table(compared: Compared) -> str:
     """A row for each arm: means over bases, seeds and items, with 95 % intervals."""
-    header = ["arm", "GroupMatch", *KINDS, "d'", "group score", "retrieval", "zero-shot"]
-    header += [f"{probe}, {tower}" for tower in ("image", "text") for probe in PROBES]
-    rows = [[name, *_cells(by_base)] for name, by_base in compared.arms.items()]
-    chance = [_percent(CHANCE["group_match"])] * (1 + len(KINDS))
-    return markdown_table(
-        header, [*rows, ["chance", *chance, "0.00", *_chances(), *["50.0"] * 2 * len(PROBES)]]
-    )
+    rows = [
+        [name, *(_estimated(each, runs) for each in MEASURES), gradient_share([*chain(*runs)])]
+        for name, runs in compared.arms.items()
+    ]
+    chances = [_value(each, each.chance) for each in MEASURES]
+    header = ["arm", *(each.name for each in MEASURES), "share"]
+    return markdown_table(header, [*rows, ["chance", *chances, NONE]])
 
 
-def _cells(by_base: Runs) -> list[str]:
-    matched = [np.stack([right(runs, "group_match", kind) for runs in by_base]) for kind in (None, *KINDS)]
-    runs = [
-        (fmean(run.measured.group), run.measured.retrieval, run.measured.zero_shot) for run in chain(*by_base)
-    ]
-    shares = np.array(runs).reshape(len(by_base), -1, 1, 3)
-    probes = [
-        np.array([[run.probes[source][place] for run in runs] for runs in by_base], dtype=np.float64)
-        for source in (POOLED, TEXT)
-        for place in range(len(PROBES))
-    ]
-    d_primes = np.array([[[d_prime(run.measured.margins) or 0.0] for run in runs] for runs in by_base])
-    found = estimate(d_primes).interval()
-    return [
-        *map(_estimated, matched),
-        f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})",
-        *map(_estimated, [*(shares[..., place] for place in range(3)), *probes]),
-    ]
+def _estimated(measure: Measure, runs: Runs) -> str:
+    values = measure.values(runs)
+    if np.isnan(values).any():
+        return NONE
+    found = estimate(values).interval()
+    low, high = np.clip((found.low, found.high), 0, 1) if measure.percent else (found.low, found.high)
+    return f"{_value(measure, found.mean)} ({_value(measure, low)} to {_value(measure, high)})"
+
+
+def _value(measure: Measure, value: float) -> str:
+    return _percent(value) if measure.percent else f"{value:.2f}"
 
 
 def _shares(runs: Sequence[Outcome]) -> list[str]:
@@ -241,12 +213,9 @@ def _shares(runs: Sequence[Outcome]) -> list[str]:
 
 def _chances() -> list[str]:
     """Chance of the group score, of retrieval and of zero-shot."""
-    return [_percent(share) for share in (CHANCE["group"], 1 / RETRIEVAL_BATCH, 1 / CLASSES)]
-
-
-def _estimated(values: Float[np.ndarray, "bases seeds items"]) -> str:
-    found = estimate(values).interval()
-    return f"{_percent(found.mean)} ({_percent(found.low)} to {_percent(found.high)})"
+    return [
+        _percent(each.chance) for each in MEASURES if each.name in ("group score", "retrieval", "zero-shot")
+    ]
 
 
 def _percent(share: float) -> str:

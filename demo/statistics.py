@@ -32,7 +32,7 @@ class Estimate:
 
     mean: float
     standard_error: float
-    degrees_of_freedom: float
+    degrees_of_freedom: int
 
     @property
     def p(self) -> float:
@@ -79,7 +79,7 @@ def estimate(values: Float[np.ndarray, "bases seeds items"]) -> Estimate:
 
     The squared standard error is the sum of that over the bases' means and that over the items' means. It counts the
     noise that is of both twice, so it is rather too large. With one item, as for a share, there is only the first. The
-    degrees of freedom are Welch and Satterthwaite's.
+    degrees of freedom are those of the bases: Welch and Satterthwaite's are too many where a few bases agree by chance.
 
     Raises:
         ValueError: there are fewer than two bases.
@@ -87,13 +87,11 @@ def estimate(values: Float[np.ndarray, "bases seeds items"]) -> Estimate:
     bases, _, items = values.shape
     if bases < 2:
         raise ValueError("A standard error needs at least two bases.")
-    means = [(values.mean(axis=(1, 2)), bases - 1)]
+    means = [values.mean(axis=(1, 2))]
     if items > 1:
-        means.append((values.mean(axis=(0, 1)), items - 1))
-    squared = [(each.var(ddof=1) / len(each), freedom) for each, freedom in means]
-    total = sum(each for each, _ in squared)
-    freedom = total**2 / sum(each**2 / of for each, of in squared) if total else float(bases - 1)
-    return Estimate(float(values.mean()), float(total**0.5), float(freedom))
+        means.append(values.mean(axis=(0, 1)))
+    squared = sum(each.var(ddof=1) / len(each) for each in means)
+    return Estimate(float(values.mean()), float(squared**0.5), bases - 1)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

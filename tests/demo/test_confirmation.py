@@ -74,7 +74,7 @@ def test_stored_outcomes_are_read_back_by_base_and_seed(tmp_path: Path) -> None:
                 write_outcome(folder / f"{arm.name}-{9 - seed}.json.gz", outcome)
     found = compared(tags, tmp_path)
     assert found.lacking(SEEDS) == []
-    means = found.values("score").mean(axis=2)
+    means = found.measure.values(found.arms["score"]).mean(axis=2)
     expected = [(base + seed) / 20 for base in BASES for seed in SEEDS]
     assert means.flatten().tolist() == pytest.approx(expected)
     again = tmp_path / "confirmation-12-tags" / "score-of-another-student.json.gz"

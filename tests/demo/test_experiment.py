@@ -21,6 +21,7 @@ from demo.experiment import (
     base_outcome,
     read_outcome,
     run_all,
+    summary,
     write_outcome,
 )
 from demo.measure import StudentScores
@@ -29,6 +30,7 @@ from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
 from demo.world import Split
 from models.sources import demo_folder
 from models.training.parts import Parts
+from tests.demo.test_report import run as outcome_of
 
 NEGATIVES = {"negatives": "swap", "negatives_count": 3}
 SHORT = {"batch_size": 8, "sds_batch_size": 4, "steps": 2, "warmup_steps": 1, "log_every": 1}
@@ -182,3 +184,9 @@ def test_a_stored_outcome_keeps_what_is_right(tmp_path: Path) -> None:
     assert found.measured.margins == [1.235e-3, -1e-9, 0.0, -0.25]
     assert found.measured.group_match == outcome.measured.group_match
     assert replace(found, measured=measured) == outcome
+
+
+def test_progress_shows_no_figure_of_held_out_items() -> None:
+    held_out = outcome_of("score", 12)
+    assert summary(held_out) == "score (all, seed 0): 450 s"
+    assert "GroupMatch" in summary(replace(held_out, split=Split.VALIDATION))
