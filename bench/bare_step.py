@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bench.train_parts import CONDITION, FULL, SCORE, SDS, SWAPS, TEXT_MAP, KnownLatents, Model
 from models.data.batches import Batch
+from models.short_texts import encode_text, without_padding
 from models.teacher.diffusion_score import Draws, draws
 from models.training.config import FinetuneConfig
 from models.training.distillation.teacher_loss import timestep_range
@@ -29,7 +30,7 @@ class StepInputs:
 
     pixels: Float[Tensor, "b 3 h w"]
     tokens: Int[Tensor, "b s"]
-    negative_tokens: Int[Tensor, "m s"]
+    negative_tokens: Int[Tensor, "m t"]
     embeddings: tuple[Tensor, Tensor, Tensor]
     """What the student makes of the three above."""
     places: list[int]
@@ -61,11 +62,10 @@ def prepare(model: Model, config: FinetuneConfig, batch: Batch) -> StepInputs:
         first += len(own)
     texts = [*batch.captions, *flat]
     low, high = timestep_range(config, teacher.timesteps, batch.step, 1)
-    inputs = (
-        batch.pixels.to(device),
-        model.tokenizer(batch.captions).to(device),
-        model.tokenizer(flat).to(device),
+    tokens, negative_tokens = (
+        without_padding(model.network, model.tokenizer(each)).to(device) for each in (batch.captions, flat)
     )
+    inputs = (batch.pixels.to(device), tokens, negative_tokens)
     with plain_attention(device), torch.no_grad():
         embeddings = encode(model, *inputs)
     scored = [
@@ -134,8 +134,8 @@ def encode(
     """Return the student's features of images, captions and negatives."""
     dtype = model.shapes.dtype
     with torch.autocast(model.shapes.place.type, dtype, enabled=dtype is not torch.float32):
-        images, texts = model.network.encode_image(pixels), model.network.encode_text(tokens)
-        negatives = texts[:0] if negative_tokens is None else model.network.encode_text(negative_tokens)
+        images, texts = model.network.encode_image(pixels), encode_text(model.network, tokens)
+        negatives = texts[:0] if negative_tokens is None else encode_text(model.network, negative_tokens)
     return images.float(), texts.float(), negatives.float()
 
 
