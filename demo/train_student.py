@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 from open_clip.model import CLIP
 from open_clip.tokenizer import HFTokenizer
@@ -22,6 +23,7 @@ from demo.student import new_student, pixels_to_input
 from demo.validation import ValidationSet, validate
 from demo.world import with_places_exchanged
 from models.precision import native_bf16
+from models.short_texts import encode_text, without_padding
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,9 @@ def _train_step(
     student.train()
     # At this size the plain attention kernel is faster: the fused one's backward is slow on a CPU.
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()), sdpa_kernel(SDPBackend.MATH):
-        image_features, text_features, logit_scale = student(images, tokens)
-    image_features, text_features = image_features.float(), text_features.float()
+        image_features = student.encode_image(images, normalize=True).float()
+        text_features = F.normalize(encode_text(student, without_padding(student, tokens)), dim=-1).float()
+    logit_scale = student.logit_scale.exp()
     captions, exchanged = text_features.chunk(2)
     alignment = (
         contrastive(image_features, captions, logit_scale)
