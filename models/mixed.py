@@ -30,6 +30,7 @@ from models.clip import Clip
 from models.errors import first_line
 from models.precision import DTYPES, as_written
 from models.sharing import share
+from models.short_texts import encode_text
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class Family:
 
     def encode_text(self, groups: Sequence[Group], tokens: Int[Tensor, "n context"]) -> Float[Tensor, "n d"]:
         with self._computing, self._rows.of(groups):
-            features: Tensor = self.network.encode_text(tokens, normalize=False)
+            features = encode_text(self.network, tokens)
         if not self._projection:
             return features
         if len({id(member.others[self._projection[0]]) for member, _ in groups}) == 1:

@@ -14,22 +14,14 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 
-def without_padding(network: nn.Module, tokens: Int[Tensor, "n context"]) -> Int[Tensor, "n length"]:
-    """Leave out the last columns of tokens that no text reaches, if `encode_text` can do without them."""
-    if not len(tokens) or not _needs_no_padding(network):
-        return tokens
+def encode_text(network: nn.Module, tokens: Int[Tensor, "n context"]) -> Float[Tensor, "n d"]:
+    """Encode texts as `network.encode_text` does, without normalising. The padding that no text reaches is left out."""
     clip: Any = network
-    marks = tokens == clip.text_eos_id if clip.text_pool_type == "eos" else tokens
-    return tokens[:, : int(marks.int().argmax(dim=-1).max()) + 1]
-
-
-def encode_text(network: nn.Module, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-    """Encode tokens of `without_padding` as `network.encode_text` does whole ones, without normalising."""
-    clip: Any = network
-    if not _needs_no_padding(network):
+    if not _needs_no_padding(network) or not len(tokens):
         whole: Tensor = clip.encode_text(tokens, normalize=False)
         return whole
-    length, dtype = tokens.shape[1], clip.transformer.get_cast_dtype()
+    length, dtype = _longest(clip, tokens), clip.transformer.get_cast_dtype()
+    tokens = tokens[:, :length]
     embedded = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:length].to(dtype)
     states = clip.ln_final(clip.transformer(embedded, attn_mask=clip.attn_mask[:length, :length]))
     features: Tensor = text_global_pool(states, tokens, clip.text_pool_type, eos_token_id=clip.text_eos_id)
@@ -46,3 +38,11 @@ def _needs_no_padding(network: nn.Module) -> bool:
         and network.attn_mask is not None
         and network.text_pool_type in ("argmax", "eos")
     )
+
+
+def _longest(clip: Any, tokens: Int[Tensor, "n context"]) -> int:
+    """The number of tokens up to the last end of a text."""
+    if tokens.is_meta:
+        return tokens.shape[1]
+    marks = tokens == clip.text_eos_id if clip.text_pool_type == "eos" else tokens
+    return int(marks.int().argmax(dim=-1).max()) + 1
