@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.train_parts import CONDITION, FULL, SCORE, SDS, SWAPS, TEXT_MAP, KnownLatents, Model
 from models.data.batches import Batch
-from models.short_texts import encode_text
+from models.short_texts import encode_text, without_padding
 from models.teacher.diffusion_score import Draws, draws
 from models.training.config import FinetuneConfig
 from models.training.distillation.teacher_loss import timestep_range
@@ -30,7 +30,7 @@ class StepInputs:
 
     pixels: Float[Tensor, "b 3 h w"]
     tokens: Int[Tensor, "b s"]
-    negative_tokens: Int[Tensor, "m s"]
+    negative_tokens: Int[Tensor, "m t"]
     embeddings: tuple[Tensor, Tensor, Tensor]
     """What the student makes of the three above."""
     places: list[int]
@@ -62,10 +62,13 @@ def prepare(model: Model, config: FinetuneConfig, batch: Batch) -> StepInputs:
         first += len(own)
     texts = [*batch.captions, *flat]
     low, high = timestep_range(config, teacher.timesteps, batch.step, 1)
+    tokens, negative_tokens = (
+        without_padding(model.network, model.tokenizer(each)).to(device) for each in (batch.captions, flat)
+    )
     inputs = (
         batch.pixels.to(device),
-        model.tokenizer(batch.captions).to(device),
-        model.tokenizer(flat).to(device),
+        tokens,
+        negative_tokens,
     )
     with plain_attention(device), torch.no_grad():
         embeddings = encode(model, *inputs)

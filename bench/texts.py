@@ -18,7 +18,7 @@ from bench.report import heading, ratio, spread, training_versions
 from bench.rounds import in_turns, timed
 from demo.sets import training_pairs
 from models.markdown import markdown_table
-from models.short_texts import encode_text
+from models.short_texts import encode_text, without_padding
 from models.training.trainer import plain_attention
 
 CPU = torch.device("cpu")
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = parse(Plan, "bench.texts", __doc__, arguments)
     about = heading("bench.texts", arguments)
     network = open_clip.create_model("ViT-B-32", precision="fp32")
-    tokens = open_clip.get_tokenizer("ViT-B-32")(training_pairs(0, 0, plan.texts).captions)
+    whole = open_clip.get_tokenizer("ViT-B-32")(training_pairs(0, 0, plan.texts).captions)
+    short = without_padding(network, whole)
 
     def step(encode: Callable[[], Tensor]) -> float:
         with plain_attention(CPU):
@@ -46,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "text tower",
         plan.rounds,
         {
-            "whole contexts": lambda: step(lambda: network.encode_text(tokens)),
-            "without padding": lambda: step(lambda: encode_text(network, tokens)),
+            "whole contexts": lambda: step(lambda: network.encode_text(whole)),
+            "without padding": lambda: step(lambda: encode_text(network, short)),
         },
         warm_up=True,
     )
-    columns = {"whole contexts": tokens.shape[1], "without padding": int(tokens.argmax(dim=-1).max()) + 1}
+    columns = {"whole contexts": whole.shape[1], "without padding": short.shape[1]}
     rows = [
         [name, str(columns[name]), spread(each, 3), f"{ratio(each, seconds['whole contexts']):.3f}"]
         for name, each in seconds.items()

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.precision import DTYPES
-from models.short_texts import encode_text
+from models.short_texts import encode_text, without_padding
 from models.tokenizers import Tokenizer
 from models.version import Identity
 
@@ -81,7 +81,8 @@ class Clip:
         """Encode tokenized texts into float32 features on the model's device, normalised in float32."""
         if not len(tokens):
             return torch.zeros(0, self.embed_dim, device=self.device)
-        return _finish(encode_text(self.network, tokens.to(self.device)), normalize)
+        tokens = without_padding(self.network, tokens).to(self.device)
+        return _finish(encode_text(self.network, tokens), normalize)
 
 
 def _finish(features: Tensor, normalize: bool) -> Tensor:

@@ -30,7 +30,7 @@ from models.clip import Clip
 from models.errors import first_line
 from models.precision import DTYPES, as_written
 from models.sharing import share
-from models.short_texts import encode_text
+from models.short_texts import encode_text, without_padding
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def encode_images(clips: Sequence[Clip], pixels: Float[Tensor, "b 3 h w"]) -> Fl
 @torch.inference_mode()
 def encode_texts(clips: Sequence[Clip], tokens: Int[Tensor, "n context"]) -> Float[Tensor, "n d"]:
     """Encode each text with its own clip. All are of one family. The float32 features are not normalised."""
-    return _encode(clips, tokens, "encode_text")
+    return _encode(clips, without_padding(clips[0].network, tokens), "encode_text")
 
 
 def _encode(clips: Sequence[Clip], inputs: Tensor, method: str) -> Tensor:
@@ -108,6 +108,12 @@ class Member(nn.Module):
     def shared(self) -> tuple[nn.Module]:
         """The base's network, with which all members of the family compute (`models.sharing`)."""
         return (self.family.base,)
+
+    @property
+    def computing(self) -> nn.Module:
+        """The network that computes for all members."""
+        network: nn.Module = self.family.network
+        return network
 
     @property
     def visual(self) -> Any:

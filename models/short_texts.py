@@ -14,14 +14,25 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 
-def encode_text(network: nn.Module, tokens: Int[Tensor, "n context"]) -> Float[Tensor, "n d"]:
-    """Encode texts as `network.encode_text` does, without normalising. The padding that no text reaches is left out."""
+def without_padding(network: nn.Module, tokens: Int[Tensor, "n context"]) -> Int[Tensor, "n length"]:
+    """Leave out the last columns of tokens that no text reaches, if `encode_text` can do without them.
+
+    Tokens on the CPU spare the wait for a device.
+    """
+    clip: Any = _computing(network)
+    if not len(tokens) or not _needs_no_padding(clip):
+        return tokens
+    marks = tokens == clip.text_eos_id if clip.text_pool_type == "eos" else tokens
+    return tokens[:, : int(marks.int().argmax(dim=-1).max()) + 1]
+
+
+def encode_text(network: nn.Module, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+    """Encode texts as `network.encode_text` does, without normalising. Their context may be shorter."""
     clip: Any = network
-    if not _needs_no_padding(network) or not len(tokens):
+    if not _needs_no_padding(clip):
         whole: Tensor = clip.encode_text(tokens, normalize=False)
         return whole
-    length, dtype = _longest(clip, tokens), clip.transformer.get_cast_dtype()
-    tokens = tokens[:, :length]
+    length, dtype = tokens.shape[1], clip.transformer.get_cast_dtype()
     embedded = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:length].to(dtype)
     states = clip.ln_final(clip.transformer(embedded, attn_mask=clip.attn_mask[:length, :length]))
     features: Tensor = text_global_pool(states, tokens, clip.text_pool_type, eos_token_id=clip.text_eos_id)
@@ -31,6 +42,11 @@ def encode_text(network: nn.Module, tokens: Int[Tensor, "n context"]) -> Float[T
     return features
 
 
+def _computing(network: nn.Module) -> nn.Module:
+    """The network that computes for a version that shares batches (`models.mixed.Member`), or the network itself."""
+    return getattr(network, "computing", network)
+
+
 def _needs_no_padding(network: nn.Module) -> bool:
     """Whether it is open_clip's plain CLIP, with a causal mask and the feature of the end token."""
     return (
@@ -38,11 +54,3 @@ def _needs_no_padding(network: nn.Module) -> bool:
         and network.attn_mask is not None
         and network.text_pool_type in ("argmax", "eos")
     )
-
-
-def _longest(clip: Any, tokens: Int[Tensor, "n context"]) -> int:
-    """The number of tokens up to the last end of a text."""
-    if tokens.is_meta:
-        return tokens.shape[1]
-    marks = tokens == clip.text_eos_id if clip.text_pool_type == "eos" else tokens
-    return int(marks.int().argmax(dim=-1).max()) + 1

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from models.choices import Conflicts
 from models.data.batches import Batch
 from models.errors import NotFiniteError
-from models.short_texts import encode_text
+from models.short_texts import encode_text, without_padding
 from models.text_map import TextMap
 from models.training.config import FinetuneConfig
 from models.training.frozen import Frozen
@@ -58,7 +58,7 @@ class Trainer:
         self._text_map = text_map
         size = self._chunk_size or objective.config.batch_size // world_size
         self._frozen_images = Frozen(self._encode_image, size)
-        self._frozen_texts = Frozen(self._encode_whole_text, size)
+        self._frozen_texts = Frozen(self._encode_text, size)
         self.embedding_s = 0.0
         """Time spent on the teacher's caption embeddings, in total."""
 
@@ -144,8 +144,12 @@ class Trainer:
 
     def _texts(self, texts: Sequence[str]) -> Encoded:
         if self._text_map is None:
-            return Encoded(self._encode_text, self._tokens(texts), self._chunk_size)
-        known = self._frozen_texts(texts, lambda places: self._tokens([texts[place] for place in places]))
+            tokens = without_padding(self.network, self._tokenizer(list(texts)))
+            return Encoded(self._encode_text, tokens.to(self._device), self._chunk_size)
+        # Whole contexts: an embedding must not depend on the other texts that are not known yet.
+        known = self._frozen_texts(
+            texts, lambda places: self._tokenizer([texts[place] for place in places]).to(self._device)
+        )
         return Encoded(self._text_map, known, None)
 
     def _part_of(self, batch: Batch) -> Part:
@@ -169,23 +173,14 @@ class Trainer:
         self.embedding_s += time.monotonic() - began
         return embeddings
 
-    def _tokens(self, texts: Sequence[str]) -> Int[Tensor, "n context"]:
-        return self._tokenizer(list(texts)).to(self._device)
-
     def _encode_image(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         with self._autocast():
             features: Tensor = self.network.encode_image(pixels, normalize=False)
         return features.float()
 
-    def _encode_text(self, tokens: Int[Tensor, "n context"]) -> Float[Tensor, "n d"]:
+    def _encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
         with self._autocast():
             features = encode_text(self.network, tokens)
-        return features.float()
-
-    def _encode_whole_text(self, tokens: Int[Tensor, "n context"]) -> Float[Tensor, "n d"]:
-        """The same to the last bit, with whichever other texts."""
-        with self._autocast():
-            features: Tensor = self.network.encode_text(tokens, normalize=False)
         return features.float()
 
     def _autocast(self) -> torch.autocast:

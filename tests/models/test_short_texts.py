@@ -7,7 +7,8 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from torch import Tensor
 
-from models.short_texts import encode_text
+from models.mixed import Family
+from models.short_texts import encode_text, without_padding
 
 CONTEXT, END = 12, 49
 VISION = CLIPVisionCfg(layers=1, width=16, head_width=8, patch_size=8, image_size=16)
@@ -44,10 +45,9 @@ def gradients(made: Any, features: Tensor) -> dict[str, Tensor]:
 )
 def test_features_and_gradients_are_open_clip_s(text: dict[str, Any]) -> None:
     made = network(**text)
-    seen: list[int] = []
-    made.transformer.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
-    ours, theirs = encode_text(made, TOKENS), made.encode_text(TOKENS)
-    assert seen == [6, CONTEXT]
+    short = without_padding(made, TOKENS)
+    assert short.shape == (3, 6)
+    ours, theirs = encode_text(made, short), made.encode_text(TOKENS)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     expected, found = gradients(made, theirs), gradients(made, ours)
     assert found.keys() == expected.keys()
@@ -57,8 +57,9 @@ def test_features_and_gradients_are_open_clip_s(text: dict[str, Any]) -> None:
 
 def test_a_text_that_fills_the_context_keeps_all_of_it() -> None:
     made, tokens = network(), torch.cat([TOKENS, FULL])
+    assert torch.equal(without_padding(made, tokens), tokens)
     assert torch.equal(encode_text(made, tokens), made.encode_text(tokens))
-    assert encode_text(made, tokens[:0]).shape == (0, 8)
+    assert encode_text(made, without_padding(made, tokens[:0])).shape == (0, 8)
 
 
 @pytest.mark.parametrize(
@@ -72,4 +73,12 @@ def test_a_text_that_fills_the_context_keeps_all_of_it() -> None:
 )
 def test_a_tower_that_may_need_its_padding_gets_it(kind: type[Any], text: dict[str, Any]) -> None:
     made = network(kind, **text)
+    assert torch.equal(without_padding(made, TOKENS), TOKENS)
     assert torch.equal(encode_text(made, TOKENS), made.encode_text(TOKENS))
+
+
+def test_versions_that_share_batches_share_the_short_context() -> None:
+    first = Family(network().float()).first
+    short = without_padding(first, TOKENS)
+    assert short.shape == (3, 6)
+    torch.testing.assert_close(first.encode_text(short), first.encode_text(TOKENS), rtol=1e-6, atol=1e-6)
