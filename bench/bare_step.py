@@ -65,11 +65,7 @@ def prepare(model: Model, config: FinetuneConfig, batch: Batch) -> StepInputs:
     tokens, negative_tokens = (
         without_padding(model.network, model.tokenizer(each)).to(device) for each in (batch.captions, flat)
     )
-    inputs = (
-        batch.pixels.to(device),
-        tokens,
-        negative_tokens,
-    )
+    inputs = (batch.pixels.to(device), tokens, negative_tokens)
     with plain_attention(device), torch.no_grad():
         embeddings = encode(model, *inputs)
     scored = [

@@ -215,10 +215,8 @@ def _measured(clip: Clip, series: Series) -> tuple[StudentScores, dict[str, list
 
 def summary(outcome: Outcome) -> str:
     """One line of progress, without the figures of held-out items: they are looked at when all are there."""
-    name, seconds = (
-        f"{outcome.variant} ({outcome.trainable}, seed {outcome.seed})",
-        f"{outcome.seconds:.0f} s",
-    )
+    name = f"{outcome.variant} ({outcome.trainable}, seed {outcome.seed})"
+    seconds = f"{outcome.seconds:.0f} s"
     if outcome.split == Split.HELD_OUT:
         return f"{name}: {seconds}"
     measured = outcome.measured
