@@ -12,9 +12,10 @@ from jaxtyping import Float
 from demo.experiment import Outcome
 from demo.probe import POOLED, PROBES, TEXT
 from demo.sets import RETRIEVAL_BATCH
-from demo.statistics import Estimate, estimate, right
+from demo.statistics import right
 from demo.winoground_sets import KINDS
 from demo.world import COLOURS, SHAPES
+from models.evaluation.estimate import Estimate, estimate
 from models.evaluation.winoground import CHANCE, d_prime
 
 Runs = Sequence[Sequence[Outcome]]

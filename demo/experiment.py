@@ -86,6 +86,7 @@ class Variant:
         """The configuration of one run, with the series' teacher unless the variant names another."""
         options = {**COMMON, "teacher": teacher, **dict(self.options), "seed": seed, "base": base}
         config = parse_config(options)
+        config = config.model_copy(update={"sds_weight": config.teacher_weight})
         return config if config.uses_teacher else config.model_copy(update={"teacher": None})
 
 

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from demo.compared import MEASURES, Compared, Measure
-from demo.statistics import estimate
 from demo.winoground_sets import KINDS
+from models.evaluation.estimate import estimate
 
 PANELS = [
     ("GroupMatch", *KINDS),

@@ -14,9 +14,10 @@ from demo.compared import MEASURES, Compared, Measure, Runs, places
 from demo.experiment import Outcome, Variant
 from demo.figure import write_figure
 from demo.probe import POOLED, TEXT, accuracies
-from demo.statistics import Estimate, difference, estimate, holm, interval
+from demo.statistics import difference, holm, interval
 from demo.winoground_sets import KINDS
 from models.atomic import write_atomic
+from models.evaluation.estimate import Estimate, estimate
 from models.evaluation.winoground import CHANCE, d_prime
 from models.markdown import markdown_table
 
@@ -26,6 +27,8 @@ EQUIVALENCE = 0.02
 """A difference that is not significant is called a null if its 90 % interval lies within this much of 0."""
 HOPED = {False: 0.07, True: 0.05}
 """The gain that is hoped for: in GroupMatch, and in the probe of places."""
+KEPT = ("retrieval", "zero-shot")
+"""Measures that an objective must not lower: their differences from the control are shown."""
 NONE = ""
 
 
@@ -178,13 +181,30 @@ def _verdict(found: Estimate, corrected: float, hoped: float) -> str:
 
 def _arms_table(compared: Compared) -> str:
     """A row for each arm: means over bases, seeds and items, with 95 % intervals."""
+    kept = [each for each in MEASURES if each.name in KEPT]
     rows = [
-        [name, *(_estimated(each, runs) for each in MEASURES), gradient_share([*chain(*runs)])]
+        [
+            name,
+            *(_estimated(each, runs) for each in MEASURES),
+            *(NONE if name == compared.control else _over_control(each, compared, runs) for each in kept),
+            gradient_share([*chain(*runs)]),
+        ]
         for name, runs in compared.arms.items()
     ]
     chances = [_value(each, each.chance) for each in MEASURES]
-    header = ["arm", *(each.name for each in MEASURES), "share"]
-    return markdown_table(header, [*rows, ["chance", *chances, NONE]])
+    header = [
+        "arm", *(each.name for each in MEASURES), *(f"{each.name} over {compared.control}" for each in kept), "share",
+    ]  # fmt: skip
+    return markdown_table(header, [*rows, ["chance", *chances, *[NONE] * (1 + len(kept))]])
+
+
+def _over_control(measure: Measure, compared: Compared, runs: Runs) -> str:
+    """The paired difference from the control, in points. A base itself has one run, so seeds are averaged first."""
+    ours, control = (
+        measure.values(each).mean(axis=1, keepdims=True) for each in (runs, compared.arms[compared.control])
+    )
+    found = estimate(ours - control).interval()
+    return f"{_points(found.mean)} ({_points(found.low)} to {_points(found.high)})"
 
 
 def _estimated(measure: Measure, runs: Runs) -> str:

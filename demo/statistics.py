@@ -1,49 +1,19 @@
-"""Uncertainty of the demonstration's results: over seeds and items of one base, and over bases."""
+"""Uncertainty of the demonstration's results over seeds and items of one base, and of several tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t as student
 
 from demo.experiment import Outcome
+from models.evaluation.estimate import Interval
 from models.evaluation.paired import RESAMPLES
 
 RESAMPLING_SEED = 0
 
 Score = Literal["group_match", "group"]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean, and its interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over bases, seeds and items; see `estimate`."""
-
-    mean: float
-    standard_error: float
-    degrees_of_freedom: int
-
-    @property
-    def p(self) -> float:
-        """Two-sided, for no difference."""
-        if self.standard_error == 0:
-            return float(self.mean == 0)
-        return float(2 * student.sf(abs(self.mean) / self.standard_error, self.degrees_of_freedom))
-
-    def interval(self, level: float = 0.95) -> Interval:
-        half = student.ppf((1 + level) / 2, self.degrees_of_freedom) * self.standard_error
-        return Interval(self.mean, self.mean - half, self.mean + half)
 
 
 def interval(outcomes: Sequence[Outcome], score: Score, kind: str | None = None) -> Interval:
@@ -72,26 +42,6 @@ def difference(
         raise ValueError(f"Seeds {seeds} have no control to pair with; the control has the seeds {others}.")
     _check_items([*outcomes, *control])
     return _interval(right(outcomes, score, kind) - right(control, score, kind))
-
-
-def estimate(values: Float[np.ndarray, "bases seeds items"]) -> Estimate:
-    """The mean of scores or paired differences, with bases and items as samples that a result should hold for.
-
-    The squared standard error is the sum of that over the bases' means and that over the items' means. It counts the
-    noise that is of both twice, so it is rather too large. With one item, as for a share, there is only the first. The
-    degrees of freedom are those of the bases: Welch and Satterthwaite's are too many where a few bases agree by chance.
-
-    Raises:
-        ValueError: there are fewer than two bases.
-    """
-    bases, _, items = values.shape
-    if bases < 2:
-        raise ValueError("A standard error needs at least two bases.")
-    means = [values.mean(axis=(1, 2))]
-    if items > 1:
-        means.append(values.mean(axis=(0, 1)))
-    squared = sum(each.var(ddof=1) / len(each) for each in means)
-    return Estimate(float(values.mean()), float(squared**0.5), bases - 1)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

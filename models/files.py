@@ -28,7 +28,9 @@ def read_text(file: Path, error: type[ModelError], *, max_bytes: int | None = No
             )
         return file.read_text(encoding="utf-8-sig")
     except OSError as failure:
-        raise error(f"{file} cannot be read ({failure.strerror}); check the path.") from failure
+        raise error(
+            f"{file} cannot be read ({failure.strerror}); check the path and its permissions."
+        ) from failure
     except UnicodeDecodeError as failure:
         raise error(f"{file} is not UTF-8 text; save it as UTF-8.") from failure
 

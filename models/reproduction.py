@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.errors import TrainingError
+from models.evaluation.estimate import Estimate, estimate
 from models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
 from models.evaluation.request import EvaluationRequest
 from models.evaluation.results import write_json
@@ -36,9 +40,10 @@ from models.training.log import read_log
 from models.training.run import OPERATIONAL
 
 BASE, CONTROL, SDS = "base", "control", "sds-clip"
+FOLDERS = RUNS, EVALUATIONS = "runs", "evaluations"
 _PARTS = ("options", "benchmarks", "also")
 _FORMAT = 1
-FIGURE = ("benchmark", "figure", "items", "chance %", "model", "%", "low", "high")
+FIGURE = ("benchmark", "figure", "tag", "items", "chance %", "model", "%", "low", "high")
 OVER = ("points over control", "points low", "points high", "gained", "lost", "p better", "p two-sided")
 _OF_PAIR = frozenset({*OPERATIONAL, "objective", "teacher_version", "vae_version"})
 """What may differ between a run and its control."""
@@ -70,7 +75,7 @@ class Reproduction:
         }
 
     def run_folder(self, name: str) -> Path:
-        return self.out / "runs" / name
+        return self.out / RUNS / name
 
     def delta(self, name: str) -> Path:
         return self.run_folder(name) / "delta"
@@ -91,7 +96,7 @@ class Reproduction:
         return {BASE: (self.config.base, None), **of_seeds, **others}
 
     def evaluation_folder(self, benchmark: str, model: str) -> Path:
-        return self.out / "evaluations" / benchmark / model
+        return self.out / EVALUATIONS / benchmark / model
 
 
 def begin(work: Reproduction) -> None:
@@ -176,24 +181,42 @@ def check_alike(work: Reproduction, seed: int) -> None:
         if differs := [name for name in names if other.get(name) != run.get(name)]:
             raise TrainingError(
                 f"{both} differ in {', '.join(sorted(differs))}, so they cannot be compared. Remove the runs of seed "
-                f"{seed} from {work.out / 'runs'}, and their evaluations, and run the command again."
+                f"{seed} from {work.out / RUNS}, and their evaluations, and run the command again."
             )
 
 
 def described(delta: Path) -> dict[str, Any]:
-    """Return what a run's result depends on."""
-    content = json.loads((delta / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-    found: dict[str, Any] = content["configuration"] | content["data"]
+    """Return what a run's result depends on. Raises TrainingError if its file is damaged."""
+    with _whole(delta / DESCRIPTION_FILE, of=delta.parent):
+        content = json.loads((delta / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        found: dict[str, Any] = content["configuration"] | content["data"]
     return found
 
 
+@contextmanager
+def _whole(file: Path, *, of: Path) -> Iterator[None]:
+    """Wrap the reading of a file: raise TrainingError if it is not as it was written. Its folder is made again."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise TrainingError(
+            f"{file} is missing or damaged. Remove the folder {of}, and run the same command again."
+        ) from error
+
+
 def say_of_teacher(work: Reproduction, seed: int) -> str:
-    """Return whether the teacher had a say in a run: go or no go, and by which figures of its log."""
-    records = list(read_log(work.run_folder(f"{SDS}-{seed}") / LOG_FILE))
-    figures = influence_figures(records)
+    """Return whether the teacher had a say in a run: go or no go, and by which figures of its log.
+
+    Raises TrainingError if the log is damaged.
+    """
+    folder = work.run_folder(f"{SDS}-{seed}")
+    records = list(read_log(folder / LOG_FILE))
+    with _whole(folder / LOG_FILE, of=folder):
+        figures = influence_figures(records)
+        share = figures["teacher_gradient_share"]
     said = (
-        f"on the image features, the gradient of the teacher's loss was {figures['teacher_gradient_share']:.3g} times "
-        f"that of L_CLIP (needed: {MIN_GRADIENT_SHARE:g})"
+        f"on the image features, the gradient of the teacher's loss was {share:.3g} times that of L_CLIP (needed: "
+        f"{MIN_GRADIENT_SHARE:g})"
     )
     if "residual_gap" in figures:
         said += (
@@ -202,9 +225,14 @@ def say_of_teacher(work: Reproduction, seed: int) -> str:
         )
     if teacher_had_no_say(records) is None:
         return f"go. In the second half of the run, {said}."
+    remedy = "The gradient was too small. Raise lambda."
+    if share >= MIN_GRADIENT_SHARE:
+        remedy = (
+            "To the teacher, the latents carried nothing of the caption, which no lambda mends. Let the mapper begin "
+            "better (mapper_start, mapper_warmup_steps), or choose other timesteps (t_min, t_max)."
+        )
     return (
-        f"no go. In the second half of the run, {said}. In effect, this is a run without a teacher. Raise lambda, or "
-        "let the mapper begin better (mapper_start or mapper_warmup_steps)."
+        f"no go. In the second half of the run, {said}. In effect, this is a run without a teacher. {remedy}"
     )
 
 
@@ -218,6 +246,23 @@ def table(work: Reproduction) -> list[Row]:
     ]
 
 
+def over_seeds(work: Reproduction, benchmark: str, figure: str) -> Estimate | None:
+    """Return the difference of SDS-CLIP and its control over seeds and items, or None for a mean over tags."""
+    differences = []
+    for seed in work.seeds:
+        folder = work.evaluation_folder(benchmark, f"{SDS}-{seed}")
+        control, run = (read_results(folder / name) for name in ("baseline.json", "results.json"))
+        outcome = run["metrics"][figure].get("outcome")
+        if outcome is None:
+            return None
+        before, after = (
+            {item["id"]: item["correct"][outcome] for item in each["items"] if outcome in item["correct"]}
+            for each in (control, run)
+        )
+        differences.append([float(after[id]) - before[id] for id in sorted(after)])
+    return estimate(np.array(differences)[:, None])
+
+
 def _rows(folder: Path, model: str) -> Iterator[Row]:
     comparison = read_results(folder / "comparison.json")
     if comparison:
@@ -227,15 +272,24 @@ def _rows(folder: Path, model: str) -> Iterator[Row]:
 
 
 def read_results(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    """Return the content of an evaluation's file, or nothing if there is none. Raises TrainingError."""
+    with _whole(file, of=file.parent):
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
 
 
 def _figures(results: dict[str, Any], model: str, comparison: dict[str, Any]) -> Iterator[Row]:
-    for name in sorted(results["metrics"], key=lambda name: name != results["primary"]):
-        metric = results["metrics"][name]
-        chance, value, low, high = (_percent(metric.get(end)) for end in ("chance", "value", "low", "high"))
-        of = (results["benchmark"], name, metric["n"], chance, model, value, low, high)
-        yield dict(zip(FIGURE, of, strict=True)) | _over(name, metric, comparison)
+    parts = [("", results["metrics"], comparison)]
+    by_tag = comparison.get("by_tag", {})
+    parts += [(tag, of, {"outcomes": by_tag.get(tag, {})}) for tag, of in results["by_tag"].items()]
+    for tag, metrics, compared in parts:
+        for name in sorted(metrics, key=lambda name: name != results["primary"]):
+            metric = metrics[name]
+            chance, value, low, high = (
+                _percent(metric.get(end)) for end in ("chance", "value", "low", "high")
+            )
+            of = (results["benchmark"], name, tag, metric["n"], chance, model, value, low, high)
+            yield dict(zip(FIGURE, of, strict=True)) | _over(name, metric, compared)
 
 
 def _over(name: str, metric: dict[str, Any], comparison: dict[str, Any]) -> Row:

@@ -21,6 +21,7 @@ from models.reproduction import (
     Reproduction,
     Row,
     described,
+    over_seeds,
     read_results,
     say_of_teacher,
     table,
@@ -62,11 +63,13 @@ Seeds: {seeds}. The control is the same run without the teacher: the same base, 
 
 {figures}
 
-Figures are in percent, and differences in points, with their 95 % intervals by a paired bootstrap over the items. p is
-McNemar's exact test, two-sided, of SDS-CLIP against the control of its seed. It is not corrected for the number of
-rows, and a mean over tags has none. A tie counts as wrong. A gain of SDS-CLIP is a gain over its control, since
-fine-tuning on captions changes these figures by itself. Below chance, noise alone raises a score. `table.tsv` has all
-figures, and each folder of `evaluations/` a `report.html` with the items that changed.
+Figures are in percent, and differences in points, with their 95 % intervals. For one seed, the interval is a paired
+bootstrap over the items, and p is McNemar's exact test, two-sided, of SDS-CLIP against the control of its seed. For the
+mean, both are Student's t over seeds and items, with as many degrees of freedom as seeds less one. So three seeds show
+only large differences, and two hardly any. No p is corrected for the number of rows, and a mean over tags has none. A
+tie counts as wrong. A gain of SDS-CLIP is a gain over its control, since fine-tuning on captions changes these figures
+by itself. Below chance, noise alone raises a score. `table.tsv` has all figures, also those of each tag, and each
+folder of `evaluations/` a `report.html` with the items that changed.
 
 ## What was computed
 
@@ -97,7 +100,8 @@ def shown(work: Reproduction, rows: Sequence[Row]) -> tuple[list[str], list[list
     ]  # fmt: skip
     figures: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
-        figures.setdefault((row["benchmark"], row["figure"]), {})[row["model"]] = row
+        if not row["tag"]:
+            figures.setdefault((row["benchmark"], row["figure"]), {})[row["model"]] = row
     first = dict(reversed(figures))  # the primary figure
     lines = []
     for (benchmark, name), of in figures.items():
@@ -112,8 +116,8 @@ def shown(work: Reproduction, rows: Sequence[Row]) -> tuple[list[str], list[list
             control_mean, mean = (
                 fmean(of[f"{model}-{seed}"]["%"] for seed in work.seeds) / 100 for model in (CONTROL, SDS)
             )
-            difference = points(mean - control_mean)
-            lines.append([*start, "mean", percent(control_mean), percent(mean), difference, "", *others])
+            difference = _over_seeds(work, benchmark, name, mean - control_mean)
+            lines.append([*start, "mean", percent(control_mean), percent(mean), *difference, *others])
     return header, [[cell.replace(NO_BREAK, " ") for cell in line] for line in lines]
 
 
@@ -130,6 +134,14 @@ def _difference(row: Row) -> tuple[str, str]:
         return "", ""
     p = row["p two-sided"]
     return f"{points(difference)} ({points_interval(low, high)})", "" if p is None else p_value(p)
+
+
+def _over_seeds(work: Reproduction, benchmark: str, figure: str, difference: float) -> tuple[str, str]:
+    found = over_seeds(work, benchmark, figure)
+    if found is None:
+        return points(difference), ""
+    of = found.interval()
+    return f"{points(difference)} ({points_interval(of.low, of.high)})", p_value(found.p)
 
 
 def _computed(work: Reproduction) -> tuple[list[str], list[list[str]]]:

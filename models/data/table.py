@@ -86,7 +86,9 @@ def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[
                     )
                 yield line, dict(zip(columns, row, strict=True))
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); check the path and its permissions."
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
     except TypeError as error:

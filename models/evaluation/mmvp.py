@@ -93,6 +93,12 @@ def _pair(first: _Row, second: _Row, folder: Path) -> Item:
             "pair of one type."
         )
     numbers = [row["Question ID"] for _, row in (first, second)]
+    one, next_one = map(int, numbers)
+    if one % 2 == 0 or next_one != one + 1:
+        raise EvaluationError(
+            f"{where}: the Question IDs {one} and {next_one} are no pair; a pair is an odd number and the next one. "
+            "Download the file again."
+        )
     return Item(
         id="-".join(numbers),
         images=tuple(ImageRegion(image_path(folder, f"{pattern}/{number}.jpg", where)) for number in numbers),

@@ -130,7 +130,7 @@ def _spatial(
             raise EvaluationError(f"{file} must be {SPATIAL_LAYOUT}. Is it the file of another benchmark?")
         for number, record in enumerate(content):
             where = f"{file}, [{number}]"
-            if not isinstance(record, list) or len(record) != 3 or not isinstance(record[0], int | str):
+            if not isinstance(record, list) or len(record) != 3 or type(record[0]) not in (int, str):
                 raise EvaluationError(
                     f"{where} is not an image id and two captions; the file must be {SPATIAL_LAYOUT}."
                 )

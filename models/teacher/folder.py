@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from models.errors import TeacherError, first_line
 from models.files import sha256_of
 from models.sources import demo_folder
@@ -55,7 +57,9 @@ def read_json(file: Path) -> dict[str, Any]:
         raise TeacherError(
             f"{file} is missing; the folder must have all files of diffusers' layout."
         ) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise TeacherError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
+    except ValueError as error:
         raise TeacherError(f"{file} cannot be read ({first_line(error)}); download it again.") from error
     if not isinstance(content, dict):
         raise TeacherError(f"{file} is not a JSON object; download it again.")
@@ -86,6 +90,29 @@ def find_family(folder: Path, reference: str) -> Family:
     return family
 
 
+def check_weights(folder: Path, family: Family, *, vae: bool) -> None:
+    """Read the headers of the weights that a run needs.
+
+    Raises:
+        TeacherError: weights are missing or cut short.
+    """
+    stems = {family.denoiser: DIFFUSERS_WEIGHTS, "text_encoder": TEXT_WEIGHTS}
+    for part, stem in (stems | ({"vae": DIFFUSERS_WEIGHTS} if vae else {})).items():
+        read_json(folder / part / "config.json")
+        for file in weight_files(folder / part, stem):
+            try:
+                with safe_open(file, "pt"):
+                    pass
+            except OSError as error:
+                raise TeacherError(
+                    f"{file} cannot be read ({error.strerror or error}); check its permissions."
+                ) from error
+            except SafetensorError as error:
+                raise TeacherError(
+                    f"{file} cannot be read ({first_line(error)}); download it again."
+                ) from error
+
+
 def weight_files(part: Path, stem: str) -> list[Path]:
     """Return the safetensors files that hold a part's weights.
 
@@ -106,6 +133,13 @@ def weight_files(part: Path, stem: str) -> list[Path]:
     none = "contains no weights (pickles are not downloaded from a hub); add"
     held = f"contains only a variant of the weights, {others}; rename it to" if others else none
     raise TeacherError(f"{part} {held} {stem}.safetensors.")
+
+
+def vae_factor(folder: Path) -> int:
+    """Return image pixels per latent pixel. A VAE halves an image between stages; without one it is 8."""
+    file = folder / "vae" / "config.json"
+    stages = len(read_json(file).get("block_out_channels", ())) if file.is_file() else 4
+    return int(2 ** (stages - 1))
 
 
 def version_of_folder(folder: Path, family: Family) -> str:

@@ -18,6 +18,7 @@ from models.teacher.folder import (
     find_family,
     find_folder,
     read_json,
+    vae_factor,
     version_of_folder,
     version_of_vae,
     weight_files,
@@ -71,7 +72,7 @@ def load_teacher(
         prediction_type=prediction_type,
         alphas_cumprod=alphas_cumprod.to(chosen_device),
         latent_shape=(denoiser.config.in_channels, side, side),
-        resolution_px=side * _vae_factor(folder),
+        resolution_px=side * vae_factor(folder),
         device=chosen_device,
         dtype=dtype,
         guidance=guidance,
@@ -191,13 +192,6 @@ def _check_normalization(part: Path, config: Mapping[str, Any]) -> None:
 def _all_positive(numbers: float | list[float]) -> bool:
     values = torch.as_tensor(numbers)
     return bool(((values > 0) & values.isfinite()).all())
-
-
-def _vae_factor(folder: Path) -> int:
-    """Return image pixels per latent pixel. A VAE halves an image between stages; without one it is 8."""
-    file = folder / "vae" / "config.json"
-    stages = len(read_json(file).get("block_out_channels", ())) if file.is_file() else 4
-    return int(2 ** (stages - 1))
 
 
 def _network(kind: Any, folder: Path, **options: Any) -> Any:

@@ -90,9 +90,9 @@ class TrainingOptions(BaseModel):
     max_gradient_norm: Positive = 1.0
     """Clip the norm of the student's gradients, and separately that of the mapper's, to this value."""
 
-    sds_weight: NotNegative = Field(1.0, validation_alias=AliasChoices("sds_weight", "lambda"))
+    sds_weight: NotNegative | None = Field(None, validation_alias=AliasChoices("sds_weight", "lambda"))
     """Multiply L_SDS or L_condition by this number, which is the paper's lambda. Each is a mean over all elements of
-    the latents."""
+    the latents. By default, it is 1 for L_SDS, and 200 for L_condition, whose gradient is smaller."""
     conflicts: Conflicts = "keep"
     """Add the gradients of both losses on the image features as they are (`keep`). Or, where the teacher's points
     against that of the other losses, first take away its part along that one (`project`), as PCGrad does."""
@@ -241,6 +241,12 @@ class FinetuneConfig(TrainingOptions):
     def _belongs_together(self) -> FinetuneConfig:
         check_combination(self.objective, self.teacher, self)
         return self
+
+    @property
+    def teacher_weight(self) -> float:
+        """The paper's lambda: `sds_weight`, or its default for the objective."""
+        by_default = 200.0 if self.objective == "condition" else 1.0
+        return by_default if self.sds_weight is None else self.sds_weight
 
     @property
     def uses_sds(self) -> bool:

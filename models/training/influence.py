@@ -57,7 +57,7 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
         reasons.append(
             f"on the image features, the gradient of the teacher's loss was only {share:.2g} times that of the "
             f"other losses, below the minimum of {MIN_GRADIENT_SHARE:g} (raise lambda, or let the mapper "
-            "begin better: mapper_start or mapper_warmup_steps)"
+            "begin better: mapper_warmup_steps, and for L_SDS mapper_start)"
         )
     gaps, residual = _gaps(_late(records))
     if gaps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import resource
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -17,10 +19,17 @@ from models.training.watcher import Record
 
 
 class RunLog:
-    """Appends records. After a resume, the lines of steps that will be repeated are dropped."""
+    """Appends records. After a resume, the lines of steps that will be repeated are dropped.
+
+    The file is locked until `close`, so that no second process trains in its folder.
+    """
 
     def __init__(self, file: Path, steps_done: int) -> None:
+        """Raises TrainingError if the file is locked or cannot be written."""
         self._file = file
+        with writing(file):
+            self._held = file.open("a")
+        _lock(self._held, file.parent)
         kept = [line for line in _lines(file) if _step(line) <= steps_done] if steps_done else []
         with writing(file):
             file.write_text("".join(kept), encoding="utf-8")
@@ -29,9 +38,24 @@ class RunLog:
         with writing(self._file), self._file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps({name: _short(value) for name, value in record.items()}) + "\n")
 
+    def close(self) -> None:
+        self._held.close()
+
     def records(self) -> list[Record]:
         """Return everything that the run has logged, including before a resume."""
         return [json.loads(line) for line in _lines(self._file)]
+
+
+def _lock(held: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        held.close()
+        raise TrainingError(
+            f"Another process trains in {folder}. Wait until it has ended, or use another --out."
+        ) from error
+    except OSError:  # a file system without locks
+        pass
 
 
 def read_log(file: Path) -> Iterator[Record]:
@@ -50,8 +74,8 @@ def writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"{file} cannot be written ({error.strerror}); free some space or choose another --out, then go on "
-            "with --resume."
+            f"{file} cannot be written ({error.strerror}). Free some space or choose another --out, and run the "
+            "command again; `sds-clip finetune` continues with --resume."
         ) from error
 
 

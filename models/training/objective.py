@@ -70,7 +70,7 @@ class Objective:
             contrastive = contrastive + self.config.negatives_weight * choice["negatives"]
         if self.teacher_loss is not None:
             by_teacher = self.teacher_loss(image_features, part, step, with_gap=with_gap)
-            weighted = self.config.sds_weight * by_teacher[self.teacher_loss.name]
+            weighted = self.config.teacher_weight * by_teacher[self.teacher_loss.name]
             terms |= by_teacher
         return Losses(contrastive, weighted, terms)
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from models.errors import ConfigError, NotFiniteError, TrainingError
 from models.mapper import Mapper
 from models.precision import DTYPES, choose_precision
 from models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE
-from models.student import StudentError, trainable_parameters
+from models.student import check_softmax, trainable_parameters
 from models.text_map import TextMap, fold, text_projection
 from models.training.checkpoint import Checkpoints
 from models.training.config import FinetuneConfig
@@ -102,7 +102,8 @@ def train(
 
     Raises:
         ConfigError: the configuration does not fit the base, the teacher, the data or the processes.
-        TrainingError: `out` holds another run or cannot be written, or a loss is not finite.
+        TrainingError: `out` holds another run, another process trains in it or it cannot be written, or a loss is not
+            finite.
         CheckpointError: a file cannot be written; the checkpoints before it are whole.
     """
     watcher = watcher or Watcher()
@@ -141,7 +142,10 @@ def train(
         last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
         known=run.trainer.knows_image,
     )  # fmt: skip
-    with Tracking(None if log is None else tracker) as tracking:
+    with (
+        nullcontext() if log is None else closing(log),
+        Tracking(None if log is None else tracker) as tracking,
+    ):
 
         def tell(record: Record) -> None:
             if log is not None:
@@ -211,11 +215,7 @@ class _Run:
 
 def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
     base = parts.base
-    if base.logit_bias is not None:
-        raise StudentError(
-            f"{base.reference} was trained with a sigmoid loss (SigLIP), but L_CLIP is the softmax "
-            "loss of CLIP. Choose a base without a logit bias."
-        )
+    check_softmax(base)
     pairs = with_negatives(config, parts.pairs)
     _check_batches(config, len(pairs), place.world_size)
     steps = config.steps_over(len(pairs))
@@ -308,10 +308,10 @@ def _loop(
 
 
 def _resolved(config: FinetuneConfig, place: Place) -> FinetuneConfig:
-    """Replace `auto` by its meaning here, so that resuming on other hardware does not change the format."""
+    """Replace what a default means here by its value, so that resuming elsewhere or later does not change it."""
     names = ("precision", "teacher_precision")
     chosen = {name: choose_precision(getattr(config, name), place.device) for name in names}
-    return config.model_copy(update=chosen)
+    return config.model_copy(update={**chosen, "sds_weight": config.teacher_weight})
 
 
 def _check_batches(config: FinetuneConfig, size: int, world_size: int) -> None:

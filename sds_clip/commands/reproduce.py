@@ -152,7 +152,8 @@ def _run(work: Reproduction, place: Place) -> int:
     from models.reproduction_page import shown, write_page
 
     begin(work)
-    _measure(work, place, [BASE])  # before hours of training, since benchmarks may have damaged images
+    # Before hours of training, since benchmarks may have damaged images, and models damaged weights.
+    _measure(work, place, [BASE, *work.also])
     if code := _train(work, place):
         return code
     _measure(work, place, list(work.measured()))
@@ -207,27 +208,33 @@ def _measure(work: Reproduction, place: Place, models: Sequence[str]) -> None:
 
 def _checked(work: Reproduction) -> list[Benchmark]:
     """Find what cannot be used before anything is written, and return the benchmarks."""
+    from models.checkpoints import load_clip
     from models.data.batches import steps_per_epoch
     from models.data.open import open_pairs
+    from models.evaluation.items import read_bytes
     from models.evaluation.read import read_benchmark
     from models.evaluation.winoground import HUB_ID
     from models.reproduction import planned
-    from models.teacher.folder import find_family, find_folder
+    from models.student import check_softmax
+    from models.teacher.folder import check_weights, find_family, find_folder
     from models.teacher.load import read_schedule
 
     planned(work)
     for reference in (work.config.base, *work.also.values()):
         check_reference(reference)
+    check_softmax(load_clip(work.config.base, device="cpu", precision="float32"))
     assert work.config.teacher is not None
     name, folder = find_folder(work.config.teacher, vae=work.config.needs_vae)
-    find_family(folder, name)
+    check_weights(folder, find_family(folder, name), vae=work.config.needs_vae)
     read_schedule(folder)
-    data, _ = (
+    data, validation = (
         open_pairs(file, images=work.config.images) for file in (work.config.data, work.config.val) if file
     )
     steps_per_epoch(len(data), work.config.batch_size)  # refuses a batch larger than the data
+    for pairs in (data, validation):
+        pairs.image(0)
     with tempfile.TemporaryDirectory(prefix="sds-clip-reproduce-") as made:
-        return [
+        benchmarks = [
             read_benchmark(
                 asked.benchmark,
                 asked.data,
@@ -239,3 +246,7 @@ def _checked(work: Reproduction) -> list[Benchmark]:
             for asked in work.benchmarks
             if asked.data != HUB_ID
         ]
+        for benchmark in benchmarks:  # the evaluation of the base reads them all
+            for image in benchmark.items[0].images:
+                read_bytes(image)
+    return benchmarks

@@ -14,6 +14,7 @@ import torch
 
 from models.checkpoints import load_clip
 from models.data.open import open_pairs
+from models.evaluation.winoground import HUB_ID
 from models.machine import usable_bytes, usable_cores
 from models.precision import DTYPES
 from models.student import trainable_parameters
@@ -24,6 +25,7 @@ from models.training.cost import (
     peak_bytes,
     step_operations,
     text_encoder_parameters,
+    vae_operations,
 )
 from sds_clip.table import size_text, table
 
@@ -82,6 +84,9 @@ def estimate(work: Reproduction, benchmarks: Sequence[Benchmark], device: torch.
 
     control, run = (step_operations(each, pair, denoiser) for each in work.runs(work.seeds[0]).values())
     evaluation = images * image.forward + captions * caption.forward
+    ridge = 0  # operations of the mapper's start
+    if config.needs_vae:
+        ridge = min(config.ridge_images, pairs) * (image.forward + vae_operations(folder))
 
     def times_s(of: _Device) -> list[float]:
         decoded_per_s = _DECODED_PER_S * of.cores
@@ -90,7 +95,8 @@ def estimate(work: Reproduction, benchmarks: Sequence[Benchmark], device: torch.
         ]
         looked_s = (pairs + models * images) / decoded_per_s  # the training data are checked once
         evaluation_s = looked_s + models * evaluation / of.evaluation
-        return [evaluation_s, *(len(work.seeds) * steps * each for each in steps_s)]
+        control_s, run_s = (len(work.seeds) * steps * each for each in steps_s)
+        return [evaluation_s, control_s, run_s + len(work.seeds) * ridge / of.evaluation]
 
     this = _this(device, of_format, min(config.workers, usable_cores()))
     others = [_Device(*each, cores=config.workers) for each in _GPUS]
@@ -116,15 +122,15 @@ def estimate(work: Reproduction, benchmarks: Sequence[Benchmark], device: torch.
         [
             f"These are estimates, not measurements, for {steps} steps with the seeds "
             f"{', '.join(map(str, work.seeds))}, and for {models} models on {len(benchmarks)} benchmarks "
-            f"({images} images, {captions} captions).",
+            f"({images} images, {captions} captions).{_not_counted(work)}",
             "",
             table(["device", "evaluation", "control", "SDS-CLIP", "together"], rows),
             "",
             f"Time: a step is {control / 1e12:.3g} TFLOP for the control and {run / 1e12:.3g} for SDS-CLIP, counted "
-            f"without computing. For {this.name}, half of the rate is assumed at which it multiplied matrices now, "
-            f"{2 * this.training / 1e12:.3g} TFLOP/s; for the other devices, a third of their peak. "
-            f"Each core is assumed to decode {_DECODED_PER_S} images per second (cores here: {this.cores}, elsewhere: "
-            f"{config.workers}).",
+            f"without computing; the mapper's start takes {ridge / 1e12:.3g} TFLOP in float32. For {this.name}, half "
+            f"of the rate is assumed at which it multiplied matrices now, {2 * this.training / 1e12:.3g} TFLOP/s; for "
+            f"the other devices, a third of their peak. Each core is assumed to decode {_DECODED_PER_S} images per "
+            f"second (cores here: {this.cores}, elsewhere: {config.workers}).",
             _memory(peak, device),
             f"Disk: {size_text(sum(disk.values()))} in {work.out}: "
             + ", ".join(f"{what} {size_text(size)}" for what, size in disk.items())
@@ -132,6 +138,11 @@ def estimate(work: Reproduction, benchmarks: Sequence[Benchmark], device: torch.
             f"Nothing was written to {work.out}.",
         ]
     )
+
+
+def _not_counted(work: Reproduction) -> str:
+    of_hub = [each.benchmark for each in work.benchmarks if each.data == HUB_ID]
+    return f" From the hub, {', '.join(of_hub)} is neither checked nor counted." if of_hub else ""
 
 
 def _memory(peak: float, device: torch.device) -> str:

@@ -31,8 +31,22 @@ DEFAULTS: dict[str, Any] = {
     "log_every": 50,
 }
 """Options of the runs where they differ from those of `sds-clip finetune`; see docs/reproduce.md."""
-_OWN = ("base", "teacher", "data", "images", "val", "val_images", "objective", "seed", "caption_cache")
-"""Options of a run that this command decides."""
+_OWN = (
+    *(
+        "base",
+        "teacher",
+        "data",
+        "images",
+        "val",
+        "val_images",
+        "objective",
+        "seed",
+        "caption_cache",
+        "device",
+    ),
+    *("data_format", "image_key", "caption_key", "separator"),
+)
+"""Options of a run that this command decides, by its own options."""
 TRAIN, VALIDATION, IMAGES = "captions_train2017.json", "captions_val2017.json", "images"
 _ON_VALIDATION_IMAGES = ("sugarcrepe", "sugarcrepe-pp", "coco-spatial")
 """Benchmarks whose images, in val2017, are COCO's."""
@@ -49,12 +63,13 @@ def reproduction_of(
     templates: str | None,
     **given: Any,
 ) -> Reproduction:
-    from models.reproduction import Reproduction
+    from models.reproduction import FOLDERS, Reproduction
 
     coco, out = coco.absolute(), out.absolute()
     there = next(each for each in (out, *out.parents) if each.exists())
-    if not there.is_dir():
-        raise click.UsageError(f"--out must be a folder, but {there} is a file.")
+    for folder in (there, *(out / name for name in FOLDERS)):
+        if folder.exists() and not folder.is_dir():
+            raise click.UsageError(f"--out must be a folder, but {folder} is a file.")
     if not os.access(there, os.W_OK):
         raise click.UsageError(f"--out must be a folder that can be written, but {there} cannot.")
     missing = [name for name in (TRAIN, VALIDATION, IMAGES) if not (coco / name).exists()]
@@ -66,6 +81,8 @@ def reproduction_of(
         "data": coco / TRAIN, "val": coco / VALIDATION, "images": coco / IMAGES, "caption_cache": out / "captions",
     }  # fmt: skip
     numbers = _seeds(seeds)
+    if given["zero_shot"] is None and (classes or templates):
+        raise click.UsageError("--classes and --templates belong to --zero-shot, which is missing.")
     paths = {name: given.pop(name.replace("-", "_")) for name in BENCHMARKS if name != "retrieval"}
     configs = [_config(given | own | {"seed": seed}, place) for seed in numbers]
     asked = [

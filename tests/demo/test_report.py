@@ -14,8 +14,8 @@ from demo.experiment import Outcome, Variant
 from demo.measure import StudentScores
 from demo.probe import POOLED, TEXT
 from demo.report import _verdict, confirmation_tables, screening_table, write_confirmation, write_screening
-from demo.statistics import estimate
 from demo.winoground_sets import KINDS
+from models.evaluation.estimate import estimate
 
 ITEMS = [kind for kind in KINDS for _ in range(20)]
 ARMS = [
@@ -175,10 +175,23 @@ def test_each_arm_stands_with_chance_beside_it() -> None:
     means = [cell.split(" ")[0] for cell in sds]
     assert means[1:5] == ["52.5"] * 4
     assert means[6:9] == ["52.5", "90.0", "71.0"]
-    assert means[9:-1] == ["77.5", "72.5", "82.5", "70.0", "80.0", "90.0", "100.0"]
+    assert means[9:-3] == ["77.5", "72.5", "82.5", "70.0", "80.0", "90.0", "100.0"]
+    assert sds[-3:-1] == ["+0.0 (+0.0 to +0.0)"] * 2
+    assert clip[-3:-1] == ["", ""]
     assert (clip[-1], sds[-1]) == ("", "0.25")
-    assert sds[-2] == "100.0 (100.0 to 100.0)"
-    assert chance[1:] == ["50.0"] * 4 + ["0.00", "16.7", "0.8", "0.5"] + ["50.0"] * 7 + [""]
+    assert sds[-4] == "100.0 (100.0 to 100.0)"
+    assert chance[1:] == ["50.0"] * 4 + ["0.00", "16.7", "0.8", "0.5"] + ["50.0"] * 7 + [""] * 3
+
+
+def test_what_must_not_get_worse_is_compared_with_the_control_of_each_base() -> None:
+    found = compared(gain=0)
+    lower = [
+        [replace(one, measured=replace(one.measured, retrieval=0.9 - loss)) for one in runs]
+        for runs, loss in zip(found.arms["sds"], (0.01, 0.02, 0.01, 0.02), strict=True)
+    ]
+    (sds,) = cells(confirmation_tables([replace(found, arms={**found.arms, "sds": lower})]), "sds")
+    low, high = ttest_1samp([-1, -2, -1, -2], 0).confidence_interval()
+    assert sds[-3] == f"-1.5 ({low:+.1f} to {high:+.1f})"
 
 
 def test_a_share_s_interval_ends_at_all_and_what_is_not_defined_is_left_out() -> None:

@@ -2,11 +2,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from scipy.stats import binom, ttest_1samp
+from scipy.stats import binom
 
 from demo.experiment import Outcome
 from demo.measure import StudentScores
-from demo.statistics import difference, estimate, holm, interval
+from demo.statistics import difference, holm, interval
 
 
 def outcome(
@@ -124,30 +124,6 @@ def test_outcomes_that_cannot_be_averaged_are_refused() -> None:
         interval([outcome([1]), outcome([1])], "group")
     with pytest.raises(ValueError, match="'relation'"):
         interval([outcome([1])], "group", "relation")
-
-
-def test_an_estimate_over_bases_alone_is_the_t_test() -> None:
-    per_base = np.array([3.0, 5.0, 4.0, 8.0])
-    found, expected = estimate(per_base.reshape(4, 1, 1)), ttest_1samp(per_base, 0)
-    assert found.p == pytest.approx(expected.pvalue)
-    low, high = expected.confidence_interval(0.9)
-    assert (found.interval(0.9).low, found.interval(0.9).high) == pytest.approx((low, high))
-
-
-@pytest.mark.parametrize("of_items", [0.2, 1.0, 5.0])
-def test_an_estimate_is_not_surer_than_new_bases_and_new_items_let_it_be(of_items: float) -> None:
-    """Without a difference, at most 0.25 % of the tests say that there is one, as Holm's first of four at 1 %."""
-    rng, tests, wrong = np.random.default_rng(0), 10_000, 0
-    for _ in range(tests):
-        noise = rng.normal(size=(4, 1, 1)) + of_items * rng.normal(size=(1, 1, 20))
-        wrong += estimate(noise).p < 0.0025
-    assert wrong / tests < 0.0025 + 4 * (0.0025 / tests) ** 0.5
-
-
-def test_one_base_has_no_standard_error_and_no_difference_at_all_has_no_p_below_1() -> None:
-    with pytest.raises(ValueError, match="two bases"):
-        estimate(np.ones((1, 2, 3)))
-    assert estimate(np.zeros((4, 2, 3))).p == 1
 
 
 def test_holm_multiplies_by_the_tests_that_are_left_and_keeps_the_order() -> None:

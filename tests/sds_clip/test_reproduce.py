@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
 
+from models.evaluation.estimate import estimate
+from models.evaluation.report.words import NO_BREAK, p_value, points_interval
 from models.training.influence import teacher_had_no_say
 from tests.checkpoints import save_tiny_clip
 from tests.sds_clip.command_line import exit_code
@@ -103,13 +107,13 @@ def test_control_and_sds_clip_differ_in_their_objective_alone(straight: Path) ->
 
 
 def test_the_table_has_each_model_with_its_own_share_of_right_items(straight: Path) -> None:
-    of_winoground = [row for row in table_of(straight) if row["benchmark"] == "winoground"]
+    of_winoground = [row for row in table_of(straight) if row["benchmark"] == "winoground" and not row["tag"]]
     models = ["base", "control-0", "sds-clip-0", "control-1", "sds-clip-1", "other"]
     assert [row["model"] for row in of_winoground if row["figure"] == "group_match"] == models
     folder = straight / "evaluations" / "winoground"
     for model in ("base", "sds-clip-0", "sds-clip-1", "other"):
         correct = right(folder / model / "results.json", "group_match")
-        row = row_of(straight, benchmark="winoground", figure="group_match", model=model)
+        row = row_of(straight, benchmark="winoground", figure="group_match", tag="", model=model)
         assert float(row["%"]) == pytest.approx(100 * sum(correct) / 12)
         assert (row["items"], float(row["chance %"])) == ("12", 50)
 
@@ -124,7 +128,7 @@ def test_the_difference_is_that_of_sds_clip_and_the_control_of_its_seed(straight
         assert reference == f"local-dir:{straight}/runs/control-{seed}/delta"
         gained = sum(new and not old for old, new in zip(control, run, strict=True))
         lost = sum(old and not new for old, new in zip(control, run, strict=True))
-        row = row_of(straight, benchmark="winoground", figure=figure, model=f"sds-clip-{seed}")
+        row = row_of(straight, benchmark="winoground", figure=figure, tag="", model=f"sds-clip-{seed}")
         assert (row["gained"], row["lost"]) == (str(gained), str(lost))
         assert float(row["points over control"]) == pytest.approx(100 * (gained - lost) / 12, rel=1e-5)
         p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
@@ -132,8 +136,37 @@ def test_the_difference_is_that_of_sds_clip_and_the_control_of_its_seed(straight
         changed += gained + lost
     assert changed
     for model in ("base", "control-0", "other"):
-        row = row_of(straight, benchmark="winoground", figure="group_match", model=model)
+        row = row_of(straight, benchmark="winoground", figure="group_match", tag="", model=model)
         assert row["points over control"] == row["p two-sided"] == ""
+
+
+def test_the_mean_over_seeds_has_an_interval_over_seeds_and_items(straight: Path) -> None:
+    differences = []
+    for seed in (0, 1):
+        folder = straight / "evaluations" / "winoground" / f"sds-clip-{seed}"
+        control, run = (right(folder / f"{name}.json", "group_match") for name in ("baseline", "results"))
+        differences.append([int(new) - int(old) for old, new in zip(control, run, strict=True)])
+    found = estimate(np.array(differences, dtype=float)[:, None])
+    page = (straight / "report.md").read_text(encoding="utf-8")
+    (line,) = [
+        line
+        for line in page.splitlines()
+        if "winoground" in line and "group_match" in line and "| mean |" in line
+    ]
+    assert f"({points_interval(found.interval().low, found.interval().high)})" in line
+    assert p_value(found.p).replace(NO_BREAK, " ") in line
+
+
+def test_the_table_has_the_figures_of_each_tag(straight: Path) -> None:
+    results = json.loads(
+        (straight / "evaluations" / "winoground" / "sds-clip-0" / "results.json").read_text()
+    )
+    of_tags = [row for row in table_of(straight) if row["model"] == "sds-clip-0" and row["tag"]]
+    assert {row["tag"] for row in of_tags} == set(results["by_tag"])
+    assert of_tags
+    for row in of_tags:
+        of = results["by_tag"][row["tag"]][row["figure"]]
+        assert (float(row["%"]), row["items"]) == (pytest.approx(100 * of["value"], rel=1e-5), str(of["n"]))
 
 
 def test_retrieval_is_measured_on_the_validation_captions(straight: Path) -> None:
@@ -235,6 +268,18 @@ def test_a_terminated_run_says_that_the_same_command_continues_it(
     assert any((run / "checkpoints").iterdir())
 
 
+def damaged(made: list[str], folder: Path) -> None:
+    """Copies of what a reproduction is made of, each without something that only a run would read."""
+    given = dict(zip(made[::2], made[1::2], strict=True))
+    (folder / "taken").mkdir()
+    (folder / "taken" / "runs").touch()
+    shutil.copytree(given["--teacher"], folder / "no-vae", ignore=shutil.ignore_patterns("vae"))
+    shutil.copytree(given["--teacher"], folder / "cut")
+    os.truncate(folder / "cut" / "unet" / "diffusion_pytorch_model.safetensors", 2000)
+    for option, name in (("--coco", "no-images"), ("--winoground", "no-pictures")):
+        shutil.copytree(given[option], folder / name, ignore=shutil.ignore_patterns("*.png", "*.jpg"))
+
+
 def refused(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["reproduce", *arguments]) == 2
     captured = capsys.readouterr()
@@ -269,27 +314,40 @@ def refused(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixtur
         ({"batch_size": "512"}, "batch of 512 needs as many samples"),
         ({"out": "{folder}/objective.yaml"}, "objective.yaml is a file"),
         ({"out": "{folder}/objective.yaml/below/it"}, "objective.yaml is a file"),
+        ({"out": "{folder}/taken"}, "taken/runs is a file"),
+        ({"base": "local-dir:{siglip}"}, "without a logit bias"),
+        ({"teacher": "{folder}/no-vae"}, "no-vae/vae"),
+        ({"teacher": "{folder}/cut"}, "download it again"),
+        ({"coco": "{folder}/no-images"}, "no-images/images"),
+        ({"winoground": "{folder}/no-pictures"}, "no-pictures/images"),
+        ({"classes": "imagenet"}, "--zero-shot"),
+        ({"config": "{folder}/format.yaml"}, "data_format"),
+        ({"config": "{folder}/device.yaml"}, "device"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_written(
     changes: Mapping[str, str],
     message: str,
     made: list[str],
+    siglip_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    damaged(made, tmp_path)
     half = tmp_path / "half"
     half.mkdir()
     for name in ("captions_train2017.json", "captions_val2017.json"):
         (half / name).write_text("{}")
     (tmp_path / "objective.yaml").write_text("objective: score")
     (tmp_path / "unknown.yaml").write_text("learning_rate: 1")
+    (tmp_path / "format.yaml").write_text("data_format: csv")
+    (tmp_path / "device.yaml").write_text("device: cuda")
     before = sorted(tmp_path.rglob("*"))
     options = [*made, "--out", str(tmp_path / "out")]
     for name, value in changes.items():
-        options += [f"--{name.replace('_', '-')}", value.format(folder=tmp_path)]
+        options += [f"--{name.replace('_', '-')}", value.format(folder=tmp_path, siglip=siglip_folder)]
     refused(options, message.format(folder=tmp_path), capsys)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -316,6 +374,35 @@ def test_a_folder_that_was_begun_with_other_options_is_refused(
     for dry in ([], ["--dry-run"]):
         refused([*given, *options, *dry, "--seeds", "0,1", "--out", str(straight)], message, capsys)
     assert written(straight) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("runs/sds-clip-0/log.jsonl", ""),
+        ("runs/sds-clip-0/delta/sds_clip_delta.json", "{"),
+        ("evaluations/winoground/sds-clip-0/results.json", "{"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_to_remove(
+    name: str, content: str, made: list[str], straight: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = straight / name
+    before = file.read_bytes()
+    file.write_text(content)
+    refused([*made, "--seeds", "0,1", "--out", str(straight)], "Remove the folder", capsys)
+    file.write_bytes(before)
+
+
+def test_a_damaged_model_beside_them_is_found_before_training(
+    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = save_tiny_clip(tmp_path / "other", seed=1)
+    os.truncate(other / "open_clip_model.safetensors", 1000)
+    out = tmp_path / "out"
+    assert exit_code(["reproduce", *made, "--also", f"third=local-dir:{other}", "--out", str(out)]) == 2
+    assert "cannot be read" in capsys.readouterr().err.splitlines()[-1]
+    assert not (out / "runs").exists()
 
 
 @pytest.mark.parametrize("content", ['{"a": 1}', "[1]", "{"])

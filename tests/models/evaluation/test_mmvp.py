@@ -61,6 +61,8 @@ def test_images_may_lie_in_the_readmes_folder_or_elsewhere(tmp_path: Path) -> No
         ([MMVP_ROWS[0], MMVP_ROWS[0]], "line 3: the Question ID 1 appears twice"),
         ([MMVP_ROWS[0], ("2", "Orientation", " ")], "line 3: `Statement` must be a text that is not empty"),
         ([("1", "..", "a"), ("2", "..", "b")], "is not inside"),
+        ([("2", "State", "a"), ("3", "State", "b")], "the Question IDs 2 and 3 are no pair"),
+        ([("1", "State", "a"), ("3", "State", "b")], "the Question IDs 1 and 3 are no pair"),
     ],
 )
 def test_wrong_rows_are_refused(tmp_path: Path, rows: list[tuple[str, ...]], message: str) -> None:

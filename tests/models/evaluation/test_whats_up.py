@@ -199,7 +199,15 @@ def test_a_wrong_controlled_file_is_refused(tmp_path: Path, entries: Any, messag
 
 @pytest.mark.parametrize(
     "entries",
-    [[], {"0": [7, "a", "b"]}, [[7, "a"]], [[7, "a", "b", "c"]], [[None, "a", "b"]], [entry()]],
+    [
+        [],
+        {"0": [7, "a", "b"]},
+        [[7, "a"]],
+        [[7, "a", "b", "c"]],
+        [[None, "a", "b"]],
+        [[True, "a", "b"]],
+        [entry()],
+    ],
 )
 def test_a_wrong_spatial_file_is_refused(tmp_path: Path, entries: Any) -> None:
     with pytest.raises(

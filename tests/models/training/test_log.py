@@ -1,5 +1,6 @@
 import json
 import resource
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,29 +16,44 @@ def steps_in(file: Path) -> list[int]:
 
 def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
-    log = RunLog(file, 0)
-    for step in (2, 4, 6):
-        log.write({"step": step, "loss": 1 / 3})
+    with closing(RunLog(file, 0)) as log:
+        for step in (2, 4, 6):
+            log.write({"step": step, "loss": 1 / 3})
     with file.open("a") as opened:
         opened.write('{"step": 4, "lo')  # killed while it wrote
-    RunLog(file, 4).write({"step": 6, "loss": 0.25})
+    with closing(RunLog(file, 4)) as log:
+        log.write({"step": 6, "loss": 0.25})
     assert steps_in(file) == [2, 4, 6]
     assert json.loads(file.read_text().splitlines()[0]) == {"step": 2, "loss": 0.333333}
 
 
 def test_a_run_from_the_start_has_a_log_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
-    RunLog(file, 0).write({"step": 2})
-    RunLog(file, 0)
-    assert file.read_text() == ""
+    with closing(RunLog(file, 0)) as log:
+        log.write({"step": 2})
+    with closing(RunLog(file, 0)):
+        assert file.read_text() == ""
+
+
+def test_a_folder_has_one_process_that_trains_in_it(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    with closing(RunLog(file, 0)) as log:
+        log.write({"step": 2})
+        with pytest.raises(TrainingError, match="Another process trains in"):
+            RunLog(file, 0)
+        log.write({"step": 4})
+    assert steps_in(file) == [2, 4]
+    with closing(RunLog(file, 2)):
+        assert steps_in(file) == [2]
 
 
 def test_a_full_disk_is_named_with_its_remedy(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "log.jsonl", 0)
+    log.close()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))  # as a disk with so much left
     try:
-        with pytest.raises(TrainingError, match=r"log\.jsonl cannot be written .*free some space"):
+        with pytest.raises(TrainingError, match=r"log\.jsonl cannot be written .*Free some space"):
             log.write({"step": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
