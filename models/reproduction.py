@@ -195,7 +195,7 @@ def described(delta: Path) -> dict[str, Any]:
 
 @contextmanager
 def _whole(file: Path, *, of: Path) -> Iterator[None]:
-    """Wrap the reading of a file: raise TrainingError if it is not as it was written. Its folder is made again."""
+    """Wrap the reading of a file: raise TrainingError if it is damaged. Once `of` is removed, it is made again."""
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -225,8 +225,9 @@ def say_of_teacher(work: Reproduction, seed: int) -> str:
         )
     if teacher_had_no_say(records) is None:
         return f"go. In the second half of the run, {said}."
-    remedy = "The gradient was too small. Raise lambda."
-    if share >= MIN_GRADIENT_SHARE:
+    if share < MIN_GRADIENT_SHARE and figures.get("residual_gap", 1.0) >= MIN_RESIDUAL_GAP:
+        remedy = "The gradient was too small. Raise lambda."
+    else:
         remedy = (
             "To the teacher, the latents carried nothing of the caption, which no lambda mends. Let the mapper begin "
             "better (mapper_start, mapper_warmup_steps), or choose other timesteps (t_min, t_max)."
@@ -264,7 +265,8 @@ def over_seeds(work: Reproduction, benchmark: str, figure: str) -> Estimate | No
 
 
 def _rows(folder: Path, model: str) -> Iterator[Row]:
-    comparison = read_results(folder / "comparison.json")
+    compared = folder / "comparison.json"
+    comparison = read_results(compared) if compared.exists() else {}
     if comparison:
         control = model.replace(SDS, CONTROL)
         yield from _figures(read_results(folder / "baseline.json"), control, {})
@@ -272,9 +274,9 @@ def _rows(folder: Path, model: str) -> Iterator[Row]:
 
 
 def read_results(file: Path) -> dict[str, Any]:
-    """Return the content of an evaluation's file, or nothing if there is none. Raises TrainingError."""
+    """Return the content of an evaluation's file. Raises TrainingError if it is missing or damaged."""
     with _whole(file, of=file.parent):
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 

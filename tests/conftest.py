@@ -20,6 +20,7 @@ import torch
 
 from tests.checkpoints import PREPROCESS, save_checkpoint, save_siglip, save_tiny_clip
 from tests.databases import Databases
+from tests.memory import memory_folder
 from tests.postgres import NoPostgreSQL, PostgreSQL
 
 
@@ -81,9 +82,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(scope="session")
 def sqlite_databases() -> Iterator[Databases]:
-    # In memory where there is such a folder: every commit waits for the disk, which is not what is tested.
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(dir=memory_folder(2**25)) as folder:
         yield Databases("sqlite", Path(folder), None)
 
 

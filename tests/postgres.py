@@ -20,6 +20,8 @@ from typing import Any
 
 import psycopg
 
+from tests.memory import memory_folder
+
 _NAMES = itertools.count()
 
 
@@ -28,15 +30,15 @@ class NoPostgreSQL(Exception):
 
 
 class PostgreSQL:
-    """A server of its own on a free port of this machine, in a folder that goes when it is closed."""
+    """A server of its own on a free port of this machine, in folders that go when it is closed."""
 
     def __init__(self) -> None:
         self._user = _unprivileged()
         self._folder = Path(tempfile.mkdtemp(prefix="sds-clip-pg-"))
+        # A server has dozens of databases of 1,500 files each, whose removal alone takes a disk a minute.
+        self._data = Path(tempfile.mkdtemp(prefix="sds-clip-pg-", dir=memory_folder(2 * 2**30)))
         try:
             self._binaries = _binaries(self._folder, self._user)
-            self._data = self._folder / "data"
-            self._data.mkdir()
             if self._user is not None:
                 shutil.chown(self._data, self._user)
                 self._folder.chmod(0o755)
@@ -44,7 +46,7 @@ class PostgreSQL:
             self.port = _free_port()
             self._process = self._start()
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove()
             raise
 
     def create(self, template: str = "template1") -> str:
@@ -88,7 +90,11 @@ class PostgreSQL:
         """End the server and remove its folder."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait(30)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove()
+
+    def _remove(self) -> None:
+        for folder in (self._folder, self._data):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _dsn(self, name: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
