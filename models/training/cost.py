@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.clip import Clip
 from models.student import trainable_parameters
 from models.teacher.family import Family
-from models.teacher.folder import find_family, read_json, vae_factor
+from models.teacher.folder import read_json, vae_factor
 from models.training.config import FinetuneConfig
 
 _FLOAT32, _BFLOAT16 = 4, 2  # bytes
@@ -121,11 +121,10 @@ def denoiser_cost(folder: Path, family: Family) -> Cost:
     return count(family.denoiser, network, forward)
 
 
-def vae_operations(folder: Path) -> int:
+def vae_operations(folder: Path, family: Family) -> int:
     """Count the encoding of an image by a teacher's VAE, at the size of its latents times its factor."""
     import diffusers
 
-    family = find_family(folder, str(folder))
     side = read_json(folder / family.denoiser / "config.json")["sample_size"] * vae_factor(folder)
     with torch.device("meta"):
         vae: Any = diffusers.AutoencoderKL.from_config(diffusers.AutoencoderKL.load_config(folder / "vae"))

@@ -27,6 +27,7 @@ from sds_clip.options import (
 from sds_clip.table import printable_lines, say, table
 
 if TYPE_CHECKING:
+    from models.clip import Clip
     from models.evaluation.benchmark import Benchmark
     from models.reproduction import Reproduction
     from models.training.processes import Place
@@ -137,11 +138,11 @@ def reproduce(dry_run: bool, **given: Any) -> int:
     if place.world_size > 1:
         raise click.UsageError("`sds-clip reproduce` runs in one process. Start it without a launcher.")
     work = reproduction_of(place, **given)
-    benchmarks = _checked(work)
+    base, benchmarks = _checked(work)
     if dry_run:
         from sds_clip.commands.reproduce_estimate import estimate
 
-        print(printable_lines(estimate(work, benchmarks, place.device)))
+        print(printable_lines(estimate(work, base, benchmarks, place.device)))
         return 0
     return _run(work, place)
 
@@ -206,8 +207,8 @@ def _measure(work: Reproduction, place: Place, models: Sequence[str]) -> None:
             say(f"{model} on {results.benchmark}: {results.primary} {value:.2%}")
 
 
-def _checked(work: Reproduction) -> list[Benchmark]:
-    """Find what cannot be used before anything is written, and return the benchmarks."""
+def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
+    """Find what cannot be used before anything is written, and return the base and the benchmarks."""
     from models.checkpoints import load_clip
     from models.data.batches import steps_per_epoch
     from models.data.open import open_pairs
@@ -222,7 +223,8 @@ def _checked(work: Reproduction) -> list[Benchmark]:
     planned(work)
     for reference in (work.config.base, *work.also.values()):
         check_reference(reference)
-    check_softmax(load_clip(work.config.base, device="cpu", precision="float32"))
+    base = load_clip(work.config.base, device="cpu", precision="float32")
+    check_softmax(base)
     assert work.config.teacher is not None
     name, folder = find_folder(work.config.teacher, vae=work.config.needs_vae)
     check_weights(folder, find_family(folder, name), vae=work.config.needs_vae)
@@ -249,4 +251,4 @@ def _checked(work: Reproduction) -> list[Benchmark]:
         for benchmark in benchmarks:  # the evaluation of the base reads them all
             for image in benchmark.items[0].images:
                 read_bytes(image)
-    return benchmarks
+    return base, benchmarks

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from models.checkpoints import load_clip
 from models.data.open import open_pairs
 from models.evaluation.winoground import HUB_ID
 from models.machine import usable_bytes, usable_cores
@@ -30,6 +29,7 @@ from models.training.cost import (
 from sds_clip.table import size_text, table
 
 if TYPE_CHECKING:
+    from models.clip import Clip
     from models.evaluation.benchmark import Benchmark
     from models.reproduction import Reproduction
 
@@ -61,18 +61,17 @@ _GPUS = (
 )
 
 
-def estimate(work: Reproduction, benchmarks: Sequence[Benchmark], device: torch.device) -> str:
-    """Return the text of a dry run. The base is loaded, and the teacher's networks are made without weights."""
+def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], device: torch.device) -> str:
+    """Return the text of a dry run. The teacher's networks are made without weights."""
     config = work.config
     assert config.teacher is not None
-    clip = load_clip(config.base, device="cpu", precision="float32")
-    pair, image, caption = clip_costs(clip, config.trainable)
-    trained = sum(value.numel() for value in trainable_parameters(clip.network, config.trainable).values())
+    pair, image, caption = clip_costs(base, config.trainable)
+    trained = sum(value.numel() for value in trainable_parameters(base.network, config.trainable).values())
     name, folder = find_folder(config.teacher, vae=False)
     family = find_family(folder, name)
     denoiser = denoiser_cost(folder, family)
     shape = read_json(folder / family.denoiser / "config.json")
-    mapper = (clip.embed_dim + 1) * prod((shape["in_channels"], shape["sample_size"], shape["sample_size"]))
+    mapper = (base.embed_dim + 1) * prod((shape["in_channels"], shape["sample_size"], shape["sample_size"]))
     of_format = DTYPES[config.teacher_precision]
 
     pairs = len(open_pairs(config.data, images=config.images))
@@ -86,7 +85,7 @@ def estimate(work: Reproduction, benchmarks: Sequence[Benchmark], device: torch.
     evaluation = images * image.forward + captions * caption.forward
     ridge = 0  # operations of the mapper's start
     if config.needs_vae:
-        ridge = min(config.ridge_images, pairs) * (image.forward + vae_operations(folder))
+        ridge = min(config.ridge_images, pairs) * (image.forward + vae_operations(folder, family))
 
     def times_s(of: _Device) -> list[float]:
         decoded_per_s = _DECODED_PER_S * of.cores
@@ -113,7 +112,7 @@ def estimate(work: Reproduction, benchmarks: Sequence[Benchmark], device: torch.
     seen = min(steps * config.teacher_batch_size * len(work.seeds), _captions(config.data, config.images))
     disk = {
         "caption embeddings": seen * _CAPTION_TOKENS * family.caption_width(shape) * of_format.itemsize,
-        "features": models * (images + captions) * 4 * clip.embed_dim,
+        "features": models * (images + captions) * 4 * base.embed_dim,
         "checkpoints": len(work.seeds) * config.keep_checkpoints * 12 * (2 * trained + mapper),
         "results and reports": models * (items * _OF_RESULTS + len(benchmarks) * _OF_REPORT),
     }

@@ -32,20 +32,9 @@ DEFAULTS: dict[str, Any] = {
 }
 """Options of the runs where they differ from those of `sds-clip finetune`; see docs/reproduce.md."""
 _OWN = (
-    *(
-        "base",
-        "teacher",
-        "data",
-        "images",
-        "val",
-        "val_images",
-        "objective",
-        "seed",
-        "caption_cache",
-        "device",
-    ),
-    *("data_format", "image_key", "caption_key", "separator"),
-)
+    "base", "teacher", "data", "images", "val", "val_images", "objective", "seed", "caption_cache", "device",
+    "data_format", "image_key", "caption_key", "separator",
+)  # fmt: skip
 """Options of a run that this command decides, by its own options."""
 TRAIN, VALIDATION, IMAGES = "captions_train2017.json", "captions_val2017.json", "images"
 _ON_VALIDATION_IMAGES = ("sugarcrepe", "sugarcrepe-pp", "coco-spatial")
