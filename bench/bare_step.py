@@ -46,6 +46,7 @@ class StepInputs:
     noise: Float[Tensor, "p c h w"]
     score_draws: list[Draws]
     temperature: float
+    teacher_weight: float
 
 
 def prepare(model: Model, config: FinetuneConfig, batch: Batch) -> StepInputs:
@@ -87,6 +88,7 @@ def prepare(model: Model, config: FinetuneConfig, batch: Batch) -> StepInputs:
         noise=draw_noise(config.seed, batch.step, samples, teacher.latent_shape).to(device),
         score_draws=[Draws(each.timesteps.to(device), each.noise.to(device)) for each in scored],
         temperature=config.score_temperature,
+        teacher_weight=config.teacher_weight,
     )
 
 
@@ -112,16 +114,19 @@ def bare_step(model: Model, ready: StepInputs, variant: str) -> Tensor:
         seen = image[ready.places]
         if variant in (FULL, SDS):
             latents = model.mapper.linear(seen).view_as(ready.noise)
-            loss = loss + _denoising_loss(model, latents, ready.captions[:, 0], ready, variant)
+            teachers = _denoising_loss(model, latents, ready.captions[:, 0], ready, variant)
+            loss = loss + ready.teacher_weight * teachers
         elif variant == CONDITION:
             tokens = model.tokens.linear(seen).view(-1, *model.tokens.shape)
-            loss = loss + _denoising_loss(model, ready.latents, tokens.to(model.teacher.dtype), ready, FULL)
+            teachers = _denoising_loss(model, ready.latents, tokens.to(model.teacher.dtype), ready, FULL)
+            loss = loss + ready.teacher_weight * teachers
         else:
             candidates = torch.cat([text, F.normalize(negative_features, dim=-1)])[ready.rows]
             chosen = _log_softmax(scale * (seen[:, None] * candidates).sum(dim=-1), ready.valid)
             if variant == SCORE:
                 teachers = _log_softmax(-_errors(model, ready) / ready.temperature, ready.valid)
-                loss = loss + F.kl_div(chosen, teachers, reduction="batchmean", log_target=True)
+                choice = F.kl_div(chosen, teachers, reduction="batchmean", log_target=True)
+                loss = loss + ready.teacher_weight * choice
             else:
                 loss = loss - chosen[:, 0].mean()
         torch.autograd.backward(loss)

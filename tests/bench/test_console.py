@@ -7,7 +7,7 @@ import pytest
 from bench import console
 from tests.browser.console import NEEDS_CONSOLE
 
-pytestmark = [NEEDS_CONSOLE, pytest.mark.long]
+pytestmark = [*NEEDS_CONSOLE, pytest.mark.long]
 
 
 def test_quick_run_visits_each_page_and_opens_sessions(
