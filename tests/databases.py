@@ -18,6 +18,10 @@ from tests.postgres import PostgreSQL
 KINDS = ("sqlite", "postgresql")
 on_both = pytest.mark.parametrize("databases", KINDS, indirect=True)
 """Runs a test on SQLite, where all run, and on PostgreSQL."""
+on_both_if_long = pytest.mark.parametrize(
+    "databases", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
+"""The same for tests of whole processes, which are on PostgreSQL only in `make test-long`."""
 
 _TABLES = [table.name for table in metadata.sorted_tables]
 

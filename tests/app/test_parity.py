@@ -117,7 +117,7 @@ def check(reference: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quick_gelu", [False, True])
+@pytest.mark.parametrize("quick_gelu", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_vit_b_32_answers_as_open_clip_does(vit_b_32_folder: Path, tmp_path: Path, quick_gelu: bool) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

@@ -109,7 +109,7 @@ def test_every_page_is_reached_by_the_navigation_and_fits_the_screen(
         assert overflow(page) == 0, title
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 @pytest.mark.parametrize("title", PAGES)
 def test_no_page_breaks_a_rule_of_accessibility(
     look: Look, server: RunningServer, title: str, scheme: Scheme

@@ -91,7 +91,7 @@ def expected_numbers(histogram: dict[str, list[int]]) -> list[tuple[str, str]]:
     return list(zip(labels, map(str, counts), strict=True))
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [pytest.param(390, marks=pytest.mark.long), 1280])
 def test_archive_is_uploaded_checked_looked_at_and_deleted(
     look: Look, system: Running, folder: Path, width: int
 ) -> None:

@@ -57,6 +57,7 @@ def submit(system: Running, dataset: str) -> Iterator[Callable[..., str]]:
         until(lambda: all(client.job(id).has_ended for id in jobs))
 
 
+@pytest.mark.long
 def test_job_is_followed_paused_and_resumed_with_its_control_laid_over(
     system: Running, submit: Callable[..., str], look: Look
 ) -> None:
@@ -175,6 +176,7 @@ def test_pages_go_on_when_the_service_is_started_again(
     assert points["steps"] == list(range(1, points["steps"][-1] + 1))
 
 
+@pytest.mark.long
 def test_list_follows_what_changes_through_a_restart_and_its_filters_are_in_the_address(
     system: Running, submit: Callable[..., str], look: Look
 ) -> None:

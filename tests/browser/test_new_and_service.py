@@ -141,6 +141,7 @@ def test_service_shows_its_requests(look: Look, server: RunningServer) -> None:
     expect(page.get_by_role("img", name="Memory since this page was opened")).to_be_visible()
 
 
+@pytest.mark.long
 def test_service_page_goes_on_after_a_restart(look: Look, models: list[str], tmp_path: Path) -> None:
     named = ("--model", models[0])
     with running_server(tmp_path, *named) as first:

@@ -250,6 +250,7 @@ def test_keys_go_to_the_next_and_the_previous_item(look: Look, evaluated: Evalua
     expect(page.locator("article[tabindex='0']")).to_have_count(1)
 
 
+@pytest.mark.long
 def test_evaluations_of_different_data_are_refused_in_the_service_s_words(
     look: Look, evaluated: Evaluated, system: Running, folder: Path, models: list[str], tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ from tests.browser.console import (
 from tests.sds_clip.embedded import Running
 from tools.console_story import CAPTIONS, PICTURE, REASON, SHORT
 
-pytestmark = [pytest.mark.slow, *NEEDS_CONSOLE]
+pytestmark = [pytest.mark.long, pytest.mark.slow, *NEEDS_CONSOLE]
 
 TRAINING = {**SHORT, "steps": 30, "warmup_steps": 5, "sds_batch_size": 8, "score_draws": 2}
 PAIRS = 512

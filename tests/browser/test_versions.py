@@ -119,6 +119,7 @@ def test_promotion_lock_and_rollback_are_seen_where_they_act(look: Look, base: s
         ]
 
 
+@pytest.mark.long
 def test_promotion_by_somebody_else_is_seen_without_a_reload(look: Look, base: str, tmp_path: Path) -> None:
     with serving(tmp_path, base) as server, Registry(server.url, tmp_path, base) as registry:
         version = registry.make(1)
@@ -199,6 +200,7 @@ def test_key_without_the_scope_admin_moves_only_the_alias_that_was_given_to_it(
         assert registry.audit()[0] == ("promote", "mine")
 
 
+@pytest.mark.long
 def test_evaluated_base_has_figures_and_what_the_gate_lacks_is_started_by_a_link(
     look: Look, base: str, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from models.checkpoints import load_clip
 SHORT = Recipe(steps=1, batch_size=8)
 
 
+@pytest.mark.long
 def test_a_base_student_can_be_loaded_and_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from models.evaluation.winoground import winoground_benchmark
 DEMO = Path(__file__).parents[2] / "demo"
 
 
+@pytest.mark.long
 def test_built_folder_is_a_whole_demo_that_open_clip_loads(tmp_path: Path) -> None:
     build(tmp_path / "work", tmp_path / "demo", Recipe(steps=1, batch_size=8))
     reference = f"local-dir:{tmp_path / 'demo' / 'student'}"

@@ -65,6 +65,7 @@ def test_negatives_are_the_captions_of_the_swapped_scenes() -> None:
             assert {first.shape, second.shape, first.colour, second.colour} <= {*swap.split()}
 
 
+@pytest.mark.long
 def test_student_is_measured_fine_tuned_and_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,6 +122,7 @@ def test_items_are_those_of_the_part_and_the_seed(asked: dict[str, Any], split: 
     assert torch.allclose(validation.latents[2:4], encode(vae, pictures), atol=1e-5)
 
 
+@pytest.mark.long
 def test_command_prints_a_row_for_each_kind(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

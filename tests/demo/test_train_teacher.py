@@ -76,6 +76,7 @@ def tokenizer(folder: Path) -> T5Tokenizer:
     return load_teacher_tokenizer(folder / "tokenizer")
 
 
+@pytest.mark.long
 def test_run_killed_and_resumed_ends_where_a_whole_run_ends(folder: Path, tokenizer: T5Tokenizer) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, str(folder)], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()

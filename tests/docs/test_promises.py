@@ -21,23 +21,22 @@ ROWS = re.findall(r"(?m)^\| (?!Promise |---)(.+?) \| (.+?) \| (.+?) \|$", PAGE)
 def functions(file: str) -> dict[str, str]:
     """The tests of a file, each with how it is run."""
     tree = ast.parse((ROOT / file).read_text())
-    whole = next(
-        (
-            ast.unparse(node.value)
-            for node in tree.body
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
-        ),
-        "",
-    )
+    of_all = [
+        mark
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+        for mark in (node.value.elts if isinstance(node.value, ast.List) else [node.value])
+    ]
     return {
-        node.name: how(" ".join([whole, *map(ast.unparse, node.decorator_list)]))
+        node.name: how({ast.unparse(mark) for mark in [*of_all, *node.decorator_list]})
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
 
 
-def how(marks: str) -> str:
-    return next((name for marker, name in RUN_BY.items() if f"mark.{marker}" in marks), "")
+def how(marks: set[str]) -> str:
+    """Marks of single cases (`pytest.param`) do not count."""
+    return next((name for marker, name in RUN_BY.items() if f"pytest.mark.{marker}" in marks), "")
 
 
 @cache

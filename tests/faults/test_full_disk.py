@@ -14,7 +14,7 @@ from bench.faults.injections import begun
 from bench.faults.system import make_inputs, running_system
 from tests.disks import small_disk
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 FULL_S = 10.0
 

@@ -59,7 +59,9 @@ def test_siglip_style_model_encodes_as_open_clip(siglip_folder: Path) -> None:
     assert_encodes_as_open_clip(siglip_folder)
 
 
-@pytest.mark.parametrize("quick_gelu", [False, True], ids=["gelu", "quickgelu"])
+@pytest.mark.parametrize(
+    "quick_gelu", [False, pytest.param(True, marks=pytest.mark.long)], ids=["gelu", "quickgelu"]
+)
 def test_vit_b_32_encodes_as_open_clip(vit_b_32_folder: Path, tmp_path: Path, quick_gelu: bool) -> None:
     config = json.loads((vit_b_32_folder / "open_clip_config.json").read_text())
     config["model_cfg"]["quick_gelu"] = quick_gelu

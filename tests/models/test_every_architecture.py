@@ -67,6 +67,7 @@ def inputs_of(architecture: str) -> tuple[tuple[int, int], int]:
     return (size, size) if isinstance(size, int) else tuple(size), length
 
 
+@pytest.mark.long
 def test_versions_share_batches_in_all_but_coca_and_towers_of_transformers(networks: Networks) -> None:
     apart = set()
     for architecture, network in networks:

@@ -53,6 +53,7 @@ def test_exported_delta_is_the_same_checkpoint_in_plain_open_clip(
     assert not (exported / "sds_clip_delta.json").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_vit_b_32_exported_is_the_same_in_plain_open_clip(vit_b_32_folder: Path, tmp_path: Path) -> None:
     base = load_clip(f"local-dir:{vit_b_32_folder}", precision="float32")

@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc"),
 ]
 
-ONE_OF_A_KIND = ("winoground", "vg-relation", "zero-shot", "retrieval")
+SHORT = ("winoground", "retrieval")
 LONG = pytest.mark.long
 
 
@@ -133,7 +133,7 @@ def test_there_are_data_for_every_benchmark() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in ONE_OF_A_KIND else LONG) for name in BENCHMARKS]
+    "name", [pytest.param(name, marks=() if name in SHORT else LONG) for name in BENCHMARKS]
 )
 def test_figures_are_those_of_the_command_line(
     name: str, job_of: Callable[[str], Job], folders: dict[str, Path], tmp_path: Path

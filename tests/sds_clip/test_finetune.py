@@ -190,7 +190,8 @@ def test_on_a_terminal_a_bar_takes_the_place_of_lines(
     assert "step 2/3" not in shown
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", pytest.param("v_prediction", marks=LONG)])
+@pytest.mark.long
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_a_vit_b_32_trains_from_coco_and_its_delta_is_256_kib(
     prediction_type: str, vit_b_32_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

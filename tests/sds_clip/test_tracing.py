@@ -70,6 +70,7 @@ def collector() -> Iterator[Collector]:
         server.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(
     not IS_INSTALLED, reason="OpenTelemetry is not installed: pip install 'sds-clip[tracing]'"

@@ -143,6 +143,7 @@ def test_the_queued_job_runs_to_its_end(upgraded: Upgraded) -> None:
     assert_serves(upgraded, str(job.version), str(job.version))
 
 
+@pytest.mark.long
 def test_the_paused_job_ends_with_the_weights_of_an_uninterrupted_one(
     upgraded: Upgraded, tmp_path: Path
 ) -> None:

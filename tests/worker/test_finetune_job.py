@@ -23,7 +23,7 @@ from models.clip import Clip
 from models.training.config import parse_config
 from models.training.parts import load_parts
 from models.training.run import train
-from tests.databases import on_both
+from tests.databases import on_both_if_long
 from tests.deltas import save_tuned
 from tests.training import PLACE, changed, save_coco
 from tests.worker.in_process import claimed, published, run_job
@@ -86,7 +86,7 @@ def test_job_trains_what_the_command_line_trains(
     assert points[-1].values.keys() >= {"loss", "sds", "validation_clip"}
 
 
-@on_both
+@on_both_if_long
 def test_every_logged_point_is_kept_however_seldom_points_are_sent(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:
@@ -96,7 +96,7 @@ def test_every_logged_point_is_kept_however_seldom_points_are_sent(
     assert all("loss" in point.values for point in points)
 
 
-@on_both
+@on_both_if_long
 def test_points_that_a_killed_attempt_did_not_send_are_sent_by_the_next_one_from_its_log(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:
@@ -113,7 +113,7 @@ def test_points_that_a_killed_attempt_did_not_send_are_sent_by_the_next_one_from
     assert [point.step for point in store.events.metrics(job.id)] == [1, 2, 3, 4, 5, 6]
 
 
-@on_both
+@on_both_if_long
 def test_disk_that_comes_to_its_reserve_pauses_the_job_at_its_last_checkpoint_and_nothing_is_lost(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:
@@ -236,7 +236,7 @@ def test_version_over_a_version_names_it_as_its_base(
     assert loaded.version == version.id
 
 
-@on_both
+@on_both_if_long
 def test_promote_always_makes_the_alias_and_the_audit_tells_by_which_job(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:
@@ -248,7 +248,7 @@ def test_promote_always_makes_the_alias_and_the_audit_tells_by_which_job(
     assert promotion_of(job)["promoted"] is True
 
 
-@on_both
+@on_both_if_long
 @pytest.mark.parametrize("when", ["before the decision", "after the decision"])
 def test_job_leaves_a_locked_alias_succeeds_and_says_why(
     config: WorkerConfig,
@@ -343,7 +343,7 @@ def test_version_that_is_not_significantly_better_is_kept_and_not_promoted(
     assert told["why"] in [event.message for event in store.events.events(job.id)]
 
 
-@on_both
+@on_both_if_long
 def test_better_version_is_promoted_and_one_after_an_alias_moved_is_compared_anew(
     config: WorkerConfig,
     store: Store,
@@ -418,7 +418,7 @@ def test_alias_that_is_moved_and_its_version_deleted_while_that_is_loaded_is_loo
     assert promotion_of(job)["compared_with"] == base.version
 
 
-@on_both
+@on_both_if_long
 def test_files_removed_before_the_version_is_registered_are_published_again(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:
@@ -482,7 +482,7 @@ def test_lease_is_kept_until_the_job_has_ended_and_not_while_its_files_are_remov
         assert not context.folder.run.exists()
 
 
-@on_both
+@on_both_if_long
 def test_job_that_was_cancelled_as_it_ended_leaves_no_version(
     config: WorkerConfig, store: Store, submit: Submit, finetune_config: dict[str, Any]
 ) -> None:

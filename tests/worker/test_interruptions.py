@@ -14,14 +14,14 @@ import pytest
 from app.store import Store
 from app.store.records import Job
 from app.store.states import TERMINAL, JobStatus
-from tests.databases import on_both
+from tests.databases import on_both_if_long
 from tests.worker.waiting import WorkerProcess, notes, until, until_status
 from worker.config import WorkerConfig
 from worker.folders import occupants
 from worker.identity import kill
 
 Submit = Callable[..., Job]
-pytestmark = on_both
+pytestmark = on_both_if_long
 SHORT_LEASE_S = 6.0
 
 

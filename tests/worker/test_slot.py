@@ -16,7 +16,7 @@ import pytest
 from app.store import Store
 from app.store.records import Job, Lease
 from app.store.states import JobKind, JobStatus
-from tests.databases import held, on_both
+from tests.databases import held, on_both_if_long
 from tests.worker.waiting import LIGHT, PATIENCE_S, Running, end, job_process, notes, until, until_status
 from worker.config import WorkerConfig
 from worker.folders import JobFolder, Occupant, occupants
@@ -26,7 +26,7 @@ from worker.slot import Slot, end_orphans
 from worker.supervised import ChildProcess
 
 Submit = Callable[..., Job]
-pytestmark = on_both
+pytestmark = on_both_if_long
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from app.jobs.wakeups import WakeUps
 from app.store import Store
 from app.store.records import Job
 from app.store.states import JobKind, JobStatus
-from tests.databases import on_both
+from tests.databases import on_both_if_long
 from tests.worker.waiting import LIGHT, Running, WorkerProcess, notes, until, until_status
 from worker.config import WorkerConfig
 from worker.identity import node_name
@@ -72,7 +72,7 @@ def begin(store: Store, submit: Submit, send: Callable[[str], bool]) -> Job:
     return job
 
 
-@on_both
+@on_both_if_long
 def test_message_delivered_five_times_runs_the_job_once_and_sigterm_lets_one_go(
     config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool]
 ) -> None:
@@ -103,7 +103,7 @@ def test_messages_that_are_late_or_not_ours_do_no_harm(
     assert store.jobs.get(cancelled.id).status is JobStatus.CANCELLED
 
 
-@on_both
+@on_both_if_long
 def test_worker_runs_jobs_while_the_broker_is_away_and_tasks_when_it_is_back(
     config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], valkey: Valkey
 ) -> None:
@@ -119,7 +119,7 @@ def test_worker_runs_jobs_while_the_broker_is_away_and_tasks_when_it_is_back(
         assert worker.poll() is None
 
 
-@on_both
+@on_both_if_long
 def test_broker_killed_under_a_task_neither_ends_its_job_nor_begins_it_twice(
     config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], valkey: Valkey
 ) -> None:
@@ -307,7 +307,7 @@ def waiting_for(config: WorkerConfig) -> list[str]:
     return [json.loads(message)["headers"]["argsrepr"].strip("[]'") for message in messages]  # type: ignore[union-attr]
 
 
-@on_both
+@on_both_if_long
 def test_reaper_settles_jobs_whose_worker_is_gone(config: WorkerConfig, store: Store, submit: Submit) -> None:
     jobs = [submit({"act": "count", "steps": 1}) for _ in range(2)]
     for _ in jobs:

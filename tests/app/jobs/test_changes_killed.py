@@ -49,6 +49,7 @@ def working(store: Store) -> Iterator[list[str]]:
             worked.result()
 
 
+@pytest.mark.long
 def test_client_is_told_of_every_end_of_a_job_over_killed_services(
     small_reference: str, tmp_path: Path
 ) -> None:

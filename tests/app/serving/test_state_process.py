@@ -20,7 +20,7 @@ from models.checkpoints import load_clip
 from models.clip import Clip
 from tests.app.serverside import free_port
 from tests.app.serving.swapping import MATCH, Library, assert_of_its_version, flip_a_byte, publish_tuned
-from tests.databases import Databases, held, on_both
+from tests.databases import Databases, held, on_both_if_long
 from tests.disks import small_disk
 from tests.postgres import PostgreSQL
 
@@ -139,7 +139,7 @@ def assert_promoted(process: Process, library: Library) -> None:
     assert_of_its_version(answer.json(), library)
 
 
-@on_both
+@on_both_if_long
 def test_one_of_two_processes_killed_while_the_database_is_away_serves_what_its_neighbour_serves(
     start: Callable[[], Process],
     databases: Databases,
@@ -183,6 +183,7 @@ def test_byte_flipped_in_the_promoted_version_does_not_reach_what_is_served_afte
     assert httpx.get(f"{process.url}/models/{version}").json()["status"] == "damaged"
 
 
+@pytest.mark.long
 def test_full_disk_of_the_state_stops_no_swap_and_never_brings_an_older_version_back(
     start: Callable[[], Process], database_url: str, small_clip: Clip, tmp_path: Path
 ) -> None:
