@@ -200,9 +200,12 @@ def test_list_follows_what_changes_through_a_restart_and_its_filters_are_in_the_
     expect(job_row(page, "second")).to_be_visible()
 
 
-def test_every_word_of_a_job_is_text(system: Running, submit: Callable[..., str], look: Look) -> None:
+def test_every_word_of_a_job_is_text(
+    system: Running, submit: Callable[..., str], dataset: str, look: Look
+) -> None:
     """The answers of the service, with markup wherever somebody may have written it, or once might."""
     real = httpx.get(f"{system.url}/jobs/{submit(2)}").json()
+    data = {**httpx.get(f"{system.url}/datasets/{dataset}").json(), "id": ATTACK, "name": ATTACK}
 
     def answer(route: Any) -> None:
         job = {**real, "name": ATTACK, "owner": ATTACK, "suffix": ATTACK, "metadata": {ATTACK: ATTACK}}
@@ -221,6 +224,7 @@ def test_every_word_of_a_job_is_text(system: Running, submit: Callable[..., str]
     page = look(system.url)
     page.route(f"{system.url}/jobs?*", answer)
     page.route(f"{system.url}/jobs/{real['id']}", answer)
+    page.route(f"{system.url}/datasets/*", lambda route: route.fulfill(json=data))
     go_to(page, "Jobs")
     job_row(page, ATTACK).get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(ATTACK)
