@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,6 @@ from models.sources import demo_folder
 from models.teacher.family import Family, family_of
 from models.version import TOKENIZER_FILES
 
-DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
-TEXT_WEIGHTS = "model"
 _HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -85,8 +83,8 @@ def find_family(folder: Path, reference: str) -> Family:
             f"{kind} whose {family.denoiser} does not state one number as sample_size "
             f"({config.get('sample_size')}); put the side of its latents into {family.denoiser}/config.json."
         )
-    weight_files(folder / family.denoiser, DIFFUSERS_WEIGHTS)
-    weight_files(folder / "text_encoder", TEXT_WEIGHTS)
+    weight_files(folder / family.denoiser)
+    weight_files(folder / "text_encoder")
     return family
 
 
@@ -96,10 +94,9 @@ def check_weights(folder: Path, family: Family, *, vae: bool) -> None:
     Raises:
         TeacherError: weights are missing or cut short.
     """
-    stems = {family.denoiser: DIFFUSERS_WEIGHTS, "text_encoder": TEXT_WEIGHTS}
-    for part, stem in (stems | ({"vae": DIFFUSERS_WEIGHTS} if vae else {})).items():
+    for part in (family.denoiser, "text_encoder", *(("vae",) if vae else ())):
         read_json(folder / part / "config.json")
-        for file in weight_files(folder / part, stem):
+        for file in weight_files(folder / part):
             try:
                 with safe_open(file, "pt"):
                     pass
@@ -113,12 +110,13 @@ def check_weights(folder: Path, family: Family, *, vae: bool) -> None:
                 ) from error
 
 
-def weight_files(part: Path, stem: str) -> list[Path]:
-    """Return the safetensors files that hold a part's weights.
+def weight_files(part: Path) -> list[Path]:
+    """Return the safetensors files that hold the weights of a part, which is a folder.
 
     Raises:
         TeacherError: there are none under the name that diffusers looks for.
     """
+    stem = _stem(part.name)
     found = sorted([*part.glob(f"{stem}.safetensors"), *part.glob(f"{stem}-?????-of-?????.safetensors")])
     if found:
         return found
@@ -152,8 +150,7 @@ def version_of_folder(folder: Path, family: Family) -> str:
         "text_encoder/config.json",
         "scheduler/scheduler_config.json",
     )
-    weights = {family.denoiser: DIFFUSERS_WEIGHTS, "text_encoder": TEXT_WEIGHTS}
-    digest = _digest(folder, weights, configs)
+    digest = _digest(folder, [family.denoiser, "text_encoder"], configs)
     digest.update(family.version_note.encode())
     for file in (folder / "tokenizer" / name for name in TOKENIZER_FILES):
         if file.is_file():
@@ -162,13 +159,18 @@ def version_of_folder(folder: Path, family: Family) -> str:
 
 
 def version_of_vae(folder: Path) -> str:
-    return _digest(folder, {"vae": DIFFUSERS_WEIGHTS}, ["vae/config.json"]).hexdigest()
+    return _digest(folder, ["vae"], ["vae/config.json"]).hexdigest()
 
 
-def _digest(folder: Path, weights: Mapping[str, str], configs: Iterable[str]) -> hashlib._Hash:
+def _stem(part: str) -> str:
+    """The name of a part's weights, without its ending."""
+    return "model" if part == "text_encoder" else "diffusion_pytorch_model"
+
+
+def _digest(folder: Path, parts: Iterable[str], configs: Iterable[str]) -> hashlib._Hash:
     digest = hashlib.sha256()
-    for part, stem in weights.items():
-        for file in weight_files(folder / part, stem):
+    for part in parts:
+        for file in weight_files(folder / part):
             digest.update(f"\n{part}/{file.name}|{sha256_of(file)}".encode())
     for name in configs:
         content = {
@@ -190,12 +192,11 @@ def _existing(folder: Path, reference: str) -> Path:
 def _download(repository: str, *, vae: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    # A repository holds one of the two denoisers.
-    weights = dict.fromkeys(("unet", "transformer", *(("vae",) if vae else ())), DIFFUSERS_WEIGHTS)
-    weights["text_encoder"] = TEXT_WEIGHTS
     wanted = ["model_index.json", "vae/config.json", "scheduler/*.json", "tokenizer/*"]
-    for part, stem in weights.items():
+    # A repository holds one of the two denoisers.
+    for part in ("unet", "transformer", "text_encoder", *(("vae",) if vae else ())):
         # By exact name, since a repository also holds pickles and variants that are just as large.
+        stem = _stem(part)
         names = (
             "config.json",
             f"{stem}.safetensors",

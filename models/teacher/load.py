@@ -14,7 +14,6 @@ from models.precision import DTYPES, choose_device, choose_precision
 from models.teacher.caption_cache import CaptionCache
 from models.teacher.family import Family
 from models.teacher.folder import (
-    DIFFUSERS_WEIGHTS,
     find_family,
     find_folder,
     read_json,
@@ -158,7 +157,7 @@ def _load_vae(folder: Path, latent_channels: int) -> Any:
     import diffusers
 
     read_json(folder / "vae" / "config.json")
-    weight_files(folder / "vae", DIFFUSERS_WEIGHTS)
+    weight_files(folder / "vae")
     vae = _network(diffusers.AutoencoderKL, folder / "vae", torch_dtype=torch.float32)
     if vae.config.latent_channels != latent_channels:
         raise TeacherError(

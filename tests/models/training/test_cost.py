@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +93,23 @@ def test_a_denoiser_made_without_weights_costs_what_the_loaded_one_does(
     assert found.both > found.forward
     assert found.parameters == cost.count_parameters(teacher.denoiser)
     assert cost.text_encoder_parameters(folder, teacher.family) == cost.count_parameters(teacher.text_encoder)
+
+
+def test_a_vae_costs_what_its_convolutions_do(tmp_path: Path) -> None:
+    folder = save_sd_teacher(tmp_path / "teacher")
+    teacher = load_teacher(str(folder), device="cpu", precision="float32", vae=True)
+    vae: Any = teacher.vae
+    counts: list[int] = []
+
+    def count(layer: torch.nn.Conv2d, inputs: object, output: torch.Tensor) -> None:
+        counts.append(2 * output.numel() * layer.weight[0].numel())
+
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    side = teacher.resolution_px
+    vae.encode(torch.zeros(1, 3, side, side))
+    assert cost.vae_operations(folder, teacher.family) == sum(counts)
 
 
 def test_a_pair_costs_what_its_image_and_its_caption_do(tiny_folder: Path) -> None:
