@@ -42,7 +42,7 @@ def page(base: Outcome, outcomes: Sequence[Outcome]) -> str:
         ]
         for name, rise in rises.items()
     ]
-    header = ["arm", "share", "probe of places, %", "with the placebo, %", "rise, points"]
+    header = ["arm", "gradient ratio", "probe of places, %", "with the placebo, %", "rise, points"]
     best = max(rises, key=rises.__getitem__)
     verdict = "Go" if rises[best] >= RISE else "No go"
     return (

@@ -45,7 +45,7 @@ def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[V
     """One row per arm: scores, the difference to its control, what must not get worse, probes, and the share."""
     header = [
         "GroupMatch", "all", *KINDS, "over its control", "d'", "group score", "retrieval", "zero-shot", "probes, image",
-        "probes, text", "share", "target",
+        "probes, text", "gradient ratio", "target",
     ]  # fmt: skip
     runs = {arm.name: [run for run in outcomes if run.variant == arm.name] for arm in arms}
     rows = [_screened("base", [base], NONE)]
@@ -65,11 +65,12 @@ def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[V
     made = (
         f"{len(outcomes)} runs (seeds {seeds}), {minutes:.0f} minutes of one core, and "
         f"{sum(scored.values()) / 60:.0f} for the teacher's scores that they share. "
-        f"{base.measured.kinds.count(KINDS[0])} items of each kind of the part `{base.split}`. Shares are in percent, "
-        "means over the seeds, and differences are in points with 95 % intervals over seeds and items. The probes read "
-        "places of shapes, places of colours, and bindings. The last two columns are means over the run. The share is "
-        "the gradient of the teacher's loss on the image features, divided by that of the other losses. The target is "
-        "the probability that the choice to be learnt gives the own caption, or the likeliest if none is its own."
+        f"{base.measured.kinds.count(KINDS[0])} items of each kind of the part `{base.split}`. Accuracies are in "
+        "percent, means over the seeds, and differences are in points with 95 % intervals over seeds and items. The "
+        "probes read places of shapes, places of colours, and bindings. The last two columns are means over the run. "
+        "The gradient ratio is the norm of the gradient of the teacher's loss on the image features, divided by that "
+        "of the other losses. The target is the probability that the choice to be learnt gives the own caption, or the "
+        "likeliest if none is its own."
     )
     return f"{made}\n\n{markdown_table(header, rows)}"
 
@@ -148,12 +149,12 @@ def _made_of(compared: Compared) -> str:
         f"{len(runs)} base students, {len(runs[0])} seeds each. Measured on the part `{one.split}`: "
         f"{one.measured.kinds.count(KINDS[0])} items of each kind, and {len(places(one))} scenes for the probes. "
         "The tests compare GroupMatch over all kinds; the test `places` compares the probe of places (of shapes and of "
-        "colours together) from the pooled image embedding. Shares are in percent, and differences in points. They are "
-        "means over bases, seeds and items, with 95 % intervals by Student's t with the bases' degrees of freedom, "
+        "colours together) from the pooled image embedding. Accuracies are in percent, and differences in points. They "
+        "are means over bases, seeds and items, with 95 % intervals by Student's t with the bases' degrees of freedom, "
         "not corrected for the number of tests. They hold for further bases, and for further items of the same "
         "combinations of shapes and colours. If an interval has no width, nothing varied, which does not make it "
-        "certain. The share is the gradient of the teacher's loss on the image features, divided by that of the other "
-        "losses."
+        "certain. The gradient ratio is the norm of the gradient of the teacher's loss on the image features, divided "
+        "by that of the other losses."
     )
 
 
@@ -193,7 +194,8 @@ def _arms_table(compared: Compared) -> str:
     ]
     chances = [_value(each, each.chance) for each in MEASURES]
     header = [
-        "arm", *(each.name for each in MEASURES), *(f"{each.name} over {compared.control}" for each in kept), "share",
+        "arm", *(each.name for each in MEASURES), *(f"{each.name} over {compared.control}" for each in kept),
+        "gradient ratio",
     ]  # fmt: skip
     return markdown_table(header, [*rows, ["chance", *chances, *[NONE] * (1 + len(kept))]])
 
