@@ -42,7 +42,7 @@ def write_screening(setting: str, text: str, folder: Path) -> None:
 
 
 def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[Variant]) -> str:
-    """One row per arm: scores, the difference to its control, what must not get worse, probes, and the share."""
+    """One row per arm: scores, the difference to its control, what must not get worse, probes and gradient ratio."""
     header = [
         "GroupMatch", "all", *KINDS, "over its control", "d'", "group score", "retrieval", "zero-shot", "probes, image",
         "probes, text", "gradient ratio", "target",
