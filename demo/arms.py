@@ -83,7 +83,8 @@ def places_arms() -> list[Variant]:
 
 def placebo_of(arm: Variant) -> Variant:
     """The same arm with the teacher that knows words alone."""
-    return Variant.of(f"{arm.name}-placebo", **dict(arm.options), teacher=PLACEBO, control=arm.control)
+    options = {**dict(arm.options), "teacher": PLACEBO}
+    return Variant.of(f"{arm.name}-placebo", **options, control=arm.control)
 
 
 def _by_gradient(name: str, options: dict[str, Any]) -> list[Variant]:

@@ -198,6 +198,12 @@ def run_all(series: Series, wanted: Sequence[tuple[Variant, int]], pool: Executo
     return [read_outcome(run.outcome(series)) for run in runs]
 
 
+def done(series: Series, wanted: Sequence[tuple[Variant, int]]) -> list[Outcome]:
+    """The outcomes of those variants and seeds that were run, in order."""
+    files = [series.plan(variant, seed).outcome(series) for variant, seed in wanted]
+    return [read_outcome(file) for file in files if file.exists()]
+
+
 def base_outcome(series: Series) -> Outcome:
     """The base itself, measured like a run."""
     clip = load_base(series.base)

@@ -10,6 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
+from demo.arms import placebo_of
 from demo.compared import MEASURES, Compared, Measure, Runs, places
 from demo.experiment import Outcome, Variant
 from demo.figure import write_figure
@@ -42,28 +43,41 @@ def write_screening(setting: str, text: str, folder: Path) -> None:
 
 
 def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[Variant]) -> str:
-    """One row per arm: scores, the difference to its control, what must not get worse, probes and gradient ratio."""
+    """One row per arm: scores, differences from its control and placebo, what must not get worse, probes, log.
+
+    The row of an arm that was not run with every seed names those that it has.
+    """
     header = [
-        "GroupMatch", "all", *KINDS, "over its control", "d'", "group score", "retrieval", "zero-shot", "probes, image",
-        "probes, text", "gradient ratio", "target",
+        "GroupMatch", "all", *KINDS, "over its control", "over its placebo", "d'", "group score", "retrieval",
+        "zero-shot", "probes, image", "probes, text", "gradient ratio", "target",
     ]  # fmt: skip
     runs = {arm.name: [run for run in outcomes if run.variant == arm.name] for arm in arms}
-    rows = [_screened("base", [base], NONE)]
+    all_seeds = _seeds(outcomes)
+    rows = [_screened("base", [base], NONE, NONE)]
     for arm in arms:
-        over = NONE
-        if arm.control in runs:
-            found = difference(runs[arm.name], runs[arm.control], "group_match")
-            over = f"{_points(found.mean)} ({_points(found.low)} to {_points(found.high)}) over {arm.control}"
-        rows.append(_screened(arm.name, runs[arm.name], over))
+        ours = runs[arm.name]
+        name = arm.name if _seeds(ours) == all_seeds else f"{arm.name} (seed {_seeds(ours)})"
+        control = _over(ours, runs.get(arm.control or ""))
+        over_control = f"{control} over {arm.control}" if control else NONE
+        rows.append(_screened(name, ours, over_control, _over(ours, runs.get(placebo_of(arm).name))))
     chance = _percent(CHANCE["group_match"])
     rows.append(
-        ["chance", *[chance] * (1 + len(KINDS)), NONE, "0.00", *_chances(), *["50 50 50"] * 2, NONE, NONE]
+        [
+            "chance",
+            *[chance] * (1 + len(KINDS)),
+            NONE,
+            NONE,
+            "0.00",
+            *_chances(),
+            *["50 50 50"] * 2,
+            NONE,
+            NONE,
+        ]
     )
-    seeds = ", ".join(map(str, sorted({run.seed for run in outcomes})))
     minutes = sum(run.seconds for run in outcomes) / 60
     scored = {name: seconds for run in outcomes for name, seconds in run.scored.items()}
     made = (
-        f"{len(outcomes)} runs (seeds {seeds}), {minutes:.0f} minutes of one core, and "
+        f"{len(outcomes)} runs (seeds {all_seeds}), {minutes:.0f} minutes of one core, and "
         f"{sum(scored.values()) / 60:.0f} for the teacher's scores that they share. "
         f"{base.measured.kinds.count(KINDS[0])} items of each kind of the part `{base.split}`. Accuracies are in "
         "percent, means over the seeds, and differences are in points with 95 % intervals over seeds and items. The "
@@ -75,14 +89,27 @@ def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[V
     return f"{made}\n\n{markdown_table(header, rows)}"
 
 
-def _screened(name: str, runs: Sequence[Outcome], over: str) -> list[str]:
+def _seeds(runs: Sequence[Outcome]) -> str:
+    return ", ".join(map(str, sorted({run.seed for run in runs})))
+
+
+def _over(runs: Sequence[Outcome], others: Sequence[Outcome] | None) -> str:
+    """The difference in GroupMatch from the others of the same seeds, in points, if there are others."""
+    if not others:
+        return NONE
+    seeds = {run.seed for run in runs}
+    found = difference(runs, [run for run in others if run.seed in seeds], "group_match")
+    return f"{_points(found.mean)} ({_points(found.low)} to {_points(found.high)})"
+
+
+def _screened(name: str, runs: Sequence[Outcome], *over: str) -> list[str]:
     scores = [_percent(interval(runs, "group_match", kind).mean) for kind in (None, *KINDS)]
     probes = [_probes(runs, source) for source in (POOLED, TEXT)]
     logged = [
         gradient_share(runs),
         _logged(runs, lambda record: record.get("target_own", record.get("target_best"))),
     ]
-    return [name, *scores, over, *_shares(runs), *probes, *logged]
+    return [name, *scores, *over, *_shares(runs), *probes, *logged]
 
 
 def gradient_share(runs: Sequence[Outcome]) -> str:

@@ -18,6 +18,7 @@ from demo.experiment import (
     Variant,
     add_series_options,
     base_outcome,
+    done,
     one_a_core,
     run_all,
     summary,
@@ -67,12 +68,15 @@ def _mean(runs: Sequence[Outcome], share: str) -> float:
 def _page(
     arms: Sequence[Variant], outcomes: Sequence[Outcome], base: Outcome, left_out: Sequence[str]
 ) -> str:
-    """The table of a setting, what was left out, and what is chosen."""
-    parts = [screening_table(outcomes, base, arms)]
-    if left_out:
-        parts.append(f"Left out: {', '.join(left_out)}.")
+    """The table of the arms of a setting that were run, what was left out, and what is chosen among the others."""
+    was_run = {outcome.variant for outcome in outcomes}
+    parts = [screening_table(outcomes, base, [arm for arm in arms if arm.name in was_run])]
+    if given_up := [name for name in left_out if name in was_run]:
+        parts.append(f"Given up before every seed was run: {', '.join(given_up)}.")
+    if not_run := [name for name in left_out if name not in was_run]:
+        parts.append(f"Left out: {', '.join(not_run)}.")
     try:
-        control, objective = choose(arms, outcomes)
+        control, objective = choose([arm for arm in arms if arm.name not in left_out], outcomes)
         parts.append(f"By the plan's rule, the control is `{control}`, and the objective is `{objective}`.")
     except ValueError as error:
         parts.append(f"By the plan's rule, nothing is chosen. {error}")
@@ -86,7 +90,9 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=[], help="Run only these arms and their controls, and write no table."
     )
-    parser.add_argument("--without", nargs="+", default=[], help="Leave out these arms.")
+    parser.add_argument(
+        "--without", nargs="+", default=[], help="Leave out these arms. What was run of them is shown."
+    )
     parser.add_argument("--into", type=Path, default=Path("docs/experiments"), help="Folder for the tables.")
     options = parser.parse_args()
     known = {arm.name for setting in options.settings for arm in arms(setting)}
@@ -107,7 +113,9 @@ def main() -> None:
         with one_a_core() as pool:
             outcomes = run_all(series, [(arm, seed) for seed in SEEDS for arm in chosen], pool)
         if not options.only:
-            write_screening(setting, _page(chosen, outcomes, base, options.without), options.into)
+            left_out = [(arm, seed) for seed in SEEDS for arm in arms(setting) if arm.name in options.without]
+            outcomes += done(series, left_out)
+            write_screening(setting, _page(arms(setting), outcomes, base, options.without), options.into)
 
 
 if __name__ == "__main__":

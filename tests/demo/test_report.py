@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
+from demo.arms import placebo_of
 from demo.compared import MEASURES, Compared
 from demo.experiment import Outcome, Variant
 from demo.measure import StudentScores
@@ -58,15 +59,34 @@ def test_screening_has_a_row_an_arm_with_its_difference_probes_and_share() -> No
     text = screening_table(OUTCOMES, BASE, ARMS)
 
     (base,), (clip,), (sds,), (chance,) = (cells(text, row) for row in ("base", "clip", "sds", "chance"))
-    assert base[1:6] == ["20.0", "20.0", "20.0", "20.0", ""]
-    assert base[7:] == ["20.0", "90.0", "71.0", "50.0 60.0 70.0", "80.0 90.0 100.0", "", ""]
-    assert clip[1:6] == ["15.0", "15.0", "15.0", "15.0", ""]
+    assert base[1:7] == ["20.0", "20.0", "20.0", "20.0", "", ""]
+    assert base[8:] == ["20.0", "90.0", "71.0", "50.0 60.0 70.0", "80.0 90.0 100.0", "", ""]
+    assert clip[1:7] == ["15.0", "15.0", "15.0", "15.0", "", ""]
     assert sds[1:5] == ["65.0"] * 4
     assert sds[5].startswith("+50.0 (+")
     assert sds[5].endswith(") over clip")
-    assert sds[7:] == ["65.0", "90.0", "71.0", "50.0 60.0 70.0", "80.0 90.0 100.0", "0.25", "0.50"]
-    assert chance[1:10] == ["50.0", "50.0", "50.0", "50.0", "", "0.00", "16.7", "0.8", "0.5"]
+    assert sds[6] == ""
+    assert sds[8:] == ["65.0", "90.0", "71.0", "50.0 60.0 70.0", "80.0 90.0 100.0", "0.25", "0.50"]
+    assert chance[1:11] == ["50.0", "50.0", "50.0", "50.0", "", "", "0.00", "16.7", "0.8", "0.5"]
     assert "4 runs (seeds 0, 1), 30 minutes of one core, and 8 for the teacher's scores" in text
+
+
+def test_an_objective_is_compared_with_its_placebo_too() -> None:
+    placebo = placebo_of(ARMS[1])
+    more = [run("sds-placebo", 2), run("sds-placebo", 4, seed=1)]
+    text = screening_table([*OUTCOMES, *more], BASE, [*ARMS, placebo])
+
+    (sds,), (by_placebo,) = cells(text, "sds"), cells(text, "sds-placebo")
+    assert sds[6] == sds[5].removesuffix(" over clip")
+    assert by_placebo[5:7] == ["+0.0 (+0.0 to +0.0) over clip", ""]
+
+
+def test_an_arm_without_every_seed_names_those_it_has_and_is_compared_on_them() -> None:
+    text = screening_table(OUTCOMES[:3], BASE, ARMS)
+
+    (sds,) = cells(text, "sds (seed 0)")
+    assert sds[1] == "60.0"
+    assert sds[5].startswith("+50.0 (+")  # over the 10.0 of clip's seed 0
 
 
 def test_an_arm_whose_control_was_not_run_is_not_compared() -> None:
