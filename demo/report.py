@@ -81,10 +81,11 @@ def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[V
         f"{sum(scored.values()) / 60:.0f} for the teacher's scores that they share. "
         f"{base.measured.kinds.count(KINDS[0])} items of each kind of the part `{base.split}`. Accuracies are in "
         "percent, means over the seeds, and differences are in points with 95 % intervals over seeds and items. The "
-        "probes read places of shapes, places of colours, and bindings. The last two columns are means over the run. "
-        "The gradient ratio is the norm of the gradient of the teacher's loss on the image features, divided by that "
-        "of the other losses. The target is the probability that the choice to be learnt gives the own caption, or the "
-        "likeliest if none is its own."
+        "probes read places of shapes, places of colours, and bindings. The last two columns are means over the run; "
+        "of the gradient ratio, without the steps in which the teacher's loss trains the mapper alone. The gradient "
+        "ratio is the norm of the gradient of the teacher's loss on the image features, divided by that of the other "
+        "losses. The target is the probability that the choice to be learnt gives the own caption, or the likeliest if "
+        "none is its own."
     )
     return f"{made}\n\n{markdown_table(header, rows)}"
 
@@ -113,12 +114,19 @@ def _screened(name: str, runs: Sequence[Outcome], *over: str) -> list[str]:
 
 
 def gradient_share(runs: Sequence[Outcome]) -> str:
-    """The mean share of the teacher's gradient over the runs, if they have one."""
-    return _logged(runs, lambda record: record.get("teacher_gradient_share"))
+    """The mean share of the teacher's gradient over the runs, after the mapper's warm-up, if they have one."""
+    return _logged(
+        runs,
+        lambda record: record.get("teacher_gradient_share"),
+        after=max((run.options.get("mapper_warmup_steps", 0) for run in runs), default=0),
+    )
 
 
-def _logged(runs: Sequence[Outcome], value_of: Callable[[Mapping[str, float]], float | None]) -> str:
-    values = [value for run in runs for record in run.log if (value := value_of(record)) is not None]
+def _logged(
+    runs: Sequence[Outcome], value_of: Callable[[Mapping[str, float]], float | None], *, after: int = 0
+) -> str:
+    records = [record for run in runs for record in run.log if record["step"] > after]
+    values = [value for record in records if (value := value_of(record)) is not None]
     return f"{fmean(values):.2f}" if values else NONE
 
 

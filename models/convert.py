@@ -89,6 +89,13 @@ def convert_checkpoint(
                 f"{str(error).replace(str(file), str(path))} Choose the architecture or the base that these weights "
                 "were trained from."
             ) from error
+        whole = [name for name, value in network.state_dict().items() if value.is_floating_point()]
+        whole = [name for name in whole if name in weights and not weights[name].is_floating_point()]
+        if whole:
+            raise CheckpointError(
+                f"{path} has whole numbers where weights must be: {some(whole)}. If it was quantised, convert the file "
+                "in float32, float16 or bfloat16."
+            )
         dtypes = {name: value.dtype for name, value in weights.items()}
         stored = dict(as_stored(network, dtypes))
         write_folder(working, source, stored)

@@ -68,6 +68,12 @@ class NotFiniteError(TrainingError):
         self.count = count
 
 
+def quoted(value: object) -> str:
+    """Return a value as Python writes it, cut to 80 characters for use in a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error, cut to 300 characters for use in a message."""
     return (str(error).strip().splitlines() or [""])[0][:300]

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,10 @@ from models.training.influence import (
 )
 from models.training.log import read_log
 from models.training.run import OPERATIONAL
+
+if TYPE_CHECKING:
+    from models.clip import Clip
+    from models.evaluation.benchmark import Benchmark
 
 BASE, CONTROL, SDS = "base", "control", "sds-clip"
 FOLDERS = RUNS, EVALUATIONS = "runs", "evaluations"
@@ -99,6 +103,14 @@ class Reproduction:
         return self.out / EVALUATIONS / benchmark / model
 
 
+def continued(work: Reproduction) -> Reproduction:
+    """Return the work with the seeds that its folder was begun with too, so that none can be left out by the result.
+
+    Raises TrainingError if the folder was begun with other options. Seeds, benchmarks and models may be added.
+    """
+    return replace(work, seeds=tuple(planned(work)["seeds"]))
+
+
 def begin(work: Reproduction) -> None:
     """Write what is asked for into the folder. Raises TrainingError as `planned` does."""
     write_json(work.out / "plan.json", planned(work))
@@ -107,7 +119,7 @@ def begin(work: Reproduction) -> None:
 def planned(work: Reproduction) -> dict[str, Any]:
     """Return what is asked for, together with what the folder was begun with.
 
-    Seeds, benchmarks and models may be added later. Raises TrainingError if something else differs.
+    Raises TrainingError if anything but seeds, benchmarks and models differs.
     """
     file = work.out / "plan.json"
     options = work.config.model_dump(mode="json", exclude={*OPERATIONAL, "seed"})
@@ -128,7 +140,9 @@ def planned(work: Reproduction) -> dict[str, Any]:
         raise TrainingError(
             f"{work.out} was begun with other options: {'; '.join(changes)}. Restore them, or use another --out."
         )
-    return {"format": _FORMAT} | {part: before.get(part, {}) | asked[part] for part in asked}
+    seeds = [*dict.fromkeys([*before.get("seeds", []), *work.seeds])]
+    parts = {part: before.get(part, {}) | asked[part] for part in asked}
+    return {"format": _FORMAT, "seeds": seeds, **parts}
 
 
 def _begun(file: Path) -> dict[str, Any]:
@@ -147,30 +161,96 @@ def _place(asked: EvaluationRequest) -> str:
 
 
 def measure(work: Reproduction, evaluator: Evaluator, model: str) -> Iterator[Evaluation]:
-    """Evaluate a model on each benchmark on which it has no results yet, and write them.
+    """Evaluate a model on each benchmark on which it, as it is now, has no results yet, and write them.
 
-    Raises: as `Evaluator.evaluate`.
+    Raises TrainingError if a benchmark's data have changed since the base was evaluated; else as `Evaluator.evaluate`.
     """
     reference, baseline = work.measured()[model]
     for asked in work.benchmarks:
         folder = work.evaluation_folder(asked.benchmark, model)
-        if not (folder / "report.html").exists():  # which is written last
-            found = evaluator.evaluate(replace(asked, model=reference, baseline=baseline))
-            write_evaluation(folder, found)
-            yield found
+        of_base = work.evaluation_folder(asked.benchmark, BASE)
+        data = None if model == BASE else _provenance(of_base / "results.json")["data_hash"]
+        compared = {"results": reference} | ({"baseline": baseline} if baseline else {})
+        versions = {
+            name: evaluator.load_clip(each, asked.precision).version for name, each in compared.items()
+        }
+        if _is_whole(folder) and all(
+            (about := _provenance(folder / f"{name}.json"))["model_version"] == version
+            and data in (None, about["data_hash"])
+            for name, version in versions.items()
+        ):
+            continue
+        found = evaluator.evaluate(replace(asked, model=reference, baseline=baseline))
+        if data not in (None, found.results.provenance["data_hash"]):
+            raise _other_data(asked, of_base)
+        write_evaluation(folder, found)
+        yield found
+
+
+def check_kept(work: Reproduction, base: Clip, benchmarks: Mapping[EvaluationRequest, Benchmark]) -> None:
+    """Check that the base and the captions are still those of the results that are there.
+
+    Images, and the captions of retrieval, whose results have items of their own, are compared when a model is measured.
+
+    Raises TrainingError, which names what has changed.
+    """
+    for asked, benchmark in benchmarks.items():
+        folder = work.evaluation_folder(asked.benchmark, BASE)
+        if not _is_whole(folder):
+            continue
+        kept = read_results(folder / "results.json")
+        with _whole(folder / "results.json", of=folder):
+            before = {item["id"]: tuple(item["captions"]) for item in kept["items"]}
+            version = kept["provenance"]["model_version"]
+        if version != base.version:
+            raise _other_base(work)
+        now = {item.id: item.captions for item in benchmark.items}
+        changed = any(now.get(each) != captions for each, captions in before.items())
+        if changed and before.keys() & now.keys():
+            raise _other_data(asked, folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "report.html").exists()  # which is written last
+
+
+def _provenance(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_results(file)["provenance"]
+    return found
+
+
+def _other_base(work: Reproduction) -> TrainingError:
+    return TrainingError(
+        f"{work.config.base} has other weights now than when it was evaluated. Use another --out."
+    )
+
+
+def _other_data(asked: EvaluationRequest, folder: Path) -> TrainingError:
+    return TrainingError(
+        f"The data of {asked.benchmark} in {asked.data} have changed since the base was evaluated on them. Restore "
+        f"them, or remove the folder {folder.parent}, so that every model is measured on the new ones."
+    )
 
 
 def check_alike(work: Reproduction, seed: int) -> None:
-    """Check that the runs of a seed, and those of the first seed, had the same base, data, teacher and options.
+    """Check that the runs of a seed have the options that are asked for, and those of all seeds base, data and teacher.
 
     Raises TrainingError, which names what differs.
     """
     control, run = (described(work.delta(name)) for name in work.runs(seed))
     first = described(work.delta(f"{SDS}-{work.seeds[0]}"))
-    base = read_results(work.evaluation_folder(work.benchmarks[0].benchmark, BASE) / "results.json")
-    if control["base_version"] != base["provenance"]["model_version"]:
+    of_base = work.evaluation_folder(work.benchmarks[0].benchmark, BASE)
+    if control["base_version"] != _provenance(of_base / "results.json")["model_version"]:
+        raise _other_base(work)
+    config = work.runs(seed)[f"{SDS}-{seed}"]
+    asked = config.model_copy(update={"sds_weight": config.teacher_weight}).model_dump(mode="json")
+    if changes := [
+        f"{name}: {run.get(name)} -> {value}"
+        for name, value in asked.items()
+        if name not in OPERATIONAL and run.get(name) != value
+    ]:
         raise TrainingError(
-            f"{work.config.base} has other weights now than when it was evaluated. Use another --out."
+            f"The run of seed {seed} had other options: {'; '.join(changes)}. Restore them, or use another --out."
         )
     pairs = (
         (f"The control and the run of seed {seed}", control, _OF_PAIR),
@@ -242,8 +322,8 @@ def table(work: Reproduction) -> list[Row]:
     return [
         row
         for asked in work.benchmarks
-        for model in work.measured()
-        for row in _rows(work.evaluation_folder(asked.benchmark, model), model)
+        for model, (_, baseline) in work.measured().items()
+        for row in _rows(work.evaluation_folder(asked.benchmark, model), model, compared=baseline is not None)
     ]
 
 
@@ -264,10 +344,9 @@ def over_seeds(work: Reproduction, benchmark: str, figure: str) -> Estimate | No
     return estimate(np.array(differences)[:, None])
 
 
-def _rows(folder: Path, model: str) -> Iterator[Row]:
-    compared = folder / "comparison.json"
-    comparison = read_results(compared) if compared.exists() else {}
-    if comparison:
+def _rows(folder: Path, model: str, *, compared: bool) -> Iterator[Row]:
+    comparison = read_results(folder / "comparison.json") if compared else {}
+    if compared:
         control = model.replace(SDS, CONTROL)
         yield from _figures(read_results(folder / "baseline.json"), control, {})
     yield from _figures(read_results(folder / "results.json"), model, comparison)

@@ -22,6 +22,7 @@ from models.reproduction import (
     Row,
     described,
     over_seeds,
+    planned,
     read_results,
     say_of_teacher,
     table,
@@ -53,7 +54,7 @@ _PAGE = """\
 # SDS-CLIP on {base}
 
 Teacher: {teacher}. {length} with {batch_size} pairs a step, {sds_batch_size} for the teacher. Lambda: {sds_weight:g}.
-Seeds: {seeds}. The control is the same run without the teacher: the same base, data, order, options and seed.
+Seeds: {seeds}. The control is the same run without the teacher: the same base, data, order, options and seed.{left_out}
 
 ## Did the teacher have a say?
 
@@ -63,13 +64,14 @@ Seeds: {seeds}. The control is the same run without the teacher: the same base, 
 
 {figures}
 
-Figures are in percent, and differences in points, with their 95 % intervals. For one seed, the interval is a paired
-bootstrap over the items, and p is McNemar's exact test, two-sided, of SDS-CLIP against the control of its seed. For the
-mean, both are Student's t over seeds and items, with as many degrees of freedom as seeds less one. So three seeds show
-only large differences, and two hardly any. No p is corrected for the number of rows, and a mean over tags has none. A
-tie counts as wrong. A gain of SDS-CLIP is a gain over its control, since fine-tuning on captions changes these figures
-by itself. Below chance, noise alone raises a score. `table.tsv` has all figures, also those of each tag, and each
-folder of `evaluations/` a `report.html` with the items that changed.
+The primary outcome is GroupMatch on Winoground; all other figures are secondary. Figures are in percent, and
+differences in points, with their 95 % intervals. For one seed, the interval is a paired bootstrap over the items, and p
+is McNemar's exact test, two-sided, of SDS-CLIP against the control of its seed. For the mean, both are Student's t over
+seeds and items, with as many degrees of freedom as seeds less one. So three seeds show only large differences, and two
+hardly any. No p is corrected for the number of rows, and a mean over tags has none. A tie counts as wrong. A gain of
+SDS-CLIP is a gain over its control, since fine-tuning on captions changes these figures by itself. Below chance, noise
+alone raises a score. `table.tsv` has all figures, also those of each tag, and each folder of `evaluations/` a
+`report.html` with the items that changed.
 
 ## What was computed
 
@@ -86,11 +88,19 @@ def _page(work: Reproduction, rows: Sequence[Row]) -> str:
         length=f"{config.steps} steps" if config.steps else f"{config.epochs:g} epochs",
         sds_batch_size=config.teacher_batch_size,
         seeds=", ".join(map(str, work.seeds)),
+        left_out=_left_out(work),
         say="\n".join(f"- Seed {seed}: {say_of_teacher(work, seed)}" for seed in work.seeds),
         figures=markdown_table(*shown(work, rows), text=None),
         computed=markdown_table(*_computed(work), text=None),
         options=", ".join(f"`{name}: {value}`" for name, value in _changed(config)) or "none",
     )
+
+
+def _left_out(work: Reproduction) -> str:
+    """What this folder was begun with and the page does not show, as a sentence."""
+    plan, asked = planned(work), {*(each.benchmark for each in work.benchmarks), *work.also}
+    names = [name for name in (*plan["benchmarks"], *plan["also"]) if name not in asked]
+    return f" In this folder but not on this page: {', '.join(names)}." if names else ""
 
 
 def shown(work: Reproduction, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -141,7 +151,8 @@ def _over_seeds(work: Reproduction, benchmark: str, figure: str, difference: flo
     if found is None:
         return points(difference), ""
     of = found.interval()
-    return f"{points(difference)} ({points_interval(of.low, of.high)})", p_value(found.p)
+    ends = points_interval(max(of.low, -1.0), min(of.high, 1.0))  # few seeds have wide intervals
+    return f"{points(difference)} ({ends})", p_value(found.p)
 
 
 def _computed(work: Reproduction) -> tuple[list[str], list[list[str]]]:

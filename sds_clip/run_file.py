@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def read_options(file: Path) -> dict[str, Any]:
     """The options in a YAML file, or in a JSON file by its name. Dashes in their names become underscores."""
     try:
         text = file.read_text(encoding="utf-8")  # an OSError is told by the command line
-        values = json.loads(text) if file.suffix == ".json" else _yaml(text)
+        values = json.loads(text, object_pairs_hook=_once) if file.suffix == ".json" else _yaml(text)
         json.dumps(values, allow_nan=False)  # YAML also has dates and bytes, and lists within themselves
     except (ValueError, TypeError, RecursionError) as error:
         form = "JSON" if file.suffix == ".json" else "YAML"
@@ -25,7 +26,22 @@ def read_options(file: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise click.ClickException(f"{file} must have options in it, one `name: value` per line.")
-    return {str(name).replace("-", "_"): value for name, value in values.items()}
+    named = [(str(name).replace("-", "_"), value) for name, value in values.items()]
+    try:
+        _once(("lambda" if name == "sds_weight" else name, value) for name, value in named)
+    except ValueError as error:
+        raise click.ClickException(f"{file}: {error}") from error
+    return dict(named)
+
+
+def _once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return pairs as a dictionary. Raises ValueError if a name is there twice."""
+    found: dict[Any, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"The option {name} is there twice. Keep one of them.")
+        found[name] = value
+    return found
 
 
 def _yaml(text: str) -> Any:
@@ -38,7 +54,12 @@ def _yaml(text: str) -> Any:
             "something.json."
         ) from error
 
-    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    def construct_mapping(loader: Any, node: Any, deep: bool = False) -> Any:
+        found = yaml.SafeLoader.construct_mapping(loader, node, deep)
+        _once((loader.construct_object(name, deep=True), value) for name, value in node.value)
+        return found
+
+    loader: Any = type("Loader", (yaml.SafeLoader,), {"construct_mapping": construct_mapping})
     # In YAML 1.1, 1e-5 is a text, because there is no dot in it.
     loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.errors import EvaluationError
+from models.errors import EvaluationError, quoted
 from models.evaluation.items import CellImage
 from models.evaluation.results import ImageRegion
 from models.files import read_text
@@ -71,11 +71,11 @@ def by_id(
     for where, record in numbered:
         value = record.get("id")
         if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-            raise EvaluationError(f"{where}: `id` must be a number or a text; its value is {value!r}.")
+            raise EvaluationError(f"{where}: `id` must be a number or a text; its value is {quoted(value)}.")
         if str(value) in found:
             earlier = found[str(value)][0].removeprefix(f"{file}, ")
             raise EvaluationError(
-                f"{where}: the id {str(value)!r} is already used on {earlier}; ids must be unique."
+                f"{where}: the id {quoted(str(value))} is already used on {earlier}; ids must be unique."
             )
         found[str(value)] = where, record
     if not found:
@@ -142,7 +142,9 @@ def text_of(record: dict[str, Any], key: str, where: str) -> str:
     """
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise EvaluationError(f"{where}: `{key}` must be a text that is not empty; its value is {value!r}.")
+        raise EvaluationError(
+            f"{where}: `{key}` must be a text that is not empty; its value is {quoted(value)}."
+        )
     try:
         value.encode()
     except UnicodeEncodeError as error:  # JSON can contain these; tokenizers refuse them
@@ -176,7 +178,7 @@ def image_path(folder: Path, name: str, where: str) -> Path:
         EvaluationError: the name leads out of the folder.
     """
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise EvaluationError(f"{where}: the image {name!r} is not inside {folder}; correct the file.")
+        raise EvaluationError(f"{where}: the image {quoted(name)} is not inside {folder}; correct the file.")
     return folder / name
 
 

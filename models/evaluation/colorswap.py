@@ -58,13 +58,13 @@ def colorswap(path: Path, images: Path | None = None) -> Winoground:
             id=item_id,
             images=tuple(image_of(record, key, where, folder) for key in _IMAGES),
             captions=tuple(text_of(record, key, where) for key in _CAPTIONS),
-            tags=_tags(record),
+            tags=_tags(record, where),
         )
         for item_id, (where, record) in records.items()
     )
     return Winoground("colorswap", items, {})
 
 
-def _tags(record: dict[str, Any]) -> tuple[str, ...]:
-    found = {source.removesuffix("_source"): record.get(source) for source in _SOURCES}
-    return tuple(f"{what}: {source}" for what, source in found.items() if source)
+def _tags(record: dict[str, Any], where: str) -> tuple[str, ...]:
+    stated = [key for key in _SOURCES if record.get(key) not in (None, "")]
+    return tuple(f"{key.removesuffix('_source')}: {text_of(record, key, where)}" for key in stated)

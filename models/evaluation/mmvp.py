@@ -17,7 +17,7 @@ import csv
 import io
 from pathlib import Path
 
-from models.errors import EvaluationError
+from models.errors import EvaluationError, quoted
 from models.evaluation.annotations import image_folder, image_path, text_of
 from models.evaluation.items import Item
 from models.evaluation.results import ImageRegion
@@ -29,6 +29,8 @@ IMAGES = ("MLLM_VLM Images", "MMVP_VLM_Images")
 """The folder of images on the hub, and in the authors' README."""
 
 PREFIX = "a photo of "
+
+_MAX_DIGITS = 9
 
 _COLUMNS = ["Question ID", "Type", "Statement"]
 
@@ -54,16 +56,15 @@ def mmvp_vlm(path: Path, images: Path | None = None) -> Winoground:
 
 
 def _rows(file: Path) -> list[_Row]:
-    reader = csv.reader(io.StringIO(read_text(file, EvaluationError), newline=""))
-    header = next(reader, [])
-    if header != _COLUMNS:
+    header, *lines = _lines(file) or [("", [])]
+    if header[1] != _COLUMNS:
+        found = quoted(", ".join(header[1])) if header[1] else "an empty line"
         raise EvaluationError(
-            f"{file} must begin with the columns {', '.join(_COLUMNS)}, as MMVP-VLM has it, but begins with "
-            f"{', '.join(header) or 'an empty line'}. Give the {FILE} of MMVP_VLM, not that of MMVP."
+            f"{file} must begin with the columns {', '.join(_COLUMNS)}, as MMVP-VLM has it, but begins with {found}. "
+            f"Give the {FILE} of MMVP_VLM, not that of MMVP."
         )
     rows: dict[str, _Row] = {}
-    for values in reader:
-        where = f"{file}, line {reader.line_num}"
+    for where, values in lines:
         if not values:
             continue
         if len(values) != len(_COLUMNS):
@@ -72,8 +73,11 @@ def _rows(file: Path) -> list[_Row]:
             )
         row = dict(zip(_COLUMNS, values, strict=True))
         number = row["Question ID"]
-        if not number.isdecimal():
-            raise EvaluationError(f"{where}: the Question ID must be a number; its value is {number!r}.")
+        if not number.isdecimal() or len(number) > _MAX_DIGITS:
+            raise EvaluationError(
+                f"{where}: the Question ID must be a number of at most {_MAX_DIGITS} digits; its value is "
+                f"{quoted(number)}."
+            )
         if number in rows:
             raise EvaluationError(f"{where}: the Question ID {number} appears twice; ids must be unique.")
         rows[number] = where, row
@@ -84,13 +88,24 @@ def _rows(file: Path) -> list[_Row]:
     return list(rows.values())
 
 
+def _lines(file: Path) -> list[tuple[str, list[str]]]:
+    """Return the fields of each line, with where it stands in words for messages. Raises EvaluationError."""
+    reader = csv.reader(io.StringIO(read_text(file, EvaluationError), newline=""))
+    try:
+        return [(f"{file}, line {reader.line_num}", values) for values in reader]
+    except csv.Error as error:
+        raise EvaluationError(
+            f"{file}, line {reader.line_num}: {error}. Is a quotation mark not closed? Download the file again."
+        ) from error
+
+
 def _pair(first: _Row, second: _Row, folder: Path) -> Item:
     where, row = second
     pattern, other = row["Type"], first[1]["Type"]
     if pattern != other:
         raise EvaluationError(
-            f"{where}: the Type is {pattern!r}, but that of the row before is {other!r}; every two rows must be a "
-            "pair of one type."
+            f"{where}: the Type is {quoted(pattern)}, but that of the row before is {quoted(other)}; every two rows "
+            "must be a pair of one type."
         )
     numbers = [row["Question ID"] for _, row in (first, second)]
     one, next_one = map(int, numbers)

@@ -157,12 +157,18 @@ def _stored(file: Path) -> OrderSet:
     if isinstance(content, list):
         content = {"items": content}
     try:
+        without = int(content.get("without_other_order", 0))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EvaluationError(
+            f"{file} must be {LAYOUT}, with a whole number of captions without other order."
+        ) from error
+    try:
         made = OrderSet(
             tuple(
                 _case(record, f"{file}, items[{number}]") for number, record in enumerate(content["items"])
             ),
             content.get("seed"),
-            int(content.get("without_other_order", 0)),
+            without,
         )
     except (KeyError, TypeError) as error:
         raise EvaluationError(f"{file} must be {LAYOUT}.") from error

@@ -90,7 +90,9 @@ def _controlled(file: Path, folder: Path) -> Iterator[tuple[tuple[str, str], str
     subset, pairs = CONTROLLED[file.name]
     records = read_records(file, ("image_path", "caption_options"), CONTROLLED_LAYOUT)
     for number, (where, record) in enumerate(records):
-        image = PurePosixPath(text_of(record, "image_path", where))
+        name = text_of(record, "image_path", where)
+        image_path(folder, name, where)  # refuses a name that leads out of the folder
+        image = PurePosixPath(name)
         objects, relation = _shown(image.stem, [*pairs[0], *pairs[1]], where)
         # Paths begin with data/, the authors' name for the file's folder.
         region = ImageRegion(image_path(folder, "/".join(image.parts[-2:]), where))

@@ -39,7 +39,7 @@ class NoisePredictor(Protocol):
         ...
 
 
-class SdsLoss(NamedTuple):
+class DenoisingLoss(NamedTuple):
     """The scalar to backpropagate, and what to log with it."""
 
     loss: Float[Tensor, ""]
@@ -57,8 +57,10 @@ def sds_loss(
     weighting: str = "uniform",
     gradient: str = "full",
     gamma: float = 5.0,
-) -> SdsLoss:
+) -> DenoisingLoss:
     """Return the denoising error of the mapped image features under their caption (arXiv 2307.09233).
+
+    The objective `condition` gives it the VAE's latents, and the mapped features in the caption's place.
 
     L_SDS = (1/N) sum w(t) (eps_theta(z_t, t, c) - eps)^2 over all N = b c h w elements, in float32, with
     z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps and z_0 = `latents`.
@@ -84,7 +86,7 @@ def sds_loss(
         on_latents = 2 / error.numel() * (w * abar.sqrt())[:, None, None, None] * error
         # Adds exactly 0 to the value, and on_latents to the gradient.
         loss = loss + (on_latents * (latents - latents.detach())).sum()
-    return SdsLoss(loss, residual.detach())
+    return DenoisingLoss(loss, residual.detach())
 
 
 @torch.no_grad()

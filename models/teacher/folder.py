@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from models.errors import TeacherError, first_line
 from models.files import sha256_of
 from models.sources import demo_folder
@@ -86,28 +84,6 @@ def find_family(folder: Path, reference: str) -> Family:
     weight_files(folder / family.denoiser)
     weight_files(folder / "text_encoder")
     return family
-
-
-def check_weights(folder: Path, family: Family, *, vae: bool) -> None:
-    """Read the headers of the weights that a run needs.
-
-    Raises:
-        TeacherError: weights are missing or cut short.
-    """
-    for part in (family.denoiser, "text_encoder", *(("vae",) if vae else ())):
-        read_json(folder / part / "config.json")
-        for file in weight_files(folder / part):
-            try:
-                with safe_open(file, "pt"):
-                    pass
-            except OSError as error:
-                raise TeacherError(
-                    f"{file} cannot be read ({error.strerror or error}); check its permissions."
-                ) from error
-            except SafetensorError as error:
-                raise TeacherError(
-                    f"{file} cannot be read ({first_line(error)}); download it again."
-                ) from error
 
 
 def weight_files(part: Path) -> list[Path]:

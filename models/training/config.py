@@ -37,7 +37,7 @@ _SECTIONS = {
     "max_bad_share": "Data",
     "steps": "Length and batches",
     "lr": "Optimizer",
-    "sds_weight": "Score distillation (L_SDS)",
+    "sds_weight": "The teacher's loss: L_SDS and L_condition",
     "negatives": "Hard negatives and the objective score",
     "precision": "Machine and files",
     "base": "Model",
@@ -98,10 +98,10 @@ class TrainingOptions(BaseModel):
     against that of the other losses, first take away its part along that one (`project`), as PCGrad does."""
     gradient: Gradient = "full"
     """Differentiate L_SDS through the denoiser (`full`), or leave out its Jacobian as DreamFusion does
-    (`sds`)."""
+    (`sds`). L_condition is always differentiated through it."""
     weighting: Weighting = "uniform"
-    """Weight each timestep of L_SDS by w(t). In the order of the choices, w(t) is 1, 1 - abar, sqrt(abar) (1 - abar),
-    and min(snr, gamma) / snr."""
+    """Weight each timestep of L_SDS or L_condition by w(t). In the order of the choices, w(t) is 1, 1 - abar,
+    sqrt(abar) (1 - abar), and min(snr, gamma) / snr."""
     min_snr_gamma: Positive = 5.0
     """Use this gamma for the weighting `min-snr`."""
     t_min: Share = 0.6
@@ -124,7 +124,8 @@ class TrainingOptions(BaseModel):
     ridge_images: Count = 4096
     """Fit the ridge regression to this many images, which `seed` chooses, if `mapper_start` is ridge."""
     mapper_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Let the teacher's loss train only the mapper for this many steps. After that it trains the student too."""
+    """Let the teacher's loss train only the mapper for this many steps. After that it trains the student too. L_CLIP
+    trains the student from the first step."""
     condition_tokens: Count = 8
     """Turn the image embedding into this many tokens of a caption, if the objective is `condition`."""
 
@@ -174,8 +175,8 @@ class TrainingOptions(BaseModel):
     activation_checkpointing: bool = False
     """Compute the denoiser's activations again in the backward pass, so that the gradient `full` needs less memory."""
     log_every: Count = 25
-    """Write a line to the log each time this many steps are done. With L_SDS, each line also costs one pass of the
-    denoiser with shuffled captions."""
+    """Write a line to the log each time this many steps are done. With L_SDS and
+    L_condition, each line also costs one pass of the denoiser with the captions, or the images, of other samples."""
     save_every: Count = 200
     """Save a checkpoint each time this many steps are done."""
     keep_checkpoints: Count = 2
@@ -290,6 +291,19 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
         raise ValueError(
             f"The objective {objective} trains the image tower, and trainable: text-map only texts; use the objective "
             "clip or score, with negatives."
+        )
+    if objective == "condition" and options.guidance is not None:
+        raise ValueError(
+            "The objective condition has no caption, so guidance has nothing to strengthen. Leave it out."
+        )
+    if objective == "condition" and options.gradient != "full":
+        raise ValueError(
+            "The objective condition reaches the student through the denoiser. Use gradient: full, the default."
+        )
+    if objective == "score" and options.conflicts != "keep":
+        raise ValueError(
+            "The option conflicts: project is for the objectives sds-clip and condition. The loss of the objective "
+            "score reaches both towers, and is added as it is. Leave the option out."
         )
     if objective == "score" and options.negatives == "none":
         raise ValueError("The objective score needs negatives: data or swap.")

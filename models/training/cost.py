@@ -28,8 +28,8 @@ from models.teacher.family import Family
 from models.teacher.folder import read_json, vae_factor
 from models.training.config import FinetuneConfig
 
-_FLOAT32, _BFLOAT16 = 4, 2  # bytes
-_OF_MAPPER = 4 * _FLOAT32  # its weights, their gradient and two moments
+FLOAT32, _BFLOAT16 = 4, 2  # bytes
+_OF_MAPPER = 4 * FLOAT32  # its weights, their gradient and two moments
 _CAPTION_TOKENS = 77  # Stable Diffusion's; those of a PixArt change the count little
 
 Work = Callable[[], Any]
@@ -64,20 +64,21 @@ def step_operations(config: FinetuneConfig, clip: Cost, denoiser: Cost) -> float
     return of_clip + config.teacher_batch_size * (passed + denoiser.forward / config.log_every)
 
 
-def peak_bytes(
-    config: FinetuneConfig, clip: Cost, denoiser: Cost, *, text_encoder_bytes: int, mapper: int
-) -> float:
-    """Return the memory of a run at its peak. With activation checkpointing it is less. `mapper` counts parameters.
+def peak_bytes(config: FinetuneConfig, clip: Cost, denoiser: Cost, *, other_bytes: int, mapper: int) -> float:
+    """Return the memory of a run's steps at their peak. With activation checkpointing it is less.
+
+    `other_bytes` are those of the teacher's other weights: its text encoder's and its VAE's. `mapper` counts
+    parameters. The activations of the VAE, which encodes images before the first step, are not counted.
 
     The base stays in memory beside the student. CLIP and the denoiser never keep activations at the same time if
     the batch is encoded in several parts.
     """
-    weights = float(2 * _FLOAT32 * clip.parameters)
+    weights = float(2 * FLOAT32 * clip.parameters)
     of_clip = min(config.micro_batch_size or config.batch_size, config.batch_size) * clip.kept_bytes
     if config.objective == "clip":
         return weights + of_clip
-    size = _FLOAT32 if config.teacher_precision == "float32" else _BFLOAT16
-    weights += size * denoiser.parameters + text_encoder_bytes + _OF_MAPPER * mapper
+    size = FLOAT32 if config.teacher_precision == "float32" else _BFLOAT16
+    weights += size * denoiser.parameters + other_bytes + _OF_MAPPER * mapper
     # The denoiser's are counted in bfloat16.
     of_denoiser = config.teacher_batch_size * denoiser.kept_bytes * size / _BFLOAT16
     return weights + max(of_clip, 0 if config.gradient == "sds" else of_denoiser)
@@ -121,14 +122,15 @@ def denoiser_cost(folder: Path, family: Family) -> Cost:
     return count(family.denoiser, network, forward)
 
 
-def vae_operations(folder: Path, family: Family) -> int:
-    """Count the encoding of an image by a teacher's VAE, at the size of its latents times its factor."""
+def vae_cost(folder: Path, family: Family) -> Cost:
+    """Count a teacher's VAE, and the encoding of an image at the size of its latents times its factor."""
     import diffusers
 
     side = read_json(folder / family.denoiser / "config.json")["sample_size"] * vae_factor(folder)
     with torch.device("meta"):
         vae: Any = diffusers.AutoencoderKL.from_config(diffusers.AutoencoderKL.load_config(folder / "vae"))
-        return operations(lambda: vae.encode(torch.empty(1, 3, side, side)))
+        encoding = operations(lambda: vae.encode(torch.empty(1, 3, side, side)))
+    return Cost("vae", count_parameters(vae), encoding)
 
 
 def text_encoder_parameters(folder: Path, family: Family) -> int:

@@ -22,6 +22,7 @@ from sds_clip.options import (
     folder_option,
     number_option,
     option,
+    share_option,
     together,
 )
 from sds_clip.table import printable_lines, say, table
@@ -114,6 +115,11 @@ sds-clip reproduce --base ViT-B-16/openai --teacher teachers/sd15 --coco coco --
     help=f"Multiply L_SDS by this number (default: {DEFAULTS['sds_weight']}).",
 )
 @together(*_run_number)
+@share_option(
+    "--max-bad-share",
+    section=_RUNS,
+    help="Leave out pairs and items with missing or damaged images, up to this share of each set (default: 0).",
+)
 @file_option(
     "--config",
     section=_RUNS,
@@ -132,12 +138,13 @@ def reproduce(dry_run: bool, **given: Any) -> int:
     The folder --out receives report.md (one page), table.tsv (every figure), the runs and the evaluations. If the
     command was killed, the same command continues it. More seeds, benchmarks and models may be added later.
     """
+    from models.reproduction import continued
     from models.training.processes import find_place
 
     place = find_place(given["device"])
     if place.world_size > 1:
         raise click.UsageError("`sds-clip reproduce` runs in one process. Start it without a launcher.")
-    work = reproduction_of(place, **given)
+    work = continued(reproduction_of(place, **given))
     base, benchmarks = _checked(work)
     if dry_run:
         from sds_clip.commands.reproduce_estimate import estimate
@@ -215,20 +222,16 @@ def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
     from models.evaluation.items import read_bytes
     from models.evaluation.read import read_benchmark
     from models.evaluation.winoground import HUB_ID
-    from models.reproduction import planned
+    from models.reproduction import check_kept
     from models.student import check_softmax
-    from models.teacher.folder import check_weights, find_family, find_folder
-    from models.teacher.load import read_schedule
+    from models.teacher.load import load_teacher
 
-    planned(work)
     for reference in (work.config.base, *work.also.values()):
         check_reference(reference)
     base = load_clip(work.config.base, device="cpu", precision="float32")
     check_softmax(base)
     assert work.config.teacher is not None
-    name, folder = find_folder(work.config.teacher, vae=work.config.needs_vae)
-    check_weights(folder, find_family(folder, name), vae=work.config.needs_vae)
-    read_schedule(folder)
+    load_teacher(work.config.teacher, device="cpu", precision="bfloat16", vae=work.config.needs_vae)
     data, validation = (
         open_pairs(file, images=work.config.images) for file in (work.config.data, work.config.val) if file
     )
@@ -236,8 +239,8 @@ def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
     for pairs in (data, validation):
         pairs.image(0)
     with tempfile.TemporaryDirectory(prefix="sds-clip-reproduce-") as made:
-        benchmarks = [
-            read_benchmark(
+        benchmarks = {
+            asked: read_benchmark(
                 asked.benchmark,
                 asked.data,
                 work=Path(made),
@@ -247,8 +250,9 @@ def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
             )
             for asked in work.benchmarks
             if asked.data != HUB_ID
-        ]
-        for benchmark in benchmarks:  # the evaluation of the base reads them all
+        }
+        check_kept(work, base, benchmarks)
+        for benchmark in benchmarks.values():  # the evaluation of the base reads them all
             for image in benchmark.items[0].images:
                 read_bytes(image)
-    return base, benchmarks
+    return base, [*benchmarks.values()]

@@ -19,12 +19,13 @@ from models.precision import DTYPES
 from models.student import trainable_parameters
 from models.teacher.folder import find_family, find_folder, read_json
 from models.training.cost import (
+    FLOAT32,
     clip_costs,
     denoiser_cost,
     peak_bytes,
     step_operations,
     text_encoder_parameters,
-    vae_operations,
+    vae_cost,
 )
 from sds_clip.table import size_text, table
 
@@ -83,9 +84,13 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
 
     control, run = (step_operations(each, pair, denoiser) for each in work.runs(work.seeds[0]).values())
     evaluation = images * image.forward + captions * caption.forward
-    ridge = 0  # operations of the mapper's start
+    ridge, other_bytes = 0, text_encoder_parameters(folder, family) * family.text_dtype(of_format).itemsize
     if config.needs_vae:
-        ridge = min(config.ridge_images, pairs) * (image.forward + vae_operations(folder, family))
+        vae = vae_cost(folder, family)
+        ridge = min(config.ridge_images, pairs) * (
+            image.forward + vae.forward
+        )  # operations of the mapper's start
+        other_bytes += FLOAT32 * vae.parameters
 
     def times_s(of: _Device) -> list[float]:
         decoded_per_s = _DECODED_PER_S * of.cores
@@ -102,13 +107,7 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
     rows = [
         [of.name, *(_time(each) for each in times_s(of)), _time(sum(times_s(of)))] for of in (this, *others)
     ]
-    peak = peak_bytes(
-        config,
-        pair,
-        denoiser,
-        text_encoder_bytes=text_encoder_parameters(folder, family) * family.text_dtype(of_format).itemsize,
-        mapper=mapper,
-    )
+    peak = peak_bytes(config, pair, denoiser, other_bytes=other_bytes, mapper=mapper)
     seen = min(steps * config.teacher_batch_size * len(work.seeds), _captions(config.data, config.images))
     disk = {
         "caption embeddings": seen * _CAPTION_TOKENS * family.caption_width(shape) * of_format.itemsize,
@@ -117,6 +116,7 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
         "results and reports": models * (items * _OF_RESULTS + len(benchmarks) * _OF_REPORT),
     }
     parent = next(each for each in (work.out, *work.out.parents) if each.exists())
+    free = shutil.disk_usage(parent).free
     return "\n".join(
         [
             f"These are estimates, not measurements, for {steps} steps with the seeds "
@@ -133,7 +133,7 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
             _memory(peak, device),
             f"Disk: {size_text(sum(disk.values()))} in {work.out}: "
             + ", ".join(f"{what} {size_text(size)}" for what, size in disk.items())
-            + f". {size_text(shutil.disk_usage(parent).free)} are free there.",
+            + f". {size_text(free)} are free there.{' That is too little.' if free < sum(disk.values()) else ''}",
             f"Nothing was written to {work.out}.",
         ]
     )

@@ -82,12 +82,17 @@ def reproduction_of(
             images=_images(Path(path), coco) if name in _ON_VALIDATION_IMAGES else None,
             classes=classes if name == "zero-shot" else None,
             templates=templates if name == "zero-shot" else None,
+            max_bad_share=configs[0].max_bad_share,
         )
         for name, path in paths.items()
         if path is not None
     ]
     retrieval = EvaluationRequest(
-        benchmark="retrieval", model=given["base"], data=str(coco / VALIDATION), images=coco / IMAGES
+        benchmark="retrieval",
+        model=given["base"],
+        data=str(coco / VALIDATION),
+        images=coco / IMAGES,
+        max_bad_share=configs[0].max_bad_share,
     )
     return Reproduction(
         config=configs[0], seeds=numbers, benchmarks=(*asked, retrieval), also=_also(also), out=out
@@ -95,12 +100,10 @@ def reproduction_of(
 
 
 def _seeds(given: Sequence[str]) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(number) for text in given for number in text.split(",")))
-    except ValueError as error:
-        raise click.BadParameter(
-            f"--seeds takes whole numbers, separated by commas, not {given[-1]!r}."
-        ) from error
+    numbers = [number.strip() for text in given for number in text.split(",")]
+    if wrong := [number for number in numbers if not re.fullmatch("-?[0-9]{1,10}", number)]:
+        raise click.BadParameter(f"--seeds takes whole numbers, separated by commas, not {wrong[0]!r}.")
+    return tuple(dict.fromkeys(map(int, numbers)))
 
 
 def _also(given: Sequence[str]) -> dict[str, str]:
@@ -109,9 +112,11 @@ def _also(given: Sequence[str]) -> dict[str, str]:
         name, equals, reference = text.partition("=")
         if not equals or not reference or ":" in name:
             raise click.BadParameter(f"--also takes NAME=REFERENCE, not {text!r}.")
-        if not re.fullmatch(r"[\w+][\w.+-]*", name) or re.fullmatch("base|(control|sds-clip)(-.*)?", name):
+        if not re.fullmatch(r"[\w+][\w.+-]{0,63}", name) or re.fullmatch(
+            "base|(control|sds-clip)(-.*)?", name
+        ):
             raise click.BadParameter(
-                f"--also cannot call a model {name!r}; choose another name of letters and digits."
+                f"--also cannot call a model {name!r}; choose another name, of at most 64 letters and digits."
             )
         if name in named:
             raise click.BadParameter(f"--also has the name {name!r} twice.")

@@ -81,6 +81,13 @@ def test_an_objective_is_compared_with_its_placebo_too() -> None:
     assert by_placebo[5:7] == ["+0.0 (+0.0 to +0.0) over clip", ""]
 
 
+def test_the_gradient_ratio_leaves_out_the_mapper_s_warm_up() -> None:
+    log = [{"step": 10.0, "teacher_gradient_share": 0.0}, {"step": 20.0, "teacher_gradient_share": 0.5}]
+    warmed = [replace(each, log=log, options={"mapper_warmup_steps": 10}) for each in OUTCOMES[2:]]
+    (sds,) = cells(screening_table([*OUTCOMES[:2], *warmed], BASE, ARMS), "sds")
+    assert sds[-2] == "0.50"
+
+
 def test_an_arm_without_every_seed_names_those_it_has_and_is_compared_on_them() -> None:
     text = screening_table(OUTCOMES[:3], BASE, ARMS)
 

@@ -162,6 +162,12 @@ def test_weights_that_are_not_finite_are_refused(weights: dict[str, Tensor], tmp
         convert_checkpoint(saved(broken, tmp_path / "a.pt"), tmp_path / "out", architecture="Tiny+gelu")
 
 
+def test_weights_that_were_quantised_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    quantised = {**weights, "text_projection": (weights["text_projection"] * 10).to(torch.int8)}
+    with pytest.raises(CheckpointError, match=r"whole numbers.*text_projection"):
+        convert_checkpoint(saved(quantised, tmp_path / "a.pt"), tmp_path / "out", architecture="Tiny+gelu")
+
+
 def test_existing_folder_is_never_overwritten(weights: dict[str, Tensor], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match="exists"):

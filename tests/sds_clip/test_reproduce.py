@@ -274,6 +274,7 @@ def damaged(made: list[str], folder: Path) -> None:
     (folder / "taken").mkdir()
     (folder / "taken" / "runs").touch()
     shutil.copytree(given["--teacher"], folder / "no-vae", ignore=shutil.ignore_patterns("vae"))
+    shutil.copytree(given["--teacher"], folder / "no-tokenizer", ignore=shutil.ignore_patterns("tokenizer"))
     shutil.copytree(given["--teacher"], folder / "cut")
     os.truncate(folder / "cut" / "unet" / "diffusion_pytorch_model.safetensors", 2000)
     for option, name in (("--coco", "no-images"), ("--winoground", "no-pictures")):
@@ -304,7 +305,7 @@ def refused(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixtur
         ({"also": "other=demo"}, "twice"),
         ({"also": "../other=demo"}, "'../other'"),
         ({"also": "third=local-dir:{folder}/nowhere"}, "nowhere"),
-        ({"seeds": "0,one"}, "'0,one'"),
+        ({"seeds": "0,one"}, "'one'"),
         ({"seeds": "-1"}, "seed"),
         ({"batch_size": "1"}, "batch_size"),
         ({"sds_batch_size": "64"}, "sds_batch_size"),
@@ -318,6 +319,8 @@ def refused(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixtur
         ({"base": "local-dir:{siglip}"}, "without a logit bias"),
         ({"teacher": "{folder}/no-vae"}, "no-vae/vae"),
         ({"teacher": "{folder}/cut"}, "download it again"),
+        ({"teacher": "{folder}/no-tokenizer"}, "no-tokenizer/tokenizer cannot be loaded"),
+        ({"also": "a" * 300 + "=demo"}, "at most 64"),
         ({"coco": "{folder}/no-images"}, "no-images/images"),
         ({"winoground": "{folder}/no-pictures"}, "no-pictures/images"),
         ({"classes": "imagenet"}, "--zero-shot"),
@@ -382,6 +385,7 @@ def test_a_folder_that_was_begun_with_other_options_is_refused(
         ("runs/sds-clip-0/log.jsonl", ""),
         ("runs/sds-clip-0/delta/sds_clip_delta.json", "{"),
         ("evaluations/winoground/sds-clip-0/results.json", "{"),
+        ("evaluations/winoground/sds-clip-0/comparison.json", "{"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_to_remove(
@@ -392,6 +396,87 @@ def test_a_damaged_file_is_named_with_what_to_remove(
     file.write_text(content)
     refused([*made, "--seeds", "0,1", "--out", str(straight)], "Remove the folder", capsys)
     file.write_bytes(before)
+
+
+@pytest.fixture
+def copied(straight: Path, tmp_path: Path) -> Path:
+    """A finished reproduction that a test may change."""
+    return Path(shutil.copytree(straight, tmp_path / "out"))
+
+
+def rewrite(file: Path, **changes: object) -> None:
+    """Change the provenance of an evaluation's results."""
+    content = json.loads(file.read_text())
+    content["provenance"] |= changes
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("model", "file"), [("sds-clip-0", "results"), ("sds-clip-1", "baseline"), ("other", "results")]
+)
+def test_results_of_other_weights_are_measured_again(
+    model: str, file: str, made: list[str], straight: Path, copied: Path
+) -> None:
+    changed = copied / "evaluations" / "winoground" / model / f"{file}.json"
+    rewrite(changed, model_version="0" * 64)
+    assert exit_code(["reproduce", *made, "--seeds", "0,1", "--out", str(copied)]) == 0
+    version = json.loads(changed.read_text())["provenance"]["model_version"]
+    kept = straight / changed.relative_to(copied)
+    assert version == json.loads(kept.read_text())["provenance"]["model_version"]
+
+
+def test_a_base_with_other_weights_is_refused_before_training(
+    made: list[str], copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(copied / "evaluations" / "winoground" / "base" / "results.json", model_version="0" * 64)
+    refused([*made, "--seeds", "0,1,2", "--out", str(copied)], "other weights now", capsys)
+    assert not (copied / "runs" / "control-2").exists()
+
+
+def test_captions_that_were_changed_are_refused_before_training(
+    made: list[str], copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(made[made.index("--winoground") + 1]) / "examples.jsonl"
+    text = file.read_text()
+    first, *others = text.splitlines()
+    record = json.loads(first)
+    record["caption_0"], record["caption_1"] = record["caption_1"], record["caption_0"]
+    file.write_text("\n".join([json.dumps(record), *others]))
+    try:
+        refused([*made, "--seeds", "0,1,2", "--out", str(copied)], "data of winoground", capsys)
+    finally:
+        file.write_text(text)
+    assert not (copied / "runs" / "control-2").exists()
+
+
+def test_models_measured_on_other_images_are_never_on_one_page(
+    made: list[str], copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(copied / "evaluations" / "winoground" / "base" / "results.json", data_hash="0" * 64)
+    before = (copied / "report.md").read_bytes()
+    assert exit_code(["reproduce", *made, "--seeds", "0,1", "--out", str(copied)]) == 2
+    assert "data of winoground" in capsys.readouterr().err.splitlines()[-1]
+    assert (copied / "report.md").read_bytes() == before
+
+
+def test_runs_with_other_options_than_those_asked_for_are_not_shown(
+    made: list[str], copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "plan.json").unlink()
+    refused(
+        [*made, "--lambda", "5", "--seeds", "0,1", "--out", str(copied)], "sds_weight: 100.0 -> 5.0", capsys
+    )
+
+
+def test_no_seed_and_no_benchmark_of_a_folder_can_be_left_out_unsaid(
+    made: list[str], straight: Path, copied: Path
+) -> None:
+    at = made.index("--winoground")
+    assert exit_code(["reproduce", *made[:at], *made[at + 2 :], "--seeds", "1", "--out", str(copied)]) == 0
+    page = (copied / "report.md").read_text(encoding="utf-8")
+    assert "Seeds: 0, 1." in page
+    assert "not on this page: winoground." in page
+    assert "not on this page" not in (straight / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_damaged_model_beside_them_is_found_before_training(

@@ -90,6 +90,10 @@ def test_an_error_names_the_field(values: dict[str, object], assignment: str, na
         ("a.yaml", "lr: .nan"),
         ("a.yaml", "&a {metadata: *a}"),
         ("a.yaml", "[" * 20_000),
+        ("a.yaml", "lr: 0.1\nlr: 0.2"),
+        ("a.yaml", "log-every: 1\nlog_every: 2"),
+        ("a.yaml", "lambda: 5\nsds_weight: 3"),
+        ("a.json", '{"lr": 0.1, "lr": 0.2}'),
     ],
 )
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, name: str, text: str) -> None:

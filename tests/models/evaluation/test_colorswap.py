@@ -73,6 +73,8 @@ def test_images_may_lie_elsewhere_and_sources_be_unknown(tmp_path: Path) -> None
         ([colorswap_entry(0, id=None)], "`id` must be a number or a text"),
         ([colorswap_entry(0, caption_2=" ")], "`caption_2` must be a text that is not empty"),
         ([colorswap_entry(0, image_1="../secret.png")], "is not inside"),
+        ([colorswap_entry(0, image_source=["midjourney"])], "`image_source` must be a text"),
+        ([colorswap_entry(0, caption_1=[1] * 100_000)], r"its value is \[1, 1, .*\.\.\.\.$"),
         ([], "no items"),
     ],
 )

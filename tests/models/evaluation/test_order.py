@@ -115,6 +115,16 @@ def test_the_seed_of_the_orders_is_the_results_seed(tmp_path: Path) -> None:
         assert run_benchmark(benchmark, FixedScorer(scores)).provenance["seed"] == seed
 
 
+@pytest.mark.parametrize("count", ['"abc"', "NaN", "1e400"])
+def test_a_stored_set_with_a_count_that_is_none_is_refused(tmp_path: Path, count: str) -> None:
+    folder = save_captions(tmp_path, [[CAPTION]])
+    file = folder / "stored.json"
+    items = json.dumps([{"image": "val2014/0.jpg", "caption_options": ["a dog runs", "runs a dog"]}])
+    file.write_text(f'{{"without_other_order": {count}, "items": {items}}}')
+    with pytest.raises(EvaluationError, match=r"stored\.json must be"):
+        order_benchmark("coco-order", file, None, tmp_path / "sets")
+
+
 def test_a_set_is_made_once_and_stored(tmp_path: Path) -> None:
     folder = save_captions(tmp_path, [[CAPTION], [CAPTION + " today"]])
     first = order_benchmark("coco-order", folder, None, tmp_path / "sets")

@@ -188,6 +188,7 @@ def entry(**changes: Any) -> dict[str, Any]:
         ),
         ([entry(image_path="data/controlled_images/7.jpeg")], "'7' does not say"),
         ([entry(image_path="../mug_on_table.jpeg")], "is not inside"),
+        ([entry(image_path="/etc/mug_on_table.jpeg")], "is not inside"),
     ],
 )
 def test_a_wrong_controlled_file_is_refused(tmp_path: Path, entries: Any, message: str) -> None:

@@ -68,8 +68,8 @@ def test_a_step_of_vit_b_16_under_stable_diffusion_costs_what_the_docs_say(
     """16 x 1726 + 256 x (83.5 + 41.1) GFLOP, and 16 x 803.3 in each 50th step; docs/reproduce.md has the tables."""
     config = configure(**SIZES | {"teacher_precision": "bfloat16"} | options)
     assert cost.step_operations(config, VIT_B_16, UNET) / 1e12 == pytest.approx(teraflop, abs=0.5)
-    text_encoder_bytes, mapper = 4 * 123_100_000, 513 * 4 * 64 * 64
-    found = cost.peak_bytes(config, VIT_B_16, UNET, text_encoder_bytes=text_encoder_bytes, mapper=mapper)
+    other_bytes, mapper = 4 * 123_100_000, 513 * 4 * 64 * 64
+    found = cost.peak_bytes(config, VIT_B_16, UNET, other_bytes=other_bytes, mapper=mapper)
     assert found / 2**30 == pytest.approx(gib, abs=0.2)
 
 
@@ -109,7 +109,9 @@ def test_a_vae_costs_what_its_convolutions_do(tmp_path: Path) -> None:
             module.register_forward_hook(count)
     side = teacher.resolution_px
     vae.encode(torch.zeros(1, 3, side, side))
-    assert cost.vae_operations(folder, teacher.family) == sum(counts)
+    found = cost.vae_cost(folder, teacher.family)
+    assert found.forward == sum(counts)
+    assert found.parameters == cost.count_parameters(vae)
 
 
 def test_a_pair_costs_what_its_image_and_its_caption_do(tiny_folder: Path) -> None:
