@@ -61,19 +61,8 @@ def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[V
         over_control = f"{control} over {arm.control}" if control else NONE
         rows.append(_screened(name, ours, over_control, _over(ours, runs.get(placebo_of(arm).name))))
     chance = _percent(CHANCE["group_match"])
-    rows.append(
-        [
-            "chance",
-            *[chance] * (1 + len(KINDS)),
-            NONE,
-            NONE,
-            "0.00",
-            *_chances(),
-            *["50 50 50"] * 2,
-            NONE,
-            NONE,
-        ]
-    )
+    by_kind, probes = [chance] * (1 + len(KINDS)), ["50 50 50"] * 2
+    rows.append(["chance", *by_kind, NONE, NONE, "0.00", *_chances(), *probes, NONE, NONE])
     minutes = sum(run.seconds for run in outcomes) / 60
     scored = {name: seconds for run in outcomes for name, seconds in run.scored.items()}
     made = (

@@ -89,9 +89,8 @@ def convert_checkpoint(
                 f"{str(error).replace(str(file), str(path))} Choose the architecture or the base that these weights "
                 "were trained from."
             ) from error
-        whole = [name for name, value in network.state_dict().items() if value.is_floating_point()]
-        whole = [name for name in whole if name in weights and not weights[name].is_floating_point()]
-        if whole:
+        real = [name for name, value in network.state_dict().items() if value.is_floating_point()]
+        if whole := [name for name in real if name in weights and not weights[name].is_floating_point()]:
             raise CheckpointError(
                 f"{path} has whole numbers where weights must be: {some(whole)}. If it was quantised, convert the file "
                 "in float32, float16 or bfloat16."

@@ -140,7 +140,7 @@ def planned(work: Reproduction) -> dict[str, Any]:
         raise TrainingError(
             f"{work.out} was begun with other options: {'; '.join(changes)}. Restore them, or use another --out."
         )
-    seeds = [*dict.fromkeys([*before.get("seeds", []), *work.seeds])]
+    seeds = [*dict.fromkeys([*(before["seeds"] if before else []), *work.seeds])]
     parts = {part: before.get(part, {}) | asked[part] for part in asked}
     return {"format": _FORMAT, "seeds": seeds, **parts}
 
@@ -148,7 +148,8 @@ def planned(work: Reproduction) -> dict[str, Any]:
 def _begun(file: Path) -> dict[str, Any]:
     try:
         before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if before["format"] == _FORMAT and all(isinstance(before[part], dict) for part in _PARTS):
+        seeds = all(isinstance(seed, int) for seed in before["seeds"])
+        if before["format"] == _FORMAT and seeds and all(isinstance(before[part], dict) for part in _PARTS):
             return before
     except (ValueError, TypeError, KeyError):
         pass
@@ -169,16 +170,14 @@ def measure(work: Reproduction, evaluator: Evaluator, model: str) -> Iterator[Ev
     for asked in work.benchmarks:
         folder = work.evaluation_folder(asked.benchmark, model)
         of_base = work.evaluation_folder(asked.benchmark, BASE)
-        data = None if model == BASE else _provenance(of_base / "results.json")["data_hash"]
+        # Those of the base may be of any data; the others must be of the same.
+        data = None if model == BASE else _measured_with(of_base / "results.json")[1]
         compared = {"results": reference} | ({"baseline": baseline} if baseline else {})
         versions = {
-            name: evaluator.load_clip(each, asked.precision).version for name, each in compared.items()
+            folder / f"{name}.json": evaluator.load_clip(each, asked.precision).version
+            for name, each in compared.items()
         }
-        if _is_whole(folder) and all(
-            (about := _provenance(folder / f"{name}.json"))["model_version"] == version
-            and data in (None, about["data_hash"])
-            for name, version in versions.items()
-        ):
+        if _is_whole(folder) and all(_is_of(file, version, data) for file, version in versions.items()):
             continue
         found = evaluator.evaluate(replace(asked, model=reference, baseline=baseline))
         if data not in (None, found.results.provenance["data_hash"]):
@@ -198,12 +197,11 @@ def check_kept(work: Reproduction, base: Clip, benchmarks: Mapping[EvaluationReq
         folder = work.evaluation_folder(asked.benchmark, BASE)
         if not _is_whole(folder):
             continue
-        kept = read_results(folder / "results.json")
-        with _whole(folder / "results.json", of=folder):
-            before = {item["id"]: tuple(item["captions"]) for item in kept["items"]}
-            version = kept["provenance"]["model_version"]
-        if version != base.version:
+        file = folder / "results.json"
+        if _measured_with(file)[0] != base.version:
             raise _other_base(work)
+        with _whole(file, of=folder):
+            before = {item["id"]: tuple(item["captions"]) for item in read_results(file)["items"]}
         now = {item.id: item.captions for item in benchmark.items}
         changed = any(now.get(each) != captions for each, captions in before.items())
         if changed and before.keys() & now.keys():
@@ -214,9 +212,16 @@ def _is_whole(folder: Path) -> bool:
     return (folder / "report.html").exists()  # which is written last
 
 
-def _provenance(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_results(file)["provenance"]
-    return found
+def _is_of(file: Path, version: str, data: str | None) -> bool:
+    model, its_data = _measured_with(file)
+    return model == version and data in (None, its_data)
+
+
+def _measured_with(file: Path) -> tuple[str, str]:
+    """Return the version of the model and the hash of the data that results are of."""
+    results = read_results(file)
+    with _whole(file, of=file.parent):
+        return results["provenance"]["model_version"], results["provenance"]["data_hash"]
 
 
 def _other_base(work: Reproduction) -> TrainingError:
@@ -240,7 +245,7 @@ def check_alike(work: Reproduction, seed: int) -> None:
     control, run = (described(work.delta(name)) for name in work.runs(seed))
     first = described(work.delta(f"{SDS}-{work.seeds[0]}"))
     of_base = work.evaluation_folder(work.benchmarks[0].benchmark, BASE)
-    if control["base_version"] != _provenance(of_base / "results.json")["model_version"]:
+    if control["base_version"] != _measured_with(of_base / "results.json")[0]:
         raise _other_base(work)
     config = work.runs(seed)[f"{SDS}-{seed}"]
     asked = config.model_copy(update={"sds_weight": config.teacher_weight}).model_dump(mode="json")
