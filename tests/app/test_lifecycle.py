@@ -120,6 +120,7 @@ def test_endless_headers_are_cut_off(server: RunningServer) -> None:
     assert httpx.get(f"{server.url}/health").status_code == 200
 
 
+@pytest.mark.long
 def test_endless_trailers_are_cut_off(server: RunningServer) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:

@@ -145,6 +145,7 @@ def test_checkpointing_belongs_to_its_variant_alone(model: Model) -> None:
     assert not checkpointing()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak cannot be reset here")
 def test_peak_is_what_was_held_at_once_and_given_back() -> None:
     # In a process of its own: here, memory that other tests have left may be used again.
@@ -161,6 +162,7 @@ def test_step_is_taken_in_a_process_of_its_own_and_takes_memory(tmp_path: Path) 
     assert measured.step_mib > 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_failed_step_says_why(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="nowhere"):

@@ -15,6 +15,7 @@ def test_gap_is_in_percent_of_the_own_residual_with_its_standard_error() -> None
     assert found.gap(found.swapped) == (0.0, 0.0)
 
 
+@pytest.mark.long
 def test_real_latents_hold_words_and_bindings_and_so_do_those_of_the_demo_clip() -> None:
     teacher = load_teacher("demo", device="cpu", precision="float32", vae=True)
     base = load_clip("demo", device="cpu", precision="float32")

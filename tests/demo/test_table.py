@@ -65,6 +65,7 @@ def assert_shown(printed: str, readme: str) -> None:
         assert percentages(readme, row) == pytest.approx(percentages(printed, row), abs=0.75)
 
 
+@pytest.mark.long
 def test_readme_shows_the_tables_as_printed(printed: str) -> None:
     readme, _ = (ROOT / "demo" / "README.md").read_text().split("## The teacher")
     held_out, validation = readme.split("--split validation")

@@ -41,6 +41,7 @@ def test_run_stopped_and_resumed_ends_where_a_whole_run_ends(
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+@pytest.mark.long
 def test_it_learns_what_is_where(tokenizer: T5Tokenizer, tmp_path: Path) -> None:
     train_text_encoder(TextRecipe(steps=200, batch_size=16), tokenizer, tmp_path)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]

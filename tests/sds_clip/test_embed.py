@@ -159,6 +159,7 @@ def test_parquet_without_pyarrow_says_which_extra_to_install(
     assert "pip install 'sds-clip[tables]'" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_base_installation_embeds_and_searches_arrays_without_pyarrow(
     checkpoint: Path, folder: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_file_gets_json_lines_and_nothing_else(tmp_path: Path) -> None:
     assert "shutdown" not in (tmp_path / "out").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_terminal_gets_lines_for_people_and_a_banner_at_the_end(tmp_path: Path) -> None:
     port = free_port()

@@ -116,6 +116,7 @@ def test_wait_ends_when_both_processes_serve_and_does_not_hold_for_one_that_cann
     assert (states(moved), moved["served_by_all"]) == ({one: "serving"}, True)
 
 
+@pytest.mark.long
 def test_process_that_lags_is_told_and_neither_a_lost_caller_nor_a_shutdown_undoes_the_move(
     pair: Pair,
 ) -> None:

@@ -139,6 +139,7 @@ def assert_promoted(process: Process, library: Library) -> None:
     assert_of_its_version(answer.json(), library)
 
 
+@pytest.mark.long
 @on_both_if_long
 def test_one_of_two_processes_killed_while_the_database_is_away_serves_what_its_neighbour_serves(
     start: Callable[[], Process],

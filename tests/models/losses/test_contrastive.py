@@ -77,6 +77,7 @@ def _process(rank: int, meeting: Path, out: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.long
 def test_two_processes_with_half_the_batch_each_have_the_gradients_of_one(tmp_path: Path) -> None:
     mp.spawn(_process, (tmp_path / "meeting", tmp_path), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
