@@ -55,9 +55,11 @@ def _yaml(text: str) -> Any:
         ) from error
 
     def construct_mapping(loader: Any, node: Any, deep: bool = False) -> Any:
-        found = yaml.SafeLoader.construct_mapping(loader, node, deep)
-        _once((loader.construct_object(name, deep=True), value) for name, value in node.value)
-        return found
+        own = [
+            pair for pair in node.value if pair[0].tag != "tag:yaml.org,2002:merge"
+        ]  # a merge may be overridden
+        _once((loader.construct_object(name, deep=True), value) for name, value in own)
+        return yaml.SafeLoader.construct_mapping(loader, node, deep)
 
     loader: Any = type("Loader", (yaml.SafeLoader,), {"construct_mapping": construct_mapping})
     # In YAML 1.1, 1e-5 is a text, because there is no dot in it.

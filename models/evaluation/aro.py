@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.errors import EvaluationError
+from models.errors import EvaluationError, quoted
 from models.evaluation.annotations import image_path, read_json, records, require_keys, text_of
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.items import Item
@@ -90,7 +90,7 @@ def _relation(record: dict[str, Any], where: str) -> str:
 def _attributes(record: dict[str, Any], where: str) -> str:
     value = record["attributes"]
     if not isinstance(value, list) or len(value) != 2 or not all(isinstance(word, str) for word in value):
-        raise EvaluationError(f"{where}: `attributes` must be two texts; its value is {value!r}.")
+        raise EvaluationError(f"{where}: `attributes` must be two texts; its value is {quoted(value)}.")
     return f"{value[0]}_{value[1]}"
 
 
@@ -100,7 +100,7 @@ def _box(record: dict[str, Any], where: str) -> tuple[int, int, int, int]:
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not whole:
             raise EvaluationError(
-                f"{where}: `{key}` must be a whole number of pixels; its value is {value!r}."
+                f"{where}: `{key}` must be a whole number of pixels; its value is {quoted(value)}."
             )
     left, top, width, height = map(int, values)
     return left, top, width, height

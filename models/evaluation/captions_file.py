@@ -15,7 +15,7 @@ from models.data.coco import read_coco
 from models.data.metadata import METADATA
 from models.data.open import open_pairs
 from models.data.pairs import FilePairs
-from models.errors import EvaluationError
+from models.errors import EvaluationError, quoted
 from models.evaluation.annotations import image_folder, image_path, read_json, records, require_keys, text_of
 from models.evaluation.items import CellImage
 from models.evaluation.results import ImageRegion
@@ -130,7 +130,9 @@ def _of_list(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
         name = text_of(record, "image", where)
         captions = [record["caption"]] if isinstance(record["caption"], str) else record["caption"]
         if not isinstance(captions, list) or not captions:
-            raise EvaluationError(f"{where}: `caption` must be a list of texts; its value is {captions!r}.")
+            raise EvaluationError(
+                f"{where}: `caption` must be a list of texts; its value is {quoted(captions)}."
+            )
         texts = tuple(text_of({"caption": caption}, "caption", where) for caption in captions)
         found.append(CaptionedImage(name, ImageRegion(image_path(folder, name, where)), texts))
     return found

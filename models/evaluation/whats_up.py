@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from models.errors import EvaluationError
+from models.errors import EvaluationError, quoted
 from models.evaluation.annotations import (
     annotation_files,
     files_missing,
@@ -167,8 +167,8 @@ def _shown(name: str, relations: Sequence[str], where: str) -> tuple[tuple[str, 
     parts = name.split("_")
     if len(parts) < 3 or parts[1] not in relations:
         raise EvaluationError(
-            f"{where}: the image name {name!r} does not say what it shows; it must be OBJECT_RELATION_OBJECT, where "
-            f"the relation begins with one of {', '.join(relations)}."
+            f"{where}: the image name {quoted(name)} does not say what it shows; it must be OBJECT_RELATION_OBJECT, "
+            f"where the relation begins with one of {', '.join(relations)}."
         )
     return (parts[0], parts[-1]), parts[1]
 

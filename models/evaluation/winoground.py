@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.atomic import atomic_folder
-from models.errors import EvaluationError
+from models.errors import EvaluationError, quoted
 from models.evaluation.annotations import by_id, image_of, read_json, read_table, text_of
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
@@ -195,7 +195,7 @@ def _tags(record: dict[str, Any], where: str, *, finer: bool) -> list[str]:
 def _tag(record: dict[str, Any], key: str, where: str) -> str:
     value = record.get(key)
     if value is not None and not isinstance(value, str):
-        raise EvaluationError(f"{where}: `{key}` must be a text or missing; its value is {value!r}.")
+        raise EvaluationError(f"{where}: `{key}` must be a text or missing; its value is {quoted(value)}.")
     return value or ""
 
 

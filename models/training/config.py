@@ -175,8 +175,8 @@ class TrainingOptions(BaseModel):
     activation_checkpointing: bool = False
     """Compute the denoiser's activations again in the backward pass, so that the gradient `full` needs less memory."""
     log_every: Count = 25
-    """Write a line to the log each time this many steps are done. With L_SDS and
-    L_condition, each line also costs one pass of the denoiser with the captions, or the images, of other samples."""
+    """Write a line to the log each time this many steps are done. With L_SDS and L_condition, each line also costs one
+    pass of the denoiser with the captions, or the images, of other samples."""
     save_every: Count = 200
     """Save a checkpoint each time this many steps are done."""
     keep_checkpoints: Count = 2

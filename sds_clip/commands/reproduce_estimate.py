@@ -87,9 +87,8 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
     ridge, other_bytes = 0, text_encoder_parameters(folder, family) * family.text_dtype(of_format).itemsize
     if config.needs_vae:
         vae = vae_cost(folder, family)
-        ridge = min(config.ridge_images, pairs) * (
-            image.forward + vae.forward
-        )  # operations of the mapper's start
+        # Operations of the mapper's start.
+        ridge = min(config.ridge_images, pairs) * (image.forward + vae.forward)
         other_bytes += FLOAT32 * vae.parameters
 
     def times_s(of: _Device) -> list[float]:

@@ -80,6 +80,12 @@ def test_an_error_names_the_field(values: dict[str, object], assignment: str, na
         request(values, [assignment])
 
 
+def test_a_yaml_file_may_override_what_it_merges(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("metadata: &a {lr: 1, seed: 0}\nhyperparameters: {<<: *a, lr: 2}\n")
+    assert read_options(file)["hyperparameters"] == {"lr": 2, "seed": 0}
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
