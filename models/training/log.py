@@ -19,7 +19,7 @@ from models.training.watcher import Record
 
 
 class RunLog:
-    """Appends records. After a resume, the lines of steps that will be repeated are dropped.
+    """Appends records. After a resume, the lines of what will be repeated are dropped: later steps, and validation.
 
     The file is locked until `close`, so that no second process trains in its folder.
     """
@@ -30,7 +30,7 @@ class RunLog:
         with writing(file):
             self._held = file.open("a")
         _lock(self._held, file.parent)
-        kept = [line for line in _lines(file) if _step(line) <= steps_done] if steps_done else []
+        kept = [line for line in _lines(file) if _is_kept(line, steps_done)] if steps_done else []
         with writing(file):
             file.write_text("".join(kept), encoding="utf-8")
 
@@ -116,11 +116,12 @@ def _lines(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
 
 
-def _step(line: str) -> float:
+def _is_kept(line: str, steps_done: int) -> bool:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # cut short by a kill
+        record = json.loads(line)
+        return bool(record["step"] <= steps_done) and "validation_clip" not in record
+    except (ValueError, KeyError, TypeError):  # cut short by a kill
+        return False
 
 
 def _short(value: int | float) -> int | float:

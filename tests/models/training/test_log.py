@@ -27,6 +27,15 @@ def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
     assert json.loads(file.read_text().splitlines()[0]) == {"step": 2, "loss": 0.333333}
 
 
+def test_a_run_that_ended_before_its_delta_measures_again(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    with closing(RunLog(file, 0)) as log:
+        log.write({"step": 6, "loss": 0.25})
+        log.write({"step": 6, "validation_clip": 0.5})
+    with closing(RunLog(file, 6)) as log:
+        assert log.records() == [{"step": 6, "loss": 0.25}]
+
+
 def test_a_run_from_the_start_has_a_log_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
     with closing(RunLog(file, 0)) as log:
