@@ -54,6 +54,7 @@ def test_a_backup_says_what_it_holds_and_is_for_its_owner_alone(
     assert "Problems: 0." in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_standard_output_and_input_make_a_pipe(system: System, made: Made, tmp_path: Path) -> None:
     program = [sys.executable, "-m", "sds_clip"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

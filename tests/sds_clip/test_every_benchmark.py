@@ -34,9 +34,6 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc"),
 ]
 
-SHORT = ("winoground", "retrieval")
-LONG = pytest.mark.long
-
 
 def winoground(folder: Path) -> None:
     save_winoground(folder)
@@ -132,9 +129,8 @@ def test_there_are_data_for_every_benchmark() -> None:
     assert list(MAKERS) == list(BENCHMARKS)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in SHORT else LONG) for name in BENCHMARKS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_figures_are_those_of_the_command_line(
     name: str, job_of: Callable[[str], Job], folders: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -140,6 +140,7 @@ def test_torchrun_starts_two_processes_that_train_as_one(made: list[str], tmp_pa
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_terminated_run_saves_a_checkpoint_says_so_and_resumes(
     made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -230,6 +230,7 @@ def killed_at(line: str, process: "subprocess.Popen[str]", times: int = 1) -> No
     raise AssertionError(f"the command ended without {line!r}")
 
 
+@pytest.mark.long
 def test_killed_in_the_second_run_and_started_again_it_ends_as_if_it_had_not_been(
     made: list[str], straight: Path, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def _wait_for_workers(url: str) -> None:
     raise AssertionError("the workers did not come up")
 
 
+@pytest.mark.long
 def test_file_gets_json_lines_and_nothing_else(tmp_path: Path) -> None:
     port = free_port()
     with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:

@@ -118,6 +118,7 @@ def test_what_is_killed_comes_back_and_the_job_goes_on(system: Running, dataset:
     assert not set(before.values()) & set(after.values())
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_all_and_the_next_start_finds_everything(
     system: Running, dataset: str, folder: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_ctrl_c_ends_all_and_the_next_start_finds_everything(
         again.close()
 
 
+@pytest.mark.long
 def test_a_service_that_cannot_start_ends_the_run_with_its_reason(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sds_clip", "up", "--port", "0", "--data-dir", str(tmp_path / "data")]
     done = subprocess.run(
@@ -159,6 +161,7 @@ def test_a_service_that_cannot_start_ends_the_run_with_its_reason(tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_without_the_trainer_it_serves_and_says_what_is_missing(tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()

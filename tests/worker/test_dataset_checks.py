@@ -394,6 +394,7 @@ def test_upload_that_is_gone_is_rejected_and_a_job_that_waited_for_it_fails(
         content_of(store, config, dataset.id, param="data")
 
 
+@pytest.mark.long
 def test_checker_s_process_checks_all_that_wait_and_queues_their_jobs(
     store: Store, config: WorkerConfig, pairs_folder: Path, submit: Callable[..., Job]
 ) -> None:

@@ -343,6 +343,7 @@ def test_version_that_is_not_significantly_better_is_kept_and_not_promoted(
     assert told["why"] in [event.message for event in store.events.events(job.id)]
 
 
+@pytest.mark.long
 @on_both_if_long
 def test_better_version_is_promoted_and_one_after_an_alias_moved_is_compared_anew(
     config: WorkerConfig,

@@ -42,6 +42,7 @@ def steps_done(store: Store, job: Job, fence: int = 1) -> int:
     return found.step if found.fence == fence and found.stage == "training" else 0
 
 
+@pytest.mark.long
 def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(
     config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
 ) -> None:
@@ -92,6 +93,7 @@ def test_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_it_ends_with_the_s
     assert [event.data["step"] >= 4 for event in resumed if event.data] == [True]
 
 
+@pytest.mark.long
 def test_disk_that_is_full_at_the_publishing_pauses_the_job_and_its_version_is_published_later(
     config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
 ) -> None:

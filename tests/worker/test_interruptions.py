@@ -84,6 +84,7 @@ def came_on(store: Store, jobs: list[Job], steps: int) -> bool:
     return not running or sum(job.furthest_step for job in running) != steps
 
 
+@pytest.mark.long
 def test_job_that_takes_its_supervisor_down_each_time_fails_for_its_interruptions_and_others_go_on(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:

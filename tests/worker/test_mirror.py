@@ -82,6 +82,7 @@ def test_versions_with_lineage_and_figures_and_aliases_follow_the_database(store
     assert in_mlflow(client) == {"1": old, "2": new}
 
 
+@pytest.mark.long
 def test_alias_that_is_removed_is_removed_there_and_others_of_mlflow_stay(store: Store, client: Any) -> None:
     mirror = Mirror(store, "finetune")
     version = register(store, "a")
@@ -99,6 +100,7 @@ def test_alias_that_is_removed_is_removed_there_and_others_of_mlflow_stay(store:
     assert pointed_to(client, "trial_1") == version
 
 
+@pytest.mark.long
 def test_a_worker_that_stops_leaves_the_copying_to_another_at_once(store: Store, client: Any) -> None:
     first, second = Mirror(store, "finetune"), Mirror(store, "evaluate")
     first.look()
@@ -140,6 +142,7 @@ def test_mlflow_that_is_away_fails_nothing_and_catches_up(
     assert pointed_to(client, "default") == new
 
 
+@pytest.mark.long
 def test_one_worker_at_a_time_copies(store: Store, client: Any) -> None:
     first, second = Mirror(store, "finetune"), Mirror(store, "evaluate")
     first.look()

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 Submit = Callable[..., Job]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
 def test_worker_whose_clock_is_an_hour_ahead_leaves_a_held_job_alone_and_runs_the_next(
     config: WorkerConfig, store: Store, submit: Submit
@@ -39,6 +40,7 @@ def test_worker_whose_clock_is_an_hour_ahead_leaves_a_held_job_alone_and_runs_th
             assert ended.started_at == pytest.approx(still.started_at, abs=PATIENCE_S)
 
 
+@pytest.mark.long
 @on_both_if_long
 def test_worker_that_has_become_too_old_releases_its_job_and_ends(
     config: WorkerConfig, store: Store, submit: Submit, capfd: pytest.CaptureFixture[str]

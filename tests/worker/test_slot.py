@@ -362,6 +362,7 @@ runpy.run_module("tests.worker.light_process", run_name="__main__", alter_sys=Tr
 """
 
 
+@pytest.mark.long
 def test_process_that_takes_longer_than_a_lease_to_start_keeps_its_job(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:
@@ -372,6 +373,7 @@ def test_process_that_takes_longer_than_a_lease_to_start_keeps_its_job(
     assert (found.fence, found.interruptions) == (1, 0)
 
 
+@pytest.mark.long
 def test_job_whose_lease_cannot_be_renewed_ends_before_it_does(
     config: WorkerConfig, store: Store, submit: Submit, database_url: str
 ) -> None:
@@ -416,6 +418,7 @@ def test_zombie_that_wakes_after_its_lease_changes_nothing(
     zombie.close()
 
 
+@pytest.mark.long
 def test_process_that_hangs_while_its_job_is_taken_over_is_killed_by_its_supervisor(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:

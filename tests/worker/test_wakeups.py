@@ -173,6 +173,7 @@ def test_worker_at_work_leaves_one_message_for_a_job_that_waits_however_long(
     wake_ups.close()
 
 
+@pytest.mark.long
 def test_worker_that_runs_a_job_without_a_task_leaves_messages_to_idle_workers(
     config: WorkerConfig,
     store: Store,
@@ -200,6 +201,7 @@ def test_worker_that_runs_a_job_without_a_task_leaves_messages_to_idle_workers(
             assert store.jobs.get(long.id).status is JobStatus.RUNNING
 
 
+@pytest.mark.long
 def test_inspect_active_shows_which_job_runs_where_and_control_shutdown_lets_it_go(
     config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], celery: Celery
 ) -> None:

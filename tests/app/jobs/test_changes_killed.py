@@ -89,6 +89,7 @@ def test_client_is_told_of_every_end_of_a_job_over_killed_services(
             following.result(120)
 
 
+@pytest.mark.long
 def test_streams_of_a_key_are_bounded_and_end_with_it(small_reference: str, tmp_path: Path) -> None:
     keys, url = tmp_path / "keys.json", f"sqlite:///{tmp_path}/jobs.db"
     secrets = {name: create_key(keys, name, ["train"]) for name in ("trainer", "other")}

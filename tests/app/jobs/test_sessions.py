@@ -226,6 +226,7 @@ def test_refusal_names_no_cookie_token_or_key(console: Console, caplog: pytest.L
     assert signed.key not in str(signed.body)
 
 
+@pytest.mark.long
 def test_processes_share_sessions_and_log_no_secret(small_reference: str, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     key = create_key(file, "phone", ["infer"])

@@ -125,6 +125,7 @@ def test_stream_tells_what_happens_while_it_happens_and_ends_with_the_job(live: 
     assert [frame.id for frame in rest if frame.id] == [4]
 
 
+@pytest.mark.long
 def test_stream_of_a_deleted_key_ends(small_reference: str, tmp_path: Path) -> None:
     keys, url = tmp_path / "keys.json", f"sqlite:///{tmp_path}/jobs.db"
     key = {"Authorization": f"Bearer {create_key(keys, 'trainer', ['train'])}"}

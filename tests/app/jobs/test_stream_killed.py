@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from app.store import Store
 from app.store.records import Lease, NewJob
 from app.store.states import JobKind
@@ -36,6 +38,7 @@ def writing(store: Store, lease: Lease) -> Iterator[None]:
             written.result()
 
 
+@pytest.mark.long
 def test_client_follows_a_job_over_killed_services_without_losing_or_repeating_an_event(
     small_reference: str, tmp_path: Path
 ) -> None:
