@@ -154,6 +154,7 @@ def test_peak_is_what_was_held_at_once_and_given_back() -> None:
     assert float(found.stdout) == pytest.approx(128, abs=8)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_step_is_taken_in_a_process_of_its_own_and_takes_memory(tmp_path: Path) -> None:
     measured = memory.measure_memory(SHAPES, SDS, tmp_path)
@@ -250,6 +251,7 @@ def test_default_teacher_sees_half_of_a_batch() -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_counts_that_the_estimates_stand_on_are_the_printed_ones(capsys: pytest.CaptureFixture[str]) -> None:
     flops.main()

@@ -189,6 +189,7 @@ def test_history_that_is_not_json_is_refused(value: Any, base: Clip, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_layer_norms_of_vit_b_32_take_256_kib(vit_b_32_folder: Path, tmp_path: Path) -> None:
     base = load_clip(f"local-dir:{vit_b_32_folder}", precision="float32")

@@ -227,6 +227,7 @@ def test_weights_in_half_precision_are_exported_in_float32(tmp_path: Path) -> No
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_kill_leaves_no_folder_that_looks_finished(tmp_path: Path) -> None:
     out = tmp_path / "exported"
