@@ -211,6 +211,7 @@ def test_upload_that_a_killed_service_cut_off_is_gone_after_the_restart(
         assert _post(server, _upload(1), "none").status_code == 202
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ends", [True, False])
 def test_upload_under_way_at_sigterm_has_seconds_to_end_and_leaves_nothing_otherwise(
     tmp_path: Path, small_reference: str, ends: bool
