@@ -136,7 +136,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--bases", nargs="*", type=int, choices=BASES, default=BASES, help="Base students to run."
+        "--bases",
+        nargs="*",
+        type=int,
+        choices=BASES,
+        default=BASES,
+        help="Base students to run. None only writes the tables.",
     )
     add_series_options(parser)
     parser.add_argument(

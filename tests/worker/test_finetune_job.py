@@ -23,7 +23,7 @@ from models.clip import Clip
 from models.training.config import parse_config
 from models.training.parts import load_parts
 from models.training.run import train
-from tests.databases import on_both_if_long
+from tests.databases import on_both, on_both_if_long
 from tests.deltas import save_tuned
 from tests.training import PLACE, changed, save_coco
 from tests.worker.in_process import claimed, published, run_job
@@ -344,7 +344,7 @@ def test_version_that_is_not_significantly_better_is_kept_and_not_promoted(
 
 
 @pytest.mark.long
-@on_both_if_long
+@on_both
 def test_better_version_is_promoted_and_one_after_an_alias_moved_is_compared_anew(
     config: WorkerConfig,
     store: Store,

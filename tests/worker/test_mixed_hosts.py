@@ -8,7 +8,7 @@ from sqlalchemy import text
 from app.store import Store
 from app.store.records import Job
 from app.store.states import JobStatus
-from tests.databases import on_both_if_long
+from tests.databases import on_both
 from tests.worker.skewed_worker import AHEAD_S
 from tests.worker.waiting import PATIENCE_S, WorkerProcess, until, until_status
 from worker.config import WorkerConfig
@@ -41,7 +41,7 @@ def test_worker_whose_clock_is_an_hour_ahead_leaves_a_held_job_alone_and_runs_th
 
 
 @pytest.mark.long
-@on_both_if_long
+@on_both
 def test_worker_that_has_become_too_old_releases_its_job_and_ends(
     config: WorkerConfig, store: Store, submit: Submit, capfd: pytest.CaptureFixture[str]
 ) -> None:
