@@ -28,8 +28,8 @@ EQUIVALENCE = 0.02
 """A difference that is not significant is called a null if its 90 % interval lies within this much of 0."""
 HOPED = {False: 0.07, True: 0.05}
 """The gain that is hoped for: in GroupMatch, and in the probe of places."""
-KEPT = ("retrieval", "zero-shot")
-"""Measures that an objective must not lower: their differences from the control are shown."""
+SECONDARY = ("d'", "group score", "retrieval", "zero-shot")
+"""Measures that decide nothing, whose differences are shown."""
 NONE = ""
 
 
@@ -137,7 +137,7 @@ def write_confirmation(found: Sequence[Compared], folder: Path) -> None:
 
 
 def confirmation_tables(found: Sequence[Compared]) -> str:
-    """What the tables are of, the table of the tests, that of the placebos, and one of the arms of each test."""
+    """What the tables are of, those of the tests, placebos and secondary measures, and one of each test's arms."""
     differences = [each.difference(each.control) for each in found]
     tests = [
         [
@@ -163,6 +163,7 @@ def confirmation_tables(found: Sequence[Compared]) -> str:
     ]
     if placebos:
         parts.append(markdown_table(["over the placebo", *columns], placebos))
+    parts.append(_secondary_table(found))
     return "\n\n".join([*parts, *(f"### {each.name}\n\n{_arms_table(each)}" for each in found)])
 
 
@@ -176,9 +177,10 @@ def _made_of(compared: Compared) -> str:
         "colours together) from the pooled image embedding. Accuracies are in percent, and differences in points. They "
         "are means over bases, seeds and items, with 95 % intervals by Student's t with the bases' degrees of freedom, "
         "not corrected for the number of tests. They hold for further bases, and for further items of the same "
-        "combinations of shapes and colours. If an interval has no width, nothing varied, which does not make it "
-        "certain. The gradient ratio is the norm of the gradient of the teacher's loss on the image features, divided "
-        "by that of the other losses."
+        "combinations of shapes and colours. A run keeps one figure of d', retrieval and zero-shot, so their intervals "
+        "count the bases alone. If an interval has no width, nothing varied, which does not make it certain. The "
+        "gradient ratio is the norm of the gradient of the teacher's loss on the image features, divided by that of "
+        "the other losses."
     )
 
 
@@ -204,33 +206,49 @@ def _verdict(found: Estimate, corrected: float, hoped: float) -> str:
     return f"a gain{within}; {100 * hoped:.0f} points are {'' if shown else 'not '}shown"
 
 
-def _arms_table(compared: Compared) -> str:
-    """A row for each arm: means over bases, seeds and items, with 95 % intervals."""
-    kept = [each for each in MEASURES if each.name in KEPT]
+def _secondary_table(found: Sequence[Compared]) -> str:
+    """The objective's paired differences in SECONDARY from its control, its placebo and its base."""
+    measures = [each for each in MEASURES if each.name in SECONDARY]
     rows = [
         [
-            name,
-            *(_estimated(each, runs) for each in MEASURES),
-            *(NONE if name == compared.control else _over_control(each, compared, runs) for each in kept),
-            gradient_share([*chain(*runs)]),
+            f"{each.name}: {measure.name} of {each.objective}",
+            _over_arm(measure, each, each.control),
+            NONE if each.placebo == each.control else _over_arm(measure, each, each.placebo),
+            _over_arm(measure, each, "base"),
         ]
+        for each in found
+        for measure in measures
+    ]
+    return markdown_table(
+        ["secondary measure", "over the control", "over the placebo", "over the base"], rows
+    )
+
+
+def _over_arm(measure: Measure, compared: Compared, other: str) -> str:
+    """Points, or units of d'. A base itself has one run, so seeds are averaged first."""
+    ours, theirs = (
+        measure.values(compared.arms[each]).mean(axis=1, keepdims=True)
+        for each in (compared.objective, other)
+    )
+    if np.isnan(ours - theirs).any():
+        return NONE
+    found = estimate(ours - theirs).interval()
+    mean, low, high = (
+        _points(value) if measure.percent else f"{value:+z.2f}"
+        for value in (found.mean, found.low, found.high)
+    )
+    return f"{mean} ({low} to {high})"
+
+
+def _arms_table(compared: Compared) -> str:
+    """A row for each arm: means over bases, seeds and items, with 95 % intervals."""
+    rows = [
+        [name, *(_estimated(each, runs) for each in MEASURES), gradient_share([*chain(*runs)])]
         for name, runs in compared.arms.items()
     ]
     chances = [_value(each, each.chance) for each in MEASURES]
-    header = [
-        "arm", *(each.name for each in MEASURES), *(f"{each.name} over {compared.control}" for each in kept),
-        "gradient ratio",
-    ]  # fmt: skip
-    return markdown_table(header, [*rows, ["chance", *chances, *[NONE] * (1 + len(kept))]])
-
-
-def _over_control(measure: Measure, compared: Compared, runs: Runs) -> str:
-    """The paired difference from the control, in points. A base itself has one run, so seeds are averaged first."""
-    ours, control = (
-        measure.values(each).mean(axis=1, keepdims=True) for each in (runs, compared.arms[compared.control])
-    )
-    found = estimate(ours - control).interval()
-    return f"{_points(found.mean)} ({_points(found.low)} to {_points(found.high)})"
+    header = ["arm", *(each.name for each in MEASURES), "gradient ratio"]
+    return markdown_table(header, [*rows, ["chance", *chances, NONE]])
 
 
 def _estimated(measure: Measure, runs: Runs) -> str:

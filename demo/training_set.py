@@ -123,17 +123,34 @@ def proposed(
 
 def training_captions() -> Iterator[str]:
     """One caption of each training combination of objects and relation."""
-    things = [Thing(shape, colour, "small", 8, (0, 0, 0), 0, 0) for shape in SHAPES for colour in COLOURS]
+    things = [_plain(shape, colour) for shape in SHAPES for colour in COLOURS]
     for thing in things:
         single = Scene((thing,), None, (0, 0, 0))
         if combination_split(single) is Split.TRAIN:
-            yield caption(single, Wording("{a}", 0, False, (True,), (None,)))
+            yield caption(single, _SINGLE)
     for two in combinations(things, 2):
         pair = Scene(two, Relation.LEFT, (0, 0, 0))
         if combination_split(pair) is Split.TRAIN:
             for relation in Relation:
-                wording = Wording("{a} {relation} {b}", 0, False, (True, True), (None, None))
-                yield caption(replace(pair, relation=relation), wording)
+                yield caption(replace(pair, relation=relation), _PAIR)
+
+
+def true_captions(scene: Scene) -> set[str]:
+    """What `training_captions` may say of a scene: its first object's relation to the second, or the reverse."""
+    things = tuple(_plain(thing.shape, thing.colour) for thing in scene.things)
+    plain = replace(scene, things=things)
+    if scene.relation is None:
+        return {caption(plain, _SINGLE)}
+    reverse = replace(plain, things=things[::-1], relation=scene.relation.reverse)
+    return {caption(plain, _PAIR), caption(reverse, _PAIR)}
+
+
+_SINGLE = Wording("{a}", 0, False, (True,), (None,))
+_PAIR = Wording("{a} {relation} {b}", 0, False, (True, True), (None, None))
+
+
+def _plain(shape: str, colour: str) -> Thing:
+    return Thing(shape, colour, "small", 8, (0, 0, 0), 0, 0)
 
 
 @cache

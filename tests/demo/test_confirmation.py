@@ -1,5 +1,6 @@
 """The confirmation: its questions, and what it reads back of runs that are done."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,13 @@ def test_stored_outcomes_are_read_back_by_base_and_seed(tmp_path: Path) -> None:
     again = tmp_path / "confirmation-12-tags" / "score-of-another-student.json.gz"
     write_outcome(again, run("score", 1))
     assert compared(tags, tmp_path).lacking(SEEDS) == ["score"]
+
+
+def test_the_committed_tables_are_those_of_the_committed_outcomes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copy("docs/results.md", tmp_path)
+    monkeypatch.setattr("sys.argv", ["confirmation", "--bases", "--into", str(tmp_path)])
+    confirmation.main()
+    assert (tmp_path / "results.md").read_text() == Path("docs/results.md").read_text()
+    assert (tmp_path / "results.png").stat().st_size > 0

@@ -202,23 +202,36 @@ def test_each_arm_stands_with_chance_beside_it() -> None:
     means = [cell.split(" ")[0] for cell in sds]
     assert means[1:5] == ["52.5"] * 4
     assert means[6:9] == ["52.5", "90.0", "71.0"]
-    assert means[9:-3] == ["77.5", "72.5", "82.5", "70.0", "80.0", "90.0", "100.0"]
-    assert sds[-3:-1] == ["+0.0 (+0.0 to +0.0)"] * 2
-    assert clip[-3:-1] == ["", ""]
+    assert means[9:-1] == ["77.5", "72.5", "82.5", "70.0", "80.0", "90.0", "100.0"]
     assert (clip[-1], sds[-1]) == ("", "0.25")
-    assert sds[-4] == "100.0 (100.0 to 100.0)"
-    assert chance[1:] == ["50.0"] * 4 + ["0.00", "16.7", "0.8", "0.5"] + ["50.0"] * 7 + [""] * 3
+    assert sds[-2] == "100.0 (100.0 to 100.0)"
+    assert chance[1:] == ["50.0"] * 4 + ["0.00", "16.7", "0.8", "0.5"] + ["50.0"] * 7 + [""]
 
 
-def test_what_must_not_get_worse_is_compared_with_the_control_of_each_base() -> None:
-    found = compared(gain=0)
+def test_secondary_measures_are_compared_with_control_placebo_and_base_of_each_base() -> None:
+    found = compared(gain=4)
     lower = [
         [replace(one, measured=replace(one.measured, retrieval=0.9 - loss)) for one in runs]
         for runs, loss in zip(found.arms["sds"], (0.01, 0.02, 0.01, 0.02), strict=True)
     ]
-    (sds,) = cells(confirmation_tables([replace(found, arms={**found.arms, "sds": lower})]), "sds")
+    text = confirmation_tables([replace(found, arms={**found.arms, "sds": lower})])
+    (retrieval,), (group,), (d_prime,) = (
+        cells(text, f"exact: {measure} of sds") for measure in ("retrieval", "group score", "d'")
+    )
     low, high = ttest_1samp([-1, -2, -1, -2], 0).confidence_interval()
-    assert sds[-3] == f"-1.5 ({low:+.1f} to {high:+.1f})"
+    assert retrieval[1:] == [f"-1.5 ({low:+.1f} to {high:+.1f})"] * 3
+    assert [cell.split(" ")[0] for cell in group[1:]] == ["+20.0", "+20.0", "+27.5"]
+    ours, clip, base = (MEASURES[4].values(found.arms[name]).mean() for name in ("sds", "clip", "base"))
+    assert [cell.split(" ")[0] for cell in d_prime[1:]] == [
+        f"{ours - other:+.2f}" for other in (clip, clip, base)
+    ]
+
+
+def test_a_control_that_is_the_placebo_is_compared_once() -> None:
+    found = compared(gain=4)
+    (row,) = cells(confirmation_tables([replace(found, control="placebo")]), "exact: retrieval of sds")
+    assert row[1] == "+0.0 (+0.0 to +0.0)"
+    assert row[2] == ""
 
 
 def test_a_share_s_interval_ends_at_all_and_what_is_not_defined_is_left_out() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from demo.training_set import (
     PROPOSED,
     DemoPairs,
     training_captions,
+    true_captions,
 )
 from demo.validation import load_validation
 from demo.winoground_sets import two_different, winoground_items
@@ -195,3 +197,15 @@ def test_the_world_s_training_captions_are_of_training_combinations_alone() -> N
     singles = [text for text in said if len(text.split()) == 3]
     assert 140 <= len(singles) <= 160  # 80 % of 192
     assert 0.78 < (len(said) - len(singles)) / (192 * 191 / 2 * 4) < 0.82
+
+
+def test_of_the_world_s_training_captions_one_is_true_of_each_training_scene() -> None:
+    said = set(training_captions())
+    for scene in DemoPairs(200).scenes:
+        true = true_captions(scene)
+        assert len(true & said) == 1
+        if scene.relation is not None:
+            assert true.isdisjoint(true_captions(replace(scene, relation=scene.relation.reverse)))
+            assert true == true_captions(
+                replace(scene, things=scene.things[::-1], relation=scene.relation.reverse)
+            )

@@ -70,7 +70,7 @@ class Model:
     kept: Path
 
 
-@pytest.fixture(scope="module", params=[pytest.param("ViT-B-32", marks=pytest.mark.slow), "demo"])
+@pytest.fixture(scope="module", params=[pytest.param("ViT-B-32", marks=pytest.mark.long), "demo"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     reference = "demo"
     if request.param == "ViT-B-32":
