@@ -135,12 +135,12 @@ class Trainer:
     def _images(self, batch: Batch) -> Encoded:
         if self._text_map is None:
             return Encoded(self._encode_image, batch.pixels.to(self._device), self._chunk_size)
-        keys = [int(index) for index in batch.indices]
+        keys = batch.indices.tolist()
         rows = {place: row for row, place in enumerate(batch.decoded)}
         known = self._frozen_images(
             keys, lambda places: batch.pixels[[rows[place] for place in places]].to(self._device)
         )
-        return Encoded(lambda features: features, known, None)
+        return Encoded(lambda features: features, known, None, trained=False)
 
     def _texts(self, texts: Sequence[str]) -> Encoded:
         if self._text_map is None:
@@ -158,7 +158,7 @@ class Trainer:
         count = self.config.negatives_count if self.config.negatives != "none" else 0
         return Part(
             places=places,
-            samples=[int(batch.indices[place]) for place in places],
+            samples=batch.indices[places].tolist(),
             captions=captions,
             negatives=[batch.negatives[place][:count] for place in places],
             embeddings=self._embed(captions) if self.config.uses_sds else None,
@@ -193,16 +193,24 @@ class Encoded:
 
     The loss is computed on `features`, and its gradient stops there; `backward` takes it through the encoder
     chunk by chunk. So the loss sees the whole batch, while only one chunk's graph is in memory. A batch of
-    one chunk is encoded once, any other twice (decision 9).
+    one chunk is encoded once, any other twice (decision 9). If nothing behind the features is `trained`, no gradient on
+    them is computed.
     """
 
-    def __init__(self, encode: Callable[[Tensor], Tensor], inputs: Tensor, chunk_size: int | None) -> None:
+    def __init__(
+        self,
+        encode: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        chunk_size: int | None,
+        *,
+        trained: bool = True,
+    ) -> None:
         self._encode = encode
         self._chunks = torch.split(inputs, chunk_size or max(len(inputs), 1))
         with torch.set_grad_enabled(len(self._chunks) == 1):
             encoded = torch.cat([encode(chunk) for chunk in self._chunks])
         self._graph = encoded if len(self._chunks) == 1 else None
-        self.features: Float[Tensor, "n d"] = encoded.detach().requires_grad_()
+        self.features: Float[Tensor, "n d"] = encoded.detach().requires_grad_(trained)
 
     def backward(self) -> None:
         """Add the gradient that the loss left on `features` to the encoder's gradients."""

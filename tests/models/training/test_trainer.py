@@ -55,6 +55,15 @@ def test_features_that_no_loss_has_used_and_frozen_towers_get_no_gradient() -> N
     assert tower.layer.weight.grad is None
 
 
+def test_features_that_nothing_is_trained_behind_have_no_gradient() -> None:
+    layer, inputs = nn.Linear(3, 3), torch.ones(2, 3)
+    known = Encoded(lambda features: features, inputs, None, trained=False)
+    (known.features * layer(inputs)).sum().backward()
+    known.backward()
+    assert known.features.grad is None
+    assert layer.weight.grad is not None
+
+
 @pytest.mark.parametrize(
     ("batch_size", "count", "world_size"), [(8, 4, 2), (12, 4, 4), (64, 8, 8), (6, 2, 2)]
 )
