@@ -25,7 +25,7 @@ from demo.experiment import (
 )
 from demo.options import run
 from demo.report import screening_table, write_screening
-from demo.statistics import interval
+from demo.statistics import right
 from demo.world import Split
 
 PER_KIND = 500
@@ -53,7 +53,7 @@ def _best(runs: dict[str, list[Outcome]], names: Sequence[str], reference: str) 
     kept = [name for name in names if _lost(runs[name], runs[reference]) <= MOST_LOST]
     if not kept:
         raise ValueError(f"All of {', '.join(names)} lose more than {MOST_LOST:.0%} of what {reference} has.")
-    return max(kept, key=lambda name: interval(runs[name], "group_match").mean)
+    return max(kept, key=lambda name: right(runs[name], score="group_match").mean())
 
 
 def _lost(runs: Sequence[Outcome], reference: Sequence[Outcome]) -> float:

@@ -64,7 +64,7 @@ Seeds: {seeds}. The control is the same run without the teacher: the same base, 
 
 {figures}
 
-The primary outcome is GroupMatch on Winoground; all other figures are secondary. Figures are in percent, and
+{primary}Figures are in percent, and
 differences in points, with their 95 % intervals. For one seed, the interval is a paired bootstrap over the items, and p
 is McNemar's exact test, two-sided, of SDS-CLIP against the control of its seed. For the mean, both are Student's t over
 seeds and items, with as many degrees of freedom as seeds less one. So three seeds show only large differences, and two
@@ -77,8 +77,11 @@ alone raises a score. `table.tsv` has all figures, also those of each tag, and e
 
 {computed}
 
-Options that differ from the defaults: {options}.
+Options that differ from the defaults, with what `auto` chose: {options}.
 """
+
+
+_PRIMARY = "The primary outcome is GroupMatch on Winoground; all other figures are secondary. "
 
 
 def _page(work: Reproduction, rows: Sequence[Row]) -> str:
@@ -91,6 +94,7 @@ def _page(work: Reproduction, rows: Sequence[Row]) -> str:
         left_out=_left_out(work),
         say="\n".join(f"- Seed {seed}: {say_of_teacher(work, seed)}" for seed in work.seeds),
         figures=markdown_table(*shown(work, rows), text=None),
+        primary=_PRIMARY if any(each.benchmark == "winoground" for each in work.benchmarks) else "",
         computed=markdown_table(*_computed(work), text=None),
         options=", ".join(f"`{name}: {value}`" for name, value in _changed(config)) or "none",
     )
@@ -180,11 +184,13 @@ def _facts(work: Reproduction, model: str, results: dict[str, Any]) -> list[str]
         return [*start, "", "", "", *end]
     speed = fmean(record["examples_per_s"] for record in log[len(log) // 2 :])
     data = described(work.delta(model))["data_hash"][:12]
-    return [*start, data, f"{speed:.1f}", f"{log[-1]['peak_memory_mib']:.0f}", *end]
+    # On a CPU, the peak is that of the process, and so of all runs before.
+    peak = "" if about["device"] == "cpu" else f"{log[-1]['peak_memory_mib']:.0f}"
+    return [*start, data, f"{speed:.1f}", peak, *end]
 
 
 def _changed(config: FinetuneConfig) -> Iterator[tuple[str, object]]:
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        if name not in {*OPERATIONAL, "seed", "base", "teacher"} and value != field.default:
+        if name not in {*OPERATIONAL, "seed", "base", "teacher", "sds_weight"} and value != field.default:
             yield name, value

@@ -40,14 +40,14 @@ Row = tuple[str, dict[str, Any]]
 """Where a row stands, in words for messages, and its values by column. An image is a Cell."""
 
 
-def table_files(path: str | Path) -> list[Path]:
+def table_files(path: str | Path, *, several_splits: bool = False) -> list[Path]:
     """Return the files of the table at `path`, in order, or an empty list if there is none.
 
     A table is a Parquet file, a pattern of them (`train-{00000..00003}-of-00004.parquet`), a folder that has some, or
     has them in `data/` as repositories of the hub do, or a folder that `datasets` saved.
 
     Raises:
-        DataError: the folder holds several splits, or is damaged.
+        DataError: the folder is damaged, or holds several splits, unless `several_splits` allows these.
     """
     folder = Path(path)
     if folder.is_dir():
@@ -58,7 +58,7 @@ def table_files(path: str | Path) -> list[Path]:
         files = sorted(folder.glob("[!.]*.parquet")) or sorted(folder.glob("data/[!.]*.parquet"))
         # What `sds-clip embed` wrote beside the images is no data.
         tables = [file for file in files if EMBEDDINGS not in (schema_of(file).metadata or {})]
-        return _of_one_split(folder, tables)
+        return tables if several_splits else _of_one_split(folder, tables)
     if folder.suffix.lower() != PARQUET_SUFFIX:
         return []
     try:
@@ -222,6 +222,12 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{file} is not a JSON object; save the set again.")
     return content
+
+
+def split_of(file: Path) -> str:
+    """The name of a file without the number of its shard: `train` of `train-00000-of-00004.parquet`."""
+    found = _SHARD.fullmatch(file.name)
+    return found[1] if found else file.stem
 
 
 def _of_one_split(folder: Path, files: list[Path]) -> list[Path]:

@@ -19,6 +19,7 @@ from models.training.config import (
     check_combination,
     needs_teacher,
     sections,
+    teacher_weight,
 )
 
 PATH_OPTIONS = frozenset({"data", "images", "val", "val_images", "caption_cache", "device"})
@@ -172,11 +173,12 @@ class FinetuneSpec(JobSpec):
         return (self.base,) if is_version(self.base) else ()
 
     def resolved(self, *, max_bad_share: float, **named: Any) -> Self:
-        """Replace names by what they mean now, and an unset `max_bad_share` by that of the check."""
+        """Replace names by what they mean now, an unset `max_bad_share` by that of the check, and an unset weight."""
         options = self.hyperparameters
+        written: dict[str, Any] = {"sds_weight": teacher_weight(self.objective, options)}
         if "max_bad_share" not in options.model_fields_set:
-            options = options.model_copy(update={"max_bad_share": max_bad_share})
-        return self.model_copy(update={**named, "hyperparameters": options})
+            written["max_bad_share"] = max_bad_share
+        return self.model_copy(update={**named, "hyperparameters": options.model_copy(update=written)})
 
     def config(self, **chosen: Any) -> FinetuneConfig:
         """The run's configuration. The worker chooses `PATH_OPTIONS` and a base that can be loaded."""

@@ -135,7 +135,7 @@ class _JobInfo(BaseModel):
     )
     result: dict[str, Any] | None = Field(
         description="The metrics, the evaluations, the outcome of `promote`, and warnings with `code`, `message` "
-        "and `figures`. The warning `teacher_had_no_say` means that L_SDS changed almost nothing."
+        "and `figures`. The warning `teacher_had_no_say` means that the teacher taught almost nothing."
     )
     report: str | None = Field(
         description="The path of the report of a job that has succeeded, or null if there is none."

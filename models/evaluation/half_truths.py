@@ -3,7 +3,7 @@
 Each item has an image, a short true caption (the anchor), the anchor with a wrong detail (the half-truth), and the
 anchor with a right one (the full truth). The detail is an entity or a relation. There are three sources.
 
-The hub (kbora/Half-Truths) has a Parquet file for each source, with the images inside. Like the authors'
+The hub (kbora/Half-Truths) has Parquet files of each source, with the images inside. Like the authors'
 scripts/evaluate_half_truth.py (github.com/kargibora/CS-CLIP), this module also reads JSONL, whose images are files:
 
     {"image": "images/1.jpg", "anchor": "...", "half_truth": "...", "full_truth": "...", "triplet_type": "entity"}
@@ -32,7 +32,7 @@ from models.evaluation.checked import Say
 from models.evaluation.items import Item
 from models.evaluation.scorers import Scorer
 from models.files import read_lines
-from models.tables import table_files
+from models.tables import split_of, table_files
 
 FILES = ("coco_qwen.jsonl", "coco_mistral.jsonl", "cc3m_qwen.jsonl")
 LAYOUT = "an object with image, anchor, half_truth, full_truth and triplet_type, as Half-Truths has it"
@@ -75,32 +75,38 @@ def half_truths(path: Path, images: Path | None = None) -> HalfTruths:
         EvaluationError or DataError: no such files, or another layout.
     """
     has_lines = any((path / name).is_file() for name in FILES)
-    files = (not has_lines and table_files(path)) or annotation_files(path, FILES, "Half-Truths")
-    items = [item for file in files for item in _read(file, image_folder(images, file.parent))]
+    tables = [] if has_lines else table_files(path, several_splits=True)
+    files = tables or annotation_files(path, FILES, "Half-Truths")
+    sources: dict[str, list[Path]] = {}
+    for file in files:
+        sources.setdefault(split_of(file), []).append(file)
+    items = [item for source, shards in sources.items() for item in _read(source, shards, images)]
     return HalfTruths(
-        "half-truths", tuple(items), files_missing(files, FILES), tuple(file.stem for file in files)
+        "half-truths", tuple(items), files_missing([*map(Path, sources)], FILES), tuple(sources)
     )
 
 
-def _read(file: Path, folder: Path) -> list[Item]:
+def _read(source: str, shards: list[Path], images: Path | None) -> list[Item]:
+    folder = image_folder(images, shards[0].parent)
     items = []
-    for number, (where, record) in enumerate(_records(file)):
+    for number, (where, record) in enumerate(_records(shards)):
         items.append(
             Item(
-                id=f"{file.stem}/{number}",
+                id=f"{source}/{number}",
                 images=(image_of(record, "image", where, folder),),
                 captions=tuple(text_of(record, key, where) for key in _CAPTIONS),
-                tags=(file.stem, f"{file.stem}: {text_of(record, 'triplet_type', where)}"),
+                tags=(source, f"{source}: {text_of(record, 'triplet_type', where)}"),
             )
         )
     if not items:
-        raise EvaluationError(f"{file} contains no items; download it again.")
+        raise EvaluationError(f"{shards[0]} contains no items; download it again.")
     return items
 
 
-def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(shards: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    file = shards[0]
     if file.suffix.lower() != ".jsonl":
-        yield from read_table([file], _KEYS, (), LAYOUT)
+        yield from read_table(shards, _KEYS, (), LAYOUT)
         return
     for where, record in read_lines(file, EvaluationError, LAYOUT):
         require_keys(record, _KEYS, where, LAYOUT)

@@ -90,7 +90,7 @@ def _rows(file: Path) -> list[_Row]:
 
 def _lines(file: Path) -> list[tuple[str, list[str]]]:
     """Return the fields of each line, with where it stands in words for messages. Raises EvaluationError."""
-    reader = csv.reader(io.StringIO(read_text(file, EvaluationError), newline=""))
+    reader = csv.reader(io.StringIO(read_text(file, EvaluationError), newline=""), strict=True)
     try:
         return [(f"{file}, line {reader.line_num}", values) for values in reader]
     except csv.Error as error:
@@ -101,7 +101,7 @@ def _lines(file: Path) -> list[tuple[str, list[str]]]:
 
 def _pair(first: _Row, second: _Row, folder: Path) -> Item:
     where, row = second
-    pattern, other = row["Type"], first[1]["Type"]
+    pattern, other = text_of(row, "Type", where), first[1]["Type"]
     if pattern != other:
         raise EvaluationError(
             f"{where}: the Type is {quoted(pattern)}, but that of the row before is {quoted(other)}; every two rows "
@@ -118,5 +118,5 @@ def _pair(first: _Row, second: _Row, folder: Path) -> Item:
         id="-".join(numbers),
         images=tuple(ImageRegion(image_path(folder, f"{pattern}/{number}.jpg", where)) for number in numbers),
         captions=tuple(PREFIX + text_of(row, "Statement", place) for place, row in (first, second)),
-        tags=(text_of(row, "Type", where),),
+        tags=(pattern,),
     )

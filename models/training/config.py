@@ -83,8 +83,8 @@ class TrainingOptions(BaseModel):
     mapper_lr: Positive = 1e-3
     """Use this peak learning rate for the mapper."""
     weight_decay: NotNegative = 0.0
-    """Apply this weight decay to the student's matrices. Gains, biases, embeddings, tokens, position embeddings and
-    the mapper never decay."""
+    """Apply this weight decay to the student's matrices. Gains, biases, embeddings, tokens, position embeddings, the
+    mapper and the text map never decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     """Raise the learning rate linearly over this many steps. It then falls to zero along a cosine."""
     max_gradient_norm: Positive = 1.0
@@ -245,14 +245,18 @@ class FinetuneConfig(TrainingOptions):
 
     @property
     def teacher_weight(self) -> float:
-        """The paper's lambda: `sds_weight`, or its default for the objective."""
-        by_default = 200.0 if self.objective == "condition" else 1.0
-        return by_default if self.sds_weight is None else self.sds_weight
+        """The paper's lambda."""
+        return teacher_weight(self.objective, self)
 
     @property
     def uses_sds(self) -> bool:
         """Whether L_SDS has a part in the run, which needs the captions' embeddings."""
         return self.objective == "sds-clip"
+
+    @property
+    def uses_negatives(self) -> bool:
+        """Whether hard negatives have a part in a loss. If one may be right, only a scored choice has them."""
+        return self.negatives != "none" and (self.objective == "score" or self.score_candidates == "all")
 
     @property
     def uses_teacher(self) -> bool:
@@ -273,6 +277,12 @@ def sections(config: type[TrainingOptions]) -> dict[str, str]:
     return found
 
 
+def teacher_weight(objective: Objective, options: TrainingOptions) -> float:
+    """`sds_weight`, or its default for the objective."""
+    by_default = 200.0 if objective == "condition" else 1.0
+    return by_default if options.sds_weight is None else options.sds_weight
+
+
 def needs_teacher(objective: Objective, options: TrainingOptions) -> bool:
     return objective != "clip" and not (objective == "score" and options.score_by == "base")
 
@@ -285,7 +295,8 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
         raise ValueError("Give either steps or epochs, but not both.")
     if teacher is None and needs_teacher(objective, options):
         raise ValueError(
-            f"The objective {objective} needs a teacher; give one, or choose the objective clip."
+            f"The objective {objective} needs a teacher; give one, or choose the objective clip"
+            f"{', or score_by: base' if objective == 'score' else ''}."
         )
     if objective in ("sds-clip", "condition") and options.trainable == "text-map":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Did the teacher have any influence by its loss? Judged at its end, from what the run logged."""
+"""Did the teacher have any influence? Judged at the end of a run, from what it logged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from models.training.watcher import Record
 # The thresholds of `teacher_had_no_say`.
 MIN_GRADIENT_SHARE = 0.05
 MIN_RESIDUAL_GAP = 0.01
+MIN_CHOICE_GAIN = 0.01
 _STANDARD_ERRORS = 2
 _ENOUGH_FOR_NOISE = 3  # records, to estimate a standard error from
 
@@ -41,8 +42,10 @@ def influence_figures(records: Sequence[Record]) -> dict[str, float]:
 def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     """Return a warning if the teacher had no influence on the student, else None.
 
-    Runs without a teacher's loss log no `teacher_gradient_share`, and get None. Otherwise the second half of the
-    records with that value is judged. The teacher had no influence if
+    The second half of the records is judged. A run of the objective score logs `target_chance`. Its choice had no
+    influence if the mean probability of the own caption (or, if that is no candidate, of the most probable one) is not
+    above chance by 0.01. Other runs without a teacher's loss log no `teacher_gradient_share`, and get None. The teacher
+    of those that do had no influence if
 
     - the mean share is under 5 %: the gradient of its loss on the image features was too small to matter; or
     - the residual with the captions (for the objective condition, the conditions) of other samples is no higher than
@@ -51,7 +54,7 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     """
     found, reasons = influence_figures(records), []
     if not found:
-        return None
+        return _choice_had_no_say(records)
     share = found["teacher_gradient_share"]
     if share < MIN_GRADIENT_SHARE:
         reasons.append(
@@ -79,9 +82,25 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     return RunWarning("teacher_had_no_say", message, found)
 
 
-def _late(records: Sequence[Record]) -> list[Record]:
-    of_teacher = [record for record in records if "teacher_gradient_share" in record]
-    return of_teacher[len(of_teacher) // 2 :]
+def _choice_had_no_say(records: Sequence[Record]) -> RunWarning | None:
+    late = _late(records, "target_chance")
+    if not late:
+        return None
+    name = "target_own" if "target_own" in late[0] else "target_best"
+    found = {each: fmean(record[each] for record in late) for each in (name, "target_chance")}
+    if found[name] - found["target_chance"] >= MIN_CHOICE_GAIN:
+        return None
+    message = (
+        f"The choice that the student learnt in this run was no better than chance: {name} was {found[name]:.3f} on "
+        f"average, and target_chance {found['target_chance']:.3f}. Either this teacher does not tell the captions "
+        "apart, or score_temperature is too high for it."
+    )
+    return RunWarning("teacher_had_no_say", message, found)
+
+
+def _late(records: Sequence[Record], name: str = "teacher_gradient_share") -> list[Record]:
+    having = [record for record in records if name in record]
+    return having[len(having) // 2 :]
 
 
 def _gaps(records: Sequence[Record]) -> tuple[list[float], float]:

@@ -60,7 +60,7 @@ class Objective:
         """
         image, text = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
         negative = F.normalize(negative_features, dim=-1)
-        kind = None if self.config.negatives == "none" else self.config.negatives_loss
+        kind = self.config.negatives_loss if self.config.uses_negatives else None
         contrast = negative if kind == "contrast" else None
         clip = contrastive_loss(image, text, logit_scale, negatives=contrast)
         terms, contrastive, weighted = {"clip": clip}, clip, None
@@ -101,18 +101,25 @@ class Objective:
             loss = hard_negative_loss(logits, right=choice.argmax(dim=1), valid=valid)
         else:
             loss = score_distillation_loss(logits, errors, temperature=temperature, valid=valid)
-        target = choice[:, 0] if with_caption else choice.amax(dim=1)
+        target = (choice[:, 0] if with_caption else choice.amax(dim=1)).exp()
+        count = valid.sum(dim=1)
         return {
             "negatives": loss,
-            "target_own" if with_caption else "target_best": target.exp().mean(),
-            "target_chance": (1 / valid.sum(dim=1)).mean(),
+            "target_own" if with_caption else "target_best": _mean(target, count > 1),
+            "target_chance": _mean(1 / count, count > 1),
         }
+
+
+def _mean(values: Float[Tensor, " b"], counted: Bool[Tensor, " b"]) -> Float[Tensor, ""]:
+    """The mean of those that are counted, or 0 if none is."""
+    return (values * counted).sum() / counted.sum().clamp_min(1)
 
 
 def _padded(
     rows: Float[Tensor, "m d"], counts: list[int], width: int
 ) -> tuple[Float[Tensor, "b {width} d"], Bool[Tensor, "b {width}"]]:
     """Pad rows, `counts[i]` of which belong to sample i, with zeros to `width`, and return which are real."""
+    assert max(counts, default=0) <= width
     real = torch.arange(width, device=rows.device) < torch.tensor(counts, device=rows.device)[:, None]
     columns = rows.new_zeros(len(counts), width, rows.shape[1])
     return columns.masked_scatter(real[:, :, None], rows), real

@@ -85,13 +85,23 @@ def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
     """Return the pairs with the hard negatives that a configuration asks for.
 
     Raises:
-        ConfigError: not one sample has any.
+        ConfigError: not one sample has any; or one has more than are used, and the right one may be among the others.
     """
     if config.negatives == "none":
         return pairs
     swapping = config.negatives == "swap"
     chosen = Swapped(pairs, config.negatives_count, config.negatives_seed) if swapping else pairs
-    if any(any(chosen.sample(index).negatives) for index in range(len(chosen))):
+    samples = (chosen.sample(index) for index in range(len(chosen)))
+    if config.score_candidates == "negatives":
+        most = max((len(texts) for sample in samples for texts in sample.negatives), default=0)
+        if most > config.negatives_count:
+            raise ConfigError(
+                f"{config.data} has images with {most} candidates, and negatives_count is {config.negatives_count}. "
+                f"With score_candidates: negatives, the right caption may be any of them. Use negatives_count: {most}."
+            )
+        if most:
+            return chosen
+    elif any(any(sample.negatives) for sample in samples):
         return chosen
     if swapping:
         raise ConfigError(

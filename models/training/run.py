@@ -107,7 +107,7 @@ def train(
         CheckpointError: a file cannot be written; the checkpoints before it are whole.
     """
     watcher = watcher or Watcher()
-    config = _resolved(config, place)
+    asked, config = config, _resolved(config, place)
     run = _set_up(config, parts, place)
     checkpoints = Checkpoints(
         out / CHECKPOINTS,
@@ -133,7 +133,9 @@ def train(
     start_alike(run.trainer.mapper.values())
     log = RunLog(out / LOG_FILE, done) if place.is_main else None
     if place.is_main:
-        text = yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False)
+        # An unset weight stays unset, since the file may be used again with another objective, whose default differs.
+        kept = config.model_copy(update={"sds_weight": asked.sds_weight})
+        text = yaml.safe_dump(json.loads(kept.model_dump_json()), sort_keys=False)
         with writing(out / CONFIG_FILE):
             (out / CONFIG_FILE).write_text(text, encoding="utf-8")
 

@@ -41,7 +41,7 @@ class ScoreTargets(ABC):
     ) -> Float[Tensor, "b {width}"]:
         """Return the errors of each sample's candidates, at least one and at most `width` of them.
 
-        Unused columns repeat the first candidate's error.
+        Unused columns repeat the first candidate's error. One candidate is no choice: its error is 0, and not computed.
 
         Raises:
             TeacherError: an error is not finite.
@@ -50,7 +50,8 @@ class ScoreTargets(ABC):
             (sample, captions + captions[:1] * (width - len(captions)))
             for sample, captions in zip(samples, candidates, strict=True)
         ]
-        found = {key: self._known[key] for key in keys if key in self._known}
+        alone = {key: torch.zeros(width) for key in keys if len(set(key[1])) == 1}
+        found = alone | {key: self._known[key] for key in keys if key in self._known}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
             # One transfer to the CPU for all of them, since each waits for the device.

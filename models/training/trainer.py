@@ -92,7 +92,7 @@ class Trainer:
                 (
                     f"Step {batch.step + 1}: {', '.join(broken)} is not finite. The last checkpoint is kept, "
                     "but continuing from it would fail again in the same way. Start a new run with a lower "
-                    "learning rate, a lower lambda, or float32."
+                    "learning rate, a lower lambda, a higher score_temperature, or float32."
                 ),
                 len(broken),
             )
@@ -155,7 +155,7 @@ class Trainer:
     def _part_of(self, batch: Batch) -> Part:
         places = sub_batch(len(batch.captions), self._part_size)
         captions = [batch.captions[place] for place in places]
-        count = self.config.negatives_count if self.config.negatives != "none" else 0
+        count = self.config.negatives_count if self.config.uses_negatives else 0
         return Part(
             places=places,
             samples=batch.indices[places].tolist(),
@@ -249,20 +249,22 @@ def _backward(losses: Losses, image_features: Tensor, conflicts: Conflicts) -> d
         torch.autograd.backward(losses.contrastive)
         return {}
     torch.autograd.backward(losses.teacher)
-    first = image_features.grad
-    of_teacher = torch.zeros_like(image_features) if first is None else first.clone()
+    of_teacher = image_features.grad if image_features.grad is not None else torch.zeros_like(image_features)
+    image_features.grad = None
     torch.autograd.backward(losses.contrastive)
     assert image_features.grad is not None
-    of_contrastive = image_features.grad - of_teacher
+    of_contrastive = image_features.grad
+    image_features.grad = of_teacher + of_contrastive
     products = [of_teacher.square(), of_contrastive.square(), of_teacher * of_contrastive]
     teacher, contrastive, both = average(torch.stack([product.sum() for product in products]))
     tiny = torch.finfo(torch.float32).tiny
     contrastive = contrastive.clamp_min(tiny)
     if conflicts == "project":
         image_features.grad -= (both / contrastive).clamp(max=0) * of_contrastive
+    teacher_norm, contrastive_norm = teacher.sqrt(), contrastive.sqrt()
     return {
-        "teacher_gradient_share": (teacher / contrastive).sqrt(),
-        "teacher_gradient_cosine": both / (teacher * contrastive).sqrt().clamp_min(tiny),
+        "teacher_gradient_share": teacher_norm / contrastive_norm,
+        "teacher_gradient_cosine": both / (teacher_norm * contrastive_norm).clamp_min(tiny),
     }
 
 

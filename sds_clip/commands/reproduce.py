@@ -225,6 +225,7 @@ def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
     from models.reproduction import check_kept
     from models.student import check_softmax
     from models.teacher.load import load_teacher
+    from models.training.parts import with_negatives
 
     for reference in (work.config.base, *work.also.values()):
         check_reference(reference)
@@ -236,6 +237,7 @@ def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
         open_pairs(file, images=work.config.images) for file in (work.config.data, work.config.val) if file
     )
     steps_per_epoch(len(data), work.config.batch_size)  # refuses a batch larger than the data
+    with_negatives(work.config, data)  # refuses data without those that the options ask for
     for pairs in (data, validation):
         pairs.image(0)
     with tempfile.TemporaryDirectory(prefix="sds-clip-reproduce-") as made:

@@ -138,9 +138,8 @@ def _config(given: Mapping[str, Any], place: Place) -> FinetuneConfig:
     defaults = {name: value for name, value in DEFAULTS.items() if name not in stated}
     config = read_config(file, defaults | given)
     names = ("precision", "teacher_precision")
-    return config.model_copy(
-        update={name: choose_precision(getattr(config, name), place.device) for name in names}
-    )
+    chosen = {name: choose_precision(getattr(config, name), place.device) for name in names}
+    return config.model_copy(update={**chosen, "sds_weight": config.teacher_weight})
 
 
 def _images(data: Path, coco: Path) -> Path | None:

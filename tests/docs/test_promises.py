@@ -57,6 +57,7 @@ def test_every_promise_says_where_it_is_made_and_what_proves_it() -> None:
 
 
 def test_named_tests_exist_and_run_as_it_says() -> None:
+    assert not re.findall(r"\) \((?:long|containers)\)", PAGE)
     wrong = [f"{file}::{name}" for file, name, run in TESTS if functions(file).get(name) != run]
     assert wrong == []
 

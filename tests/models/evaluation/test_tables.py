@@ -111,6 +111,20 @@ def test_half_truths_are_read_as_the_hub_has_them(tmp_path: Path) -> None:
     assert one.settings == {"files_missing": ["coco_mistral", "cc3m_qwen"]}
 
 
+def test_shards_of_half_truths_are_one_source(tmp_path: Path) -> None:
+    folder = save_half_truths(tmp_path / "set")
+    for file in folder.glob("*.jsonl"):
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        for number, record in enumerate(records):
+            name = f"hub/data/{file.stem}-{number:05}-of-{len(records):05}.parquet"
+            packed([record], folder, tmp_path / name)
+    from_hub, from_lines = half_truths(tmp_path / "hub"), half_truths(folder)
+    assert sorted(seen(from_hub)) == sorted(seen(from_lines))
+    assert {item.id for item in from_hub.items} == {item.id for item in from_lines.items}
+    assert set(from_hub.macro_tags) == set(from_lines.macro_tags)
+    assert from_hub.settings == {}
+
+
 def test_record_without_a_column_is_refused_with_its_row(tmp_path: Path) -> None:
     file = packed([{"id": 1, "caption_1": "a"}], tmp_path, tmp_path / "test.parquet")
     with pytest.raises(EvaluationError, match=r"row 0: `caption_2`, `image_1`, `image_2` is missing"):

@@ -58,6 +58,12 @@ def test_the_paper_s_lambda_is_the_weight_of_sds() -> None:
     assert configure(**{"lambda": 0.5}) == configure(sds_weight=0.5)
 
 
+@pytest.mark.parametrize(("objective", "weight"), [("sds-clip", 1.0), ("condition", 200.0)])
+def test_each_objective_has_a_weight_of_its_own_by_default(objective: str, weight: float) -> None:
+    assert configure(objective=objective).teacher_weight == weight
+    assert configure(objective=objective, sds_weight=3.0).teacher_weight == 3.0
+
+
 def test_words_of_a_command_line_are_read_as_their_types() -> None:
     found = configure(steps="3", lr="1e-3", t_min="0.1", sds_batch_size="4")
     assert found == configure(steps=3, lr=1e-3, t_min=0.1, sds_batch_size=4)

@@ -111,3 +111,25 @@ def test_a_teacher_that_knows_the_captions_had_a_say(tmp_path: Path) -> None:
     options = {"base": "demo", "teacher": "demo", "batch_size": 32, "log_every": 1, "ridge_images": 256}
     config = configure(**SDS | options)
     assert train(config, demo, tmp_path / "out", PLACE).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "had_none"),
+    [
+        ("target_own", [0.9, 0.9], False),
+        ("target_own", [0.9, 0.26], False),
+        ("target_own", [0.9, 0.25], True),
+        ("target_own", [0.1, 0.1], True),  # it takes wrong captions for right
+        ("target_best", [0.4, 0.4], False),
+        ("target_best", [0.25, 0.25], True),
+    ],
+)
+def test_a_choice_that_is_no_better_than_chance_is_told(
+    name: str, targets: list[float], had_none: bool
+) -> None:
+    records = [{"step": step, name: target, "target_chance": 0.25} for step, target in enumerate(targets)]
+    warning = teacher_had_no_say([{"step": 0, "validation_clip": 1.0}, *records])
+    assert (warning is not None) == had_none
+    if warning:
+        assert name in warning.message
+        assert warning.figures == {name: targets[-1], "target_chance": 0.25}

@@ -11,7 +11,7 @@ from models.data.pairs import PairSet, Sample, Subset
 from models.errors import ConfigError, DataError, TeacherError
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
-from models.training.parts import Parts, describe, load_parts, with_negatives
+from models.training.parts import Parts, Swapped, describe, load_parts, with_negatives
 from tests.teachers import save_sd_teacher
 from tests.training import PLACE, captions, configure, save_coco
 
@@ -93,6 +93,12 @@ def test_the_vae_is_loaded_where_images_are_encoded(
     assert teacher.has_vae
 
 
+def test_the_teacher_has_the_run_s_guidance(tiny_folder: Path, data: Path, teacher_folder: Path) -> None:
+    teacher = load_parts(options(tiny_folder, data, teacher_folder, guidance=3.0), PLACE).teacher
+    assert teacher is not None
+    assert teacher.guidance == 3.0
+
+
 def test_the_control_loads_no_teacher(tiny_folder: Path, data: Path, tmp_path: Path) -> None:
     parts = load_parts(options(tiny_folder, data, tmp_path / "none", objective="clip"), PLACE)
     assert parts.teacher is None
@@ -150,6 +156,20 @@ def test_swapped_negatives_are_those_of_each_caption(pairs: PairSet) -> None:
 def test_data_without_negatives_are_refused_where_theirs_are_asked_for(pairs: PairSet) -> None:
     with pytest.raises(ConfigError, match=r"no hard negative captions .*use negatives: swap"):
         with_negatives(configure(negatives="data"), pairs)
+
+
+def test_candidates_that_would_be_left_out_are_refused_where_they_may_be_right(pairs: PairSet) -> None:
+    tagged = Swapped(pairs, 3, 0)
+    choice = {"objective": "score", "negatives": "data", "score_candidates": "negatives"}
+    with pytest.raises(
+        ConfigError, match=r"images with 3 candidates, and negatives_count is 2.* Use negatives_count: 3"
+    ):
+        with_negatives(configure(**choice, negatives_count=2), tagged)
+    assert with_negatives(configure(**choice, negatives_count=3), tagged) is tagged
+    with pytest.raises(ConfigError, match="no hard negative captions"):
+        with_negatives(configure(**choice, negatives_count=3), pairs)
+    others = with_negatives(configure(objective="clip", negatives="data", negatives_count=1), tagged)
+    assert others is tagged
 
 
 def test_captions_without_words_to_swap_are_refused(pairs: PairSet) -> None:

@@ -66,6 +66,15 @@ def test_a_sample_s_errors_do_not_depend_on_its_company(base: Clip, pairs: PairS
     assert together[1, 2] == together[1, 0]  # an unused column repeats the first
 
 
+def test_one_candidate_is_not_scored(base: Clip, pairs: PairSet, teacher: Teacher) -> None:
+    class Unseen(Subset):
+        def image(self, index: int) -> Image.Image:
+            raise AssertionError("its image has no part in this")
+
+    unseen = targets_of(base, Unseen(pairs, range(8)), teacher)
+    assert unseen([4], [CANDIDATES[:1]], 3).tolist() == [[0.0, 0.0, 0.0]]
+
+
 def test_no_more_samples_are_kept_than_there_is_room_for(
     base: Clip, pairs: PairSet, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
