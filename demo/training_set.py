@@ -40,6 +40,10 @@ IMAGES_AT_ONCE = 128
 PROPOSED = 8  # captions for each image: as many as the words of two objects make
 Captions = Literal["exact", "tags", "proposed"]
 
+# The wordings of the list from which captions are proposed.
+_SINGLE = Wording("{a}", 0, False, (True,), (None,))
+_PAIR = Wording("{a} {relation} {b}", 0, False, (True, True), (None, None))
+
 
 class DemoPairs(PairSet):
     """The first `size` pairs of a part, drawn from a seed.
@@ -143,10 +147,6 @@ def true_captions(scene: Scene) -> set[str]:
         return {caption(plain, _SINGLE)}
     reverse = replace(plain, things=things[::-1], relation=scene.relation.reverse)
     return {caption(plain, _PAIR), caption(reverse, _PAIR)}
-
-
-_SINGLE = Wording("{a}", 0, False, (True,), (None,))
-_PAIR = Wording("{a} {relation} {b}", 0, False, (True, True), (None, None))
 
 
 def _plain(shape: str, colour: str) -> Thing:

@@ -247,8 +247,7 @@ def check_alike(work: Reproduction, seed: int) -> None:
     of_base = work.evaluation_folder(work.benchmarks[0].benchmark, BASE)
     if control["base_version"] != _measured_with(of_base / "results.json")[0]:
         raise _other_base(work)
-    config = work.runs(seed)[f"{SDS}-{seed}"]
-    asked = config.model_copy(update={"sds_weight": config.teacher_weight}).model_dump(mode="json")
+    asked = work.runs(seed)[f"{SDS}-{seed}"].model_dump(mode="json")
     if changes := [
         f"{name}: {run.get(name)} -> {value}"
         for name, value in asked.items()

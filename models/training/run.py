@@ -107,7 +107,7 @@ def train(
         CheckpointError: a file cannot be written; the checkpoints before it are whole.
     """
     watcher = watcher or Watcher()
-    asked, config = config, _resolved(config, place)
+    asked, config = config, resolved(config, place)
     run = _set_up(config, parts, place)
     checkpoints = Checkpoints(
         out / CHECKPOINTS,
@@ -309,7 +309,7 @@ def _loop(
     return done
 
 
-def _resolved(config: FinetuneConfig, place: Place) -> FinetuneConfig:
+def resolved(config: FinetuneConfig, place: Place) -> FinetuneConfig:
     """Replace what a default means here by its value, so that resuming elsewhere or later does not change it."""
     names = ("precision", "teacher_precision")
     chosen = {name: choose_precision(getattr(config, name), place.device) for name in names}

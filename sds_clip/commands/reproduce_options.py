@@ -125,8 +125,8 @@ def _also(given: Sequence[str]) -> dict[str, str]:
 
 
 def _config(given: Mapping[str, Any], place: Place) -> FinetuneConfig:
-    """The options of SDS-CLIP's run, with `auto` resolved, so that all runs compute in the same format."""
-    from models.precision import choose_precision
+    """The options of SDS-CLIP's run, resolved, so that all runs compute in the same format."""
+    from models.training.run import resolved
 
     given = {name: value for name, value in given.items() if value is not None}
     file = given.pop("config", None)
@@ -136,10 +136,7 @@ def _config(given: Mapping[str, Any], place: Place) -> FinetuneConfig:
     stated = given.keys() | in_file.keys() | ({"sds_weight"} if "lambda" in in_file else set())
     stated |= {"steps"} if "epochs" in in_file else set()
     defaults = {name: value for name, value in DEFAULTS.items() if name not in stated}
-    config = read_config(file, defaults | given)
-    names = ("precision", "teacher_precision")
-    chosen = {name: choose_precision(getattr(config, name), place.device) for name in names}
-    return config.model_copy(update={**chosen, "sds_weight": config.teacher_weight})
+    return resolved(read_config(file, defaults | given), place)
 
 
 def _images(data: Path, coco: Path) -> Path | None:

@@ -1,23 +1,12 @@
 """How often proposals hold the true caption."""
 
-from collections.abc import Iterator
-
 import pytest
 
-import demo.training_set
 from demo.proposals import shares
 from demo.training_set import DemoPairs, true_captions
 
 
-@pytest.fixture
-def _fresh_captions() -> Iterator[None]:
-    """What a model makes of a changed list is not kept for other tests."""
-    demo.training_set._all_captions.cache_clear()
-    yield
-    demo.training_set._all_captions.cache_clear()
-
-
-@pytest.mark.usefixtures("_fresh_captions")
+@pytest.mark.usefixtures("fresh_captions")
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_true_caption_is_found_only_if_it_is_in_the_list(
     monkeypatch: pytest.MonkeyPatch, listed: bool

@@ -9,7 +9,6 @@ import pytest
 
 import demo.sets
 import demo.train_vae
-import demo.training_set
 from demo.build import TOKENIZER_CAPTIONS
 from demo.live import TRAINING_PAIRS
 from demo.sets import classification_set, pairs, retrieval_set, training_pairs
@@ -169,6 +168,7 @@ def _says(text: str, first: str, second: str, relation: Relation) -> bool:
     return (said if named_first != after else said.reverse) is relation
 
 
+@pytest.mark.usefixtures("fresh_captions")
 def test_proposed_captions_have_the_right_words_and_not_only_the_right_binding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -177,11 +177,7 @@ def test_proposed_captions_have_the_right_words_and_not_only_the_right_binding(
     candidates = [text for index in range(24) for text in tagged.sample(index).negatives[0]]
     others = training_pairs(DISTILLATION_SEED, 24, 400).captions
     monkeypatch.setattr("demo.training_set.training_captions", lambda: [*candidates, *others])
-    demo.training_set._all_captions.cache_clear()
-    try:
-        proposed = DemoPairs(24, captions="proposed")
-    finally:
-        demo.training_set._all_captions.cache_clear()
+    proposed = DemoPairs(24, captions="proposed")
     for index, scene in enumerate(exact.scenes):
         sample = proposed.sample(index)
         said = [*sample.captions, *sample.negatives[0]]

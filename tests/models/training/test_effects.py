@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,19 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from models.data.batches import batch_indices
 from models.data.pairs import PairSet, Sample, Subset
 from models.mapper import Mapper
 from models.training.parts import Parts, Swapped
-from models.training.randomness import draw_noise, draw_timesteps
-from models.training.run import train
-from tests.training import PLACE, configure, gradients, last_checkpoint
+from tests.models.training.test_gradients import Step, first_gradients
 
-UNCLIPPED = 1e9
 SWAPS: dict[str, object] = {"objective": "clip", "negatives": "swap", "trainable": "all"}
 
 
 def first_step(out: Path, parts: Parts, **options: object) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The gradients of a run's first step, and what it logs."""
-    config = configure(**{"steps": 1, "max_gradient_norm": UNCLIPPED, "seed": 5, **options})
-    train(config, parts, out, PLACE)
+    found = first_gradients(out, parts, **{"seed": 5, **options})
     (record,) = (json.loads(line) for line in (out / "log.jsonl").read_text().splitlines())
-    return gradients(last_checkpoint(out)), record
+    return found, record
 
 
 class FirstOfEach(Subset):
@@ -58,23 +52,22 @@ def test_weights_of_timesteps_and_the_mapper_s_input_are_those_of_the_run(
     found, record = first_step(tmp_path, parts, trainable="all", **options)
 
     assert parts.teacher is not None
-    indices = [int(index) for index in batch_indices(len(parts.pairs), 8, 5, 0)]
-    pixels = torch.stack([parts.base.preprocess(parts.pairs.image(index)) for index in indices])
-    noise, timesteps = draw_noise(5, 0, indices, (4, 8, 8)), draw_timesteps(5, 0, indices, 20, 979)
+    step = Step(parts, 5)
     scheduler = DDIMScheduler.from_pretrained(teacher_folder, subfolder="scheduler")
-    abar = scheduler.alphas_cumprod[timesteps]
+    abar = scheduler.alphas_cumprod[step.timesteps]
     snr = abar / (1 - abar)
     weights = {"one-minus-abar": 1 - abar, "min-snr": snr.clamp(max=0.7) / snr}.get(
         str(options.get("weighting")), torch.ones(8)
     )
     if "weighting" in options:
         assert weights.std() > 0.1
-    features = deepcopy(parts.base.network).encode_image(pixels, normalize="mapper_input" not in options)
+    features = step.image
+    if "mapper_input" in options:
+        features = step.network.encode_image(step.pixels, normalize=False)
     mapper = Mapper(32, (4, 8, 8), seed=5)
-    noisy = scheduler.add_noise(mapper.linear(features).view(8, 4, 8, 8), noise, timesteps)
-    captions = parts.teacher.encode_captions([parts.pairs.sample(index).captions[0] for index in indices])
-    output = parts.teacher.denoiser(noisy, timesteps, captions).sample
-    loss = (weights * (output - noise).square().mean(dim=(1, 2, 3))).mean()
+    noisy = scheduler.add_noise(mapper.linear(features).view(8, 4, 8, 8), step.noise, step.timesteps)
+    output = parts.teacher.denoiser(noisy, step.timesteps, parts.teacher.encode_captions(step.texts)).sample
+    loss = (weights * (output - step.noise).square().mean(dim=(1, 2, 3))).mean()
     loss.backward()
     assert record["sds"] == pytest.approx(loss.item(), rel=1e-4)
     for name, value in mapper.named_parameters():
@@ -125,8 +118,7 @@ def test_candidates_that_may_be_right_are_no_negatives_of_other_objectives(
 
 def test_targets_and_chance_are_means_over_the_samples_with_a_choice(parts: Parts, tmp_path: Path) -> None:
     """Of 8 samples, 3 have two negatives, 2 have one, and 3 have none."""
-    indices = [int(index) for index in batch_indices(len(parts.pairs), 8, 5, 0)]
-    counts = dict(zip(indices, (2, 0, 1, 2, 0, 1, 2, 0), strict=True))
+    counts = dict(zip(Step(parts, 5).indices, (2, 0, 1, 2, 0, 1, 2, 0), strict=True))
 
     class Uneven(Subset):
         def sample(self, index: int) -> Sample:

@@ -55,8 +55,8 @@ class Step:
         self.noise = draw_noise(seed, 0, indices, (4, 8, 8))
         self.timesteps = draw_timesteps(seed, 0, indices, 20, 979)  # 0.02 and 0.98 of 0..999, rounded inwards
         self.network: Any = deepcopy(parts.base.network).requires_grad_(True)
-        pixels = torch.stack([parts.base.preprocess(image) for image in self.images])
-        self.image = self.network.encode_image(pixels, normalize=True)
+        self.pixels = torch.stack([parts.base.preprocess(image) for image in self.images])
+        self.image = self.network.encode_image(self.pixels, normalize=True)
         self.text = self.network.encode_text(parts.base.tokenizer(self.texts), normalize=True)
 
     def gradients(
