@@ -181,6 +181,7 @@ def test_flipped_items_have_the_pictures_and_scores_of_the_service(look: Look, e
         expected = evaluated.items(flip=flip, outcome=outcome)
         page.get_by_label(title).check()
         expect(page).to_have_url(f"{evaluated.url}/#/{compared}&flip={flip}")
+        expect(item_cards(page).first.locator("h3")).to_have_text(f"Item {expected[0]['id']}")
         expect(item_cards(page).first).to_have_attribute("aria-setsize", str(len(expected)))
         while page.get_by_role("button", name="Show more").is_visible():
             page.get_by_role("button", name="Show more").click()
@@ -198,6 +199,21 @@ def test_flipped_items_have_the_pictures_and_scores_of_the_service(look: Look, e
     page.reload()
     expect(page.get_by_label("Wrong to right")).to_be_checked()
     assert item_cards(page).first.locator("h3").inner_text() == f"Item {expected[0]['id']}"
+
+
+def test_items_of_the_filter_before_are_never_shown_as_those_of_the_new_one(
+    look: Look, evaluated: Evaluated
+) -> None:
+    page = look(evaluated.url, f"results/{evaluated.after}/vs/{evaluated.before}")
+    expect(item_cards(page)).to_have_count(10)
+    page.get_by_role("feed").evaluate("""feed => {
+        window.busy = [];
+        new MutationObserver(() => window.busy.push(feed.ariaBusy)).observe(
+            feed, { subtree: true, attributeFilter: ["aria-setsize"] });
+    }""")
+    page.get_by_label("Wrong to right").check()
+    page.wait_for_function("window.busy.length > 0")
+    assert page.evaluate("window.busy[0]") == "true"
 
 
 def scores_of(card: Locator, title: str) -> list[list[str]]:

@@ -1,6 +1,6 @@
 /** A list that a page loads piece by piece. */
 
-import { type Inputs, useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { type Inputs, useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ApiError } from "./errors";
 
 export interface Pages<T> {
@@ -39,7 +39,8 @@ export function usePages<T>(
     );
     // biome-ignore lint/correctness/useExhaustiveDependencies: the caller names what the answer depends on
   }, inputs);
-  useEffect(() => {
+  // Before the page is painted: what was loaded for other inputs is never shown as if it were for these.
+  useLayoutEffect(() => {
     append([]);
     return () => {
       turn.current += 1; // an answer that comes later belongs to nobody

@@ -1,6 +1,6 @@
 /** What a page loads, and what it does meanwhile. */
 
-import { type Inputs, useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { type Inputs, useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ApiError } from "./errors";
 
 export interface Loaded<T> {
@@ -24,7 +24,8 @@ export function useLoaded<T>(load: () => Promise<T>, inputs: Inputs, everyS?: nu
     );
     // biome-ignore lint/correctness/useExhaustiveDependencies: the caller names what the answer depends on
   }, inputs);
-  useEffect(() => {
+  // Before the page is painted: what was loaded for other inputs is never shown as if it were for these.
+  useLayoutEffect(() => {
     setState({});
     reload();
     const timer =
