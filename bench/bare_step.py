@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bench.train_parts import CONDITION, FULL, SCORE, SDS, SWAPS, TEXT_MAP, KnownLatents, Model
+from bench.train_parts import CONDITION, FULL, NOISE, SCORE, SDS, SWAPS, TEXT_MAP, KnownLatents, Model
 from models.data.batches import Batch
 from models.short_texts import encode_text, without_padding
 from models.teacher.diffusion_score import Draws, draws
@@ -116,9 +116,12 @@ def bare_step(model: Model, ready: StepInputs, variant: str) -> Tensor:
             latents = model.mapper.linear(seen).view_as(ready.noise)
             teachers = _denoising_loss(model, latents, ready.captions[:, 0], ready, variant)
             loss = loss + ready.teacher_weight * teachers
-        elif variant == CONDITION:
-            tokens = model.tokens.linear(seen).view(-1, *model.tokens.shape)
-            teachers = _denoising_loss(model, ready.latents, tokens.to(model.teacher.dtype), ready, FULL)
+        elif variant in (CONDITION, NOISE):
+            tokens = model.tokens.linear(seen).view(-1, *model.tokens.shape).to(model.teacher.dtype)
+            if variant == CONDITION:
+                teachers = _denoising_loss(model, ready.latents, tokens, ready, FULL)
+            else:
+                teachers = _noise_contrast(model, ready, tokens)
             loss = loss + ready.teacher_weight * teachers
         else:
             candidates = torch.cat([text, F.normalize(negative_features, dim=-1)])[ready.rows]
@@ -161,6 +164,25 @@ def _denoising_loss(
         pull = 2 / error.numel() * abar.sqrt() * error
         loss = loss + (pull * (latents - latents.detach())).sum()
     return loss
+
+
+def _noise_contrast(model: Model, ready: StepInputs, tokens: Tensor) -> Tensor:
+    """Each four images against one another, as one batch of the denoiser."""
+    abar = model.teacher.alphas_cumprod[ready.timesteps].view(-1, 1, 1, 1)
+    noisy = abar.sqrt() * ready.latents + (1 - abar).sqrt() * ready.noise
+    count = len(noisy)
+    turns = [[place // 4 * 4 + (place + turn) % 4 for place in range(count)] for turn in range(4)]
+    output = _denoised(
+        model,
+        noisy.repeat(4, 1, 1, 1),
+        ready.timesteps.repeat(4),
+        torch.cat([tokens[turn] for turn in turns]),
+    )
+    own, *others = F.normalize(output.flatten(1), dim=-1).split(count)
+    logits = [
+        (own * each).sum(dim=-1) / 0.1 for each in (F.normalize(ready.noise.flatten(1), dim=-1), *others)
+    ]
+    return -torch.stack(logits, dim=-1).log_softmax(dim=-1)[:, 0].mean()
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ class Plan:
     unet: str = option("small", "Shape of the U-Net.", quick="tiny", choices=UNETS)
     device: str = option("auto", "Device of the steps: auto, cpu or cuda.")
     precision: str = option("auto", "Precision of student and teacher: auto, float32 or bfloat16.")
-    batch_size: int = option(16, "Number of images and captions of a step.", quick=4)
+    batch_size: int = option(16, "Number of images and captions of a step.", quick=8)
     sds_batch_size: int | None = option(
         None,
         "Number of samples of a batch that the teacher sees. Without this option it sees half of them.",

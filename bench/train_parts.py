@@ -29,6 +29,7 @@ from models.teacher.teacher import Teacher
 from models.text_map import TextMap
 from models.training.config import FinetuneConfig
 from models.training.distillation.condition import ConditionLoss
+from models.training.distillation.noise_contrast import NoiseContrastLoss
 from models.training.distillation.sds import SdsLoss
 from models.training.distillation.teacher_loss import TeacherLoss
 from models.training.latents import Latents
@@ -39,13 +40,20 @@ from models.training.score_targets import TeacherScores
 from models.training.trainer import Trainer
 
 FULL, SDS, RECOMPUTED = "full", "sds", "full, activation checkpointing"
-CONDITION, SCORE, CLIP, TEXT_MAP = "condition", "score", "clip with swaps", "text-map"
+CONDITION, NOISE, SCORE, CLIP, TEXT_MAP = (
+    "condition",
+    "noise-contrast",
+    "score",
+    "clip with swaps",
+    "text-map",
+)
 # What a variant's run differs in from another's.
 VARIANTS: dict[str, dict[str, Any]] = {
     FULL: {"gradient": "full"},
     SDS: {"gradient": "sds"},
     RECOMPUTED: {"gradient": "full"},
     CONDITION: {"objective": "condition"},
+    NOISE: {"objective": "noise-contrast"},
     SCORE: {"objective": "score", "negatives": "swap"},
     CLIP: {"objective": "clip", "negatives": "swap"},
     TEXT_MAP: {"objective": "clip", "negatives": "swap", "trainable": "text-map"},
@@ -130,6 +138,8 @@ class Model:
             by_teacher = SdsLoss(config, steps, teacher, self.mapper)
         elif config.objective == "condition":
             by_teacher = ConditionLoss(config, steps, teacher, self.tokens, latents)
+        elif config.objective == "noise-contrast":
+            by_teacher = NoiseContrastLoss(config, steps, teacher, self.tokens, latents)
         targets = TeacherScores(config, teacher, latents) if config.objective == "score" else None
         objective = Objective(config, steps, by_teacher, targets)
         mapped = config.trainable == "text-map"

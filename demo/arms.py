@@ -12,12 +12,14 @@ SETTINGS = ("exact", "tags", "proposed")
 PLACEBO = str(Path(__file__).parent / "placebo")
 SEEDS = (0, 1)
 WEIGHTS = (0.3, 1.0, 3.0)
-UNIT = {"sds": 1.0, "condition": 200.0}
+UNIT = {"sds": 1.0, "condition": 200.0, "noise-contrast": 30.0}
 """The weight at which a loss pulls at the image features about as much as the other losses do, measured on the demo."""
 PLACES_STEPS = 200
 COMMON: dict[str, Any] = {"trainable": "all", "steps": 150, "lr": 5e-4}
 SDS: dict[str, Any] = {"mapper_start": "ridge", "t_min": 0.6, "t_max": 0.95, "ridge_images": 1024}
 CONDITION: dict[str, Any] = {"t_min": 0.6, "t_max": 0.95, "mapper_warmup_steps": 50}
+NOISE_IMAGES = 16
+"""How many images of a batch L_noise sees, so that a step costs as much as one of L_condition."""
 TEMPERATURE = 3e-3
 SMOOTHED = 0.9  # the own caption's probability in the target that needs no teacher
 CHOICE: dict[str, dict[str, Any]] = {
@@ -63,6 +65,8 @@ def arms(setting: str) -> list[Variant]:
             control="clip",
         ),
         *_by_gradient("condition", {**common, **CONDITION, "objective": "condition"}),
+        noise := _noise_contrast(common),
+        placebo_of(noise),
     ]
     on_text = {"trainable": "text-map"}
     if setting == "exact":
@@ -81,10 +85,27 @@ def places_arms() -> list[Variant]:
     return [each for arm in found for each in (arm, placebo_of(arm))]
 
 
+def places_by_condition() -> list[Variant]:
+    """L_condition and L_noise, each with its placebo, for 200 steps on exact captions."""
+    options = {**COMMON, "data": "demo-exact", "steps": PLACES_STEPS}
+    condition = {**options, **CONDITION, "objective": "condition", "sds_weight": UNIT["condition"]}
+    found = [Variant.of("condition-1", **condition), _noise_contrast(options)]
+    return [each for arm in found for each in (arm, placebo_of(arm))]
+
+
 def placebo_of(arm: Variant) -> Variant:
     """The same arm with the teacher that knows words alone."""
     options = {**dict(arm.options), "teacher": PLACEBO}
     return Variant.of(f"{arm.name}-placebo", **options, control=arm.control)
+
+
+def _noise_contrast(options: dict[str, Any]) -> Variant:
+    noise = {
+        "objective": "noise-contrast",
+        "sds_weight": UNIT["noise-contrast"],
+        "sds_batch_size": NOISE_IMAGES,
+    }
+    return Variant.of("noise-contrast-1", **options, **CONDITION, **noise, control="clip")
 
 
 def _by_gradient(name: str, options: dict[str, Any]) -> list[Variant]:

@@ -3,6 +3,7 @@
 A student that was trained by contrast alone, whose embeddings hold no places, is fine-tuned for 200 steps by L_SDS at
 each weight, and likewise with the placebo teacher. The linear probe of places is read on validation scenes. It is a go
 if the probe rises at least 5 points over the placebo's. The confirmation then has the weight with the largest rise.
+`--by-condition` asks the same of L_condition and L_noise.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from statistics import fmean
 
-from demo.arms import places_arms
+from demo.arms import places_arms, places_by_condition
 from demo.base_students import train_base
 from demo.compared import places
 from demo.experiment import Outcome, Series, add_series_options, base_outcome, one_a_core, run_all
@@ -21,7 +22,7 @@ from demo.world import Split
 from models.markdown import markdown_table
 
 BASE = 10
-"""Seed of the student, which the confirmation does not use."""
+"""Seed of the student that the plan names, which the confirmation does not use."""
 RISE = 0.05
 
 
@@ -57,8 +58,12 @@ def main() -> None:
     )
     add_series_options(parser)
     parser.add_argument("--compile", action="store_true", help="Compile the student's towers first.")
+    parser.add_argument("--seed", type=int, default=BASE, help="Seed of the student.")
+    parser.add_argument(
+        "--by-condition", action="store_true", help="Run L_condition and L_noise in place of L_SDS."
+    )
     options = parser.parse_args()
-    student = train_base(BASE, options.work_dir, by_contrast_alone=True, compiled=options.compile)
+    student = train_base(options.seed, options.work_dir, by_contrast_alone=True, compiled=options.compile)
     series = Series(
         Split.VALIDATION,
         options.teacher,
@@ -66,8 +71,9 @@ def main() -> None:
         options.outcomes / "go-no-go",
         base=f"local-dir:{student}",
     )
+    wanted = places_by_condition() if options.by_condition else places_arms()
     with one_a_core() as pool:
-        outcomes = run_all(series, [(arm, 0) for arm in places_arms()], pool)
+        outcomes = run_all(series, [(arm, 0) for arm in wanted], pool)
     print(page(base_outcome(series), outcomes))
 
 

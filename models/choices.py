@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-Objective = Literal["clip", "sds-clip", "condition", "score"]
+Objective = Literal["clip", "sds-clip", "condition", "noise-contrast", "score"]
+NOISE_CONTRAST_GROUP = 4
+"""How many images contrast one another in the objective `noise-contrast` (decision 77)."""
 Trainable = Literal["layernorm", "batchnorm", "all", "text-map"]
 Gradient = Literal["full", "sds"]
 Conflicts = Literal["keep", "project"]

@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from models.choices import (
+    NOISE_CONTRAST_GROUP,
     SCORE_ERROR,
     Conflicts,
     DataFormat,
@@ -37,7 +38,7 @@ _SECTIONS = {
     "max_bad_share": "Data",
     "steps": "Length and batches",
     "lr": "Optimizer",
-    "sds_weight": "The teacher's loss: L_SDS and L_condition",
+    "sds_weight": "The teacher's loss: L_SDS, L_condition and L_noise",
     "negatives": "Hard negatives and the objective score",
     "precision": "Machine and files",
     "base": "Model",
@@ -45,6 +46,12 @@ _SECTIONS = {
     "device": "Machine and files",
 }
 """The options that start a section, where options are shown to people: a section goes on until the next one starts."""
+
+
+BY_CONDITION: tuple[Objective, ...] = ("condition", "noise-contrast")
+"""The objectives in which the image's features take the place of the caption."""
+_WEIGHTS: dict[Objective, float] = {"condition": 200.0, "noise-contrast": 30.0}
+"""`sds_weight` by default, of the objectives for which it is not 1."""
 
 
 class TrainingOptions(BaseModel):
@@ -55,7 +62,7 @@ class TrainingOptions(BaseModel):
 
     L = L_CLIP + sds_weight * L_teacher + negatives_weight * L_negatives
 
-    L_teacher is L_SDS or L_condition, by the objective.
+    L_teacher is L_SDS, L_condition or L_noise, by the objective.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -91,24 +98,24 @@ class TrainingOptions(BaseModel):
     """Clip the norm of the student's gradients, and separately that of the mapper's, to this value."""
 
     sds_weight: NotNegative | None = Field(None, validation_alias=AliasChoices("sds_weight", "lambda"))
-    """Multiply L_SDS or L_condition by this number, which is the paper's lambda. Each is a mean over all elements of
-    the latents. By default, it is 1 for L_SDS, and 200 for L_condition, whose gradient is smaller."""
+    """Multiply the teacher's loss by this number, which is the paper's lambda. By default, it is 1 for L_SDS, 200 for
+    L_condition and 30 for L_noise, whose gradients are smaller."""
     conflicts: Conflicts = "keep"
     """Add the gradients of both losses on the image features as they are (`keep`). Or, where the teacher's points
     against that of the other losses, first take away its part along that one (`project`), as PCGrad does."""
     gradient: Gradient = "full"
     """Differentiate L_SDS through the denoiser (`full`), or leave out its Jacobian as DreamFusion does
-    (`sds`). L_condition is always differentiated through it."""
+    (`sds`). L_condition and L_noise are always differentiated through it."""
     weighting: Weighting = "uniform"
-    """Weight each timestep of L_SDS or L_condition by w(t). In the order of the choices, w(t) is 1, 1 - abar,
+    """Weight each timestep of the teacher's loss by w(t). In the order of the choices, w(t) is 1, 1 - abar,
     sqrt(abar) (1 - abar), and min(snr, gamma) / snr."""
     min_snr_gamma: Positive = 5.0
     """Use this gamma for the weighting `min-snr`."""
     t_min: Share = 0.6
-    """The lowest timestep that L_SDS or L_condition draws, as a fraction of the teacher's timesteps. At high noise, a
+    """The lowest timestep that the teacher's loss draws, as a fraction of the teacher's timesteps. At high noise, a
     teacher decides what is where."""
     t_max: Share = 0.95
-    """The highest timestep that L_SDS or L_condition draws, as a fraction of the teacher's timesteps."""
+    """The highest timestep that the teacher's loss draws, as a fraction of the teacher's timesteps."""
     t_schedule: Literal["uniform", "annealed"] = "uniform"
     """Keep the range of the timesteps (`uniform`), or lower its upper end during the run, from `t_max` to the middle of
     the range (`annealed`)."""
@@ -118,7 +125,7 @@ class TrainingOptions(BaseModel):
     """Give the mapper the image embedding on the unit sphere (`normalized`), or as it is (`raw`)."""
     mapper_start: Literal["random", "ridge"] = "ridge"
     """Start the mapper of L_SDS as the closed-form fit to VAE latents of training images (`ridge`), or as a fresh
-    linear layer (`random`). That of L_condition always starts as a fresh one."""
+    linear layer (`random`). That of L_condition and of L_noise always starts as a fresh one."""
     ridge: Positive = 1e-3
     """Use this penalty for the ridge regression, if `mapper_start` is ridge."""
     ridge_images: Count = 4096
@@ -127,7 +134,8 @@ class TrainingOptions(BaseModel):
     """Let the teacher's loss train only the mapper for this many steps. After that it trains the student too. L_CLIP
     trains the student from the first step."""
     condition_tokens: Count = 8
-    """Turn the image embedding into this many tokens of a caption, if the objective is `condition`."""
+    """Turn the image embedding into this many tokens of a caption, if the objective is `condition` or
+    `noise-contrast`."""
 
     negatives: Literal["none", "data", "swap"] = "none"
     """Use no hard negative captions (`none`), the data's own (`data`), or the captions with words swapped
@@ -175,7 +183,7 @@ class TrainingOptions(BaseModel):
     activation_checkpointing: bool = False
     """Compute the denoiser's activations again in the backward pass, so that the gradient `full` needs less memory."""
     log_every: Count = 25
-    """Write a line to the log each time this many steps are done. With L_SDS and L_condition, each line also costs one
+    """Write a line to the log each time this many steps are done. With a teacher's loss, each line also costs one
     pass of the denoiser with the captions, or the images, of other samples."""
     save_every: Count = 200
     """Save a checkpoint each time this many steps are done."""
@@ -205,8 +213,9 @@ class FinetuneConfig(TrainingOptions):
     needs none, and neither does `score` with `score_by` base."""
     objective: Objective = "sds-clip"
     """Train for this objective. `clip` is L_CLIP alone, without a teacher: the control. `sds-clip` adds L_SDS to
-    L_CLIP. `condition` adds L_condition, in which the image embedding takes the place of the caption. `score` distils
-    the teacher's choice among a caption and its hard negatives."""
+    L_CLIP. `condition` adds L_condition, in which the image embedding takes the place of the caption. `noise-contrast`
+    adds L_noise, in which an image's own embedding must denoise it better than those of three other images. `score`
+    distils the teacher's choice among a caption and its hard negatives."""
     seed: Seed = 0
     """Use this seed for everything random, except for what `negatives_seed` decides."""
 
@@ -266,7 +275,7 @@ class FinetuneConfig(TrainingOptions):
     @property
     def needs_vae(self) -> bool:
         """Whether the teacher must encode images."""
-        return self.objective in ("score", "condition") or (self.uses_sds and self.mapper_start == "ridge")
+        return self.objective in ("score", *BY_CONDITION) or (self.uses_sds and self.mapper_start == "ridge")
 
 
 def sections(config: type[TrainingOptions]) -> dict[str, str]:
@@ -279,8 +288,9 @@ def sections(config: type[TrainingOptions]) -> dict[str, str]:
 
 def teacher_weight(objective: Objective, options: TrainingOptions) -> float:
     """`sds_weight`, or its default for the objective."""
-    by_default = 200.0 if objective == "condition" else 1.0
-    return by_default if options.sds_weight is None else options.sds_weight
+    if options.sds_weight is not None:
+        return options.sds_weight
+    return _WEIGHTS.get(objective, 1.0)
 
 
 def needs_teacher(objective: Objective, options: TrainingOptions) -> bool:
@@ -298,23 +308,23 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
             f"The objective {objective} needs a teacher; give one, or choose the objective clip"
             f"{', or score_by: base' if objective == 'score' else ''}."
         )
-    if objective in ("sds-clip", "condition") and options.trainable == "text-map":
+    if objective in ("sds-clip", *BY_CONDITION) and options.trainable == "text-map":
         raise ValueError(
             f"The objective {objective} trains the image tower, and trainable: text-map only texts; use the objective "
             "clip or score, with negatives."
         )
-    if objective == "condition" and options.guidance is not None:
+    if objective in BY_CONDITION and options.guidance is not None:
         raise ValueError(
-            "The objective condition has no caption, so guidance has nothing to strengthen. Leave it out."
+            f"The objective {objective} has no caption, so guidance has nothing to strengthen. Leave it out."
         )
-    if objective == "condition" and options.gradient != "full":
+    if objective in BY_CONDITION and options.gradient != "full":
         raise ValueError(
-            "The objective condition reaches the student through the denoiser. Use gradient: full, the default."
+            f"The objective {objective} reaches the student through the denoiser. Use gradient: full, the default."
         )
     if objective == "score" and options.conflicts != "keep":
         raise ValueError(
-            "The option conflicts: project is for the objectives sds-clip and condition. The loss of the objective "
-            "score reaches both towers, and is added as it is. Leave the option out."
+            "The option conflicts: project is for the objectives sds-clip, condition and noise-contrast. The loss of "
+            "the objective score reaches both towers, and is added as it is. Leave the option out."
         )
     if objective == "score" and options.negatives == "none":
         raise ValueError("The objective score needs negatives: data or swap.")
@@ -334,6 +344,11 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
     if options.teacher_batch_size > options.batch_size:
         raise ValueError(
             f"The option sds_batch_size must be at most batch_size, which is {options.batch_size}."
+        )
+    if objective == "noise-contrast" and options.teacher_batch_size % NOISE_CONTRAST_GROUP:
+        raise ValueError(
+            f"The objective noise-contrast compares images in groups of {NOISE_CONTRAST_GROUP}. Use a multiple of "
+            f"{NOISE_CONTRAST_GROUP} as sds_batch_size, which is batch_size if it is not given."
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from torch import nn
 
+from models.choices import NOISE_CONTRAST_GROUP
 from models.data.batches import Loader, batch_indices
 from models.data.pairs import PairSet
 from models.delta import save_delta
@@ -28,6 +29,7 @@ from models.text_map import TextMap, fold, text_projection
 from models.training.checkpoint import Checkpoints
 from models.training.config import FinetuneConfig
 from models.training.distillation.condition import ConditionLoss
+from models.training.distillation.noise_contrast import NoiseContrastLoss
 from models.training.distillation.sds import SdsLoss
 from models.training.distillation.teacher_loss import TeacherLoss
 from models.training.influence import RunWarning, teacher_had_no_say
@@ -260,7 +262,7 @@ def _teacher_loss(
 ) -> TeacherLoss | None:
     """The loss by which the teacher reaches the image features, for objectives that have one."""
     base, teacher = parts.base, parts.teacher
-    if config.objective not in ("sds-clip", "condition"):
+    if config.objective in ("clip", "score"):
         return None
     assert teacher is not None
 
@@ -270,7 +272,8 @@ def _teacher_loss(
     if config.objective == "sds-clip":
         return SdsLoss(config, steps, teacher, mapper(teacher.latent_shape))
     tokens = mapper((config.condition_tokens, teacher.caption_width))
-    return ConditionLoss(config, steps, teacher, tokens, Latents(base, teacher, pairs))
+    kind = NoiseContrastLoss if config.objective == "noise-contrast" else ConditionLoss
+    return kind(config, steps, teacher, tokens, Latents(base, teacher, pairs))
 
 
 def _loop(
@@ -320,6 +323,14 @@ def _check_batches(config: FinetuneConfig, size: int, world_size: int) -> None:
     for name, value in (("batch_size", config.batch_size), ("sds_batch_size", config.teacher_batch_size)):
         if value % world_size:
             raise ConfigError(f"{name} {value} cannot be split evenly over {world_size} processes.")
+    if (
+        config.objective == "noise-contrast"
+        and config.teacher_batch_size // world_size % NOISE_CONTRAST_GROUP
+    ):
+        raise ConfigError(
+            f"sds_batch_size {config.teacher_batch_size} cannot be split over {world_size} processes in groups of "
+            f"{NOISE_CONTRAST_GROUP}, which the objective noise-contrast compares."
+        )
     batch_indices(size, config.batch_size, config.seed, 0)  # refuses a batch larger than the data
 
 

@@ -253,7 +253,7 @@ class _Terminal(Watcher):
         """Show a record's losses, next to the bar or as a line."""
         losses = {
             name: f"{record[name]:.4g}"
-            for name in ("loss", "clip", "sds", "condition", "negatives")
+            for name in ("loss", "clip", "sds", "condition", "noise_contrast", "negatives")
             if name in record
         }
         if losses and self._bar is not None:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from demo.arms import PLACEBO, SETTINGS, arms, placebo_of, places_arms
+from demo.arms import PLACEBO, SETTINGS, arms, placebo_of, places_arms, places_by_condition
 from demo.experiment import Series
 
 TEACHER = {
     "teacher", "objective", "score_by", "score_labels", "sds_weight", "mapper_start", "t_min",
-    "t_max", "mapper_warmup_steps", "ridge_images",
+    "t_max", "mapper_warmup_steps", "ridge_images", "sds_batch_size",
 }  # fmt: skip
 """Options that say what the teacher does; a run without one does not use them."""
 
@@ -40,7 +40,7 @@ def test_every_arm_but_the_plain_ones_has_a_control_with_the_same_training(setti
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_arms_that_may_be_chosen_ask_the_teacher_and_the_placebo_s_do_not(setting: str) -> None:
     informed = {arm.name for arm in arms(setting) if arm.informed}
-    assert {"score", "score-hard", "sds-0.3", "sds-1", "sds-3", "condition-1"} <= informed
+    assert {"score", "score-hard", "sds-0.3", "sds-1", "sds-3", "condition-1", "noise-contrast-1"} <= informed
     free = {arm.name for arm in arms(setting) if arm.teacher_free}
     assert not informed & free
     others = {arm.name for arm in arms(setting)} - informed - free
@@ -54,4 +54,7 @@ def test_arms_that_may_be_chosen_ask_the_teacher_and_the_placebo_s_do_not(settin
 def test_each_weight_of_l_sds_has_its_placebo_in_the_go_no_go() -> None:
     names = ["sds-0.3", "sds-0.3-placebo", "sds-1", "sds-1-placebo", "sds-3", "sds-3-placebo"]
     assert [arm.name for arm in places_arms()] == names
-    assert {arm.config(0, "demo").steps for arm in places_arms()} == {200}
+    by_condition = places_by_condition()
+    names = ["condition-1", "condition-1-placebo", "noise-contrast-1", "noise-contrast-1-placebo"]
+    assert [arm.name for arm in by_condition] == names
+    assert {arm.config(0, "demo").steps for arm in [*places_arms(), *by_condition]} == {200}

@@ -22,7 +22,7 @@ def logged(objective: str, folder: Path) -> list[Record]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("objective", ["sds-clip", "condition"])
+@pytest.mark.parametrize("objective", ["sds-clip", "condition", "noise-contrast"])
 def test_by_default_the_teacher_has_a_say(objective: str, tmp_path: Path) -> None:
     records = logged(objective, tmp_path)
     figures = influence_figures(records)

@@ -32,6 +32,7 @@ OBJECTIVES: dict[str, list[str]] = {
     "sds-clip full": ["--objective", "sds-clip", "--gradient", "full", "--sds-batch-size", "5"],
     "sds-clip sds": ["--objective", "sds-clip", "--gradient", "sds", "--mapper-start", "ridge"],
     "condition": ["--objective", "condition", "--sds-batch-size", "5"],
+    "noise-contrast": ["--objective", "noise-contrast", "--sds-batch-size", "4"],
     "score": ["--objective", "score", "--negatives", "swap", "--score-draws", "2"],
 }
 LONG = pytest.mark.long

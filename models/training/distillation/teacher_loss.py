@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import ceil, floor
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.losses.sds import caption_residual, sds_loss
+from models.losses.sds import DenoisingLoss, caption_residual, sds_loss
 from models.mapper import Mapper
 from models.teacher.teacher import Teacher
 from models.training.config import FinetuneConfig
@@ -20,7 +20,7 @@ from models.training.randomness import draw_noise, draw_timesteps
 
 @dataclass(frozen=True, eq=False)
 class TeacherLoss(ABC):
-    """The teacher's denoising error, where what the mapper makes of an image's features is one of its inputs."""
+    """A loss by the noise that a teacher predicts, if what the mapper makes of an image is one of its inputs."""
 
     name: ClassVar[str]
     """The loss's name in the log."""
@@ -38,6 +38,19 @@ class TeacherLoss(ABC):
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b s e"]]:
         """Return the latents to which noise is added, and the captions under which they are denoised."""
 
+    def loss(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        captions: Float[Tensor, "b s e"],
+        timesteps: Int[Tensor, " b"],
+        noise: Float[Tensor, "b c h w"],
+    ) -> DenoisingLoss:
+        """Return the unweighted loss: the denoising error, unless an objective has another."""
+        return sds_loss(
+            latents, captions, timesteps, noise, teacher=self.teacher, weighting=self.config.weighting,
+            gradient=self.gradient or self.config.gradient, gamma=self.config.min_snr_gamma,
+        )  # fmt: skip
+
     def __call__(
         self, image_features: Float[Tensor, "b d"], part: Part, step: int, *, with_gap: bool
     ) -> dict[str, Tensor]:
@@ -54,10 +67,7 @@ class TeacherLoss(ABC):
         low, high = timestep_range(config, teacher.timesteps, step, self.steps)
         timesteps = draw_timesteps(config.seed, step, part.samples, low, high).to(latents.device)
         noise = draw_noise(config.seed, step, part.samples, teacher.latent_shape).to(latents.device)
-        loss, residual = sds_loss(
-            latents, captions, timesteps, noise, teacher=teacher, weighting=config.weighting,
-            gradient=self.gradient or config.gradient, gamma=config.min_snr_gamma,
-        )  # fmt: skip
+        loss, residual = self.loss(latents, captions, timesteps, noise)
         terms = {self.name: loss, "residual": residual.mean()}
         if with_gap and len(captions) > 1:  # a single sample has no other caption
             terms["mapped_rms"] = mapped.detach().square().mean().sqrt()

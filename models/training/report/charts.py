@@ -49,6 +49,7 @@ _CHARTS: tuple[tuple[str, Value, float | None, str], ...] = (
     ("L_CLIP", _logged("clip"), None, "CLIP's own loss on the batch."),
     ("L_SDS", _logged("sds"), None, "Without lambda."),
     ("L_condition", _logged("condition"), None, "Without lambda."),
+    ("L_noise", _logged("noise_contrast"), None, "Without lambda."),
     ("Loss on hard negatives", _logged("negatives"), None, "Without its weight."),
     (
         "Gradient share", _logged("teacher_gradient_share"), MIN_GRADIENT_SHARE,

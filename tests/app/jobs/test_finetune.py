@@ -53,7 +53,9 @@ def test_worker_reads_what_was_asked_for(service: Service) -> None:
     assert (spec.hyperparameters.epochs, spec.hyperparameters.batch_size, spec.seed) == (2.5, 8, 5)
 
 
-@pytest.mark.parametrize(("objective", "weight"), [("sds-clip", 1.0), ("condition", 200.0)])
+@pytest.mark.parametrize(
+    ("objective", "weight"), [("sds-clip", 1.0), ("condition", 200.0), ("noise-contrast", 30.0)]
+)
 def test_weight_of_the_teacher_s_loss_is_written_out(service: Service, objective: str, weight: float) -> None:
     """Another release may have another default, and the release before knew no empty one."""
     job = service.finetune(objective=objective, teacher="demo")

@@ -10,7 +10,7 @@ from tests.training import configure
     ("options", "message"),
     [
         ({"learning_rate": 1}, r"learning_rate: .*\bmapper_lr\b"),
-        ({"objective": "sds"}, r"objective: .*'clip', 'sds-clip', 'condition' or 'score'"),
+        ({"objective": "sds"}, r"objective: .*'clip', 'sds-clip', 'condition', 'noise-contrast' or 'score'"),
         ({"gradient": "half"}, r"gradient: .*'full' or 'sds'"),
         ({"lr": "fast"}, "lr: .*number"),
         ({"lr": float("nan")}, "lr: "),
@@ -36,6 +36,8 @@ from tests.training import configure
         ({"objective": "condition", "trainable": "text-map"}, "only texts; use the objective clip"),
         ({"objective": "score", "negatives": "swap", "negatives_loss": "contrast"}, "needs negatives_loss"),
         ({"objective": "condition", "guidance": 2.0}, "no caption"),
+        ({"objective": "noise-contrast", "guidance": 2.0}, "noise-contrast has no caption"),
+        ({"objective": "noise-contrast", "sds_batch_size": 6}, "multiple of 4 as sds_batch_size"),
         ({"objective": "condition", "gradient": "sds"}, "gradient: full"),
         ({"objective": "score", "negatives": "swap", "conflicts": "project"}, "conflicts: project"),
         ({"t_min": 0.9, "t_max": 0.1}, "t_min.*t_max"),
@@ -58,7 +60,9 @@ def test_the_paper_s_lambda_is_the_weight_of_sds() -> None:
     assert configure(**{"lambda": 0.5}) == configure(sds_weight=0.5)
 
 
-@pytest.mark.parametrize(("objective", "weight"), [("sds-clip", 1.0), ("condition", 200.0)])
+@pytest.mark.parametrize(
+    ("objective", "weight"), [("sds-clip", 1.0), ("condition", 200.0), ("noise-contrast", 30.0)]
+)
 def test_each_objective_has_a_weight_of_its_own_by_default(objective: str, weight: float) -> None:
     assert configure(objective=objective).teacher_weight == weight
     assert configure(objective=objective, sds_weight=3.0).teacher_weight == 3.0

@@ -59,15 +59,17 @@ class Step:
         self.image = self.network.encode_image(self.pixels, normalize=True)
         self.text = self.network.encode_text(parts.base.tokenizer(self.texts), normalize=True)
 
-    def gradients(
-        self, output: Tensor, noisy: Tensor, mapper: Mapper, scheduler: Any, weight: float
-    ) -> dict[str, Tensor]:
-        """Those of ClipLoss + weight * mean (eps_hat - eps)^2, given the denoiser's output, by autograd alone."""
-        if scheduler.config.prediction_type == "v_prediction":
-            abar = scheduler.alphas_cumprod[self.timesteps].view(-1, 1, 1, 1)
-            output = abar.sqrt() * output + (1 - abar).sqrt() * noisy
+    def predicted(self, output: Tensor, noisy: Tensor, scheduler: Any) -> Tensor:
+        """The noise by a denoiser's output, which may be a velocity."""
+        if scheduler.config.prediction_type != "v_prediction":
+            return output
+        abar = scheduler.alphas_cumprod[self.timesteps].view(-1, 1, 1, 1)
+        return abar.sqrt() * output + (1 - abar).sqrt() * noisy
+
+    def gradients(self, of_teacher: Tensor, mapper: Mapper) -> dict[str, Tensor]:
+        """Those of ClipLoss plus the teacher's weighted loss, by autograd alone."""
         contrastive = ClipLoss()(self.image, self.text, self.network.logit_scale.exp())
-        (contrastive + weight * F.mse_loss(output, self.noise)).backward()
+        (contrastive + of_teacher).backward()
         named = {f"student.{name}": value for name, value in self.network.named_parameters()}
         named |= {f"mapper.{name}": value for name, value in mapper.named_parameters()}
         return {name: value.grad for name, value in named.items() if value.grad is not None}
@@ -86,7 +88,8 @@ def formula(parts: Parts, folder: Path, weight: float, seed: int) -> dict[str, T
         output = pipeline.transformer(noisy, embeddings, step.timesteps, **options).sample[:, :4]
     else:
         output = pipeline.unet(noisy, step.timesteps, embeddings).sample
-    return step.gradients(output, noisy, mapper, scheduler, weight)
+    predicted = step.predicted(output, noisy, scheduler)
+    return step.gradients(weight * F.mse_loss(predicted, step.noise), mapper)
 
 
 @on_families
@@ -102,8 +105,26 @@ def test_a_step_has_the_gradient_of_the_formula(
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6)
 
 
-def condition_formula(parts: Parts, folder: Path, weight: float, seed: int) -> dict[str, Tensor]:
-    """The gradients with W f(x) as the condition of x's own latents, by diffusers' own networks."""
+def denoising_error(predicted: list[Tensor], noise: Tensor) -> Tensor:
+    """L_condition, of the noise predicted for all images under their own features."""
+    return F.mse_loss(predicted[0], noise)
+
+
+def noise_contrast(predicted: list[Tensor], noise: Tensor) -> Tensor:
+    """L_noise, of the noise predicted under the own features, and under those of 1 to 3 places on in each four."""
+    likeness = [F.cosine_similarity(predicted[0].flatten(1), noise.flatten(1))]
+    likeness += [F.cosine_similarity(predicted[0].flatten(1), other.flatten(1)) for other in predicted[1:]]
+    return F.cross_entropy(torch.stack(likeness, dim=1) / 0.1, torch.zeros(8, dtype=torch.long))
+
+
+def condition_formula(
+    parts: Parts,
+    folder: Path,
+    weight: float,
+    seed: int,
+    loss: Callable[[list[Tensor], Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """The gradients with W f(x) as the condition of images' own latents, by diffusers' own networks."""
     step, mapper = Step(parts, seed), Mapper(32, (3, 32), seed=seed)
     view = teacher_view(parts.base, 64)
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
@@ -114,26 +135,36 @@ def condition_formula(parts: Parts, folder: Path, weight: float, seed: int) -> d
     tokens = mapper.linear(step.image).view(8, 3, 32)
     if (folder / "transformer").exists():
         transformer = PixArtTransformer2DModel.from_pretrained(folder, subfolder="transformer")
-        mask = torch.ones(8, 3)
-        output = transformer(noisy, tokens, step.timesteps, encoder_attention_mask=mask).sample[:, :4]
+        denoiser = partial(transformer, encoder_attention_mask=torch.ones(8, 3))
     else:
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-        output = unet(noisy, step.timesteps, tokens).sample
-    return step.gradients(output, noisy, mapper, scheduler, weight)
+        denoiser = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    predicted = []
+    for turn in range(4):
+        of_whom = [place // 4 * 4 + (place + turn) % 4 for place in range(8)]
+        output = denoiser(noisy, timestep=step.timesteps, encoder_hidden_states=tokens[of_whom]).sample[:, :4]
+        predicted.append(step.predicted(output, noisy, scheduler))
+    return step.gradients(weight * loss(predicted, step.noise), mapper)
 
 
 @on_families
+@pytest.mark.parametrize(
+    ("objective", "loss"), [("condition", denoising_error), ("noise-contrast", noise_contrast)]
+)
 def test_a_step_with_the_condition_has_the_gradient_of_its_formula(
-    save: Callable[..., Path], parts: Parts, tmp_path: Path
+    save: Callable[..., Path],
+    objective: str,
+    loss: Callable[[list[Tensor], Tensor], Tensor],
+    parts: Parts,
+    tmp_path: Path,
 ) -> None:
     folder = save(tmp_path / "teacher", seed=3)
     teacher = load_teacher(str(folder), device="cpu", precision="float32", vae=True)
     own = Parts(parts.base, parts.pairs, teacher)
-    expected = condition_formula(own, folder, 0.7, seed=5)
+    expected = condition_formula(own, folder, 0.7, seed=5, loss=loss)
     found = first_gradients(
         tmp_path / "out",
         own,
-        objective="condition",
+        objective=objective,
         condition_tokens=3,
         sds_weight=0.7,
         seed=5,
@@ -190,6 +221,7 @@ def test_a_choice_among_the_negatives_alone_has_the_gradient_of_its_formula(
     [
         {"objective": "sds-clip", "sds_batch_size": 5},
         {"objective": "condition", "sds_batch_size": 5},
+        {"objective": "noise-contrast", "sds_batch_size": 4},
         {"objective": "clip", "negatives": "swap", "negatives_loss": "contrast"},
         {"objective": "score", "negatives": "swap", "score_draws": 2},
     ],

@@ -120,14 +120,18 @@ def test_sds_reaches_the_student(gradient: str, parts: Parts, tmp_path: Path) ->
     assert control != delta_bytes(parts, tmp_path / "sds", steps=2, gradient=gradient)
 
 
-def test_the_condition_reaches_the_student_and_needs_no_caption(parts: Parts, tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["condition", "noise-contrast"])
+def test_the_condition_reaches_the_student_and_needs_no_caption(
+    objective: str, parts: Parts, tmp_path: Path
+) -> None:
     control = delta_bytes(parts, tmp_path / "control", objective="clip", steps=2)
-    assert control != delta_bytes(parts, tmp_path / "condition", objective="condition", steps=2)
+    assert control != delta_bytes(parts, tmp_path / "own", objective=objective, steps=2)
     assert control == delta_bytes(
-        parts, tmp_path / "warm-up", objective="condition", steps=2, mapper_warmup_steps=2
+        parts, tmp_path / "warm-up", objective=objective, steps=2, mapper_warmup_steps=2
     )
-    records = [json.loads(line) for line in (tmp_path / "condition" / "log.jsonl").read_text().splitlines()]
-    assert {"condition", "residual", "residual_shuffled", "teacher_gradient_cosine"} <= records[-1].keys()
+    records = [json.loads(line) for line in (tmp_path / "own" / "log.jsonl").read_text().splitlines()]
+    name = objective.replace("-", "_")
+    assert {name, "residual", "residual_shuffled", "teacher_gradient_cosine"} <= records[-1].keys()
 
 
 @pytest.mark.parametrize("options", [{"objective": "clip"}, {"objective": "score", "score_draws": 2}])

@@ -21,6 +21,7 @@ RUNS: dict[str, dict[str, object]] = {
     "sds-clip": {"sds_batch_size": 4},
     "past the U-Net": {"gradient": "sds", "micro_batch_size": 3},
     "condition": {"objective": "condition", "conflicts": "project", "sds_batch_size": 6},
+    "noise-contrast": {"objective": "noise-contrast"},
     "score": {"objective": "score", "negatives": "swap", "score_draws": 2, "sds_batch_size": 6},
     "text-map": {"objective": "clip", "negatives": "swap", "trainable": "text-map"},
     "contrast": {

@@ -58,6 +58,7 @@ RUNS: list[dict[str, object]] = [
     {"gradient": "sds", "sds_batch_size": 3, "trainable": "all", "mapper_start": "ridge"},
     {"objective": "score", "negatives": "swap", "score_draws": 2, "precision": "bfloat16"},
     {"objective": "condition", "conflicts": "project", "mapper_warmup_steps": 1, "sds_batch_size": 6},
+    {"objective": "noise-contrast", "sds_batch_size": 4},
     {"objective": "clip", "negatives": "swap", "negatives_loss": "contrast", "micro_batch_size": 3},
     {"objective": "clip", "negatives": "swap", "trainable": "text-map", "micro_batch_size": 3},
 ]

@@ -36,6 +36,7 @@ const GROUPS: readonly Group[] = [
       { name: "clip", title: "L_CLIP", note: "CLIP’s own loss on the batch." },
       { name: "sds", title: "L_SDS", note: "Without its weight." },
       { name: "condition", title: "L_condition", note: "Without its weight." },
+      { name: "noise_contrast", title: "L_noise", note: "Without its weight." },
       { name: "negatives", title: "Loss on hard negatives", note: "Without its weight." },
     ],
   },

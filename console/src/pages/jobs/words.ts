@@ -66,6 +66,8 @@ function objective(job: Finetune): string {
       return `${clip}, and by L_SDS: the error of ${teacher} when it denoises the mapped image embedding under its caption`;
     case "condition":
       return `${clip}, and by L_condition: the error of ${teacher} when it denoises an image under its own embedding`;
+    case "noise-contrast":
+      return `${clip}, and by L_noise: whether ${teacher} tells an image’s noise better by its own embedding than by others’`;
     case "score": {
       const chooser = score_by === "base" ? "the base itself (a control)" : teacher;
       const among =

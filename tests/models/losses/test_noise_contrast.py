@@ -1,0 +1,112 @@
+"""L_noise against its formula, written out in numpy, one image and one condition at a time."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.errors import LossError
+from models.losses.noise_contrast import noise_contrast_loss
+from models.losses.weighting import WEIGHTINGS
+from tests.models.losses.toys import ToyTeacher, toy_teacher
+
+TIMESTEPS = torch.tensor([0, 3, 2, 1])
+ABAR = np.array([0.99, 0.1, 0.5, 0.8])
+SNR = ABAR / (1 - ABAR)
+WEIGHTS = {
+    "uniform": np.ones(4),
+    "one-minus-abar": 1 - ABAR,
+    "sqrt-abar": np.sqrt(ABAR) * (1 - ABAR),
+    "min-snr": np.minimum(SNR, 5) / SNR,
+}
+
+
+def inputs(count: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    latents, noise = torch.randn(2, count, 2, 2, 2, generator=generator)
+    return latents, torch.randn(count, 3, 2, generator=generator), noise
+
+
+def by_hand(
+    latents: Tensor,
+    conditions: Tensor,
+    noise: Tensor,
+    teacher: ToyTeacher,
+    group: int,
+    weighting: str = "uniform",
+) -> float:
+    a, b = teacher.a.double().numpy(), teacher.b.double().numpy()
+    z, c, e = (part.double().flatten(1).numpy() for part in (latents, conditions, noise))
+
+    def cosine(first: np.ndarray, second: np.ndarray) -> float:
+        return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+
+    losses = []
+    for i in range(len(z)):
+        noisy = a @ (np.sqrt(ABAR[i]) * z[i] + np.sqrt(1 - ABAR[i]) * e[i])
+        own = noisy + b @ c[i]
+        members = range(i // group * group, (i // group + 1) * group)
+        right = np.exp(cosine(own, e[i]) / 0.1)
+        wrong = sum(np.exp(cosine(own, noisy + b @ c[j]) / 0.1) for j in members if j != i)
+        losses.append(-WEIGHTS[weighting][i] * np.log(right / (right + wrong)))
+    return float(np.mean(losses))
+
+
+@pytest.mark.parametrize("group", [2, 4])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_value_is_the_formula_computed_by_hand(weighting: str, group: int) -> None:
+    latents, conditions, noise = inputs()
+    teacher = toy_teacher()
+    found = noise_contrast_loss(
+        latents, conditions, TIMESTEPS, noise, teacher=teacher, group=group, weighting=weighting
+    )
+    expected = by_hand(latents, conditions, noise, teacher, group, weighting)
+    assert found.loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("group", [2, 4])
+def test_gradient_on_the_conditions_is_that_of_finite_differences(group: int) -> None:
+    latents, conditions, noise = inputs()
+    teacher = toy_teacher()
+    conditions.requires_grad_()
+    noise_contrast_loss(latents, conditions, TIMESTEPS, noise, teacher=teacher, group=group).loss.backward()
+    assert conditions.grad is not None
+    for position in np.ndindex(*conditions.shape):
+        step = torch.zeros(conditions.shape, dtype=torch.float64)
+        step[position] = 1e-4
+        above, below = (
+            by_hand(latents, conditions.detach().double() + sign * step, noise, teacher, group)
+            for sign in (1, -1)
+        )
+        assert conditions.grad[position].item() == pytest.approx((above - below) / 2e-4, rel=1e-3, abs=1e-5)
+
+
+def test_conditions_that_are_alike_leave_nothing_to_tell() -> None:
+    """The others' predictions are then the image's own, whose cosine is 1."""
+    latents, conditions, noise = inputs()
+    teacher = toy_teacher()
+    alike = conditions[:1].expand_as(conditions)
+    found = noise_contrast_loss(latents, alike, TIMESTEPS, noise, teacher=teacher, group=4)
+    noisy = teacher.add_noise(latents, noise, TIMESTEPS)
+    predicted = teacher.noise_pred(noisy, TIMESTEPS, alike)
+    cosine = torch.cosine_similarity(predicted.flatten(1), noise.flatten(1))
+    assert found.loss.item() == pytest.approx(
+        (1 + 3 * ((1 - cosine) / 0.1).exp()).log().mean().item(), rel=1e-4
+    )
+
+
+def test_residual_is_that_under_the_own_condition_without_a_graph() -> None:
+    latents, conditions, noise = inputs()
+    teacher = toy_teacher()
+    found = noise_contrast_loss(
+        latents, conditions.requires_grad_(), TIMESTEPS, noise, teacher=teacher, group=2
+    )
+    predicted = teacher.noise_pred(teacher.add_noise(latents, noise, TIMESTEPS), TIMESTEPS, conditions)
+    torch.testing.assert_close(found.residual, (predicted - noise).square().mean(dim=(1, 2, 3)).detach())
+    assert not found.residual.requires_grad
+
+
+def test_samples_that_are_no_whole_groups_are_refused() -> None:
+    latents, conditions, noise = inputs(3)
+    with pytest.raises(LossError, match="3 samples cannot be split into groups of 2"):
+        noise_contrast_loss(latents, conditions, TIMESTEPS[:3], noise, teacher=toy_teacher(), group=2)
