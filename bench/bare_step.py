@@ -178,7 +178,7 @@ def _noise_contrast(model: Model, ready: StepInputs, tokens: Tensor) -> Tensor:
         ready.timesteps.repeat(4),
         torch.cat([tokens[turn] for turn in turns]),
     )
-    own, *others = F.normalize(output.flatten(1), dim=-1).split(count)
+    own, *others = torch.split(F.normalize(output.flatten(1), dim=-1), count)
     logits = [
         (own * each).sum(dim=-1) / 0.1 for each in (F.normalize(ready.noise.flatten(1), dim=-1), *others)
     ]

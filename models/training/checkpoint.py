@@ -160,7 +160,7 @@ def _restore(
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
             optimizer.state[parameter] = {
-                moment: value.to(parameter.device if moment != "step" else "cpu")
+                moment: value.to(parameter.device)  # the step too: the fused kernel counts on the device
                 for moment in _MOMENTS
                 if (value := tensors.get(f"{name}|{moment}")) is not None
             }

@@ -38,7 +38,7 @@ _SECTIONS = {
     "max_bad_share": "Data",
     "steps": "Length and batches",
     "lr": "Optimizer",
-    "sds_weight": "The teacher's loss: L_SDS, L_condition and L_noise",
+    "sds_weight": "The teacher's loss",
     "negatives": "Hard negatives and the objective score",
     "precision": "Machine and files",
     "base": "Model",

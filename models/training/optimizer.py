@@ -42,7 +42,9 @@ def make_optimizer(
         # eps. With such an eps, the mapper's speed would depend on lambda and on the size of the latents.
         {"params": list(mapper.values()), "weight_decay": 0.0, "peak": config.mapper_lr, "eps": 1e-12},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.98), eps=1e-6)
+    trained = [group for group in groups if group["params"]]
+    # The fused kernel goes over each tensor once. On a CPU it is several times as fast as the default.
+    return torch.optim.AdamW(trained, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
 
 def decaying_parameters(network: nn.Module) -> set[str]:

@@ -381,4 +381,4 @@ def test_description_says_in_which_section_each_hyperparameter_stands(service: S
     }
 
     assert section_of["steps"] == section_of["sds_batch_size"] == "Length and batches"
-    assert section_of["t_min"] == "The teacher's loss: L_SDS and L_condition"
+    assert section_of["t_min"] == "The teacher's loss"

@@ -11,16 +11,19 @@ from torch import nn
 from models.errors import CheckpointTooLargeError, TrainingError
 from models.training.checkpoint import Checkpoints
 
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
 
 class Model:
     """One parameter with an optimizer; a step adds to both."""
 
-    def __init__(self) -> None:
-        self.parameters = {"w": nn.Parameter(torch.ones(3))}
-        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.1)
+    def __init__(self, device: str = "cpu") -> None:
+        self.parameters = {"w": nn.Parameter(torch.ones(3, device=device))}
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.1, fused=True)
 
     def step(self) -> None:
-        self.parameters["w"].grad = torch.tensor([1.0, -2.0, 0.5])
+        weights = self.parameters["w"]
+        weights.grad = torch.tensor([1.0, -2.0, 0.5], device=weights.device)
         self.optimizer.step()
 
     def save(self, checkpoints: Checkpoints, step: int) -> None:
@@ -38,8 +41,9 @@ def names(folder: Path) -> list[str]:
     return sorted(found.name for found in (folder / "checkpoints").iterdir())
 
 
-def test_a_restored_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
-    model, resumed = Model(), Model()
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_a_restored_optimizer_goes_on_as_if_it_had_not_stopped(device: str, tmp_path: Path) -> None:
+    model, resumed = Model(device), Model(device)
     model.step()
     model.save(checkpoints_of(tmp_path), 1)
     assert resumed.restore(checkpoints_of(tmp_path)) == 1

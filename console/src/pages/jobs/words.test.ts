@@ -51,6 +51,11 @@ test.each([
     "Trains all weights of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss and hard negative captions with words swapped, and by L_condition: the error of the teacher demo-teacher when it denoises an image under its own embedding.",
   ],
   [
+    "noise-contrast",
+    finetune({ objective: "noise-contrast" }),
+    "Trains the LayerNorms of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss, and by L_noise: whether the teacher demo-teacher tells an image’s noise better by its own embedding than by others’.",
+  ],
+  [
     "score",
     finetune({ objective: "score" }, { negatives: "swap", score_by: "teacher", score_candidates: "all" }),
     "Trains the LayerNorms of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss, and by distilling how the teacher demo-teacher chooses among each caption and rivals with words swapped.",
