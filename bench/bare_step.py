@@ -15,7 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bench.train_parts import CONDITION, FULL, NOISE, SCORE, SDS, SWAPS, TEXT_MAP, KnownLatents, Model
+from models.choices import NOISE_CONTRAST_GROUP
 from models.data.batches import Batch
+from models.losses.noise_contrast import TEMPERATURE
 from models.short_texts import encode_text, without_padding
 from models.teacher.diffusion_score import Draws, draws
 from models.training.config import FinetuneConfig
@@ -167,21 +169,23 @@ def _denoising_loss(
 
 
 def _noise_contrast(model: Model, ready: StepInputs, tokens: Tensor) -> Tensor:
-    """Each four images against one another, as one batch of the denoiser."""
+    """The images of each group against one another, as one batch of the denoiser."""
     abar = model.teacher.alphas_cumprod[ready.timesteps].view(-1, 1, 1, 1)
     noisy = abar.sqrt() * ready.latents + (1 - abar).sqrt() * ready.noise
-    count = len(noisy)
-    turns = [[place // 4 * 4 + (place + turn) % 4 for place in range(count)] for turn in range(4)]
+    count, group = len(noisy), NOISE_CONTRAST_GROUP
+    turns = [
+        [place // group * group + (place + turn) % group for place in range(count)] for turn in range(group)
+    ]
     output = _denoised(
         model,
-        noisy.repeat(4, 1, 1, 1),
-        ready.timesteps.repeat(4),
+        noisy.repeat(group, 1, 1, 1),
+        ready.timesteps.repeat(group),
         torch.cat([tokens[turn] for turn in turns]),
     )
-    own, *others = torch.split(F.normalize(output.flatten(1), dim=-1), count)
-    logits = [
-        (own * each).sum(dim=-1) / 0.1 for each in (F.normalize(ready.noise.flatten(1), dim=-1), *others)
-    ]
+    seen = (1 - abar).sqrt() * noisy  # the noise without it has the direction of the velocity
+    velocities = torch.cat([ready.noise, output]) - seen.repeat(1 + group, 1, 1, 1)
+    true, own, *others = torch.split(F.normalize(velocities.flatten(1), dim=-1), count)
+    logits = [(own * each).sum(dim=-1) / TEMPERATURE for each in (true, *others)]
     return -torch.stack(logits, dim=-1).log_softmax(dim=-1)[:, 0].mean()
 
 

@@ -12,9 +12,11 @@ SETTINGS = ("exact", "tags", "proposed")
 PLACEBO = str(Path(__file__).parent / "placebo")
 SEEDS = (0, 1)
 WEIGHTS = (0.3, 1.0, 3.0)
-UNIT = {"sds": 1.0, "condition": 200.0, "noise-contrast": 30.0}
+UNIT = {"sds": 1.0, "condition": 200.0, "noise-contrast": 1.0}
 """The weight at which a loss pulls at the image features about as much as the other losses do, measured on the demo."""
 PLACES_STEPS = 200
+LATER = ("noise-contrast-1", "noise-contrast-1-placebo")
+"""Arms that were added after the choice, and choose nothing."""
 COMMON: dict[str, Any] = {"trainable": "all", "steps": 150, "lr": 5e-4}
 SDS: dict[str, Any] = {"mapper_start": "ridge", "t_min": 0.6, "t_max": 0.95, "ridge_images": 1024}
 CONDITION: dict[str, Any] = {"t_min": 0.6, "t_max": 0.95, "mapper_warmup_steps": 50}

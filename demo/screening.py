@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from demo.arms import SEEDS, SETTINGS, arms
+from demo.arms import LATER, SEEDS, SETTINGS, arms
 from demo.experiment import (
     Outcome,
     Series,
@@ -44,7 +44,7 @@ def choose(arms: Sequence[Variant], outcomes: Sequence[Outcome]) -> tuple[str, s
     """
     runs = {arm.name: [run for run in outcomes if run.variant == arm.name] for arm in arms}
     controls = [arm.name for arm in arms if arm.teacher_free]
-    objectives = [arm.name for arm in arms if arm.informed]
+    objectives = [arm.name for arm in arms if arm.informed and arm.name not in LATER]
     control = _best(runs, controls, "clip")
     return control, _best(runs, objectives, control)
 

@@ -105,9 +105,9 @@ class FinetuneSpec(JobSpec):
     objective: Objective = "sds-clip"
     """What is trained. `sds-clip` adds L_SDS to CLIP's loss: the teacher's error when it denoises the mapped image
     embedding under its caption. `condition` adds L_condition: the teacher's error when the image embedding takes the
-    place of the caption. `noise-contrast` adds L_noise: an image's own embedding must denoise it better than those of
-    other images. `score` distils the teacher's choice among captions. `clip` is the control without a teacher: CLIP's
-    loss alone."""
+    place of the caption. `noise-contrast` adds L_noise: an image's own embedding must lead the teacher to the truth,
+    and away from what other images' embeddings lead to. `score` distils the teacher's choice among captions. `clip` is
+    the control without a teacher: CLIP's loss alone."""
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     """The options of the training. Give either `steps` or `epochs`."""
     evaluate: Annotated[tuple[Evaluation, ...], Field(max_length=MAX_EVALUATIONS)] = ()

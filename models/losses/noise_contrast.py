@@ -1,4 +1,4 @@
-"""L_noise: InfoNCE over the noise that a frozen diffusion model predicts under different conditions."""
+"""L_noise: InfoNCE over what a frozen diffusion model predicts under different conditions."""
 
 from __future__ import annotations
 
@@ -26,31 +26,39 @@ def noise_contrast_loss(
     weighting: str = "uniform",
     gamma: float = 5.0,
 ) -> DenoisingLoss:
-    """Return how badly a teacher's own predictions tell the true noise from what it predicts under wrong conditions.
+    """Return how badly a prediction under the own condition is told from predictions under others, by the truth.
 
-    Each `group` samples in order contrast one another. e_ij is what the teacher predicts for sample i's noisy latents
-    under the condition of sample j, and tau is TEMPERATURE. In float32:
+    Each `group` samples in a row contrast one another. v_i is the true velocity of sample i's noisy latents, v_ij is
+    the one that the teacher predicts for them under the condition of sample j, and tau is TEMPERATURE. In float32:
 
-    s_i = cos(e_ii, eps_i) / tau,    s_ij = cos(e_ii, e_ij) / tau
+    s_i = cos(v_ii, v_i) / tau,    s_ij = cos(v_ii, v_ij) / tau
     L   = -(1/b) sum_i w(t_i) log( exp(s_i) / (exp(s_i) + sum_j exp(s_ij)) )
 
-    Here j goes over the other samples of i's group. Gradients go to the conditions of the whole group, through the
-    frozen denoiser, which predicts b * group noises.
+    Here j goes over the other samples of i's group. The velocity is used for teachers that predict the noise, too: at
+    high noise, all predicted noises are nearly z_t itself. Gradients go to the conditions of the whole group, through
+    the frozen denoiser, which predicts b * group times.
 
     Raises LossError if the samples are not whole groups, and for an unknown weighting.
     """
     if len(latents) % group:
         raise LossError(f"{len(latents)} samples cannot be split into groups of {group}.")
-    w = weight(weighting, teacher.alphas_cumprod[timesteps], gamma=gamma)
+    abar = teacher.alphas_cumprod[timesteps]
+    w = weight(weighting, abar, gamma=gamma)
     latents, noise = latents.float(), noise.float()
-    noisy = teacher.add_noise(latents, noise, timesteps).repeat_interleave(group, dim=0)
+    noisy = teacher.add_noise(latents, noise, timesteps)
+    # eps - sqrt(1 - abar) z_t is sqrt(abar) v, which has the direction of v.
+    offset = (1 - abar).sqrt()[:, None, None, None] * noisy
+    true = noise - offset
+
     places = torch.arange(group, device=noise.device)
     own_first = (places[:, None] + places) % group
-    in_groups = conditions.view(-1, group, *conditions.shape[1:])[:, own_first]
-    predicted = teacher.noise_pred(noisy, timesteps.repeat_interleave(group), in_groups.flatten(0, 2)).float()
+    under = conditions.view(-1, group, *conditions.shape[1:])[:, own_first].flatten(0, 2)
+    asked = (noisy.repeat_interleave(group, dim=0), timesteps.repeat_interleave(group), under)
+    predicted = teacher.noise_pred(*asked).float() - offset.repeat_interleave(group, dim=0)
+
     own, *others = F.normalize(predicted.flatten(1), dim=1).view(len(noise), group, -1).unbind(dim=1)
-    candidates = torch.stack([F.normalize(noise.flatten(1), dim=1), *others], dim=1)
+    candidates = torch.stack([F.normalize(true.flatten(1), dim=1), *others], dim=1)
     logits = torch.einsum("bd,bnd->bn", own, candidates) / TEMPERATURE
     loss = (w * -logits.log_softmax(dim=1)[:, 0]).mean()
-    residual = (predicted[::group].detach() - noise).square().mean(dim=(1, 2, 3))
+    residual = (predicted[::group].detach() - true).square().mean(dim=(1, 2, 3))
     return DenoisingLoss(loss, residual)

@@ -160,7 +160,14 @@ def _restore(
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
             optimizer.state[parameter] = {
-                moment: value.to(parameter.device)  # the step too: the fused kernel counts on the device
+                moment: _placed(value, parameter)
                 for moment in _MOMENTS
                 if (value := tensors.get(f"{name}|{moment}")) is not None
             }
+
+
+def _placed(moment: Tensor, parameter: nn.Parameter) -> Tensor:
+    """As the fused kernel wants it: all on the device, the step too, and in the parameter's own layout."""
+    if moment.shape != parameter.shape:
+        return moment.to(parameter.device)
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)

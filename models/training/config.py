@@ -50,8 +50,6 @@ _SECTIONS = {
 
 BY_CONDITION: tuple[Objective, ...] = ("condition", "noise-contrast")
 """The objectives in which the image's features take the place of the caption."""
-_WEIGHTS: dict[Objective, float] = {"condition": 200.0, "noise-contrast": 30.0}
-"""`sds_weight` by default, of the objectives for which it is not 1."""
 
 
 class TrainingOptions(BaseModel):
@@ -84,7 +82,8 @@ class TrainingOptions(BaseModel):
     """Encode at most this many samples at once in each process. The loss still compares the whole batch. By default a
     process encodes its whole part of the batch at once."""
     sds_batch_size: Count | None = None
-    """Show the teacher this many samples of each batch, spread evenly over it. By default it sees all of them."""
+    """Show the teacher this many samples of each batch, spread evenly over it. By default it sees all of them. With the
+    objective `noise-contrast`, it is a multiple of 4, and the teacher sees each sample four times."""
     lr: Positive = 1e-4
     """Use this peak learning rate for the student."""
     mapper_lr: Positive = 1e-3
@@ -98,8 +97,8 @@ class TrainingOptions(BaseModel):
     """Clip the norm of the student's gradients, and separately that of the mapper's, to this value."""
 
     sds_weight: NotNegative | None = Field(None, validation_alias=AliasChoices("sds_weight", "lambda"))
-    """Multiply the teacher's loss by this number, which is the paper's lambda. By default, it is 1 for L_SDS, 200 for
-    L_condition and 30 for L_noise, whose gradients are smaller."""
+    """Multiply the teacher's loss by this number, which is the paper's lambda. By default, it is 1 for L_SDS and
+    L_noise, and 200 for L_condition, whose gradient is smaller."""
     conflicts: Conflicts = "keep"
     """Add the gradients of both losses on the image features as they are (`keep`). Or, where the teacher's points
     against that of the other losses, first take away its part along that one (`project`), as PCGrad does."""
@@ -214,8 +213,9 @@ class FinetuneConfig(TrainingOptions):
     objective: Objective = "sds-clip"
     """Train for this objective. `clip` is L_CLIP alone, without a teacher: the control. `sds-clip` adds L_SDS to
     L_CLIP. `condition` adds L_condition, in which the image embedding takes the place of the caption. `noise-contrast`
-    adds L_noise, in which an image's own embedding must denoise it better than those of three other images. `score`
-    distils the teacher's choice among a caption and its hard negatives."""
+    adds L_noise, in which an image's own embedding must lead the teacher to the truth, and away from what the
+    embeddings of three other images lead to. `score` distils the teacher's choice among a caption and its hard
+    negatives."""
     seed: Seed = 0
     """Use this seed for everything random, except for what `negatives_seed` decides."""
 
@@ -288,9 +288,8 @@ def sections(config: type[TrainingOptions]) -> dict[str, str]:
 
 def teacher_weight(objective: Objective, options: TrainingOptions) -> float:
     """`sds_weight`, or its default for the objective."""
-    if options.sds_weight is not None:
-        return options.sds_weight
-    return _WEIGHTS.get(objective, 1.0)
+    by_default = 200.0 if objective == "condition" else 1.0
+    return by_default if options.sds_weight is None else options.sds_weight
 
 
 def needs_teacher(objective: Objective, options: TrainingOptions) -> bool:

@@ -22,7 +22,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.choices import NOISE_CONTRAST_GROUP
 from models.clip import Clip
 from models.student import trainable_parameters
 from models.teacher.family import Family
@@ -62,9 +61,7 @@ def step_operations(config: FinetuneConfig, clip: Cost, denoiser: Cost) -> float
     if config.activation_checkpointing and config.gradient == "full":
         passed += denoiser.forward
     passed *= 1 if config.guidance is None else 2
-    return of_clip + config.teacher_batch_size * (
-        _copies(config) * passed + denoiser.forward / config.log_every
-    )
+    return of_clip + config.teacher_batch_size * (passed + denoiser.forward / config.log_every)
 
 
 def peak_bytes(config: FinetuneConfig, clip: Cost, denoiser: Cost, *, other_bytes: int, mapper: int) -> float:
@@ -83,13 +80,8 @@ def peak_bytes(config: FinetuneConfig, clip: Cost, denoiser: Cost, *, other_byte
     size = FLOAT32 if config.teacher_precision == "float32" else _BFLOAT16
     weights += size * denoiser.parameters + other_bytes + _OF_MAPPER * mapper
     # The denoiser's are counted in bfloat16.
-    of_denoiser = config.teacher_batch_size * _copies(config) * denoiser.kept_bytes * size / _BFLOAT16
+    of_denoiser = config.teacher_batch_size * denoiser.kept_bytes * size / _BFLOAT16
     return weights + max(of_clip, 0 if config.gradient == "sds" else of_denoiser)
-
-
-def _copies(config: FinetuneConfig) -> int:
-    """How often the denoiser sees a sample in a step."""
-    return NOISE_CONTRAST_GROUP if config.objective == "noise-contrast" else 1
 
 
 def clip_costs(clip: Clip, trainable: str) -> tuple[Cost, Cost, Cost]:

@@ -48,7 +48,7 @@ def teacher_had_no_say(records: Sequence[Record]) -> RunWarning | None:
     of those that do had no influence if
 
     - the mean share is under 5 %: the gradient of its loss on the image features was too small to matter; or
-    - the residual with the captions (for the objective condition, the conditions) of other samples is no higher than
+    - the residual with the captions (or the conditions that take their place) of other samples is no higher than
       with their own: the mean difference is under 1 % of the mean residual or, with three records or more, within two
       standard errors of 0. A run with one teacher sample per process logs no such residual.
     """

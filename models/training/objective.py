@@ -24,7 +24,7 @@ class Losses:
     contrastive: Float[Tensor, ""]
     """L_CLIP plus the weighted loss on the negatives."""
     teacher: Float[Tensor, ""] | None
-    """The weighted loss by the teacher, as lambda L_SDS. Its gradients reach only the image features and the mapper."""
+    """The weighted loss by the teacher. Its gradients reach only the image features and the mapper."""
     terms: dict[str, Tensor]
 
 

@@ -81,8 +81,8 @@ class Trainer:
         set_learning_rate(self.optimizer, self.config, batch.step, self._objective.steps)
         terms = self._differentiate(batch, with_gap)
         average_gradients([*self.student.values(), *self.mapper.values()])
-        clipped = {"gradient_norm": self.student, "mapper_gradient_norm": self.mapper}
-        norms = {name: gradient_norm(group.values()) for name, group in clipped.items() if group}
+        groups = {"gradient_norm": self.student, "mapper_gradient_norm": self.mapper}
+        norms = {name: gradient_norm(group.values()) for name, group in groups.items() if group}
         values = _values(terms | norms)
         # Checked after the average, so that all processes stop together.
         broken = [name for name, value in values.items() if not math.isfinite(value)]
@@ -96,7 +96,7 @@ class Trainer:
                 len(broken),
             )
         for name, norm in norms.items():
-            nn.utils.clip_grads_with_norm_(clipped[name].values(), self.config.max_gradient_norm, norm)
+            nn.utils.clip_grads_with_norm_(groups[name].values(), self.config.max_gradient_norm, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if "logit_scale" in self.student:  # a frozen logit_scale keeps every bit

@@ -129,8 +129,8 @@ def finetune(
 
     The data are pairs of images and captions. --objective chooses what is trained. sds-clip is the method of the
     paper (arXiv 2307.09233): L_CLIP + lambda * L_SDS. condition gives the teacher the image embedding in place of the
-    caption. score distils which caption the teacher prefers for an image. clip is L_CLIP alone, without a teacher: the
-    control.
+    caption. noise-contrast tells what the teacher then predicts from what it predicts under other images' embeddings.
+    score distils which caption the teacher prefers for an image. clip is L_CLIP alone, without a teacher: the control.
 
     The run writes five things to the folder --out: delta (the weights that changed), report.html (its curves),
     config.yaml, log.jsonl and checkpoints. If the run is killed, the same command with --resume continues it. It ends

@@ -15,6 +15,7 @@ ARMS = [
     ),
     Variant.of("sds", steps=1, objective="sds-clip", control="clip"),
     Variant.of("sds-misled", steps=1, objective="sds-clip", misled=True, control="clip"),
+    Variant.of("noise-contrast-1", steps=1, objective="noise-contrast", control="clip"),
 ]
 
 
@@ -38,8 +39,8 @@ def test_the_best_of_each_is_chosen() -> None:
     assert choose(ARMS, outcomes(clip=60, sds=58)) == ("clip", "sds")
 
 
-def test_a_placebo_and_a_misled_teacher_are_never_chosen() -> None:
-    assert choose(ARMS, outcomes(score_placebo=90, sds_misled=90, sds=55))[1] == "sds"
+def test_a_placebo_a_misled_teacher_and_a_later_arm_are_never_chosen() -> None:
+    assert choose(ARMS, outcomes(score_placebo=90, sds_misled=90, noise_contrast_1=90, sds=55))[1] == "sds"
 
 
 @pytest.mark.parametrize("lost", [{"retrieval": 0.93}, {"zero_shot": 0.88}])

@@ -248,7 +248,7 @@ def test_help_shows_every_option_with_its_choices_and_default(
     for name in FinetuneConfig.model_fields:
         spelled = "lambda" if name == "sds_weight" else name.replace("_", "-")
         assert re.search(rf"^  --{spelled}[ ,]", shown, re.MULTILINE)
-    assert re.search(r"--objective \W?clip\Wsds-clip\Wcondition\Wscore\W", shown)
+    assert re.search(r"--objective \W?clip\Wsds-clip\Wcondition\Wnoise-contrast\Wscore\W", shown)
     assert re.search(r"--gradient \W?full\Wsds\W", shown)
     assert re.search(r"--max-bad-share [A-Z]+\s[^-]*\(default: 0\.0\)", shown)
     assert re.search(r"--no-activation-checkpointing\s.*\(default: no\)", shown, re.DOTALL)

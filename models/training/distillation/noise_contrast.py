@@ -1,4 +1,4 @@
-"""`noise-contrast`: an image's own features shall denoise it better than those of other images (arXiv 2603.04803)."""
+"""`noise-contrast`: an image's own features lead to the truth, and away from what others lead to (arXiv 2603.04803)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from models.training.randomness import draw_noise, draw_timesteps
 
 @dataclass(frozen=True, eq=False)
 class TeacherLoss(ABC):
-    """A loss by the noise that a teacher predicts, if what the mapper makes of an image is one of its inputs."""
+    """A loss by what the teacher predicts, where what the mapper makes of the image features is one of its inputs."""
 
     name: ClassVar[str]
     """The loss's name in the log."""

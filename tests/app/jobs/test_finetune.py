@@ -54,7 +54,7 @@ def test_worker_reads_what_was_asked_for(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "weight"), [("sds-clip", 1.0), ("condition", 200.0), ("noise-contrast", 30.0)]
+    ("objective", "weight"), [("sds-clip", 1.0), ("condition", 200.0), ("noise-contrast", 1.0)]
 )
 def test_weight_of_the_teacher_s_loss_is_written_out(service: Service, objective: str, weight: float) -> None:
     """Another release may have another default, and the release before knew no empty one."""

@@ -41,13 +41,20 @@ def by_hand(
     def cosine(first: np.ndarray, second: np.ndarray) -> float:
         return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
 
+    def velocity(noise: np.ndarray, i: int) -> np.ndarray:
+        """By the noise: z_0 = (z_t - sqrt(1 - abar) eps) / sqrt(abar), and v = sqrt(abar) eps - sqrt(1 - abar) z_0."""
+        signal, disturbance = np.sqrt(ABAR[i]), np.sqrt(1 - ABAR[i])
+        latents = (signal * z[i] + disturbance * e[i] - disturbance * noise) / signal
+        found: np.ndarray = signal * noise - disturbance * latents
+        return found
+
     losses = []
     for i in range(len(z)):
         noisy = a @ (np.sqrt(ABAR[i]) * z[i] + np.sqrt(1 - ABAR[i]) * e[i])
-        own = noisy + b @ c[i]
+        own = velocity(noisy + b @ c[i], i)
         members = range(i // group * group, (i // group + 1) * group)
-        right = np.exp(cosine(own, e[i]) / 0.1)
-        wrong = sum(np.exp(cosine(own, noisy + b @ c[j]) / 0.1) for j in members if j != i)
+        right = np.exp(cosine(own, velocity(e[i], i)) / 0.1)
+        wrong = sum(np.exp(cosine(own, velocity(noisy + b @ c[j], i)) / 0.1) for j in members if j != i)
         losses.append(-WEIGHTS[weighting][i] * np.log(right / (right + wrong)))
     return float(np.mean(losses))
 
@@ -89,7 +96,8 @@ def test_conditions_that_are_alike_leave_nothing_to_tell() -> None:
     found = noise_contrast_loss(latents, alike, TIMESTEPS, noise, teacher=teacher, group=4)
     noisy = teacher.add_noise(latents, noise, TIMESTEPS)
     predicted = teacher.noise_pred(noisy, TIMESTEPS, alike)
-    cosine = torch.cosine_similarity(predicted.flatten(1), noise.flatten(1))
+    offset = torch.tensor(1 - ABAR, dtype=torch.float32).sqrt()[:, None, None, None] * noisy
+    cosine = torch.cosine_similarity((predicted - offset).flatten(1), (noise - offset).flatten(1))
     assert found.loss.item() == pytest.approx(
         (1 + 3 * ((1 - cosine) / 0.1).exp()).log().mean().item(), rel=1e-4
     )

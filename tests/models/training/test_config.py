@@ -61,7 +61,7 @@ def test_the_paper_s_lambda_is_the_weight_of_sds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "weight"), [("sds-clip", 1.0), ("condition", 200.0), ("noise-contrast", 30.0)]
+    ("objective", "weight"), [("sds-clip", 1.0), ("condition", 200.0), ("noise-contrast", 1.0)]
 )
 def test_each_objective_has_a_weight_of_its_own_by_default(objective: str, weight: float) -> None:
     assert configure(objective=objective).teacher_weight == weight

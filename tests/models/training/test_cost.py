@@ -58,7 +58,6 @@ SIZES = {"steps": 2000, "batch_size": 256, "micro_batch_size": 32, "sds_batch_si
         ({}, 60, 14.8),
         ({"gradient": "sds"}, 45, 6.1),
         ({"objective": "clip"}, 32, 4.0),
-        ({"objective": "noise-contrast"}, 143, 49.4),
         ({"micro_batch_size": 256}, 49, 25.6),
         ({"activation_checkpointing": True}, 73, 14.8),
     ],

@@ -105,25 +105,22 @@ def test_a_step_has_the_gradient_of_the_formula(
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6)
 
 
-def denoising_error(predicted: list[Tensor], noise: Tensor) -> Tensor:
+Loss = Callable[[list[Tensor], Tensor, Callable[[Tensor], Tensor]], Tensor]
+
+
+def denoising_error(predicted: list[Tensor], noise: Tensor, velocity: Callable[[Tensor], Tensor]) -> Tensor:
     """L_condition, of the noise predicted for all images under their own features."""
     return F.mse_loss(predicted[0], noise)
 
 
-def noise_contrast(predicted: list[Tensor], noise: Tensor) -> Tensor:
+def noise_contrast(predicted: list[Tensor], noise: Tensor, velocity: Callable[[Tensor], Tensor]) -> Tensor:
     """L_noise, of the noise predicted under the own features, and under those of 1 to 3 places on in each four."""
-    likeness = [F.cosine_similarity(predicted[0].flatten(1), noise.flatten(1))]
-    likeness += [F.cosine_similarity(predicted[0].flatten(1), other.flatten(1)) for other in predicted[1:]]
+    own, *others = (velocity(each).flatten(1) for each in predicted)
+    likeness = [F.cosine_similarity(own, each) for each in (velocity(noise).flatten(1), *others)]
     return F.cross_entropy(torch.stack(likeness, dim=1) / 0.1, torch.zeros(8, dtype=torch.long))
 
 
-def condition_formula(
-    parts: Parts,
-    folder: Path,
-    weight: float,
-    seed: int,
-    loss: Callable[[list[Tensor], Tensor], Tensor],
-) -> dict[str, Tensor]:
+def condition_formula(parts: Parts, folder: Path, weight: float, seed: int, loss: Loss) -> dict[str, Tensor]:
     """The gradients with W f(x) as the condition of images' own latents, by diffusers' own networks."""
     step, mapper = Step(parts, seed), Mapper(32, (3, 32), seed=seed)
     view = teacher_view(parts.base, 64)
@@ -143,7 +140,14 @@ def condition_formula(
         of_whom = [place // 4 * 4 + (place + turn) % 4 for place in range(8)]
         output = denoiser(noisy, timestep=step.timesteps, encoder_hidden_states=tokens[of_whom]).sample[:, :4]
         predicted.append(step.predicted(output, noisy, scheduler))
-    return step.gradients(weight * loss(predicted, step.noise), mapper)
+    abar = scheduler.alphas_cumprod[step.timesteps].view(-1, 1, 1, 1)
+
+    def velocity(noise: Tensor) -> Tensor:
+        latents = (noisy - (1 - abar).sqrt() * noise) / abar.sqrt()
+        found: Tensor = scheduler.get_velocity(latents, noise, step.timesteps)
+        return found
+
+    return step.gradients(weight * loss(predicted, step.noise, velocity), mapper)
 
 
 @on_families
@@ -151,11 +155,7 @@ def condition_formula(
     ("objective", "loss"), [("condition", denoising_error), ("noise-contrast", noise_contrast)]
 )
 def test_a_step_with_the_condition_has_the_gradient_of_its_formula(
-    save: Callable[..., Path],
-    objective: str,
-    loss: Callable[[list[Tensor], Tensor], Tensor],
-    parts: Parts,
-    tmp_path: Path,
+    save: Callable[..., Path], objective: str, loss: Loss, parts: Parts, tmp_path: Path
 ) -> None:
     folder = save(tmp_path / "teacher", seed=3)
     teacher = load_teacher(str(folder), device="cpu", precision="float32", vae=True)

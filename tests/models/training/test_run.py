@@ -226,6 +226,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         train(configure(batch_size=32), parts, out, PLACE)
     with pytest.raises(ConfigError, match="sds_batch_size 3 cannot be split evenly over 2 processes"):
         train(configure(sds_batch_size=3), parts, out, Place(torch.device("cpu"), 0, 2))
+    contrast = configure(objective="noise-contrast", sds_batch_size=4)
+    with pytest.raises(ConfigError, match="sds_batch_size 4 cannot be split over 2 processes in groups of 4"):
+        train(contrast, parts, out, Place(torch.device("cpu"), 0, 2))
     sigmoid = load_clip(f"local-dir:{siglip_folder}", device="cpu", precision="float32")
     with pytest.raises(StudentError, match="SigLIP"):
         train(configure(), replace(parts, base=sigmoid), out, PLACE)

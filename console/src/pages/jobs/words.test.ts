@@ -53,7 +53,7 @@ test.each([
   [
     "noise-contrast",
     finetune({ objective: "noise-contrast" }),
-    "Trains the LayerNorms of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss, and by L_noise: whether the teacher demo-teacher tells an image’s noise better by its own embedding than by others’.",
+    "Trains the LayerNorms of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss, and by L_noise: an image’s own embedding must lead the teacher demo-teacher to the truth, and away from what other embeddings lead to.",
   ],
   [
     "score",

@@ -67,7 +67,7 @@ function objective(job: Finetune): string {
     case "condition":
       return `${clip}, and by L_condition: the error of ${teacher} when it denoises an image under its own embedding`;
     case "noise-contrast":
-      return `${clip}, and by L_noise: whether ${teacher} tells an image’s noise better by its own embedding than by others’`;
+      return `${clip}, and by L_noise: an image’s own embedding must lead ${teacher} to the truth, and away from what other embeddings lead to`;
     case "score": {
       const chooser = score_by === "base" ? "the base itself (a control)" : teacher;
       const among =
