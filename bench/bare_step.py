@@ -182,8 +182,8 @@ def _noise_contrast(model: Model, ready: StepInputs, tokens: Tensor) -> Tensor:
         ready.timesteps.repeat(group),
         torch.cat([tokens[turn] for turn in turns]),
     )
-    seen = (1 - abar).sqrt() * noisy  # the noise without it has the direction of the velocity
-    velocities = torch.cat([ready.noise, output]) - seen.repeat(1 + group, 1, 1, 1)
+    offset = (1 - abar).sqrt() * noisy  # the noise without it has the direction of the velocity
+    velocities = torch.cat([ready.noise, output]) - offset.repeat(1 + group, 1, 1, 1)
     true, own, *others = torch.split(F.normalize(velocities.flatten(1), dim=-1), count)
     logits = [(own * each).sum(dim=-1) / TEMPERATURE for each in (true, *others)]
     return -torch.stack(logits, dim=-1).log_softmax(dim=-1)[:, 0].mean()

@@ -40,13 +40,8 @@ from models.training.score_targets import TeacherScores
 from models.training.trainer import Trainer
 
 FULL, SDS, RECOMPUTED = "full", "sds", "full, activation checkpointing"
-CONDITION, NOISE, SCORE, CLIP, TEXT_MAP = (
-    "condition",
-    "noise-contrast",
-    "score",
-    "clip with swaps",
-    "text-map",
-)
+CONDITION, NOISE, SCORE = "condition", "noise-contrast", "score"
+CLIP, TEXT_MAP = "clip with swaps", "text-map"
 # What a variant's run differs in from another's.
 VARIANTS: dict[str, dict[str, Any]] = {
     FULL: {"gradient": "full"},
