@@ -191,9 +191,13 @@ def _noise_contrast(model: Model, ready: StepInputs, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _errors(model: Model, ready: StepInputs) -> Float[Tensor, "p n"]:
-    """The velocity's error of each sample under each of its texts, one sample after the other."""
+    """The velocity's error of each sample under each of its texts, one sample after the other. One text is no choice."""
     errors = []
-    for latents, captions, drawn in zip(ready.latents, ready.captions, ready.score_draws, strict=True):
+    samples = zip(ready.latents, ready.captions, ready.valid, ready.score_draws, strict=True)
+    for latents, captions, valid, drawn in samples:
+        if int(valid.sum()) == 1:
+            errors.append(latents.new_zeros(len(captions)))
+            continue
         abar = model.teacher.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
         noisy = abar.sqrt() * latents + (1 - abar).sqrt() * drawn.noise
         texts, levels = len(captions), len(drawn.timesteps)
