@@ -191,7 +191,7 @@ def _noise_contrast(model: Model, ready: StepInputs, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _errors(model: Model, ready: StepInputs) -> Float[Tensor, "p n"]:
-    """The velocity's error of each sample under each of its texts, one sample after the other. One text is no choice."""
+    """The velocity's error of each sample under each of its texts, one sample after the other; of one text alone, 0."""
     errors = []
     samples = zip(ready.latents, ready.captions, ready.valid, ready.score_draws, strict=True)
     for latents, captions, valid, drawn in samples:
