@@ -1,4 +1,4 @@
-"""w(t): the weight of a timestep in L_SDS."""
+"""w(t): the weight of a timestep in a teacher's loss."""
 
 from typing import get_args
 
