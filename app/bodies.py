@@ -1,7 +1,8 @@
 """Request bodies: JSON and multipart/form-data, both read into the same schema."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from fastapi import Request
@@ -11,8 +12,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.content_type import JSON, MULTIPART, boundary, media_type
 from app.errors import BodyTooLarge, InvalidRequest, MalformedBody, ServiceError, UnsupportedMediaType
+from app.json_bounds import JsonBounds
 from models.choices import LabelSet, TemplateSet
-from models.validation import explain, first_problem, json_problem
+from models.validation import explain, json_problem, problems
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -21,8 +23,10 @@ LISTS = ("images", "texts", "labels", "templates", "models")
 NAMED_SETS = {"labels": get_args(LabelSet), "templates": get_args(TemplateSet)}
 MAX_FILES = 1024
 MAX_FIELDS = 8192
-MAX_PROBLEMS = 10_000
-"""Among more problems, none is looked for that says the most."""
+FORM_PART_BYTES = 64 * 2**10
+"""How much of a form is parsed at once. 64 KiB of the smallest fields take some 15 ms."""
+MAX_ERRORS = 20
+"""How many wrong fields of one request are told."""
 
 # A pydantic location mixes field names and indices with names of union branches, which callers do not know.
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -48,6 +52,8 @@ def reads(
                 sent = await (request.body() if max_bytes is None else _short_body(request, max_bytes))
                 if not sent or sent.isspace():
                     raise MalformedBody("The body is empty; send a JSON object.")
+                bounds: JsonBounds = request.app.state.json_bounds
+                bounds.check(sent)
                 return schema.model_validate_json(sent, strict=True)
             if given == MULTIPART and form:
                 return schema.model_validate(await _fields(await _form(request)))
@@ -80,14 +86,23 @@ async def _form(request: Request) -> FormData:
     if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
         raise MalformedBody("The form's charset must be UTF-8.")
     # The parser would accept a truncated form as a smaller one.
-    if b"--%b--" % boundary(header) not in await request.body():
+    body = await request.body()
+    if b"--%b--" % boundary(header) not in body:
         raise MalformedBody("The form has no closing boundary at its end; send the whole form.")
     headers = Headers({"content-type": f"{_CHARSET.sub('', header)}; charset=latin-1"})
-    parser = MultiPartParser(headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_FIELDS)
+    parser = MultiPartParser(headers, _in_parts(body), max_files=MAX_FILES, max_fields=MAX_FIELDS)
     try:
         return await parser.parse()
     except MultiPartException as error:
         raise MalformedBody(f"The form cannot be read: {error.message.rstrip('.')}.") from None
+
+
+async def _in_parts(body: bytes) -> AsyncIterator[bytes]:
+    """The body, so that other requests are served while thousands of fields are parsed."""
+    for start in range(0, len(body), FORM_PART_BYTES):
+        yield body[start : start + FORM_PART_BYTES]
+        await asyncio.sleep(0)
+    yield b""  # the end
 
 
 async def _fields(form: FormData) -> dict[str, Any]:
@@ -122,24 +137,34 @@ async def _value(name: str, value: UploadFile | str) -> str | bytes:
 
 
 def translated(error: ValidationError, schema: type[BaseModel]) -> ServiceError:
-    """One validation error, without the caller's input. JSON that does not parse becomes MalformedBody."""
-    if error.error_count() > MAX_PROBLEMS:  # to list millions of them would take half a minute
-        return InvalidRequest(
-            f"The body has {error.error_count()} problems, such as fields that are not known; send only the fields "
-            "that /docs lists."
-        )
-    detail = first_problem(error)
-    if detail["type"] == "json_invalid":
-        return MalformedBody(f"The body is not valid JSON {json_problem(detail)}.")
-    return invalid_request(detail, schema)
+    """What a validation error says, without the caller's input. JSON that does not parse becomes MalformedBody."""
+    details = problems(error)
+    if details[0]["type"] == "json_invalid":
+        return MalformedBody(f"The body is not valid JSON {json_problem(details[0])}.")
+    return invalid_request(details, schema)
 
 
-def invalid_request(detail: Mapping[str, Any], schema: type[BaseModel] | None = None) -> InvalidRequest:
-    """One of pydantic's error details as this API's error."""
-    param, index = _place(detail["loc"])
+def invalid_request(
+    details: Iterable[Mapping[str, Any]], schema: type[BaseModel] | None = None
+) -> InvalidRequest:
+    """Pydantic's error details as this API's error: the first one, which has those of other fields beside it."""
+    found = dict[tuple[str | None, int | None], InvalidRequest]()
+    for detail in details:
+        place = _told_place(detail)
+        if place not in found:
+            param, index = place
+            found[place] = InvalidRequest(explain(detail, schema), param=param, index=index)
+        if len(found) == MAX_ERRORS:
+            break
+    first, *others = found.values()
+    first.others = others
+    return first
+
+
+def _told_place(detail: Mapping[str, Any]) -> tuple[str | None, int | None]:
     if detail["type"] == "extra_forbidden":  # its name is the caller's: it may look like anything
-        param, index = _within(*_place(detail["loc"][:-1]), str(detail["loc"][-1])[:64]), None
-    return InvalidRequest(explain(detail, schema), param=param, index=index)
+        return _within(*_place(detail["loc"][:-1]), str(detail["loc"][-1])[:64]), None
+    return _place(detail["loc"])
 
 
 def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:

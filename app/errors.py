@@ -10,7 +10,7 @@ sds_clip/client/errors.py.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -88,6 +88,9 @@ class ServiceError(Exception):
 class InvalidRequest(ServiceError, code="invalid_request", status=422):
     """A field of the request is invalid; `param` names the field, and `index` the item of a list."""
 
+    others: Sequence["InvalidRequest"] = ()
+    """The errors of other fields of the same request."""
+
 
 class MalformedBody(InvalidRequest, code="malformed_body", status=400):
     """The body is not valid JSON or multipart/form-data; correct it, then send it again."""
@@ -111,6 +114,10 @@ class BodyTimeout(ServiceError, code="body_timeout", status=408, retryable=True)
 
 class BodyTooLarge(ServiceError, code="body_too_large", status=413):
     """The body is larger than this route accepts; send less in one request."""
+
+
+class BodyTooComplex(BodyTooLarge, code="body_too_complex"):
+    """The body has more fields, items or escapes than this service can hold; send several requests."""
 
 
 class UnsupportedMediaType(ServiceError, code="unsupported_media_type", status=415):
@@ -657,16 +664,16 @@ def without_folder(message: str, folder: Path) -> str:
 
 
 def body(error: ServiceError) -> dict[str, Any]:
-    """The body of every error: {"error": {type, code, message, param, index?}}."""
-    content: dict[str, Any] = {
-        "type": error.type,
-        "code": error.code,
-        "message": error.message,
-        "param": error.param,
-    }
-    if error.index is not None:
-        content["index"] = error.index
+    """The body of every error: {"error": {type, code, message, param, index?, errors?}}."""
+    content = {"type": error.type, "code": error.code, **_place(error)}
+    if isinstance(error, InvalidRequest) and error.others:
+        content["errors"] = [_place(each) for each in (error, *error.others)]
     return {"error": content}
+
+
+def _place(error: ServiceError) -> dict[str, Any]:
+    place = {"message": error.message, "param": error.param}
+    return place if error.index is None else {**place, "index": error.index}
 
 
 def log_cause(error: ServiceError) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from app.errors import Counted, InvalidTemplate, InvalidText, TextTooLong, TooMany
+from app.json_bounds import JsonBounds
 from models.choices import TemplateSet
 from models.images import ImageLimits
 from models.zero_shot import PLACES
@@ -22,6 +23,13 @@ class Limits:
     image: ImageLimits
     prompts: int = 131_072
     label_chars: int = 512
+
+    @property
+    def json(self) -> JsonBounds:
+        """What the JSON of a request within these limits may hold."""
+        # An image or a text that is an object in an object has up to ten signs, and a character up to twelve bytes.
+        values = 4096 + 10 * (self.images + self.texts) + 2 * (self.labels + self.templates)
+        return JsonBounds(values, 12 * self.text_chars)
 
     def check_images(self, images: Sequence[object]) -> None:
         _check_count("images", images, self.images)

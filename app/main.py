@@ -217,6 +217,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
 
     app = api(lifespan)
     app.state.metrics = metrics
+    app.state.json_bounds = limits.json
     app.state.engine = engine
     app.state.golden = GoldenEmbeddings(engine, loader, settings.data_dir / "golden")
     app.state.status = board

@@ -77,25 +77,38 @@ _JSON_REASONS: Mapping[str, str] = MappingProxyType(
         "recursion limit exceeded": "the lists and objects are nested too deeply",
     }
 )
+# Whoever sends more errors reads only the first ones.
+MAX_COMPARED = 1000
 _JSON_PLACE = re.compile(r"(?P<reason>.*) at line (?P<line>\d+) column (?P<column>\d+)", re.DOTALL)
 
 
 def first_problem(error: ValidationError) -> ErrorDetails:
-    """The error to report. It never has the input.
+    """The error to report if there is room for one."""
+    return problems(error)[0]
 
-    An unknown field comes first, and a missing one last: it may be there under a misspelt name. If an item of a list
-    is of no kind that is accepted, the kind counts that it comes closest to.
+
+def problems(error: ValidationError) -> list[ErrorDetails]:
+    """The errors, those first that say most. They never have the input.
+
+    Unknown fields come first, and missing ones last: these may be there under a misspelt name. If an item of a list is
+    of no kind that is accepted, the kind counts that it comes closest to.
     """
     order = {"extra_forbidden": 0, "missing": 2}
     details = error.errors(include_url=False, include_input=False)
-    first = min(details, key=lambda detail: order.get(detail["type"], 1))
-    item = first["loc"][:-1]
-    if first["type"] == "extra_forbidden" or not item or not isinstance(item[-1], int):
-        return first
-    return max(
-        (first, *(detail for detail in details if detail["loc"][: len(item)] == item)),
-        key=lambda detail: len(detail["loc"]),
-    )
+    details.sort(key=lambda detail: order.get(detail["type"], 1))
+    by_item = dict[tuple[int | str, ...], ErrorDetails]()
+    for detail in details[:MAX_COMPARED]:
+        item = _item(detail["loc"])
+        by_item[item] = max(by_item.get(item, detail), detail, key=lambda each: len(each["loc"]))
+    return list(by_item.values())
+
+
+def _item(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The item of a list in which a location lies, or else the location."""
+    for length in range(len(location), 0, -1):
+        if isinstance(location[length - 1], int):
+            return location[:length]
+    return location
 
 
 def explain(detail: Mapping[str, Any], schema: type[BaseModel] | None = None) -> str:

@@ -108,11 +108,9 @@ def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
-class ErrorDetail(BaseModel):
-    """What went wrong, and what to do about it."""
+class ErrorPlace(BaseModel):
+    """What is wrong, and where."""
 
-    type: str = Field(description="The kind of error, which follows from the HTTP status.")
-    code: str = Field(description="The code of the error. Programs can rely on it.")
     message: str = Field(description="What went wrong, for people. The wording may change.")
     param: str | None = Field(
         None,
@@ -123,6 +121,18 @@ class ErrorDetail(BaseModel):
     index: int | None = Field(
         None,
         description="The position of the wrong item, if `param` is a list.",
+        json_schema_extra=_without_default,
+    )
+
+
+class ErrorDetail(ErrorPlace):
+    """What went wrong, and what to do about it."""
+
+    type: str = Field(description="The kind of error, which follows from the HTTP status.")
+    code: str = Field(description="The code of the error. Programs can rely on it.")
+    errors: list[ErrorPlace] | None = Field(
+        None,
+        description="If several fields of the request are wrong, these errors and the first one: at most 20.",
         json_schema_extra=_without_default,
     )
 

@@ -300,13 +300,13 @@ BODIES: dict[str, tuple[Any, int, str]] = {
     "a path": ({"images": ["photos/my-cat.jpg"]}, 422, "image_is_path"),
     "a million wrong texts": (
         b'{"model":"small","input_type":"clustering","texts":[' + b"0," * 2**20 + b"0]}",
-        422,
-        "invalid_request",
+        413,
+        "body_too_complex",
     ),
     "a million wrong parts": (
         b'{"model":"small","input_type":"clustering","inputs":[{"content":[' + b"0," * 2**20 + b"0]}]}",
-        422,
-        "invalid_request",
+        413,
+        "body_too_complex",
     ),
     "output_dimension of 0": ({"texts": ["a"], "output_dimension": 0}, 422, "invalid_request"),
 }

@@ -218,8 +218,8 @@ BODIES: dict[str, tuple[Any, int, str]] = {
     "a wrong format": ({"input": "a", "encoding_format": "int8"}, 422, "invalid_request"),
     "a million wrong items": (
         b'{"model":"small","input":[' + b"null," * 2**19 + b"null]}",
-        422,
-        "invalid_request",
+        413,
+        "body_too_complex",
     ),
     "dimensions of 0": ({"input": "a", "dimensions": 0}, 422, "invalid_request"),
 }

@@ -24,7 +24,8 @@ PAGE = """\
 Programs read an error's `code`. People read its `message`, whose wording may change. The body of an error is
 `{{"error": {{"type", "code", "message", "param"}}}}`. `param` names the field if a single one is at fault, and `index`
 the item of a list. If a field within an item is at fault, `param` is the whole place, such as
-`inputs[3].content[0].image_url.url`, and there is no `index`.
+`inputs[3].content[0].image_url.url`, and there is no `index`. If several fields are wrong, `errors` lists
+up to 20 of them, the first one included, with `message`, `param` and `index`.
 
 "Retry" is "yes" if the cause may pass without a change by you. After `alias_moved`, read the alias first, because the
 generation that you sent will not return. `image_url_failed` and `image_url_timeout` are an exception. They have "no",
