@@ -92,6 +92,7 @@ ROUTERS = (
     session,
     status,
 )
+"""Modules with a router. `api` adds that of the metrics."""
 
 
 def run(settings: Settings, registry: Registry | None = None) -> None:
@@ -117,7 +118,8 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     # Everything loaded so far stays, so the garbage collector need not traverse it between requests.
     gc.collect()
     gc.freeze()
-    DrainingServer(create_app(settings, clips, registry), settings).run()
+    app = create_app(settings, clips, registry)
+    DrainingServer(app, settings, metrics_app(app)).run()
 
 
 def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | None = None) -> FastAPI:
@@ -215,7 +217,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         if fetcher is not None:
             await fetcher.close()
 
-    app = api(lifespan)
+    app = api(lifespan, has_metrics=settings.metrics_address is None)
     app.state.metrics = metrics
     app.state.json_bounds = limits.json
     app.state.engine = engine
@@ -236,13 +238,24 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     return app
 
 
-def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def metrics_app(app: FastAPI) -> FastAPI:
+    """What the metrics' own address serves: /metrics and the probes of `app`."""
+    side = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=TELEMETRY)
+    side.state = app.state
+    side.include_router(status.router)
+    side.include_router(status.measures)
+    responses.install_error_handlers(side)
+    return side
+
+
+def api(lifespan: Lifespan[FastAPI] | None = None, *, has_metrics: bool = True) -> FastAPI:
     """The routes and their description, without what answers requests."""
     app = FastAPI(
         title="SDS-CLIP",
         version=importlib.metadata.version("sds-clip"),
         description=DESCRIPTION,
-        docs_url=None,  # app/routes/docs.py has a page that needs no other host
+        openapi_url=None,  # app/routes/docs.py keeps its bytes, and has a page that needs no other host
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
@@ -253,6 +266,8 @@ def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     )
     for routes in ROUTERS:
         app.include_router(routes.router)
+    if has_metrics:
+        app.include_router(status.measures)
     install_openapi(app)
     return app
 

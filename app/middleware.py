@@ -16,7 +16,7 @@ from app import logs
 from app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached
 from app.guard import GuardHost
 from app.keys import Key
-from app.limit_key import REFUSALS_PER_S, LimitKey
+from app.limit_key import PROBES, REFUSALS_PER_S, SHARE_OF_TIME, LimitKey
 from app.metrics import Metrics
 from app.places import Places
 from app.rates import Rates
@@ -27,8 +27,6 @@ from app.streamed_body import StreamedBody, is_streamed
 access_logger = logging.getLogger("app.access")
 
 UNMATCHED = "unmatched"
-PROBES = frozenset({"/health", "/ready", "/metrics"})
-"""Routes that machines ask every few seconds; their successes are logged at level debug."""
 # A client's id is put into logs and response headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _RETRY_AFTER_S = 1
@@ -50,6 +48,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             requests=Rates(settings.max_requests_per_s_per_key),
             refusals=Rates(REFUSALS_PER_S),
             body_bytes=Rates(settings.max_body_bytes_per_s_per_key),
+            seconds=Rates(SHARE_OF_TIME),
         )
     budget = BodyBudget(settings.max_buffered_bytes, settings.max_buffered_bytes_per_key)
     app.state.body_budget = budget
@@ -161,6 +160,7 @@ class AccessLog:
                     key = scope["state"].get("key")
                     limit = error.limit if isinstance(error, KeyLimitReached) else error.code
                     self._metrics.throttled(limit, "" if key is None else key.name)
+            # Machines ask these routes every few seconds.
             level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
             access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})
 

@@ -1,5 +1,7 @@
 """Describes in OpenAPI what FastAPI cannot see: bodies in two media types, and the error body."""
 
+import json
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,8 +12,10 @@ from pydantic.json_schema import models_json_schema
 from app import auth
 from app.content_type import JSON, MULTIPART
 from app.errors import ServiceError
+from app.joined_calls import JoinedCalls
 from app.schemas.common import ErrorBody
 from app.session import COOKIE
+from app.threads import in_own_thread
 
 REFERENCE = "#/components/schemas/{model}"
 REQUEST_ID = {
@@ -122,7 +126,19 @@ def install_openapi(app: FastAPI) -> None:
             app.openapi_schema = description
         return app.openapi_schema
 
+    written = b""
+    calls = JoinedCalls[str, bytes]()
+
+    async def description() -> bytes:
+        """What GET /openapi.json answers. It is written once, in a thread, since that takes a second."""
+        nonlocal written
+        if not written:
+            write = partial(in_own_thread, lambda: json.dumps(app.openapi()).encode(), "describe API")
+            written = await calls.run("description", write, "describe API")
+        return written
+
     app.openapi = openapi  # type: ignore[method-assign]
+    app.state.description = description
 
 
 def _reference(schema: type[BaseModel]) -> dict[str, str]:

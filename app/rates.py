@@ -1,4 +1,4 @@
-"""Limits how many requests, images and texts, refusals and bytes a second each API key has in this process."""
+"""Limits what each API key has in this process in a second: requests, items, refusals, bytes and computing time."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from app.errors import KeyLimitReached
 class Rates:
     """A bucket for each key, which holds a second's worth and may go into debt. Without a key nothing is limited."""
 
-    def __init__(self, per_s: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
@@ -26,10 +26,10 @@ class Rates:
         now, left = self._left(key)
         if left <= 0:
             wait_s = max(1, math.ceil(-left / self._per_s))
-            raise KeyLimitReached("max_items_per_s_per_key", self._per_s, retry_after_s=wait_s)
+            raise KeyLimitReached("max_items_per_s_per_key", int(self._per_s), retry_after_s=wait_s)
         self._set(key, now, left - items)
 
-    def owe(self, key: str, amount: int) -> float:
+    def owe(self, key: str, amount: float) -> float:
         """Take an amount in any case, and return the seconds until the debt is paid."""
         now, left = self._left(key)
         self._set(key, now, left - amount)

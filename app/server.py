@@ -1,9 +1,11 @@
 """uvicorn with a graceful shutdown: after SIGTERM it refuses new requests and finishes the accepted ones."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
+from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
@@ -19,10 +21,21 @@ LINGER_S = 0.5
 GRACE_AFTER_DRAIN_S = 5
 
 
-class DrainingServer(uvicorn.Server):
-    """Serves `app` until SIGTERM or SIGINT. A second signal ends it at once."""
+class SideServer(uvicorn.Server):
+    """A server beside another one, which alone hears signals."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class DrainingServer(uvicorn.Server):
+    """Serves `app` until SIGTERM or SIGINT. A second signal ends it at once.
+
+    If the settings have an address for metrics, it serves `metrics` there, in the same event loop.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, metrics: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -41,6 +54,23 @@ class DrainingServer(uvicorn.Server):
         self._engine: Engine = app.state.engine
         self._drain_timeout_s = settings.drain_timeout_s
         self._draining = False
+        self._metrics = None
+        if settings.metrics_address is not None:
+            host, _, port = settings.metrics_address.partition(":")
+            self._metrics = SideServer(
+                uvicorn.Config(
+                    metrics,
+                    host=host,
+                    port=int(port),
+                    http=BoundedHeadersProtocol,
+                    ws="none",
+                    lifespan="off",
+                    access_log=False,
+                    log_config=None,
+                    server_header=False,
+                )
+            )
+        self._serving_metrics: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On the first signal, drain. On the second, stop at once."""
@@ -56,6 +86,14 @@ class DrainingServer(uvicorn.Server):
         """Keep a reference to the event loop, which a signal handler cannot look up."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if self._metrics is not None:
+            self._serving_metrics = asyncio.create_task(self._metrics.serve(), name="metrics")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._metrics is not None and self._serving_metrics is not None:
+            self._metrics.should_exit = True
+            await self._serving_metrics
+        await super().shutdown(sockets)
 
     async def _drain_then_exit(self, name: str) -> None:
         logger.info("The service received %s. It refuses new requests and finishes the accepted ones.", name)

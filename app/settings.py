@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="The port that the service listens on. 0 takes a free port."
     )
+    metrics_address: str | None = Field(
+        None,
+        pattern=r"^[^\s:]+:\d{1,5}$",
+        description="An address of their own for /metrics, /health and /ready, as HOST:PORT. It has no keys and no "
+        "limits, so publish it to your monitoring alone. The service's own address then has no /metrics.",
+    )
     data_dir: Path = Field(
         Path("data"), description="The folder for caches, versions, data sets and the files of jobs."
     )

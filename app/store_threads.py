@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import wraps
+from functools import partial, wraps
 from threading import BoundedSemaphore
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from app.errors import StoreBusy, StoreUnavailable
+from app.time_spent import in_thread
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -39,9 +40,9 @@ class StoreThreads:
             raise StoreUnavailable
         if not self._free.acquire(blocking=False):
             raise StoreBusy("Too many requests are waiting for the database; try again.", retry_after_s=2)
-        # In the caller's context, which has the request's id and span.
+        # In the caller's context, which has the request's id, its span and the time that it has spent.
         context = copy_context()
-        future = self._pool.submit(lambda: context.run(call, *args, **kwargs))
+        future = self._pool.submit(lambda: context.run(in_thread, partial(call, *args, **kwargs)))
         # A call counts until its thread is free again, not only until its caller has gone.
         future.add_done_callback(lambda _: self._free.release())
         return await asyncio.wrap_future(future)

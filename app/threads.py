@@ -7,9 +7,12 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TypeVar
 
 import torch
+
+from app.time_spent import in_thread
 
 Result = TypeVar("Result")
 
@@ -20,6 +23,7 @@ async def in_own_thread(call: Callable[[], Result], name: str) -> Result:
     A call that hangs delays only its caller: it blocks neither a shared pool nor the end of the process.
     """
     loop = asyncio.get_running_loop()
+    context = copy_context()
     future: asyncio.Future[Result] = loop.create_future()
 
     def settle(result: Result | None, error: BaseException | None) -> None:
@@ -33,7 +37,7 @@ async def in_own_thread(call: Callable[[], Result], name: str) -> Result:
     def work() -> None:
         result, error = None, None
         try:
-            result = call()
+            result = context.run(in_thread, call)
         except BaseException as raised:
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile

@@ -13,7 +13,7 @@ import re
 import tarfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -21,8 +21,8 @@ import aiohttp
 from bench import child
 from bench.load import data_uri, open_session, run_in_loop
 
-KINDS = ("requests", "texts", "uploads", "jobs", "streams")
 TEXTS = 1024
+LABELS = 4096
 BODY_BYTES = 8 * 2**20
 SLOW_BYTES = 64  # of a slow body, ten times a second
 NICE = 10  # as a training run has beside the service
@@ -37,13 +37,15 @@ _LIMIT = re.compile(r"its limit (\w+)")
 class FloodSpec:
     """`clients` of the key `key` flood the service with requests of one kind for `seconds`.
 
-    `dataset` and `job` are the key's own.
+    `dataset` and `job` are the key's own. `large_image` has the pixels of a phone's camera.
     """
 
     port: int
     key: str
     kind: str
     image: str
+    large_image: str
+    versions: Sequence[str]
     dataset: str
     job: str
     clients: int
@@ -58,7 +60,7 @@ def run_flood(spec: FloodSpec) -> dict[str, int]:
 async def flood(spec: FloodSpec) -> dict[str, int]:
     os.nice(NICE)
     answers = Counter[str]()
-    ask = _asking(spec)
+    ask = KINDS[spec.kind](spec)
     end = time.monotonic() + spec.seconds
 
     async def client(number: int, session: aiohttp.ClientSession) -> None:
@@ -95,48 +97,142 @@ def outcome(status: int, body: bytes) -> str:
 Ask = Callable[[aiohttp.ClientSession, int], Awaitable[str]]
 
 
-def _asking(spec: FloodSpec) -> Ask:
-    """How a client asks. Its number chooses among kinds of uploads."""
-    image, numbers = data_uri(spec.image), itertools.count()
+async def _ask(
+    session: aiohttp.ClientSession, method: str, path: str, body: object = None, **headers: str
+) -> str:
+    async with session.request(method, path, data=body, headers=headers) as response:
+        return outcome(response.status, await response.read())
 
-    async def post(session: aiohttp.ClientSession, path: str, body: object, **headers: str) -> str:
-        async with session.post(path, data=body, headers=headers) as response:
-            return outcome(response.status, await response.read())
 
-    if spec.kind == "requests":
-        match = json.dumps({"images": [image], "texts": ["a dog", "a car"]}).encode()
-        return lambda session, _: post(session, "/match", match)
-    if spec.kind == "texts":
-        texts = json.dumps({"images": [image], "texts": [f"scene {n} of @" for n in range(TEXTS)]}).encode()
-        return lambda session, _: post(session, "/match", texts.replace(b"@", b"%d" % next(numbers)))
-    if spec.kind == "uploads":
-        form, garbage = _FORM % _archive(), b"x" * BODY_BYTES
-        multipart = {"Content-Type": "multipart/form-data; boundary=edge"}
-        asks: list[Ask] = [
-            lambda session, _: post(session, "/datasets", form, **multipart),
-            lambda session, _: post(session, "/match", garbage),
-            lambda session, _: post(session, "/match", _slowly(spec.seconds)),
+def _same(path: str, body: Mapping[str, object]) -> Ask:
+    """The same body each time."""
+    sent = json.dumps(body).encode()
+    return lambda session, _: _ask(session, "POST", path, sent)
+
+
+def _new(path: str, body: Mapping[str, object]) -> Ask:
+    """The body with a new number in place of each @."""
+    sent, numbers = json.dumps(body).encode(), itertools.count()
+    return lambda session, _: _ask(session, "POST", path, sent.replace(b"@", b"%d" % next(numbers)))
+
+
+def _in_turn(asks: Sequence[Ask]) -> Ask:
+    """Each client asks in one way."""
+    return lambda session, number: asks[number % len(asks)](session, number)
+
+
+def _requests(spec: FloodSpec) -> Ask:
+    return _same("/match", {"images": [data_uri(spec.image)], "texts": ["a dog", "a car"]})
+
+
+def _texts(spec: FloodSpec) -> Ask:
+    texts = [f"scene {number} of @" for number in range(TEXTS)]
+    return _new("/match", {"images": [data_uri(spec.image)], "texts": texts})
+
+
+def _long_texts(spec: FloodSpec) -> Ask:
+    return _new("/embed", {"texts": ["@ " + "a dog and a car " * 250] * 8})
+
+
+def _images(spec: FloodSpec) -> Ask:
+    return _same("/match", {"images": [data_uri(spec.large_image)] * 4, "texts": ["a dog", "a car"]})
+
+
+def _labels(spec: FloodSpec) -> Ask:
+    labels = [f"thing {number} of @" for number in range(LABELS)]
+    return _new("/classify", {"images": [data_uri(spec.image)], "labels": labels, "templates": ["a {}"]})
+
+
+def _bodies(_: FloodSpec) -> Ask:
+    """JSON that takes a parser long, of some megabytes each."""
+    bodies = [
+        b"{" + b",".join(b'"k%d":1' % number for number in range(500_000)) + b"}",
+        b'{"images":["a"],"texts":["' + b"\\n" * BODY_BYTES + b'"]}',
+        b'{"images":["a"],"texts":[' + b"1" * BODY_BYTES + b"]}",
+        b'{"images":["a"],"texts":[' + b'"",' * 1_000_000 + b'""]}',
+        b"[" * BODY_BYTES,
+        json.dumps({"images": ["a"], "texts": ["\u00e9" * 4000] * 900}).encode(),
+    ]
+    return _in_turn([lambda session, _, body=body: _ask(session, "POST", "/match", body) for body in bodies])
+
+
+def _uploads(spec: FloodSpec) -> Ask:
+    form, garbage = _FORM % _archive(), b"x" * BODY_BYTES
+    multipart = {"Content-Type": "multipart/form-data; boundary=edge"}
+    return _in_turn(
+        [
+            lambda session, _: _ask(session, "POST", "/datasets", form, **multipart),
+            lambda session, _: _ask(session, "POST", "/match", garbage),
+            lambda session, _: _ask(session, "POST", "/match", _slowly(spec.seconds)),
         ]
-        return lambda session, number: asks[number % len(asks)](session, number)
-    if spec.kind == "jobs":
-        evaluate = {"model": "default", "benchmark": "winoground", "data": spec.dataset}
-        body = json.dumps(evaluate).encode()
+    )
 
-        async def submit_and_cancel(session: aiohttp.ClientSession, _: int) -> str:
-            async with session.post("/evaluate", data=body) as response:
-                answer = await response.read()
-            if response.status == 202:
-                await post(session, f"/jobs/{json.loads(answer)['id']}/cancel", b"")
-            return outcome(response.status, answer)
 
-        return submit_and_cancel
+def _jobs(spec: FloodSpec) -> Ask:
+    body = json.dumps(_evaluation(spec)).encode()
 
-    async def follow(session: aiohttp.ClientSession, _: int) -> str:
-        headers = {"Accept": "text/event-stream"}
-        async with session.get(f"/jobs/{spec.job}/events", headers=headers) as response:
-            return outcome(response.status, await response.read())
+    async def submit_and_cancel(session: aiohttp.ClientSession, _: int) -> str:
+        async with session.post("/evaluate", data=body) as response:
+            answer = await response.read()
+        if response.status == 202:
+            await _ask(session, "POST", f"/jobs/{json.loads(answer)['id']}/cancel")
+        return outcome(response.status, answer)
 
-    return follow
+    return submit_and_cancel
+
+
+def _dry_runs(spec: FloodSpec) -> Ask:
+    return _same("/evaluate", {**_evaluation(spec), "dry_run": True})
+
+
+def _comparisons(spec: FloodSpec) -> Ask:
+    texts = ["a dog @", "a car @"]
+    body = {"images": [data_uri(spec.image)], "texts": texts, "models": list(spec.versions)}
+    return _new("/match/compare", body)
+
+
+def _streams(spec: FloodSpec) -> Ask:
+    return lambda session, _: _ask(session, "GET", f"/jobs/{spec.job}/events", Accept="text/event-stream")
+
+
+def _lists(_: FloodSpec) -> Ask:
+    paths = ("/jobs?limit=100", "/models", "/datasets?limit=100", "/promotions?limit=100")
+    return _in_turn([lambda session, _, path=path: _ask(session, "GET", path) for path in paths])
+
+
+def _wrong_keys(_: FloodSpec) -> Ask:
+    wrong = {"Authorization": "Bearer sdsclip_wrong"}
+    return lambda session, _: _ask(session, "POST", "/match", b"{}", **wrong)
+
+
+def _without_key(_: FloodSpec) -> Ask:
+    paths = ("/metrics", "/openapi.json", "/health", "/docs")
+    return _in_turn(
+        [lambda session, _, path=path: _ask(session, "GET", path, Authorization="") for path in paths]
+    )
+
+
+def _evaluation(spec: FloodSpec) -> dict[str, object]:
+    return {"model": "default", "benchmark": "winoground", "data": spec.dataset}
+
+
+KINDS: Mapping[str, Callable[[FloodSpec], Ask]] = {
+    "requests": _requests,
+    "texts": _texts,
+    "long texts": _long_texts,
+    "large images": _images,
+    "labels": _labels,
+    "bodies": _bodies,
+    "wrong keys": _wrong_keys,
+    "uploads": _uploads,
+    "jobs": _jobs,
+    "dry runs": _dry_runs,
+    "streams": _streams,
+    "lists": _lists,
+    "comparisons": _comparisons,
+    "routes without a key": _without_key,
+}
+"""How a client of each kind of flood asks. Its number chooses among several ways."""
 
 
 def _archive() -> bytes:

@@ -52,11 +52,11 @@ def measure_lists(folder: Path, requests: int) -> list[Lists]:
     return [Lists(path, median(ms[FEW]), median(ms[MANY])) for path, ms in zip(paths, found, strict=True)]
 
 
-def fill(database_url: str, count: int) -> str:
+def fill(database_url: str, count: int, owner: str = "") -> str:
     """Store copies of one finished job with its events; returns the middle one's id."""
     store = Store(database_url)
     store.migrate()
-    job = submit(store)
+    job = submit(store, owner=owner)
     claimed = store.leases.claim(JobKind.FINETUNE, "bench", 60)
     assert claimed is not None
     store.leases.succeed(Lease.of(claimed), result={"steps": 1})
@@ -71,11 +71,11 @@ def fill(database_url: str, count: int) -> str:
     return ids[count // 2]
 
 
-def submit(store: Store, data: str = "ds_bench") -> Job:
+def submit(store: Store, data: str = "ds_bench", owner: str = "") -> Job:
     """Store a job as POST /finetune does."""
     asked = {"base": "demo", "objective": "clip", "training_data": data, "hyperparameters": {"steps": 1}}
     spec = FinetuneSpec.model_validate(asked)
-    job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, spec.as_sent(), spec.as_row()))
+    job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, spec.as_sent(), spec.as_row(), owner=owner))
     return job
 
 

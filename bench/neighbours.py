@@ -1,33 +1,37 @@
 """Measures what a well-behaved API key notices of another one that floods the service.
 
 The steady key sends /match with an image and two changing texts at random times, at `share` of the capacity that it has
-alone. The other key has `clients` that ask again as soon as they are answered, whatever the answer: /match with an
-image; /match with 1,024 new texts; bodies and uploads of 8 MiB beside slow ones; jobs, which it cancels; and event
-streams. Phases alternate in rounds, and each round has a phase alone at its beginning and one at its end. A request's
-time counts from when it was due. All clients share the cores with the service, those of the flood at a low priority.
+alone. The other key has `clients` that ask again as soon as they are answered, whatever the answer, in each way that
+bench.flood knows. Phases alternate in rounds, and each round has a phase alone at its beginning and one at its end. A
+request's time counts from when it was due. All clients share the cores with the service, those of the flood at a low
+priority.
 """
 
+import io
 import json
 import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import httpx
+import PIL.Image
 
 from app.keys import create_key
 from bench import report, servers
 from bench.flood import KINDS, FloodSpec, run_flood
+from bench.job_lists import fill
 from bench.load import IMAGE, TEXT, Answer, Call, LoadSpec, OpenSpec, run_load, run_open_load, text_of
 from bench.options import cache_option, option, parse
 from bench.report import at_most, note
 from bench.rounds import in_turns
-from bench.sets import demo_set
+from bench.sets import demo_set, scene
 from bench.swap_system import find_inputs
+from bench.version_set import make_version_set
 from models.markdown import markdown_table
 
 MATCH = Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [TEXT, f"no {TEXT}"]}))
@@ -48,7 +52,9 @@ class Plan:
     share: float = option(0.2, "Share of the capacity at which the steady key's requests arrive.")
     capacity_requests: int = option(300, "Number of requests that measure the capacity.", quick=64)
     clients: int = option(96, "Number of clients of the flood.", quick=24)
-    only: Sequence[str] = option(KINDS, "Floods to measure.", kind=str, choices=KINDS, nargs="+")
+    only: Sequence[str] = option(
+        tuple(KINDS), "Floods to measure.", kind=str, choices=tuple(KINDS), nargs="+"
+    )
     cache: Path = cache_option()
 
     @property
@@ -64,23 +70,22 @@ class Phase:
     flood: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Keys:
-    """The secrets of both keys, and what the flood's key owns."""
-
-    steady: str
-    flood: str
-    dataset: str
-    job: str
+VERSIONS = 16
+JOBS = 1000
 
 
 def main(arguments: list[str] | None = None) -> None:
     plan = parse(Plan, "bench.neighbours", __doc__, arguments)
     heading = report.heading("bench.neighbours", arguments)
     model, images = find_inputs(plan.model, plan.cache)
-    shutil.rmtree(plan.folder, ignore_errors=True)
-    keys_file = plan.folder / "keys.json"
-    (plan.folder / "sets").mkdir(parents=True)
+    versions = make_version_set(plan.folder / "versions", model, VERSIONS)
+    shutil.rmtree(plan.folder / "run", ignore_errors=True)
+    shutil.copytree(plan.folder / "versions", plan.folder / "run")
+    database = f"sqlite:///{plan.folder / 'run' / 'sds-clip.db'}"
+    fill(database, JOBS, owner="flood")
+    keys_file = plan.folder / "run" / "keys.json"
+    sets = plan.folder / "run" / "sets"
+    sets.mkdir()
     steady, flood = (
         create_key(keys_file, name, scopes)
         for name, scopes in (("steady", ["infer"]), ("flood", ["infer", "train"]))
@@ -89,19 +94,21 @@ def main(arguments: list[str] | None = None) -> None:
     with servers.running(
         server,
         plan.cache,
-        SDS_CLIP_DATA_DIR=str(plan.folder / "data"),
-        SDS_CLIP_DATABASE_URL=f"sqlite:///{plan.folder / 'sds-clip.db'}",
+        SDS_CLIP_DATA_DIR=str(plan.folder / "run" / "data"),
+        SDS_CLIP_DATABASE_URL=database,
         SDS_CLIP_KEYS_FILE=str(keys_file),
-        SDS_CLIP_DATASET_ROOTS=str(plan.folder / "sets"),
+        SDS_CLIP_DATASET_ROOTS=str(sets),
     ) as running:
-        dataset, job = own(running, flood, plan.folder / "sets")
-        keys = Keys(steady, flood, dataset, job)
+        dataset, job = own(running, flood, sets)
+        spec = FloodSpec(
+            running.port, flood, "", images[0], large_image(sets), versions, dataset, job, plan.clients, 0
+        )
         note("capacity of the steady key alone, in a closed loop")
-        capacity = capacity_of(running.port, keys.steady, images, plan.capacity_requests)
+        capacity = capacity_of(running.port, steady, images, plan.capacity_requests)
         rate = plan.share * capacity
         note(f"{capacity:.1f} requests a second; now {rate:.1f} at random")
         runs = {
-            name: partial(measure, plan, running.port, keys, images, rate, name)
+            name: partial(measure, plan, replace(spec, kind=name), steady, images, rate)
             for name in (ALONE, *plan.only, AGAIN)
         }
         phases = in_turns("phase", plan.rounds, runs)
@@ -134,16 +141,22 @@ def capacity_of(port: int, key: str, images: Sequence[str], requests: int) -> fl
     return run_load(LoadSpec(port, calls, list(images), 32, 64, requests, key=key)).requests_per_second
 
 
-def measure(plan: Plan, port: int, keys: Keys, images: list[str], rate: float, name: str) -> Phase:
+def large_image(folder: Path) -> str:
+    """A JPEG of twelve megapixels."""
+    path = folder / "large.jpg"
+    PIL.Image.open(io.BytesIO(scene(0))).resize((4000, 3000)).save(path, quality=90)
+    return str(path)
+
+
+def measure(plan: Plan, spec: FloodSpec, key: str, images: list[str], rate: float) -> Phase:
     """A phase of the steady key, beside a flood unless it is alone."""
     with ThreadPoolExecutor(1) as thread:
         flood = None
-        if name in KINDS:
+        if spec.kind in KINDS:
             seconds = plan.settle_s + plan.seconds + 1
-            spec = FloodSpec(port, keys.flood, name, images[0], keys.dataset, keys.job, plan.clients, seconds)
-            flood = thread.submit(run_flood, spec)
+            flood = thread.submit(run_flood, replace(spec, seconds=seconds))
         time.sleep(plan.settle_s)
-        answers = run_open_load(OpenSpec(port, [MATCH], images, rate, plan.seconds, key=keys.steady))
+        answers = run_open_load(OpenSpec(spec.port, [MATCH], images, rate, plan.seconds, key=key))
         return Phase(answers, {} if flood is None else flood.result())
 
 

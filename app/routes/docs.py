@@ -1,12 +1,13 @@
-"""GET /docs: a page that describes the API and can call it, by Swagger UI from the package fastapi-offline.
+"""GET /openapi.json, the description of the API, and /docs, a page that shows it and can call it.
 
-FastAPI's own page loads its scripts from a CDN and starts them in the page. This one works without any other host,
-and its Content-Security-Policy lets it load and call nothing but this service.
+The page is Swagger UI from the package fastapi-offline. FastAPI's own page loads its scripts from a CDN and starts them
+in the page. This one works without any other host, and its Content-Security-Policy lets it load and call nothing but
+this service.
 """
 
 from importlib.resources import files
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 from app.auth import public
@@ -41,6 +42,11 @@ POLICY = (
 )
 
 router = APIRouter(dependencies=[Depends(public)], include_in_schema=False)
+
+
+@router.get("/openapi.json")
+async def description(request: Request) -> Response:
+    return Response(await request.app.state.description(), media_type="application/json")
 
 
 @router.get("/docs")

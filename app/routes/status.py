@@ -11,6 +11,8 @@ from app.serving.engine import Engine
 from app.serving.status import StatusBoard
 
 router = APIRouter(tags=["status"])
+measures = APIRouter(tags=["status"])
+"""It has no place at the service's own address if metrics have an address of their own."""
 
 
 @router.head("/health", dependencies=[Depends(public)], include_in_schema=False)
@@ -35,8 +37,8 @@ async def ready(request: Request) -> Ready:
     return Ready(aliases=board.aliases.source)
 
 
-@router.head("/metrics", dependencies=[Depends(public)], include_in_schema=False)
-@router.get("/metrics", dependencies=[Depends(public)], response_class=Response)
+@measures.head("/metrics", dependencies=[Depends(public)], include_in_schema=False)
+@measures.get("/metrics", dependencies=[Depends(public)], response_class=Response)
 async def metrics(request: Request) -> Response:
     """Return the metrics in the text format of Prometheus."""
     backend: Backend | None = request.app.state.backend

@@ -224,6 +224,11 @@ class Engine:
         most = self._turns.items
         return self.max_batch if most is None else min(self.max_batch, most)
 
+    def at_once(self, parts: int, cost: int) -> int:
+        """How many of a request's equal parts may be in progress, so that another key waits for no more than a turn."""
+        most = self._turns.items
+        return parts if most is None else max(1, most * parts // max(1, cost))
+
     def _turn_of(self, texts: Sequence[str]) -> Sequence[str]:
         """The first texts, as many as take about as long to tokenize and encode as another request's."""
         most = self.turn_items

@@ -235,12 +235,14 @@ class Predictor:
         Images that cannot be read fail the request.
         """
         images = RequestImages(self._decode(request))
+        at_once = asyncio.Semaphore(self._engine.at_once(len(models), cost))
 
         async def one(name: str, model: ModelHandle | ServiceError) -> Response | ModelError:
             if isinstance(model, ServiceError):
                 return _model_error(name, model)
             try:
-                return await answer(model, images.of)
+                async with at_once:
+                    return await answer(model, images.of)
             except ServiceError as error:
                 if images.raised(error):
                     raise

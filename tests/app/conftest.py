@@ -41,6 +41,11 @@ def other_clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     return load_clip(f"local-dir:{folder}", device="cpu", precision="float32")
 
 
+@pytest.fixture(autouse=True)
+def _metrics_are_always_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.metrics.FRESH_S", 0.0)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path / "data", max_body_bytes=4 * 2**20, decode_threads=1)

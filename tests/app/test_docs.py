@@ -1,6 +1,8 @@
 """The page /docs, without a browser: it names only files of this service, under a policy that allows no others."""
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,24 @@ def test_the_page_may_load_and_call_nothing_but_this_service(client: TestClient)
     assert policy["script-src"] == policy["connect-src"] == "'self'"
     assert "//" not in page.headers["content-security-policy"]
     assert re.findall(r"<script(?![^>]* src=)|<style| style=| on\w+=", page.text) == []
+
+
+def test_the_description_is_written_once_and_off_the_event_loop(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    describe = client.app.openapi  # type: ignore[attr-defined]
+
+    def openapi() -> dict[str, object]:
+        written.append(threading.current_thread().name)
+        return describe()
+
+    monkeypatch.setattr(client.app, "openapi", openapi)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(client.get, ["/openapi.json"] * 24))
+    assert len({answer.content for answer in answers}) == 1
+    assert answers[0].json() == describe()
+    assert written == ["describe API"]
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "redoc.standalone.js", "..%2F__init__.py", "%00"])

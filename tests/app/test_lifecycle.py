@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.app.conftest import base64_of, png
-from tests.app.serverside import RunningServer, running_server
+from tests.app.serverside import RunningServer, free_port, running_server
 
 CLIENTS = 16
 BODY = {"images": [base64_of(png(seed=1))], "texts": ["a red circle", "a blue square"]}
@@ -92,6 +92,22 @@ def test_head_on_health_routes_is_get_without_the_body(server: RunningServer) ->
             assert head.headers["Content-Type"] == got.headers["Content-Type"]
         server.terminate()
         assert (client.head("/ready").status_code, client.head("/health").status_code) == (503, 200)
+
+
+def test_metrics_may_have_an_address_of_their_own(tmp_path: Path, small_reference: str) -> None:
+    port = free_port()
+    with running_server(
+        tmp_path, "--model", small_reference, SDS_CLIP_METRICS_ADDRESS=f"127.0.0.1:{port}"
+    ) as server:
+        side = f"http://127.0.0.1:{port}"
+        assert "sds_clip_requests_total" in httpx.get(f"{side}/metrics").text
+        assert (
+            httpx.get(f"{side}/ready").json()["status"] == httpx.get(f"{server.url}/ready").json()["status"]
+        )
+        assert httpx.get(f"{side}/models").status_code == 404
+        assert httpx.get(f"{server.url}/metrics").status_code == 404
+        server.terminate()
+        assert server.process.wait(60) == 0
 
 
 def test_a_client_that_hangs_up_mid_upload_harms_nobody(server: RunningServer) -> None:

@@ -1,6 +1,7 @@
 """What a key that ignores its limits costs the service: its refusals wait, and so do its answers and its bodies."""
 
 import asyncio
+import time
 
 import pytest
 from fastapi import FastAPI
@@ -11,11 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import limit_key
 from app.errors import KeyLimitReached, Unauthorized
 from app.keys import Key
-from app.limit_key import INFERENCE, LimitKey
+from app.limit_key import INFERENCE, NO_KEY, NO_KEY_PROBES, LimitKey
 from app.places import Places
 from app.rates import Rates
 from app.responses import ErrorResponse
 from app.routes import cohere, inference, openai
+from app.threads import in_own_thread
 
 
 class Client:
@@ -40,7 +42,16 @@ class Client:
             sent.append(message)
 
         await self._limit(
-            {"type": "http", "path": path, "app": self._app, "state": {"key": key}}, receive, send
+            {
+                "type": "http",
+                "method": "GET",
+                "path": path,
+                "headers": [],
+                "app": self._app,
+                "state": {"key": key},
+            },
+            receive,
+            send,
         )
         return sent[0]
 
@@ -64,16 +75,18 @@ async def read(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def limited(app: ASGIApp, *, places: int = 8, in_debt: str = "") -> Client:
-    """Clients of a limit whose clock stands still: two requests, two refusals, and 1,000 bytes.
+    """Clients of a limit whose clock stands still: two requests, two refusals, 1,000 bytes, and 0.05 s of computing.
 
     The key `in_debt` has had requests for an hour.
     """
     inner = FastAPI()
     inner.state.key_ring = object()
-    requests, refusals, body_bytes = (Rates(per_s, lambda: 0.0) for per_s in (2, 2, 1000))
+    requests, refusals, body_bytes, seconds = (Rates(per_s, lambda: 0.0) for per_s in (2, 2, 1000, 0.05))
     requests.owe(in_debt, 2 * 3600)
     in_progress = Places(None, "requests", retry_after_s=1, per_key=places)
-    limit = LimitKey(app, places=in_progress, requests=requests, refusals=refusals, body_bytes=body_bytes)
+    limit = LimitKey(
+        app, places=in_progress, requests=requests, refusals=refusals, body_bytes=body_bytes, seconds=seconds
+    )
     return Client(inner, limit)
 
 
@@ -122,10 +135,65 @@ async def test_wrong_keys_wait_for_their_refusals_and_no_valid_key_does(
     third.cancel()
 
 
-async def test_what_needs_no_key_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limit_key, "REFUSAL_WAIT_S", 3600)
-    client = limited(answer)
-    assert [(await client.ask(None, path="/health"))["status"] for _ in range(5)] == [200] * 5
+async def test_answers_without_a_key_wait_together_and_delay_no_probe_and_no_key() -> None:
+    client = limited(answer, in_debt=NO_KEY)
+
+    waiting = client.ask(None, path="/openapi.json")
+    assert (await client.ask(None, path="/health"))["status"] == 200
+    assert (await client.ask("alice"))["status"] == 200
+    assert not waiting.done()
+    waiting.cancel()
+
+    probes = limited(answer, in_debt=NO_KEY_PROBES)
+    waiting = probes.ask(None, path="/metrics")
+    assert (await probes.ask("alice", path="/metrics"))["status"] == 200
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def compute(scope: Scope, receive: Receive, send: Send) -> None:
+    """Compute for as long as the body says, a half in the event loop and a half in a thread."""
+    seconds = float((await receive())["body"]) / 2
+    compute_for(seconds)
+    await in_own_thread(lambda: compute_for(seconds), "compute")
+    await Response()(scope, receive, send)
+
+
+def compute_for(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each body and each answer was held back. None is."""
+    asked: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(limit_key, "ACTIVE_S", 3600)
+    return asked
+
+
+async def test_key_that_computes_much_waits_while_another_is_active(waits: list[float]) -> None:
+    client = limited(compute)
+
+    await client.ask("alice", b"0.9")  # alone
+    await client.ask("bob", b"0")
+    await client.ask("alice", b"0.09")  # either half would fit into the share
+    assert waits[1:4:2] == [0, 0]  # each request waits for its body, too
+    assert waits[5] >= (0.09 - 0.05) / 0.05
+
+
+async def test_no_answer_waits_long_for_what_its_key_has_computed(waits: list[float]) -> None:
+    client = limited(compute)
+
+    await client.ask("bob", b"0")
+    await client.ask("alice", b"1")
+    assert waits[1::2] == [0, limit_key.MAX_WAIT_S]
 
 
 async def test_answers_that_come_too_fast_wait_and_those_of_another_key_do_not() -> None:

@@ -69,6 +69,18 @@ async def test_versions_of_one_base_share_batches_and_each_answers_for_itself(
     assert max(map(len, batches)) > 1
 
 
+async def test_while_another_key_is_active_a_comparison_computes_one_version_after_another(
+    library: Library, tmp_path: Path, batches: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["small", *library.published]
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        await service.ask("/match/compare", MATCH, models=names)
+        monkeypatch.setattr("app.serving.turns.Turns.items", 1)
+        batches.clear()
+        await service.ask("/match/compare", MATCH, models=names)
+    assert set(map(len, batches)) == {1}
+
+
 async def test_one_request_is_answered_by_several_versions(
     library: Library, tmp_path: Path, batches: list[set[str]]
 ) -> None:
