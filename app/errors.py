@@ -458,11 +458,11 @@ class NoReport(NotFound, code="no_report"):
 
 
 class NoItems(NotFound, code="no_items"):
-    """The job has no items: an evaluation has them once it has succeeded, until its files are deleted."""
+    """The job has no items. What a job has measured has them once it has succeeded, until its files are deleted."""
 
 
 class NotComparable(InvalidRequest, code="not_comparable"):
-    """The two evaluations did not measure the same items in the same way; the message says what differs."""
+    """The two jobs did not measure the same items in the same way; the message says what differs."""
 
 
 class NoItem(NotFound, code="no_item"):

@@ -9,8 +9,10 @@ from models.evaluation.benchmark import Benchmark
 from models.evaluation.captions_file import is_pairs
 from models.evaluation.catalog import BENCHMARKS
 from models.evaluation.read import read_benchmark
-from models.evaluation.results import Results, as_json
+from models.evaluation.results import GROUP_MATCH, Results, as_json
 from worker.data import captions_files, exactly_one
+
+_TAGS = 60
 
 
 def read_data(name: str, content: Content, work: Path) -> Benchmark:
@@ -51,3 +53,26 @@ def summary(results: Results) -> dict[str, Any]:
         )
     }
     return content
+
+
+def described(results: Results, baseline: Results | None) -> dict[str, Any]:
+    """What a job's row tells of an evaluation: the summary with the largest tags, and that of its baseline."""
+    content = summary(results)
+    if by_tag := _largest_tags(results):
+        content["by_tag"] = by_tag
+    if baseline is not None:
+        content["baseline"] = summary(baseline)
+    return content
+
+
+def _largest_tags(results: Results) -> dict[str, Any]:
+    """The main outcome and GroupMatch of the largest tags only; results.json holds all metrics of all tags."""
+    shown = (results.outcome, GROUP_MATCH)
+    by_tag = {
+        tag: {name: metric for name, metric in metrics.items() if metric.get("outcome") in shown}
+        for tag, metrics in as_json(results, items=False)["by_tag"].items()
+    }
+    largest = sorted(
+        filter(by_tag.get, by_tag), key=lambda tag: -max(each["n"] for each in by_tag[tag].values())
+    )
+    return {tag: by_tag[tag] for tag in largest[:_TAGS]}

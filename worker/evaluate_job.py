@@ -10,16 +10,14 @@ from models.clip import Clip
 from models.evaluation.checked import Say
 from models.evaluation.comparison import PairedDifference
 from models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
-from models.evaluation.results import GROUP_MATCH, Results, as_json
-from worker.benchmarks import data_path, root_of, summary
+from models.evaluation.results import Results
+from worker.benchmarks import data_path, described, root_of
 from worker.context import JobContext
 from worker.data import content_of
 from worker.references import check_version, loadable
 
 if TYPE_CHECKING:
     from models.teacher.teacher import Teacher
-
-_TAGS = 60
 
 
 def evaluate(context: JobContext) -> None:
@@ -92,15 +90,12 @@ def _without_folder(found: Evaluation, folder: Path) -> Evaluation:
 def _written(context: JobContext, found: Evaluation) -> dict[str, Any]:
     """Write the files, then return the job's result, which names them."""
     files = write_evaluation(context.folder.path, found)
-    content = summary(found.results)
-    if by_tag := _largest_tags(found.results):
-        content["by_tag"] = by_tag
+    content = described(found.results, found.baseline)
     content["files"] = {
         name: path.relative_to(context.config.data_dir).as_posix() for name, path in files.items()
     }
-    if found.comparison is not None and found.baseline is not None:
+    if found.comparison is not None:
         headline = found.comparison.headline
-        content["baseline"] = summary(found.baseline)
         content["comparison"] = {
             "outcome": headline.outcome,
             **_difference(headline),
@@ -112,16 +107,3 @@ def _written(context: JobContext, found: Evaluation) -> dict[str, Any]:
 
 def _difference(of: PairedDifference) -> dict[str, float]:
     return {name: getattr(of, name) for name in ("difference", "low", "high", "p_better", "p_two_sided")}
-
-
-def _largest_tags(results: Results) -> dict[str, Any]:
-    """The main outcome and GroupMatch of the largest tags only; results.json holds all metrics of all tags."""
-    shown = (results.outcome, GROUP_MATCH)
-    by_tag = {
-        tag: {name: metric for name, metric in metrics.items() if metric.get("outcome") in shown}
-        for tag, metrics in as_json(results, items=False)["by_tag"].items()
-    }
-    largest = sorted(
-        filter(by_tag.get, by_tag), key=lambda tag: -max(each["n"] for each in by_tag[tag].values())
-    )
-    return {tag: by_tag[tag] for tag in largest[:_TAGS]}

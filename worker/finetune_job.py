@@ -16,7 +16,7 @@ from models.checkpoints import load_clip
 from models.clip import Clip
 from models.delta import apply_delta
 from models.evaluation.evaluation import measure_clip
-from models.evaluation.results import Results
+from models.evaluation.results import Results, write_results
 from models.references import CheckpointError, parse
 from models.run_files import REPORT_FILE
 from models.training.config import FinetuneConfig
@@ -26,7 +26,7 @@ from models.training.run import Result, train
 from models.training.trackers import make_tracker
 from models.training.tracking import Tracker
 from models.training.validation import validate
-from worker.benchmarks import read_data, summary
+from worker.benchmarks import described, read_data, summary
 from worker.context import JobContext
 from worker.data import content_of, pairs_place
 from worker.errors import JobFailed
@@ -150,7 +150,7 @@ class _Run:
         results: dict[str, Results] = {}
         for evaluation in self.job.evaluate:
             self.context.stage("evaluating")
-            results[f"{evaluation.benchmark} ({evaluation.data})"] = self._results(evaluation, clip)
+            results[evaluation.name] = self._results(evaluation, clip)
         return CandidateScores(clip.version, results, validation)
 
     def _results(self, evaluation: Evaluation, clip: Clip) -> Results:
@@ -178,7 +178,7 @@ class _Run:
         It is tried again if, meanwhile, the alias was moved, locked or taken away, or the base or the files were
         deleted. Each try reads the current state, and ends with Stopped if the job was asked to stop.
         """
-        files = self._keep_report()
+        files = {**self._keep_report(), **self._keep_items("results", scores.results)}
         while True:
             try:
                 self._try_to_end(result, scores, files)
@@ -193,9 +193,25 @@ class _Run:
         os.replace(folder.run / REPORT_FILE, report)
         return {"report": report.relative_to(self.context.config.data_dir).as_posix()}
 
+    def _keep_items(self, stem: str, found: Mapping[str, Results]) -> dict[str, str]:
+        """Write results with their items, as an evaluation does, and return their files by the names given."""
+        files = {}
+        for number, (name, results) in enumerate(found.items()):
+            file = self.context.folder.path / f"{stem}-{number}.json"
+            write_results(file, results)
+            files[name] = file.relative_to(self.context.config.data_dir).as_posix()
+        return files
+
     def _try_to_end(self, result: Result, scores: CandidateScores, files: Mapping[str, str]) -> None:
-        verdict, move = decide(self.context, self.job, scores, self._measure_holder)
-        evaluations = {name: summary(results) for name, results in scores.results.items()}
+        others: dict[str, Results] = {}
+
+        def measure_holder(version: str | None) -> CandidateScores:
+            holder = self._measure_holder(version)
+            others.update(holder.results)
+            return holder
+
+        verdict, move = decide(self.context, self.job, scores, measure_holder)
+        baselines = {asked.baseline: others[asked.name] for asked in self.job.evaluate if others}
         promotion = {
             "alias": self.job.alias,
             "promoted": move is not None,
@@ -206,11 +222,13 @@ class _Run:
             "steps": result.steps_done,
             "metrics": dict(scores.validation),
             "warnings": [asdict(warning) for warning in result.warnings],
-            "evaluations": evaluations,
+            "evaluations": {
+                name: described(results, others.get(name)) for name, results in scores.results.items()
+            },
             "promotion": None if self.job.promote == "never" else promotion,
-            "files": files,
+            "files": {**files, **self._keep_items("baseline", baselines)},
         }
-        version = self._publish(result, evaluations)
+        version = self._publish(result, {name: summary(results) for name, results in scores.results.items()})
         # Register a version's base first; most bases are an operator's own, known by reference alone.
         self.context.store.versions.register(unpublished_version(self.parts.base))
         self.context.succeed(version=version, result=outcome, promotion=move)

@@ -7,7 +7,9 @@ The files:
     JOBS/JOB_ID/FENCE/work/             files a benchmark derives from its data
     JOBS/JOB_ID/FENCE/links/            links to shards that lie in several folders
     JOBS/JOB_ID/FENCE/report.html       the report of a job that has succeeded
-    JOBS/JOB_ID/FENCE/results.json      an evaluation's results
+    JOBS/JOB_ID/FENCE/results.json      an evaluation's results; baseline.json those of its baseline
+    JOBS/JOB_ID/FENCE/results-0.json    a fine-tuning job's results on its first benchmark; baseline-0.json those of the
+                                        version that it was compared with
 """
 
 import json

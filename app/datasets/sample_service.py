@@ -55,23 +55,22 @@ class SampleService:
                 id=sample.id,
                 captions=list(sample.captions),
                 tags=list(sample.tags),
-                images=[
-                    f"/datasets/{dataset_id}/samples/{index}/images/{n}" for n in range(len(sample.images))
-                ],
+                images=_paths(dataset_id, index, len(sample.images)),
             )
             for index, sample in found
         ]
         return SampleList(data=data, has_more=has_more)
 
-    async def count_pictures(
+    async def paths_of(
         self, caller: Caller, dataset_id: str, sample_ids: Sequence[str]
-    ) -> dict[str, int]:
-        """The number of pictures of each sample, by its id. Empty if the data set is gone or has no list."""
+    ) -> dict[str, list[str]]:
+        """The paths of the pictures of each sample, by its id. Empty if the data set is gone or has no list."""
         try:
             dataset = await self._dataset(caller, dataset_id)
-            return await self._listed(dataset, lambda file: count_images(file, sample_ids))
+            found = await self._listed(dataset, lambda file: count_images(file, sample_ids))
         except (UnknownRecord, PictureGone, NoSamples):
             return {}
+        return {sample_id: _paths(dataset_id, index, count) for sample_id, (index, count) in found.items()}
 
     async def picture(
         self, caller: Caller, dataset_id: str, index: int, number: int, *, max_side: int | None
@@ -151,6 +150,10 @@ class SampleService:
         if not any(path.is_relative_to(part) for part in parts):
             raise _gone()
         return path
+
+
+def _paths(dataset_id: str, index: int, count: int) -> list[str]:
+    return [f"/datasets/{dataset_id}/samples/{index}/images/{n}" for n in range(count)]
 
 
 def _read(path: Path, place: Place) -> bytes:

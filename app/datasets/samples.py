@@ -83,14 +83,17 @@ def read_sample(file: Path, number: int) -> Sample | None:
     return _read(file, "number", number)
 
 
-def count_images(file: Path, sample_ids: Iterable[str]) -> dict[str, int]:
-    """The number of pictures of each sample that the list has, by its id as it was given. Raises FileNotFoundError."""
+def count_images(file: Path, sample_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """The number of each sample that the list has, and that of its pictures, by its id as it was given.
+
+    Raises: FileNotFoundError.
+    """
     with _opened(file) as connection:
         found = {}
         for sample_id in dict.fromkeys(sample_ids):
-            query = "SELECT json_array_length(content, '$.images') FROM samples WHERE id = ?"
+            query = "SELECT number, json_array_length(content, '$.images') FROM samples WHERE id = ?"
             if (row := connection.execute(query, (shown(sample_id),)).fetchone()) is not None:
-                found[sample_id] = row[0]
+                found[sample_id] = row
         return found
 
 

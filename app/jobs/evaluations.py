@@ -1,7 +1,7 @@
-"""The items of evaluations, and the comparison of two, from the files that the jobs have left."""
+"""The items of what jobs have measured, and the comparison of two, from the files that the jobs have left."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,12 +12,10 @@ from cachetools import LRUCache
 from app.errors import InvalidRequest, NoItem, NoItems, NotComparable
 from app.keys import Caller
 from app.places import Places
+from app.registry.measured import Measured, measured_by
 from app.schemas.items import Flip
-from app.schemas.jobs import FILES
-from app.schemas.specs import JobSpec
 from app.store import SeenBy
 from app.store.records import Job
-from app.store.states import JobKind
 from app.store_threads import StoreThreads
 from app.threads import to_the_end
 from models.errors import EvaluationError
@@ -49,7 +47,7 @@ class Item:
 
 @dataclass(frozen=True)
 class ItemPage:
-    """Some items of an evaluation of a data set."""
+    """Some items of what a job has measured on a data set."""
 
     benchmark: str
     dataset_id: str
@@ -58,10 +56,13 @@ class ItemPage:
 
 
 class EvaluationService:
-    """Reads the results of evaluation jobs, one at a time, and keeps the last ones.
+    """Reads the results of jobs, one file at a time, and keeps the last ones.
 
-    Every method raises StoreUnavailable, StoreBusy, Overloaded, NoItems, and UnknownRecord for a job that the caller
-    does not see.
+    `on` names one of the benchmarks on which a fine-tuning job has measured its version. By default, it is the first
+    that the other job has measured too.
+
+    Every method raises StoreUnavailable, StoreBusy, Overloaded, NoItems, InvalidRequest for `on`, and UnknownRecord
+    for a job that the caller does not see.
     """
 
     def __init__(self, seen_by: SeenBy, threads: StoreThreads, data_dir: Path) -> None:
@@ -71,7 +72,7 @@ class EvaluationService:
         self._turn = asyncio.Semaphore(1)  # which also guards what is kept
         self._places = Places(_WAITING, "evaluations", retry_after_s=2)
         self._results: LRUCache[Path, tuple[Results, int]] = LRUCache(_KEPT_BYTES, lambda kept: kept[1])
-        self._comparisons: LRUCache[tuple[str, str], Comparison] = LRUCache(_KEPT_COMPARISONS)
+        self._comparisons: LRUCache[tuple[Path, Path], Comparison] = LRUCache(_KEPT_COMPARISONS)
 
     async def items(
         self,
@@ -79,6 +80,7 @@ class EvaluationService:
         job_id: str,
         other_id: str | None,
         *,
+        on: str | None,
         tag: str | None,
         flip: Flip | None,
         outcome: str | None,
@@ -92,10 +94,10 @@ class EvaluationService:
 
         Raises: NotComparable, InvalidRequest.
         """
-        job, other = await self._jobs(caller, job_id, other_id)
+        measured, other = await self._measured(caller, job_id, other_id, on)
 
         def find() -> ItemPage:
-            results, before = self._read(job), self._before(job, other)
+            results, before = self._read(measured), None if other is None else self._read(other)
             name = outcome or results.outcome
             _check_filters(results, before, flip, name)
             pairs = _pairs(results, before)
@@ -107,57 +109,55 @@ class EvaluationService:
                 and _flipped(flip, there, here, name)
             )
             page = list(islice(found, limit + 1))
-            return ItemPage(results.benchmark, _dataset_of(job), page[:limit], len(page) > limit)
+            return ItemPage(results.benchmark, measured.data, page[:limit], len(page) > limit)
 
         return await self._one_at_a_time(find)
 
     async def sample_of(self, caller: Caller, job_id: str, index: int) -> tuple[str, str]:
         """The data set of an item, and the id of its sample there. Raises NoItem."""
-        job, _ = await self._jobs(caller, job_id, None)
+        measured, _ = await self._measured(caller, job_id, None, None)
 
         def find() -> tuple[str, str]:
-            results = self._read(job)
+            results = self._read(measured)
             if index >= len(results.items):
                 raise NoItem("The evaluation has no item with this number.", param="index")
-            return _dataset_of(job), item_id(results.benchmark, results.items[index].id)
+            return measured.data, item_id(results.benchmark, results.items[index].id)
 
         return await self._one_at_a_time(find)
 
-    async def compare(self, caller: Caller, job_id: str, other_id: str | None) -> Comparison:
-        """An evaluation minus another one, or minus the job's own baseline. Raises NotComparable."""
-        job, other = await self._jobs(caller, job_id, other_id)
+    async def compare(self, caller: Caller, job_id: str, other_id: str | None, on: str | None) -> Comparison:
+        """What a job has measured minus another one, or minus its own baseline. Raises NotComparable."""
+        measured, other = await self._measured(caller, job_id, other_id, on)
 
         def find() -> Comparison:
-            results, before = self._read(job), self._before(job, other)
-            if before is None:
+            results, before = self._read(measured), None if other is None else self._read(other)
+            if other is None or before is None:
                 raise NotComparable(_NAME_ANOTHER, param="with")
-            key = job.id, job.id if other is None else other.id
+            key = self._file(measured), self._file(other)
             if key not in self._comparisons:
                 self._comparisons[key] = _translated(lambda: compare(before, results))
             return self._comparisons[key]
 
         return await self._one_at_a_time(find)
 
-    async def _jobs(self, caller: Caller, job_id: str, other_id: str | None) -> tuple[Job, Job | None]:
+    async def _measured(
+        self, caller: Caller, job_id: str, other_id: str | None, on: str | None
+    ) -> tuple[Measured, Measured | None]:
+        """What is asked for of the job, and what it is compared with: that of the other job, or else its baseline."""
+
         def get() -> tuple[Job, Job | None]:
             jobs = self._seen_by(caller.sees).jobs
             return jobs.get(job_id), None if other_id is None else jobs.get(other_id)
 
-        return await self._threads.run(get)
+        return _chosen(*await self._threads.run(get), on)
 
     async def _one_at_a_time(self, call: Callable[[], Answer]) -> Answer:
         with self._places.one():
             async with self._turn:
                 return await to_the_end(call, "read evaluation")
 
-    def _before(self, job: Job, other: Job | None) -> Results | None:
-        """What the job is compared with: the other one, or else its own baseline."""
-        if other is not None:
-            return self._read(other)
-        return self._read(job, "baseline") if "baseline" in _files(job) else None
-
-    def _read(self, job: Job, name: str = "results") -> Results:
-        file = self._file(job, name)
+    def _read(self, measured: Measured) -> Results:
+        file = self._file(measured)
         if (kept := self._results.get(file)) is not None and file.is_file():
             return kept[0]
         try:
@@ -173,21 +173,43 @@ class EvaluationService:
         self._results[file] = results, size_bytes
         return results
 
-    def _file(self, job: Job, name: str) -> Path:
-        own = (self._data_dir / "jobs" / job.id).resolve()
-        path = _files(job).get(name)
-        if path is None or not (file := (self._data_dir / path).resolve()).is_relative_to(own):
-            raise NoItems(
-                f"The job {job.id} has no items. An evaluation has them once it has succeeded, until its files are "
-                "deleted."
-            )
+    def _file(self, measured: Measured) -> Path:
+        own = (self._data_dir / "jobs" / measured.job.id).resolve()
+        if measured.file is None or not (file := (self._data_dir / measured.file).resolve()).is_relative_to(
+            own
+        ):
+            raise _no_items(measured.job)
         return file
 
 
-def _files(job: Job) -> Mapping[str, str]:
-    """The paths of the files of an evaluation, below the data folder. It is empty unless they are there."""
-    files = None if job.files_removed_at is not None else (job.result or {}).get(FILES)
-    return files if job.kind is JobKind.EVALUATE and isinstance(files, Mapping) else {}
+def _no_items(job: Job) -> NoItems:
+    return NoItems(
+        f"The job {job.id} has no items. An evaluation, and a fine-tuning job with benchmarks in `evaluate`, has them "
+        "once it has succeeded, until its files are deleted."
+    )
+
+
+def _chosen(job: Job, other: Job | None, on: str | None) -> tuple[Measured, Measured | None]:
+    """Raises: NoItems, InvalidRequest."""
+    pairs = list(measured_by(job))
+    others = [] if other is None else [measured for measured, _ in measured_by(other)]
+    for each, found in ((job, pairs), (other, others)):
+        if each is not None and not found:
+            raise _no_items(each)
+    if on is not None:
+        names = ", ".join(measured.name for measured, _ in pairs)
+        pairs = [(measured, before) for measured, before in pairs if measured.name == on]
+        if not pairs:
+            raise InvalidRequest(f"The job has measured nothing on {on!r}; it has {names}.", param="on")
+    if other is None:
+        return pairs[0]
+    alike = [
+        (each, before)
+        for each, _ in pairs
+        for before in others
+        if (each.benchmark, each.data_hash) == (before.benchmark, before.data_hash)
+    ]
+    return alike[0] if alike else (pairs[0][0], others[0])
 
 
 def _check_filters(results: Results, before: Results | None, flip: Flip | None, name: str) -> None:
@@ -226,7 +248,3 @@ def _translated(call: Callable[[], Answer]) -> Answer:
         return call()
     except EvaluationError as error:
         raise NotComparable(f"The evaluations cannot be compared. {error}", param="with") from None
-
-
-def _dataset_of(job: Job) -> str:
-    return str(JobSpec.upgraded(job.config)["data"])

@@ -3,22 +3,20 @@
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from app.errors import UnknownRecord
 from app.registry.gate import CandidateScores, Verdict, judge, verdict_on
-from app.schemas.evaluate import EvaluateSpec
+from app.registry.measured import Measured, measured_by
 from app.schemas.finetune import FinetuneSpec, Thresholds
-from app.schemas.jobs import FILES
 from app.schemas.promotion import GateCheck, GateFigure, GateInfo, Missing
 from app.store import Workspace
 from app.store.records import Job, Version
 from models.errors import EvaluationError
 from models.evaluation.results import GROUP_MATCH, Metric, Results, read_results
 
-_NOT_ASKED = ("format", "model", "baseline", "data", "batch_size", "max_bad_share")
+_NOT_ASKED = ("model", "baseline", "data", "batch_size", "max_bad_share")
 """Options of an evaluation that do not change its figures, or that say what is measured."""
 _SHOWN = ("benchmark", "primary", "macro_tags", "outcome", "metrics", "provenance")
 """What a version tells of an evaluation, as of one by the job that made it (worker/benchmarks.py)."""
@@ -27,34 +25,6 @@ _IN_WORDS: Mapping[Missing, str] = {
     "winoground": "winoground",
     "zero_shot_or_retrieval": "zero-shot or retrieval",
 }
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What a job has measured of a version."""
-
-    job: Job
-    data: str
-    file: str
-    figures: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        return f"{self.figures['benchmark']} ({self.data})"
-
-    def results(self, data_dir: Path) -> Results:
-        """With their items if the gate compares those, as of Winoground, or else the figures alone."""
-        if self.figures["benchmark"] == "winoground":
-            return read_results(data_dir / (self.job.result or {})[FILES][self.file])
-        return Results(
-            benchmark=self.figures["benchmark"],
-            primary=self.figures["primary"],
-            outcome=self.figures["outcome"],
-            metrics={name: Metric(**metric) for name, metric in self.figures["metrics"].items()},
-            by_tag={},
-            items=(),
-            provenance=dict(self.figures["provenance"]),
-        )
 
 
 def evaluations_of(store: Workspace, version: Version) -> dict[str, Any] | None:
@@ -66,7 +36,7 @@ def evaluations_of(store: Workspace, version: Version) -> dict[str, Any] | None:
     found = dict(described) if isinstance(described, dict) else {}
     # Jobs name a version that a job has made by its id. Others have references, too.
     for job in store.versions.evaluations(version.id, by_id=version.job_id is not None):
-        for each in _figures(job, version.id):
+        for each in _of_version(job, version.id):
             shown = {name: each.figures[name] for name in _SHOWN if name in each.figures}
             found.setdefault(each.name, shown)
     return found or (None if described is None else {})
@@ -75,7 +45,8 @@ def evaluations_of(store: Workspace, version: Version) -> dict[str, Any] | None:
 def gate_of(store: Workspace, data_dir: Path, version: Version, holder: str | None) -> GateInfo:
     """Compare a version with the one that an alias points to, by the jobs that the caller sees.
 
-    The comparison by the job that made the version counts first, and then evaluations of both on the same data.
+    The comparison by the job that made the version counts first, and then what evaluations and the jobs that made the
+    two have measured of both on the same data.
     """
     other = version.base_version if holder is None else holder
     job = _maker(store, version)
@@ -149,8 +120,8 @@ def _judged(
     mine, others = _measured(store, version), _measured(store, other)
     both = [asked for asked in mine if asked in others]
 
-    def scores(of: str, found: Mapping[str, Evaluated]) -> CandidateScores:
-        return CandidateScores(of, {mine[asked].name: found[asked].results(data_dir) for asked in both})
+    def scores(of: str, found: Mapping[str, Measured]) -> CandidateScores:
+        return CandidateScores(of, {mine[asked].name: _results(found[asked], data_dir) for asked in both})
 
     try:
         before, after = scores(other, others), scores(version, mine)
@@ -172,23 +143,36 @@ def _judged(
     return Verdict(False, why, verdict.figures), used
 
 
-def _measured(store: Workspace, version: str) -> dict[str, Evaluated]:
-    """The newest evaluations of a version, by what was asked and of which data."""
-    found: dict[str, Evaluated] = {}
+def _measured(store: Workspace, version: str) -> dict[str, Measured]:
+    """What was measured last of a version and still has its items, by what was asked and of which data."""
+    found: dict[str, Measured] = {}
     for job in store.versions.evaluations(version):
-        if job.files_removed_at is not None:
-            continue
-        spec = EvaluateSpec.upgraded(job.config)
-        asked = {name: value for name, value in spec.items() if name not in _NOT_ASKED}
-        for each in _figures(job, version):
+        for each in _of_version(job, version):
+            asked = {name: value for name, value in each.options.items() if name not in _NOT_ASKED}
             key = json.dumps([asked, each.figures["provenance"]["data_hash"]], sort_keys=True)
-            found.setdefault(key, each)
+            if each.file is not None:
+                found.setdefault(key, each)
     return found
 
 
-def _figures(job: Job, version: str) -> Iterator[Evaluated]:
-    """What an evaluation has measured of a version."""
-    result = job.result or {}
-    for file, figures in (("results", result), ("baseline", result.get("baseline"))):
-        if figures and figures["provenance"]["model_version"] == version:
-            yield Evaluated(job, EvaluateSpec.upgraded(job.config)["data"], file, figures)
+def _of_version(job: Job, version: str) -> Iterator[Measured]:
+    """What a job has measured of a version."""
+    for pair in measured_by(job):
+        for each in pair:
+            if each is not None and each.figures["provenance"]["model_version"] == version:
+                yield each
+
+
+def _results(of: Measured, data_dir: Path) -> Results:
+    """With their items if the gate compares those, as of Winoground, or else the figures alone."""
+    if of.benchmark == "winoground" and of.file is not None:
+        return read_results(data_dir / of.file)
+    return Results(
+        benchmark=of.benchmark,
+        primary=of.figures["primary"],
+        outcome=of.figures["outcome"],
+        metrics={name: Metric(**metric) for name, metric in of.figures["metrics"].items()},
+        by_tag={},
+        items=(),
+        provenance=dict(of.figures["provenance"]),
+    )

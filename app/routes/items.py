@@ -35,8 +35,8 @@ async def _other_id(
         Query(
             alias="with",
             max_length=128,
-            description="The id or name of another evaluation of the same items, which came before. By default it is "
-            "the job's own baseline.",
+            description="The id or name of another job that measured the same items, which came before. By default it "
+            "is the job's own baseline.",
         ),
     ] = None,
 ) -> str | None:
@@ -44,6 +44,14 @@ async def _other_id(
 
 
 OtherId = Annotated[str | None, Depends(_other_id)]
+On = Annotated[
+    str | None,
+    Query(
+        description="For a fine-tuning job, one of the names in `evaluations` of its result, such as `winoground "
+        "(ds_5f0c1a2b3c4d5e6f7a8b9c0d)`. By default, it is the first of them or, with another job, the first that was "
+        "measured there too.",
+    ),
+]
 
 
 @router.get("/jobs/{job_id}/items", responses=describe_errors(NotComparable))
@@ -52,12 +60,11 @@ async def list_items(
     backend: BackendDep,
     job_id: JobId,
     other_id: OtherId,
+    on: On = None,
     tag: Annotated[str | None, Query(description="Return only items that have this tag.")] = None,
     flip: Annotated[
         Flip | None,
-        Query(
-            description="Return only items whose outcome changed so from the other evaluation to this one."
-        ),
+        Query(description="Return only items whose outcome changed so from the other job to this one."),
     ] = None,
     outcome: Annotated[
         str | None,
@@ -67,21 +74,31 @@ async def list_items(
     ] = None,
     right: Annotated[
         bool | None,
-        Query(description="Return only items that this evaluation has right (true), or wrong (false)."),
+        Query(description="Return only items that this job's model has right (true), or wrong (false)."),
     ] = None,
     after: AfterIndex = -1,
     limit: Limit = 20,
 ) -> ItemList:
-    """List the items of an evaluation that has succeeded, with outcomes, scores, and the paths of their pictures.
+    """List the items that a job has measured, with outcomes, scores, and the paths of their pictures.
 
-    The items are in the order of the data set. If another evaluation is named, each item also has its scores there.
+    An evaluation has measured its data set, and a fine-tuning job those of `evaluate`. The items are in the order of
+    the data set. If another job is named, each item also has its scores there.
     """
     page = await backend.evaluations.items(
-        caller, job_id, other_id, tag=tag, flip=flip, outcome=outcome, right=right, after=after, limit=limit
+        caller,
+        job_id,
+        other_id,
+        on=on,
+        tag=tag,
+        flip=flip,
+        outcome=outcome,
+        right=right,
+        after=after,
+        limit=limit,
     )
     ids = [item.sample_id for item in page.items]
-    pictures = await backend.samples.count_pictures(caller, page.dataset_id, ids)
-    data = [_info(item, page.benchmark, job_id, pictures.get(item.sample_id, 0)) for item in page.items]
+    pictures = await backend.samples.paths_of(caller, page.dataset_id, ids)
+    data = [_info(item, page.benchmark, pictures.get(item.sample_id, [])) for item in page.items]
     return ItemList(data=data, has_more=page.has_more)
 
 
@@ -102,16 +119,17 @@ async def get_item_image(
 
 @router.get("/jobs/{job_id}/comparison", responses=describe_errors(NotComparable))
 async def compare_jobs(
-    caller: Train, backend: BackendDep, job_id: JobId, other_id: OtherId
+    caller: Train, backend: BackendDep, job_id: JobId, other_id: OtherId, on: On = None
 ) -> ComparisonInfo:
-    """Compare an evaluation with another one, item by item, over all items and by tag.
+    """Compare what a job has measured with another job, item by item, over all items and by tag.
 
-    `model` is this job, and `baseline` the other one. Both must have measured the same data in the same way.
+    `model` is this job, and `baseline` the other one. Both must have measured the same data in the same way. Each may
+    be an evaluation, or a fine-tuning job with benchmarks in `evaluate`, such as a job and its control.
     """
-    return ComparisonInfo.model_validate(await backend.evaluations.compare(caller, job_id, other_id))
+    return ComparisonInfo.model_validate(await backend.evaluations.compare(caller, job_id, other_id, on))
 
 
-def _info(item: Item, benchmark: str, job_id: str, pictures: int) -> ItemInfo:
+def _info(item: Item, benchmark: str, images: list[str]) -> ItemInfo:
     outcome = item.outcome
     return ItemInfo(
         **vars(_scores(outcome)),
@@ -120,7 +138,7 @@ def _info(item: Item, benchmark: str, job_id: str, pictures: int) -> ItemInfo:
         benchmark=benchmark,
         tags=[shown(tag) for tag in outcome.tags[:MAX_TEXTS]],
         captions=[shown(caption) for caption in outcome.captions[:MAX_TEXTS]],
-        images=[f"/jobs/{job_id}/items/{item.index}/images/{n}" for n in range(pictures)],
+        images=images,
         other=None if item.other is None else _scores(item.other),
     )
 

@@ -64,6 +64,16 @@ class Evaluation(Part):
     benchmark: Benchmark
     data: DatasetId
 
+    @property
+    def name(self) -> str:
+        """Its name in a job's result, and that of the file of its items among the job's files."""
+        return f"{self.benchmark} ({self.data})"
+
+    @property
+    def baseline(self) -> str:
+        """The name of the file of the same items of the model that the job was compared with."""
+        return f"baseline of {self.name}"
+
 
 class Thresholds(Part):
     """When a new version counts as better than the one that the alias points to."""

@@ -34,9 +34,9 @@ class ItemScores(BaseModel):
 
 
 class ItemInfo(ItemScores):
-    """An item of an evaluation."""
+    """An item that a job has measured."""
 
-    index: int = Field(description="The place of the item in the evaluation. It counts from 0.")
+    index: int = Field(description="The place of the item in the results. It counts from 0.")
     object: Literal["job.item"] = "job.item"
     id: str = Field(
         description="The item's id in the data. Retrieval has an item for each text and each image that is looked up."

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
-from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, union_all, update
 
 from app.errors import RecordInUse, UnknownRecord
 from app.store import alias_sql, version_sql
@@ -70,23 +70,25 @@ class Versions:
         return frozenset(found)
 
     def evaluations(self, version_id: str, *, by_id: bool = False) -> tuple[Job, ...]:
-        """The evaluations that have measured a version, newest first: MAX_LIMIT at most.
+        """The jobs that have measured a version, newest first: evaluations of it, and jobs that have made it.
 
-        With `by_id`, only those are found that named it by its id or an alias, and not by a reference. They have an
-        index. Without one, the results of all evaluations are read.
+        There are MAX_LIMIT at most. With `by_id`, only those evaluations are found that named it by its id or an alias,
+        and not by a reference. They have an index. Without one, the results of all evaluations are read.
         """
         measured = ("provenance", "model_version")
+        is_made = jobs.c.result_version == version_id
+        is_measured = or_(
+            jobs.c.result[measured].as_string() == version_id,
+            jobs.c.result[("baseline", *measured)].as_string() == version_id,
+        )
         named = select(job_versions.c.job_id).where(job_versions.c.version_id == version_id)
+        made = select(jobs.c.id).where(is_made).correlate(None)
         query = (
             select(jobs)
             .where(
-                jobs.c.kind == JobKind.EVALUATE,
+                or_(is_made, and_(jobs.c.kind == JobKind.EVALUATE, is_measured)),
                 jobs.c.status == JobStatus.SUCCEEDED,
-                *([jobs.c.id.in_(named)] if by_id else []),
-                or_(
-                    jobs.c.result[measured].as_string() == version_id,
-                    jobs.c.result[("baseline", *measured)].as_string() == version_id,
-                ),
+                *([jobs.c.id.in_(union_all(named, made))] if by_id else []),
                 *owned(jobs, self._owner),
             )
             .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())

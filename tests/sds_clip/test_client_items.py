@@ -43,6 +43,19 @@ def test_items_are_filtered_and_compared_with_another_job() -> None:
         ]
 
 
+def test_what_a_fine_tuning_job_has_measured_is_chosen_by_its_name() -> None:
+    name, query = "retrieval (ds_1)", "on=retrieval+%28ds_1%29"
+    script = (JOB, page(0, has_more=False), Answer(body=b'{"object": "comparison"}'))
+    with scripted(*script) as server, Client(server.url) as client:
+        job = client.job("job_1")
+        assert job.items(on=name) == [{"index": 0}]
+        assert job.compare("control", on=name) == {"object": "comparison"}
+        assert [each.path for each in server.asked[1:]] == [
+            f"/jobs/job_1/items?limit=20&{query}",
+            f"/jobs/job_1/comparison?with=control&{query}",
+        ]
+
+
 def test_picture_is_fetched_from_the_service_and_from_nowhere_else() -> None:
     with scripted(Answer(body=b"png")) as server, Client(server.url) as client:
         assert client.picture("/datasets/ds_1/samples/0/images/0", max_side=64) == b"png"

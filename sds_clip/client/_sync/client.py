@@ -297,17 +297,22 @@ class Job(JobRecord):
         return found
 
     def items(self, *, limit: int = 20, other: str | None = None, **filters: Any) -> list[dict[str, Any]]:
-        """List the first items of an evaluation: outcomes, scores, and the paths of their pictures.
+        """List the first items that the job has measured: outcomes, scores, and the paths of their pictures.
 
-        With another evaluation of the same items (id or name), which came before, each has its scores there too.
-        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), right, outcome.
+        With another job that measured the same items (id or name), which came before, each has its scores there too.
+        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), right, outcome, and for a fine-tuning job
+        `on`, one of the names in `evaluations` of its result.
         """
         path = calls.below("jobs", self.id, "items")
         return self._http.items(path, limit, key="index", **{"with": other}, **filters)
 
-    def compare(self, other: str | None = None) -> dict[str, Any]:
-        """Compare an evaluation with another one (id or name), or with its own baseline, item by item."""
-        return self._http.json(calls.get("jobs", self.id, "comparison", **{"with": other}))
+    def compare(self, other: str | None = None, *, on: str | None = None) -> dict[str, Any]:
+        """Compare what the job has measured with another job (id or name), or with its baseline, item by item.
+
+        Each may be an evaluation or a fine-tuning job, such as a job and its control. `on` is one of the names in
+        `evaluations` of a fine-tuning job's result. By default, the first that both have measured counts.
+        """
+        return self._http.json(calls.get("jobs", self.id, "comparison", **{"with": other, "on": on}))
 
     def log(self) -> Iterator[dict[str, Any]]:
         """Yield the log records that a fine-tuning job has written so far."""

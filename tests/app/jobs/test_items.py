@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import PIL.Image
 import pytest
 
 from app.schemas.evaluate import EvaluateSpec
-from app.store.records import NewJob
+from app.schemas.finetune import Evaluation, FinetuneSpec, Hyperparameters
+from app.store.records import Job, NewJob
 from app.store.states import JobKind
 from models.evaluation.comparison import compare
 from models.evaluation.results import ItemOutcome, Metric, Results, read_results, write_results
@@ -21,10 +22,12 @@ from tests.app.jobs.conftest import Keyed, Service, error_of
 from tests.benchmark_sets import save_folders, save_set
 from tests.checkpoints import save_tiny_clip
 from tests.sds_clip.test_every_benchmark import retrieval
+from tests.training import save_coco
 from tests.worker.in_process import run_job
 from tests.worker.sets import save_winoground
 from worker.config import WorkerConfig
 from worker.evaluate_job import evaluate
+from worker.finetune_job import finetune
 
 COUNT = 24
 
@@ -47,15 +50,29 @@ class Evaluations:
         spec = EvaluateSpec(benchmark=benchmark, data=data, model=self.models[model], **fields)
         new = NewJob(JobKind.EVALUATE, {"of": name or str(model)}, spec.as_row(), name=name, owner=self.owner)
         job, _ = self.service.store.jobs.submit(new)
-        config = WorkerConfig(
-            "",
-            str(self.service.settings.database_url),
-            self.service.settings.data_dir,
-            "evaluate",
-            device="cpu",
-        )
-        run_job(config, self.service.store, job, evaluate)
+        run_job(self._config("evaluate"), self.service.store, job, evaluate)
         return job.id
+
+    def finetuning(
+        self, training: str, *sets: tuple[str, str], name: str, seed: int = 0, **fields: Any
+    ) -> Job:
+        """A job that has trained a version of the first model and measured it on data sets by their benchmarks."""
+        spec = FinetuneSpec(
+            base=self.models[0],
+            objective="clip",
+            training_data=training,
+            hyperparameters=Hyperparameters(steps=20, batch_size=8, lr=3e-3, precision="float32"),
+            evaluate=tuple(Evaluation(benchmark=benchmark, data=data) for benchmark, data in sets),
+            seed=seed,
+            **fields,
+        )
+        new = NewJob(JobKind.FINETUNE, {"of": name}, spec.as_row(), name=name, owner=self.owner)
+        job, _ = self.service.store.jobs.submit(new)
+        return run_job(self._config("finetune"), self.service.store, job, finetune)
+
+    def _config(self, queue: str) -> WorkerConfig:
+        settings = self.service.settings
+        return WorkerConfig("", str(settings.database_url), settings.data_dir, queue, device="cpu")
 
     def file(self, job_id: str, name: str = "results") -> Path:
         result = self.service.store.jobs.get(job_id).result
@@ -184,6 +201,108 @@ def test_job_s_own_baseline_is_compared_by_default(evaluations: Evaluations, win
     baseline = json.loads(evaluations.file(job_id, "baseline").read_text())["items"]
     other = [each["other"]["outcomes"] for each in evaluations.items(job_id)]
     assert other == [item["correct"] for item in baseline]
+
+
+@dataclass
+class Trained:
+    """A fine-tuning job and its control, which have measured the same data, and an evaluation of each version."""
+
+    evaluations: Evaluations
+    winoground: str
+    retrieval: str
+    job: Job
+    control: Job
+
+    def evaluated(self, of: Job, benchmark: str, data: str) -> str:
+        reference = f"local-dir:{self.evaluations.service.settings.data_dir}/versions/{of.result_version}"
+        again = replace(self.evaluations, models=(reference, ""))
+        return again.evaluation(benchmark, data, name=f"{of.name}-{benchmark}")
+
+
+@pytest.fixture
+def trained(evaluations: Evaluations, winoground: str, tmp_path: Path) -> Trained:
+    training = evaluations.dataset(save_coco(tmp_path / "pairs").parent, "pairs")
+    retrieval(tmp_path / "looked-up")
+    looked_up = evaluations.dataset(tmp_path / "looked-up", "retrieval")
+    sets = ("winoground", winoground), ("retrieval", looked_up)
+    job = evaluations.finetuning(training, *sets, name="job")
+    control = evaluations.finetuning(training, *reversed(sets), name="control", seed=1)
+    assert job.result_version != control.result_version
+    return Trained(evaluations, winoground, looked_up, job, control)
+
+
+def test_items_of_a_fine_tuning_job_are_those_of_evaluations_of_its_version(trained: Trained) -> None:
+    evaluations, job = trained.evaluations, trained.job
+    for benchmark, data in (("winoground", trained.winoground), ("retrieval", trained.retrieval)):
+        evaluation = trained.evaluated(job, benchmark, data)
+        expected = evaluations.items(evaluation)
+        found = evaluations.items(job.id, on=f"{benchmark} ({data})")
+        assert found == expected
+        assert evaluations.service.client.get(found[-1]["images"][-1]).status_code == 200
+    assert [item["benchmark"] for item in evaluations.items(job.id, limit=1)[:1]] == ["winoground"]
+    refused = error_of(evaluations.service.client.get(f"/jobs/{job.id}/items?on=aro"), 422)
+    assert (refused["param"], f"winoground ({trained.winoground})" in refused["message"]) == ("on", True)
+
+
+def test_job_and_its_control_are_compared_as_evaluations_of_their_versions(trained: Trained) -> None:
+    """The control has measured the same data in another order: what both have measured is compared."""
+    evaluations, job, control = trained.evaluations, trained.job, trained.control
+    of_job, of_control = (
+        trained.evaluated(each, "winoground", trained.winoground) for each in (job, control)
+    )
+    expected = evaluations.get(f"/jobs/{of_job}/comparison", **{"with": of_control})
+    assert expected["outcomes"]["group_match"]["counts"]["both"] < COUNT
+    for after, before in ((job.id, "control"), (job.id, of_control), (of_job, control.id)):
+        assert evaluations.get(f"/jobs/{after}/comparison", **{"with": before}) == expected
+    looked_up = f"retrieval ({trained.retrieval})"
+    found = evaluations.get(f"/jobs/{job.id}/comparison", **{"with": control.id, "on": looked_up})
+    assert found["benchmark"] == "retrieval"
+    lost = evaluations.items(job.id, flip="right_to_wrong", on=looked_up, **{"with": control.id})
+    assert len(lost) == found["outcomes"][found["outcome"]]["counts"]["lost"]
+    refused = evaluations.service.client.get(f"/jobs/{job.id}/comparison")
+    assert error_of(refused, 422)["code"] == "not_comparable"
+
+
+def test_gate_compares_a_version_with_its_control_by_what_both_jobs_have_measured(trained: Trained) -> None:
+    client, job, control = trained.evaluations.service.client, trained.job, trained.control
+    body = {"alias": "trial", "reason": "the control"}
+    assert client.post(f"/models/{control.result_version}/promote", json=body).status_code == 200
+
+    plan = client.post(f"/models/{job.result_version}/promote", json={**body, "dry_run": True}).json()
+
+    gate = plan["gate"]
+    assert gate["verdict"] in ("better", "not_better"), gate["why"]
+    assert (gate["compared_with"], gate["missing"]) == (control.result_version, [])
+    assert set(gate["evidence"]) == {job.id, control.id}
+    path = f"/jobs/{job.id}/comparison"
+    compared = trained.evaluations.get(path, **{"with": control.id})["outcomes"]["group_match"]
+    [figure] = [each for each in gate["figures"] if each["figure"] == "group_match"]
+    assert figure == {
+        "on": f"winoground ({trained.winoground})",
+        "figure": "group_match",
+        "before": compared["baseline"],
+        "after": compared["model"],
+    }
+    assert client.delete(f"/jobs/{control.id}").status_code == 200
+    assert error_of(client.get(path, params={"with": control.id}), 404)["code"] == "no_items"
+    again = client.post(f"/models/{job.result_version}/promote", json={**body, "dry_run": True}).json()
+    assert again["gate"]["verdict"] == "unknown"
+
+
+def test_job_that_compared_its_version_has_the_items_of_the_other_one_too(
+    evaluations: Evaluations, winoground: str, tmp_path: Path
+) -> None:
+    training = evaluations.dataset(save_coco(tmp_path / "pairs").parent, "pairs")
+    asked: dict[str, Any] = {"promote": "if_better", "alias": "trial", "validation_data": training}
+    job = evaluations.finetuning(training, ("winoground", winoground), name="job", **asked)
+    base = evaluations.evaluation("winoground", winoground)
+    found = evaluations.get(f"/jobs/{job.id}/comparison")
+    assert found == evaluations.get(f"/jobs/{job.id}/comparison", **{"with": base})
+    assert job.result is not None
+    gain = job.result["promotion"]["winoground"][f"winoground ({winoground})"]["group_match"]
+    assert found["outcomes"]["group_match"]["p_better"] == gain["p_better"]
+    other = [item["other"]["outcomes"] for item in evaluations.items(job.id)]
+    assert other == [item["outcomes"] for item in evaluations.items(base)]
 
 
 def results_of(right: list[bool]) -> Results:
