@@ -20,8 +20,8 @@ import {
   smoothed,
   whyNoRange,
 } from "./curves";
-import { getJob, listJobs } from "./data";
-import { hasEnded, type Job, titleOf } from "./job";
+import { controlsOf, getJob, listJobs } from "./data";
+import { controlWord, hasEnded, type Job, titleOf } from "./job";
 import { curvesBegin, pace } from "./progress";
 import { getCurves } from "./useJob";
 
@@ -216,7 +216,7 @@ function OtherField({ job, other }: { job: Job; other: string | undefined }) {
           <option value="">No other job</option>
           {controls.map((each) => (
             <option key={each.id} value={each.id}>
-              {titleOf(each)} ({each.objective === "clip" ? "the control" : "of this control"})
+              {titleOf(each)} ({controlWord(each)})
             </option>
           ))}
           {other !== undefined && !isListed && <option value={other}>{other}</option>}
@@ -233,29 +233,14 @@ function OtherField({ job, other }: { job: Job; other: string | undefined }) {
 
 /** What this job is best compared with, then the newest jobs. */
 async function candidates(job: Job) {
-  const named = [job.metadata.control, job.name && `${job.name}-control`, job.metadata.control_of];
-  const asked = [...new Set(named.filter((name): name is string => typeof name === "string" && name !== ""))];
-  const [newest, ...found] = await Promise.all([
-    listJobs({ kind: "finetune", limit: 100 }),
-    ...asked.map((name) => (name.startsWith("job_") ? getJob(name).catch(() => undefined) : byName(name))),
-  ]);
-  const isOther = (each: Job | undefined) => each?.kind === "finetune" && each.id !== job.id;
-  const controls = [...new Map(found.filter(isOther).map((each) => [each?.id, each])).values()];
-  const ids = new Set(controls.map((each) => each?.id));
+  const [newest, controls] = await Promise.all([listJobs({ kind: "finetune", limit: 100 }), controlsOf(job)]);
+  const listed = new Set([job.id, ...controls.map(({ id }) => id)]);
   return {
-    controls: controls.flatMap((each) => (each?.kind === "finetune" ? [each] : [])),
+    controls,
     others: newest.data.flatMap((each) =>
-      each.kind === "finetune" && isOther(each) && each.started_at !== null && !ids.has(each.id)
-        ? [each]
-        : [],
+      each.kind === "finetune" && each.started_at !== null && !listed.has(each.id) ? [each] : [],
     ),
   };
-}
-
-/** Without asking for a job that may not exist. */
-async function byName(name: string): Promise<Job | undefined> {
-  const { data } = await listJobs({ name, kind: "finetune", limit: 20 });
-  return data.find((job) => job.name === name);
 }
 
 /** The part that is shown, for those who do not draw with a mouse. */

@@ -7,9 +7,11 @@ import { Time } from "../../components/Time";
 import { bytes, count, duration, figure, percent, points, shareInterval, shortId } from "../../format";
 import { address } from "../../router";
 import { useNow } from "../../use-now";
+import { resultAddress } from "../results/filters";
 import { partsOf } from "../versions/figures";
 import type { Curves } from "./curves";
-import { type Finetune, hasEnded, type Job } from "./job";
+import { controlsOf } from "./data";
+import { controlWord, type Finetune, hasEnded, type Job, titleOf } from "./job";
 import { attempts, nobody, runTime } from "./progress";
 import { benchmarkName, type Datasets, dataName, figureTitle } from "./words";
 
@@ -51,11 +53,12 @@ function Facts({ title, rows }: { title: string; rows: readonly (readonly [strin
 
 /** What the job has come to: its version, how much better it is, and what to know of it. */
 export function Result({ job, datasets }: { job: Job; datasets: Datasets }) {
-  if (job.status !== "succeeded") return null;
   const gain = job.improvement;
   const warnings = (job.result?.warnings ?? []) as Warned[];
   const promotion = job.result?.promotion as { promoted: boolean; why: string } | undefined;
+  const controls = useLoaded(async () => (job.kind === "finetune" ? controlsOf(job) : []), [job.id]);
   const rows: [string, ComponentChildren][] = [];
+  if (job.status !== "succeeded") return null;
   if (job.result_version) {
     rows.push([
       "Version",
@@ -71,7 +74,9 @@ export function Result({ job, datasets }: { job: Job; datasets: Datasets }) {
       `${percent(gain.model)}, ${points(gain.difference)} points from ${percent(gain.baseline)}${than}`,
     ]);
   }
-  if (job.kind === "finetune" && job.result_version) rows.push(...measured(job, datasets));
+  if (job.kind === "finetune" && job.result_version) {
+    rows.push(...measured(job, datasets, controls.data ?? []));
+  }
   if (promotion?.why) rows.push([promotion.promoted ? "Promoted" : "Not promoted", promotion.why]);
   if (job.kind === "evaluate") {
     const metrics = Object.entries((job.result?.metrics ?? {}) as Record<string, Metric>);
@@ -94,25 +99,43 @@ export function Result({ job, datasets }: { job: Job; datasets: Datasets }) {
   return <Facts title="Result" rows={rows} />;
 }
 
-/** The main figure of each benchmark that the job measured its version on, with the way to all of them. */
-function measured(job: Finetune, datasets: Datasets): [string, ComponentChildren][] {
-  const found = (job.result?.evaluations ?? {}) as Record<string, Measured>;
-  return Object.entries(found).flatMap(([name, { primary = "", metrics }]): [string, ComponentChildren][] => {
-    const main = metrics?.[primary];
-    const { benchmark, data } = partsOf(name);
-    const what = `${benchmarkName(benchmark)} on ${dataName(data, datasets)}`;
-    if (!main) return [];
-    return [
-      [
-        what.charAt(0).toUpperCase() + what.slice(1),
-        <>
-          {figureTitle(primary)} {told(main)}.{" "}
-          <a href={address(["versions", job.result_version ?? ""])}>All figures of the version</a>
-        </>,
-      ],
-    ];
-  });
+/** The main figure of each benchmark that the job measured its version on, beside that of its control. */
+function measured(
+  job: Finetune,
+  datasets: Datasets,
+  controls: readonly Finetune[],
+): [string, ComponentChildren][] {
+  return Object.entries(evaluationsOf(job)).flatMap(
+    ([name, { primary = "", metrics }]): [string, ComponentChildren][] => {
+      const main = metrics?.[primary];
+      const { benchmark, data } = partsOf(name);
+      const what = `${benchmarkName(benchmark)} on ${dataName(data, datasets)}`;
+      if (!main) return [];
+      return [
+        [
+          what.charAt(0).toUpperCase() + what.slice(1),
+          <>
+            {figureTitle(primary)} {told(main)}.{" "}
+            <a href={resultAddress(job.id, undefined, { on: name })}>See the items</a>
+            {controls.map((control) => {
+              const other = evaluationsOf(control)[name]?.metrics?.[primary];
+              return (
+                other && (
+                  <p key={control.id}>
+                    {titleOf(control)} ({controlWord(control)}) has {percent(other.value)}.{" "}
+                    <a href={resultAddress(job.id, control.id, { on: name })}>Compare the items</a>
+                  </p>
+                )
+              );
+            })}
+          </>,
+        ],
+      ];
+    },
+  );
 }
+
+const evaluationsOf = (job: Finetune) => (job.result?.evaluations ?? {}) as Record<string, Measured>;
 
 /** "29.6 %, 95 % interval 25.5 to 33.9 %, by chance 16.7 %" */
 function told({ value, low, high, chance }: Metric): string {

@@ -1,7 +1,7 @@
 import { api, ask, type Schemas } from "../../api/client";
 import { readDatasets } from "../../api/datasets";
 import { useLoaded } from "../../api/use";
-import type { Job, JobList } from "./job";
+import type { Finetune, Job, JobList } from "./job";
 import type { Datasets } from "./words";
 
 const NONE: Datasets = new Map();
@@ -19,6 +19,23 @@ export function listJobs(query: {
   limit: number;
 }): Promise<JobList> {
   return ask(api.GET("/jobs", { params: { query } }));
+}
+
+/** The control of a job, or the jobs that it is the control of. */
+export async function controlsOf(job: Job): Promise<Finetune[]> {
+  const named = [job.metadata.control, job.name && `${job.name}-control`, job.metadata.control_of];
+  const asked = [...new Set(named.filter((name): name is string => typeof name === "string" && name !== ""))];
+  const found = await Promise.all(
+    asked.map((name) => (name.startsWith("job_") ? getJob(name).catch(() => undefined) : byName(name))),
+  );
+  const others = found.flatMap((each) => (each?.kind === "finetune" && each.id !== job.id ? [each] : []));
+  return [...new Map(others.map((each) => [each.id, each])).values()];
+}
+
+/** Without asking for a job that may not exist. */
+async function byName(name: string): Promise<Job | undefined> {
+  const { data } = await listJobs({ name, kind: "finetune", limit: 20 });
+  return data.find((job) => job.name === name);
 }
 
 /** The newest data sets by their ids, for the names of a list. */

@@ -23,3 +23,7 @@ export const hasEnded = (status: Status) =>
   status === "cancelled" || status === "succeeded" || status === "failed";
 
 export const titleOf = (job: Job) => job.name || job.id;
+
+/** What the other one of a job and its control is. */
+export const controlWord = ({ objective }: Finetune) =>
+  objective === "clip" ? "the control" : "of this control";

@@ -8,10 +8,10 @@ import { Time } from "../../components/Time";
 import { shortId } from "../../format";
 import { Counts } from "./Counts";
 import { DifferenceTable } from "./DifferenceTable";
-import { type Evaluation, nameOf } from "./figures";
+import { addressOf, type Evaluation, nameOf, pairOf } from "./figures";
 import { type Filters, resultAddress } from "./filters";
 import { Items } from "./Items";
-import { getEvaluation, useDataNames } from "./load";
+import { getEvaluations, useDataNames } from "./load";
 import { DataName, ModelName } from "./Names";
 import { Select } from "./Select";
 import { isClear, titleOf, verdict } from "./words";
@@ -20,24 +20,28 @@ type Comparison = Schemas["ComparisonInfo"];
 
 interface Props {
   id: string;
-  /** The evaluation that came before, or null for the job's own baseline. */
+  /** The job that came before, or null for the job's own baseline. */
   other: string | null;
   filters: Filters;
 }
 
-/** Two evaluations of the same items: what changed, by outcome, by tag, and item by item. */
+/** What two jobs have measured of the same items: what changed, by outcome, by tag, and item by item. */
 export function ComparisonPage({ id, other, filters }: Props) {
   const jobs = useLoaded(async () => {
-    const [after, before] = await Promise.all([
-      getEvaluation(id),
-      other === null ? null : getEvaluation(other),
+    const [measured, others] = await Promise.all([
+      getEvaluations(id),
+      other === null ? null : getEvaluations(other),
     ]);
-    return { after, before };
-  }, [id, other]);
+    return pairOf(measured, others ?? [], filters.on);
+  }, [id, filters.on, other]);
   const comparison = useLoaded(() => {
-    const query = other === null ? {} : { with: other };
+    const query = { ...(filters.on && { on: filters.on }), ...(other !== null && { with: other }) };
     return ask(api.GET("/jobs/{job_id}/comparison", { params: { path: { job_id: id }, query } }));
-  }, [id, other]);
+  }, [id, filters.on, other]);
+  const exchange = () => {
+    const { on: _, ...rest } = filters;
+    if (jobs.data?.before) location.replace(addressOf(jobs.data.before, id, rest));
+  };
   return (
     <div class="page">
       <p class="small">
@@ -45,10 +49,11 @@ export function ComparisonPage({ id, other, filters }: Props) {
       </p>
       <h1>Comparison</h1>
       <ErrorNote error={jobs.error} onRetry={jobs.reload} />
-      {jobs.data && (
+      {jobs.data?.after && (
         <Sides
-          {...jobs.data}
-          onExchange={other === null ? undefined : () => location.replace(resultAddress(other, id, filters))}
+          before={jobs.data.before}
+          after={jobs.data.after}
+          onExchange={other === null ? undefined : exchange}
         />
       )}
       <ErrorNote
@@ -62,7 +67,7 @@ export function ComparisonPage({ id, other, filters }: Props) {
 }
 
 interface SidesProps {
-  before: Evaluation | null;
+  before: Evaluation | undefined;
   after: Evaluation;
   onExchange: (() => void) | undefined;
 }
@@ -101,7 +106,7 @@ function Side({ job }: { job: Evaluation }) {
   return (
     <>
       <p class="results-title">
-        <a href={resultAddress(job.id)}>{nameOf(job)}</a>
+        <a href={addressOf(job)}>{nameOf(job)}</a>
       </p>
       <p class="small muted">
         <ModelName job={job} /> · <Time at={job.finished_at} />

@@ -8,15 +8,18 @@ import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
 import { address } from "../../router";
 import {
+  addressOf,
+  anotherAddress,
   type Evaluation,
   type Figures,
   figuresOf,
   isComparable,
+  keyOf,
   metricsInOrder,
   nameOf,
   totalsOf,
 } from "./figures";
-import { type Filters, resultAddress } from "./filters";
+import type { Filters } from "./filters";
 import { Items } from "./Items";
 import { getEvaluation, listEvaluations, useDataNames } from "./load";
 import { MetricTable } from "./MetricTable";
@@ -24,9 +27,9 @@ import { DataName, ModelName } from "./Names";
 import { Select } from "./Select";
 import { titleOf } from "./words";
 
-/** One evaluation: its metrics over all items and by tag, and the items themselves. */
+/** What a job has measured on one data set: its metrics over all items and by tag, and the items themselves. */
 export function EvaluationPage({ id, filters }: { id: string; filters: Filters }) {
-  const job = useLoaded(() => getEvaluation(id), [id]);
+  const job = useLoaded(() => getEvaluation(id, filters.on), [id, filters.on]);
   const figures = job.data && figuresOf(job.data);
   return (
     <div class="page">
@@ -68,9 +71,9 @@ function Shown({ job, figures, filters }: { job: Evaluation; figures: Figures; f
           id={job.id}
           outcome={figures.outcome}
           totals={totalsOf(figures, filters.tag)}
-          filters={filters}
+          filters={{ ...filters, ...(job.on && { on: job.on }) }}
           tags={tags}
-          onFilters={(next) => location.replace(resultAddress(job.id, undefined, next))}
+          onFilters={(next) => location.replace(addressOf(job, undefined, next))}
         />
       </section>
     </>
@@ -107,7 +110,7 @@ function Facts({ job, figures }: { job: Evaluation; figures: Figures }) {
         <dd class="row">
           <a href={address(["jobs", job.id])}>Job</a>
           {job.report && <a href={`${serviceUrl()}${job.report}`}>Report</a>}
-          {figures.baseline && <a href={resultAddress(job.id, null)}>Comparison with its baseline</a>}
+          {figures.baseline && <a href={addressOf(job, null)}>Comparison with its baseline</a>}
         </dd>
       </dl>
       <CompareWith job={job} />
@@ -125,29 +128,26 @@ function CompareWith({ job }: { job: Evaluation }) {
     return (
       <p class="muted">
         Nothing else has measured these data yet. To compare,{" "}
-        <a href={`${address(["new"], { kind: "evaluate", from: job.id })}&model=`}>
-          measure another model on them
-        </a>
-        .
+        <a href={anotherAddress(job)}>measure another model on them</a>.
       </p>
     );
   }
-  const other = others.find(({ id }) => id === chosen) ?? others[0];
+  const other = others.find((each) => keyOf(each) === chosen) ?? others[0];
   return (
     <form
       class="results-compare"
       onSubmit={(event) => {
         event.preventDefault();
-        if (other) location.hash = resultAddress(job.id, other.id);
+        if (other) location.hash = addressOf(job, other.id);
       }}
     >
       <Field label="Compare with">
         {(control) => (
           <Select
             control={control}
-            value={other?.id ?? ""}
+            value={other ? keyOf(other) : ""}
             onChange={setChosen}
-            options={others.map((each) => [each.id, nameOf(each)])}
+            options={others.map((each) => [keyOf(each), nameOf(each)])}
           />
         )}
       </Field>

@@ -48,6 +48,7 @@ export function Items({
     (last?: Schemas["ItemInfo"]) => {
       const query = {
         limit: PAGE,
+        ...(rest.on && { on: rest.on }),
         ...(other && { with: other }),
         ...(tag && { tag }),
         ...(compared && flip && { flip, ...(outcome && { outcome }) }),
@@ -56,7 +57,7 @@ export function Items({
       };
       return ask(api.GET("/jobs/{job_id}/items", { params: { path: { job_id: id }, query } }));
     },
-    [id, other, (flip || right) && outcome, tag, flip, right],
+    [id, rest.on, other, (flip || right) && outcome, tag, flip, right],
   );
   const feed = useFeed(items.items?.length ?? 0, items.hasMore ? items.more : undefined);
   const totals = counts && countsOf(counts);

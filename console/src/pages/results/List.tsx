@@ -7,8 +7,7 @@ import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
 import { percent, shareInterval } from "../../format";
 import { useKept } from "../../kept";
-import { type Evaluation, figuresOf, nameOf } from "./figures";
-import { resultAddress } from "./filters";
+import { addressOf, anotherAddress, type Evaluation, figuresOf, keyOf, nameOf } from "./figures";
 import { listEvaluations, useDataNames } from "./load";
 import { SHARES_AXIS, ShareInterval } from "./MetricTable";
 import { DataName, ModelName } from "./Names";
@@ -16,15 +15,15 @@ import { titleOf } from "./words";
 
 const NEW = "#/new?kind=evaluate";
 
-/** The evaluations that have succeeded, of which two can be ticked and compared. */
+/** What jobs have measured, of which two can be ticked and compared. */
 export function List() {
   const evaluations = usePages(listEvaluations, []);
   const names = useDataNames();
   const [ticked, setTicked] = useKept<readonly string[]>("results ticked", []);
   const { items } = evaluations;
-  const chosen = (items ?? []).filter(({ id }) => ticked.includes(id));
-  const toggle = (id: string) =>
-    setTicked((before) => (before.includes(id) ? before.filter((each) => each !== id) : [...before, id]));
+  const chosen = (items ?? []).filter((job) => ticked.includes(keyOf(job)));
+  const toggle = (key: string) =>
+    setTicked((before) => (before.includes(key) ? before.filter((each) => each !== key) : [...before, key]));
 
   const columns: Column<Evaluation>[] = [
     {
@@ -33,9 +32,9 @@ export function List() {
         <input
           type="checkbox"
           aria-label={`Compare ${nameOf(job)}`}
-          checked={ticked.includes(job.id)}
-          disabled={chosen.length === 2 && !ticked.includes(job.id)}
-          onChange={() => toggle(job.id)}
+          checked={ticked.includes(keyOf(job))}
+          disabled={chosen.length === 2 && !ticked.includes(keyOf(job))}
+          onChange={() => toggle(keyOf(job))}
         />
       ),
     },
@@ -43,7 +42,7 @@ export function List() {
       name: "Evaluation",
       cell: (job) => (
         <span class="results-name">
-          <a href={resultAddress(job.id)}>{nameOf(job)}</a>
+          <a href={addressOf(job)}>{nameOf(job)}</a>
           <span class="small muted">
             <ModelName job={job} />
           </span>
@@ -89,7 +88,7 @@ export function List() {
             caption="Evaluations, newest first"
             columns={items.length > 1 ? columns : columns.slice(1)}
             rows={items}
-            keyOf={(job) => job.id}
+            keyOf={keyOf}
           />
           <p class="small muted">The bar is the 95 % interval, and the dashed line is chance.</p>
         </>
@@ -97,7 +96,10 @@ export function List() {
         items &&
         !evaluations.error && (
           <EmptyState title="No evaluation has finished yet.">
-            <p>An evaluation measures a model on a benchmark, item by item.</p>
+            <p>
+              An evaluation measures a model on a benchmark, item by item. A fine-tuning job does the same
+              with its version, if it is given benchmarks.
+            </p>
             <p>
               <a href={NEW}>Start one</a>, or <a href="#/jobs?kind=evaluate">see what is under way</a>.
             </p>
@@ -118,17 +120,17 @@ export function List() {
 }
 
 function CompareBar({ chosen, listed }: { chosen: readonly Evaluation[]; listed: readonly Evaluation[] }) {
-  if (listed.length === 1) {
+  const [only] = listed;
+  if (only && listed.length === 1) {
     return (
       <p class="muted">
-        To compare, <a href={`${NEW}&from=${listed[0]?.id}&model=`}>measure another model on the same data</a>
-        .
+        To compare, <a href={anotherAddress(only)}>measure another model on the same data</a>.
       </p>
     );
   }
   const [before, after] = [...chosen].sort((one, other) => (one.finished_at ?? 0) - (other.finished_at ?? 0));
   const compare = () => {
-    if (before && after) location.hash = resultAddress(after.id, before.id);
+    if (before && after) location.hash = addressOf(after, before.id);
   };
   return (
     <div class="row">
@@ -140,7 +142,7 @@ function CompareBar({ chosen, listed }: { chosen: readonly Evaluation[]; listed:
           ? `${nameOf(before)} (before) and ${nameOf(after)} (after)`
           : before
             ? `${nameOf(before)}, and one more on the same data`
-            : "Tick two evaluations of the same data."}
+            : "Tick two of the same data."}
       </span>
     </div>
   );

@@ -1,10 +1,52 @@
-/** What an evaluation's job says of its results. */
+/** What jobs have measured. */
 
 import type { Schemas } from "../../api/client";
 import { shortId } from "../../format";
-import type { Right } from "./filters";
+import { address } from "../../router";
+import { partsOf } from "../versions/figures";
+import { type Filters, type Right, resultAddress } from "./filters";
 
-export type Evaluation = Schemas["EvaluateJobInfo"];
+type Evaluate = Schemas["EvaluateJobInfo"];
+
+/** What a job has measured of one model on one data set: an evaluation, or a part of a fine-tuning job. */
+export interface Evaluation
+  extends Pick<Evaluate, "id" | "name" | "status" | "finished_at" | "report" | "result">,
+    Pick<Evaluate, "model" | "scorer" | "teacher" | "benchmark" | "data" | "baseline"> {
+  /** The name in the result of the fine-tuning job. An evaluation measures one thing, and has none. */
+  on?: string;
+}
+
+/** What a job has measured. A fine-tuning job measures the version that it makes on each benchmark it was given. */
+export function measuredBy(job: Schemas["JobInfo"]): Evaluation[] {
+  if (job.kind === "evaluate") return [job];
+  const { evaluations = {}, promotion } = (job.result ?? {}) as {
+    evaluations?: Record<string, Evaluation["result"]>;
+    promotion?: { compared_with?: string | null } | null;
+  };
+  return Object.entries(evaluations).map(([on, result]) => ({
+    ...job,
+    ...partsOf(on),
+    on,
+    result,
+    model: job.result_version,
+    scorer: "clip",
+    teacher: null,
+    baseline: promotion?.compared_with ?? null,
+  }));
+}
+
+/** What tells one from all others. */
+export const keyOf = ({ id, on = "" }: Evaluation) => `${id} ${on}`;
+
+/** The address of its page, or of its comparison with another one. */
+export function addressOf({ id, on }: Evaluation, other?: string | null, filters: Filters = {}): string {
+  return resultAddress(id, other, { ...filters, ...(on && { on }) });
+}
+
+/** The form that measures another model on the same data. */
+export function anotherAddress({ id, on, data }: Evaluation): string {
+  return `${address(["new"], { kind: "evaluate", ...(on ? { data } : { from: id }) })}&model=`;
+}
 
 export interface Metric {
   value: number;
@@ -28,7 +70,7 @@ export interface Figures {
   outcome: string;
   metrics: Metrics;
   by_tag?: Record<string, Metrics>;
-  provenance: { items?: number; items_used?: number };
+  provenance: { items?: number; items_used?: number; data_hash?: string };
   baseline?: object;
 }
 
@@ -62,10 +104,26 @@ export function modelOf(job: Evaluation): string {
 }
 
 export function nameOf(job: Evaluation): string {
-  return job.name || `${shortId(modelOf(job))} on ${job.benchmark}`;
+  if (job.name && !job.on) return job.name;
+  return `${job.name || shortId(modelOf(job))} on ${job.benchmark}`;
 }
 
 /** Whether two evaluations measured the same data in the same way, as far as their jobs tell. */
 export function isComparable(one: Evaluation, other: Evaluation): boolean {
-  return one.id !== other.id && one.benchmark === other.benchmark && one.data === other.data;
+  return keyOf(one) !== keyOf(other) && one.benchmark === other.benchmark && one.data === other.data;
+}
+
+/** What the service compares: the first of `measured`, or the one named `on`, that the other job has measured too. */
+export function pairOf(
+  measured: readonly Evaluation[],
+  others: readonly Evaluation[],
+  on: string | undefined,
+): { after?: Evaluation; before?: Evaluation } {
+  const own = measured.filter((each) => on === undefined || each.on === on);
+  const hash = (of: Evaluation) => figuresOf(of)?.provenance.data_hash;
+  for (const after of own) {
+    const before = others.find((each) => each.benchmark === after.benchmark && hash(each) === hash(after));
+    if (before) return { after, before };
+  }
+  return { ...(own[0] && { after: own[0] }), ...(others[0] && { before: others[0] }) };
 }

@@ -10,6 +10,8 @@ export const FLIPS: readonly Flip[] = ["right_to_wrong", "wrong_to_right", "chan
 export type Right = "right" | "wrong";
 
 export interface Filters {
+  /** Which of the things that a fine-tuning job has measured, by its name in the result. */
+  on?: string;
   /** The outcome that flips and the plot by tag look at. Without one, it is that of the main figure. */
   outcome?: string;
   tag?: string;
@@ -20,9 +22,10 @@ export interface Filters {
 
 export function readFilters(query: URLSearchParams): Filters {
   const flip = FLIPS.find((each) => each === query.get("flip"));
-  const [outcome, tag] = [query.get("outcome"), query.get("tag")];
+  const [on, outcome, tag] = [query.get("on"), query.get("outcome"), query.get("tag")];
   const right = (["right", "wrong"] as const).find((each) => each === query.get("right"));
   return {
+    ...(on && { on }),
     ...(outcome && { outcome }),
     ...(tag && { tag }),
     ...(flip && { flip }),

@@ -3,31 +3,35 @@
 import { api, ask } from "../../api/client";
 import { ApiError } from "../../api/errors";
 import { useLoaded } from "../../api/use";
-import type { Evaluation } from "./figures";
+import { type Evaluation, measuredBy } from "./figures";
 import type { Names } from "./Names";
 
 const PAGE = 50;
 
-/** Evaluations that have succeeded, newest first. */
-export async function listEvaluations(last?: Evaluation) {
-  const query = {
-    kind: "evaluate",
-    status: "succeeded",
-    limit: PAGE,
-    ...(last && { after: last.id }),
-  } as const;
-  const { data, has_more } = await ask(api.GET("/jobs", { params: { query } }));
-  return { data: data.filter((job) => job.kind === "evaluate"), has_more };
+/** What the jobs that have succeeded have measured, newest first. Jobs that have measured nothing are passed over. */
+export async function listEvaluations(last?: Evaluation): Promise<{ data: Evaluation[]; has_more: boolean }> {
+  let after = last?.id;
+  for (;;) {
+    const query = { status: "succeeded", limit: PAGE, ...(after && { after }) } as const;
+    const { data, has_more } = await ask(api.GET("/jobs", { params: { query } }));
+    const found = data.flatMap(measuredBy);
+    if (found.length || !has_more) return { data: found, has_more };
+    after = data.at(-1)?.id;
+  }
 }
 
-export async function getEvaluation(id: string): Promise<Evaluation> {
+/** All that a job has measured. */
+export async function getEvaluations(id: string): Promise<readonly [Evaluation, ...Evaluation[]]> {
   const job = await ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: id } } }));
-  if (job.kind === "evaluate") return job;
-  throw new ApiError(
-    `The job ${id} measured nothing by itself: it is no evaluation.`,
-    404,
-    "not_an_evaluation",
-  );
+  const [first, ...others] = measuredBy(job);
+  if (first) return [first, ...others];
+  throw new ApiError(`The job ${id} has measured nothing.`, 404, "not_an_evaluation");
+}
+
+/** What a job has measured, by its name in a fine-tuning job's result, or else the first. */
+export async function getEvaluation(id: string, on: string | undefined): Promise<Evaluation> {
+  const measured = await getEvaluations(id);
+  return measured.find((each) => each.on === on) ?? measured[0];
 }
 
 export function useDataNames(): Names {

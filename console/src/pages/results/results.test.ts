@@ -1,8 +1,18 @@
 import { expect, test } from "vitest";
+import type { Schemas } from "../../api/client";
 import { symmetric } from "../../components/Interval";
 import { pValue } from "../../format";
 import { parse } from "../../router";
-import { totalsOf } from "./figures";
+import {
+  addressOf,
+  type Evaluation,
+  isComparable,
+  keyOf,
+  measuredBy,
+  nameOf,
+  pairOf,
+  totalsOf,
+} from "./figures";
 import { type Filters, readFilters, resultAddress } from "./filters";
 import { cells, changeOf, countsOf, differing, type Item, outcomesOf } from "./items";
 import { isClear, margin, type PairedDifference, pointsInterval, titleOf, verdict } from "./words";
@@ -130,6 +140,47 @@ test("a single evaluation counts its right and wrong items, with a tag and witho
   expect(readFilters(parse(resultAddress("a", undefined, { right: "wrong" })).query)).toEqual({
     right: "wrong",
   });
+});
+
+/** What a fine-tuning job has measured on data by their hashes. */
+function trained(id: string, ...hashes: string[]): Evaluation[] {
+  const evaluations = hashes.map((hash) => [
+    `winoground (ds_${hash})`,
+    { benchmark: "winoground", primary: "acc", metrics: { acc: {} }, provenance: { data_hash: hash } },
+  ]);
+  const result = { evaluations: Object.fromEntries(evaluations), promotion: { compared_with: "base" } };
+  const job = { kind: "finetune", id, name: "first", result_version: "v".repeat(64), result };
+  return measuredBy(job as unknown as Schemas["JobInfo"]);
+}
+
+test("a fine-tuning job is listed once for each thing that it has measured", () => {
+  const [one, other] = trained("job_1", "a", "b");
+  expect(one && [one.benchmark, one.data, one.model, one.baseline, nameOf(one)]).toEqual([
+    "winoground",
+    "ds_a",
+    "v".repeat(64),
+    "base",
+    "first on winoground",
+  ]);
+  if (!one || !other) throw new Error("it measured two");
+  expect(keyOf(one)).not.toBe(keyOf(other));
+  expect(addressOf(other, "job_2", { tag: "x" })).toBe(
+    "#/results/job_1/vs/job_2?tag=x&on=winoground+%28ds_b%29",
+  );
+  expect(readFilters(parse(addressOf(other)).query)).toEqual({ on: "winoground (ds_b)" });
+  expect([isComparable(one, other), isComparable(one, { ...one, id: "job_2" })]).toEqual([false, true]);
+  expect(trained("job_3")).toEqual([]);
+});
+
+test("what is shown beside a job is what the service compares it with", () => {
+  const [job, control] = [trained("job_1", "a", "b"), trained("job_2", "c", "b")];
+  const ons = (on?: string) => {
+    const { after, before } = pairOf(job, control, on);
+    return [after?.on, before?.on];
+  };
+  expect(ons()).toEqual(["winoground (ds_b)", "winoground (ds_b)"]);
+  expect(ons("winoground (ds_a)")).toEqual(["winoground (ds_a)", "winoground (ds_c)"]);
+  expect(pairOf(job, [], undefined)).toEqual({ after: job[0] });
 });
 
 test("an address without filters is short, and a flip that there is not is left out", () => {
