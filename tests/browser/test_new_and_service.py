@@ -104,6 +104,42 @@ def test_job_and_its_control_are_checked_and_submitted_and_know_each_other(
     assert len([name for name in jobs(server) if name.startswith("run")]) == 2
 
 
+def test_all_wrong_fields_are_marked_at_once_also_in_folds(look: Look, server: RunningServer) -> None:
+    page = look(server.url, "new", expected="status of 422")
+    check = page.get_by_role("complementary", name="Check")
+    wrong = {"batch_size": "1", "lr": "fast", "log_every": "0.5"}
+    folds = {"lr": "Optimizer", "log_every": "Machine and files"}
+    for name, text in wrong.items():
+        if name in folds:
+            page.locator("summary", has_text=folds[name]).click()
+        page.get_by_label(name, exact=True).fill(text)
+    told = check.get_by_role("list", name="Fields to correct").get_by_role("listitem")
+    expect(told).to_have_text(
+        [
+            "hyperparameters.batch_size: Enter a whole number, at least 2.",
+            "hyperparameters.lr: Enter a number, above 0.",
+            "hyperparameters.log_every: Enter a whole number, at least 1.",
+        ]
+    )
+    for name in folds:  # one may close a fold in which something is wrong, and still sees that
+        page.locator("summary", has_text=folds[name]).click()
+        expect(page.get_by_label(name, exact=True)).to_be_hidden()
+        expect(page.locator("summary", has_text=folds[name])).to_contain_text("1 to correct")
+
+    page.reload()  # which opens the folds, of which the page knows that something in them is wrong
+    for name in wrong:
+        expect(page.get_by_label(name, exact=True)).to_be_visible()
+        expect(page.get_by_label(name, exact=True)).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Training data", exact=True).select_option(label="pairs · 640 samples")
+    expect(check.get_by_role("status")).to_have_text("Needs a change")
+    expect(told).to_have_count(3)  # of which the service has told at least one
+    for name in wrong:
+        page.get_by_role("button", name=f"Back to the default of {name}").click()
+    expect(check.get_by_role("status")).to_have_text("Checked")
+    expect(told).to_have_count(0)
+    expect(page.get_by_label("lr", exact=True)).to_be_visible()
+
+
 def test_evaluation_names_the_benchmark_of_its_data(look: Look, server: RunningServer) -> None:
     page = look(server.url, "new?kind=evaluate", width=390, expected="status of 422")
     page.get_by_label("Data", exact=True).select_option(label="benchmark · 640 samples")

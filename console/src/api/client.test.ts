@@ -44,6 +44,24 @@ test("an error has what the service says, and the request's id", async () => {
     requestId: "abc",
     param: "texts",
   });
+  expect((error as ApiError).problems).toEqual([error]);
+});
+
+test("an error that names several fields has all of them", async () => {
+  const places = [
+    { message: "Field required.", param: "training_data" },
+    { message: "The name is not allowed.", param: "evaluate", index: 1 },
+  ];
+  answer = json(
+    { error: { type: "x", code: "invalid_request", ...places[0], errors: places } },
+    { status: 422 },
+  );
+  const error = await ask(api.GET("/health")).catch((failure: unknown) => failure);
+  expect((error as ApiError).param).toBe("training_data");
+  expect((error as ApiError).problems).toEqual([
+    { message: "Field required.", param: "training_data" },
+    { message: "The name is not allowed.", param: "evaluate" },
+  ]);
 });
 
 test("an error of a proxy, which is no JSON, is one too", async () => {

@@ -14,6 +14,7 @@ export interface Schema {
   maximum?: number;
   exclusiveMinimum?: number;
   exclusiveMaximum?: number;
+  pattern?: string;
   properties?: Record<string, Schema>;
   required?: string[];
   $ref?: string;

@@ -1,5 +1,12 @@
 /** The one error of the console: what the service answered, or that it did not answer. */
 
+/** What is wrong with one field of a request. */
+export interface Problem {
+  message: string;
+  /** The field. */
+  param: string | null;
+}
+
 export class ApiError extends Error {
   override readonly name = "ApiError";
 
@@ -14,8 +21,14 @@ export class ApiError extends Error {
     readonly param: string | null = null,
     /** The position of the wrong item, if the field is a list. */
     readonly index: number | null = null,
+    /** Every wrong field that the service names, this error's among them. It is empty if there is only that one. */
+    readonly errors: readonly Problem[] = [],
   ) {
     super(message);
+  }
+
+  get problems(): readonly Problem[] {
+    return this.errors.length ? this.errors : [this];
   }
 
   static unreachable(): ApiError {
@@ -34,12 +47,19 @@ export class ApiError extends Error {
       requestId,
       error?.param,
       error?.index,
+      error?.errors?.map(({ message, param = null }) => ({ message, param })),
     );
   }
 }
 
 interface ErrorBody {
-  error: { message: string; code: string; param?: string | null; index?: number | null };
+  error: {
+    message: string;
+    code: string;
+    param?: string | null;
+    index?: number | null;
+    errors?: { message: string; param?: string | null }[];
+  };
 }
 
 function isErrorBody(body: unknown): body is ErrorBody {

@@ -1,4 +1,4 @@
-import type { ApiError } from "../../api/errors";
+import type { ApiError, Problem } from "../../api/errors";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
 import { type Column, Table } from "../../components/Table";
@@ -15,9 +15,10 @@ interface Props {
   hasWorker: boolean;
   /** Undefined if there is no control to offer. */
   control: { ticked: boolean; tick: (ticked: boolean) => void } | undefined;
+  /** What went wrong beside the fields. */
   error: ApiError | undefined;
-  /** Whether the error stands at one of the form's fields. */
-  atField: boolean;
+  /** What is wrong with fields, at which it stands too. */
+  atFields: readonly Problem[];
   submitting: boolean;
   submitted: readonly Job[];
   /** The name in a form that has not been changed since its job was submitted. */
@@ -67,13 +68,18 @@ export function CheckPanel(props: Props) {
         {verb(kind, both ?? false, props.another !== undefined)}
       </Button>
       {missing && <p class="muted small">{missing}</p>}
-      {error && props.atField ? (
-        <p class="field-error" role="alert">
-          <code>{error.param}</code>: {error.message}
-        </p>
-      ) : (
-        <ErrorNote error={error} />
+      {props.atFields.length > 0 && (
+        <div role="alert">
+          <ul class="stack close field-error" aria-label="Fields to correct">
+            {props.atFields.map(({ param, message }) => (
+              <li key={`${param} ${message}`}>
+                <code>{param}</code>: {message}
+              </li>
+            ))}
+          </ul>
+        </div>
       )}
+      <ErrorNote error={error} />
       {props.onClear && (
         <Button look="plain" onClick={props.onClear}>
           Clear the form

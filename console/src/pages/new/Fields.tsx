@@ -1,3 +1,4 @@
+import { useEffect, useRef } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { Described } from "../../components/Described";
 import { type Control, Field } from "../../components/Field";
@@ -24,26 +25,40 @@ interface SectionsProps {
 export function Sections({ sections, first, editing }: SectionsProps) {
   return (
     <div class="job-sections">
-      {sections.map(({ title, fields: own }) => {
-        const changed = own.filter((field) => isChanged(field, editing.values)).length;
-        const wrong = own.some(({ path }) => editing.errorAt(path));
-        return (
-          <details key={title} open={title === first || wrong}>
-            <summary>
-              <span class="legend">{title}</span>
-              <span class={changed ? "job-changed" : "muted"}>
-                {changed ? `${changed} changed` : "defaults"}
-              </span>
-            </summary>
-            <div class="job-grid">
-              {own.map((field) => (
-                <SchemaField key={field.path} field={field} label={field.name} editing={editing} />
-              ))}
-            </div>
-          </details>
-        );
-      })}
+      {sections.map((section) => (
+        <Fold key={section.title} section={section} isFirst={section.title === first} editing={editing} />
+      ))}
     </div>
+  );
+}
+
+interface FoldProps {
+  section: Section;
+  isFirst: boolean;
+  editing: Editing;
+}
+
+/** It is not closed again while somebody corrects what opened it. */
+function Fold({ section: { title, fields }, isFirst, editing }: FoldProps) {
+  const element = useRef<HTMLDetailsElement>(null);
+  const changed = fields.filter((field) => isChanged(field, editing.values)).length;
+  const wrong = fields.filter(({ path }) => editing.errorAt(path)).length;
+  useEffect(() => {
+    if (wrong && element.current) element.current.open = true;
+  }, [wrong]);
+  return (
+    <details ref={element} open={isFirst}>
+      <summary>
+        <span class="legend">{title}</span>
+        <span class={changed ? "job-changed" : "muted"}>{changed ? `${changed} changed` : "defaults"}</span>
+        {wrong > 0 && <span class="field-error">{wrong} to correct</span>}
+      </summary>
+      <div class="job-grid">
+        {fields.map((field) => (
+          <SchemaField key={field.path} field={field} label={field.name} editing={editing} />
+        ))}
+      </div>
+    </details>
   );
 }
 

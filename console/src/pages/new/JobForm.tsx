@@ -11,6 +11,7 @@ import {
   type Job,
   type Kind,
   nextName,
+  problemsIn,
   proposedName,
   textOf,
   type Values,
@@ -68,12 +69,17 @@ export function JobForm({ kind, inputs, query }: Props) {
   });
   const failure = tried === request ? sending.error : undefined;
   const error = failure ?? (missing ? undefined : check.error);
+  const isAccepted = check.current && !error && !missing;
+  const problems = isAccepted ? [] : problemsIn(fields, draft.values, error?.problems ?? []);
+  const atFields = problems.filter(
+    (each) => isAt(each, "evaluate") || fields.some(({ path }) => isAt(each, path)),
+  );
 
   const editing: Editing = {
     field,
     values: draft.values,
     set: (changes) => setDraft((before) => ({ ...before, values: changed(before.values, changes) })),
-    errorAt: (path) => (error && isAt(error, path) ? error.message : undefined),
+    errorAt: (path) => problems.find((each) => isAt(each, path))?.message,
   };
   const tick = (ticked: boolean) => {
     if (ticked && !draft.values.name?.trim()) editing.set({ name: proposedName(objective, new Date()) });
@@ -107,10 +113,8 @@ export function JobForm({ kind, inputs, query }: Props) {
         missing={missing}
         hasWorker={inputs.workers.some(({ alive, queue }) => alive && queue === kind)}
         control={hasControl ? { ticked: control, tick } : undefined}
-        error={error}
-        atField={
-          error !== undefined && (error.param === "evaluate" || fields.some(({ path }) => isAt(error, path)))
-        }
+        error={error?.problems.every((each) => atFields.includes(each)) ? undefined : error}
+        atFields={atFields}
         submitting={sending.running}
         submitted={submitted}
         another={draft === after ? { name: draft.values.name } : undefined}

@@ -9,6 +9,7 @@ import {
   isChanged,
   type Job,
   nextName,
+  problemsIn,
   proposedName,
   read,
   withControl,
@@ -25,6 +26,7 @@ const field = (
   name: path.split(".").at(-1) ?? "",
   kind,
   choices: [],
+  limits: {},
   optional,
   required: false,
   default: initial,
@@ -197,6 +199,30 @@ test("an error of several options together is at each that it names", () => {
   );
   expect(at).toEqual([true, true, false, false]);
   expect(isAt({ param: "name", message: "" }, "name")).toBe(true);
+});
+
+test("an error of an item is at its list", () => {
+  expect(isAt({ param: "evaluate[1].data", message: "" }, "evaluate")).toBe(true);
+});
+
+test("the form tells of every field that is wrong, once, and in the service's words where it has some", () => {
+  const fields = [
+    field("hyperparameters.lr", "number", 1e-4),
+    field("hyperparameters.batch_size", "integer", 64),
+    field("seed", "integer", 0),
+  ];
+  const values = { "hyperparameters.lr": "fast", "hyperparameters.batch_size": "1.5", seed: "1" };
+  const told = [
+    { param: "training_data", message: "Field required." },
+    { param: "hyperparameters.lr", message: "Input should be a valid number." },
+  ];
+  const own = { param: "hyperparameters.batch_size", message: "Enter a whole number." };
+  expect(problemsIn(fields, values, told)).toEqual([...told, own]);
+  expect(problemsIn(fields, values, []).map(({ param }) => param)).toEqual([
+    "hyperparameters.lr",
+    "hyperparameters.batch_size",
+  ]);
+  expect(problemsIn(fields, {}, [])).toEqual([]);
 });
 
 test("names go on counting", () => {

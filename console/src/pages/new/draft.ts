@@ -1,7 +1,8 @@
 /** What the form holds, and the request that it becomes. */
 
 import type { Schemas as Api } from "../../api/client";
-import type { FieldSpec, Value } from "./schema";
+import type { Problem } from "../../api/errors";
+import { type FieldSpec, type Value, wrongIn } from "./schema";
 
 export type Kind = "finetune" | "evaluate";
 
@@ -116,13 +117,27 @@ export function draftOf(fields: readonly FieldSpec[], job: Job): Draft {
 }
 
 /**
- * Whether an error is at a field. One of several options together has their group as its `param`, and names them in its
- * message.
+ * Whether an error is at a field, or at an item of it. One of several options together has their group as its `param`,
+ * and names them in its message.
  */
-export function isAt({ param, message }: { param: string | null; message: string }, path: string): boolean {
-  if (param === path) return true;
+export function isAt({ param, message }: Problem, path: string): boolean {
+  if (param?.split("[")[0] === path) return true;
   const [group, name] = path.split(".");
   return name !== undefined && param === group && message.split(/[^\w]+/).includes(name);
+}
+
+/** What the service says is wrong, and what the form sees by itself in fields of which the service says nothing. */
+export function problemsIn(
+  fields: readonly FieldSpec[],
+  values: Values,
+  told: readonly Problem[],
+): Problem[] {
+  const own = fields.flatMap((field) => {
+    const message = wrongIn(field, textOf(field, values));
+    const isTold = told.some((each) => isAt(each, field.path));
+    return message && isChanged(field, values) && !isTold ? [{ message, param: field.path }] : [];
+  });
+  return [...told, ...own];
 }
 
 /** "run" as "run-2", and "run-2" as "run-3". */

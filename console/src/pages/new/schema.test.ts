@@ -1,12 +1,16 @@
 import { expect, test } from "vitest";
 import type { Schemas } from "../../api/description";
-import { meaningOf, readFields, sections, words } from "./schema";
+import { meaningOf, readFields, sections, words, wrongIn } from "./schema";
 
 const SCHEMAS: Schemas = {
   Job: {
     required: ["data"],
     properties: {
-      data: { type: "string", description: "The data set\nto train on.\n\nIts format is `pairs`." },
+      data: {
+        type: "string",
+        pattern: "^[a-z_0-9]+$",
+        description: "The data set\nto train on.\n\nIts format is `pairs`.",
+      },
       name: { anyOf: [{ type: "string" }, { type: "null" }], default: null },
       objective: {
         enum: ["clip", "sds-clip"],
@@ -70,6 +74,20 @@ test.each([
   ["options.seed", "at least 0, below 10"],
   ["data", ""],
 ])("the bounds of %s are %j", (path, bounds) => expect(field(path)?.bounds).toBe(bounds));
+
+test.each([
+  ["options.steps", ["", "1", " 20 ", "1e3"], ["0", "1.5", "many"], "Enter a whole number, at least 1."],
+  ["options.lr", ["1e-4", "2"], ["", "0", "-1", "fast"], "Enter a number, above 0."],
+  ["options.t_max", ["0", "1"], ["1.1", "-0.1"], "Enter a number, from 0 to 1."],
+  ["options.seed", ["0", "9"], ["10"], "Enter a whole number, at least 0, below 10."],
+  ["data", ["", "ds_1"], ["a b"], "This text has a form that is not allowed here."],
+  ["objective", ["clip"], [], ""],
+])("the description tells what is wrong in %s", (path, right, wrong, message) => {
+  const found = field(path);
+  if (!found) throw new Error(path);
+  expect(right.map((text) => wrongIn(found, text))).toEqual(right.map(() => undefined));
+  expect(wrong.map((text) => wrongIn(found, text))).toEqual(wrong.map(() => message));
+});
 
 test("sections stand in the order of their first fields, and a field without one is not lost", () => {
   const shown = sections(fields.filter(({ path }) => path.startsWith("options.")));

@@ -21,8 +21,11 @@ export interface FieldSpec {
   description: string;
   /** The numbers that are allowed, in words. It is empty without bounds. */
   bounds: string;
+  limits: Limits;
   section: string;
 }
+
+type Limits = Pick<Schema, "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "pattern">;
 
 export interface Section {
   title: string;
@@ -54,6 +57,23 @@ export function meaningOf(description: string, choice: string): string {
   return rest.charAt(0).toUpperCase() + rest.slice(1);
 }
 
+/** What is wrong with a text by the description alone, or undefined. The service may find more. */
+export function wrongIn({ kind, optional, bounds, limits }: FieldSpec, text: string): string | undefined {
+  const trimmed = text.trim();
+  if (!trimmed && optional) return undefined;
+  if (kind === "text") {
+    const isForm = !text || !limits.pattern || new RegExp(limits.pattern, "u").test(text);
+    return isForm ? undefined : "This text has a form that is not allowed here.";
+  }
+  if (kind !== "integer" && kind !== "number") return undefined;
+  const value = trimmed ? Number(trimmed) : Number.NaN;
+  const { minimum = -Infinity, maximum = Infinity } = limits;
+  const { exclusiveMinimum: above = -Infinity, exclusiveMaximum: below = Infinity } = limits;
+  const isWithin = value >= minimum && value <= maximum && value > above && value < below;
+  if (isWithin && (kind === "number" || Number.isInteger(value))) return undefined;
+  return `Enter a ${kind === "integer" ? "whole number" : "number"}${bounds && `, ${bounds}`}.`;
+}
+
 /** The words of an API's name: "training_data" as "Training data". */
 export function words(name: string): string {
   const spaced = name.replaceAll("_", " ");
@@ -75,6 +95,7 @@ function readField(path: string, name: string, schema: Schema, required: boolean
     default: (schema.default ?? null) as Value,
     description: (schema.description ?? "").replace(/(?<!\n)\n(?!\n)/g, " "),
     bounds: boundsOf(branch),
+    limits: branch,
     section: schema["x-section"] ?? "Other",
   };
 }
