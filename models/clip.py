@@ -52,6 +52,8 @@ class Clip:
     quick_gelu: bool
     parameters: int
     size_bytes: int
+    alone: str | None = None
+    """Why a server computes no other version in one batch with it. It is None if others may share its batches."""
 
     @property
     def patches(self) -> int:

@@ -178,6 +178,7 @@ def _clip_with(base: Clip, network: nn.Module) -> Clip:
         device=scale.device,
         logit_scale=float(scale.exp()),
         logit_bias=None if bias is None else float(bias.detach()),
+        alone=None,
     )
 
 

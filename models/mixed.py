@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -48,17 +48,32 @@ Group = tuple["Member", int]
 """A version, and how many rows of the batch are its own. They lie side by side."""
 
 
+class Unmixable(Exception):
+    """A network does not compute rows of several versions at once. The message says what in it is written otherwise."""
+
+
 def as_member(clip: Clip) -> Clip:
-    """Return the same version as the first member of a family, or the clip itself if its network allows none."""
+    """Return the same version as the first member of a family, or as it is, `alone`, if its network allows none."""
     if isinstance(clip.network, Member):
         return clip
     try:
         family = Family(clip.network)
         family.try_out(clip.image_size, clip.context_length, DTYPES[clip.precision])
-    except Exception as error:  # whatever a network raises that was written otherwise
-        logger.info("Versions over %s do not share batches: %s", clip.reference, first_line(error))
-        return clip
+    except Unmixable as error:
+        return set_apart(clip, str(error))
     return replace(clip, network=family.first)
+
+
+def set_apart(clip: Clip, reason: str) -> Clip:
+    """Return the same version, marked as one that shares no batches with others, and warn of it."""
+    logger.warning(
+        "The version %s (%s) shares no batches with other versions, so that it is slower than they are when many are "
+        "asked for: %s",
+        clip.version[:12],
+        clip.reference,
+        reason,
+    )
+    return replace(clip, alone=reason)
 
 
 def family_of(clip: Clip) -> Family | nn.Module:
@@ -140,15 +155,18 @@ class Member(nn.Module):
         features = self.family.encode_text([(self, len(tokens))], tokens)
         return F.normalize(features, dim=-1) if normalize else features
 
+    def shared_by_all(self, names: Iterable[str]) -> list[str]:
+        """Return those of the tensors that are the same for every row of a batch."""
+        return [name for name in names if name not in self.family.places and name not in self.others]
+
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Member | None:
         """Return a member with other values for some tensors, or None if not all of them can differ by row.
 
         The names and shapes are those of the network's parameters.
         """
-        places = self.family.places
-        if not tensors.keys() <= places.keys() | self.others.keys():
+        if self.shared_by_all(tensors):
             return None
-        norms = self.norms.clone()
+        places, norms = self.family.places, self.norms.clone()
         for name in tensors.keys() & places.keys():
             norms[places[name]].copy_(tensors[name])
         # Copies, because a tensor that was read from a file keeps all of the file in memory.
@@ -190,9 +208,9 @@ class Family:
         self._computing = threading.Lock()
 
     def try_out(self, image_size: tuple[int, int], context_length: int, dtype: torch.dtype) -> None:
-        """Raise an error unless the first dimension of every LayerNorm's input is the batch. No number is computed."""
+        """Raise Unmixable unless the first dimension of every LayerNorm's input is the batch. No number is computed."""
         if not self.places:
-            raise ValueError("It has no LayerNorm whose parameters can differ by row.")
+            raise Unmixable("Its network has no LayerNorm whose parameters can differ by row.")
         tensors = [
             *self.network.parameters(),
             *self.network.buffers(),
@@ -205,9 +223,14 @@ class Family:
         groups = [(trial.first, 1)] * _TRIAL_ROWS
         pixels = torch.zeros(_TRIAL_ROWS, 3, *image_size, dtype=dtype, device="meta")
         tokens = torch.zeros(_TRIAL_ROWS, context_length, dtype=torch.long, device="meta")
-        with torch.inference_mode():
-            trial.encode_image(groups, pixels)
-            trial.encode_text(groups, tokens)
+        try:
+            with torch.inference_mode():
+                trial.encode_image(groups, pixels)
+                trial.encode_text(groups, tokens)
+        except RuntimeError as error:  # a shape that does not fit, or an operation that cannot be tried out
+            raise Unmixable(
+                f"Its network failed in a trial with several versions: {first_line(error)}"
+            ) from error
 
     def encode_image(self, groups: Sequence[Group], pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         with self._computing, self._rows.of(groups):
@@ -236,7 +259,7 @@ class Family:
         named = self.network.named_modules(remove_duplicate=False)
         norms = {name: module for name, module in named if _is_replaceable(module)}
         if len(set(norms.values())) < len(norms):
-            raise ValueError("One LayerNorm has two places in it.")
+            raise Unmixable("One LayerNorm has two places in its network.")
         values: list[Tensor] = []
         start = 0
         for name, norm in norms.items():

@@ -81,6 +81,11 @@ class NameStatus(BaseModel):
         description="Whether the version was loaded from this process's own copy because the published files are "
         "damaged.",
     )
+    alone: str | None = Field(
+        None,
+        description="Why requests for this version share no batches with those for other versions, which makes them "
+        "slower when many versions are asked for. It is null if they share them.",
+    )
     since: float | None = Field(None, description="When the process began to serve this version.")
     wanted_version: str | None = Field(
         None, description="The version that the alias points to. It is null for a reference."

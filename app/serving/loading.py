@@ -26,7 +26,7 @@ from models.delta import lay_over
 from models.delta_file import Delta, DeltaError, base_of, read_delta
 from models.errors import first_line
 from models.golden import TOLERANCE, Golden
-from models.mixed import as_member
+from models.mixed import Member, as_member, set_apart
 from models.references import Folder, canonical, is_version
 
 logger = logging.getLogger(__name__)
@@ -193,8 +193,11 @@ class VersionLoader:
 
     def _apply_delta(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
         base = self._base(delta, over, by_alias)
-        clip = as_member(lay_over(base, delta))
-        clip = replace(clip, reference=clip.version)  # do not show the path on this server to callers
+        # Its version in place of its reference, which would show the path on this server to callers.
+        laid = lay_over(base, delta)
+        clip = as_member(replace(laid, reference=laid.version))
+        if isinstance(base.network, Member) and (apart := base.network.shared_by_all(delta.tensors)):
+            clip = set_apart(clip, f"It changes {len(apart)} tensors besides LayerNorms, such as {apart[0]}.")
         self._base_of[clip] = base
         self._loaded[clip.version] = clip
         return clip

@@ -120,6 +120,7 @@ class StatusBoard:
         if model is not None:
             status.version, status.generation = model.clip.version, model.generation
             status.since, status.from_copy = model.since, self._loader.is_copy(model.clip)
+            status.alone = model.clip.alone
         if followed is not None:
             status.wanted_version = followed.wanted.version
             status.wanted_generation = followed.wanted.generation

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -137,6 +139,7 @@ def test_delta_of_other_weights_gets_a_network_of_its_own(
     clips = members(folder, deltas, "float32")
     clip = lay_over(clips[1], read_delta(over))
     assert not isinstance(clip.network, Member)
+    assert clips[1].network.shared_by_all(read_delta(over).tensors)
     pixels, tokens = pixels_of(clip, 2), clip.tokenizer(TEXTS)
     theirs = apply_delta(first, over)
     assert torch.equal(clip.encode_image(pixels), theirs.encode_image(pixels))
@@ -170,11 +173,53 @@ def test_network_whose_layer_norms_cannot_be_told_apart_is_left_as_it_is(tmp_pat
     assert torch.equal(member.encode_image(pixels), clip.encode_image(pixels))
 
 
-def test_network_with_one_layer_norm_in_two_places_is_left_as_it_is(tmp_path: Path) -> None:
-    clip = load_clip(f"local-dir:{save_tiny_clip(tmp_path / 'tied')}", device="cpu", precision="float32")
-    blocks = clip.network.transformer.resblocks
+class _Sideways(nn.Module):
+    """A LayerNorm whose input does not have the batch as its first dimension."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        sideways: Tensor = self.norm(x.transpose(0, 1))
+        return sideways.transpose(0, 1)
+
+
+def _tied(network: Any) -> None:
+    blocks = network.transformer.resblocks
     blocks[1].ln_1 = blocks[0].ln_1
-    assert as_member(clip) is clip
+
+
+def _turned(network: Any) -> None:
+    block = network.transformer.resblocks[0]
+    block.ln_1 = _Sideways(block.ln_1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(_tied, "One LayerNorm has two places"), (_turned, "failed in a trial with several versions")],
+)
+def test_network_that_is_written_otherwise_is_left_as_it_is_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Any], None], reason: str
+) -> None:
+    folder = save_tiny_clip(tmp_path / "changed")
+    clip = load_clip(f"local-dir:{folder}", device="cpu", precision="float32")
+    change(clip.network)
+    member = as_member(clip)
+    assert member.network is clip.network
+    assert reason in str(member.alone)
+    [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"The version {clip.version[:12]}" in warning.getMessage()
+    assert str(member.alone) in warning.getMessage()
+
+
+def test_mistake_of_a_program_is_not_taken_for_a_network_that_is_written_otherwise(tmp_path: Path) -> None:
+    folder = save_tiny_clip(tmp_path / "broken")
+    clip = load_clip(f"local-dir:{folder}", device="cpu", precision="float32")
+    network: Any = clip.network
+    network.visual.transformer = None
+    with pytest.raises(TypeError):
+        as_member(clip)
 
 
 @pytest.mark.gpu

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from app.registry.local_state import LocalState
+from app.registry.publish import publish
 from app.registry.source import FileReports, ProcessReport
 from app.serving.classes import SMALL_SET_PROMPTS, ClassWeights
 from app.serving.served_models import ServedModels
 from app.store.records import Alias
 from bench.file_aliases import FileAliases
 from models.clip import Clip
+from models.delta import save_delta
 from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,
@@ -33,6 +36,7 @@ from tests.app.serving.swapping import (
     publish_tuned,
     serving,
 )
+from tests.deltas import tuned_copy
 
 VERBS = {"/match": MATCH, "/classify": CLASSIFY, "/embed": EMBED}
 
@@ -457,6 +461,26 @@ async def test_status_shows_every_process_that_left_a_report(library: Library, t
         assert served[0] == {"small": library.base.version}
         assert served[1]["default"] == library.published[0]
         assert processes[0]["process"] != processes[1]["process"]
+
+
+async def test_version_that_shares_no_batches_stands_in_the_status_with_the_reason(
+    library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tuned = tuned_copy(library.base, seed=1, trained=lambda module: isinstance(module, nn.Linear))
+    delta = save_delta(tmp_path / "delta", library.base, tuned, configuration={}, data={}, metrics={})
+    alone = publish(delta, library.root, job="job_2", fence=1, base=library.base).version
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        service.aliases.point("default", library.published[0])
+        await service.until_served(library.published[0])
+        assert (await service.name_status("default"))["alone"] is None
+        assert not caplog.records
+        service.aliases.point("default", alone)
+        await service.until_served(alone)
+        reason = (await service.name_status("default"))["alone"]
+    assert "tensors besides LayerNorms, such as" in reason
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [alone[:12] in warning and reason in warning for warning in warnings] == [True]
+    assert str(library.root) not in warnings[0]
 
 
 async def test_reports_that_cannot_be_left_or_read_cost_only_themselves(

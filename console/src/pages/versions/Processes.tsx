@@ -41,7 +41,7 @@ export function Processes() {
   );
 }
 
-function State({ wanted_version, version, loading, last_failed_load, from_copy, process }: Served) {
+function State({ wanted_version, version, loading, last_failed_load, from_copy, alone, process }: Served) {
   const isCurrent = !wanted_version || wanted_version === version;
   return (
     <span class="row">
@@ -56,6 +56,7 @@ function State({ wanted_version, version, loading, last_failed_load, from_copy, 
         </>
       )}
       {from_copy && <span class="small">from its own copy, because the published files are damaged</span>}
+      {alone && <span class="small">shares no batches with other versions: {alone}</span>}
       {!isCurrent && last_failed_load && (
         <span class="small">
           {last_failed_load.reason} ({last_failed_load.attempts} attempts)
