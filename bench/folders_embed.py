@@ -10,8 +10,8 @@ import torch
 
 from models.checkpoints import load_clip
 from models.images import ImageLimits
+from models.vectors.clip_encoder import ClipEncoder
 from models.vectors.embed import Options, embed
-from models.vectors.encoder import ClipEncoder
 from models.vectors.files import open_vectors
 
 

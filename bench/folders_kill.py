@@ -17,8 +17,8 @@ from bench import servers
 from bench.report import note
 from models.checkpoints import load_clip
 from models.images import ImageLimits
+from models.vectors.clip_encoder import ClipEncoder
 from models.vectors.embed import Options, embed, work_folder
-from models.vectors.encoder import ClipEncoder
 
 SEED = 62
 

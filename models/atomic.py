@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from safetensors import SafetensorError
-
 from models.references import CheckpointError
 
 
@@ -58,6 +56,10 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     Raises CheckpointError if `out` exists or cannot be written (a full disk, for example); nothing is left
     behind then.
     """
+    from safetensors import (
+        SafetensorError,
+    )  # a client of a service, which writes files alone, does without it
+
     if out.exists() or out.is_symlink():
         raise CheckpointError(f"{out} already exists; choose another folder.")
     working = _beside(out.absolute())

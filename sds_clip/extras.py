@@ -11,7 +11,7 @@ _PACKAGES = {
     "tables": ("pyarrow",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
-    "train": (*_SERVE, "accelerate", "diffusers", "yaml"),
+    "train": (*_SERVE, "accelerate", "diffusers"),
     "onnx": (*_SERVE, "onnx", "onnxruntime", "onnxscript"),
 }
 

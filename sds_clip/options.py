@@ -52,7 +52,7 @@ class Option(click.Option):
 class Command(click.Command):
     """A command whose help groups options by section and shows examples verbatim.
 
-    It needs the package's extra `extra`, unless `extra` is empty.
+    It needs the package's extra `extra`, unless `extra` is empty, or a service at --url does the work.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, if its extra is installed."""
-        if self.extra:
+        if self.extra and ctx.params.get("url") is None:
             require_extra(self.extra, ctx.command_path)
         return super().invoke(ctx)
 

@@ -46,13 +46,7 @@ def _once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 
 def _yaml(text: str) -> Any:
     """Raises ValueError."""
-    try:
-        import yaml
-    except ImportError as error:
-        raise click.ClickException(
-            "YAML needs PyYAML, which is not installed: pip install pyyaml. Or write the file as JSON, and call it "
-            "something.json."
-        ) from error
+    import yaml
 
     def construct_mapping(loader: Any, node: Any, deep: bool = False) -> Any:
         own = [

@@ -1,4 +1,4 @@
-"""Answers as NumPy arrays, for callers that have NumPy."""
+"""Answers as NumPy arrays. NumPy is imported here alone, because most callers need none."""
 
 from __future__ import annotations
 

@@ -83,12 +83,7 @@ def _content(image: Any, index: int) -> bytes:
 
 
 def _picture(array: np.ndarray[Any, Any], index: int) -> Image.Image:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            f"images[{index}] is an array, and Pillow, which encodes it, is not installed: pip install pillow"
-        ) from error
+    from PIL import Image
 
     shape, kind = tuple(array.shape), str(array.dtype)
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))

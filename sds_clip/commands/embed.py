@@ -131,9 +131,9 @@ def require_tables(names: Sequence[str]) -> None:
 def _encoder(
     url: str | None, model: str | None, device: str | None, precision: str | None
 ) -> Iterator[Encoder]:
-    from models.vectors.encoder import ClipEncoder
-
     if url is None:
+        from models.vectors.clip_encoder import ClipEncoder
+
         settings = read_settings()
         clip = load_model(settings, model, device, precision)
         yield ClipEncoder(clip, image_limits(settings))

@@ -188,7 +188,7 @@ class _ClipQueries:
         return encode_texts(self._clip, [text])[0].numpy()
 
     def encode_query(self, image: bytes) -> np.ndarray:
-        from models.vectors.encoder import ClipEncoder
+        from models.vectors.clip_encoder import ClipEncoder
 
         encoder = ClipEncoder(self._clip, self._limits)
         return encoder.encode([encoder.prepare(image)])[0]

@@ -1,0 +1,36 @@
+"""Embeds images with a CLIP in this process. It stands apart, because a client of a service has no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.clip import Clip
+from models.errors import VectorsError
+from models.images import ImageLimits, decode_image
+from models.vectors.encoder import Encoder
+
+
+class ClipEncoder(Encoder):
+    """Embeds with a CLIP as the service's /embed does."""
+
+    def __init__(self, clip: Clip, limits: ImageLimits) -> None:
+        self._clip, self._limits = clip, limits
+        self.version, self.dimensions = clip.version, clip.embed_dim
+        self.reference, self.precision = clip.reference, clip.precision
+
+    def prepare(self, data: bytes) -> Tensor:
+        pixels: Tensor = self._clip.preprocess(decode_image(data, self._limits))
+        return pixels
+
+    def encode(self, prepared: Sequence[Tensor]) -> Sequence[np.ndarray]:
+        """Raises VectorsError if the model's numbers are not finite."""
+        features = self._clip.encode_image(torch.stack(list(prepared))).float().cpu()
+        if not bool(features.isfinite().all()):
+            raise VectorsError(
+                "The model computed numbers that are not finite; try --precision float32, or other weights."
+            )
+        return list(features.numpy())
