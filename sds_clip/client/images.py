@@ -1,4 +1,4 @@
-"""Accepted kinds of images: a file, bytes, a PIL image, an array, or a URL if the service fetches those."""
+"""Accepted kinds of images: a file, bytes, a PIL image, an array, a data URI, or a URL if the service fetches those."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def listed(images: Iterable[ImageLike]) -> list[ImageLike]:
 def encoded(image: Any, index: int) -> str | dict[str, str]:
     """Encode an image for the API. Raises UnreadableFile, or TypeError if it cannot be an image."""
     if _is_url(image):
-        return {"url": str(image)}
+        return str(image) if _is_data_uri(image) else {"url": str(image)}
     try:
         return base64.b64encode(_content(image, index)).decode()
     except OSError as error:  # PIL reads a file's pixels only now
@@ -77,8 +77,8 @@ def _content(image: Any, index: int) -> bytes:
     if hasattr(image, "__array_interface__"):
         return _png(_picture(image, index))
     raise TypeError(
-        f"images[{index}] is a {type(image).__name__}, but an image must be a path, a URL, bytes, a file object, "
-        "a PIL image or a uint8 array."
+        f"images[{index}] is a {type(image).__name__}, but an image must be a path, a URL, a data URI, bytes, a file "
+        "object, a PIL image or a uint8 array."
     )
 
 
@@ -102,7 +102,11 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _is_url(image: object) -> bool:
-    return isinstance(image, str) and image.startswith(("http://", "https://"))
+    return _is_data_uri(image) or (isinstance(image, str) and image.startswith(("http://", "https://")))
+
+
+def _is_data_uri(image: object) -> bool:
+    return isinstance(image, str) and image[:5].lower() == "data:"
 
 
 def _is_picture(image: object) -> bool:

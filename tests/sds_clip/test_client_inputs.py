@@ -1,6 +1,7 @@
 """What the client takes for images and texts, and lists that are longer than one request."""
 
 import asyncio
+import base64
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -104,14 +105,17 @@ def test_named_labels_and_templates_are_no_lists(silent: Scripted) -> None:
     assert (body["labels"], body["templates"]) == ("imagenet", "openai")
 
 
-def test_arrays_files_and_buffers_have_the_scores_of_the_picture(wide: RunningServer, tmp_path: Path) -> None:
+def test_arrays_files_buffers_and_data_uris_have_the_scores_of_the_picture(
+    wide: RunningServer, tmp_path: Path
+) -> None:
     path = tmp_path / "a.png"
     PICTURE.save(path)
     buffer = io.BytesIO()
     PICTURE.save(buffer, "PNG")  # and stands at its end
     alpha = np.dstack([np.asarray(PICTURE), np.full((16, 16), 255, np.uint8)])
+    uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
     with Client(wide.url) as client, path.open("rb") as file:
-        same = [path, np.asarray(PICTURE), alpha, file, buffer, bytearray(path.read_bytes())]
+        same = [path, np.asarray(PICTURE), alpha, file, buffer, bytearray(path.read_bytes()), uri]
         scores = [result["scores"] for result in client.match(same, TEXTS)["results"]]
         assert scores == [scores[0]] * len(same)
         grey = np.asarray(PICTURE.convert("L"))
@@ -143,6 +147,12 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_is_sent(silent: Scripte
         client.upload_dataset(tmp_path / "none.tar", format="pairs")
     assert str(tmp_path / "none.tar") in raised.value.message
     assert silent.asked == []
+
+
+def test_a_damaged_data_uri_is_refused_by_the_service_at_its_place(wide: RunningServer) -> None:
+    with Client(wide.url) as client, pytest.raises(errors.InvalidRequest) as raised:
+        client.embed([PICTURE, "Data:image/png,no base64"])
+    assert (raised.value.code, raised.value.index) == ("invalid_data_uri", 1)
 
 
 def test_an_error_says_its_field_and_place(wide: RunningServer) -> None:
