@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sds_clip.client import AsyncClient, AsyncJob, Client, Job, embeddings, scores
-    from sds_clip.client.errors import APIError, ClientError, ConnectionFailed, JobFailed, UnreadableFile
+    from sds_clip.client.errors import (
+        APIError,
+        ClientError,
+        ConnectionFailed,
+        JobFailed,
+        UnreadableFile,
+        WaitTimeout,
+    )
 
 __all__ = [
     "APIError",
@@ -16,6 +23,7 @@ __all__ = [
     "Job",
     "JobFailed",
     "UnreadableFile",
+    "WaitTimeout",
     "embeddings",
     "scores",
 ]

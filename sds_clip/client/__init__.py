@@ -21,7 +21,14 @@ record.py      a job as last described
 from sds_clip.client._async.client import AsyncClient, AsyncJob
 from sds_clip.client._sync.client import Client, Job
 from sds_clip.client.arrays import embeddings, scores
-from sds_clip.client.errors import APIError, ClientError, ConnectionFailed, JobFailed, UnreadableFile
+from sds_clip.client.errors import (
+    APIError,
+    ClientError,
+    ConnectionFailed,
+    JobFailed,
+    UnreadableFile,
+    WaitTimeout,
+)
 
 __all__ = [
     "APIError",
@@ -33,6 +40,7 @@ __all__ = [
     "Job",
     "JobFailed",
     "UnreadableFile",
+    "WaitTimeout",
     "embeddings",
     "scores",
 ]

@@ -4,6 +4,7 @@ ClientError
 ├── ConnectionFailed         no complete response arrived
 ├── UnreadableFile           a local file cannot be read; nothing was sent
 ├── JobFailed                a job failed or was cancelled while it was waited for
+├── WaitTimeout              a job has not ended in the time that it was waited for
 └── APIError                 the service answered with an error
     ├── InvalidRequest       400, 413, 415, 422 and other 4xx
     ├── AuthenticationError  401  no key, or an unknown one
@@ -24,6 +25,7 @@ CLIENT_CODES = {
     "model_swapped": "The model was swapped several times while the requests of one call were sent; call again.",
     "cannot_join": "The answers to the requests of one call cannot be joined; send fewer texts and images in one call.",
     "cancelled": "The job was cancelled while it was waited for.",
+    "wait_timeout": "The job had not ended in the time that it was waited for, and goes on.",
 }
 """The codes that the client itself gives; docs/reference/errors.md lists those of the service."""
 
@@ -82,6 +84,20 @@ class JobFailed(ClientError):
     def __init__(self, job: dict[str, Any]) -> None:
         error = job.get("error") or {"code": job["status"], "message": f"It was {job['status']}."}
         super().__init__(f"Job {job['id']}: {error['message']}", code=error["code"], param=error.get("param"))
+        self.job = job
+
+
+class WaitTimeout(ClientError):
+    """A job has not ended in the time that it was waited for, and goes on; `job` is what the service says about it."""
+
+    def __init__(self, job: dict[str, Any], timeout_s: float) -> None:
+        progress = job["progress"]
+        steps = "" if progress["steps"] is None else f" of {progress['steps']}"
+        super().__init__(
+            f"Job {job['id']} is still {job['status']} after {timeout_s:g} s, at step {progress['step']}{steps}. It "
+            "goes on; wait again, or cancel it.",
+            code="wait_timeout",
+        )
         self.job = job
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sds_clip import AsyncClient, Client, ClientError, Job, JobFailed
+from sds_clip import AsyncClient, Client, ClientError, Job, JobFailed, WaitTimeout
 from sds_clip.client import errors
 from tests.app.serverside import RunningServer
 from tests.sds_clip.scripted import Answer, scripted
@@ -190,6 +190,22 @@ def test_waiting_for_a_cancelled_job_raises_and_its_events_end(client: Client, j
     assert [event["id"] for event in events] == list(range(1, len(events) + 1))
     assert events[-1]["data"]["to"] == "cancelled"
     assert list(job.events(after=len(events))) == []
+
+
+def test_waiting_ends_when_the_time_is_up_and_the_job_goes_on(
+    service: RunningServer, client: Client, job: Job
+) -> None:
+    async def wait() -> None:
+        async with AsyncClient(service.url) as awaited:
+            await (await awaited.job(job.id)).wait(timeout=0.2)
+
+    said = f"Job {job.id} is still validating after 0.2 s, at step 0"
+    with pytest.raises(WaitTimeout, match=said) as raised:
+        job.wait(timeout=0.2)
+    assert (raised.value.code, raised.value.job["id"]) == ("wait_timeout", job.id)
+    with pytest.raises(WaitTimeout, match=said):
+        asyncio.run(wait())
+    assert job.refresh().status == "validating"
 
 
 def test_a_cancelled_job_is_retried_and_deleted_once_it_has_ended(client: Client, job: Job) -> None:

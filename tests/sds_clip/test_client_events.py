@@ -67,6 +67,26 @@ def test_waiting_shows_progress_until_the_job_is_done(capsys: pytest.CaptureFixt
     assert "finetune: training" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_pause")
+def test_a_job_that_ends_in_time_is_waited_for_over_a_restart(capsys: pytest.CaptureFixture[str]) -> None:
+    record = {"id": "job_1", "kind": "finetune", "stage": "training", "progress": {"step": 3, "steps": 4}}
+    running, ended = (
+        Answer(200, json.dumps({**record, "status": status}).encode()) for status in ("running", "succeeded")
+    )
+    away = Answer(503, b'{"error": {"code": "unavailable", "message": "Ending."}}')
+    with scripted(running, running, away, ended) as server, Client(server.url) as client:
+        assert the_job(client).wait(timeout=60, progress=True).status == "succeeded"
+        assert [asked.path for asked in server.asked] == ["/jobs/job_1"] * 4
+    assert "finetune: training" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_service_that_is_away_when_the_time_is_up_is_an_error_of_the_connection() -> None:
+    away = Answer(503, b'{"error": {"code": "unavailable", "message": "Ending."}}')
+    with scripted(JOB, away) as server, Client(server.url) as client, pytest.raises(errors.Unavailable):
+        the_job(client).wait(timeout=0.05)
+
+
 def test_a_job_that_is_not_there_is_an_error_at_once() -> None:
     missing = Answer(404, b'{"error": {"code": "job_not_found", "message": "No job."}}')
     with scripted(JOB, missing) as server, Client(server.url) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +13,11 @@ from typing import Any, Literal
 from sds_clip.client import calls, connection
 from sds_clip.client._async import inference
 from sds_clip.client._async.http import AsyncHttp
+from sds_clip.client.errors import ConnectionFailed, Unavailable, WaitTimeout
 from sds_clip.client.images import ImageLike
 from sds_clip.client.record import JobRecord, Progress
 from sds_clip.client.upload import UploadFile, in_utf_8
-from sds_clip.client.waiting import in_thread
+from sds_clip.client.waiting import async_sleep, in_thread
 
 
 class AsyncClient:
@@ -23,9 +25,9 @@ class AsyncClient:
 
     The defaults are the environment variables SDS_CLIP_URL and SDS_CLIP_API_KEY.
 
-    Images are paths, URLs, bytes, file objects, PIL images or uint8 arrays. A list may be longer than the service
-    accepts in one request: it is sent in several requests, and their answers are joined. Answers are the API's own
-    JSON; /docs of the service describes every field.
+    Images are paths, URLs, data URIs, bytes, file objects, PIL images or uint8 arrays. A list may be longer than the
+    service accepts in one request: it is sent in several requests, and their answers are joined. Answers are the API's
+    own JSON; /docs of the service describes every field.
 
     Every failure raises a `ClientError`. Idempotent calls are tried up to `max_attempts` times first. Following a
     job survives lost connections. Threads and tasks may share a client.
@@ -258,18 +260,41 @@ class AsyncJob(JobRecord):
         self.info = await self._http.json(calls.get("jobs", self.id))
         return self
 
-    async def wait(self, *, progress: bool = False) -> AsyncJob:
-        """Wait until the job has ended. A paused job is waited for too. With `progress`, a bar is shown.
+    async def wait(self, *, progress: bool = False, timeout: float | None = None) -> AsyncJob:
+        """Wait until the job has ended, or for `timeout` seconds. A paused job is waited for too.
 
-        Raises: JobFailed if the job failed or was cancelled; ConnectionFailed if the service does not come back
-        after the connection was lost.
+        With `progress`, a bar is shown.
+
+        Raises: JobFailed if the job failed or was cancelled; WaitTimeout if it has not ended in time;
+        ConnectionFailed if the service does not come back after the connection was lost.
         """
         with Progress(self, shown=progress) as shown:
-            async for event in self._http.follow(calls.events(self.id)):
-                if event.event == "progress":
-                    shown.show(event.json())
-        (await self.refresh()).raise_for_failure()
+            if timeout is not None:
+                await self._poll(timeout, shown)
+            else:
+                async for event in self._http.follow(calls.events(self.id)):
+                    if event.event == "progress":
+                        shown.show(event.json())
+                await self.refresh()
+        self.raise_for_failure()
         return self
+
+    async def _poll(self, timeout_s: float, shown: Progress) -> None:
+        """Ask until the job has ended: a stream that is silent cannot be left when the time is up."""
+        ends_at = time.monotonic() + timeout_s
+        while True:
+            try:
+                await self.refresh()
+            except (ConnectionFailed, Unavailable):  # the service may be restarting
+                if time.monotonic() >= ends_at:
+                    raise
+            else:
+                shown.show(self.info)
+                if self.has_ended:
+                    return
+                if time.monotonic() >= ends_at:
+                    raise WaitTimeout(self.info, timeout_s)
+            await async_sleep(min(connection.RECONNECT_PAUSE_S, max(0.0, ends_at - time.monotonic())))
 
     async def events(self, *, after: int = 0) -> AsyncIterator[dict[str, Any]]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +14,11 @@ from typing import Any, Literal
 from sds_clip.client import calls, connection
 from sds_clip.client._sync import inference
 from sds_clip.client._sync.http import Http
+from sds_clip.client.errors import ConnectionFailed, Unavailable, WaitTimeout
 from sds_clip.client.images import ImageLike
 from sds_clip.client.record import JobRecord, Progress
 from sds_clip.client.upload import UploadFile, in_utf_8
-from sds_clip.client.waiting import at_once
+from sds_clip.client.waiting import at_once, sleep
 
 
 class Client:
@@ -24,9 +26,9 @@ class Client:
 
     The defaults are the environment variables SDS_CLIP_URL and SDS_CLIP_API_KEY.
 
-    Images are paths, URLs, bytes, file objects, PIL images or uint8 arrays. A list may be longer than the service
-    accepts in one request: it is sent in several requests, and their answers are joined. Answers are the API's own
-    JSON; /docs of the service describes every field.
+    Images are paths, URLs, data URIs, bytes, file objects, PIL images or uint8 arrays. A list may be longer than the
+    service accepts in one request: it is sent in several requests, and their answers are joined. Answers are the API's
+    own JSON; /docs of the service describes every field.
 
     Every failure raises a `ClientError`. Idempotent calls are tried up to `max_attempts` times first. Following a
     job survives lost connections. Threads and tasks may share a client.
@@ -253,18 +255,41 @@ class Job(JobRecord):
         self.info = self._http.json(calls.get("jobs", self.id))
         return self
 
-    def wait(self, *, progress: bool = False) -> Job:
-        """Wait until the job has ended. A paused job is waited for too. With `progress`, a bar is shown.
+    def wait(self, *, progress: bool = False, timeout: float | None = None) -> Job:
+        """Wait until the job has ended, or for `timeout` seconds. A paused job is waited for too.
 
-        Raises: JobFailed if the job failed or was cancelled; ConnectionFailed if the service does not come back
-        after the connection was lost.
+        With `progress`, a bar is shown.
+
+        Raises: JobFailed if the job failed or was cancelled; WaitTimeout if it has not ended in time;
+        ConnectionFailed if the service does not come back after the connection was lost.
         """
         with Progress(self, shown=progress) as shown:
-            for event in self._http.follow(calls.events(self.id)):
-                if event.event == "progress":
-                    shown.show(event.json())
-        (self.refresh()).raise_for_failure()
+            if timeout is not None:
+                self._poll(timeout, shown)
+            else:
+                for event in self._http.follow(calls.events(self.id)):
+                    if event.event == "progress":
+                        shown.show(event.json())
+                self.refresh()
+        self.raise_for_failure()
         return self
+
+    def _poll(self, timeout_s: float, shown: Progress) -> None:
+        """Ask until the job has ended: a stream that is silent cannot be left when the time is up."""
+        ends_at = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.refresh()
+            except (ConnectionFailed, Unavailable):  # the service may be restarting
+                if time.monotonic() >= ends_at:
+                    raise
+            else:
+                shown.show(self.info)
+                if self.has_ended:
+                    return
+                if time.monotonic() >= ends_at:
+                    raise WaitTimeout(self.info, timeout_s)
+            sleep(min(connection.RECONNECT_PAUSE_S, max(0.0, ends_at - time.monotonic())))
 
     def events(self, *, after: int = 0) -> Iterator[dict[str, Any]]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
