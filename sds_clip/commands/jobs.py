@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.commands.submit import submit
-from sds_clip.options import Command, Group, option
+from sds_clip.options import Group, option
 from sds_clip.remote import (
     connect,
     list_options,
@@ -244,15 +244,27 @@ for _name, _text in _ACTIONS.items():
     _add_action(_name, _text)
 
 
-@click.command(
-    cls=Command,
+class _Workers(Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`sds-clip workers` alone lists them too, as it did before it had commands."""
+        has_command = args and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if has_command or ctx.resilient_parsing else ["list", *args])
+
+
+@click.group(
+    cls=_Workers,
     examples="""\
-sds-clip workers
-sds-clip workers --json | jq '.[] | select(.alive)'
+sds-clip workers list
+sds-clip workers list --json | jq '.[] | select(.alive)'
 """,
 )
+def workers() -> None:
+    """List the workers of a service."""
+
+
+@workers.command("list")
 @remote(_print_workers)
-def workers(client: Client) -> Any:
+def list_workers(client: Client) -> Any:
     """List the workers of a service.
 
     The list has every worker of the last day: the queue that it takes jobs from, whether it is alive, how far its clock

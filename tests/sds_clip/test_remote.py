@@ -111,10 +111,13 @@ def test_jobs_are_retried_and_deleted(run: Callable[..., str], read: Callable[..
     assert "files removed" in shown(run("jobs", "show", job))
 
 
-def test_workers_are_listed(run: Callable[..., str], read: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("command", [("workers", "list"), ("workers",)])
+def test_workers_are_listed(
+    command: tuple[str, ...], run: Callable[..., str], read: Callable[..., Any]
+) -> None:
     header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job"]
-    assert run("workers").split() == header
-    assert read("workers") == []
+    assert run(*command).split() == header
+    assert read(*command) == []
 
 
 def test_an_evaluation_is_shown_with_group_match_and_chance_and_a_warning_with_its_code() -> None:
