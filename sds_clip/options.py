@@ -36,6 +36,19 @@ local-dir:DIR                  a folder in open_clip's layout, or a fine-tuned d
 local-dir:DIR#alpha=0.5        weights halfway between a delta's base and the delta
 PATH.safetensors@ARCHITECTURE  a file of weights
 """
+_MEANT = {
+    "--learning-rate": "--lr",
+    "--wd": "--weight-decay",
+    "--max-steps": "--steps",
+    "--num-train-epochs": "--epochs",
+    "--train-batch-size": "--batch-size",
+    "--max-grad-norm": "--max-gradient-norm",
+    "--train-data": "--data",
+    "--val-data": "--val",
+    "--model": "--base",
+    "--output-dir": "--out",
+}
+"""What open_clip, transformers and diffusers call some options, and we. click suggests only what is spelled alike."""
 
 
 class Option(click.Option):
@@ -85,6 +98,12 @@ class Command(click.Command):
         }
         try:
             return super().parse_args(ctx, list(_one_value_each(args, greedy)) if greedy else args)
+        except click.NoSuchOption as error:
+            dashed = error.option_name.replace("_", "-")
+            meant = _MEANT.get(dashed, dashed)
+            if not any(meant in each.opts for each in self.get_params(ctx)):
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {meant!r}?", ctx) from error
         except click.MissingParameter as error:
             if not any(word.partition("=")[0] in greedy for word in args):
                 raise

@@ -12,7 +12,7 @@ import pytest
 from app.settings import Settings
 from sds_clip.cli import cli, main
 from sds_clip.commands import doctor
-from sds_clip.options import read_settings
+from sds_clip.options import _MEANT, read_settings
 from tests.sds_clip.command_line import exit_code, parsed
 
 HEAVY = (
@@ -106,6 +106,9 @@ def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
         (["jobs", "lits"], "'list'"),
         (["serve", "--prot", "9000"], "'--port'"),
         (["finetune", "--gradiant", "sds"], "'--gradient'"),
+        (["finetune", "--learning-rate", "1e-5"], "Did you mean '--lr'?"),
+        (["finetune", "--output_dir=runs"], "Did you mean '--out'?"),
+        (["finetune", "--save_every", "5"], "Did you mean '--save-every'?"),
     ],
 )
 def test_what_is_mistyped_gets_a_suggestion(
@@ -113,6 +116,14 @@ def test_what_is_mistyped_gets_a_suggestion(
 ) -> None:
     assert main(arguments) == 2
     assert meant in capsys.readouterr().err
+
+
+def test_other_trainers_names_lead_to_options_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, meant in _MEANT.items():
+        assert main(["finetune", name, "1"]) == 2
+        assert f"Did you mean '{meant}'?" in capsys.readouterr().err
+    assert main(["embed", "--learning-rate", "1"]) == 2
+    assert "--lr" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
