@@ -20,6 +20,16 @@ _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Why an image has no picture: it is not below this folder, or may not be read from where it is."""
+
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"not below {self.folder}; use --images"
+
+
+@dataclass(frozen=True)
 class Pictures:
     """Reads the images of a file of embeddings, which may be a stranger's, and so none outside of one folder."""
 
@@ -39,18 +49,16 @@ class Pictures:
             vectors.about.image_key,
         )
 
-    def may_read(self, name: str) -> bool:
-        """Whether an image is below the folder, after links are followed."""
-        return self._is_within(self.root / name)
-
-    def read(self, name: str) -> Picture | None:
-        """Return an image as a small picture, or None if it cannot or may not be read."""
-        if not self.may_read(name):
-            return None
+    def read(self, name: str) -> Picture | Elsewhere | None:
+        """Return an image as a small picture, or None if it cannot be read."""
+        if not self._is_within(self.root / name):
+            return Elsewhere(self.within.resolve())
         try:
             entry = find_entry(self.root, name, image_key=self.image_key)
-            if entry is None or not self._is_within(Path(entry.file)):
-                return None
+            if entry is None:
+                return Elsewhere(self.root.resolve())
+            if not self._is_within(Path(entry.file)):
+                return Elsewhere(self.within.resolve())
             return thumbnail(decode_image(entry.read()))
         except (ImageFileError, ImageError, OSError, ValueError):
             return None
@@ -63,9 +71,13 @@ class Pictures:
 
 
 def render_sheet(
-    vectors: Vectors, hits: Sequence[Hit], query: str, pictures: Pictures, *, searched: bytes | None = None
+    vectors: Vectors,
+    tiles: Sequence[tuple[Hit, Picture | Elsewhere | None]],
+    query: str,
+    *,
+    searched: bytes | None = None,
 ) -> str:
-    """Return the page. `searched` is an image that was the query.
+    """Return the page: what was found, with pictures or why there is none. `searched` is an image that was the query.
 
     Names and the query are escaped. An image that cannot be read (any more) has its name and score.
     """
@@ -76,7 +88,7 @@ def render_sheet(
         .render(
             query=query,
             picture=None if searched is None else thumbnail(decode_image(searched)),
-            tiles=[(hit, pictures.read(hit.path)) for hit in hits],
+            tiles=tiles,
             rows=len(vectors),
             about=vectors.about,
             style=Markup(style),

@@ -120,15 +120,16 @@ def search(
         print(table(["cosine", "image"], [[hit.score, hit.path] for hit in hits]))
     if html is not None:
         from models.atomic import write_atomic
-        from models.vectors.sheet import Pictures, render_sheet
+        from models.vectors.sheet import Elsewhere, Pictures, render_sheet
 
         pictures = Pictures.of(vectors, images)
-        write_atomic(html, render_sheet(vectors, hits, text or str(image), pictures, searched=searched))
+        tiles = [(hit, pictures.read(hit.path)) for hit in hits]
+        write_atomic(html, render_sheet(vectors, tiles, text or str(image), searched=searched))
         say(f"Wrote {html}.")
-        if outside := sum(not pictures.may_read(hit.path) for hit in hits):
+        if elsewhere := [small for _, small in tiles if isinstance(small, Elsewhere)]:
             say(
-                f"{outside} of these images are not below {pictures.within}, so that their pictures were not read. If "
-                f"you trust {file}, name the folder of the images with --images."
+                f"{len(elsewhere)} of these images are not below {elsewhere[0].folder}, so that the page has no "
+                f"pictures of them. If you trust {file}, name the folder of the images with --images."
             )
         if show:
             webbrowser.open(html.absolute().as_uri())

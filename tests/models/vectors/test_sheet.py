@@ -7,8 +7,9 @@ import pytest
 
 from models.vectors.embed import embed
 from models.vectors.files import open_vectors
+from models.vectors.mapped import Vectors
 from models.vectors.search import Hit, search
-from models.vectors.sheet import Pictures, render_sheet
+from models.vectors.sheet import Elsewhere, Pictures, render_sheet
 from tests.models.vectors.colours import Colours, colour
 from tests.pictures import picture
 
@@ -19,7 +20,13 @@ def sheet(photos: Path, tmp_path: Path, searched: bytes | None = None) -> str:
     embed([str(photos)], tmp_path / "v.npy", Colours())
     vectors = open_vectors(tmp_path / "v.npy")
     hits = search(vectors, np.asarray(colour(6, 6, 6)), 5)
-    return render_sheet(vectors, hits, QUERY, Pictures.of(vectors, None), searched=searched)
+    return page_of(vectors, hits, None, searched=searched)
+
+
+def page_of(vectors: Vectors, hits: list[Hit], images: Path | None, *, searched: bytes | None = None) -> str:
+    pictures = Pictures.of(vectors, images)
+    tiles = [(hit, pictures.read(hit.path)) for hit in hits]
+    return render_sheet(vectors, tiles, QUERY, searched=searched)
 
 
 def test_the_page_has_every_picture_and_needs_nothing_else(photos: Path, tmp_path: Path) -> None:
@@ -44,8 +51,9 @@ def test_an_image_that_is_gone_has_its_name_and_score(photos: Path, tmp_path: Pa
     (photos / "g.png").unlink()
     (photos / "f.png").write_bytes(b"no image")
     hits = search(vectors, np.asarray(colour(6, 6, 6)), 5)
-    page = render_sheet(vectors, hits, QUERY, Pictures.of(vectors, None))
-    assert page.count("cannot be read") == 2
+    page = page_of(vectors, hits, None)
+    assert page.count("cannot be read") == 1
+    assert page.count(f"not below {photos}; use --images") == 1
     assert "g.png" in page
 
 
@@ -64,8 +72,8 @@ def test_pictures_outside_the_folder_are_not_read(photos: Path, tmp_path: Path) 
     vectors = open_vectors(tmp_path / "v.npy")
     names = ["../private.png", str(mine), "link.png", "around/private.png", "b/../../private.png", "a\0.png"]
     hits = [Hit(row, name, 0.5) for row, name in enumerate([*names, "a.png"])]
-    page = render_sheet(vectors, hits, QUERY, Pictures.of(vectors, photos))
-    assert page.count("cannot be read") == len(names)
+    page = page_of(vectors, hits, photos)
+    assert page.count(f"not below {photos}; use --images") == len(names)
     assert page.count('src="data:image/webp') == 1
 
 
@@ -76,8 +84,17 @@ def test_folder_that_the_file_names_must_be_below_its_own(photos: Path, tmp_path
     assert vectors.about.images == "../photos"
     hits = search(vectors, np.asarray(colour(6, 6, 6)), 5)
     for images, read in ((None, 0), (photos, 5)):
-        page = render_sheet(vectors, hits, QUERY, Pictures.of(vectors, images))
+        page = page_of(vectors, hits, images)
         assert page.count('src="data:image/webp') == read
+
+
+def test_images_that_were_moved_are_told_until_their_folder_is_named(photos: Path, tmp_path: Path) -> None:
+    sheet(photos, tmp_path)
+    moved = photos.rename(tmp_path / "moved")
+    vectors = open_vectors(tmp_path / "v.npy")
+    hits = search(vectors, np.asarray(colour(6, 6, 6)), 5)
+    assert page_of(vectors, hits, None).count(f"not below {photos}; use --images") == 5
+    assert page_of(vectors, hits, moved).count('src="data:image/webp') == 5
 
 
 def test_table_leads_to_no_image_outside_the_folder(tmp_path: Path) -> None:
@@ -91,4 +108,4 @@ def test_table_leads_to_no_image_outside_the_folder(tmp_path: Path) -> None:
     parquet.write_table(arrow.table({"filepath": names}), tmp_path / "sent" / "t.parquet")
     pictures = Pictures(tmp_path / "sent", tmp_path / "sent")
     for name in (*names, *(f"t.parquet/{name}" for name in names)):
-        assert pictures.read(name) is None
+        assert isinstance(pictures.read(name), Elsewhere | None)
