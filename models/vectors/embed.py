@@ -12,7 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +53,15 @@ class Summary:
     unreadable: int = 0
     missing: int = 0
     """Rows of the earlier file whose images are gone."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """The files in folders that are no images by their names, by their suffixes."""
+
+    def counts_left_out(self) -> str:
+        """`left_out` in words: 37 .heic files, 1 .txt file."""
+        return ", ".join(
+            f"{count} {suffix or 'unsuffixed'} file{'s' * (count > 1)}"
+            for suffix, count in self.left_out.most_common()
+        )
 
 
 def embed(
@@ -104,12 +113,19 @@ def _run(
         precision=encoder.precision,
         image_key=options.image_key,
     )
-    listed = partial(list_entries, inputs, image_key=options.image_key)
+    summary.left_out.clear()
+    own = os.path.abspath(out.with_suffix("")) + "."  # the files of an earlier or unfinished run
+
+    def leave_out(path: str) -> None:
+        if not os.path.abspath(path).startswith(own):
+            summary.left_out[Path(path).suffix.lower()] += 1
+
+    listed = partial(list_entries, inputs, image_key=options.image_key, leave_out=leave_out)
     with Work(work_folder(out)) as work:
         manifest = work.manifest()
         is_new = manifest is None
         if manifest is None:
-            manifest = _begun(work, about, inputs, options, listed)
+            manifest = _begun(work, about, inputs, options, listed, summary)
         else:
             _check_same(work, manifest, about, inputs, options)
         work.resume()
@@ -130,12 +146,18 @@ def _run(
 
 
 def _begun(
-    work: Work, about: About, inputs: Sequence[str], options: Options, listed: Callable[[], Iterator[Entry]]
+    work: Work,
+    about: About,
+    inputs: Sequence[str],
+    options: Options,
+    listed: Callable[[], Iterator[Entry]],
+    summary: Summary,
 ) -> Manifest:
     try:
         manifest = work.begin(about, _absolute(inputs), options.batch_size, listed())
         if not manifest.entries:
-            raise VectorsError(f"There are no images in {', '.join(inputs)}; check the path.")
+            found = f" ({summary.counts_left_out()})" if summary.left_out else ""
+            raise VectorsError(f"There are no images in {', '.join(inputs)}{found}; check the path.")
     except BaseException:
         shutil.rmtree(work.folder)
         raise

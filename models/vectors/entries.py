@@ -1,7 +1,7 @@
 """The images that are to be embedded, in an order that depends on nothing but their names."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,30 +68,38 @@ def _inside(path: Path, name: str, image_key: str | None) -> Iterator[Entry]:
     return iter([Entry(name, str(path))])
 
 
-def list_entries(inputs: Sequence[str], *, image_key: str | None = None) -> Iterator[Entry]:
+def list_entries(
+    inputs: Sequence[str],
+    *,
+    image_key: str | None = None,
+    leave_out: Callable[[str], None] = lambda path: None,
+) -> Iterator[Entry]:
     """Yield the images of folders, files, tables and shards. No name comes twice.
 
     A folder is listed with its subfolders, without hidden files and without following links to folders. Shards in
-    it are opened. What cannot be listed is an entry that cannot be read.
+    it are opened. What cannot be listed is an entry that cannot be read. `leave_out` is called with the
+    path of every other file in a folder.
 
     Raises:
         VectorsError or DataError: an input does not exist, or is a table without images.
     """
     if len(inputs) == 1 and Path(inputs[0]).is_dir():
-        yield from _walk(Path(inputs[0]), "")
+        yield from _walk(Path(inputs[0]), "", leave_out)
         return
     seen: set[str] = set()
     for given in sorted(set(inputs)):
-        for entry in _entries_of(given, image_key, root_of(inputs)):
+        for entry in _entries_of(given, image_key, root_of(inputs), leave_out):
             if entry.name not in seen:
                 seen.add(entry.name)
                 yield entry
 
 
-def _entries_of(given: str, image_key: str | None, root: Path) -> Iterator[Entry]:
+def _entries_of(
+    given: str, image_key: str | None, root: Path, leave_out: Callable[[str], None]
+) -> Iterator[Entry]:
     path = Path(given)
     if path.is_dir():
-        yield from _walk(path, _prefix(path))
+        yield from _walk(path, _prefix(path), leave_out)
     elif path.suffix.lower() == PARQUET_SUFFIX:
         yield from _table(path, "" if root == path.parent else _prefix(path.parent), image_key)
     elif path.suffix.lower() == ".tar":
@@ -112,7 +120,7 @@ def _must_exist(path: Path) -> None:
         raise VectorsError(f"There is no file or folder {path}; check the path.")
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[Entry]:
+def _walk(folder: Path, prefix: str, leave_out: Callable[[str], None]) -> Iterator[Entry]:
     try:
         with os.scandir(folder) as found:
             children = sorted(found, key=lambda child: child.name)
@@ -124,11 +132,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[Entry]:
         if child.name.startswith("."):
             continue
         if child.is_dir(follow_symlinks=False):
-            yield from _walk(Path(child.path), f"{name}/")
+            yield from _walk(Path(child.path), f"{name}/", leave_out)
         elif suffix in IMAGE_SUFFIXES:
             yield Entry(name, child.path)
         elif suffix == ".tar":
             yield from _shard(Path(child.path), name)
+        elif child.is_file():
+            leave_out(child.path)
 
 
 def _shard(shard: Path, name: str) -> Iterator[Entry]:

@@ -158,6 +158,8 @@ def _tell(summary: Summary, out: Path, errors: Path, *, keep_missing: bool) -> N
         say(
             f"{summary.missing} images of the earlier file are gone, and their rows were {what}; {errors} lists them."
         )
+    if summary.left_out:
+        say(f"Left out, as they are no images by their names: {summary.counts_left_out()}.")
     if summary.unreadable:
         say(f"{summary.unreadable} images cannot be read; {errors} lists them.")
 

@@ -88,11 +88,36 @@ def test_unreadable_images_are_counted_and_do_not_fail(
     assert json.loads(line)["path"] == "b.jpg"
 
 
+def test_what_is_left_out_is_said_by_type(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("d.heic", "e.heic", "f.txt"):
+        (folder / name).touch()
+    assert embed(folder, model=f"local-dir:{checkpoint}") == 0
+    assert "Left out, as they are no images by their names: 2 .heic files, 1 .txt file." in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_contact_sheet_is_written(checkpoint: Path, folder: Path) -> None:
     embed(folder, model=f"local-dir:{checkpoint}")
     page = folder.parent / "found.html"
     assert main(["search", str(folder.parent / "v.npy"), TEXT, "--html", str(page)]) == 0
     assert page.read_text(encoding="utf-8").count("data:image/webp") == 3
+
+
+def test_pictures_that_were_moved_are_told_with_the_option_that_finds_them(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(folder, model=f"local-dir:{checkpoint}")
+    folder.rename(folder.parent / "moved")
+    arguments = ["search", str(folder.parent / "v.npy"), TEXT, "--html", str(folder.parent / "found.html")]
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert f"3 of these images are not below {folder}, " in said
+    assert "with --images" in said
+    assert main([*arguments, "--images", str(folder.parent / "moved")]) == 0
+    assert "--images" not in capsys.readouterr().err
 
 
 def test_pictures_elsewhere_are_read_only_from_a_folder_that_was_named(

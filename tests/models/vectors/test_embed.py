@@ -108,6 +108,24 @@ def test_nothing_is_written_if_no_image_can_be_read(tmp_path: Path, out: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "v.errors.jsonl"]
 
 
+def test_files_that_are_no_images_are_counted_by_their_type(photos: Path) -> None:
+    for name in ("a.HEIC", "b.heic", "c.txt", "none", ".hidden"):
+        (photos / name).touch()
+    (photos / "b").mkdir(exist_ok=True)
+    (photos / "b" / "d.heic").touch()
+    for _ in range(2):  # what the run itself writes there does not count
+        summary = embed([str(photos)], photos / "v.npy", Colours())
+        assert summary.left_out == {".heic": 3, ".txt": 1, "": 1}
+    assert summary.counts_left_out().startswith("3 .heic files, ")
+
+
+def test_folder_of_other_files_alone_says_of_which_type_they_are(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "phone" / "a.heic").touch()
+    with pytest.raises(VectorsError, match=r"There are no images in .*phone \(1 \.heic file\);"):
+        embed([str(tmp_path / "phone")], out, Colours())
+
+
 def test_a_folder_without_images_is_an_error_that_leaves_nothing(tmp_path: Path, out: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(VectorsError, match="There are no images"):
