@@ -32,7 +32,22 @@ def read_text(file: Path, error: type[ModelError], *, max_bytes: int | None = No
             f"{file} cannot be read ({failure.strerror}); check the path and its permissions."
         ) from failure
     except UnicodeDecodeError as failure:
-        raise error(f"{file} is not UTF-8 text; save it as UTF-8.") from failure
+        raise not_utf_8(file, error) from failure
+
+
+def not_utf_8(file: Path, error: type[ModelError]) -> ModelError:
+    """The error for a file that is not UTF-8, which names the first line that is not."""
+    with file.open("rb") as lines:
+        number = next((number for number, line in enumerate(lines, start=1) if not _is_utf_8(line)), 1)
+    return error(f"{file}, line {number}: the file is not UTF-8 text; save it as UTF-8.")
+
+
+def _is_utf_8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_lines(
@@ -43,6 +58,14 @@ def read_lines(
     Raises:
         error: the file cannot be read or is too large, or a line is not a JSON object.
     """
+    for number, record in numbered_lines(file, error, layout, max_bytes=max_bytes):
+        yield f"{file}, line {number}", record
+
+
+def numbered_lines(
+    file: Path, error: type[ModelError], layout: str, *, max_bytes: int | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Like `read_lines`, with the numbers of the lines alone."""
     text = read_text(file, error, max_bytes=max_bytes)
     # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -59,7 +82,7 @@ def read_lines(
             raise error(
                 f"{where}: the line is not a JSON object; every line must be {layout}. Is it another file?"
             )
-        yield where, record
+        yield number, record
 
 
 def sha256_of(file: Path) -> str:

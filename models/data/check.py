@@ -161,7 +161,7 @@ def _check(pairs: StoredPairs, index: int, look: Callable[[PIL.Image.Image], Non
     sample = pairs.sample(index)
     fault = _caption_fault(sample)
     if fault is not None:
-        return DataError(f"{sample.name} {fault}.")
+        return DataError(f"{sample.place} {fault}.")
     try:
         data = pairs.read(index)
         image = pairs.decode(index, data)

@@ -7,7 +7,7 @@ from models.choices import DataFormat
 from models.data.cells import read_cells
 from models.data.coco import read_coco
 from models.data.folder import read_folder
-from models.data.metadata import CAPTION_KEYS, METADATA, read_metadata
+from models.data.metadata import CAPTION_KEYS, METADATA, metadata_file, read_metadata
 from models.data.pairs import StoredPairs
 from models.data.shards import read_shards
 from models.data.table import read_table
@@ -31,7 +31,7 @@ def open_pairs(
 ) -> StoredPairs:
     """Read the list of samples, without their images.
 
-    `images` is the folder that image names are relative to (COCO, tables, `metadata.jsonl`; default: the file's own
+    `images` is the folder that image names are relative to (COCO, tables, `metadata.*`; default: the file's own
     folder). `image_key`, `caption_key` and `separator` are a table's columns and separator, as in open_clip's options
     of these names. Without a separator a table has tabs, unless it is a `.csv` whose first line has none. The layouts
     of Hugging Face have other usual names, which are looked for if the columns have their defaults.
@@ -55,7 +55,9 @@ def open_pairs(
         image_keys = IMAGE_KEYS if image_key == _IMAGE_KEY else (image_key,)
         caption_keys = CAPTION_KEYS if caption_key == _CAPTION_KEY else (caption_key,)
         if kind == "imagefolder":
-            pairs = read_metadata(Path(path), images, image_keys=image_keys, caption_keys=caption_keys)
+            pairs = read_metadata(
+                Path(path), images, image_keys=image_keys, caption_keys=caption_keys, separator=separator
+            )
         else:
             pairs = read_cells(path, images, image_keys=image_keys, caption_keys=caption_keys)
     else:
@@ -82,9 +84,9 @@ def folder_format(folder: Path) -> DataFormat:
         return "webdataset"
     if is_saved_folder(folder):
         return "datasets"
-    if (folder / METADATA).is_file():
+    if metadata_file(folder) is not None:
         return "imagefolder"
-    if splits := sorted(file.parent.name for file in folder.glob(f"*/{METADATA}")):
+    if splits := sorted({file.parent.name for name in METADATA for file in folder.glob(f"*/{name}")}):
         raise DataError(
             f"{folder} holds the splits {', '.join(splits)}; give the folder of one, {folder / splits[0]}."
         )
@@ -101,6 +103,8 @@ def _format_of(path: str | Path) -> DataFormat:
         PARQUET_SUFFIX: "parquet",
     }
     folder = Path(path)
+    if folder.name in METADATA:
+        return "imagefolder"
     if folder.is_dir():
         return folder_format(folder)
     if folder.suffix.lower() in by_suffix:

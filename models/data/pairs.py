@@ -4,7 +4,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,13 @@ class Sample:
     name: str
     captions: tuple[str, ...]
     negatives: tuple[tuple[str, ...], ...]
+    line: int | None = field(default=None, compare=False)
+    """The first one that names the image, in a file that gives the captions of many."""
+
+    @property
+    def place(self) -> str:
+        """The sample in messages."""
+        return self.name if self.line is None else f"{self.name} (line {self.line})"
 
 
 class PairSet(ABC):
@@ -91,7 +98,7 @@ class StoredPairs(PairSet):
             return read_image_file(path, offset=offset, size=size)
         except ImageFileError as error:
             kind = MissingImage if isinstance(error, NoImageFile) else UnreadableImage
-            raise kind(f"{self.samples[index].name}: {path} {error}.") from error
+            raise kind(f"{self.samples[index].place}: {path} {error}.") from error
 
     def image(self, index: int) -> PIL.Image.Image:
         """Return the image as RGB. Raises MissingImage or UnreadableImage, naming the sample."""
@@ -102,7 +109,7 @@ class StoredPairs(PairSet):
         try:
             return decode_image(data, orient=False)
         except ImageError as error:
-            raise UnreadableImage(f"{self.samples[index].name}: {error}") from error
+            raise UnreadableImage(f"{self.samples[index].place}: {error}") from error
 
 
 class FilePairs(StoredPairs):
@@ -117,10 +124,15 @@ class FilePairs(StoredPairs):
         """Make one sample of the rows of each image, in the order of its first row. Names are relative to `folder`."""
         captions: dict[str, list[str]] = {}
         negatives: dict[str, list[tuple[str, ...]]] = {}
+        lines: dict[str, int | None] = {}
         for row in rows:
+            lines.setdefault(row.name, row.line)
             captions.setdefault(row.name, []).extend(row.captions)
             negatives.setdefault(row.name, []).extend(row.negatives)
-        samples = [Sample(name, tuple(texts), tuple(negatives[name])) for name, texts in captions.items()]
+        samples = [
+            Sample(name, tuple(texts), tuple(negatives[name]), lines[name])
+            for name, texts in captions.items()
+        ]
         return cls(samples, [folder / sample.name for sample in samples])
 
     def read(self, index: int) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.data.pairs import FilePairs, Sample
 from models.errors import DataError
+from models.files import not_utf_8
 
 NEGATIVES_KEY = "neg_caption"
 """NegCLIP's column, a Python list of texts. NegCLIP's `neg_image` is not used."""
@@ -47,18 +48,24 @@ def negatives_in(cell: str, where: str) -> tuple[str, ...]:
 
 
 def _samples(path: Path, image_key: str, caption_key: str, separator: str | None) -> Iterator[Sample]:
-    for line, row in _rows(path, separator, (image_key, caption_key)):
+    for line, row in table_rows(path, separator, (image_key,), (caption_key,)):
         name = row[image_key].strip()
         if not name:
             raise DataError(
                 f"{path}, line {line}: the row names no image; fill in `{image_key}` or remove the row."
             )
         negatives = negatives_in(row.get(NEGATIVES_KEY, "").strip(), f"{path}, line {line}")
-        yield Sample(name, (row[caption_key].strip(),), (negatives,))
+        yield Sample(name, (row[caption_key].strip(),), (negatives,), line)
 
 
-def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line that each row ends on, and its cells by column name."""
+def table_rows(
+    path: Path, separator: str | None, *wanted: tuple[str, ...]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line that each row ends on, and its cells by column name.
+
+    Raises:
+        DataError: no such file, none of some `wanted` names is a column, or a row that does not fit the header.
+    """
     line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -67,11 +74,12 @@ def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[
             delimiter = "\t" if separator == r"\t" else separator  # how a tab arrives from a shell
             reader = csv.reader(file, delimiter=delimiter or _separator(path, header), strict=True)
             columns = next(reader, [])
-            for key in keys:
-                if key not in columns:
+            for keys in wanted:
+                if not set(keys) & set(columns):
                     raise DataError(
-                        f"{path} has no column {key!r}; its columns are {', '.join(columns) or 'missing'}. Name the "
-                        "right columns with image_key and caption_key, and check the separator."
+                        f"{path}, line 1: there is no column {' or '.join(map(repr, keys))}; the columns are "
+                        f"{', '.join(columns) or 'missing'}. Name the right columns with image_key and caption_key, "
+                        "and check the separator."
                     )
             for row in filter(None, reader):
                 line = reader.line_num
@@ -90,7 +98,7 @@ def _rows(path: Path, separator: str | None, keys: tuple[str, str]) -> Iterator[
             f"{path} cannot be read ({error.strerror}); check the path and its permissions."
         ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
+        raise not_utf_8(path, DataError) from error
     except TypeError as error:
         raise DataError(f"{path}: the separator must be one character, not {separator!r}.") from error
     except csv.Error as error:

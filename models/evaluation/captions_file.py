@@ -12,7 +12,7 @@ from typing import Any
 
 from models.data.cells import CellPairs
 from models.data.coco import read_coco
-from models.data.metadata import METADATA
+from models.data.metadata import METADATA, metadata_file
 from models.data.open import open_pairs
 from models.data.pairs import FilePairs
 from models.errors import EvaluationError, quoted
@@ -61,8 +61,9 @@ def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage
 
 
 def is_pairs(path: Path) -> bool:
-    """Return whether `path` is a `metadata.jsonl` or its folder, or a table."""
-    return (path / METADATA).is_file() or path.suffix.lower() == ".jsonl" or bool(table_files(path))
+    """Return whether `path` is a `metadata.jsonl` or `metadata.csv`, the folder of one, or a table."""
+    is_metadata = path.name in METADATA or path.suffix.lower() == ".jsonl"
+    return is_metadata or metadata_file(path) is not None or bool(table_files(path))
 
 
 def read_pairs(path: Path, images: Path | None = None) -> list[CaptionedImage]:

@@ -137,8 +137,8 @@ BENCHMARKS: dict[str, BenchmarkInfo] = {
     "retrieval": BenchmarkInfo(
         "Text-to-image and image-to-text retrieval: recall@1, recall@5 and recall@10.",
         (
-            "this captions file, in COCO's form or as a list of {image, caption: [...]}; a metadata.jsonl; or a table "
-            "(Parquet, or a folder that Hugging Face's datasets saved)"
+            "this captions file, in COCO's form or as a list of {image, caption: [...]}; a metadata.jsonl or "
+            "metadata.csv; or a table (Parquet, or a folder that Hugging Face's datasets saved)"
         ),
         scorers=("clip",),
         is_one_file=True,

@@ -141,7 +141,7 @@ def counted_batches(count: int, batch_size: int) -> Iterator[tuple[slice, int]]:
 
 
 def retrieval_benchmark(path: Path, images: Path | None = None) -> Retrieval:
-    """Read a captions file (COCO's, or a list of {image, caption: [...]}), a `metadata.jsonl`, or a table.
+    """Read a captions file (COCO's, or a list of {image, caption: [...]}), a `metadata.jsonl` or `.csv`, or a table.
 
     Raises: as `read_captions`.
     """

@@ -221,7 +221,8 @@ class FinetuneConfig(TrainingOptions):
 
     data: Path
     """Train on these pairs: COCO captions, a CSV or TSV table, WebDataset shards (`{00000..00099}.tar`), Parquet files,
-    a folder that Hugging Face's `datasets` saved, or a folder of images with .txt files or a metadata.jsonl."""
+    a folder that Hugging Face's `datasets` saved, or a folder of images with .txt files, a
+    metadata.jsonl or a metadata.csv."""
     data_format: DataFormat = "auto"
     """Read `data` and `val` in this format. `auto` derives it from their names."""
     images: Path | None = None

@@ -24,6 +24,7 @@ from models.data.check import check_pairs
 from models.data.open import open_pairs
 from models.errors import DataError
 from tests.databases import held, on_both
+from tests.pictures import save_pictures
 from tests.worker.in_process import claimed as claimed_job
 from tests.worker.sets import add_ready
 from tests.worker.waiting import until
@@ -142,6 +143,24 @@ def test_archives_of_hugging_face_s_layouts_are_accepted_with_the_hash_that_trai
     assert found.content_hash == check_pairs(open_pairs(SAVED / name), workers=1).pairs.content_hash
     place = pairs_place(content_of(store, config, found.id, param="x"), config.data_dir / "links")
     assert len(open_pairs(place.data, images=place.images, confined=True)) == len(open_pairs(SAVED / name))
+
+
+def test_archive_with_a_metadata_csv_is_accepted_and_its_faults_are_told_by_line(
+    store: Store, config: WorkerConfig, tmp_path: Path
+) -> None:
+    save_pictures(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a cat\nb.png,a dog\n")
+    for format in ("pairs", "retrieval"):
+        uploaded(store, config, tar_of(tmp_path, "top/"), format)
+        found = checked(store, config)
+        assert (found.status, found.problems) == (DatasetStatus.READY, [])
+        assert found.counts["usable"] == 2
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a cat\nc.png,a dog\n")
+    uploaded(store, config, tar_of(tmp_path, "top/"))
+    rejected = checked(store, config)
+    assert rejected.status is DatasetStatus.REJECTED
+    assert rejected.problems is not None
+    assert "c.png (line 3)" in rejected.problems[0]["message"]
 
 
 @pytest.mark.parametrize(

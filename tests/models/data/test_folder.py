@@ -39,5 +39,5 @@ def test_folder_with_two_images_of_one_name_or_none_is_refused(tmp_path: Path) -
 def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     save_pictures(tmp_path, ["a.png"])
     (tmp_path / "a.txt").write_bytes(b"\xff\xff")
-    with pytest.raises(DataError, match=r"a\.txt:? is not UTF-8"):
+    with pytest.raises(DataError, match=r"a\.txt, line 1: the file is not UTF-8"):
         read_folder(tmp_path)

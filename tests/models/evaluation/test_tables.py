@@ -191,6 +191,11 @@ def test_retrieval_is_measured_on_tables_and_metadata(tiny_clip: Clip, tmp_path:
     expected = figures(tmp_path / "set/captions.json")
     for path in (tmp_path / "set", tmp_path / "set/metadata.jsonl", tmp_path / "a.parquet"):
         assert figures(path) == expected
+    (tmp_path / "set/metadata.jsonl").unlink()
+    rows = [f"{name},{each}" for name, of_image in zip(names, texts, strict=True) for each in of_image]
+    (tmp_path / "set/metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+    for path in (tmp_path / "set", tmp_path / "set/metadata.csv"):
+        assert figures(path) == expected
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ export const FORMATS: readonly Format[] = [
       "images, each with a `.txt` of the same name beside it; every line is a caption",
       "images, and one `.csv` or `.tsv` with the columns `filepath` and `title`",
       "images, and one `.json` with COCO's `images` and `annotations`",
-      'images, and a `metadata.jsonl` with lines such as `{"file_name": "a.jpg", "text": "a dog"}`',
+      'images, and a `metadata.jsonl` with lines such as `{"file_name": "a.jpg", "text": "a dog"}`, or a `metadata.csv` with the columns `file_name` and `text`',
       "`.parquet` files with the columns `image` and `caption`, or a folder that `save_to_disk` of Hugging Face wrote",
     ],
   },
@@ -111,7 +111,7 @@ export const FORMATS: readonly Format[] = [
     meaning: "Search: the image of a text, and the text of an image.",
     layouts: [
       'one `.json` with a list of `{"image": …, "caption": […]}`, or with COCO\'s captions, and the images',
-      "images, and a `metadata.jsonl`",
+      "images, and a `metadata.jsonl` or `metadata.csv`",
       "a table with the columns `image` and `caption`",
     ],
   },

@@ -1,0 +1,111 @@
+"""A folder's `metadata.csv`: read as its `metadata.jsonl`, and what is wrong with it told by line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from models.data.check import check_pairs
+from models.data.open import open_pairs
+from models.data.pairs import Sample
+from models.errors import DataError
+from tests.pictures import save_pictures
+
+NAMES = ["a.png", "sub/b.png"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_pictures(tmp_path, NAMES)
+    return tmp_path
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    file = folder / "metadata.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_rows_give_the_captions_of_their_images(folder: Path) -> None:
+    file = write(
+        folder,
+        '\ufefffile_name,text,neg_caption,split\r\nsub/b.png,"a dog, and\na cat",,train\r\n'
+        "a.png,a cat,['a act'],train\r\nsub/b.png,a wolf,,train\r\n",
+    )
+    expected = [
+        Sample("sub/b.png", ("a dog, and\na cat", "a wolf"), ((), ())),
+        Sample("a.png", ("a cat",), (("a act",),)),
+    ]
+    for path in (folder, file):
+        assert list(open_pairs(path, confined=True).samples) == expected
+
+
+def test_training_sees_the_same_as_by_metadata_jsonl(folder: Path) -> None:
+    file = write(folder, "file_name,text\na.png,a cat\nsub/b.png,a dog\n")
+    by_csv = check_pairs(open_pairs(folder), workers=1).pairs.content_hash
+    file.unlink()
+    lines = [{"file_name": name, "text": text} for name, text in zip(NAMES, ("a cat", "a dog"), strict=True)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert check_pairs(open_pairs(folder), workers=1).pairs.content_hash == by_csv
+
+
+def test_columns_may_have_other_names_and_tabs_between_them(folder: Path) -> None:
+    write(folder, "picture\tsaid\na.png\ta cat, and more\n")
+    pairs = open_pairs(folder, image_key="picture", caption_key="said")
+    assert pairs.sample(0).captions == ("a cat, and more",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "name,text\na.png,a cat\n",
+            r"metadata\.csv, line 1: there is no column .*'file_name'.* are name, text",
+        ),
+        ("file_name,words\na.png,a cat\n", r"line 1: there is no column 'text' or .*are file_name, words"),
+        ("", "line 1: there is no column"),
+        ("file_name,text\n", "has no lines"),
+        ("file_name,text\na.png,a cat\n,a dog\n", "line 3: the line names no image"),
+        ("file_name,text\na.png,a cat, grey\n", "line 2: the row has more cells"),
+        ("file_name,text\na.png\n", "line 2: the row has fewer cells"),
+        (
+            "file_name,text\na.png,a cat\nsub/b.png,a dog\na.png,a cat\n",
+            "line 4: the row repeats line 2; remove one",
+        ),
+        (b"file_name,text\na.png,a cat\nsub/b.png,caf\xe9\n", "line 3: the file is not UTF-8"),
+        ('file_name,text\na.png,a cat\nsub/b.png,"a dog\n', "row after line 2 cannot be read"),
+        ("file_name,text\n../a.png,a cat\n", "is not inside the folder"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_line(folder: Path, text: str | bytes, message: str) -> None:
+    write(folder, text)
+    with pytest.raises(DataError, match=message):
+        open_pairs(folder, confined=True)
+
+
+def test_images_and_captions_that_are_missing_are_counted_with_their_lines(folder: Path) -> None:
+    (folder / "c.png").write_bytes(b"no image")
+    write(folder, "file_name,text\na.png,a cat\nno.png,nothing\nc.png,a dog\nsub/b.png,\n")
+    report = check_pairs(open_pairs(folder), max_bad_share=1.0).report
+    assert report.usable == 1
+    (missing,), (unreadable,), (caption,) = (
+        finding.listed for finding in (report.missing_files, report.unreadable_images, report.bad_captions)
+    )
+    assert missing.message.startswith("no.png (line 3): ")
+    assert unreadable.message.startswith("c.png (line 4): ")
+    assert caption.message == "sub/b.png (line 5) has an empty caption."
+
+
+def test_two_files_of_captions_are_refused(folder: Path) -> None:
+    write(folder, "file_name,text\na.png,a cat\n")
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a dog"}')
+    with pytest.raises(DataError, match=r"holds metadata\.jsonl and metadata\.csv; keep the one"):
+        open_pairs(folder)
+
+
+def test_splits_are_named(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        write(tmp_path / split, "file_name,text\na.png,a cat\n")
+    with pytest.raises(DataError, match="holds the splits test, train"):
+        open_pairs(tmp_path)
