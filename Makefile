@@ -20,7 +20,7 @@ NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml locks/dev.txt
+$(STAMP): pyproject.toml locks/dev.txt locks/clip-benchmark.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
 		{ echo "Python 3.11.4 or newer is needed. Name it with PYTHON=/path/to/python."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml locks/dev.txt
 	$(PIP) --require-hashes --no-deps -r locks/dev.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	# The tests compare with it. It pins older packages than ours, and does not need them.
-	$(PIP) --no-deps clip-benchmark==1.6.1
+	$(PIP) --require-hashes --no-deps -r locks/clip-benchmark.txt
 	@touch $(STAMP)
 
 $(MODULES): console/package-lock.json | $(STAMP)
@@ -86,6 +86,7 @@ lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, 
 	$(subst pyproject.toml,console/requirements.in,$(LOCK)) -c locks/dev.txt -o locks/console.txt
 	$(subst pyproject.toml,tests/clients/requirements.in,$(LOCK)) -o locks/clients.txt
 	$(subst pyproject.toml,tests/clients/generators.in,$(LOCK)) -o locks/generators.txt
+	$(subst pyproject.toml,tests/clip-benchmark.in,$(LOCK)) --no-deps -o locks/clip-benchmark.txt
 
 pin-images: $(STAMP) ## Write the digests of the base images behind their tags (Docker must reach a registry)
 	$(BIN)/python -m tools.pin_images $(ARGS)

@@ -141,6 +141,19 @@ def test_an_image_installs_its_locks_by_hashes_and_ours_without_dependencies(
     ]
 
 
+def test_make_installs_everything_but_torch_and_ours_by_hashes() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    installs = re.findall(r"^\t\$\(PIP\) (.*)", makefile, re.MULTILINE)
+    by_hash = [each for each in installs if each.startswith("--require-hashes --no-deps -r ")]
+    assert [each.rpartition(" ")[2] for each in by_hash] == ["locks/dev.txt", "locks/clip-benchmark.txt"]
+    (ours, torch) = sorted(set(installs) - set(by_hash), reverse=True)
+    assert torch.startswith('"torch>=')
+    assert ours == "--no-deps --no-build-isolation -e ."
+    lines = [line for line in text_of("clip-benchmark").splitlines() if not line.startswith("#")]
+    assert [line.split()[0] for line in lines] == ["clip-benchmark==1.6.1"]
+    assert all("--hash=sha256:" in line for line in lines)
+
+
 def test_make_asks_for_torch_as_the_project_does() -> None:
     wanted = [str(each) for each in asked(["serve"]) if each.name in BY_RANGE]
     found = re.findall(r'"(torch[^"]*)"', (ROOT / "Makefile").read_text())
