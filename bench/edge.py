@@ -101,14 +101,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def sampled(plan: Plan, pid: int, file: Path) -> Iterator[None]:
-    """Sample a process within the block."""
+    """Sample a process within the block. Raises SystemExit if py-spy fell behind, so that its counts mean nothing."""
     options = (
         f"record --format raw --rate {plan.rate} --duration unlimited --nonblocking --pid {pid} --output"
     )
     command = (plan.py_spy, *options.split(), str(file))
+    said = file.with_name("py-spy.log")
     with (
         servers.ended_by_sigterm(),
-        subprocess.Popen(command) as sampler,
+        said.open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as sampler,
     ):
         try:
             time.sleep(1)
@@ -116,6 +118,11 @@ def sampled(plan: Plan, pid: int, file: Path) -> Iterator[None]:
         finally:
             sampler.send_signal(signal.SIGINT)
             sampler.wait(60)
+    if behind := re.search(r"\S+ behind in sampling", said.read_text()):
+        raise SystemExit(
+            f"py-spy was {behind[0]}, so that there is no table. Give the machine less to do, or try a lower --rate "
+            f"than {plan.rate}."
+        )
 
 
 def processor_seconds(pid: int) -> float:
