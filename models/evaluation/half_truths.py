@@ -4,7 +4,8 @@ Each item has an image, a short true caption (the anchor), the anchor with a wro
 anchor with a right one (the full truth). The detail is an entity or a relation. There are three sources.
 
 The hub (kbora/Half-Truths) has Parquet files of each source, with the images inside. Like the authors'
-scripts/evaluate_half_truth.py (github.com/kargibora/CS-CLIP), this module also reads JSONL, whose images are files:
+scripts/evaluate_half_truth.py (github.com/kargibora/CS-CLIP at commit 6b064a0158e2ee02d8e0c8dc5b1f59c7d7a3d1fd), this
+module also reads JSONL, whose images are files:
 
     {"image": "images/1.jpg", "anchor": "...", "half_truth": "...", "full_truth": "...", "triplet_type": "entity"}
 """
@@ -51,7 +52,7 @@ class HalfTruths(Benchmark):
     macro_tags: tuple[str, ...]
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Compute the authors' half-truth accuracy (`acc`) and correct-ordering rate. A tie is wrong, and counted.
+        """Compute the authors' half-truth accuracy (`acc`) and correct-ordering rate, both strict as in their script.
 
         - half-truth accuracy: s(anchor) > s(half-truth)
         - correct ordering: s(full truth) > s(anchor) > s(half-truth)
