@@ -11,12 +11,15 @@ def winoground_shares(scores: Tensor) -> dict[str, tuple[float, int]]:
     scores = scores.double()
     c0i0, c0i1, c1i0, c1i1 = scores[:, 0, 0], scores[:, 0, 1], scores[:, 1, 0], scores[:, 1, 1]
     text, image = (c0i0 > c1i0) & (c1i1 > c0i1), (c0i0 > c0i1) & (c1i1 > c1i0)
-    text_tie, image_tie = (c0i0 == c1i0) | (c1i1 == c0i1), (c0i0 == c0i1) | (c1i1 == c1i0)
+    # Tied is what equal scores keep from being right.
+    text_tie = (c0i0 >= c1i0) & (c1i1 >= c0i1) & ~text
+    image_tie = (c0i0 >= c0i1) & (c1i1 >= c1i0) & ~image
+    group_tie = (text | text_tie) & (image | image_tie) & ~(text & image)
     match = (c0i0 - c1i0) + (c1i1 - c0i1)
     found = {
         "text_score": (text, text_tie),
         "image_score": (image, image_tie),
-        "group_score": (text & image, text_tie | image_tie),
+        "group_score": (text & image, group_tie),
         "group_match": (match > 0, match == 0),
     }
     return {name: (float(right.double().mean()), int(tie.sum())) for name, (right, tie) in found.items()}

@@ -11,20 +11,14 @@ from models.evaluation.results import ItemOutcome, Metric
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution, for 95 % intervals."""
 
-Tie = Callable[[ItemOutcome, str], bool]
-"""Returns whether an item's outcome of this name had a tie."""
-
 Chance = Callable[[ItemOutcome, str], float]
 """Returns the probability that random scores get an item's outcome of this name right."""
 
 
-def margin_is_zero(item: ItemOutcome, name: str) -> bool:
-    """The tie where a single difference decides."""
-    return item.margins[name] == 0
-
-
-def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance, tie: Tie = margin_is_zero) -> Metric:
+def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance) -> Metric:
     """Return the share of right items among those with this outcome, its chance, and the number of ties.
+
+    A tie is an item whose margin is 0, so that it would be right if equal scores were enough. It counts as wrong.
 
     Raises:
         EvaluationError: no item has it.
@@ -35,7 +29,7 @@ def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance, tie: Tie =
         if name in item.correct:
             n += 1
             right += item.correct[name]
-            ties += tie(item, name)
+            ties += item.margins[name] == 0
             chances.append(chance(item, name))
     if n == 0:
         raise EvaluationError(f"There are no items to compute {name} from.")

@@ -29,7 +29,7 @@ from models.evaluation.annotations import by_id, image_of, read_json, read_table
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
-from models.evaluation.metrics import Tie, grouped_by_tag, share
+from models.evaluation.metrics import grouped_by_tag, share
 from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
 from models.files import read_lines
@@ -68,34 +68,23 @@ class Winoground(Benchmark):
     primary: str = "group_score"
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Compute text, image and group score and GroupMatch: for each, the share of items that are right.
-
-        A tie counts as wrong.
-        """
+        """Compute text, image and group score and GroupMatch: for each, the share of items that are right."""
         outcomes: list[ItemOutcome] = []
-        tied: dict[str, set[str]] = {}
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
             check_finite(scores)
             outcome = outcome_of(item, winoground_margins(scores))
             outcomes.append(replace(outcome, scores=tuple(tuple(row) for row in scores.tolist())))
-            tied[item.id] = winoground_ties(scores)
-
-        def tie(item: ItemOutcome, name: str) -> bool:
-            return name in tied[item.id]
-
         return BenchmarkScores(
             primary=self.primary,
             outcome=OUTCOMES[self.primary],
-            metrics=_shares(outcomes, tie),
-            by_tag={tag: _shares(tagged, tie) for tag, tagged in grouped_by_tag(outcomes).items()},
+            metrics=_shares(outcomes),
+            by_tag={tag: _shares(tagged) for tag, tagged in grouped_by_tag(outcomes).items()},
             items=tuple(outcomes),
         )
 
 
-def _shares(outcomes: Sequence[ItemOutcome], tie: Tie) -> dict[str, Metric]:
-    found = {
-        metric: share(outcomes, name, lambda _, name: CHANCE[name], tie) for metric, name in OUTCOMES.items()
-    }
+def _shares(outcomes: Sequence[ItemOutcome]) -> dict[str, Metric]:
+    found = {metric: share(outcomes, name, lambda _, name: CHANCE[name]) for metric, name in OUTCOMES.items()}
     prime = d_prime([item.margins[GROUP_MATCH] for item in outcomes])
     return found | {GROUP_MATCH: replace(found[GROUP_MATCH], d_prime=prime)}
 
@@ -116,15 +105,6 @@ def winoground_margins(scores: Float[Tensor, "2 2"]) -> dict[str, float]:
     # Differences first: scores that do not depend on the caption, or on the image, then give exactly 0.
     match = (c0i0 - c1i0) + (c1i1 - c0i1)
     return {"text": text, "image": image, "group": min(text, image), GROUP_MATCH: match}
-
-
-def winoground_ties(scores: Float[Tensor, "2 2"]) -> set[str]:
-    """Return the outcomes that compare two equal scores: the ties. For GroupMatch, two sums are compared."""
-    (c0i0, c0i1), (c1i0, c1i1) = scores.tolist()
-    ties = {"text"} if c0i0 == c1i0 or c1i1 == c0i1 else set()
-    ties |= {"image"} if c0i0 == c0i1 or c1i1 == c1i0 else set()
-    ties |= {"group"} if ties else set()
-    return ties | ({GROUP_MATCH} if winoground_margins(scores)[GROUP_MATCH] == 0 else set())
 
 
 def d_prime(margins: Sequence[float]) -> float | None:
