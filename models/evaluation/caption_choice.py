@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import comb, prod
 
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
-from models.evaluation.metrics import Chance, mean_over_tags, share, shares_by_tag
+from models.evaluation.metrics import Chance, Whole, mean_over_tags, share, shares_by_tag
 from models.evaluation.results import ItemOutcome, Metric
 from models.evaluation.scorers import Scorer
 
@@ -27,12 +27,16 @@ class CaptionChoice(Benchmark):
     """Tags that the macro figure, then the primary one, averages over. None if there is no macro figure."""
     groups: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
     """Ids of items that are right only together, such as {"pair": [(id, id), ...]}. Each name is a further outcome."""
+    group_sizes: Mapping[str, int] = field(default_factory=dict)
+    """How many items a whole group has, by its name. One with fewer ids lacks images."""
 
     def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
         """Compute the share of items that are right, over all and by tag. A tie is wrong, and counted.
 
         The chance of an item is the probability that a random order of its captions puts the true ones first; that of
-        a group is the product of its items'. A group of which an item was left out is left out too.
+        a group is the product of its items'. A share of groups is of n / 2 pairs and n / 4 sets of n items, as
+        What'sUp's authors divide. So what lacks an item counts as wrong, for its part, and is counted in the
+        provenance (`incomplete`).
         """
         found: dict[str, ItemOutcome] = {}
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
@@ -42,19 +46,29 @@ class CaptionChoice(Benchmark):
             found[item.id] = outcome_of(item, {OUTCOME: float(margin)})
         chances = {item.id: 1 / comb(len(item.captions), self.positives) for item in items}
         outcomes = list(found.values())
+        incomplete = dict.fromkeys(self.groups, 0)
         for name, groups in self.groups.items():
             for ids in groups:
-                if found.keys() >= set(ids):
+                if len(ids) < self.group_sizes[name] or not found.keys() >= set(ids):
+                    incomplete[name] += 1
+                else:
                     together = self._together(name, [found[each] for each in ids])
                     chances[together.id] = prod(chances[each] for each in ids)
                     outcomes.append(together)
         measured = {name for outcome in outcomes for name in outcome.correct}
-        return caption_scores(
+
+        def whole(outcomes: Sequence[ItemOutcome], name: str) -> float | None:
+            images = sum(OUTCOME in outcome.correct for outcome in outcomes)
+            return images / self.group_sizes[name] if name in self.group_sizes else None
+
+        scores = caption_scores(
             outcomes,
             {MICRO: OUTCOME} | {f"{name}_acc": name for name in self.groups if name in measured},
             lambda item, _: chances[item.id],
             self.macro_tags,
+            whole,
         )
+        return replace(scores, notes={"incomplete": incomplete}) if incomplete else scores
 
     def _together(self, name: str, of: Sequence[ItemOutcome]) -> ItemOutcome:
         margin = min(item.margins[OUTCOME] for item in of)
@@ -69,19 +83,25 @@ class CaptionChoice(Benchmark):
 
 
 def caption_scores(
-    outcomes: Sequence[ItemOutcome], names: dict[str, str], chance: Chance, macro_tags: tuple[str, ...] | None
+    outcomes: Sequence[ItemOutcome],
+    names: dict[str, str],
+    chance: Chance,
+    macro_tags: tuple[str, ...] | None,
+    whole: Whole = lambda *_: None,
 ) -> BenchmarkScores:
     """Return the share of each outcome, over all items and by tag, and the mean of `acc` over `macro_tags`.
 
     `names` is {metric name: outcome name}. The mean over tags is the primary figure; without such tags, `acc` is.
     """
-    by_tag = shares_by_tag(outcomes, names, chance)
+    by_tag = shares_by_tag(outcomes, names, chance, whole)
     metrics: dict[str, Metric] = {}
     # A tag is missing if all of its items were left out.
     tags = tuple(tag for tag in macro_tags or () if tag in by_tag)
     if tags:
         metrics[MACRO] = mean_over_tags(by_tag, tags, MICRO)
-    metrics |= {metric: share(outcomes, name, chance) for metric, name in names.items()}
+    metrics |= {
+        metric: share(outcomes, name, chance, of=whole(outcomes, name)) for metric, name in names.items()
+    }
     return BenchmarkScores(
         primary=MACRO if tags else MICRO,
         outcome=OUTCOME,

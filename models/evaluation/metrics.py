@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import fsum, sqrt
+from math import ceil, fsum, sqrt
 
 from models.errors import EvaluationError
 from models.evaluation.results import ItemOutcome, Metric
@@ -14,10 +14,14 @@ Z = 1.959963984540054
 Chance = Callable[[ItemOutcome, str], float]
 """Returns the probability that random scores get an item's outcome of this name right."""
 
+Whole = Callable[[Sequence[ItemOutcome], str], float | None]
+"""Returns of how many an outcome's share among these items is, or None if it is one of those that have the outcome."""
 
-def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance) -> Metric:
+
+def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance, *, of: float | None = None) -> Metric:
     """Return the share of right items among those with this outcome, its chance, and the number of ties.
 
+    If it is a share of more than these, `of` says of how many. `n` is then rounded up.
     A tie is an item whose margin is 0, so that it would be right if equal scores were enough. It counts as wrong.
 
     Raises:
@@ -33,8 +37,9 @@ def share(outcomes: Iterable[ItemOutcome], name: str, chance: Chance) -> Metric:
             chances.append(chance(item, name))
     if n == 0:
         raise EvaluationError(f"There are no items to compute {name} from.")
-    low, high = wilson(right, n)
-    return Metric(right / n, low, high, n, ties, fsum(chances) / n, name)
+    whole: int | float = n if of is None else of
+    low, high = wilson(right, whole)
+    return Metric(right / whole, low, high, ceil(whole), ties, fsum(chances) / whole, name)
 
 
 def mean_over_tags(by_tag: dict[str, dict[str, Metric]], tags: Sequence[str], name: str) -> Metric:
@@ -47,12 +52,12 @@ def mean_over_tags(by_tag: dict[str, dict[str, Metric]], tags: Sequence[str], na
 
 
 def shares_by_tag(
-    outcomes: Sequence[ItemOutcome], names: dict[str, str], chance: Chance
+    outcomes: Sequence[ItemOutcome], names: dict[str, str], chance: Chance, whole: Whole = lambda *_: None
 ) -> dict[str, dict[str, Metric]]:
     """Return each tag's share of each outcome. `names` is {metric name: outcome name}."""
     return {
         tag: {
-            metric: share(items, name, chance)
+            metric: share(items, name, chance, of=whole(items, name))
             for metric, name in names.items()
             if any(name in item.correct for item in items)
         }
@@ -69,7 +74,7 @@ def grouped_by_tag(outcomes: Iterable[ItemOutcome]) -> dict[str, list[ItemOutcom
     return {tag: grouped[tag] for tag in sorted(grouped)}
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
+def wilson(right: int, n: int | float) -> tuple[float, float]:
     """Return Wilson's score interval of right / n (1927). It is within [0, 1], and not empty at 0 or n.
 
     centre = (p + z^2 / 2n) / (1 + z^2 / n), half = z / (1 + z^2 / n) sqrt(p (1 - p) / n + z^2 / 4n^2)

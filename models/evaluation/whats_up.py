@@ -9,8 +9,9 @@ There are three benchmarks of two files each (arXiv 2310.19785). The first capti
   [image id, true caption, false caption]; `val2017/`, where an id has twelve digits.
 - GQA-spatial (`gqa-spatial`): `vg_qa_one_obj.json` and `vg_qa_two_obj.json`, the same with `vg_images/ID.jpg`.
 
-Layouts, relations, pairs and sets are those of dataset_zoo/aro_datasets.py in github.com/amitakamath/whatsup_vlms. The
-labels are used as they are: its issue 4 reports that two images of a pillow and a chair have each other's.
+Layouts, relations, pairs, sets, and what these are divided by, are those of dataset_zoo/aro_datasets.py in
+github.com/amitakamath/whatsup_vlms (at commit 8ba8b2a13893029a1391df91eecc78cd3d499142). The labels are used as they
+are: its issue 4 reports that two images of a pillow and a chair have each other's.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def whats_up(path: Path, images: Path | None = None) -> CaptionChoice:
     """Read the controlled photographs A and B from their folder, or one of their two files.
 
     The headline is the mean of A and B. A set of four images also counts as a whole (`set_acc`), and so do its two
-    pairs of opposite relations (`pair_acc`). The folders `controlled_images/` and `controlled_clevr/` are in `images`,
-    or by default next to the files.
+    pairs of opposite relations (`pair_acc`): n images are n / 4 sets and n / 2 pairs. The folders `controlled_images/`
+    and `controlled_clevr/` are in `images`, or by default next to the files.
 
     Raises:
         EvaluationError: no such file, or another layout.
@@ -74,14 +75,15 @@ def whats_up(path: Path, images: Path | None = None) -> CaptionChoice:
             sets.setdefault(objects, {})[relation] = item.id
             items.append(item)
         for of in sets.values():
-            groups["pair"] += _complete(of, pairs)
-            groups["set"] += _complete(of, [[*pairs[0], *pairs[1]]])
+            groups["pair"] += _groups(of, pairs)
+            groups["set"] += _groups(of, [[*pairs[0], *pairs[1]]])
     return CaptionChoice(
         "whats-up",
         tuple(items),
         {"_groups": groups, **files_missing(files, list(CONTROLLED))},
         macro_tags=tuple(CONTROLLED[file.name][0] for file in files),
         groups=groups,
+        group_sizes={"pair": 2, "set": 4},
     )
 
 
@@ -180,9 +182,10 @@ def _named(caption: str, relations: Sequence[str]) -> str:
     return next((each for each in relations if each in caption), relations[-1]).split()[0]
 
 
-def _complete(ids: Mapping[str, str], groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Return the ids of each group of relations of which there is an image."""
-    return [tuple(ids[relation] for relation in group) for group in groups if ids.keys() >= set(group)]
+def _groups(ids: Mapping[str, str], groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Return the ids that there are of each group of relations, without groups of which there is none."""
+    found = (tuple(ids[relation] for relation in group if relation in ids) for group in groups)
+    return [each for each in found if each]
 
 
 def _texts(captions: Any, where: str, layout: str) -> tuple[str, ...]:

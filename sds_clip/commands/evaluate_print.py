@@ -52,6 +52,12 @@ def _remarks(results: Results) -> list[str]:
             f"These files are missing: {', '.join(missing)}. The macro_acc here cannot be compared with published "
             "figures, which are means over all files of the benchmark."
         )
+    lacking = {name: count for name, count in provenance.get("incomplete", {}).items() if count}
+    if lacking:
+        counts = " and ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in lacking.items())
+        remarks.append(
+            f"{counts} lack images. They count as wrong in pair_acc and set_acc, for the images that they have."
+        )
     left_out = provenance["items"] - provenance["items_used"]
     if left_out:
         lines = listing(provenance["items_left_out"], left_out, _LEFT_OUT)

@@ -417,3 +417,16 @@ def test_relations_and_attributes_are_measured_and_compared(
     comparison = json.loads((out / "comparison.json").read_text())
     assert {outcome["difference"] for outcome in comparison["outcomes"].values()} == {0}
     assert results.primary in (out / "report.html").read_text()
+
+
+def test_sets_that_lack_images_are_told(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_controlled(tmp_path / "set")
+    given = ["evaluate", "whats-up", "--model", f"local-dir:{checkpoint}", "--data", str(folder)]
+    assert main(given) == 0
+    assert "lack images" not in capsys.readouterr().out
+    file = folder / "controlled_images_dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text())[1:]))
+    assert main(given) == 0
+    assert "1 pair and 1 set lack images. They count as wrong" in capsys.readouterr().out

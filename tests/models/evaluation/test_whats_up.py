@@ -84,12 +84,34 @@ def test_a_set_shows_its_images_and_true_captions(tmp_path: Path) -> None:
     assert (whole.margins, whole.tags) == ({"set": 0}, (B,))
 
 
-def test_pair_of_an_item_that_was_left_out_is_left_out(tmp_path: Path) -> None:
-    folder = save_controlled(tmp_path)
+def test_pairs_and_sets_are_of_as_many_as_the_authors_divide_by(tmp_path: Path) -> None:
+    """A set that lacks an image, in the file or on the disk, counts as wrong for those that it has."""
+    entries = [
+        *controlled_entries(WHATS_UP_A, "mug", "table"),
+        *controlled_entries(WHATS_UP_A, "cup", "shelf"),
+    ]
+    del entries[5]  # the second set then has left, on and under
+    clevr = controlled_entries(WHATS_UP_B, "bowl", "plate")
+    folder = save_controlled(tmp_path, controlled_images=entries, controlled_clevr=clevr)
+    scores = {f"{A}/{number}": RIGHT for number in range(7)} | {f"{B}/{number}": RIGHT for number in range(4)}
+    results = run_benchmark(whats_up(folder), FixedScorer(scores))
+    assert results.provenance["incomplete"] == {"pair": 1, "set": 1}
+    # 11 images, of which all are right: 5 of 5.5 pairs, and 2 of 2.75 sets.
+    assert (results.metrics["pair_acc"].value, results.metrics["set_acc"].value) == (5 / 5.5, 2 / 2.75)
+    assert (results.metrics["pair_acc"].n, results.metrics["set_acc"].n) == (6, 3)
+    assert results.metrics["set_acc"].chance == pytest.approx(2 / 256 / 2.75)
+    assert (results.by_tag[A]["set_acc"].value, results.by_tag[B]["set_acc"].value) == (1 / 1.75, 1)
+    assert results.metrics["set_acc"].low < 2 / 2.75 < results.metrics["set_acc"].high
+
     (folder / "controlled_images/mug_on_table.jpeg").unlink()
-    results = run_benchmark(whats_up(folder), FixedScorer(CONTROLLED), max_bad_share=0.1)
-    found = {name: metric.n for name, metric in results.metrics.items()}
-    assert found == {"macro_acc": 11, "acc": 11, "pair_acc": 5, "set_acc": 2}
+    results = run_benchmark(whats_up(folder), FixedScorer(scores), max_bad_share=0.1)
+    assert results.provenance["incomplete"] == {"pair": 2, "set": 2}
+    assert (results.metrics["pair_acc"].value, results.metrics["set_acc"].value) == (4 / 5, 1 / 2.5)
+
+
+def test_whole_sets_are_told_to_be_so(tmp_path: Path) -> None:
+    results = run_benchmark(whats_up(save_controlled(tmp_path)), FixedScorer(CONTROLLED))
+    assert results.provenance["incomplete"] == {"pair": 0, "set": 0}
 
 
 def test_results_can_be_compared_by_pair_and_by_set(tmp_path: Path) -> None:
