@@ -36,7 +36,7 @@ class Scorer(Protocol):
         """`clip` or `diffusion`."""
 
     def describe(self) -> dict[str, Any]:
-        """What the scores depend on: model, version, precision, device, seed."""
+        """What the scores depend on: model, version, precision, device, batch size, threads, seed."""
 
     def prepare(
         self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
@@ -50,8 +50,8 @@ class Scorer(Protocol):
 class ClipScorer:
     """Cosines of a CLIP's features. Each image and text is encoded once, and kept in `folder` for all runs.
 
-    Features are kept by version, precision, device and what computed them; images by content and box, texts
-    by tokens.
+    Features are kept by version, precision, device, threads and what computed them; images by batch size, content and
+    box, texts by tokens. Another batch size or number of threads changes the last bits of a feature.
     """
 
     name = "clip"
@@ -63,8 +63,8 @@ class ClipScorer:
         self.clip = clip
         self._batch_size = batch_size
         self._cache = open_cache(folder, max_bytes)
-        by = f"{clip.version}-{clip.precision}-{clip.device.type}-{computed_by()}"
-        self._images = KeptFeatures(self._cache, f"{by}-images", clip.embed_dim)
+        by = f"{clip.version}-{clip.precision}-{clip.device.type}-{torch.get_num_threads()}-{computed_by()}"
+        self._images = KeptFeatures(self._cache, f"{by}-images-{batch_size}", clip.embed_dim)
         self._texts = KeptFeatures(self._cache, f"{by}-texts", clip.embed_dim)
         self._key_of_text: dict[str, bytes] = {}
         self._key_of_image: dict[ImageRegion, bytes] = {}
@@ -88,6 +88,8 @@ class ClipScorer:
             "model_version": self.clip.version,
             "precision": self.clip.precision,
             "device": str(self.clip.device),
+            "batch_size": self._batch_size,
+            "threads": torch.get_num_threads(),
         }
 
     def prepare(

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -52,7 +53,13 @@ class TeacherScorer:
     ) -> None:
         """`max_bytes` bounds what the folder keeps of all runs together."""
         self._teacher = teacher
-        self._settings = {"draws": count, "seed": seed, "score_error": error_of}
+        self._settings = {
+            "draws": count,
+            "seed": seed,
+            "score_error": error_of,
+            "batch_size": batch_size,
+            "threads": torch.get_num_threads(),
+        }
         drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
         self._errors = partial(image_errors, teacher, drawn=drawn, batch_size=batch_size, error_of=error_of)
         self._key_of_image: dict[ImageRegion, str] = {}

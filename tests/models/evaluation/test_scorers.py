@@ -119,6 +119,26 @@ def test_another_version_or_precision_shares_nothing(
             assert scorer.encoded == {"images": 5, "texts": 3}
 
 
+def test_another_batch_size_or_number_of_threads_shares_no_image(
+    tiny_clip: Clip, items: tuple[Item, ...], tmp_path: Path
+) -> None:
+    with ClipScorer(tiny_clip, tmp_path / "kept", batch_size=2) as scorer:
+        prepared(scorer, items)
+        assert (scorer.describe()["batch_size"], scorer.describe()["threads"]) == (2, torch.get_num_threads())
+    with ClipScorer(tiny_clip, tmp_path / "kept", batch_size=3) as scorer:
+        prepared(scorer, items)
+        assert scorer.encoded == {"images": 5, "texts": 0}  # texts have batches of their own
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        with ClipScorer(tiny_clip, tmp_path / "kept", batch_size=2) as scorer:
+            prepared(scorer, items)
+            assert scorer.encoded == {"images": 5, "texts": 3}
+            assert scorer.describe()["threads"] == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_changed_file_is_encoded_again(tiny_clip: Clip, items: tuple[Item, ...], tmp_path: Path) -> None:
     with ClipScorer(tiny_clip, tmp_path / "kept") as scorer:
         before = scores(scorer, items)

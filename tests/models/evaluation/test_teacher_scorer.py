@@ -186,6 +186,22 @@ def test_a_run_goes_on_where_it_was(
     assert "images" not in said  # none was decoded
 
 
+def test_another_batch_size_shares_nothing_and_results_say_which_it_was(
+    teacher: Teacher, items: tuple[Item, ...], tmp_path: Path, calls: Calls
+) -> None:
+    benchmark = Winoground("winoground", items, {})
+    for size in (4, 8):
+        calls.unet = 0
+        results = run_benchmark(
+            benchmark, TeacherScorer(teacher, tmp_path / "kept", count=2, batch_size=size)
+        )
+        assert calls.unet == 3 * 2 * 3 * 2
+        assert (results.provenance["batch_size"], results.provenance["threads"]) == (
+            size,
+            torch.get_num_threads(),
+        )
+
+
 def test_two_runs_at_once_share_what_they_keep(
     teacher: Teacher, items: tuple[Item, ...], tmp_path: Path, calls: Calls
 ) -> None:
