@@ -61,14 +61,14 @@ class CaptionChoice(Benchmark):
             images = sum(OUTCOME in outcome.correct for outcome in outcomes)
             return images / self.group_sizes[name] if name in self.group_sizes else None
 
-        scores = caption_scores(
+        shares = caption_scores(
             outcomes,
             {MICRO: OUTCOME} | {f"{name}_acc": name for name in self.groups if name in measured},
             lambda item, _: chances[item.id],
             self.macro_tags,
             whole,
         )
-        return replace(scores, notes={"incomplete": incomplete}) if incomplete else scores
+        return replace(shares, notes={"incomplete": incomplete}) if incomplete else shares
 
     def _together(self, name: str, of: Sequence[ItemOutcome]) -> ItemOutcome:
         margin = min(item.margins[OUTCOME] for item in of)
