@@ -397,6 +397,10 @@ class RecordInUse(Conflict, code="in_use"):
     """Something still uses what the request would delete; the message names it."""
 
 
+class FilesOutside(Conflict, code="files_outside"):
+    """The record names files outside the folder for its kind; the server's operator must correct the record."""
+
+
 # Jobs
 
 

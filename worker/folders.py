@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from app.inside import inside
 from app.store.records import Lease
 from models.atomic import write_atomic
 from models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole, unfinished_in
@@ -39,10 +40,10 @@ class Occupant:
 
 
 class JobFolder:
-    """The folder of one attempt."""
+    """The folder of one attempt. Raises FilesOutside."""
 
     def __init__(self, jobs_dir: Path, lease: Lease) -> None:
-        self._job = jobs_dir / lease.job_id
+        self._job = inside(jobs_dir, jobs_dir / lease.job_id)
         self._fence = lease.fence
         self.path = self._job / str(lease.fence)
 

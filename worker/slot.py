@@ -21,12 +21,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app import tracing
-from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
+from app.errors import FilesOutside, LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
 from app.store.records import Event, Job, JobError, Lease
 from app.store.states import HELD, JobKind, JobStatus
 from worker.config import WorkerConfig
+from worker.errors import failure_of
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import identify, is_alive, kill, owner_name
 from worker.metrics import WorkerMetrics
@@ -226,8 +227,12 @@ class Slot:
 
     def _supervise(self, job: Job) -> None:
         logger.info("Starting job %s: attempt %d, fence %d.", job.id, job.attempt, job.fence)
+        try:
+            folder = JobFolder(self._config.jobs_dir, Lease.of(job))
+        except FilesOutside as error:
+            self._store.leases.fail(Lease.of(job), failure_of(error).error)
+            return
         child = self._take_process()
-        folder = JobFolder(self._config.jobs_dir, Lease.of(job))
         try:
             self._write_down(child, folder)
             child.assign(Assignment(self._config, Lease.of(job), tracing.carrier()).dumps())

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.backup.named import FOLDERS, TABLES, Named, What, named_by
+from app.backup.named import FOLDERS, TABLES, Named, What, named_by, place
 from app.datasets.folders import set_content
 from app.datasets.hashes import first_wrong_file, hash_of
+from app.errors import FilesOutside
 from app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
 from app.store.database import Database
 from app.store.records import VersionStatus
@@ -80,11 +81,14 @@ class _Checker:
             What.REPORT: self._report,
             What.JOB: self._job,
         }[named.what]
-        for problem in look(named):
-            yield Problem(named.what.value, named.id, problem)
+        try:
+            for problem in look(named):
+                yield Problem(named.what.value, named.id, problem)
+        except FilesOutside as error:
+            yield Problem(named.what.value, named.id, error.message)
 
     def _version(self, named: Named) -> Iterator[str]:
-        folder = self._data_dir / named.paths[0]
+        folder = place(self._data_dir, named.paths[0])
         if not folder.is_dir():
             yield (
                 f"The folder {folder} is missing. Restore it from a backup, or delete the version by "
@@ -100,7 +104,7 @@ class _Checker:
             yield f"{error} A backup may have the files too."
 
     def _dataset(self, named: Named) -> Iterator[str]:
-        folder, row = self._data_dir / named.paths[0], self._datasets[named.id]
+        folder, row = place(self._data_dir, named.paths[0]), self._datasets[named.id]
         again = "Restore it from a backup, or upload the data set again, and delete this one."
         try:
             content = set_content(folder)
@@ -121,14 +125,14 @@ class _Checker:
                     yield f"{shard} is not the shard that was uploaded. {again}"
 
     def _upload(self, named: Named) -> Iterator[str]:
-        if not any((self._data_dir / path).is_dir() for path in named.paths):
+        if not any(place(self._data_dir, path).is_dir() for path in named.paths):
             yield (
                 f"The folder {self._data_dir / named.paths[0]} is missing, so the data set cannot be checked. "
                 "Upload it again."
             )
 
     def _report(self, named: Named) -> Iterator[str]:
-        file = self._data_dir / named.paths[0]
+        file = place(self._data_dir, named.paths[0])
         if not file.is_file():
             yield (
                 f"The file {file} is missing. Restore it from a backup, or submit the evaluation again. If you do not "
@@ -136,7 +140,7 @@ class _Checker:
             )
 
     def _job(self, named: Named) -> Iterator[str]:
-        for checkpoint in self._checkpoints(self._data_dir / named.paths[0]):
+        for checkpoint in self._checkpoints(place(self._data_dir, named.paths[0])):
             if self._is_quick:
                 is_whole = all((checkpoint / name).is_file() for name in (TENSORS_FILE, DESCRIPTION_FILE))
             else:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.backup.named import Named, What
+from app.backup.named import Named, What, place
 from app.backup.scratch import BackupError
 from models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole
 
@@ -29,14 +29,14 @@ class Links:
         """Jobs of which no complete checkpoint was found."""
 
     def take(self, named: Named) -> bool:
-        """Link what a row names. False if it is not there. Raises OSError, BackupError."""
+        """Link what a row names. False if it is not there. Raises OSError, BackupError, FilesOutside."""
         if named.what is What.JOB:
             self._take_job(named.id)
             return True
         return bool([path for path in named.paths if self._take(path)])
 
     def _take(self, path: str) -> bool:
-        source, target = self._data_dir / path, self._folder / path
+        source, target = place(self._data_dir, path), self._folder / path
         if target.exists():
             return True
         aside = self._folder / _ASIDE
@@ -52,7 +52,7 @@ class Links:
 
     def _take_job(self, job_id: str) -> None:
         """Link a job's newest complete checkpoint. Copy the logs of its runs, and what it has scored so far."""
-        job = self._data_dir / "jobs" / job_id
+        job = place(self._data_dir, f"jobs/{job_id}")
         attempts = sorted((path for path in job.glob("[0-9]*") if path.name.isdigit()), key=_number)
         self.jobs_without_checkpoint.discard(job_id)
         if not any(self._take_checkpoint(checkpoint) for checkpoint in _newest_first(attempts)):

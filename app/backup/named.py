@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
+from app.inside import inside
 from app.schemas.jobs import FILES
 from app.store.records import SOURCE_PATH, DatasetStatus, VersionStatus
 from app.store.states import TERMINAL, JobStatus
@@ -16,12 +18,13 @@ TABLES = ("jobs", "datasets", "versions", "aliases")
 FOLDERS = ("versions", "datasets/sets", "datasets/uploads", "jobs")
 """The folders that hold the files, each in a folder named by its id."""
 
-_FOLDER = re.compile(rf"(?:{'|'.join(FOLDERS)})/[A-Za-z0-9_-]+(?=/|\Z)")
+_ID = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_FOLDER = re.compile(rf"(?:{'|'.join(FOLDERS)})/{_ID}(?=/|\Z)")
 _PART = re.compile(r"(?!\.{1,2}$)[^/\0]+")
 
 
 class WrongPath(ValueError):
-    """A row names a path outside the folders of versions, data sets and jobs."""
+    """A row names a path outside the folders of versions, data sets and jobs, or its id cannot name a folder."""
 
 
 class What(StrEnum):
@@ -55,16 +58,35 @@ class Named:
 def named_by(rows: Iterable[Row]) -> Iterator[Named]:
     """Yield what the rows name. Raises WrongPath."""
     for table, row in rows:
+        _check_row(table, row)
         for named in _named(table, row):
             for path in named.paths:
                 _check(path)
             yield named
 
 
-def _check(path: str) -> None:
+def place(data_dir: Path, path: str) -> Path:
+    """Where the files of a path are that `named_by` has checked. Raises FilesOutside if a link leads elsewhere."""
+    folder = next(each for each in FOLDERS if path.startswith(f"{each}/"))
+    return inside(data_dir / folder, data_dir / path)
+
+
+def _check_row(table: str, row: dict[str, Any]) -> None:
+    """Check what routes and workers make paths of, also where the files were removed. Raises WrongPath."""
+    if table != "aliases" and re.fullmatch(_ID, row["id"]) is None:
+        raise WrongPath(f"A row of the table {table} has the id {row['id']!r}, which cannot name a folder.")
+    if table == "versions" and row["folder"] is not None:
+        _check(row["folder"], "versions")
+    if table == "jobs":
+        for path in ((row["result"] or {}).get(FILES) or {}).values():
+            _check(path, f"jobs/{row['id']}")
+
+
+def _check(path: str, below: str = "") -> None:
     found = _FOLDER.match(path)
     rest = path[found.end() :] if found else ""
-    if found is None or not all(_PART.fullmatch(part) for part in rest.split("/")[1:]):
+    is_below = path.startswith(f"{below}/") or not below
+    if found is None or not is_below or not all(_PART.fullmatch(part) for part in rest.split("/")[1:]):
         raise WrongPath(f"A row names the path {path!r}, where no files of versions, data sets or jobs are.")
 
 

@@ -46,7 +46,7 @@ def restore_backup(source: BinaryIO, database: Database, data_dir: Path) -> Hold
         archive.unpack_rows(rows)
         try:
             folders = {folder for named in named_by(rows_in(rows)) for folder in named.folders}
-        except (WrongPath, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (WrongPath, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise damaged(f"its rows are wrong ({error})") from error
         missing = archive.unpack_files(files, folders)
         size_bytes = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
@@ -55,7 +55,7 @@ def restore_backup(source: BinaryIO, database: Database, data_dir: Path) -> Hold
                 _check_no_rows(connection)
                 replace_tables(connection, archive.header.revision, all_rows_in(rows))
                 _place(files, data_dir, folders, database)
-        except WrongRows as error:
+        except (WrongRows, RecursionError) as error:
             raise damaged(f"its rows are wrong ({error})") from error
         (data_dir / SCRATCH / _PLACED).unlink()
         return Holds(archive.header.rows, size_bytes, missing)

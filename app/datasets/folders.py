@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import DatasetBusy, StorageFull
+from app.inside import inside
 from models.atomic import sync_folder
 
 ARCHIVE = "archive"
@@ -73,10 +74,10 @@ class DatasetFolders:
             folder.mkdir(parents=True, exist_ok=True)
 
     def upload(self, dataset_id: str) -> Path:
-        return self.uploads / _checked(dataset_id)
+        return inside(self.uploads, self.uploads / _checked(dataset_id))
 
     def content(self, dataset_id: str) -> Path:
-        return self.sets / _checked(dataset_id)
+        return inside(self.sets, self.sets / _checked(dataset_id))
 
     @contextmanager
     def claim(self, dataset_id: str) -> Iterator["Claim"]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from cachetools import LRUCache
 
 from app.errors import InvalidRequest, NoItem, NoItems, NotComparable
+from app.inside import job_file
 from app.keys import Caller
 from app.places import Places
 from app.registry.measured import Measured, measured_by
@@ -61,8 +62,8 @@ class EvaluationService:
     `on` names one of the benchmarks on which a fine-tuning job has measured its version. By default, it is the first
     that the other job has measured too.
 
-    Every method raises StoreUnavailable, StoreBusy, Overloaded, NoItems, InvalidRequest for `on`, and UnknownRecord
-    for a job that the caller does not see.
+    Every method raises StoreUnavailable, StoreBusy, Overloaded, NoItems, FilesOutside, InvalidRequest for `on`, and
+    UnknownRecord for a job that the caller does not see.
     """
 
     def __init__(self, seen_by: SeenBy, threads: StoreThreads, data_dir: Path) -> None:
@@ -174,12 +175,9 @@ class EvaluationService:
         return results
 
     def _file(self, measured: Measured) -> Path:
-        own = (self._data_dir / "jobs" / measured.job.id).resolve()
-        if measured.file is None or not (file := (self._data_dir / measured.file).resolve()).is_relative_to(
-            own
-        ):
+        if measured.file is None:
             raise _no_items(measured.job)
-        return file
+        return job_file(self._data_dir / "jobs", measured.job.id, self._data_dir / measured.file)
 
 
 def _no_items(job: Job) -> NoItems:

@@ -3,6 +3,7 @@
 import contextlib
 from pathlib import Path
 
+from app.inside import inside
 from app.removal import moved_aside
 from app.store import Workspace
 from app.store.records import Job
@@ -15,10 +16,10 @@ def remove_job_files(store: Workspace, jobs_dir: Path, job_id: str, *, ended_for
     ended.
 
     Raises: UnknownRecord; JobStateConflict if the job has not ended, or did so less than `ended_for_s` ago;
-    StoreUnavailable; OSError if the folder cannot be moved, which leaves it in place.
+    FilesOutside; StoreUnavailable; OSError if the folder cannot be moved, which leaves it in place.
     """
     with (
-        moved_aside(jobs_dir / job_id) as move,
+        moved_aside(inside(jobs_dir, jobs_dir / job_id)) as move,
         store.jobs.withheld(job_id, ended_for_s=ended_for_s) as job,
         contextlib.suppress(FileNotFoundError),
     ):

@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from app import tracing
 from app.errors import NoReport
+from app.inside import inside, job_file, version_folder
 from app.jobs.checkpoints import checkpoints_of
 from app.jobs.curves import curves_of
 from app.jobs.estimate import estimate
@@ -74,6 +75,7 @@ class JobService:
         self._waker = waker
         self._validator = validator
         self._data_dir = data_dir
+        self._jobs_dir = data_dir / "jobs"
         self._curves = JoinedCalls[CurvesAsked, Curves]()
         self._curves_turn = asyncio.Lock()
 
@@ -201,7 +203,8 @@ class JobService:
     @in_store_thread
     def checkpoints(self, caller: Caller, job_id: str) -> CheckpointList:
         store = self._seen_by(caller.sees)
-        found = list(checkpoints_of(self._data_dir / "jobs" / store.jobs.get(job_id).id))
+        folder = inside(self._jobs_dir, self._jobs_dir / store.jobs.get(job_id).id)
+        found = list(checkpoints_of(folder))
         data = [
             CheckpointInfo(
                 step=each.step,
@@ -258,17 +261,17 @@ class JobService:
 
     @in_store_thread
     def delete(self, caller: Caller, job_id: str) -> JobInfo:
-        """Remove the files of a job that has ended, and keep its record. Raises JobStateConflict."""
+        """Remove the files of a job that has ended, and keep its record. Raises JobStateConflict, FilesOutside."""
         store = self._seen_by(caller.sees)
-        return _info(store, remove_job_files(store, self._data_dir / "jobs", job_id))
+        return _info(store, remove_job_files(store, self._jobs_dir, job_id))
 
     @in_store_thread
     def report(self, caller: Caller, job_id: str) -> Path:
-        """The path of a job's report. Raises NotFound if there is none."""
-        path = report_of(self._seen_by(caller.sees).jobs.get(job_id))
-        own = (self._data_dir / "jobs" / job_id).resolve()
-        file = None if path is None else (self._data_dir / path).resolve()
-        if file is None or not file.is_relative_to(own) or not file.is_file():
+        """The path of a job's report. Raises NotFound if there is none, and FilesOutside."""
+        job = self._seen_by(caller.sees).jobs.get(job_id)
+        path = report_of(job)
+        file = None if path is None else job_file(self._jobs_dir, job.id, self._data_dir / path)
+        if file is None or not file.is_file():
             raise NoReport(
                 "This job has no report. A job has one once it has succeeded, until its files are deleted."
             )
@@ -279,11 +282,11 @@ class JobService:
         """The log of a fine-tuning job, from its newest attempt or else from its version. Raises NotFound."""
         store = self._seen_by(caller.sees)
         job = store.jobs.get(job_id)
-        own = (self._data_dir / "jobs" / job.id).glob(f"[0-9]*/run/{LOG_FILE}")
+        own = inside(self._jobs_dir, self._jobs_dir / job.id).glob(f"[0-9]*/run/{LOG_FILE}")
         logs = sorted(own, key=lambda file: int(file.parts[-3]), reverse=True)
         if job.result_version is not None:
             folder = store.versions.get(job.result_version).folder
-            logs += [] if folder is None else [self._data_dir / folder / LOG_FILE]
+            logs += [] if folder is None else [version_folder(self._data_dir, folder) / LOG_FILE]
         return open_log(logs)
 
     def _woken(self, store: Workspace, job: Job) -> JobInfo:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from app.errors import CannotExport, NotPublished
+from app.inside import version_folder
 from app.places import Places
 from app.registry.bases import AllowedBases
 from app.registry.publish import lies_among
@@ -82,14 +83,14 @@ class Downloads:
         _forget(self._exports)
 
     async def of(self, version: Version, *, full: bool) -> Download:
-        """A version's files. Raises NotPublished, CannotExport, Overloaded."""
+        """A version's files. Raises NotPublished, FilesOutside, CannotExport, Overloaded."""
         if version.folder is None or version.status is VersionStatus.DELETED:
             raise NotPublished(
                 "This server has no files for this version, because the version is the operator's own model or was "
                 "deleted.",
                 param="version",
             )
-        folder = self._data_dir / version.folder
+        folder = version_folder(self._data_dir, version.folder)
         if not folder.is_dir():
             raise NotPublished("The files of this version are gone; submit its job again.", param="version")
         root = f"sds-clip-{version.id[:12]}"

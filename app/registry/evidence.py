@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from app.errors import UnknownRecord
+from app.errors import FilesOutside, UnknownRecord
+from app.inside import job_file
 from app.registry.gate import CandidateScores, Verdict, judge, verdict_on
 from app.registry.measured import Measured, measured_by
 from app.schemas.finetune import FinetuneSpec, Thresholds
@@ -125,7 +126,7 @@ def _judged(
 
     try:
         before, after = scores(other, others), scores(version, mine)
-    except EvaluationError:  # whose text has the file's path
+    except (EvaluationError, FilesOutside):  # whose text has the file's path
         return Verdict(False, "The files of an evaluation are missing or damaged. Evaluate again.", {}), []
     try:
         verdict = judge(before, after, thresholds)
@@ -166,7 +167,7 @@ def _of_version(job: Job, version: str) -> Iterator[Measured]:
 def _results(of: Measured, data_dir: Path) -> Results:
     """With their items if the gate compares those, as of Winoground, or else the figures alone."""
     if of.benchmark == "winoground" and of.file is not None:
-        return read_results(data_dir / of.file)
+        return read_results(job_file(data_dir / "jobs", of.job.id, data_dir / of.file))
     return Results(
         benchmark=of.benchmark,
         primary=of.figures["primary"],

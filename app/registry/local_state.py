@@ -25,6 +25,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from app.errors import ConfigurationError
+from app.inside import inside
 from app.registry.checked import Checked
 from app.registry.manifest import DamagedFiles, verify
 from app.registry.source import WeightsLocation
@@ -139,7 +140,7 @@ class LocalState:
 
     def whole_copy(self, version: str) -> Path | None:
         """The verified copy of a version, or None if there is no good one."""
-        folder = self._copies / version
+        folder = inside(self._copies, self._copies / version)
         try:
             verify(folder, version)
         except DamagedFiles as error:
@@ -196,7 +197,7 @@ class LocalState:
     def _copy(self, version: str, source: Path) -> None:
         if self.whole_copy(version) is not None:
             return
-        target = self._copies / version
+        target = inside(self._copies, self._copies / version)
         shutil.rmtree(target, ignore_errors=True)
         with atomic_folder(target) as working:
             for file in source.iterdir():

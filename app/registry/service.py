@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import Conflict, Forbidden, NotBetter, UnknownRecord, UnusableRecord, VersionDamaged, body
+from app.inside import version_folder
 from app.keys import Caller
 from app.registry.download import Download, Downloads
 from app.registry.evidence import evaluations_of, gate_of
@@ -128,13 +129,13 @@ class VersionService:
     async def promote(self, caller: Caller, version_id: str, request: PromoteRequest) -> AliasInfo:
         """Point an alias to a version. An alias that already points to it is left there. A dry run moves nothing.
 
-        Raises: UnusableRecord for a deleted version, VersionDamaged, NotBetter, AliasLocked, AliasMoved,
+        Raises: UnusableRecord for a deleted version, VersionDamaged, FilesOutside, NotBetter, AliasLocked, AliasMoved,
         InvalidRequest, Forbidden.
         """
         check_alias(request.alias)
         version = await self._threads.run(self._promotable, caller, version_id, request)
         if version.folder is not None and version.status is VersionStatus.READY:
-            await self._verify(self._data_dir / version.folder, version.id)
+            await self._verify(version_folder(self._data_dir, version.folder), version.id)
         return await self._threads.run(self._promote, caller, version, request)
 
     async def try_out(self, caller: Caller, version_id: str, request: PromoteRequest) -> PromotionPlan:
@@ -186,13 +187,15 @@ class VersionService:
     async def delete(self, caller: Caller, version_id: str) -> None:
         """Delete a version, and its files unless a job has published it again meanwhile.
 
-        Raises RecordInUse, Forbidden.
+        Raises RecordInUse, FilesOutside, Forbidden.
         """
         version = await self._threads.run(self._delete, caller, version_id)
         if version.folder is not None:
             await asyncio.shield(
                 in_own_thread(
-                    partial(remove_files, self._seen_by(None), self._data_dir / version.folder),
+                    partial(
+                        remove_files, self._seen_by(None), version_folder(self._data_dir, version.folder)
+                    ),
                     f"remove {version.id[:12]}",
                 )
             )
@@ -204,14 +207,14 @@ class VersionService:
         """
         version = await self._threads.run(_version, self._seen_by(caller.sees), name)
         if version.folder is not None and version.status is VersionStatus.READY:
-            await self._verify(self._data_dir / version.folder, version.id)
+            await self._verify(version_folder(self._data_dir, version.folder), version.id)
         return await self._downloads.of(version, full=full)
 
     @in_store_thread
     def log(self, caller: Caller, name: str) -> BinaryIO:
-        """The log of the run that made a version. Raises NotFound."""
+        """The log of the run that made a version. Raises NotFound, FilesOutside."""
         folder = _version(self._seen_by(caller.sees), name).folder
-        return open_log([] if folder is None else [self._data_dir / folder / LOG_FILE])
+        return open_log([] if folder is None else [version_folder(self._data_dir, folder) / LOG_FILE])
 
     async def _verify(self, folder: Path, version_id: str) -> None:
         def check() -> bool:
@@ -271,8 +274,11 @@ class VersionService:
 
     def _delete(self, caller: Caller, version_id: str) -> Version:
         versions = self._seen_by(caller.sees).versions
-        if versions.get(version_id).owner != caller.name:
+        version = versions.get(version_id)
+        if version.owner != caller.name:
             caller.check("admin", "Deleting a version of another key", param="version")
+        if version.folder is not None:
+            version_folder(self._data_dir, version.folder)
         return versions.delete(version_id)
 
 

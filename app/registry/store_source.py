@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from app.errors import AliasLocked, AliasMoved, StoreUnavailable, UnknownRecord
+from app.inside import version_folder
 from app.registry.source import REPORTS, FileReports, Registry, WeightsLocation
 from app.store import Store, Workspace
 from app.store.alias_names import DEFAULT
@@ -43,7 +44,7 @@ def registry_of(store: Store, data_dir: Path) -> Registry:
 def find_version(store: Store, data_dir: Path, version: str) -> WeightsLocation | None:
     """Where a registered version's weights are. Files that a failed job left on disk are not a version.
 
-    Raises: StoreUnavailable.
+    Raises: StoreUnavailable, FilesOutside.
     """
     try:
         found = store.versions.get(version)
@@ -64,9 +65,10 @@ def mark_damaged(store: Workspace, version: str, is_damaged: bool) -> None:
 
 
 def weights_location(version: Version, data_dir: Path) -> WeightsLocation:
+    """The operator's reference, or the folder of a published version. Raises: FilesOutside."""
     if version.folder is None:
         return str(version.description[REFERENCE])
-    return data_dir / version.folder
+    return version_folder(data_dir, version.folder)
 
 
 def register_served(store: Store, clips: Sequence[Clip]) -> None:

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from app.datasets.folders import DatasetFolders
 from app.datasets.removal import remove_leftovers
-from app.errors import DatasetBusy, JobStateConflict, RecordInUse, StoreUnavailable, UnknownRecord
+from app.errors import (
+    DatasetBusy,
+    FilesOutside,
+    JobStateConflict,
+    RecordInUse,
+    StoreUnavailable,
+    UnknownRecord,
+)
+from app.inside import inside, version_folder
 from app.jobs.removal import remove_job_files
 from app.registry.removal import remove_files
 from app.registry.source import REPORTS, FileReports
@@ -22,6 +30,7 @@ logger = logging.getLogger(__name__)
 TTL_S = 600.0
 """How long a sweep whose process was killed keeps others from beginning one."""
 _BATCH = 20
+_FOLDERS = {Kind.VERSION: "versions", Kind.DATASET: "datasets/sets"}
 _JOB_KINDS = {Kind.JOB: JobKind.FINETUNE, Kind.EVALUATION: JobKind.EVALUATE}
 
 
@@ -52,7 +61,11 @@ class Sweeper:
 
     def size_of(self, finding: Finding) -> int:
         """The bytes of its files."""
-        return 0 if finding.folder is None else _size_of(self._data_dir / finding.folder)
+        folder = _FOLDERS.get(finding.kind, "jobs")
+        with contextlib.suppress(FilesOutside):  # which `_remove` refuses
+            if finding.folder is not None:
+                return _size_of(inside(self._data_dir / folder, self._data_dir / finding.folder))
+        return 0
 
     def sweep(self, owner: str) -> Iterator[Removed]:
         """Remove everything that goes, and yield it. `owner` names this process.
@@ -91,8 +104,9 @@ class Sweeper:
         """Remove one thing. Returns False if it was removed before, is in use by now, or cannot be moved."""
         try:
             if finding.kind is Kind.VERSION:
+                folder = version_folder(self._data_dir, str(finding.folder))
                 self._store.versions.delete(finding.id)
-                remove_files(self._store, self._data_dir / str(finding.folder))
+                remove_files(self._store, folder)
             elif finding.kind is Kind.DATASET:
                 self._store.datasets.delete(finding.id)
                 with contextlib.suppress(DatasetBusy):  # the next sweep removes the files
@@ -103,7 +117,7 @@ class Sweeper:
                 self._store.retention.remove_job(finding.id, ended_for_s=ended_for_s)
         except UnknownRecord:
             return False
-        except (RecordInUse, JobStateConflict) as error:
+        except (RecordInUse, JobStateConflict, FilesOutside) as error:
             logger.info("The %s %s is kept: %s", finding.kind, finding.id, error)
             return False
         except OSError as error:

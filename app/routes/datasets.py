@@ -11,6 +11,7 @@ from app.errors import (
     AmbiguousName,
     DatasetBusy,
     DiskReserve,
+    FilesOutside,
     InvalidImage,
     NameTaken,
     NoItem,
@@ -112,14 +113,14 @@ async def get_dataset(caller: Train, backend: BackendDep, dataset_id: DatasetId)
     return DatasetInfo.of(await backend.datasets.get(caller, dataset_id))
 
 
-@router.delete("/datasets/{dataset_id}", responses=describe_errors(RecordInUse, DatasetBusy))
+@router.delete("/datasets/{dataset_id}", responses=describe_errors(RecordInUse, DatasetBusy, FilesOutside))
 async def delete_dataset(caller: Train, backend: BackendDep, dataset_id: DatasetId) -> Deleted:
     """Delete a data set and its files, unless an unfinished job needs it. It is no error to delete it twice."""
     await backend.datasets.delete(caller, dataset_id)
     return Deleted(id=dataset_id, object="dataset")
 
 
-@router.get("/datasets/{dataset_id}/samples", responses=describe_errors(NoSamples, PictureGone))
+@router.get("/datasets/{dataset_id}/samples", responses=describe_errors(NoSamples, PictureGone, FilesOutside))
 async def list_samples(
     caller: Train, backend: BackendDep, dataset_id: DatasetId, after: AfterIndex = -1, limit: Limit = 20
 ) -> SampleList:
@@ -133,7 +134,10 @@ async def list_samples(
 @router.get(
     "/datasets/{dataset_id}/samples/{index}/images/{n}",
     response_class=Response,
-    responses=describe_errors(NoSamples, NoItem, PictureGone, InvalidImage, NoTables, Overloaded) | PICTURE,
+    responses=describe_errors(
+        NoSamples, NoItem, PictureGone, InvalidImage, NoTables, Overloaded, FilesOutside
+    )
+    | PICTURE,
 )
 async def get_sample_image(
     caller: Train,

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from app.datasets.samples import shown
 from app.errors import (
     AmbiguousName,
+    FilesOutside,
     InvalidImage,
     NoItem,
     NoItems,
@@ -24,7 +25,9 @@ from app.schemas.items import ComparisonInfo, Flip, ItemInfo, ItemList, ItemScor
 from app.schemas.samples import MAX_TEXTS
 from models.evaluation.results import ItemOutcome
 
-router = APIRouter(tags=["jobs"], responses=describe_errors(*READING, AmbiguousName, NoItems, Overloaded))
+router = APIRouter(
+    tags=["jobs"], responses=describe_errors(*READING, AmbiguousName, NoItems, FilesOutside, Overloaded)
+)
 
 
 async def _other_id(

@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse
 
 from app.auth import is_revoked
 from app.content_type import JSON
-from app.errors import AmbiguousName, DiskReserve, InputsGone, JobStateConflict, Overloaded
+from app.errors import AmbiguousName, DiskReserve, FilesOutside, InputsGone, JobStateConflict, Overloaded
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
@@ -149,13 +149,13 @@ async def get_job_curves(
     )
 
 
-@router.get("/jobs/{job_id}/checkpoints")
+@router.get("/jobs/{job_id}/checkpoints", responses=describe_errors(FilesOutside))
 async def list_job_checkpoints(caller: Train, backend: BackendDep, job_id: JobId) -> CheckpointList:
     """List the checkpoints that a fine-tuning job keeps. They are removed when the job has succeeded."""
     return await backend.jobs.checkpoints(caller, job_id)
 
 
-@router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
+@router.get("/jobs/{job_id}/log", response_class=Response, responses=describe_errors(FilesOutside) | LOG)
 async def get_job_log(caller: Train, backend: BackendDep, job_id: JobId) -> Response:
     """Return the log of a fine-tuning job as JSON lines, even while the job runs.
 
@@ -198,7 +198,7 @@ async def retry_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInf
     return await backend.jobs.retry(caller, job_id)
 
 
-@router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict))
+@router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict, FilesOutside))
 async def delete_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
     """Delete the files of a job that has ended: its checkpoints, logs and report.
 
@@ -211,7 +211,8 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobIn
 @router.get(
     "/jobs/{job_id}/report",
     response_class=Response,
-    responses={
+    responses=describe_errors(FilesOutside)
+    | {
         200: {
             "description": "The report, as one HTML page.",
             "content": {"text/html": {"schema": {"type": "string"}}},

@@ -11,6 +11,7 @@ from app.backend import Backend
 from app.bodies import reads
 from app.errors import (
     CannotExport,
+    FilesOutside,
     Forbidden,
     InvalidRequest,
     KeyLimitReached,
@@ -266,7 +267,7 @@ async def unlock_alias(
 @registered.get(
     "/models/{version}/download",
     response_class=Response,
-    responses=describe_errors(Overloaded, CannotExport) | Archive,
+    responses=describe_errors(Overloaded, CannotExport, FilesOutside) | Archive,
 )
 async def download_version(
     caller: Train,
@@ -284,13 +285,15 @@ async def download_version(
     return TarResponse(await backend.versions.download(caller, version, full=weights == "full"))
 
 
-@registered.get("/models/{version}/log", response_class=Response, responses=LOG)
+@registered.get(
+    "/models/{version}/log", response_class=Response, responses=describe_errors(FilesOutside) | LOG
+)
 async def get_version_log(caller: Train, backend: BackendDep, version: str) -> Response:
     """Return the log of the run that made a version as JSON lines. Name the version by its id or an alias."""
     return LogResponse(await backend.versions.log(caller, version), version)
 
 
-@registered.delete("/models/{version}", responses=describe_errors(RecordInUse))
+@registered.delete("/models/{version}", responses=describe_errors(RecordInUse, FilesOutside))
 async def delete_version(caller: ChangeModels, backend: BackendDep, version: str) -> Deleted:
     """Delete a version and its files, unless an alias, a job or another version needs it.
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert, select
 
-from app.store import Store
+from app.store import Store, tables
 from app.store.records import Job, Lease
 from app.store.states import JobKind, JobStatus
 from tests.databases import held, on_both_if_long
@@ -467,6 +468,23 @@ def test_no_process_is_ended_that_only_has_an_orphan_s_number_or_whose_superviso
         end_orphans(config)
         assert bystander.wait(0.1) is None
     bystander.close()
+
+
+def test_job_whose_id_is_a_path_fails_and_the_slot_takes_the_next(
+    config: WorkerConfig, store: Store, submit: Submit, tmp_path: Path
+) -> None:
+    after = submit({"act": "count", "steps": 1})
+    with store.database.writing() as connection:
+        row = connection.execute(select(tables.jobs)).mappings().one()
+        hostile = {**row, "id": "../../victim", "created_at": after.created_at - 1}
+        connection.execute(insert(tables.jobs).values(hostile))
+    with running(config, store):
+        until_status(store, after.id, JobStatus.SUCCEEDED)
+    failed = store.jobs.get("../../victim")
+    assert failed.status is JobStatus.FAILED
+    assert failed.error is not None
+    assert failed.error.code == "files_outside"
+    assert not (tmp_path / "victim").exists()
 
 
 def by_hand(config: WorkerConfig, store: Store, job: Job) -> tuple[ChildProcess, Job]:

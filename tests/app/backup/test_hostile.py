@@ -153,6 +153,57 @@ def test_rows_may_not_name_files_outside(archive: bytes, made: Made, empty: Syst
     refused(changed, empty, "its rows are wrong")
 
 
+def changed_row(archive: bytes, table: str, row_id: str, **values: object) -> bytes:
+    """The archive with other values in one row, and the id in all rows that refer to it."""
+
+    def change(rows: bytes) -> bytes:
+        lines = []
+        for line in rows.splitlines():
+            content = json.loads(line)
+            if content["table"] == table and content["row"]["id"] == row_id:
+                content["row"].update(values)
+            lines.append(json.dumps(content))
+        return "\n".join(lines).encode() + b"\n"
+
+    return edited(archive, ROWS, change)
+
+
+@pytest.mark.parametrize("folder", ["../victim", "/victim", "versions", "jobs/x", "versions/../../victim"])
+@pytest.mark.parametrize("status", ["ready", "deleted"])
+def test_version_may_not_name_a_folder_outside_whatever_its_status(
+    archive: bytes, made: Made, empty: System, folder: str, status: str
+) -> None:
+    refused(
+        changed_row(archive, "versions", made.base, folder=folder, status=status), empty, "rows are wrong"
+    )
+
+
+@pytest.mark.parametrize("bad_id", ["../victim", "/victim", "..", "", "a/b", ".removing.x"])
+@pytest.mark.parametrize("table", ["jobs", "datasets", "versions"])
+def test_ids_that_are_paths_are_refused_also_where_files_were_removed(
+    archive: bytes, made: Made, empty: System, table: str, bad_id: str
+) -> None:
+    ids = {"jobs": made.measured, "datasets": made.deleted_set, "versions": made.base}
+    removed = {"files_removed_at": 1.0} if table == "jobs" else {"status": "deleted"}
+    changed = changed_row(archive, table, ids[table], id=bad_id, **removed)
+    refused(changed, empty, "cannot name a folder")
+
+
+def test_report_of_a_job_may_not_be_another_jobs_file(archive: bytes, made: Made, empty: System) -> None:
+    files = {"files": {"report": f"jobs/{made.failed}/1/report.html"}}
+    changed = changed_row(archive, "jobs", made.measured, result=files, files_removed_at=1.0)
+    refused(changed, empty, "its rows are wrong")
+
+
+@pytest.mark.parametrize("before", [b'{"n": 1}', b"0.3333333333333333"], ids=["job", "event"])
+@pytest.mark.parametrize("depth", [5_000, 200_000])
+def test_deeply_nested_row_is_an_error_of_the_restore(
+    archive: bytes, empty: System, before: bytes, depth: int
+) -> None:
+    deep = b"[" * depth + b"]" * depth
+    refused(edited(archive, ROWS, lambda rows: rows.replace(before, deep)), empty, "its rows are wrong")
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

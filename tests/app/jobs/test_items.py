@@ -412,7 +412,7 @@ def test_row_that_names_a_file_elsewhere_shows_nothing(service: Service) -> None
     job, _ = service.store.jobs.submit(NewJob(JobKind.EVALUATE, {"a": 2}, config))
     _, lease = service.claim(JobKind.EVALUATE)
     service.store.leases.succeed(lease, result={"files": {"results": f"jobs/{first}/1/results.json"}})
-    assert error_of(service.client.get(f"/jobs/{job.id}/items"), 404)["code"] == "no_items"
+    assert error_of(service.client.get(f"/jobs/{job.id}/items"), 409)["code"] == "files_outside"
 
 
 def test_damaged_results_are_said_to_be(service: Service) -> None:

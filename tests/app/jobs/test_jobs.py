@@ -254,12 +254,12 @@ def test_report_is_served_without_scripts_origin_or_requests(service: Service) -
 @pytest.mark.parametrize(
     "path", ["../secret", "jobs/{id}/../../../secret", "/etc/hostname", "jobs/other/report.html"]
 )
-def test_report_outside_the_jobs_own_folder_is_none(service: Service, path: str) -> None:
+def test_report_outside_the_jobs_own_folder_is_refused(service: Service, path: str) -> None:
     job_id = _evaluated(service, {"report": path})
     _write(service, "../secret", "secret")
     _write(service, "jobs/other/report.html", "another job's")
 
-    assert error_of(service.client.get(f"/jobs/{job_id}/report"), 404)["code"] == "no_report"
+    assert error_of(service.client.get(f"/jobs/{job_id}/report"), 409)["code"] == "files_outside"
 
 
 def test_job_without_a_report_has_none(service: Service) -> None:

@@ -16,7 +16,7 @@ from app.registry.source import REPORTS, FileReports, ProcessReport
 from app.retention.policy import Finding, Kind, Rules
 from app.retention.sweep import TTL_S, Removed, Sweeper, SweepUnderWay
 from app.store import Store
-from app.store.records import DatasetStatus, Move, VersionStatus
+from app.store.records import DatasetStatus, Move, NewVersion, VersionStatus
 from tests.app.backup.contents import Made, System
 from worker.config import WorkerConfig
 from worker.reaper import Retention
@@ -206,3 +206,20 @@ def test_a_killed_sweep_harms_nothing_and_the_next_one_ends_it(
         assert [path.name for path in (system.data_dir / folder).glob(".*")] == []
     assert not any(path.name in found for path in system.data_dir.glob("*/*"))
     assert not any(path.name in found for path in system.data_dir.glob("datasets/*/*"))
+
+
+def test_version_whose_row_names_a_folder_elsewhere_is_kept_and_the_rest_is_removed(
+    system: System, made: Made, sweeper: Sweeper
+) -> None:
+    victim = system.data_dir.parent / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("precious")
+    expected = {each.id for each in going(sweeper)}
+    system.store.versions.register(NewVersion("e" * 64, "../victim", {}, 1))
+
+    removed = list(sweeper.sweep("me"))
+
+    assert {each.finding.id for each in removed} >= expected
+    assert "e" * 64 not in {each.finding.id for each in removed}
+    assert [path.name for path in victim.iterdir()] == ["file"]
+    assert system.store.versions.get("e" * 64).status is VersionStatus.READY

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, FilesOutside
 from app.registry.local_state import LocalState
 from app.registry.publish import publish
 from app.store.records import Alias
@@ -433,4 +433,15 @@ def test_state_that_is_none_is_not_used(tmp_path: Path, content: str) -> None:
     (tmp_path / "aliases.json").write_text(content)
     state = LocalState(tmp_path)
     assert state.remembered is None
+    state.close()
+
+
+def test_copies_of_versions_are_made_and_removed_in_the_state_s_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    state = LocalState(tmp_path / "state")
+    state.note_location("../../victim", tmp_path / "versions")
+    state.record([Alias("default", "../../victim", 1, None, 0.0, None)])
+    with pytest.raises(FilesOutside):
+        state.keep("../../victim")
+    assert (tmp_path / "victim").is_dir()
     state.close()
