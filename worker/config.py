@@ -20,8 +20,20 @@ OWN_VARIABLES = {"device": "worker_device", "threads": "worker_threads", "nice":
 
 _PREFIX = "sds_clip_"
 Positive = Annotated[float, Field(gt=0)]
+_MIN_LEASE_S = 20.0
 NotNegative = Annotated[float, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0)]
+
+
+def _long_enough(lease_ttl_s: float) -> float:
+    """The duration of a lease. Raises ValueError if it is too short for a process at work to renew it in time."""
+    if not lease_ttl_s >= _MIN_LEASE_S:
+        raise ValueError(
+            f"The value must be at least {_MIN_LEASE_S:g}. A job's process renews its lease every sixth of this time, "
+            "and a busy trainer, disk or database delays a renewal by seconds. A shorter lease would be lost while "
+            "its job still runs."
+        )
+    return lease_ttl_s
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class WorkerConfig:
     dataset_roots: Annotated[tuple[Path, ...], BeforeValidator(split)] = ()
     """Folders that registered data sets may lie in."""
 
-    lease_ttl_s: Annotated[float, Field(ge=6)] = 60.0
+    lease_ttl_s: Annotated[float, AfterValidator(_long_enough)] = 60.0
+    """How long a job stays with a worker that does not renew its lease. At least 20."""
     stall_timeout_s: Positive = 1800.0
     """A job that takes no step for this long is killed."""
     stop_grace_s: NotNegative = 60.0

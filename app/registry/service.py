@@ -9,7 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from app.errors import Conflict, Forbidden, NotBetter, UnknownRecord, UnusableRecord, VersionDamaged, body
+from app.errors import (
+    AliasMoved,
+    Conflict,
+    Forbidden,
+    NotBetter,
+    UnknownRecord,
+    UnusableRecord,
+    VersionDamaged,
+    body,
+)
 from app.inside import version_folder
 from app.keys import Caller
 from app.registry.download import Download, Downloads
@@ -134,8 +143,8 @@ class VersionService:
         """
         check_alias(request.alias)
         version = await self._threads.run(self._promotable, caller, version_id, request)
-        if version.folder is not None and version.status is VersionStatus.READY:
-            await self._verify(version_folder(self._data_dir, version.folder), version.id)
+        for each in await self._threads.run(self._with_bases, version):
+            await self._verify(version_folder(self._data_dir, str(each.folder)), each.id)
         return await self._threads.run(self._promote, caller, version, request)
 
     async def try_out(self, caller: Caller, version_id: str, request: PromoteRequest) -> PromotionPlan:
@@ -253,24 +262,38 @@ class VersionService:
             caller.check("admin", "Promoting a version of another key", param="version")
         return version
 
+    def _with_bases(self, version: Version) -> "list[Version]":
+        """The version, and the published ones that it is based on, of which it cannot be loaded without any."""
+        chain: dict[str, Version] = {}
+        with contextlib.suppress(UnknownRecord):  # a base on the operator's list
+            while version.folder is not None and version.status is VersionStatus.READY:
+                chain[version.id] = version
+                if version.base_version is None or version.base_version in chain:
+                    break
+                version = self._seen_by(None).versions.get(version.base_version)
+        return list(chain.values())
+
     def _promote(self, caller: Caller, version: Version, request: PromoteRequest) -> AliasInfo:
         store = self._seen_by(caller.sees)
-        alias = _alias(store, request.alias)
         if not request.force:
             _refuse_worse(store, version, request.alias)
-        generation = 0 if alias is None else alias.generation
         move = Move(
             alias=request.alias,
             who=caller.name or LOCAL,
             why=request.reason,
-            expected_generation=generation
-            if request.expected_generation is None
-            else request.expected_generation,
+            expected_generation=request.expected_generation,
             forced=request.force,
             of_owner=_limit(caller),
             give_to=request.owner,
         )
-        return _shown(store, caller, store.aliases.promote(move, version.id, dry_run=request.dry_run))[0]
+        while True:
+            try:
+                alias = store.aliases.promote(move, version.id, dry_run=request.dry_run)
+                return _shown(store, caller, alias)[0]
+            except AliasMoved:
+                if request.expected_generation is not None:
+                    raise
+                # Another caller has just created the alias, so there is one to move now.
 
     def _delete(self, caller: Caller, version_id: str) -> Version:
         versions = self._seen_by(caller.sees).versions

@@ -11,7 +11,7 @@ from pathlib import Path
 from worker.valkey import end_leftover, socket_path
 
 PATIENCE_S = 240.0
-SETTINGS = {"SDS_CLIP_LEASE_TTL_S": "10", "SDS_CLIP_KEEP_WARM": "false", "SDS_CLIP_WORKER_NICE": "0"}
+SETTINGS = {"SDS_CLIP_LEASE_TTL_S": "20", "SDS_CLIP_KEEP_WARM": "false", "SDS_CLIP_WORKER_NICE": "0"}
 
 
 class Running:

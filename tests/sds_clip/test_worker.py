@@ -3,6 +3,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 
+import click
 import pytest
 
 from app.jobs.limits import JobLimits
@@ -41,6 +42,20 @@ def test_a_database_that_cannot_be_used_is_one_line(
     monkeypatch.setenv("SDS_CLIP_DATABASE_URL", "mysql://localhost/sds")
     assert main(["worker", "--queue", "evaluate"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("lease", "is_enough"), [("6", False), ("19.9", False), ("20", True)])
+def test_a_lease_too_short_to_be_renewed_in_time_is_refused_and_it_says_why(
+    monkeypatch: pytest.MonkeyPatch, lease: str, is_enough: bool
+) -> None:
+    monkeypatch.setenv("SDS_CLIP_BROKER_URL", "redis://localhost/0")
+    monkeypatch.setenv("SDS_CLIP_DATABASE_URL", "sqlite:////db")
+    monkeypatch.setenv("SDS_CLIP_LEASE_TTL_S", lease)
+    if is_enough:
+        assert read_worker_config("finetune").lease_ttl_s == float(lease)
+        return
+    with pytest.raises(click.ClickException, match=r"SDS_CLIP_LEASE_TTL_S.*at least 20\. .*renews its lease"):
+        read_worker_config("finetune")
 
 
 def test_a_wrong_setting_of_a_worker_is_named(

@@ -1,8 +1,11 @@
 """What is done to aliases over HTTP, on weights that are really served: promotions, rollbacks and locks."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from app.registry.store_source import register_served
 from app.store.records import Move
@@ -48,6 +51,27 @@ def test_alias_that_was_moved_meanwhile_is_left(quick: Service, small_clip: Clip
     assert error_of(answer, 409)["code"] == "alias_moved"
     back = quick.client.post("/models/default/rollback", json={**REASON, "expected_generation": 7})
     assert error_of(back, 409)["code"] == "nothing_to_roll_back"
+
+
+@on_both
+@pytest.mark.parametrize("alias", ["default", "new"])
+def test_promotions_at_the_same_time_that_expect_nothing_all_succeed(
+    quick: Service, small_clip: Clip, tmp_path: Path, alias: str
+) -> None:
+    tuned = [published(quick, small_clip, tmp_path, seed=seed) for seed in range(2)]
+    before = len(quick.store.aliases.promotions(alias))
+
+    def promote(number: int) -> Any:
+        body = {"alias": alias, "reason": f"number {number}"}
+        return quick.client.post(f"/models/{tuned[number % 2]}/promote", json=body)
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(promote, range(60)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    moves = quick.store.aliases.promotions(alias, limit=100)
+    assert [move.generation for move in reversed(moves)][before:] == list(range(before + 1, len(moves) + 1))
+    assert quick.store.aliases.get(alias).generation == len(moves) > before
 
 
 def test_unknown_alias_cannot_be_rolled_back(refusing: Service) -> None:

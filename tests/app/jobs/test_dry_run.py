@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app.registry.gate import CandidateScores, Verdict, judge
 from app.schemas.finetune import Thresholds
 from app.store.states import JobKind
+from app.store.tables import versions
 from models.clip import Clip
 from models.evaluation.results import Results, write_results
 from tests.app.jobs.conftest import Keyed, Service, error_of, published
@@ -115,6 +117,27 @@ def test_refusal_is_foretold(quick: Service, small_clip: Clip, tmp_path: Path, r
     assert {name: plan["error"][name] for name in real} == real
     assert (plan["moves"], plan["generation"]) == (False, 1)
     assert (plan["lock"] is not None) == (reason == "alias_locked")
+
+
+def test_version_over_a_damaged_one_is_foretold_to_be_refused_and_is(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    base, version = (published(quick, small_clip, tmp_path, seed=seed) for seed in (0, 1))
+    with quick.store.database.writing() as connection:
+        connection.execute(update(versions).where(versions.c.id == version).values(base_version=base))
+    assert dry_run(quick, version)["error"] is None
+    next((quick.settings.data_dir / "versions" / base).glob("*.safetensors")).write_bytes(b"x")
+
+    plan = dry_run(quick, version)
+
+    real = error_of(quick.client.post(f"/models/{version}/promote", json=REASON), 409)
+    assert (real["code"], plan["moves"], plan["error"]["message"]) == (
+        "version_damaged",
+        False,
+        real["message"],
+    )
+    assert base[:12] in real["message"]
+    assert quick.store.versions.get(base).damaged_at is not None
 
 
 @on_both

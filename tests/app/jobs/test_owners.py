@@ -265,6 +265,19 @@ def test_key_promotes_its_own_versions_to_the_alias_that_it_was_given(keyed: Key
     error_of(keyed.ask("alice", "POST", f"/models/{version}/promote", json=promote), 403)
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_key_without_admin_is_not_told_which_keys_there_are(keyed: Keyed, dry_run: bool) -> None:
+    version = keyed.version("alice")
+    answers = []
+    for owner in ("bob", "nobody"):
+        body = {"alias": "live", "reason": "mine", "owner": owner, "dry_run": dry_run}
+        answer = keyed.ask("alice", "POST", f"/models/{version}/promote", json=body)
+        answers.append((answer.status_code, answer.json()))
+    assert answers[0] == answers[1]
+    error = answers[0][1]["error"]
+    assert (error["code"], error["param"]) == ("missing_scope", "owner")
+
+
 def test_job_of_a_key_promotes_only_to_the_alias_that_it_was_given(keyed: Keyed) -> None:
     keyed.give("live", "alice", keyed.clip.version)
     refused = keyed.ask("bob", "POST", "/finetune", json=_finetune(keyed, promote="always", alias="live"))
