@@ -14,6 +14,7 @@ the session.
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import fastapi.routing
@@ -26,12 +27,14 @@ from app.errors import (
     ConfigurationError,
     ForeignOrigin,
     InvalidRequest,
+    KeyExpired,
     MissingScope,
     SessionEnded,
     Unauthorized,
     WrongCsrfToken,
 )
 from app.guard import LOOPBACK_HOSTS, is_foreign
+from app.key_uses import FOLDER, KeyUses
 from app.keys import Caller, Key, KeyRing, Scope
 from app.session import SECRET_FILE, Session, Sessions, cookie_in
 from app.settings import Settings
@@ -47,6 +50,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     Raises: ConfigurationError when the keys file cannot be used.
     """
     app.state.key_ring = None if settings.keys_file is None else KeyRing(settings.keys_file)
+    app.state.key_uses = KeyUses(settings.data_dir / FOLDER)
     app.state.sessions = Sessions(settings.data_dir / SECRET_FILE, lifetime_s=settings.session_hours * 3600)
     app.state.shared_workspace = settings.shared_workspace
 
@@ -68,15 +72,23 @@ async def identify(scope: ASGIScope, ring: KeyRing) -> Key | None:
         authorization, cookie = headers.get("authorization"), cookie_in(headers)
         state["key"] = state["session"] = None
         if authorization is not None:
-            kind, _, secret = authorization.partition(" ")
-            state["key"] = ring.find(secret.strip()) if kind.lower() == "bearer" else None
+            secret = _bearer(authorization)
+            state["key"] = None if secret is None else ring.find(secret)
         elif cookie is not None:
             sessions: Sessions = scope["app"].state.sessions
             session = await sessions.open(cookie)
             if session is not None and (found := ring.find_hash(session.key_sha256)) is not None:
                 state["key"], state["session"] = found, session
+        if state["key"] is not None:
+            uses: KeyUses = scope["app"].state.key_uses
+            uses.note(state["key"].sha256)
     key: Key | None = state["key"]
     return key
+
+
+def _bearer(authorization: str) -> str | None:
+    kind, _, secret = authorization.partition(" ")
+    return secret.strip() if kind.lower() == "bearer" else None
 
 
 def check_session(request: Request) -> Session | None:
@@ -117,7 +129,7 @@ def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
             return Caller()
         key = await identify(request.scope, ring)
         if key is None:
-            raise _unauthorized(request)
+            raise unauthorized(request, ring)
         check_session(request)
         if set(scopes).isdisjoint(key.scopes):
             raise MissingScope(f"This key lacks the scope {needed}; use a key that has it.")
@@ -127,20 +139,29 @@ def requires(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
     return check
 
 
-def _unauthorized(request: Request) -> Unauthorized:
-    if "authorization" not in request.headers and cookie_in(request.headers) is not None:
+def unauthorized(request: Request, ring: KeyRing) -> Unauthorized:
+    """Why a request has no key that is valid."""
+    authorization = request.headers.get("authorization")
+    if authorization is None and cookie_in(request.headers) is not None:
         return SessionEnded("Your session has ended; sign in again.")
+    secret = None if authorization is None else _bearer(authorization)
+    if secret is not None and (expired := ring.expiry_of(secret)) is not None:
+        return key_expired(expired)
     return Unauthorized("Send a valid API key as `Authorization: Bearer KEY`.")
 
 
+def key_expired(at: datetime) -> KeyExpired:
+    return KeyExpired(f"This API key expired at {at.isoformat()}; ask the server's operator for a new one.")
+
+
 def is_revoked(request: Request, caller: Caller) -> bool:
-    """Whether the caller's key was removed or lost a scope, or its session expired, since its request was admitted."""
+    """Whether the caller's key was removed, expired or lost a scope, or its session ended, since it was admitted."""
     ring: KeyRing | None = request.app.state.key_ring
     if ring is None:
         return False
     key, session = request.scope["state"]["key"], request.scope["state"]["session"]
     sessions: Sessions = request.app.state.sessions
-    if session is not None and sessions.has_expired(session):
+    if session is not None and sessions.has_ended(session):
         return True
     found = ring.find_hash(key.sha256)
     return found is None or not caller.scopes <= set(found.scopes)

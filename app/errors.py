@@ -132,7 +132,11 @@ class Unauthorized(ServiceError, code="unauthorized", status=401):
 
 
 class SessionEnded(Unauthorized, code="session_ended"):
-    """The browser's session has expired, or its key was deleted; sign in again."""
+    """The browser's session has expired or was ended, or its key was deleted or has expired; sign in again."""
+
+
+class KeyExpired(Unauthorized, code="key_expired"):
+    """The API key was valid until the time that the message names; ask the server's operator for a new one."""
 
 
 class Forbidden(ServiceError, code="forbidden", status=403):

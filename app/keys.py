@@ -8,13 +8,14 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ConfigurationError, MissingScope
 from models.atomic import write_atomic
@@ -66,6 +67,8 @@ class Key(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     scopes: Annotated[list[Scope], Field(min_length=1)]
+    expires_at: AwareDatetime | None = None
+    """Releases before this field refuse a file in which a key has it, and keep the keys that they know."""
 
 
 class KeysFile(BaseModel):
@@ -79,13 +82,14 @@ class KeysFile(BaseModel):
 class KeyRing:
     """The keys of a file, which is read again within a second of a change.
 
-    If the changed file is broken, the old keys stay in force.
+    If the changed file is broken, the old keys stay in force. A key that has expired is not found.
 
     Raises: ConfigurationError if the file cannot be read at the start.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
+        self._clock = clock
         self._stamp = _stamp(path)
         self._keys = _read(path)
         self._checked_s = time.monotonic()
@@ -99,6 +103,18 @@ class KeyRing:
 
         Every entry is compared, in time that does not depend on the hash.
         """
+        found = self._entry(sha256)
+        return None if found is None or self._has_expired(found) else found
+
+    def expiry_of(self, secret: str) -> datetime | None:
+        """When the key that matches `secret` has expired, or None if there is no such key, or it has not."""
+        found = self._entry(_digest(secret))
+        return None if found is None or not self._has_expired(found) else found.expires_at
+
+    def _has_expired(self, key: Key) -> bool:
+        return key.expires_at is not None and key.expires_at.timestamp() <= self._clock()
+
+    def _entry(self, sha256: str) -> Key | None:
         self._refresh()
         found: Key | None = None
         for key in self._keys:
@@ -128,14 +144,16 @@ class KeyRing:
             logger.info("The keys file was read again. It has %d keys.", len(self._keys))
 
 
-def create_key(path: Path, name: str, scopes: Sequence[str]) -> str:
+def create_key(path: Path, name: str, scopes: Sequence[str], expires_at: datetime | None = None) -> str:
     """Add a key to the file, creating the file if necessary, and return the key, which is stored nowhere.
 
     Raises: ConfigurationError for a name in use, an unknown scope, or a file that cannot be used.
     """
     secret = PREFIX + secrets.token_urlsafe(32)
     try:
-        key = Key(name=name, sha256=_digest(secret), scopes=list(dict.fromkeys(scopes)))
+        key = Key(
+            name=name, sha256=_digest(secret), scopes=list(dict.fromkeys(scopes)), expires_at=expires_at
+        )
     except ValidationError as error:
         if first_problem(error)["loc"][0] == "name":
             raise ConfigurationError(
@@ -207,4 +225,6 @@ def _read(path: Path) -> list[Key]:
 
 def _write(path: Path, file: KeysFile) -> None:
     """Replace the file atomically: a reader sees the old one or the new one. Only its owner may read it."""
-    write_atomic(path, json.dumps(file.model_dump(), indent=2) + "\n", mode=0o600)
+    write_atomic(
+        path, json.dumps(file.model_dump(mode="json", exclude_none=True), indent=2) + "\n", mode=0o600
+    )

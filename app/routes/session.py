@@ -4,9 +4,9 @@ import asyncio
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.auth import check_session, identify, public, refuse_other_origins
+from app.auth import check_session, identify, key_expired, public, refuse_other_origins, unauthorized
 from app.bodies import reads
 from app.errors import (
     BodyTimeout,
@@ -50,6 +50,8 @@ async def sign_in(
     key = ring.find(body.key)
     if key is None:
         await asyncio.sleep(WRONG_KEY_WAIT_S)
+        if (expired := ring.expiry_of(body.key)) is not None:
+            raise key_expired(expired)
         raise Unauthorized("There is no such API key; check the key, and sign in again.", param="key")
     sessions: Sessions = request.app.state.sessions
     cookie, session = await in_own_thread(partial(sessions.start, key.sha256), "sign in")
@@ -70,14 +72,25 @@ async def get_session(request: Request, response: Response) -> SessionInfo:
     return _info(response, ring, key, session)
 
 
-@router.delete("/session", responses=describe_errors(ForeignOrigin, WrongCsrfToken))
-async def sign_out(request: Request, response: Response) -> SessionInfo:
+@router.delete("/session", responses=describe_errors(ForeignOrigin, Unauthorized, WrongCsrfToken))
+async def sign_out(
+    request: Request,
+    response: Response,
+    everywhere: Annotated[
+        bool, Query(description="End all sessions of the key, in every browser, and copies of their cookies.")
+    ] = False,
+) -> SessionInfo:
     """Sign out: the answer removes the cookie. Within a session, X-CSRF-Token is needed as for every change."""
     ring: KeyRing | None = request.app.state.key_ring
     if ring is None:
         return _info(response, None)
-    await identify(request.scope, ring)
+    key = await identify(request.scope, ring)
     check_session(request)
+    if everywhere:
+        if key is None:
+            raise unauthorized(request, ring)
+        sessions: Sessions = request.app.state.sessions
+        await in_own_thread(partial(sessions.end_all, key.sha256), "end sessions")
     _send_cookie(request, response, "", 0)
     return _info(response, ring)
 

@@ -4,6 +4,7 @@ import { type Session, setSession } from "./api/session";
 import { useAction } from "./api/use";
 import { announce } from "./components/Announcer";
 import { Button } from "./components/Button";
+import { ErrorNote } from "./components/ErrorNote";
 import { forget } from "./kept";
 import { PAGES } from "./pages";
 import { address } from "./router";
@@ -42,7 +43,16 @@ export function Frame({ current, session }: { current: string | undefined; sessi
           </Button>
         </span>
         <ThemeSwitch />
-        {session?.key && <SignOut name={session.key.name} />}
+        {session?.key && (
+          <>
+            <SignOut label="Sign out" title={`Signed in with the key ${session.key.name}`} />
+            <SignOut
+              label="Sign out everywhere"
+              title={`End all sessions of the key ${session.key.name}, in every browser`}
+              everywhere
+            />
+          </>
+        )}
       </div>
     </header>
   );
@@ -68,21 +78,27 @@ function ThemeSwitch() {
   );
 }
 
-function SignOut({ name }: { name: string }) {
+function SignOut({
+  label,
+  title,
+  everywhere = false,
+}: {
+  label: string;
+  title: string;
+  everywhere?: boolean;
+}) {
   const out = useAction(async () => {
-    const session = await ask(api.DELETE("/session"));
+    const session = await ask(api.DELETE("/session", { params: { query: { everywhere } } }));
     forget();
     setSession(session);
-    announce("You are signed out.");
+    announce(everywhere ? "All sessions of the key have ended." : "You are signed out.");
   });
   return (
-    <Button
-      look="plain"
-      title={`Signed in with the key ${name}`}
-      busy={out.running}
-      onClick={() => out.run()}
-    >
-      Sign out
-    </Button>
+    <>
+      <Button look="plain" title={title} busy={out.running} onClick={() => out.run()}>
+        {label}
+      </Button>
+      <ErrorNote error={out.error} />
+    </>
   );
 }

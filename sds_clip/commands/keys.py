@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shlex
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sds_clip.options import Group, file_option, option, read_settings
+from sds_clip.options import Group, data_dir_option, file_option, option, read_settings
 from sds_clip.table import say, table
+
+
+class _Moment(click.ParamType[datetime]):
+    """A moment in the future: a number of days from now, as 90d, or a day."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        now = moment = datetime.now(UTC).replace(microsecond=0)
+        days = re.fullmatch(r"(\d{1,5})d", value)
+        with contextlib.suppress(ValueError):
+            if days is None:
+                moment = datetime.combine(date.fromisoformat(value), time(), UTC)
+            else:
+                moment += timedelta(days=int(days[1]))
+        if moment <= now:
+            self.fail("Name a number of days, such as 90d, or a day to come, such as 2027-01-31.", param, ctx)
+        return moment
 
 
 @click.group(
@@ -17,6 +39,7 @@ from sds_clip.table import say, table
     examples="""\
 sds-clip keys create phone --scope infer --keys-file keys.json
 sds-clip keys create me --scope infer --scope admin
+sds-clip keys create guest --expires 90d
 sds-clip keys list
 sds-clip keys delete phone
 """,
@@ -43,8 +66,15 @@ keys_file_option = file_option(
     type=click.Choice(["infer", "train", "admin"]),
     help="Give the key this scope. Repeat the option for several (default: infer).",
 )
+@option(
+    "--expires",
+    metavar="WHEN",
+    type=_Moment(),
+    help="Refuse the key after this many days, such as 90d, or from the beginning of this day, such as 2027-01-31, in "
+    "UTC (default: never).",
+)
 @keys_file_option
-def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
+def create(name: str, scope: Sequence[str], expires: datetime | None, keys_file: Path | None) -> int:
     """Create an API key.
 
     The key is printed once, on stdout. The file keeps only its SHA-256 hash. Callers send the key as
@@ -57,7 +87,7 @@ def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
     from app.keys import create_key
 
     path = _file_of(keys_file)
-    key = create_key(path, name, list(scope) or ["infer"])
+    key = create_key(path, name, list(scope) or ["infer"], expires)
     print(key)
     is_set = keys_file is None and read_settings().keys_file is not None
     given = "" if is_set else f" --keys-file {shlex.quote(str(path))}"
@@ -67,12 +97,22 @@ def create(name: str, scope: Sequence[str], keys_file: Path | None) -> int:
 
 @keys.command("list", extra="serve")
 @keys_file_option
-def list_keys(keys_file: Path | None) -> int:
-    """List the names and scopes of the keys. The keys themselves are stored nowhere."""
+@data_dir_option
+def list_keys(keys_file: Path | None, data_dir: Path | None) -> int:
+    """List the keys: their names and scopes, when they expire, and when they were last used, in UTC.
+
+    The keys themselves are stored nowhere. The data folder has the last use of each key, to within five minutes.
+    """
+    from app.key_uses import FOLDER, last_used
     from app.keys import read_keys
 
-    found = read_keys(_file_of(keys_file))
-    print(table(("name", "scopes"), [[key.name, " ".join(key.scopes)] for key in found]))
+    uses = read_settings(data_dir=data_dir).data_dir / FOLDER
+    rows = []
+    for key in read_keys(_file_of(keys_file)):
+        used_s = last_used(uses, key.sha256)
+        used = None if used_s is None else datetime.fromtimestamp(used_s, UTC)
+        rows.append([key.name, " ".join(key.scopes), _shown(key.expires_at), _shown(used)])
+    print(table(("name", "scopes", "expires", "last used"), rows))
     return 0
 
 
@@ -90,6 +130,10 @@ def delete(name: str, keys_file: Path | None) -> int:
     delete_key(path, name)
     say(f"Deleted the key {name} from {path}.")
     return 0
+
+
+def _shown(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _file_of(keys_file: Path | None) -> Path:

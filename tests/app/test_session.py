@@ -179,6 +179,65 @@ async def test_data_folder_that_does_not_respond_holds_up_only_cookies_that_do_n
     await sessions._reading
 
 
+async def test_ended_sessions_open_nowhere_and_new_ones_do_also_after_a_restart(
+    sessions: Sessions, secret_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.session.RECHECK_S", 0.0)  # of which only the tests know how long it lasts
+    other = Sessions(secret_file, lifetime_s=HOUR_S, clock=clock)
+    copied, former = sessions.start(HASH)
+    of_another_key, unharmed = sessions.start("f" * 64)
+    assert await other.open(copied) == former
+
+    clock.now_s -= 30  # the clock of this host is behind
+    sessions.end_all(HASH)
+    restarted = Sessions(secret_file, lifetime_s=HOUR_S, clock=clock)
+    cookie, session = other.start(HASH)
+    for each in (sessions, other, restarted):
+        assert await each.open(copied) is None
+        assert each.has_ended(former)
+        assert await each.open(of_another_key) == unharmed
+        assert await each.open(cookie) == session
+        assert not each.has_ended(session)
+
+    other.end_all(HASH)
+    assert [await each.open(cookie) for each in (sessions, other, restarted)] == [None] * 3
+    assert stat.S_IMODE(secret_file.with_suffix(".ended").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("damage", ["lost", "garbage", "folder"])
+async def test_ended_sessions_stay_so_while_the_endings_cannot_be_read(
+    sessions: Sessions, secret_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr("app.session.RECHECK_S", 0.0)
+    copied, _ = sessions.start(HASH)
+    sessions.end_all(HASH)
+    cookie, session = sessions.start(HASH)
+    ended = secret_file.with_suffix(".ended")
+    ended.unlink()
+    if damage == "garbage":
+        ended.write_text('{"a": ')
+    if damage == "folder":
+        ended.mkdir()
+
+    assert await sessions.open(copied) is None
+    assert await sessions.open(cookie) == session
+    if damage != "lost":  # then nobody knows that sessions were ended
+        restarted = Sessions(secret_file, lifetime_s=HOUR_S, clock=clock)
+        assert [await restarted.open(each) for each in (copied, cookie)] == [None, None]
+        with pytest.raises((OSError, ValueError)):
+            restarted.start(HASH)
+
+
+async def test_sessions_that_are_ended_at_once_in_several_processes_are_all_ended(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        sessions = Sessions(tmp_path / "session.key", lifetime_s=HOUR_S)
+        cookies = [sessions.start(f"{number:064x}")[0] for number in range(8)]
+        for each in [pool.submit(Sessions.end_all, sessions, f"{number:064x}") for number in range(8)]:
+            each.result()
+        again = Sessions(tmp_path / "session.key", lifetime_s=HOUR_S)
+        assert [await again.open(cookie) for cookie in cookies] == [None] * 8
+
+
 async def test_processes_that_need_the_secret_at_once_make_one(tmp_path: Path) -> None:
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
         for number in range(25):

@@ -89,7 +89,7 @@ def test_key_sees_the_pages_that_its_scopes_allow(look: Look, keyed: Keyed, name
         expect(lacks).to_have_count(int(scope not in SCOPES[name]))
         if scope in SCOPES[name]:
             expect(page.get_by_role("alert")).to_have_count(0)
-    expect(page.get_by_role("button", name="Sign out")).to_have_attribute(
+    expect(page.get_by_role("button", name="Sign out", exact=True)).to_have_attribute(
         "title", f"Signed in with the key {name}"
     )
 
@@ -98,7 +98,7 @@ def test_key_sees_the_pages_that_its_scopes_allow(look: Look, keyed: Keyed, name
 def test_session_may_send_by_hand_what_its_key_may(look: Look, keyed: Keyed, name: str) -> None:
     page = look(keyed.url, "service")
     sign_in(page, keyed.keys[name])
-    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    expect(page.get_by_role("button", name="Sign out", exact=True)).to_be_visible()
     data = add_data(keyed.registry.store, owner=name)
     training = {"training_data": data, "teacher": "demo", "hyperparameters": {"steps": 10}}
     before = keyed.registry.audit()
@@ -161,11 +161,19 @@ def test_key_signs_in_until_it_signs_out_or_is_deleted(look: Look, keyed: Keyed)
     assert key not in str(page.context.cookies()) + page.evaluate("JSON.stringify({...localStorage})")
     assert page.evaluate("document.cookie") == ""
 
-    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Sign out", exact=True).click()
     expect(page.get_by_label("API key")).to_be_visible()
     assert page.context.cookies() == []
     assert keyed.hand(page, "GET", "/models").status == 401
     page.get_by_role("link", name="Try", exact=True).click()
+    sign_in(page, key)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Try")
+
+    (cookie,) = page.context.cookies()
+    page.get_by_role("button", name="Sign out everywhere").click()
+    expect(page.get_by_label("API key")).to_be_visible()
+    copied = page.request.get(f"{keyed.url}/models", headers={"Cookie": f"{COOKIE}={cookie['value']}"})
+    assert code_of(copied) == "session_ended"
     sign_in(page, key)
     expect(page.get_by_role("heading", level=1)).to_have_text("Try")
 

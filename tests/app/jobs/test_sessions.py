@@ -1,14 +1,17 @@
 """A browser signs in to the whole service and out, and its session ends with its time and its key."""
 
+import hashlib
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 from httpx import Response
 
-from app.keys import create_key, delete_key
+from app.key_uses import FOLDER, last_used
+from app.keys import KeysFile, create_key, delete_key, read_keys
 from app.routes import session as routes
 from app.session import COOKIE, Sessions
 from tests.app.jobs.conftest import Service, error_of
@@ -112,6 +115,63 @@ def test_sign_out_clears_the_cookie_and_needs_the_token(console: Console) -> Non
     assert (answer.json()["signed_in"], answer.json()["csrf_token"]) == (False, None)
 
 
+def test_sign_out_everywhere_ends_all_sessions_of_the_key_and_no_other(console: Console) -> None:
+    here, copied, other = console.sign_in(), console.sign_in(), console.sign_in("train")
+
+    assert error_of(here.ask("DELETE", "/session?everywhere=true"), 403)["code"] == "wrong_csrf_token"
+    assert copied.ask("GET", "/jobs").status_code == 200
+    answer = here.ask("DELETE", "/session?everywhere=true", headers=here.csrf)
+    assert is_cleared(answer)
+    assert answer.json()["signed_in"] is False
+    for signed in (here, copied):
+        assert error_of(signed.ask("GET", "/jobs"), 401)["code"] == "session_ended"
+    assert other.ask("GET", "/jobs").status_code == 200
+    again = console.sign_in()
+    assert again.ask("GET", "/jobs").status_code == 200
+    assert again.bearer("DELETE", "/session?everywhere=true").status_code == 200
+    error_of(again.ask("GET", "/jobs"), 401)
+    assert again.bearer("GET", "/jobs").status_code == 200
+
+
+def test_sign_out_everywhere_needs_a_key_or_a_session_that_holds(console: Console) -> None:
+    signed = console.sign_in()
+    signed.ask("DELETE", "/session?everywhere=true", headers=signed.csrf)
+    again = signed.ask("DELETE", "/session?everywhere=true", headers=signed.csrf)
+    assert error_of(again, 401)["code"] == "session_ended"
+    unknown = console.service.client.delete("/session?everywhere=true")
+    assert error_of(unknown, 401)["code"] == "unauthorized"
+
+
+def test_expired_key_is_refused_and_only_its_holder_is_told(console: Console) -> None:
+    signed = console.sign_in("train")
+    keys = read_keys(console.keys_file)
+    past = datetime(2026, 1, 31, tzinfo=UTC)
+    expired = [key.model_copy(update={"expires_at": past}) if key.name == "train" else key for key in keys]
+    console.keys_file.write_text(KeysFile(keys=expired).model_dump_json())
+
+    error = error_of(signed.bearer("GET", "/jobs"), 401)
+    assert error["code"] == "key_expired"
+    assert "2026-01-31T00:00:00" in error["message"]
+    assert error_of(signed.ask("GET", "/jobs"), 401)["code"] == "session_ended"
+    signing_in = console.service.client.post("/session", json={"key": signed.key})
+    assert error_of(signing_in, 401)["code"] == "key_expired"
+    digest = hashlib.sha256(signed.key.encode()).hexdigest()
+    for other in ("train", digest, signed.key[:-1]):
+        answer = console.service.client.get("/jobs", headers={"Authorization": f"Bearer {other}"})
+        assert error_of(answer, 401)["code"] == "unauthorized"
+    assert console.sign_in("all").bearer("GET", "/jobs").status_code == 200
+
+
+def test_use_of_a_key_or_its_session_is_noted(console: Console) -> None:
+    folder = console.service.settings.data_dir / FOLDER
+    keys = {key.name: key.sha256 for key in read_keys(console.keys_file)}
+    console.service.client.get("/jobs", headers={"Authorization": f"Bearer {console.keys['infer']}"})
+    until(lambda: last_used(folder, keys["infer"]) is not None)
+    assert last_used(folder, keys["train"]) is None
+    console.sign_in("train").ask("GET", "/jobs")
+    until(lambda: last_used(folder, keys["train"]) is not None)
+
+
 def test_sign_out_without_a_session_is_no_error(console: Console) -> None:
     answer = console.service.client.delete("/session")
 
@@ -190,7 +250,7 @@ def test_session_expires_on_the_server(make_console: Callable[..., Console]) -> 
     assert is_cleared(signed.ask("GET", "/session"))
 
 
-@pytest.mark.parametrize("end", ["expiry", "deleted key"])
+@pytest.mark.parametrize("end", ["expiry", "deleted key", "expired key", "sign-out everywhere"])
 def test_stream_ends_with_its_session(console: Console, end: str) -> None:
     now = [1_800_000_000.0]
     secret = console.service.settings.data_dir / "session.key"
@@ -203,8 +263,14 @@ def test_stream_ends_with_its_session(console: Console, end: str) -> None:
 
     if end == "expiry":
         now[0] += 3601
-    else:
+    elif end == "deleted key":
         delete_key(console.keys_file, "all")
+    elif end == "expired key":
+        (key,) = [key for key in read_keys(console.keys_file) if key.name == "all"]
+        gone = key.model_copy(update={"expires_at": datetime(2026, 1, 31, tzinfo=UTC)})
+        console.keys_file.write_text(KeysFile(keys=[gone]).model_dump_json())
+    else:
+        signed.ask("DELETE", "/session?everywhere=true", headers=signed.csrf)
     stream.join()
     assert answers[0].status_code == 200
     assert "event: done" not in answers[0].text
