@@ -34,7 +34,7 @@ FROM python:3.11.14-slim-bookworm
 # Fresh volumes take owner and mode from these folders.
 RUN groupadd --gid 10001 sds-clip \
     && useradd --no-log-init --create-home --uid 10001 --gid 10001 sds-clip \
-    && install --directory --owner=10001 --group=10001 --mode=0700 /data /former /secrets/keys /state /weights \
+    && install --directory --owner=10001 --group=10001 --mode=0700 /data /former /secrets/admin /secrets/keys /state /weights \
     && install --directory --owner=10001 --group=10001 --mode=0750 /datasets /secrets/postgres /secrets/redis
 COPY --from=build /opt/venv /opt/venv
 COPY docker/entrypoint.py docker/init.py docker/migrate.py /docker/

@@ -3,7 +3,8 @@
     postgres/password    read by PostgreSQL, and inserted into the services' URL by entrypoint.py
     redis/password       the same for Redis
     redis/redis.conf     the same password as a Redis configuration
-    keys/keys.json       the hash of the API key `admin`; the key itself is printed only once
+    keys/keys.json       the hash of the API key `admin`
+    admin/key            the key itself, which no other service mounts
 
 Existing files are kept, so it can run before every start. Files of older releases, which had one volume for all
 secrets, are copied from there.
@@ -15,6 +16,7 @@ import shutil
 from pathlib import Path
 
 from app.keys import SCOPES, create_key
+from models.atomic import write_atomic
 
 SECRETS, FORMER, DATA = Path("/secrets"), Path("/former"), Path("/data")
 FORMER_NAMES = {
@@ -37,8 +39,17 @@ def main(folder: Path = SECRETS, former: Path = FORMER, data: Path = DATA) -> No
     once(folder / "redis/redis.conf", f"requirepass {redis_password}\n")
     keys_file = folder / "keys/keys.json"
     if not keys_file.exists():
-        key = create_key(keys_file, "admin", SCOPES)
-        print(f"The API key `admin`, which is shown only now:\n{key}", flush=True)
+        unfinished, admin_key = keys_file.with_name("unfinished.json"), folder / "admin/key"
+        unfinished.unlink(missing_ok=True)
+        key = create_key(unfinished, "admin", SCOPES)
+        admin_key.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(admin_key, f"{key}\n", mode=0o600)
+        unfinished.replace(keys_file)  # last, so that no key is in force that stands nowhere
+        print(
+            f"The API key `admin` is in the file {admin_key}. To show it:\n"
+            f"docker compose run --rm --no-deps -T init cat {admin_key}",
+            flush=True,
+        )
     data.chmod(0o700)
 
 

@@ -75,9 +75,12 @@ class System:
         )
 
     def key(self) -> str:
-        """The key that `init` printed at its first start."""
+        """The key that `init` created at its first start. A former release printed it."""
         (container,) = self.containers("init")
-        return self.engine.run("logs", container).split()[-1]
+        told = self.engine.run("logs", container).split()
+        if not told[-1].startswith("/"):
+            return told[-1]
+        return self.compose("run", "--rm", "--no-deps", "-T", "init", "cat", told[-1]).split()[-1]
 
     def crash(self, container: str) -> None:
         """Kill the first process of a container, as a crash does. The engine then starts it again."""

@@ -108,7 +108,7 @@ def test_every_named_volume_is_declared_and_used() -> None:
 
 
 SECRETS = {
-    "init": {"postgres-password", "redis-password", "keys", "secrets"},
+    "init": {"postgres-password", "redis-password", "keys", "admin-key", "secrets"},
     "migrate": {"postgres-password", "redis-password"},
     "postgres": {"postgres-password"},
     "redis": {"redis-password"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.keys import KeyRing
+from app.keys import PREFIX, KeyRing
 from tests.docker.compose import REPOSITORY
 
 
@@ -45,9 +45,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, init(folder)
 
 
-def test_init_prints_a_key_that_may_do_everything(made: tuple[Path, str]) -> None:
+def test_init_prints_where_a_key_is_that_may_do_everything_and_not_the_key(made: tuple[Path, str]) -> None:
     folder, printed = made
-    key = KeyRing(folder / "secrets/keys/keys.json").find(printed.split()[-1])
+    file = folder / "secrets/admin/key"
+    assert printed.split()[-1] == str(file)
+    secret = file.read_text().strip()
+    assert secret.startswith(PREFIX)
+    assert PREFIX not in printed
+    key = KeyRing(folder / "secrets/keys/keys.json").find(secret)
     assert key is not None
     assert (key.name, sorted(key.scopes)) == ("admin", ["admin", "infer", "train"])
 
@@ -64,8 +69,20 @@ def test_secrets_are_for_their_owner_and_passwords_for_its_group(made: tuple[Pat
     secrets = folder / "secrets"
     modes = {name: (secrets / name).stat().st_mode & 0o777 for name in contents(secrets)}
     shared = {"postgres/password": 0o640, "redis/password": 0o640, "redis/redis.conf": 0o640}
-    assert modes == {**shared, "keys/keys.json": 0o600}
+    assert modes == {**shared, "keys/keys.json": 0o600, "admin/key": 0o600}
     assert (folder / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_init_that_was_killed_before_the_key_was_in_force_makes_another(tmp_path: Path) -> None:
+    init(tmp_path)
+    keys = tmp_path / "secrets/keys"
+    lost = (tmp_path / "secrets/admin/key").read_text()
+    (keys / "keys.json").rename(keys / "unfinished.json")
+    init(tmp_path)
+    secret = (tmp_path / "secrets/admin/key").read_text()
+    assert secret != lost
+    assert KeyRing(keys / "keys.json").find(secret.strip()) is not None
+    assert [file.name for file in keys.iterdir()] == ["keys.json"]
 
 
 def test_every_system_gets_passwords_of_its_own(made: tuple[Path, str], tmp_path: Path) -> None:
