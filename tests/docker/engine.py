@@ -9,9 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = {"dockerd": "docker.io", "docker-compose": "docker-compose", "debootstrap": "debootstrap"}
-"""Programs, and the packages of Debian that have them."""
+PACKAGES = {
+    "dockerd": "docker.io",
+    "docker": "docker-cli",
+    "docker-compose": "docker-compose",
+    "debootstrap": "debootstrap",
+}
+"""Programs, and the packages of Debian 13 that have them. Before, docker.io had `docker` too, now it recommends it."""
 START_S = 60.0
+_BOTH = "Docker needs both docker.io and docker-cli on Debian 13."
 
 
 class NoEngine(Exception):
@@ -54,18 +60,29 @@ class Engine:
 
 def install_missing() -> None:
     """Install Docker's programs by apt. Raises NoEngine."""
-    missing = [package for program, package in PACKAGES.items() if shutil.which(program) is None]
     if os.geteuid() != 0:
         raise NoEngine("A Docker engine of its own needs root.")
-    if not missing:
+    if not _missing():
         return
     if shutil.which("apt-get") is None:
-        raise NoEngine(f"{', '.join(missing)} is not installed, and there is no apt-get to install it.")
+        raise NoEngine(
+            f"{_missing()} cannot be found, and there is no apt-get to install the packages. {_BOTH}"
+        )
+    _apt_get("update", "-qq")
+    for program, package in PACKAGES.items():
+        if shutil.which(program) is None:
+            _apt_get("install", "-qq", "--yes", "--no-install-recommends", package)
+
+
+def _missing() -> str:
+    return ", ".join(program for program in PACKAGES if shutil.which(program) is None)
+
+
+def _apt_get(*words: str) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update", "-qq"], ["install", "-qq", "--yes", "--no-install-recommends", *missing]):
-        done = subprocess.run(["apt-get", *words], env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise NoEngine(f"apt-get {' '.join(words)} failed: {done.stderr.strip()[-500:]}")
+    done = subprocess.run(["apt-get", *words], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise NoEngine(f"apt-get {' '.join(words)} failed: {done.stderr.strip()[-500:]} {_BOTH}")
 
 
 @contextmanager
