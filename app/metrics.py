@@ -48,7 +48,7 @@ class Metrics:
         self._throttled = Counter(
             "sds_clip_throttled",
             "The number of answers with status 429.",
-            ["limit", "key"],
+            ["limit"],
             registry=self.registry,
         )
         self._text_cache = Counter(
@@ -62,9 +62,9 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
-    def throttled(self, limit: str, key: str) -> None:
-        """Count a 429, by the limit that refused it and the name of the caller's API key."""
-        self._throttled.labels(limit, key).inc()
+    def throttled(self, limit: str) -> None:
+        """Count a 429, by the limit that refused it."""
+        self._throttled.labels(limit).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
         self._stage_seconds.labels(stage).observe(seconds)

@@ -79,7 +79,8 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
 class RequestId:
     """Gives every request an id, which is put in `scope`, in the logs and in the answer.
 
-    The client's own id is used if it is well-formed.
+    The client's own id is used if it is well-formed. Every answer also forbids browsers to guess its media type, and
+    caches to keep it, unless its route says how long it may be kept.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -95,7 +96,10 @@ class RequestId:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         token = logs.request_id.set(request_id)
@@ -159,7 +163,8 @@ class AccessLog:
                 if status == 429:
                     key = scope["state"].get("key")
                     limit = error.limit if isinstance(error, KeyLimitReached) else error.code
-                    self._metrics.throttled(limit, "" if key is None else key.name)
+                    self._metrics.throttled(limit)
+                    fields["key"] = None if key is None else key.name  # in the log alone: /metrics is public
             # Machines ask these routes every few seconds.
             level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
             access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})

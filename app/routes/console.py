@@ -21,7 +21,6 @@ MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".woff2": "font/wof
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 # The build names a file by its content, so that a file never changes, and a new page names new files.

@@ -63,4 +63,5 @@ async def start() -> Response:
 async def asset(name: str) -> Response:
     if name not in ASSETS:
         raise NotFound(f"There is no {name!r} here; open /docs.")
-    return FileResponse(str(files("fastapi_offline") / "static" / name), media_type=ASSETS[name])
+    file = str(files("fastapi_offline") / "static" / name)
+    return FileResponse(file, media_type=ASSETS[name], headers={"Cache-Control": "max-age=3600"})

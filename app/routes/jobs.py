@@ -221,5 +221,5 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobIn
 )
 async def get_job_report(caller: Train, backend: BackendDep, job_id: JobId) -> Response:
     """Return the report of a job that has succeeded: one HTML page that loads nothing else."""
-    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+    headers = {"Content-Security-Policy": POLICY}
     return FileResponse(await backend.jobs.report(caller, job_id), media_type="text/html", headers=headers)

@@ -41,6 +41,5 @@ class PictureResponse(Response):
             "Content-Security-Policy": POLICY,
             "Cross-Origin-Resource-Policy": "same-origin",
             "Vary": "Authorization, Cookie",
-            "X-Content-Type-Options": "nosniff",
         }
         super().__init__(picture.data, media_type=picture.media_type, headers=headers)

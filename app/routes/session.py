@@ -103,7 +103,6 @@ def _send_cookie(request: Request, response: Response, value: str, max_age_s: in
 def _info(
     response: Response, ring: KeyRing | None, key: Key | None = None, session: Session | None = None
 ) -> SessionInfo:
-    response.headers["Cache-Control"] = "no-store"
     return SessionInfo(
         needs_key=ring is not None,
         signed_in=ring is None or key is not None,

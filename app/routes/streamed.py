@@ -75,7 +75,7 @@ class EventStream(StreamingResponse):
     """
 
     def __init__(self, content: AsyncIterator[str], places: Places, caller: Caller) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = {"X-Accel-Buffering": "no"}
         super().__init__(content, media_type=EVENT_STREAM, headers=headers)
         self._places = places
         self._caller = caller

@@ -37,7 +37,7 @@ CASES = {
         "30m",
     ),
     "SdsClipOverloaded": Case(
-        {'sds_clip_throttled_total{limit="overloaded",key="phone"}': "0x10 0+6x20"},
+        {'sds_clip_throttled_total{limit="overloaded"}': "0x10 0+6x20"},
         "10m",
         "25m",
         {"limit": "overloaded"},

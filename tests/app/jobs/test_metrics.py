@@ -94,21 +94,29 @@ def test_while_a_reading_takes_long_the_last_values_stay_for_a_while(
     ("setting", "limit"),
     [("max_open_jobs", "too_many_jobs"), ("max_open_jobs_per_key", "max_open_jobs_per_key")],
 )
-def test_refusals_are_counted_by_limit_and_key(
-    make_service: Callable[..., Service], tmp_path: Path, setting: str, limit: str
+def test_refusals_are_counted_by_limit_and_only_the_log_names_the_key(
+    make_service: Callable[..., Service],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    setting: str,
+    limit: str,
 ) -> None:
+    caplog.set_level("INFO", "app.access")
     keys = tmp_path / "keys.json"
     phone = {"Authorization": f"Bearer {create_key(keys, 'phone', ['train'])}"}
     service = make_service(keys_file=keys, **{setting: 1})
     request = service.request(owner="phone")
     assert service.client.post("/finetune", json=request, headers=phone).status_code == 202
     assert error_of(service.client.post("/finetune", json=request, headers=phone), 429)
-    assert f'sds_clip_throttled_total{{key="phone",limit="{limit}"}} 1.0' in exported(service)
+    assert f'sds_clip_throttled_total{{limit="{limit}"}} 1.0' in exported(service)
+    assert "phone" not in exported(service)
+    logged = [vars(record)["fields"] for record in caplog.records if record.name == "app.access"]
+    assert [fields["key"] for fields in logged if fields["status"] == 429] == ["phone"]
 
 
-def test_without_keys_refusals_have_no_name(make_service: Callable[..., Service]) -> None:
+def test_refusals_without_keys_are_counted_too(make_service: Callable[..., Service]) -> None:
     service = make_service(max_open_jobs=1)
     request = service.request()
     service.client.post("/finetune", json=request)
     service.client.post("/finetune", json=request)
-    assert 'sds_clip_throttled_total{key="",limit="too_many_jobs"} 1.0' in exported(service)
+    assert 'sds_clip_throttled_total{limit="too_many_jobs"} 1.0' in exported(service)
