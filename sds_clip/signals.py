@@ -1,4 +1,4 @@
-"""Signal handling for processes that `sds-clip up` or an operator stops."""
+"""Signal handling for processes that a user, `sds-clip up` or an operator stops."""
 
 import contextlib
 import os
@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+
+from models.deadline import ended_in_time
 
 _LOOK_S = 0.05
 _STDIN = 0
@@ -23,6 +25,23 @@ def handled(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stopped_in_time(last: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Within the block, end the process soon after SIGINT or SIGTERM, whatever it computes or waits for.
+
+    `last` is called before, in another thread. The exit code is that of the signal.
+    """
+
+    def end(number: int) -> None:
+        try:
+            last()
+        finally:
+            os._exit(128 + number)
+
+    with ended_in_time((signal.SIGINT, signal.SIGTERM), end):
+        yield
 
 
 def hold(numbers: Sequence[signal.Signals]) -> None:

@@ -43,6 +43,8 @@ class JobContext:
     lease_left_s: Callable[[], float] = lambda: float("inf")
     stop_renewing: Callable[[], None] = lambda: None
     """Called when the job has ended, so that its lease is no longer renewed."""
+    save: Callable[[], object] = lambda: None
+    """Saves what a checkpoint does not have yet, if anything. Any thread may call it."""
     stages: Stages = field(default_factory=Stages)
     done: int = 0
     """Steps done over all stages. Every attempt that gets equally far has the same number."""
@@ -56,12 +58,16 @@ class JobContext:
     def lease(self) -> Lease:
         return Lease.of(self.job)
 
-    def stage(self, name: str) -> None:
-        """Report the current stage. Raises Stopped if the job was asked to stop."""
+    def stage(self, name: str, done: int = 0, total: int | None = None) -> None:
+        """Report the current stage, and how much of it is done if it has a `total`. That counts for no steps.
+
+        Raises Stopped if the job was asked to stop.
+        """
         self.check()
         self._stage = name
         self.stages.enter(name)
-        self.reporter.progress(name, self._step, self._steps, done=self.done)
+        step, steps = (self._step, self._steps) if total is None else (done, total)
+        self.reporter.progress(name, step, steps, done=self.done)
 
     def advance(
         self,

@@ -264,7 +264,9 @@ class _Run:
         clip = base if version is None or version == base.version else self._load_holder(version)
         validation: Mapping[str, float] = {}
         if self.parts.validation is not None:
-            validation = validate(clip, self.parts.validation, self.config.batch_size, self.context.check)
+            validation = validate(
+                clip, self.parts.validation, self.config.batch_size, lambda done, total: self.context.check()
+            )
         return self.measure(clip, validation)
 
     def _load_holder(self, version: str) -> Clip:

@@ -18,6 +18,7 @@ from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
 from app.store.states import HELD, JobKind, JobStatus
+from models.deadline import ended_in_time
 from worker.config import WorkerConfig
 from worker.context import JobContext, StopFlag
 from worker.errors import Stopped, failure_of
@@ -33,6 +34,7 @@ Runner = Callable[[JobContext], None]
 """Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or any other."""
 
 _TELL_MEMORY_EVERY_S = 5.0
+_SHUT_DOWN = "its worker is shutting down"
 _ASKED = {JobStatus.PAUSING: "it was asked to pause", JobStatus.CANCELLING: "it was cancelled"}
 """Why a job stops, by its row's status. The worker's signal may come first, but says less."""
 
@@ -79,7 +81,7 @@ def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     if not line.endswith(b"\n"):
         os._exit(Exit.ORPHANED)
     stopping = StopFlag()
-    signal.signal(signal.SIGTERM, lambda number, frame: stopping.set("its worker is shutting down"))
+    signal.signal(signal.SIGTERM, lambda number, frame: stopping.set(_SHUT_DOWN))
     end_with(sys.stdin.buffer)
     assignment = Assignment.loads(line.decode())
     logs.configure(assignment.config.log_level, assignment.config.log_format)
@@ -126,12 +128,8 @@ def _work(
         stop_renewing=keeper.close,
     )
     try:
-        return _attempt(context, runner_of)
-    except StoreUnavailable:
-        return Exit.STORE_AWAY
-    except LeaseLost as error:
-        logger.warning("%s", error)
-        return Exit.LEASE_LOST
+        with ended_in_time([signal.SIGTERM], lambda number: _end(context)):
+            return _guarded(lambda: _attempt(context, runner_of))
     finally:
         keeper.close()
         context.stages.enter(None)
@@ -142,6 +140,38 @@ def _work(
             reporter.spent_s + keeper.spent_s,
             extra={"fields": spent},
         )
+
+
+def _guarded(work: Callable[[], Exit]) -> Exit:
+    try:
+        return work()
+    except StoreUnavailable:
+        return Exit.STORE_AWAY
+    except LeaseLost as error:
+        logger.warning("%s", error)
+        return Exit.LEASE_LOST
+
+
+def _end(context: JobContext) -> None:
+    """End the process, whose main thread does not stop in time: save the last whole step, and release the job."""
+    context.stopping.set(_SHUT_DOWN)
+    code = Exit.STORE_AWAY
+    try:
+        context.save()
+    except Exception:
+        logger.exception("The state after the last step of job %s could not be saved.", context.job.id)
+    try:
+        code = _guarded(lambda: _release(context))
+    finally:
+        os._exit(code)
+
+
+def _release(context: JobContext) -> Exit:
+    context.reporter.close()
+    asked = _ASKED.get(context.store.jobs.get(context.job.id).status, context.stopping.reason)
+    left = context.store.leases.release(context.lease, f"Stopped: {asked}.")
+    logger.info("Job %s was released. Its status is now %s.", context.job.id, left.status)
+    return Exit.RELEASED
 
 
 def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exit:
@@ -155,12 +185,8 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         runner(context)
         logger.info("Job %s ended.", job.id)
         return Exit.ENDED
-    except Stopped as reason:
-        context.reporter.close()
-        asked = _ASKED.get(context.store.jobs.get(job.id).status, str(reason))
-        left = context.store.leases.release(context.lease, f"Stopped: {asked}.")
-        logger.info("Job %s was released. Its status is now %s.", job.id, left.status)
-        return Exit.RELEASED
+    except Stopped:
+        return _release(context)
     except (LeaseLost, StoreUnavailable):
         raise
     except Exception as error:

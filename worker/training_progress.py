@@ -1,5 +1,7 @@
 """The progress of a job's training, reported to the store and, as ticks, to the supervisor."""
 
+from collections.abc import Callable
+
 from models.training.log import read_log
 from models.training.watcher import Record, Watcher
 from worker.context import JobContext
@@ -26,14 +28,20 @@ class TrainingProgress(Watcher):
         self._context.reporter.metrics(int(record["step"]), figures)
 
     def on_step(self, done: int, steps: int) -> None:
-        self._context.advance(done, steps, self._estimate(done, steps))
+        self._context.advance(done, steps, self._estimate(done, steps), stage="training")
         # Earlier attempts' files are needed only until this attempt has a checkpoint of its own.
         if not self._has_own_checkpoint and self._context.folder.has_checkpoint_after(self._start):
             self._has_own_checkpoint = True
             self._context.folder.drop_earlier()
 
-    def on_batch(self) -> None:
-        self._context.check()
+    def on_restored(self, save: Callable[[], int]) -> None:
+        self._context.save = save
+
+    def on_batch(self, stage: str, done: int, total: int) -> None:
+        if done < total:
+            self._context.stage(stage, done, total)
+        else:
+            self._context.stage("training")
 
     def before_saving(self, size_bytes: int) -> None:
         self._context.check_disk(size_bytes)

@@ -78,6 +78,11 @@ class Teacher:
         return self.vae is not None
 
     @property
+    def images_at_once(self) -> int:
+        """How many images the VAE encodes together."""
+        return max(1, _PIXELS_AT_ONCE // self.resolution_px**2)
+
+    @property
     def caption_width(self) -> int:
         """The width of a token, as the denoiser needs it."""
         return self.family.caption_width(self.denoiser.config)
@@ -225,7 +230,7 @@ class Teacher:
                 f"{self.reference} takes images of {self.resolution_px} x {self.resolution_px} pixels, not "
                 f"{height} x {width}; preprocess them with models.teacher.pixels."
             )
-        chunks = torch.split(pixels, max(1, _PIXELS_AT_ONCE // self.resolution_px**2))
+        chunks = torch.split(pixels, self.images_at_once)
         with self._own_precision():
             mode = torch.cat([self.vae.encode(chunk.to(self.device)).latent_dist.mode() for chunk in chunks])
         config = self.vae.config

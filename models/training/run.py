@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ from models.training.score_targets import BaseScores, ScoreTargets, TeacherScore
 from models.training.tracking import Outcome, Tracker, Tracking
 from models.training.trainer import Trainer
 from models.training.validation import validate
-from models.training.watcher import Record, Watcher
+from models.training.watcher import FITTING, VALIDATING, Record, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +97,9 @@ def train(
 ) -> Result:
     """Train, and write `out/report.html` and `out/delta`.
 
-    If the watcher stops the run, save a checkpoint after the current step instead. `control` is the folder of a run
-    whose curves the report shows too. `tracker` is told of every record that is logged.
+    If the watcher stops the run, save a checkpoint after the current step instead. Between steps nothing is saved: the
+    start of the mapper and the validation begin again when the run is resumed. `control` is the folder of a run whose
+    curves the report shows too. `tracker` is told of every record that is logged.
 
     A checkpoint that is due by `save_every` is skipped if the last one is younger than `min_save_interval_s`. The
     time at which a checkpoint is written has no effect on the weights. The kept checkpoints and the log take at
@@ -128,24 +131,16 @@ def train(
             f"{out} is not the same folder for every process; choose an --out on a disk that all "
             "processes share."
         )
-    if done == 0 and run.mapper is not None and config.uses_sds and config.mapper_start == "ridge":
-        assert parts.teacher is not None
-        fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs, watcher.on_batch)
-        run.mapper.load_state_dict(fitted.state_dict())
-    start_alike(run.trainer.mapper.values())
+    saver = _Saver(checkpoints, run, place.is_main, done)
     log = RunLog(out / LOG_FILE, done) if place.is_main else None
     if place.is_main:
+        watcher.on_restored(saver.save)
         # An unset weight stays unset, since the file may be used again with another objective, whose default differs.
         kept = config.model_copy(update={"sds_weight": asked.sds_weight})
         text = yaml.safe_dump(json.loads(kept.model_dump_json()), sort_keys=False)
         with writing(out / CONFIG_FILE):
             (out / CONFIG_FILE).write_text(text, encoding="utf-8")
 
-    loader = Loader(
-        run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=done,
-        last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
-        known=run.trainer.knows_image,
-    )  # fmt: skip
     with (
         nullcontext() if log is None else closing(log),
         Tracking(None if log is None else tracker) as tracking,
@@ -157,14 +152,17 @@ def train(
                 tracking.log(record)
                 watcher.on_record(record)
 
+        # As early as possible, since a tracker may need a while to start.
         tracking.begin(json.loads(config.model_dump_json()), [] if log is None else log.records())
-        with closing(loader):
-            done = _loop(run, loader, checkpoints, done, place, tell, watcher, min_save_interval_s)
-        if done < run.steps:
-            return Result(None, done, {})
-        if run.text_map is not None:
-            fold(run.network, run.text_map.matrix)
-        metrics = _measure(run, parts, watcher)
+        try:
+            _start_mapper(run, parts, done, partial(_between, watcher, place, FITTING))
+            _loop(run, parts, saver, place, tell, watcher, min_save_interval_s)
+            if run.text_map is not None:
+                fold(run.network, run.text_map.matrix)
+            metrics = _measure(run, parts, partial(_between, watcher, place, VALIDATING))
+        except _Stopped:
+            return Result(None, saver.done, {})
+        done = saver.done
         if metrics:
             tell({"step": done, **metrics})
         warning = None if log is None else _write(run, parts, out, metrics, log, control)
@@ -202,6 +200,10 @@ def check_out(out: Path, *, resume: bool) -> None:
         )
 
 
+class _Stopped(Exception):
+    """The watcher stops the run."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     network: nn.Module
@@ -215,6 +217,42 @@ class _Run:
     def parameters(self) -> dict[str, nn.Parameter]:
         mapper = {f"mapper.{name}": value for name, value in self.trainer.mapper.items()}
         return {f"student.{name}": value for name, value in self.trainer.student.items()} | mapper
+
+
+class _Saver:
+    """Counts the steps, and saves the state after the last whole one, in whichever thread."""
+
+    def __init__(self, checkpoints: Checkpoints, run: _Run, is_main: bool, done: int) -> None:
+        self.done = self.saved = done
+        self.saved_at = time.monotonic()
+        self.whole = threading.Lock()
+        """Held while a step changes the parameters and is counted and logged."""
+        self._checkpoints, self._run, self._is_main = checkpoints, run, is_main
+
+    def save(self) -> int:
+        """Save the state unless that is done. Return the number of steps."""
+        with self.whole:
+            if self._is_main and self.saved != self.done:
+                self._checkpoints.save(self.done, self._run.parameters, self._run.trainer.optimizer)
+                self.saved, self.saved_at = self.done, time.monotonic()
+            return self.done
+
+
+def _between(watcher: Watcher, place: Place, stage: str, done: int, total: int) -> None:
+    if place.is_main:
+        watcher.on_batch(stage, done, total)
+    # Agreed between the processes, like a stop after a step.
+    if anywhere(watcher.should_stop(), place.device):
+        raise _Stopped
+
+
+def _start_mapper(run: _Run, parts: Parts, done: int, between: Callable[[int, int], None]) -> None:
+    config = run.trainer.config
+    if done == 0 and run.mapper is not None and config.uses_sds and config.mapper_start == "ridge":
+        assert parts.teacher is not None
+        fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs, between)
+        run.mapper.load_state_dict(fitted.state_dict())
+    start_alike(run.trainer.mapper.values())
 
 
 def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
@@ -277,39 +315,48 @@ def _teacher_loss(
 
 
 def _loop(
-    run: _Run, loader: Loader, checkpoints: Checkpoints, done: int, place: Place,
-    tell: Callable[[Record], None], watcher: Watcher, min_save_interval_s: float,
-) -> int:  # fmt: skip
-    """Take the remaining steps, and return how many are done in all."""
-    config, pace, saved = run.trainer.config, Pace(), done
-    since, saved_at = done, time.monotonic()
-    for batch in loader:
-        last = done + 1 == run.steps
-        logs = last or (done + 1) % config.log_every == 0
-        try:
-            values = run.trainer.step(batch, with_gap=logs)
-        except NotFiniteError as error:
-            tell({"step": done + 1, "steps": run.steps, "non_finite": error.count})
-            raise
-        done += 1
-        if logs:
-            rate = run.trainer.optimizer.param_groups[0]["lr"]
-            speed = pace.since((done - since) * config.batch_size, loader.wait_s + run.trainer.embedding_s)
-            since = done
-            memory = {"peak_memory_mib": peak_memory_mib(place.device), "non_finite": 0}
-            tell({"step": done, "steps": run.steps, **values, "lr": rate, **speed, **memory})
-        if place.is_main:
-            watcher.on_step(done, run.steps)
-        # Agreed between the processes: one that stopped alone would leave the others waiting for its
-        # gradients.
-        stopping = anywhere(watcher.should_stop(), place.device)
-        is_due = done % config.save_every == 0 and time.monotonic() - saved_at >= min_save_interval_s
-        if place.is_main and (last or stopping or is_due) and saved != done:
-            checkpoints.save(done, run.parameters, run.trainer.optimizer)
-            saved, saved_at = done, time.monotonic()
-        if stopping:
-            break
-    return done
+    run: _Run, parts: Parts, saver: _Saver, place: Place, tell: Callable[[Record], None], watcher: Watcher,
+    min_save_interval_s: float,
+) -> None:  # fmt: skip
+    """Take the remaining steps. Raises _Stopped, after a checkpoint, if the watcher stops the run before the last."""
+    config, pace, since = run.trainer.config, Pace(), saver.done
+    loader = Loader(
+        run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=saver.done,
+        last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
+        known=run.trainer.knows_image,
+    )  # fmt: skip
+    with closing(loader):
+        for batch in loader:
+            done = saver.done + 1
+            last = done == run.steps
+            logs = last or done % config.log_every == 0
+            try:
+                values, norms = run.trainer.gradients(batch, with_gap=logs)
+            except NotFiniteError as error:
+                tell({"step": done, "steps": run.steps, "non_finite": error.count})
+                raise
+            with saver.whole:
+                run.trainer.update(norms)
+                saver.done = done
+                if logs:
+                    rate = run.trainer.optimizer.param_groups[0]["lr"]
+                    waited_s = loader.wait_s + run.trainer.embedding_s
+                    speed = pace.since((done - since) * config.batch_size, waited_s)
+                    since = done
+                    memory = {"peak_memory_mib": peak_memory_mib(place.device), "non_finite": 0}
+                    tell({"step": done, "steps": run.steps, **values, "lr": rate, **speed, **memory})
+            if place.is_main:
+                watcher.on_step(done, run.steps)
+            # Agreed between the processes: one that stopped alone would leave the others waiting for its
+            # gradients.
+            stopping = anywhere(watcher.should_stop(), place.device)
+            is_due = (
+                done % config.save_every == 0 and time.monotonic() - saver.saved_at >= min_save_interval_s
+            )
+            if last or stopping or is_due:
+                saver.save()
+            if stopping and not last:
+                raise _Stopped
 
 
 def resolved(config: FinetuneConfig, place: Place) -> FinetuneConfig:
@@ -334,13 +381,13 @@ def _check_batches(config: FinetuneConfig, size: int, world_size: int) -> None:
     batch_indices(size, config.batch_size, config.seed, 0)  # refuses a batch larger than the data
 
 
-def _measure(run: _Run, parts: Parts, watcher: Watcher) -> Record:
+def _measure(run: _Run, parts: Parts, between: Callable[[int, int], None]) -> Record:
     if parts.validation is None:
         return {}
-    before = validate(parts.base, parts.validation, run.trainer.config.batch_size, watcher.on_batch)
+    before = validate(parts.base, parts.validation, run.trainer.config.batch_size, between)
     scale = float(run.trainer.network.logit_scale.detach().exp())
     tuned = replace(parts.base, network=run.network, logit_scale=scale)
-    after = validate(tuned, parts.validation, run.trainer.config.batch_size, watcher.on_batch)
+    after = validate(tuned, parts.validation, run.trainer.config.batch_size, between)
     return {f"base_{name}": value for name, value in before.items()} | after
 
 

@@ -50,6 +50,7 @@ class Trainer:
         self.optimizer = optimizer
         self.student = student
         self.mapper = objective.mapper
+        self._groups = {"gradient_norm": self.student, "mapper_gradient_norm": self.mapper}
         self._tokenizer = tokenizer
         self._objective = objective
         self._device, self._dtype = device, dtype
@@ -71,18 +72,25 @@ class Trainer:
         return index in self._frozen_images
 
     def step(self, batch: Batch, *, with_gap: bool = False) -> dict[str, float]:
-        """Take one step on this process's part of a batch.
+        """Take one step: `gradients`, then `update`."""
+        values, norms = self.gradients(batch, with_gap=with_gap)
+        self.update(norms)
+        return values
 
-        Returns the losses and gradient norms, averaged over all processes.
+    def gradients(
+        self, batch: Batch, *, with_gap: bool = False
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Compute the gradients of a step on this process's part of a batch. This changes no parameter.
+
+        Returns the losses and gradient norms, averaged over all processes, and the norms for `update`.
 
         Raises:
-            NotFiniteError: a loss or a gradient is not finite. The step has then changed nothing.
+            NotFiniteError: a loss or a gradient is not finite.
         """
         set_learning_rate(self.optimizer, self.config, batch.step, self._objective.steps)
         terms = self._differentiate(batch, with_gap)
         average_gradients([*self.student.values(), *self.mapper.values()])
-        groups = {"gradient_norm": self.student, "mapper_gradient_norm": self.mapper}
-        norms = {name: gradient_norm(group.values()) for name, group in groups.items() if group}
+        norms = {name: gradient_norm(group.values()) for name, group in self._groups.items() if group}
         values = _values(terms | norms)
         # Checked after the average, so that all processes stop together.
         broken = [name for name, value in values.items() if not math.isfinite(value)]
@@ -95,14 +103,17 @@ class Trainer:
                 ),
                 len(broken),
             )
+        return values, norms
+
+    def update(self, norms: dict[str, Tensor]) -> None:
+        """Change the parameters by the gradients, which have these norms."""
         for name, norm in norms.items():
-            nn.utils.clip_grads_with_norm_(groups[name].values(), self.config.max_gradient_norm, norm)
+            nn.utils.clip_grads_with_norm_(self._groups[name].values(), self.config.max_gradient_norm, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if "logit_scale" in self.student:  # a frozen logit_scale keeps every bit
             with torch.no_grad():
                 self.network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        return values
 
     def _differentiate(self, batch: Batch, with_gap: bool) -> dict[str, Tensor]:
         """Leave this process's gradients on the parameters, and return the terms of its loss."""

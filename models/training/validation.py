@@ -18,21 +18,27 @@ MAX_PAIRS = 1024  # as the option `val` promises
 
 @torch.no_grad()
 def validate(
-    clip: Clip, pairs: PairSet, batch_size: int, between: Callable[[], None] = lambda: None
+    clip: Clip,
+    pairs: PairSet,
+    batch_size: int,
+    between: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
     """Return the mean loss and recall@1 in both directions, over the first pairs (at most 1,024) in batches.
 
     Every pair counts once, together with as many others as a batch has (`counted_batches`). Each image comes
-    with its first caption, in float32. `between` is called after each batch of images.
+    with its first caption, in float32. `between(done, total)` is called before the first batch of images,
+    and after each.
     """
     count = min(len(pairs), MAX_PAIRS)
     batch_size = min(batch_size, count)
     # Only one batch of decoded images at a time, since those of photographs are large.
     encoded = []
+    between(0, count)
     for start in range(0, count, batch_size):
-        pictures = [pairs.image(index) for index in range(start, min(start + batch_size, count))]
+        end = min(start + batch_size, count)
+        pictures = [pairs.image(index) for index in range(start, end)]
         encoded.append(encode_images(clip, pictures, batch_size=batch_size))
-        between()
+        between(end, count)
     images = torch.cat(encoded)
     texts = encode_texts(clip, [pairs.sample(index).captions[0] for index in range(count)])
     scale, own = torch.tensor(clip.logit_scale), torch.arange(batch_size)

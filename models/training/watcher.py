@@ -1,6 +1,9 @@
 """How a caller follows a run and stops it. This module imports nothing heavy, so that a command may use it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+FITTING, VALIDATING = "fitting the mapper", "validating"
+"""The stages in which no steps are taken, as users see them."""
 
 Record = Mapping[str, int | float]
 """A line of the log. `step` counts the steps done."""
@@ -18,15 +21,23 @@ class Watcher:
     def on_step(self, done: int, steps: int) -> None:
         """Called by the main process after every step."""
 
-    def on_batch(self) -> None:
-        """Called by every process while no steps are taken.
+    def on_restored(self, save: Callable[[], int]) -> None:
+        """Called by the main process before the first step.
 
-        That is after each batch of images to which the mapper is fitted, or on which the model is validated.
+        From then on, any thread may call `save`. It writes a checkpoint of the last whole step unless there is one, and
+        returns how many steps that has done.
+        """
+
+    def on_batch(self, stage: str, done: int, total: int) -> None:
+        """Called by the main process while no steps are taken, with the images that are done.
+
+        That is each time that some of the images are encoded to which the mapper is fitted, or on which the model is
+        validated.
         """
 
     def before_saving(self, size_bytes: int) -> None:
         """Called by the main process before it writes a checkpoint, with the size of that."""
 
     def should_stop(self) -> bool:
-        """Asked by every process after every step. If the answer is yes in one process, all of them stop."""
+        """Asked by every process after every step and every `on_batch`. If one says yes, all of them stop."""
         return False

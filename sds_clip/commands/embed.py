@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,14 +20,15 @@ from sds_clip.options import (
     option,
     read_settings,
 )
+from sds_clip.progress import Progress
 from sds_clip.remote import connect
+from sds_clip.signals import stopped_in_time
 from sds_clip.table import say
 
 if TYPE_CHECKING:
     from models.vectors.embed import Summary
     from models.vectors.encoder import Encoder
 
-_TOLD_EVERY_S = 30.0
 service_option = option(
     "--url",
     section="Service",
@@ -79,6 +78,7 @@ sds-clip embed photos/ --out vectors.parquet --url http://gpu:8000
     is_flag=True,
     help="Keep the rows of --out whose images are no longer among the inputs. Without this option they are dropped.",
 )
+@stopped_in_time()
 def embed(
     inputs: Sequence[str],
     out: Path,
@@ -112,7 +112,7 @@ def embed(
             f"There is no folder {out.absolute().parent}; create it, or choose another --out."
         )
     options = Options(batch_size=batch_size, threads=threads or usable_cores(), **given)
-    with _encoder(url, model, device, precision) as encoder, _Progress() as progress:
+    with _encoder(url, model, device, precision) as encoder, Progress() as progress:
         summary = embed_images(inputs, out, encoder, options, progress.show)
     _tell(summary, out, errors_file(out), keep_missing=options.keep_missing)
     return 0
@@ -162,36 +162,3 @@ def _tell(summary: Summary, out: Path, errors: Path, *, keep_missing: bool) -> N
         say(f"Left out, as they are no images by their names: {summary.counts_left_out()}.")
     if summary.unreadable:
         say(f"{summary.unreadable} images cannot be read; {errors} lists them.")
-
-
-class _Progress:
-    """Shows what is done, the rate and the time left: a bar on a terminal, elsewhere a line now and then."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._first, self._started_at, self._told_at = 0, 0.0, 0.0
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def show(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if not self._started_at:
-            self._first, self._started_at, self._told_at = done, now, now
-            if done:
-                say(f"Continuing after {done} of {total} images.")
-            if sys.stderr.isatty():
-                from tqdm import tqdm
-
-                self._bar = tqdm(desc="images", initial=done, total=total, dynamic_ncols=True)
-        elif self._bar is not None:
-            self._bar.total = total
-            self._bar.update(done - self._bar.n)
-        elif now - self._told_at >= _TOLD_EVERY_S and done > self._first:
-            rate = (done - self._first) / (now - self._started_at)
-            say(f"{done} of {total} images, {rate:.1f} a second, {(total - done) / rate:.0f} s left")
-            self._told_at = now

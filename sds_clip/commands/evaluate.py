@@ -30,6 +30,7 @@ from sds_clip.options import (
     share_option,
     together,
 )
+from sds_clip.signals import stopped_in_time
 from sds_clip.table import say
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
         section=COMPUTATION,
         help="Keep features in this folder (default: the subfolder `cache` of --out).",
     )
+    @stopped_in_time()
     def run(
         *,
         as_json: bool,

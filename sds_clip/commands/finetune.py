@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -17,8 +17,9 @@ import click
 from models.training.watcher import Record, Watcher
 from sds_clip.extras import TRACKERS, missing_packages, require_extra
 from sds_clip.options import Command, Option, file_option, folder_option, option
+from sds_clip.progress import Progress
 from sds_clip.run_file import read_options
-from sds_clip.signals import handled
+from sds_clip.signals import handled, stopped_in_time
 from sds_clip.table import say_written
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ sds-clip serve --model local-dir:runs/sds/delta
     "MLflow, at MLFLOW_TRACKING_URI. Each needs the extra of its name.",
 )
 @option("--resume", is_flag=True, help="Continue the stopped run in --out, or start one if there is none.")
+@stopped_in_time()
 def finetune(
     config: Path | None, out: Path, control: Path | None, log_to: str | None, resume: bool, **given: Any
 ) -> int:
@@ -156,11 +158,13 @@ def _train(
     place = find_place(config.device)
     parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
     tracker = _tracker(log_to, out) if log_to is not None and place.is_main else None
-    result, code = train_and_show(config, parts, out, place, control=control, tracker=tracker, resume=resume)
+    stopped = "The run stopped after step {}. The same command with --resume continues it."
+    result, code = train_and_show(
+        config, parts, out, place, stopped, control=control, tracker=tracker, resume=resume
+    )
     if not place.is_main:
         return 0
     if result.delta is None:
-        _say(f"The run stopped after step {result.steps_done}. The same command with --resume continues it.")
         return code
     for name, value in result.metrics.items():
         print(f"{name}: {value:.4f}")
@@ -185,19 +189,35 @@ def train_and_show(
     parts: Parts,
     out: Path,
     place: Place,
+    stopped: str,
     *,
     resume: bool,
     control: Path | None = None,
     tracker: Tracker | None = None,
 ) -> tuple[Result, int]:
-    """Train and show the progress. SIGINT and SIGTERM stop the run; return also the exit code of a stopped one."""
+    """Train and show the progress. SIGINT and SIGTERM stop the run; return also the exit code of a stopped one.
+
+    `stopped` is what a stopped run says, with a place for the number of its steps. A step that takes too long is not
+    waited for: the state before it is saved, and the process ends.
+    """
     from models.training.run import train
 
     terminal = _Terminal()
-    with handled((signal.SIGINT, signal.SIGTERM), terminal.receive), closing(terminal):
+
+    def save() -> None:
+        if terminal.save is not None:
+            _say(stopped.format(terminal.save()))
+
+    with (
+        handled((signal.SIGINT, signal.SIGTERM), terminal.receive),
+        stopped_in_time(save),
+        closing(terminal),
+    ):
         result = train(
             config, parts, out, place, resume=resume, watcher=terminal, control=control, tracker=tracker
         )
+    if result.delta is None and place.is_main:
+        _say(stopped.format(result.steps_done))
     return result, 128 + (terminal.received or signal.SIGTERM)  # None if another process got the signal
 
 
@@ -226,7 +246,10 @@ class _Terminal(Watcher):
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.save: Callable[[], int] | None = None
+        """Saves the state after the last whole step, once there may be one."""
         self._bar: Any = None
+        self._progress: Progress | None = None
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Make the run save a checkpoint and end. A second signal kills it."""
@@ -237,8 +260,18 @@ class _Terminal(Watcher):
         return self.received is not None
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        for bar in (self._bar, self._progress):
+            if bar is not None:
+                bar.close()
+
+    def on_restored(self, save: Callable[[], int]) -> None:
+        self.save = save
+
+    def on_batch(self, stage: str, done: int, total: int) -> None:
+        if self._progress is None or done == 0:
+            self.close()
+            self._progress = Progress(stage)
+        self._progress.show(done, total)
 
     def on_step(self, done: int, steps: int) -> None:
         if not sys.stderr.isatty():

@@ -19,6 +19,7 @@ from sds_clip.options import (
     number_option,
     read_settings,
 )
+from sds_clip.signals import stopped_in_time
 from sds_clip.table import say
 
 _BATCH_SIZE = 32
@@ -41,6 +42,7 @@ sds-clip finetune --base demo --teacher demo --objective score --negatives data 
 @number_option("--count", default=8, metavar="K", help="Propose the best K captions for each image.")
 @file_option("--out", required=True, help="Write this table, which must not exist yet.")
 @model_options
+@stopped_in_time()
 def propose(images: Path, captions: Path, count: int, out: Path, **chosen: str | None) -> int:
     """Write captions for images that have none.
 

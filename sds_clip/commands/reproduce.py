@@ -25,6 +25,7 @@ from sds_clip.options import (
     share_option,
     together,
 )
+from sds_clip.signals import stopped_in_time
 from sds_clip.table import printable_lines, say, table
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ sds-clip reproduce --base ViT-B-16/openai --teacher teachers/sd15 --coco coco --
 @compute_option(
     "--device", default="auto", metavar="DEVICE", help="Compute on this device: auto, cpu, cuda or cuda:N."
 )
+@stopped_in_time()
 def reproduce(dry_run: bool, **given: Any) -> int:
     """Train SDS-CLIP and its control on real weights, and compare them on one page.
 
@@ -190,11 +192,11 @@ def _train(work: Reproduction, place: Place) -> int:
             if place.device.type == "cuda":  # the peak in the log is then that of this run
                 torch.cuda.reset_peak_memory_stats(place.device)
             control = None if config.objective == "clip" else work.run_folder(f"{CONTROL}-{seed}")
+            stopped = f"{name} stopped after step {{}}. The same command continues it."
             result, code = train_and_show(
-                config, own, work.run_folder(name), place, control=control, resume=True
+                config, own, work.run_folder(name), place, stopped, control=control, resume=True
             )
             if result.delta is None:
-                say(f"{name} stopped after step {result.steps_done}. The same command continues it.")
                 return code
         check_alike(work, seed)
         say(f"seed {seed}: {say_of_teacher(work, seed)}")

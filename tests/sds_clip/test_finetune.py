@@ -184,12 +184,23 @@ def test_on_a_terminal_a_bar_takes_the_place_of_lines(
             return True
 
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
-    options = ["--objective", "clip", "--steps", "3", "--log-every", "2", "--out", str(tmp_path / "out")]
+    options = ["--steps", "3", "--log-every", "2", "--ridge-images", "20", "--out", str(tmp_path / "out")]
     assert main(["finetune", *made, *options]) == 0
     shown = terminal.getvalue()
+    assert re.search(r"fitting the mapper: 100%.* 20/20 .*it/s", shown)
     assert " 3/3 " in shown
     assert "clip=" in shown
     assert "step 2/3" not in shown
+
+
+def test_elsewhere_the_fit_of_the_mapper_tells_how_fast_it_is(
+    made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sds_clip.progress._TOLD_EVERY_S", 0.0)
+    assert main(["finetune", *made, "--steps", "1", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert "fitting the mapper: 24 images\n" in said
+    assert re.search(r"fitting the mapper: 16 of 24 images, [\d.]+ a second, \d+ s left\n", said)
 
 
 @pytest.mark.long

@@ -29,20 +29,24 @@ from models.training.processes import Place
 from models.training.run import train
 from models.training.validation import validate
 from models.training.watcher import Record, Watcher
-from tests.training import PLACE, Stopper, configure, last_checkpoint
+from tests.training import PLACE, configure, last_checkpoint
 
 
 def at_call(number: int, act: Callable[[], object] = lambda: None, *, stop: bool = False) -> Watcher:
-    """Asked after every step: acts, and stops if told so, when it is asked for the number-th time."""
-    calls = iter(range(1, 1000))
+    """Acts, and stops if told so, after the number-th step that it sees."""
 
-    def asked() -> bool:
-        if next(calls) != number:
-            return False
-        act()
-        return stop
+    class AtCall(Watcher):
+        seen = 0
 
-    return Stopper(asked)
+        def on_step(self, done: int, steps: int) -> None:
+            self.seen += 1
+            if self.seen == number:
+                act()
+
+        def should_stop(self) -> bool:
+            return stop and self.seen == number
+
+    return AtCall()
 
 
 def delta_bytes(out: Path) -> dict[str, bytes]:
@@ -301,7 +305,7 @@ def test_a_run_that_is_ended_between_its_steps_goes_on_to_the_same_bytes(
     calls = count(1)
 
     class Ending(Watcher):
-        def on_batch(self) -> None:
+        def on_batch(self, stage: str, done: int, total: int) -> None:
             if next(calls) == call:
                 raise InterruptedError
 

@@ -51,11 +51,11 @@ def test_fewer_pairs_than_a_batch_are_one_batch(base: Clip, pairs: PairSet) -> N
 
 
 def test_what_goes_on_is_told_after_each_batch_and_may_end_it(base: Clip, pairs: PairSet) -> None:
-    told: list[int] = []
-    validate(base, Subset(pairs, range(11)), 4, lambda: told.append(1))
-    assert len(told) == 3
+    told: list[tuple[int, int]] = []
+    validate(base, Subset(pairs, range(11)), 4, lambda done, total: told.append((done, total)))
+    assert told == [(0, 11), (4, 11), (8, 11), (11, 11)]
 
-    def end() -> None:
+    def end(done: int, total: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):

@@ -30,6 +30,10 @@ describe("how far a job is", () => {
     ],
     [{ progress: DONE, stage: "publishing" }, "100 % · step 30 of 30 · saving the new version"],
     [
+      { progress: { step: 1024, steps: 4096, share: 0.25 }, stage: "fitting the mapper" },
+      "25 % · 1,024 of 4,096 images · fitting the mapper",
+    ],
+    [
       { stage: null, progress: { step: 0, steps: null, share: null } },
       "starting: the worker loads the model and the data",
     ],

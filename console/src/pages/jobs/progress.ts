@@ -16,8 +16,13 @@ const STAGES: Record<string, string> = {
   publishing: "saving the new version",
   promoting: "deciding whether to move the alias",
 };
-/** What the stages of an evaluation count. */
-const UNITS: Record<string, string> = { reading: "files", scoring: "items" };
+/** What the stages count that take no steps. */
+const UNITS: Record<string, string> = {
+  reading: "files",
+  scoring: "items",
+  "fitting the mapper": "images",
+  validating: "images",
+};
 
 /** "40 % · step 12 of 30 · training", "85 % · 768 of 900 texts · encoding texts" */
 export function progressLine(job: Job): string {
@@ -28,8 +33,8 @@ export function progressLine(job: Job): string {
 function counts(job: Job): string {
   const { step, steps } = job.progress;
   if (steps === null) return "";
-  if (job.kind === "finetune") return `step ${count(step)} of ${count(steps)}`;
   const unit = UNITS[job.stage ?? ""] ?? /^encoding (.+)$/.exec(job.stage ?? "")?.[1];
+  if (job.kind === "finetune" && !unit) return `step ${count(step)} of ${count(steps)}`;
   return unit && !hasEnded(job.status) ? `${count(step)} of ${count(steps)} ${unit}` : "";
 }
 
