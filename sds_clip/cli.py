@@ -30,6 +30,7 @@ from sds_clip.commands.prune import prune
 from sds_clip.commands.reproduce import reproduce
 from sds_clip.commands.search import search
 from sds_clip.commands.serve import serve
+from sds_clip.commands.track import track
 from sds_clip.commands.up import up
 from sds_clip.commands.worker import worker
 from sds_clip.options import Group
@@ -37,7 +38,7 @@ from sds_clip.table import printable, printable_lines
 
 _SECTIONS = {
     "Run a service": (up, serve, worker, keys),
-    "Use a model": (match, classify, embed, search, evaluate, propose, finetune, reproduce),
+    "Use a model": (match, classify, embed, search, evaluate, propose, finetune, track, reproduce),
     "Manage a running service": (jobs, workers, models, datasets),
     "Keep what a service has made": (backup, restore, check, prune),
     "Convert weights, and check the installation": (convert, export, doctor),

@@ -294,10 +294,17 @@ def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
         raise _wrong_setting(error, OWN_VARIABLES) from error
 
 
-def require_tracker(config: WorkerConfig) -> None:
-    """Raise click.ClickException if a worker is to log to a tracker whose extra is not installed."""
-    if config.log_to is not None:
-        require_extra(config.log_to, f"SDS_CLIP_LOG_TO={config.log_to}")
+def require_tracker(kind: str | None, what: str) -> None:
+    """Check what can be known of a tracker before a run; None needs nothing.
+
+    Raises click.ClickException if its extra is not installed, and ConfigError if MLflow would refuse its store.
+    """
+    if kind is not None:
+        require_extra(kind, what)
+    if kind == "mlflow":
+        from models.training.mlflow_runs import check_store
+
+        check_store()
 
 
 def _wrong_setting(

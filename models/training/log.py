@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -27,9 +27,7 @@ class RunLog:
     def __init__(self, file: Path, steps_done: int) -> None:
         """Raises TrainingError if the file is locked or cannot be written."""
         self._file = file
-        with writing(file):
-            self._held = file.open("a")
-        _lock(self._held, file.parent)
+        self._held = _lock(file)
         kept = [line for line in _lines(file) if _is_kept(line, steps_done)] if steps_done else []
         with writing(file):
             file.write_text("".join(kept), encoding="utf-8")
@@ -46,16 +44,26 @@ class RunLog:
         return [json.loads(line) for line in _lines(self._file)]
 
 
-def _lock(held: IO[str], folder: Path) -> None:
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Keep other processes from training in the folder of a log. Raises TrainingError if one does."""
+    with closing(_lock(file)):
+        yield
+
+
+def _lock(file: Path) -> IO[str]:
+    with writing(file):
+        held = file.open("a")
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         held.close()
         raise TrainingError(
-            f"Another process trains in {folder}. Wait until it has ended, or use another --out."
+            f"Another process trains in {file.parent}. Wait until it has ended, or use another --out."
         ) from error
     except OSError:  # a file system without locks
         pass
+    return held
 
 
 def read_log(file: Path) -> Iterator[Record]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from models.errors import ConfigError, first_line
 from models.training.tracking import Outcome, Tracker, figures
 from models.training.watcher import Record
 
@@ -22,7 +25,7 @@ class MLflow(Tracker):
     def __init__(self, name: str, key: str) -> None:
         self._name = name
         self._key = key
-        self._last: dict[str, int] = {}
+        self._sent: dict[str, set[int]] = {}
 
     def begin(self, config: Mapping[str, Any]) -> None:
         self._client = mlflow_client()
@@ -33,7 +36,7 @@ class MLflow(Tracker):
         if found is not None:
             self._run = found.info.run_id
             self._client.update_run(self._run, status="RUNNING")
-            self._last = {name: self._last_step(name) for name in found.data.metrics}
+            self._sent = {name: self._steps(name) for name in found.data.metrics}
             return
         self._run = self._client.create_run(
             experiment, tags={KEY: self._key}, run_name=self._name
@@ -42,7 +45,7 @@ class MLflow(Tracker):
         for start in range(0, len(params), _PARAMS_AT_ONCE):
             self._client.log_batch(self._run, params=params[start : start + _PARAMS_AT_ONCE])
 
-    def log(self, record: Record) -> None:
+    def log(self, record: Record) -> int:
         from mlflow.entities import Metric
 
         # MLflow keeps every point that it gets, so that a repeated step would be there twice.
@@ -50,16 +53,36 @@ class MLflow(Tracker):
         new = [
             Metric(name, float(value), now_ms, step)
             for name, value in figures(record)
-            if step > self._last.get(name, -1)
+            if step not in self._sent.get(name, ())
         ]
         if new:
             self._client.log_batch(self._run, metrics=new)
+        return len(new)
 
     def end(self, outcome: Outcome) -> None:
         self._client.set_terminated(self._run, outcome)
 
-    def _last_step(self, name: str) -> int:
-        return int(max(point.step for point in self._client.get_metric_history(self._run, name)))
+    def _steps(self, name: str) -> set[int]:
+        return {int(point.step) for point in self._client.get_metric_history(self._run, name)}
+
+
+def check_store() -> None:
+    """Raise ConfigError if MLflow would refuse the store at MLFLOW_TRACKING_URI because it is a folder of files.
+
+    MLflow itself is asked, and only then, since its import takes seconds.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    is_folder = Path("mlruns").is_dir() if uri is None else urlsplit(uri).scheme in ("", "file")
+    if not is_folder:
+        return
+    try:
+        mlflow_client()
+    except Exception as error:
+        raise ConfigError(
+            f"MLflow cannot use {uri or 'the folder mlruns'} as its store. Set MLFLOW_TRACKING_URI to "
+            "sqlite:///mlflow.db or to the address of a server. To use the folder, set MLFLOW_ALLOW_FILE_STORE=true. "
+            f"({first_line(error)})"
+        ) from error
 
 
 def mlflow_client() -> Any:

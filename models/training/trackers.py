@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,21 @@ from models.training.tracking import Outcome, Tracker, figures
 from models.training.watcher import Record
 
 
-def make_tracker(kind: str, *, name: str, key: str, folder: Path) -> Tracker:
-    """Return the tracker of a kind. MLflow knows the run by its key, TensorBoard by its folder."""
-    return TensorBoard(folder) if kind == "tensorboard" else MLflow(name, key)
+def make_tracker(kind: str, *, name: str, key: str, folder: Path, adds: bool = False) -> Tracker:
+    """Return the tracker of a kind. MLflow knows the run by its key, TensorBoard by its folder.
+
+    `adds` is of TensorBoard alone.
+    """
+    return TensorBoard(folder, adds=adds) if kind == "tensorboard" else MLflow(name, key)
 
 
-def run_id(out: Path) -> str:
+def run_id(out: Path, *, resumed: bool = False) -> str:
     """Return the id of a run in a folder: a new one if it starts from step 0, the former one if it is resumed.
 
     Raises OSError.
     """
     file = out / RUN_ID_FILE
-    if file.exists() and checkpoints_in(out / CHECKPOINTS):
+    if file.exists() and (resumed or checkpoints_in(out / CHECKPOINTS)):
         return file.read_text(encoding="utf-8").strip()
     out.mkdir(parents=True, exist_ok=True)
     file.write_text(f"{(new := uuid.uuid4().hex)}\n", encoding="utf-8")
@@ -32,22 +36,47 @@ def run_id(out: Path) -> str:
 
 
 class TensorBoard(Tracker):
-    """Event files in a folder, one for each time that the run starts. The newest one replaces what the others say."""
+    """Event files in a folder, one for each time that the run starts. The newest one replaces what the others say.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    One that only `adds` leaves them as they are, and writes what they lack.
+    """
 
-    def begin(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, *, adds: bool = False) -> None:
+        self._folder, self._adds = folder, adds
+        self._sent: dict[str, set[int]] = {}
+
+    @cached_property
+    def _writer(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
         # Hides everything since step 0, which is written again: a killed process has lost what it had not flushed.
-        self._writer = SummaryWriter(str(self._folder), purge_step=0)
+        return SummaryWriter(str(self._folder), purge_step=None if self._sent else 0)
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        if self._adds:
+            self._sent = _steps_in(self._folder)
+        if self._sent:
+            return
         lines = [f"| {name} | {value} |" for name, value in config.items()]
         self._writer.add_text("configuration", "\n".join(["| Option | Value |", "| --- | --- |", *lines]), 0)
 
-    def log(self, record: Record) -> None:
-        for name, value in figures(record):
-            self._writer.add_scalar(name, value, int(record["step"]))
+    def log(self, record: Record) -> int:
+        step = int(record["step"])
+        new = [(name, value) for name, value in figures(record) if step not in self._sent.get(name, ())]
+        for name, value in new:
+            self._writer.add_scalar(name, value, step)
+        return len(new)
 
     def end(self, outcome: Outcome) -> None:
-        self._writer.close()
+        if "_writer" in vars(self):
+            self._writer.close()
+
+
+def _steps_in(folder: Path) -> dict[str, set[int]]:
+    """Return the steps of each figure in a folder's event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not folder.is_dir():
+        return {}
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {name: {point.step for point in found.Scalars(name)} for name in found.Tags()["scalars"]}

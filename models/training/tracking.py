@@ -15,8 +15,10 @@ from models.training.watcher import Record
 
 logger = logging.getLogger(__name__)
 
+BEGIN_WAIT_S = 60.0
+"""How long the end of a run waits for a tracker that is still starting. MLflow takes ten seconds on a slow machine."""
 END_WAIT_S = 10.0
-"""How long the end of a run waits for what has not been sent yet."""
+"""How long it then waits for what has not been sent yet."""
 
 
 class Outcome(StrEnum):
@@ -35,8 +37,8 @@ class Tracker(ABC):
         """Start the run, or go on with it. Every record since step 0 is then logged, again after a resume."""
 
     @abstractmethod
-    def log(self, record: Record) -> None:
-        """Log a record, unless the tracker has it already."""
+    def log(self, record: Record) -> int:
+        """Log the figures of a record that the tracker does not have yet, and return how many these are."""
 
     @abstractmethod
     def end(self, outcome: Outcome) -> None: ...
@@ -51,7 +53,8 @@ class Tracking:
     def __init__(self, tracker: Tracker | None) -> None:
         self.outcome = Outcome.KILLED
         self._tracker = tracker
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._has_begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     def __enter__(self) -> Tracking:
@@ -64,6 +67,7 @@ class Tracking:
         if self._tracker is not None:
             tracker = self._tracker
             self._calls.put(lambda: tracker.begin(config))
+            self._calls.put(self._has_begun.set)
             for record in records:
                 self.log(record)
 
@@ -80,9 +84,13 @@ class Tracking:
         tracker, outcome = self._tracker, self.outcome if error is None else Outcome.FAILED
         self._calls.put(lambda: tracker.end(outcome))
         self._calls.put(None)
+        self._has_begun.wait(BEGIN_WAIT_S)
         self._thread.join(END_WAIT_S)
         if self._thread.is_alive():
-            logger.warning("The tracker is still busy; what it has not received by now may be lost.")
+            logger.warning(
+                "The tracker is still busy; what it has not received by now may be lost. `sds-clip track` sends it "
+                "from the run's own log."
+            )
 
     def _run(self) -> None:
         try:
@@ -94,6 +102,8 @@ class Tracking:
                 type(error).__name__,
                 str(error).strip().partition("\n")[0],
             )
+        finally:
+            self._has_begun.set()
 
 
 def figures(record: Record) -> Iterator[tuple[str, int | float]]:

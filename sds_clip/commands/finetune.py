@@ -16,7 +16,7 @@ import click
 
 from models.training.watcher import Record, Watcher
 from sds_clip.extras import TRACKERS, missing_packages, require_extra
-from sds_clip.options import Command, Option, file_option, folder_option, option
+from sds_clip.options import Command, Option, file_option, folder_option, option, require_tracker
 from sds_clip.progress import Progress
 from sds_clip.run_file import read_options
 from sds_clip.signals import handled, stopped_in_time
@@ -138,8 +138,7 @@ def finetune(
     config.yaml, log.jsonl and checkpoints. If the run is killed, the same command with --resume continues it. It ends
     with the same weights as a run that was never stopped.
     """
-    if log_to is not None:
-        require_extra(log_to, f"--log-to {log_to}")
+    require_tracker(log_to, f"--log-to {log_to}")
     return _train(read_config(config, given), out, control=control, log_to=log_to, resume=resume)
 
 

@@ -102,7 +102,7 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
     }
     # Check the settings before anything is started.
     config = read_worker_config(queues[0], **shared)
-    require_tracker(config)
+    require_tracker(config.log_to, f"SDS_CLIP_LOG_TO={config.log_to}")
     # Start the broker first: its lock rejects a second run over the same folder.
     with broker or contextlib.nullcontext():
         return _run(settings, config, child_environment(config, shared), broker, queues)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from models.training.parts import Parts
 from models.training.run import train
 from models.training.trackers import run_id
 from models.training.tracking import Outcome, Tracker
-from models.training.watcher import Record
+from models.training.watcher import Record, Watcher
 from tests.training import PLACE, Stopper, configure
+from tests.worker.waiting import until
 
 
 class Told(Tracker):
@@ -30,12 +32,13 @@ class Told(Tracker):
     def begin(self, config: Mapping[str, Any]) -> None:
         self.config = config
 
-    def log(self, record: Record) -> None:
+    def log(self, record: Record) -> int:
         if self._hangs:
             self.let_go.wait()
         self.steps.append(int(record["step"]))
         if len(self.steps) == self._fails_at:
             raise ConnectionError("no route to the tracker\nand more")
+        return 1
 
     def end(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -79,6 +82,40 @@ def test_a_tracker_that_hangs_does_not_hold_the_run(
 
     assert result.delta is not None
     assert "still busy" in caplog.text
+
+
+def test_a_tracker_that_starts_slower_than_the_run_trains_gets_every_step(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "END_WAIT_S", 1.0)
+    log = tmp_path / "log.jsonl"
+
+    class Slow(Told):
+        def begin(self, config: Mapping[str, Any]) -> None:
+            until(lambda: log.exists() and len(log.read_text().splitlines()) == 4)
+            time.sleep(2.0)  # longer than the end waits for what is sent
+
+    told = Slow()
+    train(configure(objective="clip", log_every=1), parts, tmp_path, PLACE, tracker=told)
+    assert (told.steps, told.outcome) == ([1, 2, 3, 4], Outcome.FINISHED)
+
+
+def test_a_tracker_begins_before_the_first_step(parts: Parts, tmp_path: Path) -> None:
+    """And before the fit of the mapper, which gives it time."""
+    told: list[str] = []
+
+    class Beginning(Told):
+        def begin(self, config: Mapping[str, Any]) -> None:
+            told.append("begun")
+
+    class Waiting(Watcher):
+        def on_batch(self, stage: str, done: int, total: int) -> None:
+            until(lambda: told)
+            told.append(stage)
+
+    config = configure(steps=1, mapper_start="ridge", ridge_images=8)
+    train(config, parts, tmp_path, PLACE, tracker=Beginning(), watcher=Waiting())
+    assert told == ["begun", "fitting the mapper", "fitting the mapper"]
 
 
 def test_a_run_that_fails_is_told_as_failed(parts: Parts, tmp_path: Path) -> None:
