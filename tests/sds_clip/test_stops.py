@@ -217,7 +217,16 @@ def test_a_command_ends_at_any_moment_when_it_is_told(
         "embed": ["embed", str(folder / "coco"), "--model", model],
         "reproduce": [
             *("reproduce", "--base", model, "--teacher", str(folder / "teacher"), "--winoground", winoground),
-            *("--coco", str(folder / "coco-folder"), "--steps", "3", "--batch-size", "4"),
+            *(
+                "--coco",
+                str(folder / "coco-folder"),
+                "--steps",
+                "3",
+                "--batch-size",
+                "4",
+                "--sds-batch-size",
+                "4",
+            ),
         ],
     }[name]
     out = f"{out}.npy" if name == "embed" else out
