@@ -40,7 +40,9 @@ def agreement(
     """
 
     def our_images(pictures: list[Image.Image]) -> Tensor:
-        return clip.encode_image(torch.stack([clip.preprocess(picture) for picture in pictures]))
+        return clip.encode_image(
+            torch.stack([clip.preprocess(picture.convert("RGB")) for picture in pictures])
+        )
 
     def our_texts(texts: list[str]) -> Tensor:
         return clip.encode_text(clip.tokenizer(texts))
@@ -60,15 +62,23 @@ def agreement(
 
 
 def pictures_for(clip: Clip) -> list[Image.Image]:
-    """Make pictures of coarse noise from a seed: square, wide and tall ones, which every processor crops alike."""
+    """Make pictures of coarse noise from a seed: square, wide and tall ones, which every processor crops alike.
+
+    The second, which is made smaller, is there in other modes too, with noise as its transparency.
+    """
     height, width = clip.image_size
     random = np.random.RandomState(SEED)  # frozen: the same numbers in every version
     sizes = [(width, height), (3 * width, 3 * height), (4 * width, 2 * height), (2 * width, 4 * height)]
     coarse = [random.randint(0, 256, (12, 12, 3)).astype(np.uint8) for _ in sizes]
-    return [
+    pictures = [
         Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
         for noise, size in zip(coarse, sizes, strict=True)
     ]
+    transparent = pictures[1].copy()
+    transparent.putalpha(pictures[2].resize(transparent.size).convert("L"))
+    palette = transparent.convert("RGB").convert("P")
+    palette.info["transparency"] = palette.getpixel((0, 0))
+    return [*pictures, *(transparent.convert(mode) for mode in ("RGBA", "LA", "L", "1", "CMYK")), palette]
 
 
 def _smallest_cosine(

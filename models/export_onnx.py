@@ -92,7 +92,7 @@ def _agreement(folder: Path, clip: Clip) -> Agreement:
     tokenizer = FastTokenizer.from_file(str(folder / "tokenizer.json"))
 
     def image_features(images: list[Image.Image]) -> Tensor:
-        pixels = torch.stack([clip.preprocess(each) for each in images])
+        pixels = torch.stack([clip.preprocess(each.convert("RGB")) for each in images])
         return torch.from_numpy(image.run(None, {INPUTS["image"]: pixels.numpy()})[0])
 
     def text_features(texts: list[str]) -> Tensor:

@@ -254,6 +254,8 @@ def _image_processor(clip: Clip, source: Source) -> Any:
         "image_mean": list(preprocess["mean"]),
         "image_std": list(preprocess["std"]),
         "resample": names[preprocess["interpolation"]],
+        # transformers would put what is transparent on white. Its users convert images, as the card says.
+        "do_convert_rgb": False,
     }
     square = {"height": size, "width": size}
     match preprocess["resize_mode"]:
@@ -278,8 +280,9 @@ def _encoders(folder: Path) -> tuple[Callable[[list[Image.Image]], Tensor], Call
 
     @torch.inference_mode()
     def image_features(images: list[Image.Image]) -> Tensor:
+        converted = [image.convert("RGB") for image in images]
         features: Tensor = model.get_image_features(
-            **processor(images=images, return_tensors="pt")
+            **processor(images=converted, return_tensors="pt")
         ).pooler_output
         return features
 

@@ -1,9 +1,10 @@
-"""Exported checkpoints as others use them: transformers or onnxruntime alone, from pictures and texts to embeddings."""
+"""Exported checkpoints as others use them: by the lines of the model card, from pictures and texts to embeddings."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import contextlib
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,13 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
+from PIL import ExifTags, Image
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
-from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoModel, AutoProcessor
 
 from models.checkpoints import load_clip
-from models.choices import ExportFormat
+from models.images import decode_image
 from tests.checkpoints import PREPROCESS, save_checkpoint, save_word_tokenizer
 
 TEXTS = [
@@ -32,17 +30,54 @@ TEXTS = [
 ARCHITECTURES = ("ViT-B-32", "ViT-B-32-quickgelu", "ViT-L-14", "ViT-B-16-SigLIP")
 """What the parity table has."""
 Embeddings = tuple[Tensor, Tensor]
+SAVED: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("RGB", "PNG", {}),
+    ("RGBA", "PNG", {}),
+    ("LA", "PNG", {}),
+    ("L", "PNG", {}),
+    ("1", "PNG", {}),
+    ("P", "PNG", {}),
+    ("P", "PNG", {"transparency": 3}),
+    ("L", "PNG", {"transparency": 3}),
+    ("I;16", "PNG", {}),
+    ("RGB", "JPEG", {}),
+    ("RGB", "JPEG", {"exif": True}),
+    ("L", "JPEG", {}),
+    ("CMYK", "JPEG", {}),
+    ("RGBA", "WEBP", {}),
+    ("P", "GIF", {}),
+    ("P", "GIF", {"transparency": 3}),
+)
+"""Mode, format and options of every kind of file that the service reads."""
+_TURNED = 6
+"""The EXIF orientation of a picture that is shown turned to the right."""
 
 
-def pictures() -> list[Image.Image]:
-    """Pictures in the shapes of photos, with their noise on two scales."""
+def pictures() -> list[bytes]:
+    """40 files in the shapes of photos, with their noise on two scales, and of all modes."""
     random = np.random.RandomState(1)
     shapes = [(320, 240), (240, 360), (448, 448), (97, 97), (640, 480)]
-    coarse = [random.randint(0, 256, (9, 9, 3)).astype(np.uint8) for _ in shapes]
-    return [
-        Image.fromarray(noise).resize(shape, Image.Resampling.BILINEAR)
-        for noise, shape in zip(coarse, shapes, strict=True)
-    ]
+    files = []
+    for number in range(40):
+        mode, format, options = SAVED[number % len(SAVED)]
+        coarse, alpha = (
+            Image.fromarray(random.randint(0, 256, (9, 9, bands)).astype(np.uint8).squeeze())
+            .resize(shapes[number % len(shapes)], Image.Resampling.BILINEAR)
+            for bands in (3, 1)
+        )  # fmt: skip
+        if "A" in mode:
+            coarse.putalpha(alpha)
+        image = coarse.convert(mode)
+        if mode == "I;16":
+            image = Image.fromarray(np.asarray(alpha).astype(np.uint16) * 256 + random.randint(256))
+        if "exif" in options:
+            exif = Image.Exif()
+            exif[ExifTags.Base.Orientation] = _TURNED
+            options = {"exif": exif}
+        file = io.BytesIO()
+        image.save(file, format, **options)
+        files.append(file.getvalue())
+    return files
 
 
 def save_random(architecture: str, folder: Path) -> Path:
@@ -70,44 +105,27 @@ def tiny_siglip_vit(pretrained: bool = False, **options: Any) -> VisionTransform
 
 def by_ours(reference: str) -> Embeddings:
     clip = load_clip(reference, device="cpu", precision="float32")
-    pixels = torch.stack([clip.preprocess(picture) for picture in pictures()])
+    pixels = torch.stack([clip.preprocess(decode_image(file)) for file in pictures()])
     return clip.encode_image(pixels), clip.encode_text(clip.tokenizer(TEXTS))
 
 
-@torch.inference_mode()
-def by_transformers(folder: Path) -> Embeddings:
-    model = AutoModel.from_pretrained(folder).eval()
-    processor = AutoProcessor.from_pretrained(folder, backend="pil")
-    inputs = processor(
-        text=TEXTS, images=pictures(), padding="max_length", truncation=True, return_tensors="pt"
-    )
-    answer = model(**inputs)
-    return answer.image_embeds, answer.text_embeds
+def by_card(folder: Path) -> Embeddings:
+    """Run the lines of the folder's card."""
+    names: dict[str, Any] = {"files": [_in_8_bits(file) for file in pictures()], "texts": TEXTS}
+    (lines,) = re.findall("```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    with contextlib.chdir(folder.parent):
+        exec(lines, names)
+    return torch.as_tensor(names["image_features"]), torch.as_tensor(names["text_features"])
 
 
-def by_onnx(folder: Path, batch_size: int = 3) -> Embeddings:
-    import onnxruntime
-
-    config = json.loads((folder / "open_clip_config.json").read_text())
-    size = config["model_cfg"]["vision_cfg"]["image_size"]
-    transform = image_transform_v2(PreprocessCfg(size=size, **config["preprocess_cfg"]), is_train=False)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    inputs = {
-        "pixels": torch.stack([transform(picture) for picture in pictures()]).numpy(),
-        "tokens": np.array([encoded.ids for encoded in tokenizer.encode_batch(TEXTS)]),
-    }
-    embeddings = []
-    for tower, name in (("image", "pixels"), ("text", "tokens")):
-        session = onnxruntime.InferenceSession(folder / f"{tower}.onnx")
-        rows = inputs[name]
-        batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        embeddings.append(
-            torch.from_numpy(np.concatenate([session.run(None, {name: batch})[0] for batch in batches]))
-        )
-    return embeddings[0], embeddings[1]
-
-
-BY: dict[ExportFormat, Callable[[Path], Embeddings]] = {"transformers": by_transformers, "onnx": by_onnx}
+def _in_8_bits(file: bytes) -> io.BytesIO:
+    """A file, with 16-bit grey converted as the card says."""
+    image = Image.open(io.BytesIO(file))
+    converted = io.BytesIO(file)
+    if image.mode == "I;16":
+        converted = io.BytesIO()
+        Image.fromarray((np.asarray(image) >> 8).astype("uint8")).save(converted, "PNG")
+    return converted
 
 
 def cosines(one: Embeddings, other: Embeddings) -> tuple[float, float]:
