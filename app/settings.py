@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         32, ge=1, description="The largest number of images, or of texts, in one forward pass."
     )
     max_queue: int = Field(
-        2048,
+        4096,
         ge=1,
         description="The largest number of images and texts that may wait. Further requests get a 429.",
     )
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         "far behind its minimum rate.",
     )
     max_images: int = Field(64, ge=1, description="The largest number of images in one request.")
-    max_texts: int = Field(1024, ge=1, description="The largest number of texts in one request.")
+    max_texts: int = Field(2048, ge=1, description="The largest number of texts in one request.")
     max_labels: int = Field(4096, ge=1, description="The largest number of labels in one request.")
     max_templates: int = Field(128, ge=1, description="The largest number of templates in one request.")
     max_text_chars: int = Field(4096, ge=1, description="The largest number of characters in one text.")
@@ -272,7 +272,7 @@ class Settings(BaseSettings):
         "larger request is accepted, and the key then waits.",
     )
     max_queue_per_key: int = Field(
-        1024,
+        3072,
         ge=1,
         description="The largest number of images and texts of one API key that may wait in a process, out of "
         "max_queue. A larger request is accepted when the key has no other.",

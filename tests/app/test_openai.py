@@ -54,6 +54,18 @@ def test_texts_get_the_vectors_of_embed(client: TestClient) -> None:
     assert [item["object"] for item in body["data"]] == ["embedding"] * 3
 
 
+def test_as_many_texts_as_openai_takes_are_answered_while_other_requests_wait(client: TestClient) -> None:
+    texts = [f"text {number}" for number in range(2048)]
+    with client.app.state.engine._batcher.admit(1024):  # type: ignore[attr-defined]
+        found = vectors(embeddings(client, texts))
+    assert len(found) == len(texts)
+    # A batch of other texts rounds otherwise.
+    np.testing.assert_allclose(found[-2:], embed(client, texts=texts[-2:]), atol=1e-6)
+    answer = client.post("/v1/embeddings", json={"model": "small", "input": [*texts, "one more"]})
+    assert answer.status_code == 422
+    assert "has 2049 texts; at most 2048" in answer.json()["error"]["message"]
+
+
 def test_one_text_without_a_list(client: TestClient) -> None:
     np.testing.assert_array_equal(vectors(embeddings(client, TEXT)), embed(client, texts=[TEXT]))
 

@@ -17,7 +17,7 @@ Json: TypeAlias = dict[str, Any]
 
 # The service's default limits per request. If a service has lower ones, its error leads to smaller requests.
 MAX_IMAGES = 64
-MAX_TEXTS = 1024
+MAX_TEXTS = 2048
 _TOO_MUCH = ("too_many_images", "too_many_texts", "body_too_large")
 # Responses of two versions are never joined. If the model is swapped between them, all requests are repeated.
 _TRIES = 3

@@ -111,6 +111,15 @@ def test_share_of_the_queue(make_keyed: Callable[..., Keyed]) -> None:
     assert keyed.ask("alice", "POST", "/embed", json={"texts": TEXTS}).status_code == 200
 
 
+def test_largest_request_has_room_beside_others_of_its_key(make_keyed: Callable[..., Keyed]) -> None:
+    keyed = make_keyed()
+    batcher = keyed.service.client.app.state.engine._batcher  # type: ignore[attr-defined]
+    texts = [f"text {number}" for number in range(2048)]
+
+    with batcher.admit(1000, "alice"):
+        assert keyed.ask("alice", "POST", "/embed", json={"texts": texts}).status_code == 200
+
+
 def test_bodies_in_memory(make_keyed: Callable[..., Keyed]) -> None:
     keyed = make_keyed(max_buffered_bytes_per_key=2048)
     embed = {"texts": ["a" * 3000]}
