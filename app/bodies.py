@@ -117,6 +117,7 @@ async def _fields(form: FormData) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, given in values.items():
         if name in LISTS and not (len(given) == 1 and given[0] in NAMED_SETS.get(name, ())):
+            _check_items(name, given)
             fields[name] = given
         elif len(given) > 1:
             raise MalformedBody(
@@ -125,6 +126,22 @@ async def _fields(form: FormData) -> dict[str, Any]:
         else:
             fields[name] = given[0]
     return fields
+
+
+def _check_items(name: str, values: Sequence[str | bytes]) -> None:
+    """Refuse several items in one value, such as `["cat", "dog"]`. A comma only counts in a label that is alone."""
+    for index, value in enumerate(values):
+        if not isinstance(value, str):
+            continue
+        text = value.strip()
+        is_list = text.startswith("[") and text.endswith("]") and text[1:-1].strip()[:1] in ("", '"', "'")
+        if is_list or (name == "labels" and len(values) == 1 and "," in text):
+            raise InvalidRequest(
+                f"In a form, each of the {name} is a field of its own; repeat the field, as in -F {name}=FIRST "
+                f"-F {name}=SECOND.",
+                param=name,
+                index=index,
+            )
 
 
 async def _value(name: str, value: UploadFile | str) -> str | bytes:

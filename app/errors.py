@@ -241,7 +241,7 @@ class TextTooLong(InvalidRequest, code="text_too_long"):
 
 
 class InvalidText(InvalidRequest, code="invalid_text"):
-    """A text contains half of a surrogate pair, which is not a character; correct the text."""
+    """A text is empty, or contains half of a surrogate pair, which is not a character; correct the text."""
 
 
 class InvalidTemplate(InvalidRequest, code="invalid_template"):

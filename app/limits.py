@@ -73,6 +73,8 @@ class Limits:
 
 def _check_texts(param: str, texts: Sequence[str], max_chars: int) -> None:
     for index, text in enumerate(texts):
+        if not text or text.isspace():
+            raise InvalidText("The text is empty; write it, or leave it out.", param=param, index=index)
         if len(text) > max_chars:
             raise TextTooLong(
                 f"The text has {len(text)} characters; at most {max_chars} are allowed. Shorten it.",

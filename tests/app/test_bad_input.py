@@ -218,7 +218,7 @@ def test_url_with_a_malformed_host_is_that_images_error(
 
 
 def test_nul_bytes_and_odd_texts_are_only_texts(client: TestClient) -> None:
-    texts = ["a\x00b", "", " ", "\u202e", "🟥" * 500, "x" * 4096, "<|endoftext|>"]
+    texts = ["a\x00b", "\u202e", "🟥" * 500, "x" * 4096, "<|endoftext|>"]
     answer = client.post("/match", json={**GOOD, "texts": texts})
     assert answer.status_code == 200
     assert len(answer.json()["results"][0]["scores"]) == len(texts)
@@ -290,6 +290,66 @@ def test_a_field_twice_is_refused_where_one_is_meant(client: TestClient) -> None
     files = [("images", ("x", png()))]
     answer = client.post("/match", files=files, data={"texts": ["a"], "model": ["small", "small"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "values"),
+    [
+        ("/classify", "labels", ['["cat", "dog"]']),
+        ("/classify", "labels", ["cat,dog"]),
+        ("/classify", "labels", ["cat", " ['dog', 'cow'] "]),
+        ("/classify", "templates", ['["a {}", "the {}"]']),
+        ("/match", "texts", ['["a cat","a dog"]']),
+        ("/match", "texts", ["[]"]),
+        ("/match/compare", "models", ['["small"]']),
+    ],
+)
+def test_a_list_in_one_field_of_a_form_is_refused_with_what_to_write(
+    client: TestClient, path: str, field: str, values: list[str]
+) -> None:
+    needed = {"labels": ["cat", "dog"]} if path == "/classify" else {"texts": ["a cat"]}
+    needed |= {"models": ["small"]} if path == "/match/compare" else {}
+    answer = client.post(path, files=[("images", ("x", png()))], data={**needed, field: values})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["index"]) == (422, field, len(values) - 1)
+    assert f"-F {field}=FIRST -F {field}=SECOND" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/match", {"texts": ["a red circle, left of a square"]}),
+        ("/match", {"texts": ["[sic] a cat", "[a cat]"]}),
+        ("/classify", {"labels": ["crane, the bird", "cat"], "templates": ["a {}, an animal"]}),
+        ("/classify", {"labels": ["cat", "dog"], "templates": ["{}"]}),
+    ],
+)
+def test_commas_and_brackets_in_texts_of_a_form_are_texts(
+    client: TestClient, path: str, fields: dict[str, list[str]]
+) -> None:
+    answer = client.post(path, files=[("images", ("x", png()))], data=fields)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t\n", "\u3000"])
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/match", {"images": GOOD["images"]}, "texts"),
+        ("/embed", {}, "texts"),
+        ("/classify", {"images": GOOD["images"]}, "labels"),
+        ("/v1/embeddings", {"model": "small"}, "input"),
+        ("/v2/embed", {"model": "small", "input_type": "search_query"}, "texts"),
+    ],
+)
+def test_an_empty_text_is_refused_with_its_place(
+    client: TestClient, path: str, fields: dict[str, Any], param: str, empty: str
+) -> None:
+    answer = client.post(path, json={**fields, param: ["a cat", empty]})
+    assert answer.status_code == 422, answer.text
+    error = answer.json() if path == "/v2/embed" else answer.json()["error"]
+    assert (error["code"], error["param"], error["index"]) == ("invalid_text", param, 1)
+    assert "is empty" in error["message"]
 
 
 def test_a_misspelt_field_is_reported_before_the_one_that_it_leaves_missing(client: TestClient) -> None:

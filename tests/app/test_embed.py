@@ -11,7 +11,7 @@ from tests.app.conftest import base64_of, png
 
 
 def test_text_vectors_equal_the_models_own(client: TestClient, small_clip: Clip) -> None:
-    texts = ["a red circle", "", "ein Kreis ∘ 圆"]
+    texts = ["a red circle", "?", "ein Kreis ∘ 圆"]
     body = client.post("/embed", json={"texts": texts}).json()
     expected = small_clip.encode_text(small_clip.tokenizer(texts))
     got = torch.tensor([result["embedding"] for result in body["results"]])
