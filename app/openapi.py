@@ -46,19 +46,29 @@ def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
     json_schema = schema.model_json_schema(ref_template=REFERENCE)
     examples = _examples(json_schema)
     form: dict[str, Any] = {
-        key: json_schema[key] for key in ("type", "required", "additionalProperties") if key in json_schema
+        key: json_schema[key]
+        for key in ("type", "required", "additionalProperties", "allOf")
+        if key in json_schema
     }
-    form["properties"] = dict(json_schema["properties"])
+    form["properties"] = {name: _in_a_form(each) for name, each in json_schema["properties"].items()}
     form["properties"]["images"] = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
-        "description": "The image files. Repeat the field for each file.",
+        "description": "The image files, or data URIs as in the example. Repeat the field for each image.",
     }
     content = {
         JSON: {"schema": _reference(schema), "examples": examples},
-        MULTIPART: {"schema": form, "example": {**json_schema["examples"][-1], "images": ["(a file)"]}},
+        MULTIPART: {"schema": form, "examples": examples},
     }
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _in_a_form(described: dict[str, Any]) -> dict[str, Any]:
+    """The description of a field, which says how a form has a list."""
+    if all(choice.get("type") != "array" for choice in (described, *described.get("anyOf", ()))):
+        return described
+    told = f"{described.get('description', '')} Repeat the field for each item."
+    return {**described, "description": told.strip()}
 
 
 def describe_json(schema: type[BaseModel]) -> dict[str, Any]:

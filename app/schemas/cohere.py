@@ -4,9 +4,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from app.schemas.common import PIXEL, Body, Dimensions, ErrorDetail, InlineImage, Texts, example
+from app.schemas.common import (
+    NOT_EMPTY,
+    PIXEL,
+    Body,
+    Dimensions,
+    ErrorDetail,
+    InlineImage,
+    Texts,
+    example,
+    one_of,
+)
 from app.schemas.openai import ImagePart, TextPart
 
+_ONE_KIND = "Give exactly one of `texts`, `images` and `inputs`."
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
 
@@ -33,7 +44,7 @@ Part = Annotated[
 class CohereInput(Body):
     """One input: a list with one text or one image."""
 
-    content: Annotated[list[Part], Field(min_length=1, fail_fast=True)]
+    content: Annotated[list[Part], Field(min_length=1, fail_fast=True, json_schema_extra={"maxItems": 1})]
 
     @model_validator(mode="after")
     def _one_part(self) -> Self:
@@ -45,10 +56,11 @@ class CohereInput(Body):
 
 
 class CohereEmbedRequest(Body):
-    """What to embed: `texts`, `images` or `inputs`. Give one of the three."""
+    """What to embed: `texts`, `images` or `inputs`. Give exactly one of the three."""
 
     model_config = ConfigDict(
         json_schema_extra={
+            **one_of("texts", "images", "inputs"),
             "examples": [
                 {"model": "default", "input_type": "search_query", "texts": ["a red circle"]},
                 {
@@ -57,21 +69,40 @@ class CohereEmbedRequest(Body):
                     "images": [PIXEL],
                     "embedding_types": ["int8", "ubinary"],
                 },
-            ]
+            ],
         }
     )
 
     model: Annotated[str, Field(max_length=256, description="A name from GET /models, or a version's id.")]
     input_type: Annotated[
         Literal["search_document", "search_query", "classification", "clustering", "image"],
-        Field(description="It changes no vector. `image` is for images only."),
+        Field(
+            description="What the vectors are for, as Cohere's clients must say. It changes no vector. `image` is for "
+            "images only."
+        ),
     ]
-    texts: Annotated[Texts, Field(default_factory=list)]
-    images: Annotated[list[InlineImage], Field(default_factory=list, max_length=4096, fail_fast=True)]
+    texts: Annotated[
+        Texts,
+        Field(default_factory=list, description=f"Only texts. {_ONE_KIND}", json_schema_extra=NOT_EMPTY),
+    ]
+    images: Annotated[
+        list[InlineImage],
+        Field(
+            default_factory=list,
+            max_length=4096,
+            fail_fast=True,
+            description=f"Only images. {_ONE_KIND}",
+            json_schema_extra=NOT_EMPTY,
+        ),
+    ]
     inputs: Annotated[
         list[CohereInput],
         Field(
-            default_factory=list, max_length=65_536, fail_fast=True, description="Texts and images, mixed."
+            default_factory=list,
+            max_length=65_536,
+            fail_fast=True,
+            description=f"Texts and images, mixed. {_ONE_KIND}",
+            json_schema_extra=NOT_EMPTY,
         ),
     ]
     embedding_types: Annotated[
@@ -81,6 +112,7 @@ class CohereEmbedRequest(Body):
             max_length=64,
             fail_fast=True,
             default_factory=lambda: ["float"],
+            json_schema_extra={"default": ["float"]},
             description="`float`: numbers. `base64`: little-endian float32 values in base64. `int8`: codes from -127 "
             "to 127. `uint8`: these plus 128. `ubinary`: the signs as bits, eight to a byte. `binary`: these bytes "
             "minus 128.",

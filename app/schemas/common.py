@@ -29,6 +29,18 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def one_of(*fields: str) -> JsonDict:
+    """In JSON Schema, that a body has exactly one of these fields.
+
+    Generators of clients make no class of a schema that has `oneOf` itself, so it stands within `allOf`.
+    """
+    return {"allOf": [{"oneOf": [{"required": [field]} for field in fields]}]}
+
+
+NOT_EMPTY: JsonDict = {"minItems": 1}
+"""Of a list that may be left out. The service takes an empty list as one that is left out."""
+
+
 class UrlImage(Body):
     """An image that the server fetches from a URL. The operator must have allowed this."""
 
@@ -47,7 +59,9 @@ ImageInput = Annotated[InlineImage | UrlImage | SkipJsonSchema[bytes], Field(tit
 # These ceilings are far above what the settings allow. With `fail_fast`, only the first of a million wrong
 # items is reported, and no error is built for the others.
 Images = Annotated[list[ImageInput], Field(max_length=4096, fail_fast=True)]
-Texts = Annotated[list[str], Field(max_length=65_536, fail_fast=True)]
+# The description alone says that a text is not empty: app/limits.py checks it, and tells its place in every protocol.
+Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
+Texts = Annotated[list[Text], Field(max_length=65_536, fail_fast=True)]
 
 ModelName = Annotated[
     str | None,

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.schemas.common import (
     MODEL,
+    NOT_EMPTY,
     PIXEL,
     Body,
     Images,
@@ -15,6 +16,7 @@ from app.schemas.common import (
     OnError,
     Texts,
     example,
+    one_of,
 )
 
 
@@ -22,11 +24,28 @@ class EmbedRequest(Body):
     """The images or the texts to embed. Give one of the two."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"texts": ["a red circle"]}, {"images": [PIXEL]}]}
+        json_schema_extra={
+            **one_of("images", "texts"),
+            "examples": [{"texts": ["a red circle"]}, {"images": [PIXEL]}],
+        }
     )
 
-    images: Annotated[Images, Field(default_factory=list)]
-    texts: Annotated[Texts, Field(default_factory=list)]
+    images: Annotated[
+        Images,
+        Field(
+            default_factory=list,
+            description="The images. Give either images or texts.",
+            json_schema_extra=NOT_EMPTY,
+        ),
+    ]
+    texts: Annotated[
+        Texts,
+        Field(
+            default_factory=list,
+            description="The texts. Give either images or texts.",
+            json_schema_extra=NOT_EMPTY,
+        ),
+    ]
     normalize: Annotated[bool, Field(description="Whether each vector is scaled to length 1.")] = True
     encoding_format: Annotated[
         Literal["float", "base64"],

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from app.schemas.common import PIXEL, Body, Dimensions, example
+from app.schemas.common import PIXEL, Body, Dimensions, Text, example
 
 
 class ImageUrl(Body):
@@ -25,7 +25,7 @@ class TextPart(Body):
     """A text, as a content part of OpenAI's chat or as Jina has it."""
 
     type: Literal["text"] = "text"
-    text: str
+    text: Text
 
 
 class JinaImage(Body):
@@ -55,7 +55,7 @@ def _kind(item: object) -> str | None:
 
 
 Item = Annotated[
-    Annotated[str, Tag("String")]
+    Annotated[Text, Tag("String")]
     | Annotated[ImagePart, Tag("ImagePart")]
     | Annotated[JinaImage, Tag("JinaImage")]
     | Annotated[TextPart, Tag("TextPart")]

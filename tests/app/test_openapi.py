@@ -2,12 +2,15 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 from schemathesis import BaseSchema, Case
 from schemathesis.checks import not_a_server_error
@@ -16,6 +19,7 @@ from starlette.testclient import TestClient
 
 from app.main import api
 from app.openapi import describe_json, install_openapi
+from app.schemas.common import PIXEL
 from models.validation import explain
 from tests.app.serverside import running_server
 
@@ -53,7 +57,7 @@ def test_route_that_describes_its_body_is_described_completely() -> None:
     assert schemas["Detail"]["properties"].keys() == {"size"}
 
 
-def test_every_operation_documents_its_errors_and_its_examples_work(client: TestClient) -> None:
+def test_every_operation_documents_its_errors(client: TestClient) -> None:
     description = client.get("/openapi.json").json()
     for path in ("/match", "/classify", "/embed"):
         operation = description["paths"][path]["post"]
@@ -61,8 +65,71 @@ def test_every_operation_documents_its_errors_and_its_examples_work(client: Test
         assert documented <= set(operation["responses"])
         content = operation["requestBody"]["content"]
         assert set(content) == {"application/json", "multipart/form-data"}
-        for example in content["application/json"]["examples"].values():
-            assert client.post(path, json=example["value"]).status_code == 200
+
+
+INFERENCE = (
+    "/match",
+    "/classify",
+    "/embed",
+    "/match/compare",
+    "/classify/compare",
+    "/v1/embeddings",
+    "/v2/embed",
+)
+
+
+def test_every_example_of_a_request_for_a_model_is_answered(client: TestClient) -> None:
+    counts = Counter[str]()
+    for path in INFERENCE:
+        body = client.get("/openapi.json").json()["paths"][path]["post"]["requestBody"]
+        for media_type, content in body["content"].items():
+            for example in content["examples"].values():
+                counts[media_type] += 1
+                sent: dict[str, Any] = {"json": example["value"]}
+                if media_type == "multipart/form-data":
+                    fields = [
+                        (name, each) for name, value in example["value"].items() for each in listed(value)
+                    ]
+                    sent = {"files": [(name, (None, str(each))) for name, each in fields]}
+                answer = client.post(path, **sent)
+                assert answer.status_code == 200, (path, media_type, answer.text)
+    assert counts == {"application/json": 10, "multipart/form-data": 6}
+
+
+def listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": PIXEL}}
+EMBED = {"model": "small", "input_type": "image"}
+ONE_KIND = [
+    ("/v2/embed", {**EMBED, "images": [PIXEL]}, True),
+    ("/v2/embed", {**EMBED, "input_type": "search_query", "texts": ["a"]}, True),
+    ("/v2/embed", {**EMBED, "inputs": [{"content": [IMAGE]}], "embedding_types": ["int8"]}, True),
+    ("/v2/embed", EMBED, False),
+    ("/v2/embed", {**EMBED, "images": []}, False),
+    ("/v2/embed", {**EMBED, "images": [PIXEL], "inputs": [{"content": [IMAGE]}]}, False),
+    ("/v2/embed", {**EMBED, "inputs": [{"content": [IMAGE, IMAGE]}]}, False),
+    ("/v2/embed", {**EMBED, "images": [PIXEL], "embedding_types": []}, False),
+    ("/v2/embed", {**EMBED, "images": [PIXEL], "embedding_types": ["int4"]}, False),
+    ("/v2/embed", {"model": "small", "images": [PIXEL]}, False),
+    ("/v2/embed", {"model": "small", "input_type": "search_query", "texts": [""]}, False),
+    ("/embed", {"texts": ["a"]}, True),
+    ("/embed", {"images": [PIXEL]}, True),
+    ("/embed", {}, False),
+    ("/embed", {"images": [PIXEL], "texts": ["a"]}, False),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "allowed"), ONE_KIND)
+def test_the_description_allows_what_is_answered_and_no_more(
+    client: TestClient, path: str, body: dict[str, Any], allowed: bool
+) -> None:
+    description = client.get("/openapi.json").json()
+    told = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    validator = Draft202012Validator({**description, **told})
+    assert validator.is_valid(body) == allowed
+    assert client.post(path, json=body).status_code == (200 if allowed else 422)
 
 
 def test_every_pattern_is_told_in_words(client: TestClient) -> None:
