@@ -6,11 +6,13 @@ records (`app.registry.local_state`).
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 
+from app.data_folder import DataFolder, WrongDataFolder
 from app.datasets.folders import DatasetFolders
 from app.datasets.roots import SourceRoots
 from app.datasets.sample_service import SampleService
@@ -27,6 +29,7 @@ from app.jobs.waker import Waker
 from app.pictures import Pictures
 from app.places import Places
 from app.registry.download import Downloads
+from app.registry.local_state import has_state
 from app.registry.service import VersionService
 from app.registry.store_source import register_served, registry_of
 from app.settings import Settings
@@ -40,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _TRY_AGAIN_S = 2.0
 CHECK_PROGRAM_EVERY_S = 10.0
+WATCH_FOLDER_EVERY_S = 2.0
 
 
 class Backend:
@@ -54,6 +58,7 @@ class Backend:
     ) -> None:
         self._served = served
         self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
+        self.folder = DataFolder(store.database, settings.data_dir)
         self._threads = threads = StoreThreads(settings.store_threads)
         self._waker = Waker(settings.broker_url)
         self.nameable = models = ModelResolver(
@@ -87,11 +92,17 @@ class Backend:
         )
         bases = [*(clip.reference for clip in served), *settings.allowed_models]
         downloads = Downloads(settings.data_dir, bases)
-        self.versions = VersionService(store.seen_by, threads, downloads, settings.data_dir)
+        self.registry = registry_of(store, settings.data_dir, self.folder)
+        self.versions = VersionService(
+            store.seen_by, threads, downloads, settings.data_dir, self.registry.mark_damaged
+        )
         self.changes = Changes(store.seen_by, store.now, threads, self.versions)
-        self.registry = registry_of(store, settings.data_dir)
         self.gauges = StoreGauges(
-            store, settings.data_dir, settings.disk_reserve_bytes, is_open=lambda: threads.open
+            store,
+            settings.data_dir,
+            settings.disk_reserve_bytes,
+            is_open=lambda: threads.open,
+            has_its_folder=lambda: self.folder.trouble is None,
         )
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -119,6 +130,7 @@ class Backend:
         def prepare() -> None:
             self._store.migrate()
             register_served(self._store, self._served)
+            self.folder.look()
 
         try:
             await in_own_thread(prepare, "prepare database")
@@ -128,6 +140,7 @@ class Backend:
         self._threads.open = True
         self._begin(self._sweep())
         self._begin(self._watch_program())
+        self._begin(self._watch_folder())
         return True
 
     async def _prepare_later(self) -> None:
@@ -154,7 +167,16 @@ class Backend:
                 self._threads.open = False
                 return
 
+    async def _watch_folder(self) -> None:
+        """A folder that hangs delays only this: `DataFolder.trouble` says so meanwhile."""
+        while True:
+            await asyncio.sleep(WATCH_FOLDER_EVERY_S)
+            with contextlib.suppress(StoreUnavailable):
+                await in_own_thread(self.folder.look, "data folder")
+
     async def _sweep(self) -> None:
+        if not self.folder.is_right:
+            return
         try:
             await self.datasets.sweep()
         except (StoreUnavailable, OSError) as error:
@@ -172,15 +194,21 @@ class Backend:
 def migrate_early(settings: Settings) -> None:
     """If the database answers, migrate the tables before anything else starts.
 
-    Otherwise `Backend` migrates them later.
+    Otherwise `Backend` migrates them later. A service whose state is elsewhere goes on without its data folder, since
+    it has copies of what it served.
 
-    Raises: ConfigurationError for a database that cannot be used.
+    Raises: ConfigurationError for a database or a data folder that cannot be used.
     """
     if settings.database_url is None:
         return
     store = Store(settings.database_url, timeout_s=settings.store_timeout_s)
     try:
         store.migrate()
+        DataFolder(store.database, settings.data_dir).check()
+    except WrongDataFolder:
+        if settings.state_dir is None or not has_state(settings.state_dir):
+            raise
+        logger.exception("The service starts with what its state folder has.")
     except StoreUnavailable:
         logger.warning("The database does not respond. The service starts without it.")
     finally:

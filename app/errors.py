@@ -344,6 +344,17 @@ class StoreUnavailable(Unavailable, code="store_unavailable"):
         super().__init__(message, retry_after_s=2)
 
 
+class DataFolderAway(Unavailable, code="data_folder_away"):
+    """The server's data folder is not the one of its database, or does not answer; try again later."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server's data folder is not the one of its database, or does not answer, perhaps because it is not "
+            "mounted. Try again later. GET /models/status has the reason.",
+            retry_after_s=10,
+        )
+
+
 class StoreBusy(Unavailable, code="store_busy"):
     """Too many requests are waiting for the database; try again."""
 

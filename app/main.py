@@ -190,7 +190,14 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     swapper = None
     if following is not None:
         swapper = Swapper(models, following, loader, classes, metrics, poll_s=settings.swap_poll_s)
-    board = StatusBoard(models, loader, following, registry.reports, settings.data_dir.absolute())
+    board = StatusBoard(
+        models,
+        loader,
+        following,
+        registry.reports,
+        settings.data_dir.absolute(),
+        lambda: None if backend is None else backend.folder.trouble,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -31,13 +31,20 @@ class StoreGauges:
     """One reading at a time, in a thread of its own. Only the event loop uses it."""
 
     def __init__(
-        self, store: Store, data_dir: Path, reserve_bytes: int, *, is_open: Callable[[], bool] = lambda: True
+        self,
+        store: Store,
+        data_dir: Path,
+        reserve_bytes: int,
+        *,
+        is_open: Callable[[], bool] = lambda: True,
+        has_its_folder: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._data_dir = data_dir
         self._reserve_bytes = reserve_bytes
         self._is_open = is_open
         """Whether the tables exist."""
+        self._has_its_folder = has_its_folder
         self._reading: asyncio.Task[None] | None = None
         self._overview: Overview | None = None
         self._free_bytes: int | None = None
@@ -62,6 +69,7 @@ class StoreGauges:
         yield gauge(
             "store_up", "1 if the database answered the last reading.", {(): self._overview is not None}
         )
+        yield gauge("data_folder_up", "1 if the data folder is the database's.", {(): self._has_its_folder()})
         if self._free_bytes is not None:
             yield gauge("disk_free_bytes", "Free space on the disk of data_dir.", {(): self._free_bytes})
             yield gauge(

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from app.store import Store
     from app.store.database import Database
 
+EMBEDDED = "sds-clip.db"
+"""The file in the data folder that is the database of `sds-clip up`, if SDS_CLIP_DATABASE_URL names none."""
+
 
 @contextmanager
 def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Database]:
@@ -60,8 +63,22 @@ def open_store(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
+def check_data_folder(settings: Settings, database: Database) -> None:
+    """Check that the data folder is the database's. Tables of the release before have no id to compare.
+
+    Raises: WrongDataFolder, StoreUnavailable.
+    """
+    from app.data_folder import DataFolder
+    from app.store.migrate import newest_revision, revision_of
+
+    with database.reading() as connection:
+        revision = revision_of(connection)
+    if revision == newest_revision():
+        DataFolder(database, settings.data_dir).check(writes=False)
+
+
 def embedded_database(data_dir: Path) -> str:
     """The URL of the database of `sds-clip up`, if SDS_CLIP_DATABASE_URL names none."""
     from sqlalchemy import URL
 
-    return URL.create("sqlite", database=str(data_dir.absolute() / "sds-clip.db")).render_as_string()
+    return URL.create("sqlite", database=str(data_dir.absolute() / EMBEDDED)).render_as_string()

@@ -11,6 +11,7 @@ import threading
 import time
 
 from app import logs
+from app.data_folder import DataFolder, WrongDataFolder
 from app.errors import LeaseLost, StoreUnavailable
 from app.jobs.wakeups import WakeUps
 from app.schemas.datasets import FORMATS
@@ -86,7 +87,8 @@ def check_all(config: WorkerConfig, ticks: Ticks) -> None:
     claim = CheckClaim(store, owner_name(os.getpid(), CHECK), config.check_ttl_s)
     # In a thread: the signal may interrupt a transaction of the main thread.
     signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=claim.stop).start())
-    while (claimed := claim.take()) is not None:
+    folder = DataFolder(store.database, config.data_dir)
+    while folder.look() and (claimed := claim.take()) is not None:
         try:
             moved = check(
                 config,
@@ -101,6 +103,9 @@ def check_all(config: WorkerConfig, ticks: Ticks) -> None:
         except StoreUnavailable:
             claim.release()
             raise
+        except WrongDataFolder:  # what is missing may be in the right one
+            claim.release()
+            continue
         for job in moved:
             if job.status is JobStatus.QUEUED and not wake_ups.publish(job.kind, job.id):
                 break  # the others would wait as long for the broker; slots find jobs by themselves

@@ -5,9 +5,11 @@ import signal
 import time
 from collections.abc import Sequence
 
+from app.data_folder import DataFolder
 from app.store import Store
 from app.store.records import DatasetStatus
 from worker.config import WorkerConfig
+from worker.fitness import Fitness
 from worker.identity import CHECK, owner_name
 from worker.periodic import Periodic
 from worker.supervised import PYTHON, ChildProcess, died
@@ -24,9 +26,17 @@ class Checker:
     A data set seen before is left alone for one lease, since another worker may be checking it.
     """
 
-    def __init__(self, config: WorkerConfig, store: Store, *, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        store: Store,
+        fitness: Fitness | None = None,
+        *,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
         self._config = config
         self._store = store
+        self._fitness = fitness or Fitness(DataFolder(store.database, config.data_dir))
         self._command = command
         self._looking = Periodic("checker", self._look, config.idle_tick_s, daemon=False)
         self._seen: dict[str, float] = {}
@@ -42,7 +52,7 @@ class Checker:
         self._looking.join()
 
     def _look(self) -> None:
-        if self._is_due():
+        if self._fitness.has_its_folder and self._is_due():
             self._check_all()
 
     def _is_due(self) -> bool:

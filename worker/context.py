@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NoReturn
 
+from app.data_folder import DataFolder
 from app.disk import check_reserve
 from app.errors import StoreUnavailable
 from app.store import Store
@@ -99,6 +101,15 @@ class JobContext:
         if self.should_stop():
             raise Stopped(self.stopping.reason)
 
+    @cached_property
+    def _data_folder(self) -> DataFolder:
+        return DataFolder(self.store.database, self.config.data_dir)
+
+    def check_data_folder(self) -> None:
+        """Raises Stopped if the data folder is not the database's, StoreUnavailable."""
+        if not self._data_folder.look():
+            raise Stopped(self._data_folder.trouble)
+
     def check_disk(self, wanted_bytes: int = 0) -> None:
         """Check that the disk keeps its reserve after `wanted_bytes` more. Raises DiskReserve."""
         check_reserve(self.config.data_dir, self.config.disk_reserve_bytes, wanted_bytes)
@@ -112,13 +123,15 @@ class JobContext:
     ) -> Job:
         """End the job with its results. It is tried again while the database is away and the lease lasts.
 
-        Raises: AliasMoved, AliasLocked, MissingScope, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable.
+        Raises: AliasMoved, AliasLocked, MissingScope, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable; Stopped
+        if the data folder is not the database's, so that the files would be lost.
         """
         files = None if version is None or version.folder is None else self.config.data_dir / version.folder
         while True:
             try:
                 if not self.reporter.flush():  # metrics cannot be written after the job has ended
                     raise StoreUnavailable
+                self.check_data_folder()
                 ended = self.store.leases.succeed(
                     self.lease, version=version, files=files, result=result, promotion=promotion
                 )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from app.data_folder import DataFolder
 from app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
 from app.datasets.folders import Content, DatasetFolders
 from app.datasets.limits import ArchiveLimits
@@ -52,12 +53,13 @@ def check(
 
     `concluding` is called before the result is written, which ends the claim.
 
-    Raises: LeaseLost, StoreUnavailable.
+    Raises: LeaseLost, StoreUnavailable, WrongDataFolder.
     """
     moved: tuple[Job, ...] = ()
 
     def record(result: CheckResult) -> None:
         nonlocal moved
+        DataFolder(store.database, config.data_dir).check()
         concluding()
         moved = _record(store, claimed, result)
 

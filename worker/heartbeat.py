@@ -14,6 +14,7 @@ from app.errors import ConfigurationError, StoreUnavailable
 from app.store import Store
 from app.store.workers import HEARTBEAT_S, NewWorker
 from worker.config import WorkerConfig
+from worker.fitness import Fitness
 from worker.metrics import WorkerMetrics
 from worker.periodic import Periodic
 
@@ -24,11 +25,18 @@ class Heartbeat:
     """Renews the worker's row in a thread, and removes it at the end. `end` ends a worker that is too old to go on."""
 
     def __init__(
-        self, config: WorkerConfig, store: Store, owner: str, metrics: WorkerMetrics, end: Callable[[], None]
+        self,
+        config: WorkerConfig,
+        store: Store,
+        owner: str,
+        metrics: WorkerMetrics,
+        end: Callable[[], None],
+        fitness: Fitness,
     ) -> None:
         self._store = store
         self._metrics = metrics
         self._end = end
+        self._fitness = fitness
         self._worker = NewWorker(
             id=owner,
             host=socket.gethostname(),
@@ -58,5 +66,5 @@ class Heartbeat:
             self._end()
             return
         skew_s = self._store.clock_skew_s()
-        self._store.workers.beat(self._worker, clock_skew_s=skew_s)
+        self._store.workers.beat(self._worker, clock_skew_s=skew_s, out_because=self._fitness.out_because)
         self._metrics.beat(skew_s)

@@ -178,11 +178,18 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
     """Run the job, and record in its row how it ended."""
     job, config = context.job, context.config
     try:
-        context.folder.open()
-        _limit(config)
-        runner = runner_of(job.kind)
-        Periodic("device memory", lambda: context.ticks.memory(_device_bytes()), _TELL_MEMORY_EVERY_S).start()
-        runner(context)
+        try:
+            context.folder.open()
+            _limit(config)
+            runner = runner_of(job.kind)
+            memory = Periodic(
+                "device memory", lambda: context.ticks.memory(_device_bytes()), _TELL_MEMORY_EVERY_S
+            )
+            memory.start()
+            runner(context)
+        except Exception:
+            context.check_data_folder()  # without it, neither an error nor a request to stop says anything of the job
+            raise
         logger.info("Job %s ended.", job.id)
         return Exit.ENDED
     except Stopped:

@@ -6,11 +6,13 @@ import signal
 from collections.abc import Sequence
 
 from app import tracing
+from app.data_folder import DataFolder
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from worker.celery_app import make_app, run
 from worker.checker import Checker
 from worker.config import WorkerConfig
+from worker.fitness import Fitness
 from worker.heartbeat import Heartbeat
 from worker.identity import node_name, owner_name
 from worker.metrics import WorkerMetrics, serve
@@ -29,14 +31,17 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     A running job is then released at a checkpoint. Jobs are found without the broker while it is away.
     `command` replaces the program that runs a job.
 
-    Raises: ConfigurationError for an unusable database URL or metrics port; StoreUnavailable if the database
-    does not answer at the start.
+    Raises: ConfigurationError for an unusable database URL or metrics port, and for a data folder that is not the
+    database's; StoreUnavailable if the database does not answer at the start.
     """
     tracing.configure("sds-clip-worker")
-    config.jobs_dir.mkdir(parents=True, exist_ok=True)
-    config.versions_dir.mkdir(parents=True, exist_ok=True)
     store = Store(config.database_url, timeout_s=config.store_timeout_s)
     store.migrate()
+    folder = DataFolder(store.database, config.data_dir)
+    folder.check()
+    config.jobs_dir.mkdir(parents=True, exist_ok=True)
+    config.versions_dir.mkdir(parents=True, exist_ok=True)
+    fitness = Fitness(folder)
     wake_ups = WakeUps(config.broker_url)
     metrics = WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
     close_port = serve(metrics, config.metrics_host, config.metrics_port)
@@ -46,15 +51,16 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
         owner_name(os.getpid(), config.queue),
         metrics,
         end=lambda: os.kill(os.getpid(), signal.SIGTERM),
+        fitness=fitness,
     )
     heartbeat.start()
 
-    slot = Slot(config, store, wake_ups.publish, metrics, command=command or COMMAND)
-    checkers = [Checker(config, store)] if config.checks_datasets else []
-    reaper = Periodic("reaper", Reaper(config, store).look, config.reap_every_s, at_once=False)
-    cleanups = [reaper]
+    slot = Slot(config, store, wake_ups.publish, metrics, fitness, command=command or COMMAND)
+    checkers = [Checker(config, store, fitness)] if config.checks_datasets else []
+    reaper = Periodic("reaper", Reaper(config, store, fitness).look, config.reap_every_s, at_once=False)
+    cleanups = [reaper, Periodic("fitness", fitness.look, config.watch_every_s)]
     if config.retention.are_set:
-        cleanups.append(Periodic("retention", Sweep(config, store, metrics).look, EVERY_S))
+        cleanups.append(Periodic("retention", Sweep(config, store, metrics, fitness).look, EVERY_S))
     mirror = Mirror(store, config.queue)
     if config.log_to == "mlflow":
         cleanups.append(Periodic("mlflow", mirror.look, MIRROR_EVERY_S))

@@ -21,6 +21,7 @@ from app.store.records import Job, Lease, VersionStatus
 from app.store.states import HELD, TERMINAL, JobStatus
 from models.references import is_version
 from worker.config import WorkerConfig
+from worker.fitness import Fitness
 from worker.folders import JobFolder
 from worker.identity import owner_name
 from worker.metrics import WorkerMetrics
@@ -33,9 +34,10 @@ EVERY_S = 600.0  # between full cleanups
 class Reaper:
     """One cleanup at each `look`."""
 
-    def __init__(self, config: WorkerConfig, store: Store) -> None:
+    def __init__(self, config: WorkerConfig, store: Store, fitness: Fitness | None = None) -> None:
         self._store = store
         self._retention = Retention(config, store)
+        self._fitness = fitness
 
     def look(self) -> None:
         """Clean up once. Raises StoreUnavailable."""
@@ -43,19 +45,26 @@ class Reaper:
             logger.info(
                 "Job %s is now %s, because its worker stopped renewing its lease.", job.id, job.status
             )
-        self._retention.look()
+        # In another folder, records would lose their files.
+        if self._fitness is None or self._fitness.has_its_folder:
+            self._retention.look()
 
 
 class Sweep:
     """Removes what the settings of retention let go at each `look`, unless another process is doing so."""
 
-    def __init__(self, config: WorkerConfig, store: Store, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, config: WorkerConfig, store: Store, metrics: WorkerMetrics, fitness: Fitness | None = None
+    ) -> None:
         self._sweeper = Sweeper(store, config.data_dir, config.retention)
         self._owner = owner_name(os.getpid(), config.queue)
         self._metrics = metrics
+        self._fitness = fitness
 
     def look(self) -> None:
         """Sweep once. Raises StoreUnavailable, OSError."""
+        if self._fitness is not None and not self._fitness.has_its_folder:
+            return
         with contextlib.suppress(SweepUnderWay):
             for removed in self._sweeper.sweep(self._owner):
                 self._metrics.removed(removed.finding.kind, removed.size_bytes)

@@ -7,6 +7,7 @@ What happens to a job whose process:
     takes no step for stall_timeout_s      killed, then the same as if it died
     has not renewed its lease for long     killed and released on its behalf: an interruption
     is asked to stop, and does             released at a checkpoint by the process itself
+    no longer has its data folder          asked to stop, and released
     is asked to stop, and does not         killed after stop_grace_s and released on its behalf
     hangs while another holds the job      killed
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app import tracing
+from app.data_folder import DataFolder
 from app.errors import FilesOutside, LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
@@ -28,6 +30,7 @@ from app.store.records import Event, Job, JobError, Lease
 from app.store.states import HELD, JobKind, JobStatus
 from worker.config import WorkerConfig
 from worker.errors import failure_of
+from worker.fitness import Fitness
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import identify, is_alive, kill, owner_name
 from worker.metrics import WorkerMetrics
@@ -56,9 +59,11 @@ class Slot:
         store: Store,
         publish: Callable[[JobKind, str], bool] = lambda kind, job_id: False,
         metrics: WorkerMetrics | None = None,
+        fitness: Fitness | None = None,
         *,
         command: Sequence[str] = COMMAND,
     ) -> None:
+        self._fitness = fitness or Fitness(DataFolder(store.database, config.data_dir))
         self._config = config
         self._store = store
         self._publish = publish
@@ -88,10 +93,14 @@ class Slot:
 
         Returns its JobStatus, or why it did not run. The message may be repeated or late, so the row decides.
 
-        If the slot already runs a job that it found without a task, it sends the message back to the queue.
-        It then blocks until that job ends, so that Celery gives this worker no further message that an idle
-        worker could take.
+        If the slot already runs a job that it found without a task, or may take none, it sends the message back to
+        the queue. It then blocks until that job ends, or it may take one, so that Celery gives this worker no further
+        message that an idle worker could take.
         """
+        if not self._fitness.may_claim() and not self._stopping.is_set():
+            self._publish(self._config.kind, job_id)  # for another worker
+            while not self._stopping.wait(self._config.watch_every_s) and not self._fitness.may_claim():
+                pass
         wait_s = 0.0
         while not self._at_work.acquire(timeout=wait_s):
             # The broker may still be away, as it was when the job began without a task. It then accepts nothing.
@@ -112,7 +121,7 @@ class Slot:
 
     def _look_for_jobs(self) -> None:
         self._replace_spare()
-        while self._look() and not self._stopping.is_set():
+        while self._fitness.may_claim() and self._look() and not self._stopping.is_set():
             pass
 
     def _look(self) -> bool:
@@ -137,6 +146,8 @@ class Slot:
             if self._stopping.is_set():
                 self._publish(self._config.kind, job_id)  # for another worker
                 return "not taken"
+            if not self._fitness.may_claim():
+                return "not taken, because this worker takes no jobs at present"
             return self._claim_and_supervise(job_id) or "nothing to do"
         except StoreUnavailable:  # the store logs it
             return "the database does not answer"
@@ -236,7 +247,9 @@ class Slot:
         try:
             self._write_down(child, folder)
             child.assign(Assignment(self._config, Lease.of(job), tracing.carrier()).dumps())
-            end = _Watch(self._config, self._store, child, job, self._stopping, self._metrics).until_end()
+            end = _Watch(
+                self._config, self._store, child, job, self._stopping, self._metrics, self._fitness
+            ).until_end()
         finally:
             child.close()
         folder.vacate()
@@ -289,8 +302,10 @@ class _Watch:
         job: Job,
         stopping: threading.Event,
         metrics: WorkerMetrics,
+        fitness: Fitness,
     ) -> None:
         self._metrics = metrics
+        self._fitness = fitness
         self._config = config
         self._store = store
         self._child = child
@@ -314,7 +329,7 @@ class _Watch:
 
     def _look(self, now: float) -> _End | None:
         """Returns the end if the process must be killed now."""
-        if self._stopping.is_set() or now > self._may_run_until:
+        if self._stopping.is_set() or now > self._may_run_until or not self._fitness.has_its_folder:
             self._ask_to_stop(now)
         if now >= self._next_row_at:
             self._next_row_at = now + self._config.watch_every_s

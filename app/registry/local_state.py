@@ -219,6 +219,11 @@ class LocalState:
         self._uncopied = {version: why for version, why in self._uncopied.items() if version in roots}
 
 
+def has_state(folder: Path) -> bool:
+    """Whether a process has recorded here what it served."""
+    return next(folder.rglob(_FILE), None) is not None
+
+
 def states_ahead(folder: Path, aliases: Sequence[Alias]) -> list[Path]:
     """The files of states below a folder whose processes would take the registry of `aliases` for an older one."""
     found = []

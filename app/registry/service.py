@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ from app.registry.download import Download, Downloads
 from app.registry.evidence import evaluations_of, gate_of
 from app.registry.manifest import DamagedFiles, verify
 from app.registry.removal import remove_files
-from app.registry.store_source import mark_damaged
 from app.run_log import open_log
 from app.schemas.common import ErrorDetail
 from app.schemas.promotion import GateInfo, PromotionPlan
@@ -65,11 +64,19 @@ class VersionService:
     and for an unknown alias.
     """
 
-    def __init__(self, seen_by: SeenBy, threads: StoreThreads, downloads: Downloads, data_dir: Path) -> None:
+    def __init__(
+        self,
+        seen_by: SeenBy,
+        threads: StoreThreads,
+        downloads: Downloads,
+        data_dir: Path,
+        mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None,
+    ) -> None:
         self._seen_by = seen_by
         self._threads = threads
         self._downloads = downloads
         self._data_dir = data_dir
+        self._mark_damaged = mark_damaged
 
     @in_store_thread
     def list(
@@ -235,8 +242,7 @@ class VersionService:
             return True
 
         is_whole = await in_own_thread(check, f"verify {version_id[:12]}")
-        store = self._seen_by(None)
-        await in_own_thread(lambda: mark_damaged(store, version_id, not is_whole), "mark damaged")
+        await in_own_thread(partial(self._mark_damaged, version_id, not is_whole), "mark damaged")
         if not is_whole:
             raise VersionDamaged(version_id, param="version")
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from app.data_folder import DataFolder
 from app.errors import AliasLocked, AliasMoved, StoreUnavailable, UnknownRecord
 from app.inside import version_folder
 from app.registry.source import REPORTS, FileReports, Registry, WeightsLocation
-from app.store import Store, Workspace
+from app.store import Store
 from app.store.alias_names import DEFAULT
 from app.store.records import Move, NewVersion, Version, VersionStatus
 from models.clip import Clip
@@ -25,7 +26,7 @@ SERVER = "sds-clip serve"
 _FORGET_REPORTS_S = 24 * 3600.0
 
 
-def registry_of(store: Store, data_dir: Path) -> Registry:
+def registry_of(store: Store, data_dir: Path, folder: DataFolder) -> Registry:
     """The registry of a serving process.
 
     Its reports are files, which all processes of the data folder can read.
@@ -37,7 +38,7 @@ def registry_of(store: Store, data_dir: Path) -> Registry:
         seen=lambda versions, owner: store.seen_by(owner).versions.ready(versions),
         read_aliases=store.aliases.ever,
         reports=FileReports(reports, store.now),
-        mark_damaged=partial(mark_damaged, store),
+        mark_damaged=partial(mark_damaged, store, folder),
     )
 
 
@@ -53,12 +54,14 @@ def find_version(store: Store, data_dir: Path, version: str) -> WeightsLocation 
     return None if found.status is VersionStatus.DELETED else weights_location(found, data_dir)
 
 
-def mark_damaged(store: Workspace, version: str, is_damaged: bool) -> None:
-    """Record whether a version's files were found damaged.
+def mark_damaged(store: Store, folder: DataFolder, version: str, is_damaged: bool) -> None:
+    """Record whether a version's files were found damaged. What another data folder lacks is not damaged.
 
     If the database is unavailable, the finding is only logged, and the next check records it.
     """
     try:
+        if is_damaged and not folder.look():
+            return
         store.versions.mark_damaged(version, is_damaged)
     except StoreUnavailable:
         logger.warning("The result of the damage check of version %s cannot be recorded.", version[:12])

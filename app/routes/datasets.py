@@ -26,7 +26,18 @@ from app.errors import (
 from app.form_stream import FormStream
 from app.openapi import describe_errors, describe_upload
 from app.routes.pictures import PICTURE, AfterIndex, MaxSide, Number, PictureResponse
-from app.routes.shared import READING, WRITING, After, BackendDep, DatasetId, Limit, Owner, SearchDep, Train
+from app.routes.shared import (
+    READING,
+    WRITING,
+    After,
+    BackendDep,
+    BackendWithFiles,
+    DatasetId,
+    Limit,
+    Owner,
+    SearchDep,
+    Train,
+)
 from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, Format, RegisterDataset
 from app.schemas.listing import Deleted
 from app.schemas.samples import SampleList
@@ -62,7 +73,7 @@ _registration = reads(RegisterDataset, form=False)
     responses=describe_errors(*WRITING, NameTaken, StorageFull, DiskReserve) | ACCEPTED,
     openapi_extra=describe_upload(RegisterDataset, DatasetFields, FILES),
 )
-async def add_dataset(request: Request, caller: Train, backend: BackendDep) -> Response:
+async def add_dataset(request: Request, caller: Train, backend: BackendWithFiles) -> Response:
     """Upload a data set, or register data that are already on the server. The data are checked in the background.
 
     The fields of the form may come before or after its files. If they come first, errors in them are reported
@@ -114,7 +125,7 @@ async def get_dataset(caller: Train, backend: BackendDep, dataset_id: DatasetId)
 
 
 @router.delete("/datasets/{dataset_id}", responses=describe_errors(RecordInUse, DatasetBusy, FilesOutside))
-async def delete_dataset(caller: Train, backend: BackendDep, dataset_id: DatasetId) -> Deleted:
+async def delete_dataset(caller: Train, backend: BackendWithFiles, dataset_id: DatasetId) -> Deleted:
     """Delete a data set and its files, unless an unfinished job needs it. It is no error to delete it twice."""
     await backend.datasets.delete(caller, dataset_id)
     return Deleted(id=dataset_id, object="dataset")
@@ -122,7 +133,7 @@ async def delete_dataset(caller: Train, backend: BackendDep, dataset_id: Dataset
 
 @router.get("/datasets/{dataset_id}/samples", responses=describe_errors(NoSamples, PictureGone, FilesOutside))
 async def list_samples(
-    caller: Train, backend: BackendDep, dataset_id: DatasetId, after: AfterIndex = -1, limit: Limit = 20
+    caller: Train, backend: BackendWithFiles, dataset_id: DatasetId, after: AfterIndex = -1, limit: Limit = 20
 ) -> SampleList:
     """List the samples of a data set that is ready, in the order of the data, with the paths of their pictures.
 
@@ -141,7 +152,7 @@ async def list_samples(
 )
 async def get_sample_image(
     caller: Train,
-    backend: BackendDep,
+    backend: BackendWithFiles,
     dataset_id: DatasetId,
     index: Number,
     n: Number,

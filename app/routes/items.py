@@ -20,7 +20,7 @@ from app.errors import (
 from app.jobs.evaluations import Item
 from app.openapi import describe_errors
 from app.routes.pictures import PICTURE, AfterIndex, MaxSide, Number, PictureResponse
-from app.routes.shared import READING, BackendDep, JobId, Limit, Train
+from app.routes.shared import READING, BackendDep, BackendWithFiles, JobId, Limit, Train
 from app.schemas.items import ComparisonInfo, Flip, ItemInfo, ItemList, ItemScores
 from app.schemas.samples import MAX_TEXTS
 from models.evaluation.results import ItemOutcome
@@ -60,7 +60,7 @@ On = Annotated[
 @router.get("/jobs/{job_id}/items", responses=describe_errors(NotComparable))
 async def list_items(
     caller: Train,
-    backend: BackendDep,
+    backend: BackendWithFiles,
     job_id: JobId,
     other_id: OtherId,
     on: On = None,
@@ -111,7 +111,12 @@ async def list_items(
     responses=describe_errors(NoSamples, NoItem, PictureGone, InvalidImage, NoTables) | PICTURE,
 )
 async def get_item_image(
-    caller: Train, backend: BackendDep, job_id: JobId, index: Number, n: Number, max_side: MaxSide = None
+    caller: Train,
+    backend: BackendWithFiles,
+    job_id: JobId,
+    index: Number,
+    n: Number,
+    max_side: MaxSide = None,
 ) -> Response:
     """Return a picture of an evaluation's item, for as long as its data set exists."""
     dataset_id, sample_id = await backend.evaluations.sample_of(caller, job_id, index)
@@ -122,7 +127,7 @@ async def get_item_image(
 
 @router.get("/jobs/{job_id}/comparison", responses=describe_errors(NotComparable))
 async def compare_jobs(
-    caller: Train, backend: BackendDep, job_id: JobId, other_id: OtherId, on: On = None
+    caller: Train, backend: BackendWithFiles, job_id: JobId, other_id: OtherId, on: On = None
 ) -> ComparisonInfo:
     """Compare what a job has measured with another job, item by item, over all items and by tag.
 

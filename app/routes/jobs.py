@@ -11,7 +11,18 @@ from app.errors import AmbiguousName, DiskReserve, FilesOutside, InputsGone, Job
 from app.jobs.service import JobUpdate
 from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
 from app.openapi import describe_errors
-from app.routes.shared import READING, After, BackendDep, JobId, LastEventId, Limit, Owner, SearchDep, Train
+from app.routes.shared import (
+    READING,
+    After,
+    BackendDep,
+    BackendWithFiles,
+    JobId,
+    LastEventId,
+    Limit,
+    Owner,
+    SearchDep,
+    Train,
+)
 from app.routes.streamed import FRAMES, LOG, EventStream, LogResponse
 from app.schemas.curves import MAX_POINTS, MIN_POINTS, Curves
 from app.schemas.jobs import CheckpointList, EventList, JobInfo, JobList, MetricList
@@ -150,13 +161,13 @@ async def get_job_curves(
 
 
 @router.get("/jobs/{job_id}/checkpoints", responses=describe_errors(FilesOutside))
-async def list_job_checkpoints(caller: Train, backend: BackendDep, job_id: JobId) -> CheckpointList:
+async def list_job_checkpoints(caller: Train, backend: BackendWithFiles, job_id: JobId) -> CheckpointList:
     """List the checkpoints that a fine-tuning job keeps. They are removed when the job has succeeded."""
     return await backend.jobs.checkpoints(caller, job_id)
 
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=describe_errors(FilesOutside) | LOG)
-async def get_job_log(caller: Train, backend: BackendDep, job_id: JobId) -> Response:
+async def get_job_log(caller: Train, backend: BackendWithFiles, job_id: JobId) -> Response:
     """Return the log of a fine-tuning job as JSON lines, even while the job runs.
 
     When the job's files are removed, the log of the version that it made is returned.
@@ -199,7 +210,7 @@ async def retry_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInf
 
 
 @router.delete("/jobs/{job_id}", responses=describe_errors(JobStateConflict, FilesOutside))
-async def delete_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobInfo:
+async def delete_job(caller: Train, backend: BackendWithFiles, job_id: JobId) -> JobInfo:
     """Delete the files of a job that has ended: its checkpoints, logs and report.
 
     The job's record, its events and the version that it made are kept. `files_removed_at` says when the files were
@@ -219,7 +230,7 @@ async def delete_job(caller: Train, backend: BackendDep, job_id: JobId) -> JobIn
         }
     },
 )
-async def get_job_report(caller: Train, backend: BackendDep, job_id: JobId) -> Response:
+async def get_job_report(caller: Train, backend: BackendWithFiles, job_id: JobId) -> Response:
     """Return the report of a job that has succeeded: one HTML page that loads nothing else."""
     headers = {"Content-Security-Policy": POLICY}
     return FileResponse(await backend.jobs.report(caller, job_id), media_type="text/html", headers=headers)

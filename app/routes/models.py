@@ -30,6 +30,7 @@ from app.routes.shared import (
     Administer,
     After,
     BackendDep,
+    BackendWithFiles,
     ChangeModels,
     Limit,
     Owner,
@@ -175,7 +176,7 @@ async def get_version(caller: ReadModels, backend: BackendDep, version: str) -> 
 async def promote_version(
     request: Request,
     caller: ChangeModels,
-    backend: BackendDep,
+    backend: BackendWithFiles,
     version: str,
     rollout: RolloutDep,
     body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
@@ -271,7 +272,7 @@ async def unlock_alias(
 )
 async def download_version(
     caller: Train,
-    backend: BackendDep,
+    backend: BackendWithFiles,
     version: str,
     weights: Annotated[
         Literal["published", "full"],
@@ -288,13 +289,13 @@ async def download_version(
 @registered.get(
     "/models/{version}/log", response_class=Response, responses=describe_errors(FilesOutside) | LOG
 )
-async def get_version_log(caller: Train, backend: BackendDep, version: str) -> Response:
+async def get_version_log(caller: Train, backend: BackendWithFiles, version: str) -> Response:
     """Return the log of the run that made a version as JSON lines. Name the version by its id or an alias."""
     return LogResponse(await backend.versions.log(caller, version), version)
 
 
 @registered.delete("/models/{version}", responses=describe_errors(RecordInUse, FilesOutside))
-async def delete_version(caller: ChangeModels, backend: BackendDep, version: str) -> Deleted:
+async def delete_version(caller: ChangeModels, backend: BackendWithFiles, version: str) -> Deleted:
     """Delete a version and its files, unless an alias, a job or another version needs it.
 
     Only its owner and keys with the scope admin can delete it. It is no error to delete a version twice.

@@ -10,6 +10,7 @@ from app.errors import (
     BodyTimeout,
     BodyTooLarge,
     Conflict,
+    DataFolderAway,
     Forbidden,
     InternalError,
     InvalidRequest,
@@ -123,6 +124,16 @@ async def backend(request: Request) -> Backend:
 
 
 BackendDep = Annotated[Backend, Depends(backend)]
+
+
+async def _backend_with_files(backend: BackendDep) -> Backend:
+    """For requests that write, remove or verify files. Raises NoDatabase, DataFolderAway."""
+    if backend.folder.trouble is not None:
+        raise DataFolderAway
+    return backend
+
+
+BackendWithFiles = Annotated[Backend, Depends(_backend_with_files)]
 
 
 async def _last_event_id(

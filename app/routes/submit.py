@@ -10,7 +10,7 @@ from app.content_type import JSON
 from app.errors import DiskReserve, NameTaken
 from app.keys import Caller
 from app.openapi import describe_errors, describe_json
-from app.routes.shared import READING, WRITING, BackendDep, IdempotencyKey, Train
+from app.routes.shared import READING, WRITING, BackendWithFiles, IdempotencyKey, Train
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec
 from app.schemas.jobs import DryRunResult, EvaluateJobInfo, FinetuneJobInfo
@@ -39,7 +39,7 @@ router = APIRouter(
 )
 async def finetune(
     caller: Train,
-    backend: BackendDep,
+    backend: BackendWithFiles,
     spec: Annotated[FinetuneSpec, Depends(reads(FinetuneSpec, form=False))],
     key: IdempotencyKey = None,
 ) -> Response:
@@ -52,7 +52,7 @@ async def finetune(
 )
 async def evaluate(
     caller: Train,
-    backend: BackendDep,
+    backend: BackendWithFiles,
     spec: Annotated[EvaluateSpec, Depends(reads(EvaluateSpec, form=False))],
     key: IdempotencyKey = None,
 ) -> Response:

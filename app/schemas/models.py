@@ -130,6 +130,11 @@ class ProcessStatus(BaseModel):
     at: float = Field(description="When the process reported this state.")
     aliases: AliasReading
     models: list[NameStatus]
+    data_folder_error: str | None = Field(
+        None,
+        description="Why the process cannot use its data folder. Meanwhile it serves the same versions, and refuses "
+        "what needs files. It is null if it can use it.",
+    )
 
 
 class ServingStatus(BaseModel):

@@ -28,6 +28,10 @@ class WorkerInfo(BaseModel):
         description="The number of seconds by which the clock of the worker's host is ahead of the database's. "
         "It is null for a worker of the release before this one."
     )
+    out_because: str | None = Field(
+        description="Why the worker takes no jobs, such as a data folder that is not the database's. It is null if the "
+        "worker takes them."
+    )
     job: str | None = Field(
         validation_alias="job_id", description="The id of the job that the worker is running."
     )

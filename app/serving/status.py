@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import BaseFileLock
@@ -32,7 +33,7 @@ class StatusBoard:
     """Describes what this process serves, and writes reports for other processes if it has a place for them.
 
     `following` is None in a process that follows no aliases. `hidden` is a folder whose path is
-    removed from messages.
+    removed from messages. `folder_trouble` says why the data folder cannot be used.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class StatusBoard:
         following: Following | None,
         reports: FileReports | None,
         hidden: Path,
+        folder_trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._models = models
         self._loader = loader
         self._following = following
         self._reports = reports
         self._hidden = hidden
+        self._folder_trouble = folder_trouble
         self._now = time.time if reports is None else reports.now
         self._started_at = self._now()
         self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -72,6 +75,7 @@ class StatusBoard:
             at=self._now(),
             aliases=self.aliases,
             models=self._names(),
+            data_folder_error=self._folder_trouble(),
         )
 
     @property
@@ -151,7 +155,7 @@ class StatusBoard:
         states = (
             (each.wanted, each.wanted.version in each.staging, each.failure) for each in followed.values()
         )
-        return [*self._models, *states]
+        return [*self._models, *states, self._folder_trouble()]
 
     async def _enter(self, reports: FileReports) -> BaseFileLock | None:
         try:

@@ -174,6 +174,7 @@ workers = Table(
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("clock_skew_s", Double),
+    Column("out_because", Text),
 )
 
 datasets = Table(
@@ -307,6 +308,20 @@ leases = Table(
     Column("lease_until", Double, nullable=False),
 )
 """Work that only one process does at a time, besides jobs and checks."""
+
+failures = Table(
+    "failures",
+    metadata,
+    Column("kind", Choice(JobKind), nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("kind", "outcome", "code"),
+)
+"""How often jobs have failed, and attempts ended with an error after which the job goes on."""
+
+data_folder = Table("data_folder", metadata, Column("id", Text, primary_key=True))
+"""One row: the id that the data folder has too (`app.data_folder`)."""
 
 oldest_program = Table("oldest_program", metadata, Column("revision", Text, primary_key=True))
 """One row: the oldest program that may use the tables, by its newest migration (`app.store.migrate`)."""

@@ -40,8 +40,9 @@ Row = tuple[str, dict[str, Any]]
 """The name of a table, and a row of it by columns. All values have a form in JSON."""
 
 _REVISION_TABLE = "alembic_version"
-# Workers write their rows and leases again as long as they live, and a program the oldest one that may run beside it.
-_LEFT_OUT = ("workers", "leases", "oldest_program")
+# Workers write their rows and leases again as long as they live, and a program the oldest one that may run beside it. A
+# restored system has a data folder of its own, and its counters begin at 0.
+_LEFT_OUT = ("workers", "leases", "oldest_program", "data_folder", "failures")
 _ROWS_AT_ONCE = 500
 _COPY_TIMEOUT_S = 10.0
 

@@ -38,6 +38,8 @@ class Worker(NewWorker):
     seen_at: float
     clock_skew_s: float | None
     """How far the clock of its host is ahead of the database's. None for a worker of the release before."""
+    out_because: str | None
+    """Why it takes no jobs. None if it takes them."""
     alive: bool
     job_id: str | None
     """The job that it holds, if the caller sees that job."""
@@ -54,11 +56,16 @@ class Workers:
         self._clock = clock
         self._seen = owned(jobs, owner)
 
-    def beat(self, worker: NewWorker, *, clock_skew_s: float = 0.0) -> None:
+    def beat(self, worker: NewWorker, *, clock_skew_s: float = 0.0, out_because: str | None = None) -> None:
         """Record that the worker is alive, and forget workers that were not seen for a day."""
         with self._database.writing() as connection:
             now = self._clock()
-            seen = {**vars(worker), "seen_at": now, "clock_skew_s": clock_skew_s}
+            seen = {
+                **vars(worker),
+                "seen_at": now,
+                "clock_skew_s": clock_skew_s,
+                "out_because": out_because,
+            }
             if (
                 connection.execute(update(workers).where(workers.c.id == worker.id).values(seen)).rowcount
                 == 0
@@ -79,12 +86,13 @@ class Workers:
         return tuple(self._worker(row, at_work.get(row["id"])) for row in rows)
 
     def living_queues(self) -> frozenset[JobKind]:
-        since = self._clock() - LIVING_S
+        """The queues of living workers that take jobs."""
+        takes = workers.c.seen_at >= self._clock() - LIVING_S, workers.c.out_because.is_(None)
         with self._database.reading() as connection:
-            rows = connection.execute(select(workers.c.queue).where(workers.c.seen_at >= since).distinct())
+            rows = connection.execute(select(workers.c.queue).where(*takes).distinct())
             return frozenset(rows.scalars())
 
     def _worker(self, row: RowMapping, job_id: str | None) -> Worker:
         alive = row["seen_at"] >= self._clock() - LIVING_S
-        seen = {name: row[name] for name in ("seen_at", "clock_skew_s")}
+        seen = {name: row[name] for name in ("seen_at", "clock_skew_s", "out_because")}
         return Worker(**vars(NewWorker.of(row)), **seen, alive=alive, job_id=job_id)

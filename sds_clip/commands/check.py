@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sds_clip.database import open_database
+from sds_clip.database import check_data_folder, open_database
 from sds_clip.options import Command, data_dir_option, json_option, option, read_settings
 from sds_clip.table import say, tell
 
@@ -36,7 +36,7 @@ def check(data_dir: Path | None, quick: bool, as_json: bool) -> int:
     has unpacked have no hashes; of these, only the folder is looked for. The service and its workers may run meanwhile.
 
     Each problem is printed with what to do. Folders that the database does not know are listed too, but are no problem.
-    The exit code is 1 if there are problems.
+    The exit code is 1 if there are problems. If the data folder is not the one of the database, nothing is compared.
     """
     settings = read_settings(data_dir=data_dir)
     from app.backup.integrity import check_integrity
@@ -44,6 +44,7 @@ def check(data_dir: Path | None, quick: bool, as_json: bool) -> int:
 
     try:
         with open_database(settings) as database:
+            check_data_folder(settings, database)
             report = check_integrity(database, settings.data_dir.absolute(), is_quick=quick)
     except WrongPath as error:
         raise click.ClickException(str(error)) from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from sds_clip.database import EMBEDDED, check_data_folder, open_database
 from sds_clip.options import Command, json_option, load_model, model_options, read_settings
 from sds_clip.table import printable, say, table
 
@@ -59,7 +60,8 @@ def doctor(as_json: bool, **chosen: str | None) -> int:
     """Check the installation.
 
     This command shows the installed versions, the processor's features, cores and threads, the GPUs, and what
-    --device auto and --precision auto mean on this machine. Then the model is loaded and encodes one image and one
+    --device auto and --precision auto mean on this machine, and whether the data folder is the one of the database, if
+    there is one. Then the model is loaded and encodes one image and one
     text. The exit code is 1 if a check fails.
     """
     settings = read_settings()
@@ -155,7 +157,11 @@ def _data_folder(settings: Settings) -> str:
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise PermissionError(f"{folder} cannot be written; set SDS_CLIP_DATA_DIR to another folder")
-    return str(folder)
+    if settings.database_url is None and not (folder / EMBEDDED).exists():
+        return str(folder)
+    with open_database(settings) as database:
+        check_data_folder(settings, database)
+    return f"{folder}, which belongs to the database"
 
 
 def _check(name: str, check: Callable[[], str]) -> Finding:

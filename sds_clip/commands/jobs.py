@@ -145,7 +145,18 @@ def _print_status(info: dict[str, Any]) -> None:
 
 
 def _print_workers(found: list[dict[str, Any]]) -> None:
-    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job"]
+    header = [
+        "worker",
+        "queue",
+        "alive",
+        "device",
+        "version",
+        "started",
+        "seen",
+        "clock",
+        "job",
+        "out",
+    ]
     rows = []
     for each in found:
         times = moment(each["started_at"]), moment(each["seen_at"])
@@ -153,7 +164,7 @@ def _print_workers(found: list[dict[str, Any]]) -> None:
         skew_s = each.get("clock_skew_s")
         clock = None if skew_s is None else f"{skew_s:+.0f} s"
         about = each["id"], each["queue"], alive, each["device"], each["version"]
-        rows.append([*about, *times, clock, each["job"]])
+        rows.append([*about, *times, clock, each["job"], each.get("out_because")])
     print(table(header, rows))
 
 
@@ -268,6 +279,6 @@ def list_workers(client: Client) -> Any:
     """List the workers of a service.
 
     The list has every worker of the last day: the queue that it takes jobs from, whether it is alive, how far its clock
-    is ahead of the database's, and its current job.
+    is ahead of the database's, its current job, and why it takes no jobs if it does not.
     """
     return client.workers()

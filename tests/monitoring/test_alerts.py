@@ -65,6 +65,7 @@ CASES = {
         "8m",
         "12m",
     ),
+    "SdsClipDataFolder": Case({f"sds_clip_data_folder_up{{{ON_SERVICE}}}": "1x5 0x10"}, "6m", "9m", SERVICE),
     "SdsClipNoWorker": Case(
         {
             'sds_clip_jobs{kind="finetune",status="queued",instance="a"}': "1x20",

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.data_folder import DataFolder
+from app.store import Store
 from sds_clip.cli import main
 
 
@@ -43,3 +45,36 @@ def test_the_table_has_a_line_a_finding(checkpoint: Path, capsys: pytest.Capture
     main(["doctor", "--model", f"local-dir:{checkpoint}"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == names
+
+
+@pytest.fixture
+def of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings name a database, and a folder that is not its own."""
+    monkeypatch.setenv("SDS_CLIP_DATABASE_URL", f"sqlite:///{tmp_path / 'jobs.db'}")
+    monkeypatch.setenv("SDS_CLIP_DATA_DIR", str(tmp_path / "wrong"))
+    store = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
+    store.migrate()
+    DataFolder(store.database, tmp_path / "right").check()
+    store.close()
+
+
+@pytest.mark.usefixtures("of_another")
+def test_a_data_folder_of_another_database_is_broken(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["doctor", "--model", f"local-dir:{checkpoint}", "--json"])
+    assert findings(capsys)["data folder"][0] == "broken"
+    monkeypatch.setenv("SDS_CLIP_DATA_DIR", str(tmp_path / "right"))
+    main(["doctor", "--model", f"local-dir:{checkpoint}", "--json"])
+    assert findings(capsys)["data folder"][1].endswith("which belongs to the database")
+
+
+@pytest.mark.usefixtures("of_another")
+@pytest.mark.parametrize("command", [["backup", "backup.tar"], ["check"], ["prune"]])
+def test_a_command_refuses_the_data_folder_of_another_database(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    assert "is not the data folder of the database" in capsys.readouterr().err
+    assert not (tmp_path / "backup.tar").exists()

@@ -115,7 +115,7 @@ def test_jobs_are_retried_and_deleted(run: Callable[..., str], read: Callable[..
 def test_workers_are_listed(
     command: tuple[str, ...], run: Callable[..., str], read: Callable[..., Any]
 ) -> None:
-    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job"]
+    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job", "out"]
     assert run(*command).split() == header
     assert read(*command) == []
 

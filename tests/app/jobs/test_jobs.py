@@ -387,6 +387,7 @@ def test_workers_are_listed_with_the_job_that_each_has(service: Service) -> None
         "version": "1.0",
         "started_at": 5.0,
         "clock_skew_s": 0.0,
+        "out_because": None,
         "job": job_id,
     }
 

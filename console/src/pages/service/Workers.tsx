@@ -15,14 +15,19 @@ const COLUMNS: Column<Api["WorkerInfo"]>[] = [
   { name: "Worker", cell: ({ host, pid }) => `${host} · ${pid}` },
   {
     name: "State",
-    cell: ({ alive, job }) =>
-      alive ? (
+    cell: ({ alive, job, out_because }) =>
+      alive && out_because ? (
+        <Badge tone="bad">out</Badge>
+      ) : alive ? (
         <Badge tone={job ? "accent" : "neutral"}>{job ? "busy" : "idle"}</Badge>
       ) : (
         <Badge tone="bad">gone</Badge>
       ),
   },
-  { name: "Job", cell: ({ job }) => (job ? <a href={address(["jobs", job])}>{job}</a> : "–") },
+  {
+    name: "Job",
+    cell: ({ job, out_because }) => (job ? <a href={address(["jobs", job])}>{job}</a> : (out_because ?? "–")),
+  },
   { name: "Device", cell: ({ device }) => device },
   { name: "Heartbeat", cell: ({ seen_at }) => <Time at={seen_at} /> },
   { name: "Started", cell: ({ started_at }) => <Time at={started_at} /> },
