@@ -125,6 +125,12 @@ def _gauges(overview: Overview) -> Iterable[Metric]:
     yield gauge(
         "busy_slots", "The number of living workers that hold a job.", _named(overview.busy), ("kind",)
     )
+    yield gauge(
+        "workers_out",
+        "The number of living workers that take no jobs because of a fault of their own.",
+        _named(overview.out),
+        ("kind",),
+    )
     yield gauge("datasets", "The number of data sets.", _named(overview.datasets), ("status",))
     yield gauge(
         "dataset_bytes", "The sizes of uploaded data sets.", _named(overview.dataset_bytes), ("status",)

@@ -36,7 +36,7 @@ class Checker:
     ) -> None:
         self._config = config
         self._store = store
-        self._fitness = fitness or Fitness(DataFolder(store.database, config.data_dir))
+        self._fitness = fitness or Fitness(config, DataFolder(store.database, config.data_dir))
         self._command = command
         self._looking = Periodic("checker", self._look, config.idle_tick_s, daemon=False)
         self._seen: dict[str, float] = {}

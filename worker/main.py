@@ -41,9 +41,11 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     folder.check()
     config.jobs_dir.mkdir(parents=True, exist_ok=True)
     config.versions_dir.mkdir(parents=True, exist_ok=True)
-    fitness = Fitness(folder)
+    fitness = Fitness(config, folder)
     wake_ups = WakeUps(config.broker_url)
-    metrics = WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
+    metrics = WorkerMetrics(
+        config.kind, config.data_dir, config.disk_reserve_bytes, lambda: fitness.out_because
+    )
     close_port = serve(metrics, config.metrics_host, config.metrics_port)
     heartbeat = Heartbeat(
         config,
@@ -58,7 +60,11 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
     slot = Slot(config, store, wake_ups.publish, metrics, fitness, command=command or COMMAND)
     checkers = [Checker(config, store, fitness)] if config.checks_datasets else []
     reaper = Periodic("reaper", Reaper(config, store, fitness).look, config.reap_every_s, at_once=False)
-    cleanups = [reaper, Periodic("fitness", fitness.look, config.watch_every_s)]
+    cleanups = [
+        reaper,
+        Periodic("fitness", fitness.look, config.watch_every_s),
+        Periodic("self-test", fitness.test, config.watch_every_s),
+    ]
     if config.retention.are_set:
         cleanups.append(Periodic("retention", Sweep(config, store, metrics, fitness).look, EVERY_S))
     mirror = Mirror(store, config.queue)

@@ -56,11 +56,18 @@ class _Work:
 class WorkerMetrics(Collector):
     """The metrics of one slot and its supervisor, in a registry of their own."""
 
-    def __init__(self, kind: JobKind, data_dir: Path, reserve_bytes: int) -> None:
+    def __init__(
+        self,
+        kind: JobKind,
+        data_dir: Path,
+        reserve_bytes: int,
+        out_because: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self.registry = CollectorRegistry()
         self._kind = kind
         self._data_dir = data_dir
         self._reserve_bytes = reserve_bytes
+        self._out_because = out_because
         self._is_busy = False
         self._work: _Work | None = None
         self._beaten_at: float | None = None
@@ -149,6 +156,12 @@ class WorkerMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         work = self._work
         yield gauge("slot_busy", "1 while the slot runs a job.", {(self._kind,): self._is_busy}, ("kind",))
+        yield gauge(
+            "slot_out",
+            "1 while the worker takes no jobs because of a fault of its own.",
+            {(self._kind,): self._out_because() is not None},
+            ("kind",),
+        )
         if self._beaten_at is not None:
             yield gauge(
                 "heartbeat_age_seconds",

@@ -33,7 +33,7 @@ from worker.errors import failure_of
 from worker.fitness import Fitness
 from worker.folders import JobFolder, Occupant, occupants
 from worker.identity import identify, is_alive, kill, owner_name
-from worker.metrics import WorkerMetrics
+from worker.metrics import WorkerMetrics, ending
 from worker.periodic import Periodic
 from worker.protocol import Assignment, Exit
 from worker.supervised import COMMAND, ChildProcess, died
@@ -63,7 +63,7 @@ class Slot:
         *,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        self._fitness = fitness or Fitness(DataFolder(store.database, config.data_dir))
+        self._fitness = fitness or Fitness(config, DataFolder(store.database, config.data_dir))
         self._config = config
         self._store = store
         self._publish = publish
@@ -174,7 +174,9 @@ class Slot:
             ):
                 self._supervise(job)
         finally:
-            self._metrics.end(self._transitions(job), job.fence, time.monotonic() - began)
+            transitions, took_s = self._transitions(job), time.monotonic() - began
+            self._metrics.end(transitions, job.fence, took_s)
+            self._fitness.note(job, *ending(transitions, job.fence), took_s)
         self._warm_up()
         status = self._store.jobs.get(job.id).status
         if self._stopping.is_set() and status is JobStatus.QUEUED:

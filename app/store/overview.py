@@ -28,6 +28,8 @@ class Overview:
     """By queue, and by whether they were seen lately."""
     busy: Mapping[JobKind, int]
     """The living workers that hold a job."""
+    out: Mapping[JobKind, int]
+    """The living workers that take no jobs because of a fault of their own."""
     datasets: Mapping[DatasetStatus, int]
     dataset_bytes: Mapping[DatasetStatus, float]
     """The sizes of uploads. Registered data do not count."""
@@ -71,15 +73,19 @@ def _workers(connection: Connection, now: float) -> dict[str, Any]:
     holding = set(
         connection.execute(select(jobs.c.lease_owner).where(jobs.c.status.in_(sorted(HELD)))).scalars()
     )
-    seen = connection.execute(select(workers.c.id, workers.c.queue, workers.c.seen_at)).all()
-    found = [(kind, seen_at >= now - LIVING_S, owner in holding) for owner, kind, seen_at in seen]
+    columns = (workers.c.id, workers.c.queue, workers.c.seen_at, workers.c.out_because)
+    seen = connection.execute(select(*columns)).all()
+    found = [(kind, at >= now - LIVING_S, owner in holding, out) for owner, kind, at, out in seen]
     return {
         "workers": {
             (kind, alive): sum(each[:2] == (kind, alive) for each in found)
             for kind in JobKind
             for alive in (True, False)
         },
-        "busy": {kind: found.count((kind, True, True)) for kind in JobKind},
+        "busy": {kind: sum(each[:3] == (kind, True, True) for each in found) for kind in JobKind},
+        "out": {
+            kind: sum(each[:2] == (kind, True) and each[3] is not None for each in found) for kind in JobKind
+        },
     }
 
 

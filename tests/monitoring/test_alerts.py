@@ -76,6 +76,15 @@ CASES = {
         "13m",
         FINETUNE,
     ),
+    "SdsClipWorkerOut": Case(
+        {
+            'sds_clip_workers_out{kind="finetune",instance="a"}': "0x5 1x10",
+            'sds_clip_workers_out{kind="evaluate",instance="a"}': "0x15",
+        },
+        "5m",
+        "8m",
+        FINETUNE,
+    ),
     "SdsClipQueueOld": Case(
         {'sds_clip_queue_age_seconds{kind="finetune",instance="a"}': "0+3600x10"}, "7m", "13m", FINETUNE
     ),

@@ -102,11 +102,11 @@ def test_files_of_ended_jobs_are_not_removed_in_another_folder(
     job = submit({"act": "count"})
     store.jobs.request_cancel(job.id)
     (wrong.jobs_dir / job.id).mkdir(parents=True)
-    fitness = Fitness(DataFolder(store.database, wrong.data_dir))
+    fitness = Fitness(wrong, DataFolder(store.database, wrong.data_dir))
     fitness.look()
     Reaper(wrong, store, fitness).look()
     assert store.jobs.get(job.id).files_removed_at is None
     right = replace(wrong, data_dir=config.data_dir)
     (right.jobs_dir / job.id).mkdir(parents=True)
-    Reaper(right, store, Fitness(DataFolder(store.database, right.data_dir))).look()
+    Reaper(right, store, Fitness(right, DataFolder(store.database, right.data_dir))).look()
     assert store.jobs.get(job.id).files_removed_at is not None

@@ -1,0 +1,171 @@
+"""A worker under which different jobs fail takes itself out, and comes back when it has passed its test."""
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from app.data_folder import DataFolder
+from app.store import Store
+from app.store.records import Job
+from app.store.states import JobStatus
+from tests.databases import on_both_if_long
+from tests.worker.waiting import LIGHT, Running, until, until_status
+from worker import fitness as of_workers
+from worker.config import WorkerConfig
+from worker.fitness import IN_A_ROW, QUICK_S, Fitness
+
+Submit = Callable[..., Job]
+
+
+@pytest.fixture
+def config(config: WorkerConfig) -> WorkerConfig:
+    return replace(config, threads=0)
+
+
+@pytest.fixture
+def fitness(config: WorkerConfig, store: Store) -> Fitness:
+    config.jobs_dir.mkdir(parents=True)
+    return Fitness(config, DataFolder(store.database, config.data_dir))
+
+
+def fail(fitness: Fitness, *jobs: Job, code: str = "process_died", seconds: float = 1.0) -> None:
+    for job in jobs:
+        fitness.note(job, "failed", code, seconds)
+
+
+@pytest.fixture
+def jobs(submit: Submit) -> list[Job]:
+    return [submit({"act": "die"}) for _ in range(IN_A_ROW)]
+
+
+@on_both_if_long
+def test_worker_whose_jobs_die_one_after_the_other_stops_taking_them_and_says_so(
+    config: WorkerConfig, store: Store, submit: Submit, fitness: Fitness, caplog: pytest.LogCaptureFixture
+) -> None:
+    dying = [submit({"act": "die"}, max_attempts=1) for _ in range(IN_A_ROW)]
+    waiting = submit({"act": "count", "steps": 1})
+    with Running(config, store, fitness=fitness, command=LIGHT) as slot:
+        until(lambda: fitness.out_because)
+        assert [store.jobs.get(job.id).status for job in dying] == [JobStatus.FAILED] * IN_A_ROW
+        assert not slot._look()
+        assert store.jobs.get(waiting.id).fence == 0
+        (error,) = (
+            each for each in caplog.records if each.levelno == logging.ERROR and each.name == "worker.fitness"
+        )
+        assert all(job.id in error.getMessage() for job in dying)
+        fitness._test_at = 0.0  # the pause is over
+        fitness.test()
+        assert fitness.out_because is None
+        until_status(store, waiting.id, JobStatus.SUCCEEDED)
+
+
+def test_message_that_comes_while_the_worker_is_out_goes_back_to_the_queue_once(
+    config: WorkerConfig, store: Store, submit: Submit, fitness: Fitness, jobs: list[Job]
+) -> None:
+    sent: list[str] = []
+    patient = replace(config, idle_tick_s=3600)
+    job = submit({"act": "count", "steps": 1})
+    fail(fitness, *jobs)
+
+    def publish(_kind: object, job_id: str) -> bool:
+        sent.append(job_id)
+        if len(sent) == 1:
+            fitness._test_at = 0.0
+            fitness.test()  # it is back before the message is taken by another worker
+        return True
+
+    with Running(patient, store, publish=publish, fitness=fitness, command=LIGHT) as slot:
+        assert slot.run(job.id) is JobStatus.SUCCEEDED
+    assert sent == [job.id]
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds"),
+    [
+        ("bad_data", 1.0),
+        ("nothing_learned", 1.0),
+        ("out_of_memory", 1.0),
+        ("", 1.0),
+        ("process_died", QUICK_S + 1),
+    ],
+)
+def test_errors_of_the_callers_and_late_ones_do_not_count(
+    fitness: Fitness, jobs: list[Job], code: str, seconds: float
+) -> None:
+    fail(fitness, *jobs, code=code, seconds=seconds)
+    assert fitness.out_because is None
+
+
+def test_one_job_that_fails_again_and_again_counts_once(fitness: Fitness, jobs: list[Job]) -> None:
+    fail(fitness, jobs[0], jobs[0], jobs[0], jobs[1])
+    assert fitness.out_because is None
+    fail(fitness, jobs[2])
+    assert fitness.out_because is not None
+
+
+def test_success_begins_the_count_again(fitness: Fitness, jobs: list[Job]) -> None:
+    fail(fitness, *jobs[:2])
+    fitness.note(jobs[0], "succeeded", "", 1.0)
+    fail(fitness, *jobs[:2])
+    assert fitness.out_because is None
+
+
+def test_test_is_not_made_before_its_time_and_a_worker_that_is_back_is_on_probation(
+    fitness: Fitness, jobs: list[Job], submit: Submit
+) -> None:
+    fail(fitness, *jobs)
+    fitness.test()
+    assert fitness.out_because is not None
+    fitness._test_at = 0.0
+    fitness.test()
+    assert fitness.out_because is None
+    fail(fitness, submit({"act": "die"}))
+    assert "begins in 120 s" in (fitness.out_because or "")
+
+
+def test_jobs_of_one_key_keep_a_whole_worker_out_for_the_time_of_the_test_alone(
+    fitness: Fitness, submit: Submit
+) -> None:
+    fail(fitness, *(submit({"act": "die"}, owner="alice") for _ in range(IN_A_ROW)))
+    assert fitness.out_because is not None
+    fitness.test()
+    assert fitness.out_because is None
+
+
+def test_jobs_of_several_keys_keep_it_out_for_the_pause(fitness: Fitness, submit: Submit) -> None:
+    fail(fitness, *(submit({"act": "die"}, owner=owner) for owner in ("alice", "alice", "bob")))
+    fitness.test()
+    assert fitness.out_because is not None
+
+
+@pytest.mark.parametrize("fault", ["device", "folder"])
+def test_worker_whose_device_or_folder_fails_stays_out_and_says_what_fails(
+    config: WorkerConfig, store: Store, jobs: list[Job], fault: str
+) -> None:
+    config.data_dir.mkdir()
+    if fault == "folder":
+        config.jobs_dir.write_text("no folder")
+    else:
+        config.jobs_dir.mkdir()
+        config = replace(config, device="cuda:7")
+    fitness = Fitness(config, DataFolder(store.database, config.data_dir))
+    fail(fitness, *jobs)
+    fitness._test_at = 0.0
+    fitness.test()
+    reason = {"device": "The device 'cuda:7' is not available", "folder": "Not a directory"}[fault]
+    assert reason in (fitness.out_because or "")
+    assert "repeats it every 60 s" in (fitness.out_because or "")
+
+
+def test_test_that_hangs_is_a_failed_one(
+    fitness: Fitness, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_workers, "PYTHON", (sys.executable, "-c", "import time; time.sleep(3600)"))
+    monkeypatch.setattr(of_workers, "_TEST_TIMEOUT_S", 0.5)
+    fail(fitness, *jobs)
+    fitness._test_at = 0.0
+    fitness.test()
+    assert "failed its test (it took longer than 0.5 s)" in (fitness.out_because or "")
