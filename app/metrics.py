@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -101,7 +101,17 @@ class _Watcher(Collector):
 
 
 def gauge(name: str, help: str, values: dict[tuple[str, ...], float], labels: tuple[str, ...] = ()) -> Metric:
-    family = GaugeMetricFamily(f"sds_clip_{name}", help, labels=labels)
+    return _filled(GaugeMetricFamily(f"sds_clip_{name}", help, labels=labels), values)
+
+
+def counter(
+    name: str, help: str, values: dict[tuple[str, ...], float], labels: tuple[str, ...] = ()
+) -> Metric:
+    """Values that only grow. Prometheus sees the name with `_total` at its end."""
+    return _filled(CounterMetricFamily(f"sds_clip_{name}", help, labels=labels), values)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: dict[tuple[str, ...], float]) -> Metric:
     for label_values, value in values.items():
         family.add_metric(label_values, value)
     return family

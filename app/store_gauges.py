@@ -14,9 +14,10 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from app.errors import StoreUnavailable
-from app.metrics import clock_skew, gauge
+from app.metrics import clock_skew, counter, gauge
 from app.store import Store
 from app.store.overview import Overview
+from app.store.states import JobKind
 from app.threads import in_own_thread
 
 FRESH_S = 5.0
@@ -131,6 +132,15 @@ def _gauges(overview: Overview) -> Iterable[Metric]:
         _named(overview.out),
         ("kind",),
     )
+    yield counter(
+        "failures",
+        "The number of jobs that have failed, and of attempts that ended with an error after which the job goes on.",
+        _named(overview.failures),
+        ("kind", "outcome", "code"),
+    )
+    # A counter that first appears with the value 1 has no increase, and codes are not known in advance.
+    failed = {kind: overview.failed_jobs(kind) for kind in JobKind}
+    yield counter("failed_jobs", "The number of jobs that have failed.", _named(failed), ("kind",))
     yield gauge("datasets", "The number of data sets.", _named(overview.datasets), ("status",))
     yield gauge(
         "dataset_bytes", "The sizes of uploaded data sets.", _named(overview.dataset_bytes), ("status",)

@@ -80,12 +80,6 @@ class WorkerMetrics(Collector):
             registry=self.registry,
         )
         self._attempts = {outcome: attempts.labels(kind, outcome) for outcome in OUTCOMES}
-        self._failures = Counter(
-            "sds_clip_failures",
-            "The number of attempts that ended with an error, by its code.",
-            ["kind", "code"],
-            registry=self.registry,
-        )
         interruptions = Counter(
             "sds_clip_interruptions",
             "The number of jobs taken over after their lease had lapsed, and of jobs released.",
@@ -134,10 +128,8 @@ class WorkerMetrics(Collector):
         """Count the attempt that has ended. Without `transitions`, its outcome is unknown."""
         self._is_busy, self._work = False, None
         self._seconds.observe(seconds)
-        outcome, code = ending(transitions, fence)
+        outcome, _ = ending(transitions, fence)
         self._attempts[outcome].inc()
-        if code:
-            self._failures.labels(self._kind, code).inc()
         if outcome == "released":
             self._released.inc()
         data = [event.data or {} for event in transitions]

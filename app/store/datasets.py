@@ -380,5 +380,5 @@ def _jobs_of(dataset_id: str, statuses: Sequence[str]) -> Any:
         select(jobs.c.id, jobs.c.owner)
         .join(job_datasets, job_datasets.c.job_id == jobs.c.id)
         .where(job_datasets.c.dataset_id == dataset_id, jobs.c.status.in_(statuses))
-        .order_by(jobs.c.id)
+        .order_by(jobs.c.kind, jobs.c.id)  # the order in which jobs, and the counts of failures, are locked
     )

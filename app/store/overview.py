@@ -11,7 +11,7 @@ from app.store.clock import Clock
 from app.store.database import Database
 from app.store.records import WITH_FILES, DatasetStatus, VersionStatus
 from app.store.states import HELD, JobKind, JobStatus
-from app.store.tables import datasets, jobs, versions, workers
+from app.store.tables import datasets, failures, jobs, versions, workers
 from app.store.workers import LIVING_S
 
 
@@ -30,11 +30,18 @@ class Overview:
     """The living workers that hold a job."""
     out: Mapping[JobKind, int]
     """The living workers that take no jobs because of a fault of their own."""
+    failures: Mapping[tuple[JobKind, str, str], int]
+    """How many jobs have failed, and attempts ended with an error, by kind, outcome and code. They only grow."""
     datasets: Mapping[DatasetStatus, int]
     dataset_bytes: Mapping[DatasetStatus, float]
     """The sizes of uploads. Registered data do not count."""
     versions: Mapping[VersionStatus, int]
     version_bytes: Mapping[VersionStatus, float]
+
+    def failed_jobs(self, kind: JobKind) -> int:
+        """How many jobs of a kind have failed, of any cause."""
+        counts = self.failures.items()
+        return sum(count for name, count in counts if name[:2] == (kind, JobStatus.FAILED))
 
 
 class Overviews:
@@ -50,6 +57,10 @@ class Overviews:
             return Overview(
                 **_jobs(connection, now),
                 **_workers(connection, now),
+                failures={
+                    (row.kind, row.outcome, row.code): row.count
+                    for row in connection.execute(select(failures))
+                },
                 **_datasets(connection),
                 **_versions(connection),
             )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, text, update
 
 from app.errors import LeaseLost, UnknownRecord
 from app.store.job_events import append
@@ -10,6 +10,12 @@ from app.store.owned import Conditions
 from app.store.records import Event, EventType, Job, Json, Lease, Level
 from app.store.states import HELD, TERMINAL, Action, JobStatus, after
 from app.store.tables import jobs
+
+RETRIED = "retried"
+_COUNT = text(
+    "INSERT INTO failures (kind, outcome, code, count) VALUES (:kind, :outcome, :code, 1) "
+    "ON CONFLICT (kind, outcome, code) DO UPDATE SET count = failures.count + 1"
+)
 
 
 def locked_job(connection: Connection, job_id: str, seen: Conditions = ()) -> Job:
@@ -56,6 +62,8 @@ def move(
 ) -> Job:
     """Change a locked job's status by the transition table, set `values` in other columns, write an event.
 
+    An error is counted here, so that no way for a job to fail is left out.
+
     The WHERE clause repeats what the lock ensures, so that a mistake in locking changes nothing.
 
     Raises: TransitionRefused.
@@ -72,7 +80,15 @@ def move(
     ).one()
     data = {"from": job.status, "to": status, **(data or {})}
     append(connection, Event(job.id, number, now, EventType.STATUS, message, level, data))
-    return Job.of(row._mapping)
+    moved = Job.of(row._mapping)
+    if (code := data["error"]["code"] if "error" in data else _code(moved)) is not None:
+        outcome = RETRIED if status is JobStatus.QUEUED else status
+        connection.execute(_COUNT, {"kind": job.kind, "outcome": outcome, "code": code})
+    return moved
+
+
+def _code(job: Job) -> str | None:
+    return job.error.code if job.status is JobStatus.FAILED and job.error is not None else None
 
 
 def ran_s(job: Job, now: float) -> float:

@@ -92,7 +92,14 @@ CASES = {
         {'sds_clip_lease_left_seconds{kind="finetune",job="sds-clip"}': "50x5 -30x10"}, "8m", "13m", FINETUNE
     ),
     "SdsClipJobFailed": Case(
-        {'sds_clip_attempts_total{kind="finetune",outcome="failed"}': "0x5 1x5"}, "5m", "8m", FINETUNE
+        {
+            'sds_clip_failed_jobs_total{kind="finetune",instance="a"}': "4x5 5x5",
+            'sds_clip_failed_jobs_total{kind="finetune",instance="b"}': "4x6 5x4",
+            'sds_clip_failed_jobs_total{kind="evaluate",instance="a"}': "7x10",
+        },
+        "5m",
+        "8m",
+        FINETUNE,
     ),
     "SdsClipInterruptions": Case(
         {'sds_clip_interruptions_total{kind="finetune",reason="lapsed"}': "0+1x30"}, "4m", "20m", FINETUNE
