@@ -143,6 +143,7 @@ class JobService:
             request=job.request,
             transitions=store.events.transitions(job_id),
             metrics=store.events.latest_metrics(job_id),
+            worker_silent_since=store.workers.silent_since(job),
         )
 
     @in_store_thread

@@ -167,6 +167,12 @@ class _JobInfo(BaseModel):
     metrics: MetricPointInfo | None = Field(
         None, description="The newest metrics. Only GET /jobs/{id} returns them."
     )
+    worker_silent_since: float | None = Field(
+        None,
+        description="Since when the worker that has the job was not heard of: when it last reported, or when the job's "
+        "lease ended if the worker reports but the job's process does not. It is null if the worker was heard of "
+        "lately. Once the lease has ended, another worker takes the job. Only GET /jobs/{id} returns this.",
+    )
 
 
 class FinetuneJobInfo(_JobInfo):
@@ -315,6 +321,7 @@ def job_info(
     transitions: Sequence[Event] | None = None,
     metrics: MetricPoint | None = None,
     request: Mapping[str, Any] | None = None,
+    worker_silent_since: float | None = None,
 ) -> FinetuneJobInfo | EvaluateJobInfo:
     result = None if job.result is None else {name: job.result[name] for name in job.result if name != FILES}
     values: dict[str, Any] = {
@@ -326,6 +333,7 @@ def job_info(
         "transitions": None if transitions is None else [Transition.of(event) for event in transitions],
         "metrics": metrics,
         "request": request,
+        "worker_silent_since": worker_silent_since,
         "improvement": improvement_of(job),
     }
     if job.kind is JobKind.FINETUNE:

@@ -12,7 +12,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
     store.seen_by     a Workspace: the parts below up to `watch`, without other owners' records
 
     store.jobs        callers: submit, get, list, request_cancel/pause/resume/retry, withheld
-    store.workers     beat, leave, list, living_queues
+    store.workers     beat, leave, list, living_queues, silent_since
     store.events      events, transitions, metrics of a job; prune
     store.datasets    add, get, list, claim_check, renew_check, release_check, check_died, accept, reject, delete
     store.versions    register, get, made, among, list, mark_damaged, delete, withheld

@@ -7,7 +7,7 @@ from sqlalchemy import RowMapping, delete, insert, select, update
 from app.store.clock import Clock
 from app.store.database import Database
 from app.store.owned import owned
-from app.store.records import Record
+from app.store.records import Job, Record
 from app.store.states import HELD, JobKind
 from app.store.tables import jobs, workers
 
@@ -91,6 +91,21 @@ class Workers:
         with self._database.reading() as connection:
             rows = connection.execute(select(workers.c.queue).where(*takes).distinct())
             return frozenset(rows.scalars())
+
+    def silent_since(self, job: Job) -> float | None:
+        """Since when the worker that holds a job has not been heard of. None if none holds it, or it was heard lately.
+
+        Its supervisor sends heartbeats, and the job's process renews the lease.
+        """
+        if job.status not in HELD or job.lease_until is None:
+            return None
+        seen = select(workers.c.seen_at).where(workers.c.id == job.lease_owner)
+        with self._database.reading() as connection:
+            seen_at: float | None = connection.execute(seen).scalar_one_or_none()
+        now = self._clock()
+        if seen_at is not None and seen_at < now - LIVING_S:
+            return seen_at
+        return job.lease_until if job.lease_until < now else None
 
     def _worker(self, row: RowMapping, job_id: str | None) -> Worker:
         alive = row["seen_at"] >= self._clock() - LIVING_S

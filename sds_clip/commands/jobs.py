@@ -114,6 +114,8 @@ def _figure(metric: dict[str, Any]) -> str:
 
 
 def _status(info: dict[str, Any]) -> str:
+    if (silent_since := info.get("worker_silent_since")) is not None:
+        return f"{info['status']} (its worker has been silent since {moment(silent_since)})"
     if not info["no_worker"]:
         return str(info["status"])
     return f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {info['kind']})"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sds_clip import Client
-from sds_clip.commands.jobs import result_fields
+from sds_clip.commands.jobs import _status, result_fields
 from tests.app.serverside import RunningServer
 from tests.sds_clip.command_line import exit_code
 from tests.sds_clip.scripted import Answer, scripted
@@ -235,3 +235,9 @@ def test_a_job_is_submitted_from_a_file_and_found_by_its_name(
     assert read("jobs", "list", "--name", "from-a", "--created-before", "2026-01-01") == []
     assert "name" in run(*command, "--name", "from-a-file", code=2)
     assert "hyperparameters.steps" in run(*command, "--set", "steps=-1", code=2)
+
+
+def test_a_running_job_whose_worker_is_silent_says_since_when() -> None:
+    job = {"status": "running", "no_worker": False, "kind": "finetune", "worker_silent_since": 0.0}
+    assert _status(job) == f"running (its worker has been silent since {moment(0.0)})"
+    assert _status({**job, "worker_silent_since": None}) == "running"

@@ -366,6 +366,15 @@ def test_job_whose_queue_has_no_living_worker_says_so(service: Service) -> None:
     assert claimed.id == job["id"]
 
 
+def test_running_job_says_since_when_its_worker_is_silent(service: Service) -> None:
+    job = service.finetune()
+    claimed = service.store.leases.claim(JobKind.FINETUNE, "slot", -1.0)
+    assert claimed is not None
+    shown = service.client.get(f"/jobs/{job['id']}").json()
+    assert shown["worker_silent_since"] == claimed.lease_until
+    assert service.client.get("/jobs").json()["data"][0]["worker_silent_since"] is None
+
+
 @on_both
 def test_workers_are_listed_with_the_job_that_each_has(service: Service) -> None:
     assert service.client.get("/workers").json() == {"object": "list", "data": []}

@@ -50,3 +50,31 @@ def test_worker_is_shown_with_the_job_that_it_holds(store: Store) -> None:
     assert seen.started_at == pytest.approx(5.0)
     store.leases.release(lease)
     assert store.workers.list()[0].job_id is None
+
+
+def test_worker_of_a_job_is_silent_since_its_last_heartbeat(store: Store, clock: FakeClock) -> None:
+    submitted(store)
+    store.workers.beat(worker("a"))
+    heard_at = store.workers.list()[0].seen_at
+    lease = claimed(store, owner="a")
+    clock.advance(25)
+    assert store.workers.silent_since(store.jobs.get(lease.job_id)) is None
+    clock.advance(10)
+    assert store.workers.silent_since(store.jobs.get(lease.job_id)) == heard_at
+    store.workers.beat(worker("a"))
+    assert store.workers.silent_since(store.jobs.get(lease.job_id)) is None
+
+
+def test_worker_whose_job_s_process_hangs_is_silent_since_the_end_of_the_lease(
+    store: Store, clock: FakeClock
+) -> None:
+    submitted(store)
+    lease = claimed(store, owner="a", ttl_s=60)
+    job = store.jobs.get(lease.job_id)
+    clock.advance(59)
+    store.workers.beat(worker("a"))
+    assert store.workers.silent_since(job) is None
+    clock.advance(2)
+    assert store.workers.silent_since(job) == job.lease_until
+    store.leases.release(lease)
+    assert store.workers.silent_since(store.jobs.get(job.id)) is None
