@@ -9,6 +9,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 
 from app.jobs.wakeups import QUEUES, TASKS, broker_options
+from worker import transport
 from worker.config import WorkerConfig
 
 _BROKER_TIMEOUT_S = 5.0
@@ -19,6 +20,7 @@ def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
 
     The row decides whether a job runs, so messages are acknowledged before the task (docs/decisions/0033).
     """
+    transport.install()
     app = Celery("sds_clip", broker=config.broker_url, set_as_current=False)
     app.conf.update(
         accept_content=["json"],

@@ -3,10 +3,12 @@
 import logging
 import os
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from app import tracing
 from app.data_folder import DataFolder
+from app.errors import StoreUnavailable
 from app.jobs.wakeups import WakeUps
 from app.store import Store
 from worker.celery_app import make_app, run
@@ -24,21 +26,27 @@ from worker.supervised import COMMAND
 
 logger = logging.getLogger(__name__)
 
+WAIT_S = 60.0
+"""How long a worker waits for its database when it starts."""
+_TRY_AGAIN_S = 1.0
 
-def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) -> None:
+
+def run_worker(
+    config: WorkerConfig, *, command: Sequence[str] | None = None, begin: Callable[[], None] = lambda: None
+) -> None:
     """Take jobs until SIGTERM, SIGINT or `celery control shutdown`.
 
     A running job is then released at a checkpoint. Jobs are found without the broker while it is away.
-    `command` replaces the program that runs a job.
+    `command` replaces the program that runs a job. `begin` is called before the worker can have one.
 
     Raises: ConfigurationError for an unusable database URL or metrics port, and for a data folder that is not the
-    database's; StoreUnavailable if the database does not answer at the start.
+    database's; StoreUnavailable if the database does not answer within a minute.
     """
     tracing.configure("sds-clip-worker")
     store = Store(config.database_url, timeout_s=config.store_timeout_s)
-    store.migrate()
     folder = DataFolder(store.database, config.data_dir)
-    folder.check()
+    _prepare(store, folder)
+    begin()
     config.jobs_dir.mkdir(parents=True, exist_ok=True)
     config.versions_dir.mkdir(parents=True, exist_ok=True)
     fitness = Fitness(config, folder)
@@ -91,3 +99,23 @@ def run_worker(config: WorkerConfig, *, command: Sequence[str] | None = None) ->
         wake_ups.close()
         store.close()
         logger.info("The worker has stopped.")
+
+
+def _prepare(store: Store, folder: DataFolder) -> None:
+    """Migrate the database and check the folder, as soon as the database answers."""
+    until = time.monotonic() + WAIT_S
+    logged = False
+    while True:
+        try:
+            store.migrate()
+            folder.check()
+            return
+        except StoreUnavailable:
+            if time.monotonic() > until:
+                raise
+        if not logged:
+            logger.warning(
+                "The database does not respond. The worker waits for it, for %g s at most.", WAIT_S
+            )
+            logged = True
+        time.sleep(_TRY_AGAIN_S)

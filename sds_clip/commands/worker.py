@@ -58,7 +58,7 @@ def worker(
     SDS_CLIP_BROKER_URL and SDS_CLIP_DATABASE_URL must name the service's broker and database, and --data-dir the
     folder that worker and service share. `sds-clip up` starts service and workers together.
 
-    The exit code is 1 if the database does not answer at the start.
+    At the start, the worker waits a minute for the database. The exit code is 1 if it does not answer.
     """
     if supervised:
         end_with_supervisor()
@@ -71,9 +71,8 @@ def worker(
     from worker.main import run_worker
 
     logs.configure(config.log_level, config.log_format)
-    hold([signal.SIGTERM, signal.SIGINT])
     try:
-        run_worker(config)
+        run_worker(config, begin=lambda: hold([signal.SIGTERM, signal.SIGINT]))
     except StoreUnavailable as error:
         print(f"sds-clip: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,20 @@
 """When a worker first says that it lives."""
 
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from urllib.parse import urlsplit
 
+import pytest
+
+from app.store import Store
+from app.store.records import Job
+from app.store.states import JobStatus
+from bench.faults.proxy import Proxy
+from tests.worker.waiting import WorkerProcess, until, until_status
 from worker.config import WorkerConfig
 
 RUN = """
@@ -24,3 +36,27 @@ def test_worker_says_that_it_lives_before_it_imports_torch(config: WorkerConfig)
         [sys.executable, "-c", RUN], input=config.dumps(), capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
+def test_worker_that_starts_before_its_database_waits_for_it_and_says_so(
+    config: WorkerConfig, store: Store, submit: Callable[..., Job], capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = submit({"act": "count", "steps": 1})
+    url = urlsplit(config.database_url)
+    with closing(Proxy(lambda: socket.create_connection((url.hostname, url.port)))) as proxy:
+        through = config.database_url.replace(f":{url.port}/", f":{proxy.port}/")
+        with ExitStack() as closes:
+            with proxy.away("cut"):
+                process = closes.enter_context(
+                    WorkerProcess(replace(config, database_url=through, threads=0))
+                )
+                said: list[str] = []
+
+                def waits() -> bool:
+                    said.append(capfd.readouterr().err)
+                    return "The worker waits for it, for 60 s at most" in "".join(said)
+
+                until(waits)
+            until_status(store, job.id, JobStatus.SUCCEEDED)
+            assert process.poll() is None

@@ -1,5 +1,6 @@
 """Whole workers behind a real broker, with light jobs: Celery's tools see them, and no message does harm."""
 
+import base64
 import json
 import os
 import signal
@@ -101,6 +102,61 @@ def test_messages_that_are_late_or_not_ours_do_no_harm(
         assert worker.poll() is None
     assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1"]
     assert store.jobs.get(cancelled.id).status is JobStatus.CANCELLED
+
+
+def envelope(body: bytes = b'[["x"], {}, {}]', headers: object = None, **properties: object) -> bytes:
+    """A message as Celery's clients put it into the queue."""
+    known = {
+        "body_encoding": "base64",
+        "delivery_tag": "1",
+        "delivery_info": {"exchange": "", "routing_key": ""},
+    }
+    message = {
+        "body": base64.b64encode(body).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": headers or {"task": "sds_clip.finetune", "id": "1"},
+        "properties": {**known, **properties},
+    }
+    return json.dumps(message).encode()
+
+
+MALFORMED = (
+    b"\xff\xfe not JSON",
+    b"",
+    b"null",
+    b"[1, 2]",
+    b'"text"',
+    b"{}",
+    b"[" * 200_000,
+    b"x" * 20_000_000,
+    envelope(headers=[1]),
+    envelope(headers={"task": "sds_clip.finetune"}),
+    envelope(headers={"task": "sds_clip.finetune", "id": "1", "timelimit": "x"}),
+    envelope(headers={"task": "sds_clip.finetune", "id": "1", "eta": "whenever", "retries": "x"}),
+    envelope(b"not JSON"),
+    envelope(b'{"a": 1}'),
+    envelope(b"[5, {}, {}]"),
+    envelope(b"[null, null, null]"),
+    envelope(json.dumps([["y" * 20_000_000], {}, {}]).encode()),
+    envelope(body_encoding="unknown"),
+    envelope().replace(b"utf-8", b"klingon"),
+    envelope().replace(b"application/json", b"application/x-python-serialize"),
+    envelope(b"[]").replace(b"W10=", b"%%%"),
+)
+
+
+def test_malformed_messages_end_no_worker_and_block_no_job(
+    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], valkey: Valkey
+) -> None:
+    with WorkerProcess(config) as worker, redis.Redis(unix_socket_path=str(valkey.socket)) as client:
+        for message in MALFORMED:
+            client.lpush("finetune", message)
+            job = submit({"act": "count", "steps": 1})
+            assert send(job.id)
+            until(lambda: worker.poll() is not None or store.jobs.get(job.id).status is JobStatus.SUCCEEDED)  # noqa: B023
+            assert worker.poll() is None, message[:100]
+        assert (client.llen("finetune"), client.hlen("unacked")) == (0, 0)
 
 
 @on_both_if_long
