@@ -31,6 +31,7 @@ from collections.abc import Callable
 from app.settings import STORE_TIMEOUT_S
 from app.store.aliases import Aliases
 from app.store.clock import Clock, DatabaseClock
+from app.store.connections import warn_if_few
 from app.store.database import Database
 from app.store.datasets import Datasets
 from app.store.job_events import JobEvents
@@ -106,12 +107,13 @@ class Store(Workspace):
         return time.time() - self.now()
 
     def migrate(self) -> None:
-        """Bring the tables up to date. It is safe while other processes do the same.
+        """Bring the tables up to date, and warn if connections are few. It is safe while other processes do the same.
 
         Raises: StoreUnavailable; ConfigurationError if this program is too old for the tables, or others are running
         that would be too old afterwards.
         """
         migrate(self.database, self.now)
+        warn_if_few(self.database, self.now())
 
     def check_program(self) -> None:
         """Check that a newer program has not changed the tables in a way that this one does not know.

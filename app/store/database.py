@@ -18,6 +18,7 @@ from app.store.values import dumps
 logger = logging.getLogger(__name__)
 
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
+_NO_CONNECTION = ("too many clients", "remaining connection slots", "too many connections")
 
 
 class Database:
@@ -108,6 +109,13 @@ def _is_mistake(error: Exception) -> bool:
 
 def _unavailable(error: Exception) -> StoreUnavailable:
     cause = getattr(error, "orig", None) or error
+    # The server's refusal has no code that libpq passes on.
+    if any(words in str(cause) for words in _NO_CONNECTION):
+        logger.error("%s", cause)
+        return StoreUnavailable(
+            "The database has no connection left. Raise max_connections in PostgreSQL, or run fewer services and "
+            "workers."
+        )
     logger.warning("The database does not respond: %s", cause)
     if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return StoreUnavailable("The disk of the database is full. Free some space, then try again.")
