@@ -34,6 +34,12 @@ class PrecisionError(ModelError):
     code: ClassVar[str] = "bad_precision"
 
 
+class DeviceError(PrecisionError):
+    """The device is not available on this machine."""
+
+    code: ClassVar[str] = "bad_device"
+
+
 @cache
 def native_bf16() -> bool:
     """Return whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX, Arm BF16).
@@ -58,7 +64,7 @@ def gpu_native_bf16(device: torch.device) -> bool:
 def choose_device(device: str) -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device. `auto` is the first GPU if there is one.
 
-    Raises PrecisionError for a device that is not available.
+    Raises DeviceError for a device that is not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -67,9 +73,7 @@ def choose_device(device: str) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         usable = "auto, cpu, cuda or cuda:N" if torch.cuda.is_available() else "auto or cpu"
-        raise PrecisionError(
-            f"The device {device!r} is not available on this machine. Use {usable}."
-        ) from error
+        raise DeviceError(f"The device {device!r} is not available on this machine. Use {usable}.") from error
     return chosen
 
 

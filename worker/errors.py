@@ -79,7 +79,9 @@ def _failure(error: BaseException) -> Failure:
                 return _paused("storage_full", text)
             return Failure(JobError("storage_failed", text, retryable=True), again=True)
     if isinstance(error, ModelError):
-        return Failure(JobError(error.code, str(error)), again=False)
+        # No request names a device: the worker's is gone, and another worker may have one.
+        again = error.code == "bad_device"
+        return Failure(JobError(error.code, str(error), retryable=again), again=again)
     if isinstance(error, DiskReserve):
         return _paused(error.code, error.message)
     if isinstance(error, ServiceError):

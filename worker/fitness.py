@@ -7,6 +7,7 @@ the workers that are whole (docs/decisions/0079-workers-take-themselves-out.md).
 import logging
 import os
 import subprocess
+import threading
 import time
 
 from app.data_folder import DataFolder
@@ -19,26 +20,29 @@ from worker.supervised import PYTHON
 logger = logging.getLogger(__name__)
 
 NOT_OF_THE_JOB = frozenset(
-    {"process_died", "internal_error", "storage_failed", "dataset_missing", "version_damaged"}
+    {"process_died", "internal_error", "storage_failed", "bad_device", "dataset_missing", "version_damaged"}
 )
 """The errors that a job's request and data do not explain."""
 QUICK_S = 120.0
-IN_A_ROW = 3
+BEFORE_TEST, BEFORE_PAUSE = 2, 3
+"""Attempts in a row, after which the worker tests itself; and different jobs, after which it pauses before that."""
 PAUSE_S, MAX_PAUSE_S = 60.0, 600.0
-_TEST_TIMEOUT_S = 300.0
+_TEST_TIMEOUT_S = 120.0
 
 
 class Fitness:
     """A worker takes no jobs, and gives back the one that it has, while its data folder is not the database's.
 
-    It also takes none after different jobs have failed quickly one after the other, until a test has passed.
+    It also takes none after jobs have failed quickly one after the other, until a test has passed.
     """
 
     def __init__(self, config: WorkerConfig, folder: DataFolder) -> None:
         self._config = config
         self._folder = folder
+        self._testing = threading.Lock()
+        self._in_a_row = 0
         self._failed: dict[str, str] = {}
-        """The jobs that failed quickly since one did not, with their owners."""
+        """The jobs that failed quickly since one succeeded, with their owners."""
         self._out_because: str | None = None
         self._pause_s = PAUSE_S
         self._test_at = 0.0
@@ -58,7 +62,10 @@ class Fitness:
         self._folder.look()
 
     def may_claim(self) -> bool:
-        """Look again, and return whether the worker may take a job now."""
+        """Look again, and return whether the worker may take a job now. A test that is due comes first, for seconds."""
+        with self._testing:
+            if self._out_because is not None and time.monotonic() >= self._test_at:
+                self._test()
         try:
             self._folder.look()
         except StoreUnavailable:
@@ -68,40 +75,42 @@ class Fitness:
     def note(self, job: Job, outcome: str, code: str, seconds: float) -> None:
         """Note how an attempt ended: its outcome (`worker.metrics.OUTCOMES`), and the code of its error or ""."""
         if outcome == "succeeded" or seconds > QUICK_S:
+            self._in_a_row, self._pause_s = 0, PAUSE_S
             self._failed.clear()
-            self._pause_s = PAUSE_S
+        if code not in NOT_OF_THE_JOB or seconds > QUICK_S:
             return
-        if code not in NOT_OF_THE_JOB or job.id in self._failed:
-            return
+        self._in_a_row += 1
         self._failed[job.id] = job.owner
-        if len(self._failed) < IN_A_ROW:
+        if self._in_a_row < BEFORE_TEST:
             return
-        # If all belong to one key, they may be its doing. Others wait for the test alone.
+        # If all jobs belong to one key, they may be its doing, and the other keys wait for the test alone.
         owners = set(self._failed.values())
-        pause_s = 0.0 if len(owners) == 1 and "" not in owners else self._pause_s
+        is_out = len(self._failed) >= BEFORE_PAUSE and (len(owners) > 1 or "" in owners)
+        pause_s = self._pause_s if is_out else 0.0
         self._test_at = time.monotonic() + pause_s
         self._out_because = (
-            f"{len(self._failed)} jobs failed one after the other within {QUICK_S:g} s of their start, the last one "
-            f"with {code}. The worker takes no jobs until it has passed a test, which begins in {pause_s:g} s."
+            f"{self._in_a_row} attempts in a row failed within {QUICK_S:g} s of their start, the last one with {code}. "
+            f"The worker takes no jobs until it has passed a test, which begins in {pause_s:g} s."
         )
-        logger.error("%s They are %s.", self._out_because, ", ".join(self._failed))
+        level = logging.ERROR if is_out else logging.WARNING
+        logger.log(level, "%s The jobs are %s.", self._out_because, ", ".join(self._failed))
 
-    def test(self) -> None:
-        """Test what jobs need if that is due. If the test passes, take jobs again, and fewer failures end that."""
-        if self._out_because is None or time.monotonic() < self._test_at:
-            return
+    def _test(self) -> None:
+        """Test what jobs need. If the test passes, take jobs again, but the next failure is tested at once."""
         fault = self._fault()
         if fault is None:
-            del self._failed[next(iter(self._failed))]
+            if len(self._failed) >= BEFORE_PAUSE:
+                del self._failed[next(iter(self._failed))]
+                self._pause_s = min(MAX_PAUSE_S, 2 * self._pause_s)
             self._out_because = None
             logger.warning("The worker has passed its test and takes jobs again.")
-        else:
-            self._test_at = time.monotonic() + self._pause_s
-            self._out_because = (
-                f"The worker has failed its test ({fault}), and repeats it every {self._pause_s:g} s."
-            )
-            logger.error("%s", self._out_because)
+            return
+        self._test_at = time.monotonic() + self._pause_s
+        self._out_because = (
+            f"The worker has failed its test ({fault}), and repeats it in {self._pause_s:g} s."
+        )
         self._pause_s = min(MAX_PAUSE_S, 2 * self._pause_s)
+        logger.error("%s", self._out_because)
 
     def _fault(self) -> str | None:
         """What the test has found, or None."""

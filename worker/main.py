@@ -68,11 +68,7 @@ def run_worker(
     slot = Slot(config, store, wake_ups.publish, metrics, fitness, command=command or COMMAND)
     checkers = [Checker(config, store, fitness)] if config.checks_datasets else []
     reaper = Periodic("reaper", Reaper(config, store, fitness).look, config.reap_every_s, at_once=False)
-    cleanups = [
-        reaper,
-        Periodic("fitness", fitness.look, config.watch_every_s),
-        Periodic("self-test", fitness.test, config.watch_every_s),
-    ]
+    cleanups = [reaper, Periodic("fitness", fitness.look, config.watch_every_s)]
     if config.retention.are_set:
         cleanups.append(Periodic("retention", Sweep(config, store, metrics, fitness).look, EVERY_S))
     mirror = Mirror(store, config.queue)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from app.errors import DiskReserve, InternalError, InvalidRequest, StorageFull, StoreUnavailable
 from models.atomic import atomic_folder
 from models.errors import DataError, NotFiniteError
+from models.precision import DeviceError
 from models.references import CheckpointError
 from worker.errors import JobFailed, failure_of
 
@@ -19,6 +20,7 @@ from worker.errors import JobFailed, failure_of
     ("error", "code", "again"),
     [
         (DataError("x"), "bad_data", False),
+        (DeviceError("x"), "bad_device", True),
         (NotFiniteError("x"), "training_failed", False),
         (JobFailed("nothing_learned", "x"), "nothing_learned", False),
         (InvalidRequest("x", code="unusable_record"), "unusable_record", False),

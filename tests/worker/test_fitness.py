@@ -15,7 +15,7 @@ from tests.databases import on_both_if_long
 from tests.worker.waiting import LIGHT, Running, until, until_status
 from worker import fitness as of_workers
 from worker.config import WorkerConfig
-from worker.fitness import IN_A_ROW, QUICK_S, Fitness
+from worker.fitness import BEFORE_PAUSE, QUICK_S, Fitness
 
 Submit = Callable[..., Job]
 
@@ -38,18 +38,18 @@ def fail(fitness: Fitness, *jobs: Job, code: str = "process_died", seconds: floa
 
 @pytest.fixture
 def jobs(submit: Submit) -> list[Job]:
-    return [submit({"act": "die"}) for _ in range(IN_A_ROW)]
+    return [submit({"act": "die"}) for _ in range(BEFORE_PAUSE)]
 
 
 @on_both_if_long
 def test_worker_whose_jobs_die_one_after_the_other_stops_taking_them_and_says_so(
     config: WorkerConfig, store: Store, submit: Submit, fitness: Fitness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dying = [submit({"act": "die"}, max_attempts=1) for _ in range(IN_A_ROW)]
+    dying = [submit({"act": "die"}, max_attempts=1) for _ in range(BEFORE_PAUSE)]
     waiting = submit({"act": "count", "steps": 1})
     with Running(config, store, fitness=fitness, command=LIGHT) as slot:
-        until(lambda: fitness.out_because)
-        assert [store.jobs.get(job.id).status for job in dying] == [JobStatus.FAILED] * IN_A_ROW
+        until(lambda: "begins in 60 s" in (fitness.out_because or ""))
+        assert [store.jobs.get(job.id).status for job in dying] == [JobStatus.FAILED] * BEFORE_PAUSE
         assert not slot._look()
         assert store.jobs.get(waiting.id).fence == 0
         (error,) = (
@@ -57,8 +57,6 @@ def test_worker_whose_jobs_die_one_after_the_other_stops_taking_them_and_says_so
         )
         assert all(job.id in error.getMessage() for job in dying)
         fitness._test_at = 0.0  # the pause is over
-        fitness.test()
-        assert fitness.out_because is None
         until_status(store, waiting.id, JobStatus.SUCCEEDED)
 
 
@@ -73,8 +71,7 @@ def test_message_that_comes_while_the_worker_is_out_goes_back_to_the_queue_once(
     def publish(_kind: object, job_id: str) -> bool:
         sent.append(job_id)
         if len(sent) == 1:
-            fitness._test_at = 0.0
-            fitness.test()  # it is back before the message is taken by another worker
+            fitness._test_at = 0.0  # it is back before another worker has taken the message
         return True
 
     with Running(patient, store, publish=publish, fitness=fitness, command=LIGHT) as slot:
@@ -99,17 +96,28 @@ def test_errors_of_the_callers_and_late_ones_do_not_count(
     assert fitness.out_because is None
 
 
-def test_one_job_that_fails_again_and_again_counts_once(fitness: Fitness, jobs: list[Job]) -> None:
-    fail(fitness, jobs[0], jobs[0], jobs[0], jobs[1])
+def test_one_failed_attempt_is_nothing_and_after_a_second_the_worker_tests_itself_before_it_takes_another_job(
+    fitness: Fitness, jobs: list[Job]
+) -> None:
+    fail(fitness, jobs[0])
     assert fitness.out_because is None
+    fail(fitness, jobs[0])
+    assert "begins in 0 s" in (fitness.out_because or "")
+    assert fitness.may_claim()
+    assert fitness.out_because is None
+
+
+def test_one_job_that_fails_again_and_again_makes_no_pause(fitness: Fitness, jobs: list[Job]) -> None:
+    fail(fitness, jobs[0], jobs[0], jobs[0], jobs[1])
+    assert "begins in 0 s" in (fitness.out_because or "")
     fail(fitness, jobs[2])
-    assert fitness.out_because is not None
+    assert "begins in 60 s" in (fitness.out_because or "")
 
 
 def test_success_begins_the_count_again(fitness: Fitness, jobs: list[Job]) -> None:
-    fail(fitness, *jobs[:2])
+    fail(fitness, jobs[0])
     fitness.note(jobs[0], "succeeded", "", 1.0)
-    fail(fitness, *jobs[:2])
+    fail(fitness, jobs[1])
     assert fitness.out_because is None
 
 
@@ -117,11 +125,9 @@ def test_test_is_not_made_before_its_time_and_a_worker_that_is_back_is_on_probat
     fitness: Fitness, jobs: list[Job], submit: Submit
 ) -> None:
     fail(fitness, *jobs)
-    fitness.test()
-    assert fitness.out_because is not None
+    assert not fitness.may_claim()
     fitness._test_at = 0.0
-    fitness.test()
-    assert fitness.out_because is None
+    assert fitness.may_claim()
     fail(fitness, submit({"act": "die"}))
     assert "begins in 120 s" in (fitness.out_because or "")
 
@@ -129,16 +135,14 @@ def test_test_is_not_made_before_its_time_and_a_worker_that_is_back_is_on_probat
 def test_jobs_of_one_key_keep_a_whole_worker_out_for_the_time_of_the_test_alone(
     fitness: Fitness, submit: Submit
 ) -> None:
-    fail(fitness, *(submit({"act": "die"}, owner="alice") for _ in range(IN_A_ROW)))
+    fail(fitness, *(submit({"act": "die"}, owner="alice") for _ in range(BEFORE_PAUSE)))
     assert fitness.out_because is not None
-    fitness.test()
-    assert fitness.out_because is None
+    assert fitness.may_claim()
 
 
 def test_jobs_of_several_keys_keep_it_out_for_the_pause(fitness: Fitness, submit: Submit) -> None:
     fail(fitness, *(submit({"act": "die"}, owner=owner) for owner in ("alice", "alice", "bob")))
-    fitness.test()
-    assert fitness.out_because is not None
+    assert not fitness.may_claim()
 
 
 @pytest.mark.parametrize("fault", ["device", "folder"])
@@ -154,10 +158,10 @@ def test_worker_whose_device_or_folder_fails_stays_out_and_says_what_fails(
     fitness = Fitness(config, DataFolder(store.database, config.data_dir))
     fail(fitness, *jobs)
     fitness._test_at = 0.0
-    fitness.test()
+    assert not fitness.may_claim()
     reason = {"device": "The device 'cuda:7' is not available", "folder": "Not a directory"}[fault]
     assert reason in (fitness.out_because or "")
-    assert "repeats it every 60 s" in (fitness.out_because or "")
+    assert "repeats it in 60 s" in (fitness.out_because or "")
 
 
 def test_test_that_hangs_is_a_failed_one(
@@ -167,5 +171,5 @@ def test_test_that_hangs_is_a_failed_one(
     monkeypatch.setattr(of_workers, "_TEST_TIMEOUT_S", 0.5)
     fail(fitness, *jobs)
     fitness._test_at = 0.0
-    fitness.test()
+    assert not fitness.may_claim()
     assert "failed its test (it took longer than 0.5 s)" in (fitness.out_because or "")
