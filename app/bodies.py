@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from fastapi import Request
@@ -97,7 +97,7 @@ async def _form(request: Request) -> FormData:
         raise MalformedBody(f"The form cannot be read: {error.message.rstrip('.')}.") from None
 
 
-async def _in_parts(body: bytes) -> AsyncIterator[bytes]:
+async def _in_parts(body: bytes) -> AsyncGenerator[bytes, None]:
     """The body, so that other requests are served while thousands of fields are parsed."""
     for start in range(0, len(body), FORM_PART_BYTES):
         yield body[start : start + FORM_PART_BYTES]

@@ -18,6 +18,7 @@ from app.disconnect import CancelOnDisconnect
 from app.errors import InvalidRequest
 from app.fetch import Fetcher
 from app.images import Decoder
+from app.limit_key import PROBES
 from app.limits import Limits
 from app.metrics import Metrics, gauge
 from app.openapi import describe_errors, install_openapi
@@ -73,7 +74,7 @@ TELEMETRY: TelemetryConfig = {
     "metrics": False,
     "logs": False,
     "auto_configure": False,
-    "exclude": lambda scope: scope.get("path") in middleware.PROBES,
+    "exclude": lambda scope: scope.get("path") in PROBES,
 }
 """With traces (`app.tracing`), one span for each request but probes."""
 ROUTERS = (

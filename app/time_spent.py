@@ -5,11 +5,11 @@ What it waits for meanwhile does not count, and neither does the forward pass, w
 
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from functools import partial
 from types import coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Result = TypeVar("Result")
 
@@ -30,23 +30,24 @@ _current: ContextVar[TimeSpent | None] = ContextVar("time_spent", default=None)
 
 
 @coroutine
-def counted(work: Coroutine[Any, Any, Result], spent: TimeSpent) -> Generator[Any, Any, Result]:
+def counted(work: Awaitable[Result], spent: TimeSpent) -> Generator[Any, Any, Result]:
     """Await `work`, and count each of its steps. Calls in threads count by `in_thread`."""
     token = _current.set(spent)
-    resume = send = partial(work.send, None)
+    steps = work.__await__()
+    resume = send = partial(steps.send, None)
     try:
         while True:
             started = time.thread_time()
             try:
                 waits_for = resume()
             except StopIteration as end:
-                return end.value
+                return cast(Result, end.value)
             finally:
                 spent.add(time.thread_time() - started)
             try:
                 yield waits_for
             except BaseException as error:  # the task is cancelled, or its loop ends
-                resume = partial(work.throw, error)
+                resume = partial(steps.throw, error)
             else:
                 resume = send
     finally:

@@ -104,10 +104,13 @@ async def _ask(
         return outcome(response.status, await response.read())
 
 
+def _sent(method: str, path: str, body: bytes | None = None, **headers: str) -> Ask:
+    return lambda session, _: _ask(session, method, path, body, **headers)
+
+
 def _same(path: str, body: Mapping[str, object]) -> Ask:
     """The same body each time."""
-    sent = json.dumps(body).encode()
-    return lambda session, _: _ask(session, "POST", path, sent)
+    return _sent("POST", path, json.dumps(body).encode())
 
 
 def _new(path: str, body: Mapping[str, object]) -> Ask:
@@ -153,7 +156,7 @@ def _bodies(_: FloodSpec) -> Ask:
         b"[" * BODY_BYTES,
         json.dumps({"images": ["a"], "texts": ["\u00e9" * 4000] * 900}).encode(),
     ]
-    return _in_turn([lambda session, _, body=body: _ask(session, "POST", "/match", body) for body in bodies])
+    return _in_turn([_sent("POST", "/match", body) for body in bodies])
 
 
 def _uploads(spec: FloodSpec) -> Ask:
@@ -161,8 +164,8 @@ def _uploads(spec: FloodSpec) -> Ask:
     multipart = {"Content-Type": "multipart/form-data; boundary=edge"}
     return _in_turn(
         [
-            lambda session, _: _ask(session, "POST", "/datasets", form, **multipart),
-            lambda session, _: _ask(session, "POST", "/match", garbage),
+            _sent("POST", "/datasets", form, **multipart),
+            _sent("POST", "/match", garbage),
             lambda session, _: _ask(session, "POST", "/match", _slowly(spec.seconds)),
         ]
     )
@@ -192,24 +195,21 @@ def _comparisons(spec: FloodSpec) -> Ask:
 
 
 def _streams(spec: FloodSpec) -> Ask:
-    return lambda session, _: _ask(session, "GET", f"/jobs/{spec.job}/events", Accept="text/event-stream")
+    return _sent("GET", f"/jobs/{spec.job}/events", Accept="text/event-stream")
 
 
 def _lists(_: FloodSpec) -> Ask:
     paths = ("/jobs?limit=100", "/models", "/datasets?limit=100", "/promotions?limit=100")
-    return _in_turn([lambda session, _, path=path: _ask(session, "GET", path) for path in paths])
+    return _in_turn([_sent("GET", path) for path in paths])
 
 
 def _wrong_keys(_: FloodSpec) -> Ask:
-    wrong = {"Authorization": "Bearer sdsclip_wrong"}
-    return lambda session, _: _ask(session, "POST", "/match", b"{}", **wrong)
+    return _sent("POST", "/match", b"{}", Authorization="Bearer sdsclip_wrong")
 
 
 def _without_key(_: FloodSpec) -> Ask:
     paths = ("/metrics", "/openapi.json", "/health", "/docs")
-    return _in_turn(
-        [lambda session, _, path=path: _ask(session, "GET", path, Authorization="") for path in paths]
-    )
+    return _in_turn([_sent("GET", path, Authorization="") for path in paths])
 
 
 def _evaluation(spec: FloodSpec) -> dict[str, object]:

@@ -268,7 +268,7 @@ class VersionService:
             caller.check("admin", "Promoting a version of another key", param="version")
         return version
 
-    def _with_bases(self, version: Version) -> "list[Version]":
+    def _with_bases(self, version: Version) -> Sequence[Version]:
         """The version, and the published ones that it is based on, of which it cannot be loaded without any."""
         chain: dict[str, Version] = {}
         with contextlib.suppress(UnknownRecord):  # a base on the operator's list

@@ -58,8 +58,8 @@ class Overviews:
                 **_jobs(connection, now),
                 **_workers(connection, now),
                 failures={
-                    (row.kind, row.outcome, row.code): row.count
-                    for row in connection.execute(select(failures))
+                    (kind, outcome, code): count
+                    for kind, outcome, code, count in connection.execute(select(failures)).tuples()
                 },
                 **_datasets(connection),
                 **_versions(connection),
