@@ -28,7 +28,7 @@ STAGES = {
     "a step": ("models.training.trainer:Trainer.gradients:3", 2),
     "validating": ("models.training.run:validate:2", 4),
     "the report": ("models.training.run:write_run_report", 4),
-    "measuring": ("models.clip:Clip.encode_text:6", 4),
+    "measuring": ("worker.finetune_job:measure_clip", 4),
     "publishing": ("worker.finetune_job:publish", 4),
 }
 """Where a job is busy, and the step from which it goes on."""
