@@ -20,7 +20,7 @@ from torch import Tensor
 from app.errors import DeadlineExceeded, NothingToServe, ServiceError, Unavailable
 from app.metrics import Metrics, gauge
 from app.serving.batcher import Batcher
-from app.serving.forward import Encode, EncodeJob, Family, Features, Forward, Head, as_features
+from app.serving.forward import Encode, EncodeJob, Family, Features, Forward, Head, as_features, rows_of
 from app.serving.served_models import ModelHandle, ServedModels
 from app.serving.turns import Turns
 from models.clip import Clip
@@ -165,10 +165,10 @@ class Engine:
         Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
         """
         rest = self.new_texts(model, texts) if new_texts is None else new_texts
-        encoded: dict[str, Tensor] = {}
+        encoded: dict[str, bytes] = {}
         while len(turn := self._turn_of(rest)) < len(rest):
             features = await self._ahead(model, texts=turn, background=background)
-            encoded.update(zip(turn, features.texts, strict=True))
+            encoded.update(zip(turn, rows_of(features.texts), strict=True))
             rest = rest[len(turn) :]
         encoded_images = []
         while len(pixels) > (most := self.turn_items):

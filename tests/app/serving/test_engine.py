@@ -181,6 +181,27 @@ async def test_text_features_are_kept_by_version(small_clip: Clip, other_clip: C
     torch.testing.assert_close(features.texts, other_clip.encode_text(other_clip.tokenizer(TEXTS)))
 
 
+async def test_known_texts_have_the_features_that_were_encoded_bit_for_bit_in_any_order(
+    small_clip: Clip,
+) -> None:
+    texts = [f"text {number}" for number in range(10)]
+    order = [7, 0, 7, 3, 9]
+    async with serving(small_clip) as engine:
+        served = engine.models.resolve(None)
+        encoded = await features_of(engine, served, texts=texts, normalize=False)
+        known = await features_of(engine, served, texts=[texts[n] for n in order], normalize=False)
+    assert known.texts.dtype == torch.float32
+    assert torch.equal(known.texts, encoded.texts[order])
+
+
+async def test_the_least_recently_used_text_makes_room_for_a_new_one(small_clip: Clip) -> None:
+    async with serving(small_clip, text_cache_size=2) as engine:
+        served = engine.models.resolve(None)
+        for texts in (["one"], ["two"], ["one"], ["three"]):
+            await features_of(engine, served, texts=texts)
+        assert engine.new_texts(served, ["one", "two", "three"]) == ["two"]
+
+
 async def test_a_text_cache_of_size_zero_keeps_nothing(small_clip: Clip) -> None:
     async with serving(small_clip, text_cache_size=0) as engine:
         served = engine.models.resolve(None)
