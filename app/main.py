@@ -93,7 +93,6 @@ ROUTERS = (
     session,
     status,
 )
-"""Modules with a router. `api` adds that of the metrics."""
 
 
 def run(settings: Settings, registry: Registry | None = None) -> None:
@@ -225,7 +224,8 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         if fetcher is not None:
             await fetcher.close()
 
-    app = api(lifespan, has_metrics=settings.metrics_address is None)
+    app = api(lifespan)
+    app.state.metrics_need_a_key = settings.metrics_address is not None
     app.state.metrics = metrics
     app.state.json_bounds = limits.json
     app.state.engine = engine
@@ -247,16 +247,16 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
 
 
 def metrics_app(app: FastAPI) -> FastAPI:
-    """What the metrics' own address serves: /metrics and the probes of `app`."""
+    """What the metrics' own address serves, without keys: /metrics and the probes of `app`."""
     side = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=TELEMETRY)
     side.state = app.state
     side.include_router(status.router)
-    side.include_router(status.measures)
+    side.dependency_overrides[status.scrapes] = auth.public
     responses.install_error_handlers(side)
     return side
 
 
-def api(lifespan: Lifespan[FastAPI] | None = None, *, has_metrics: bool = True) -> FastAPI:
+def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """The routes and their description, without what answers requests."""
     app = FastAPI(
         title="SDS-CLIP",
@@ -274,8 +274,6 @@ def api(lifespan: Lifespan[FastAPI] | None = None, *, has_metrics: bool = True) 
     )
     for routes in ROUTERS:
         app.include_router(routes.router)
-    if has_metrics:
-        app.include_router(status.measures)
     install_openapi(app)
     return app
 

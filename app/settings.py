@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         None,
         pattern=r"^[^\s:]+:\d{1,5}$",
         description="An address of their own for /metrics, /health and /ready, as HOST:PORT. It has no keys and no "
-        "limits, so publish it to your monitoring alone. The service's own address then has no /metrics.",
+        "limits, so publish it to your monitoring alone. At the service's own address, /metrics then needs a key.",
     )
     data_dir: Path = Field(
         Path("data"), description="The folder for caches, versions, data sets and the files of jobs."

@@ -2,17 +2,25 @@
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.auth import public
+from app.auth import public, requires
 from app.backend import Backend
-from app.errors import Unavailable
+from app.errors import Unauthorized, Unavailable
+from app.keys import SCOPES
 from app.openapi import describe_errors
 from app.schemas.models import Health, Ready
 from app.serving.engine import Engine
 from app.serving.status import StatusBoard
 
 router = APIRouter(tags=["status"])
-measures = APIRouter(tags=["status"])
-"""It has no place at the service's own address if metrics have an address of their own."""
+
+
+async def scrapes(request: Request) -> None:
+    """A dependency that admits anybody, or only keys if the metrics have an address of their own."""
+    if request.app.state.metrics_need_a_key:
+        await requires(*SCOPES)(request)
+
+
+scrapes.declared_access = ()  # type: ignore[attr-defined]
 
 
 @router.head("/health", dependencies=[Depends(public)], include_in_schema=False)
@@ -37,10 +45,18 @@ async def ready(request: Request) -> Ready:
     return Ready(aliases=board.aliases.source)
 
 
-@measures.head("/metrics", dependencies=[Depends(public)], include_in_schema=False)
-@measures.get("/metrics", dependencies=[Depends(public)], response_class=Response)
+@router.head("/metrics", dependencies=[Depends(scrapes)], include_in_schema=False)
+@router.get(
+    "/metrics",
+    dependencies=[Depends(scrapes)],
+    response_class=Response,
+    responses=describe_errors(Unauthorized),
+)
 async def metrics(request: Request) -> Response:
-    """Return the metrics in the text format of Prometheus."""
+    """Return the metrics in the text format of Prometheus.
+
+    This needs a key only if the operator has given the metrics an address of their own.
+    """
     backend: Backend | None = request.app.state.backend
     if backend is not None:
         await backend.gauges.refresh()

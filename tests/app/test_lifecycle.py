@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.keys import create_key
 from tests.app.conftest import base64_of, png
 from tests.app.serverside import RunningServer, free_port, running_server
 
@@ -95,9 +96,13 @@ def test_head_on_health_routes_is_get_without_the_body(server: RunningServer) ->
 
 
 def test_metrics_may_have_an_address_of_their_own(tmp_path: Path, small_reference: str) -> None:
-    port = free_port()
+    port, key = free_port(), create_key(tmp_path / "keys.json", "phone", ["infer"])
     with running_server(
-        tmp_path, "--model", small_reference, SDS_CLIP_METRICS_ADDRESS=f"127.0.0.1:{port}"
+        tmp_path,
+        "--model",
+        small_reference,
+        SDS_CLIP_METRICS_ADDRESS=f"127.0.0.1:{port}",
+        SDS_CLIP_KEYS_FILE=str(tmp_path / "keys.json"),
     ) as server:
         side = f"http://127.0.0.1:{port}"
         assert "sds_clip_requests_total" in httpx.get(f"{side}/metrics").text
@@ -105,7 +110,10 @@ def test_metrics_may_have_an_address_of_their_own(tmp_path: Path, small_referenc
             httpx.get(f"{side}/ready").json()["status"] == httpx.get(f"{server.url}/ready").json()["status"]
         )
         assert httpx.get(f"{side}/models").status_code == 404
-        assert httpx.get(f"{server.url}/metrics").status_code == 404
+        assert httpx.get(f"{server.url}/metrics").status_code == 401
+        assert (
+            httpx.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        )
         server.terminate()
         assert server.process.wait(60) == 0
 
