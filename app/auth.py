@@ -40,7 +40,7 @@ from app.session import SECRET_FILE, Session, Sessions, cookie_in
 from app.settings import Settings
 
 CSRF_HEADER = "X-CSRF-Token"
-_LOOPBACK_BINDINGS = LOOPBACK_HOSTS | {"::1"}
+LOOPBACK_BINDINGS = LOOPBACK_HOSTS | {"::1"}
 _CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -57,7 +57,7 @@ def install(app: FastAPI, settings: Settings) -> None:
 
 def check_binding(settings: Settings) -> None:
     """Raise ConfigurationError if a service without keys would be reachable from other machines."""
-    if settings.keys_file is None and settings.host.lower() not in _LOOPBACK_BINDINGS:
+    if settings.keys_file is None and settings.host.lower() not in LOOPBACK_BINDINGS:
         raise ConfigurationError(
             f"Without keys, anyone could use the service on {settings.host}. Create a key with "
             "`sds-clip keys create NAME` and serve with --keys-file, or listen on 127.0.0.1."

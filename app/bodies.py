@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.content_type import JSON, MULTIPART, boundary, media_type
 from app.errors import BodyTooLarge, InvalidRequest, MalformedBody, ServiceError, UnsupportedMediaType
-from app.json_bounds import JsonBounds
+from app.limits import Limits
 from models.choices import LabelSet, TemplateSet
 from models.validation import explain, json_problem, problems
 
@@ -52,8 +52,8 @@ def reads(
                 sent = await (request.body() if max_bytes is None else _short_body(request, max_bytes))
                 if not sent or sent.isspace():
                     raise MalformedBody("The body is empty; send a JSON object.")
-                bounds: JsonBounds = request.app.state.json_bounds
-                bounds.check(sent)
+                limits: Limits = request.app.state.limits
+                limits.json(schema.model_fields).check(sent)
                 return schema.model_validate_json(sent, strict=True)
             if given == MULTIPART and form:
                 return schema.model_validate(await _fields(await _form(request)))

@@ -170,7 +170,7 @@ class KeyLimitReached(Overloaded, code="key_limit"):
     """The API key has reached a limit of its own, which the message names; finish something, or try again later."""
 
     def __init__(
-        self, limit: str, value: int, *, retry_after_s: int, advice: str = "try again later"
+        self, limit: str, value: float, *, retry_after_s: int, advice: str = "try again later"
     ) -> None:
         self.limit = limit
         super().__init__(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from app.errors import BodyTooComplex
 
 SIGNS = (b"[", b"{", b",", b":")
+BACKSLASH = ord("\\")
 # A body of this size takes the parser at most some 25 ms, whatever is in its strings.
 SMALL_BYTES = 4 * 2**20
 MAX_OTHER_BYTES = 2**20
@@ -77,12 +78,16 @@ def _end_of_string(body: bytes, start: int, most: int) -> tuple[int, int]:
     inside = start + 1
     quotes = 0
     while (quote := body.find(b'"', inside)) >= 0 and quotes <= most:
-        before = body[max(inside, quote - most) : quote]
-        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:  # the backslashes escape each other
+        if body[quote - 1] != BACKSLASH or _is_whole_pairs(body[inside:quote]):
             return quote + 1, quotes
         quotes += 1
         inside = quote + 1
     return len(body), quotes
+
+
+def _is_whole_pairs(text: bytes) -> bool:
+    """Whether the backslashes at its end escape each other, and not what follows."""
+    return (len(text) - len(text.rstrip(b"\\"))) % 2 == 0
 
 
 def _is_much_escaped(body: bytes, start: int, end: int) -> bool:

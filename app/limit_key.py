@@ -4,8 +4,6 @@ It also limits what one key's requests compute in a second while other keys are 
 """
 
 import asyncio
-import time
-from contextlib import ExitStack
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,16 +14,13 @@ from app.keys import KeyRing
 from app.places import Places
 from app.rates import Rates
 from app.responses import ErrorResponse
-from app.serving.turns import ACTIVE_S
 from app.streamed_body import is_streamed
-from app.time_spent import TimeSpent, counted
+from app.time_shares import TimeShares
 
 REFUSALS_PER_S = 10
 REFUSAL_WAIT_S = 1.0
-SHARE_OF_TIME = 0.1
-"""Seconds that a key's requests may compute in a second, besides inference, while other keys are active."""
-MAX_WAIT_S = 10.0
-"""How long an answer is held back at most because its key has computed too much."""
+NO_KEY_WAIT_S = 0.5
+"""How long an answer without a key is held back at most. A probe is given up after a second, often."""
 PROBES = frozenset({"/health", "/ready", "/metrics"})
 """Routes that machines ask every few seconds. A flood of other requests without a key does not delay them."""
 INFERENCE = frozenset(
@@ -46,9 +41,8 @@ class LimitKey:
     here, and so they do for the rate of answers.
 
     Answers that come faster than the rate of `requests` wait. Inference that succeeds does not count, since it is
-    limited by its items and has turns. While other keys are active, answers also wait if their requests have computed
-    more than the rate of `seconds`: one dry run takes as long as fifty small answers. Bodies that come faster than the
-    rate of `body_bytes` are read more slowly.
+    limited by its items and has turns. Other requests also wait, before they begin, for their key's share of time.
+    Bodies that come faster than the rate of `body_bytes` are read more slowly.
     """
 
     def __init__(
@@ -59,16 +53,14 @@ class LimitKey:
         requests: Rates,
         refusals: Rates,
         body_bytes: Rates,
-        seconds: Rates,
+        shares: TimeShares,
     ) -> None:
         self._app = app
         self._places = places
         self._requests = requests
         self._refusals = refusals
         self._body_bytes = body_bytes
-        self._seconds = seconds
-        self._seen_at: dict[str, float] = {}
-        """When each key has last asked. Keys come from the keys file, so there are few."""
+        self._shares = shares
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ring: KeyRing | None = scope["app"].state.key_ring if scope["type"] == "http" else None
@@ -76,11 +68,13 @@ class LimitKey:
             await self._app(scope, receive, send)
             return
         key = await identify(scope, ring)
-        spent = TimeSpent()
+        began = False
 
         async def sending(message: Message) -> None:
+            nonlocal began
             if message["type"] == "http.response.start":
-                await self._slow_down(None if key is None else key.name, scope, message, spent)
+                began = True
+                await self._slow_down(None if key is None else key.name, scope, message)
             await send(message)
 
         if key is None:
@@ -93,16 +87,23 @@ class LimitKey:
                 await asyncio.sleep(self._body_bytes.owe(key.name, len(body)))
             return message
 
-        with ExitStack() as place:
-            try:
-                place.enter_context(self._places.one(key.name))
-            except KeyLimitReached as error:
-                await ErrorResponse(error)(scope, receive, sending)
-                return
-            self._seen_at[key.name] = time.monotonic()
-            await counted(self._app(scope, receiving, sending), spent)
+        async def answer() -> None:
+            await self._app(scope, receiving, sending)
 
-    async def _slow_down(self, key: str | None, scope: Scope, start: Message, spent: TimeSpent) -> None:
+        try:
+            with self._places.one(key.name):
+                self._shares.see(key.name)
+                if scope["path"] in INFERENCE or is_streamed(scope):
+                    await answer()
+                else:
+                    await self._shares.run(key.name, answer)
+        except KeyLimitReached as error:
+            await ErrorResponse(error)(scope, receive, sending)
+        finally:
+            if not began:  # the client has gone
+                self._requests.owe(key.name, 1)
+
+    async def _slow_down(self, key: str | None, scope: Scope, start: Message) -> None:
         """Hold back the start of an answer if the key has had too many."""
         if isinstance(scope["state"].get("error"), KeyLimitReached | Unauthorized):
             try:
@@ -111,13 +112,7 @@ class LimitKey:
                 await asyncio.sleep(REFUSAL_WAIT_S)
                 MutableHeaders(scope=start)["Connection"] = "close"
         elif key is None:
-            await asyncio.sleep(self._requests.owe(NO_KEY_PROBES if scope["path"] in PROBES else NO_KEY, 1))
+            line = NO_KEY_PROBES if scope["path"] in PROBES else NO_KEY
+            await asyncio.sleep(self._requests.owe(line, 1, most_s=NO_KEY_WAIT_S))
         elif not (scope["path"] in INFERENCE and start["status"] == 200):
-            wait_s = self._requests.owe(key, 1)
-            if self._others_are_active(key) and not is_streamed(scope):
-                wait_s = max(wait_s, min(MAX_WAIT_S, self._seconds.owe(key, spent.seconds)))
-            await asyncio.sleep(wait_s)
-
-    def _others_are_active(self, key: str) -> bool:
-        since = time.monotonic() - ACTIVE_S
-        return any(seen_at > since for name, seen_at in self._seen_at.items() if name != key)
+            await asyncio.sleep(self._requests.owe(key, 1))

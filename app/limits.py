@@ -1,6 +1,6 @@
 """How much one request may contain, checked before anything is decoded or encoded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -24,12 +24,19 @@ class Limits:
     prompts: int = 131_072
     label_chars: int = 512
 
-    @property
-    def json(self) -> JsonBounds:
-        """What the JSON of a request within these limits may hold."""
-        # An image or a text that is an object in an object has up to ten signs, and a character up to twelve bytes.
-        values = 4096 + 10 * (self.images + self.texts) + 2 * (self.labels + self.templates)
-        return JsonBounds(values, 12 * self.text_chars)
+    def json(self, fields: Iterable[str]) -> JsonBounds:
+        """What the JSON of a schema with these fields may hold. A character takes up to twelve bytes."""
+        # OpenAI's and Cohere's items are objects in objects, with up to ten signs, and an image may be an object.
+        items = 10 * (self.images + self.texts)
+        signs = {
+            "images": 4 * self.images,
+            "texts": 2 * self.texts,
+            "labels": 2 * self.labels,
+            "templates": 2 * self.templates,
+            "input": items,
+            "inputs": items,
+        }
+        return JsonBounds(2048 + sum(signs.get(field, 0) for field in fields), 12 * self.text_chars)
 
     def check_images(self, images: Sequence[object]) -> None:
         _check_count("images", images, self.images)

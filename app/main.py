@@ -17,6 +17,7 @@ from app.backend import Backend, migrate_early
 from app.disconnect import CancelOnDisconnect
 from app.errors import InvalidRequest
 from app.fetch import Fetcher
+from app.guard import GuardHost
 from app.images import Decoder
 from app.limit_key import PROBES
 from app.limits import Limits
@@ -42,7 +43,7 @@ from app.routes import (
     workers,
 )
 from app.routes import models as model_routes
-from app.server import DrainingServer
+from app.server import DrainingServer, SideServer, listen
 from app.serving.aliases import FollowedAliases, Following
 from app.serving.classes import ClassWeights
 from app.serving.device_memory import device_memory
@@ -102,11 +103,14 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     is used. Without a database, requests can name the versions under the data folder, and no alias is
     followed.
 
-    Raises: CheckpointError for weights that cannot be served; ConfigurationError for unsafe settings, for a
-    state folder that another process holds, and for traces that cannot be sent.
+    Raises: CheckpointError for weights that cannot be served; ConfigurationError for unsafe settings, for an address
+    of the metrics that cannot be used, for a state folder that another process holds, and for traces that cannot be
+    sent.
     """
     logs.configure(settings.log_level, settings.log_format)
     auth.check_binding(settings)
+    # Before the weights are loaded, which takes long.
+    metrics = None if settings.metrics_address is None else listen(*settings.metrics_address)
     tracing.configure("sds-clip")
     migrate_early(settings)
     torch.set_num_threads(settings.threads or usable_cores())
@@ -119,7 +123,8 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     gc.collect()
     gc.freeze()
     app = create_app(settings, clips, registry)
-    DrainingServer(app, settings, metrics_app(app)).run()
+    side = None if metrics is None else SideServer(metrics_app(app, settings), metrics)
+    DrainingServer(app, settings, side).run()
 
 
 def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | None = None) -> FastAPI:
@@ -227,7 +232,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app = api(lifespan)
     app.state.metrics_need_a_key = settings.metrics_address is not None
     app.state.metrics = metrics
-    app.state.json_bounds = limits.json
+    app.state.limits = limits
     app.state.engine = engine
     app.state.golden = GoldenEmbeddings(engine, loader, settings.data_dir / "golden")
     app.state.status = board
@@ -246,13 +251,16 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     return app
 
 
-def metrics_app(app: FastAPI) -> FastAPI:
+def metrics_app(app: FastAPI, settings: Settings) -> FastAPI:
     """What the metrics' own address serves, without keys: /metrics and the probes of `app`."""
     side = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=TELEMETRY)
     side.state = app.state
     side.include_router(status.router)
     side.dependency_overrides[status.scrapes] = auth.public
     responses.install_error_handlers(side)
+    if settings.metrics_address is not None and settings.metrics_address[0] in auth.LOOPBACK_BINDINGS:
+        side.add_middleware(GuardHost, allowed_hosts=settings.allowed_hosts)
+    side.add_middleware(middleware.RequestId)
     return side
 
 

@@ -16,13 +16,14 @@ from app import logs
 from app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached
 from app.guard import GuardHost
 from app.keys import Key
-from app.limit_key import PROBES, REFUSALS_PER_S, SHARE_OF_TIME, LimitKey
+from app.limit_key import PROBES, REFUSALS_PER_S, LimitKey
 from app.metrics import Metrics
 from app.places import Places
 from app.rates import Rates
 from app.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
 from app.settings import Settings
 from app.streamed_body import StreamedBody, is_streamed
+from app.time_shares import SHARE_OF_TIME, TimeShares
 
 access_logger = logging.getLogger("app.access")
 
@@ -48,7 +49,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             requests=Rates(settings.max_requests_per_s_per_key),
             refusals=Rates(REFUSALS_PER_S),
             body_bytes=Rates(settings.max_body_bytes_per_s_per_key),
-            seconds=Rates(SHARE_OF_TIME),
+            shares=TimeShares(Rates(SHARE_OF_TIME)),
         )
     budget = BodyBudget(settings.max_buffered_bytes, settings.max_buffered_bytes_per_key)
     app.state.body_budget = budget

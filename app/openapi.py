@@ -143,7 +143,11 @@ def install_openapi(app: FastAPI) -> None:
         """What GET /openapi.json answers. It is written once, in a thread, since that takes a second."""
         nonlocal written
         if not written:
-            write = partial(in_own_thread, lambda: json.dumps(app.openapi()).encode(), "describe API")
+            write = partial(
+                in_own_thread,
+                lambda: json.dumps(app.openapi(), separators=(",", ":")).encode(),
+                "describe API",
+            )
             written = await calls.run("description", write, "describe API")
         return written
 

@@ -29,11 +29,16 @@ class Rates:
             raise KeyLimitReached("max_items_per_s_per_key", int(self._per_s), retry_after_s=wait_s)
         self._set(key, now, left - items)
 
-    def owe(self, key: str, amount: float) -> float:
-        """Take an amount in any case, and return the seconds until the debt is paid."""
+    def owe(self, key: str, amount: float, *, most_s: float = math.inf) -> float:
+        """Take an amount in any case, and return the seconds until the debt is paid, which are at most `most_s`."""
         now, left = self._left(key)
-        self._set(key, now, left - amount)
-        return max(0.0, (amount - left) / self._per_s) if key else 0.0
+        left = max(left - amount, -most_s * self._per_s)
+        self._set(key, now, left)
+        return max(0.0, -left / self._per_s) if key else 0.0
+
+    def debt_s(self, key: str) -> float:
+        """The seconds until the debt is paid."""
+        return max(0.0, -self._left(key)[1] / self._per_s)
 
     def _left(self, key: str) -> tuple[float, float]:
         """The time now, and what is left."""

@@ -7,10 +7,12 @@ import signal
 import socket
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
+from app.errors import ConfigurationError
 from app.protocol import BoundedHeadersProtocol
 from app.serving.engine import Engine
 from app.settings import Settings
@@ -19,58 +21,65 @@ logger = logging.getLogger(__name__)
 
 LINGER_S = 0.5
 GRACE_AFTER_DRAIN_S = 5
+_CONFIG: dict[str, Any] = {
+    "http": BoundedHeadersProtocol,
+    "ws": "none",
+    "access_log": False,
+    "log_config": None,
+    "server_header": False,
+}
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises: ConfigurationError if the address cannot be used."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The metrics cannot be offered at {host} port {port} ({error.strerror}). Set SDS_CLIP_METRICS_ADDRESS to "
+            "a free port of this machine."
+        ) from None
 
 
 class SideServer(uvicorn.Server):
-    """A server beside another one, which alone hears signals."""
+    """Serves `app` at an open socket, beside another server, which alone hears signals."""
+
+    def __init__(self, app: FastAPI, at: socket.socket) -> None:
+        super().__init__(uvicorn.Config(app, lifespan="off", **_CONFIG))
+        self._socket = at
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve([self._socket])
+
 
 class DrainingServer(uvicorn.Server):
     """Serves `app` until SIGTERM or SIGINT. A second signal ends it at once.
 
-    If the settings have an address for metrics, it serves `metrics` there, in the same event loop.
+    `side` is served in the same event loop.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings, metrics: FastAPI) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, side: SideServer | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=BoundedHeadersProtocol,
-                ws="none",
-                access_log=False,
-                log_config=None,
-                server_header=False,
                 forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=GRACE_AFTER_DRAIN_S,
+                **_CONFIG,
             )
         )
         self._engine: Engine = app.state.engine
         self._drain_timeout_s = settings.drain_timeout_s
         self._draining = False
-        self._metrics = None
-        if settings.metrics_address is not None:
-            host, _, port = settings.metrics_address.partition(":")
-            self._metrics = SideServer(
-                uvicorn.Config(
-                    metrics,
-                    host=host,
-                    port=int(port),
-                    http=BoundedHeadersProtocol,
-                    ws="none",
-                    lifespan="off",
-                    access_log=False,
-                    log_config=None,
-                    server_header=False,
-                )
-            )
-        self._serving_metrics: asyncio.Task[None] | None = None
+        self._side = side
+        self._serving_side: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On the first signal, drain. On the second, stop at once."""
@@ -86,13 +95,13 @@ class DrainingServer(uvicorn.Server):
         """Keep a reference to the event loop, which a signal handler cannot look up."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        if self._metrics is not None:
-            self._serving_metrics = asyncio.create_task(self._metrics.serve(), name="metrics")
+        if self._side is not None:
+            self._serving_side = asyncio.create_task(self._side.serve(), name="side server")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._metrics is not None and self._serving_metrics is not None:
-            self._metrics.should_exit = True
-            await self._serving_metrics
+        if self._side is not None and self._serving_side is not None:
+            self._side.should_exit = True
+            await self._serving_side
         await super().shutdown(sockets)
 
     async def _drain_then_exit(self, name: str) -> None:

@@ -22,6 +22,18 @@ Networks = Annotated[list[IPvAnyNetwork], NoDecode, BeforeValidator(split)]
 """In the environment, networks are separated by commas. An address is the network of itself."""
 
 
+def _host_and_port(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError("Write the address as HOST:PORT, such as 127.0.0.1:9102 or [::1]:9102")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+Address = Annotated[tuple[str, int], NoDecode, BeforeValidator(_host_and_port)]
+"""A host and a port. In the environment, a colon is between them."""
+
 MAX_ATTEMPTS = 3
 """A job fails after this many attempts that end without a step beyond the furthest one so far."""
 MAX_INTERRUPTIONS = 100
@@ -47,9 +59,8 @@ class Settings(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="The port that the service listens on. 0 takes a free port."
     )
-    metrics_address: str | None = Field(
+    metrics_address: Address | None = Field(
         None,
-        pattern=r"^[^\s:]+:\d{1,5}$",
         description="An address of their own for /metrics, /health and /ready, as HOST:PORT. It has no keys and no "
         "limits, so publish it to your monitoring alone. At the service's own address, /metrics then needs a key.",
     )

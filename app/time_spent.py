@@ -15,15 +15,18 @@ Result = TypeVar("Result")
 
 
 class TimeSpent:
-    """The seconds of one request, which its tasks and its threads add to."""
+    """Seconds, which tasks and threads add to. What is added counts for `of` too."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: "TimeSpent | None" = None) -> None:
         self.seconds = 0.0
+        self._of = of
         self._lock = threading.Lock()
 
     def add(self, seconds: float) -> None:
         with self._lock:
             self.seconds += seconds
+        if self._of is not None:
+            self._of.add(seconds)
 
 
 _current: ContextVar[TimeSpent | None] = ContextVar("time_spent", default=None)

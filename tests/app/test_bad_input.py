@@ -100,7 +100,7 @@ BODIES: dict[str, tuple[str, Any, int, str]] = {
     "not UTF-8": ("/match", b'{"images": ["eA=="], "texts": ["\xff"]}', 400, "malformed_body"),
     "no images": ("/match", {**GOOD, "images": []}, 422, "invalid_request"),
     "no texts": ("/match", {**GOOD, "texts": []}, 422, "invalid_request"),
-    "10,000 texts": ("/match", {**GOOD, "texts": ["a"] * 10_000}, 422, "too_many_texts"),
+    "3,000 texts": ("/match", {**GOOD, "texts": ["a"] * 3000}, 422, "too_many_texts"),
     "100 images": ("/match", {**GOOD, "images": GOOD["images"] * 100}, 422, "too_many_images"),
     "a text of 1 MB": ("/match", {**GOOD, "texts": ["x" * 2**20]}, 422, "text_too_long"),
     "an unknown model": ("/match", {**GOOD, "model": "../../etc/passwd"}, 404, "unknown_model"),
@@ -387,7 +387,7 @@ def test_every_wrong_field_is_told_and_at_most_twenty(client: TestClient) -> Non
     assert (told["param"], told["message"]) == ("modle", told["errors"][0]["message"])
     assert "did you mean model?" in told["message"]
 
-    unknown = client.post("/match", json={**GOOD, **{f"x{number}": 1 for number in range(10_000)}})
+    unknown = client.post("/match", json={**GOOD, **{f"x{number}": 1 for number in range(2000)}})
     assert unknown.status_code == 422
     assert [each["param"] for each in unknown.json()["error"]["errors"]] == [f"x{n}" for n in range(20)]
     assert "errors" not in client.post("/match", json={**GOOD, "x": 1}).json()["error"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app import json_bounds
 from app.errors import BodyTooComplex
-from app.json_bounds import JsonBounds
+from app.json_bounds import JsonBounds, _end_of_string
 
 FEW = JsonBounds(values=100, string_bytes=64)
 VALUES = st.recursive(
@@ -73,6 +73,26 @@ def test_signs_in_strings_do_not_count(value: object, ascii_only: bool, indent: 
 def test_what_is_refused(name: str, body: bytes, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_bounds, "MAX_ESCAPES_IN_PART", 200)
     assert is_refused(body, FEW) is refused, name
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(["\\", '"', "a", "\\" * 63, "\\" * 64, "\\" * 65]), max_size=12))
+def test_strings_end_where_the_parser_ends_them(parts: list[str]) -> None:
+    body = '"' + "".join(parts)
+    try:
+        _, end = json.decoder.scanstring(body, 1)
+    except json.JSONDecodeError as error:
+        if not error.msg.startswith("Unterminated"):
+            return  # no string: a backslash before an a
+        end = len(body)
+    assert _end_of_string(body.encode(), 0, most=64)[0] == end
+
+
+@pytest.mark.parametrize("backslashes", [63, 64, 65])
+def test_values_behind_a_run_of_backslashes_are_counted(backslashes: int) -> None:
+    quotes = b'"' if backslashes % 2 == 0 else b'""'
+    body = b'["' + b"\\" * backslashes + quotes + b",1" * 200 + b"]"
+    assert is_refused(body, JsonBounds(values=100, string_bytes=64))
 
 
 def test_signs_in_a_string_are_only_text_up_to_its_last_quote() -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,12 +113,43 @@ def test_metrics_may_have_an_address_of_their_own(tmp_path: Path, small_referenc
             httpx.get(f"{side}/ready").json()["status"] == httpx.get(f"{server.url}/ready").json()["status"]
         )
         assert httpx.get(f"{side}/models").status_code == 404
+        foreign = httpx.get(f"{side}/metrics", headers={"Host": "evil.example"})
+        assert (foreign.status_code, foreign.headers["X-Content-Type-Options"]) == (403, "nosniff")
         assert httpx.get(f"{server.url}/metrics").status_code == 401
         assert (
             httpx.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == 200
         )
         server.terminate()
         assert server.process.wait(60) == 0
+
+
+def test_address_of_the_metrics_that_is_taken_stops_the_start_in_one_line(
+    tmp_path: Path, small_reference: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "sds_clip",
+                "serve",
+                "--model",
+                small_reference,
+                "--port",
+                str(free_port()),
+            ],
+            env={
+                **os.environ,
+                "SDS_CLIP_METRICS_ADDRESS": address,
+                "SDS_CLIP_DATA_DIR": str(tmp_path / "data"),
+            },
+            capture_output=True,
+            text=True,
+        )
+    assert ended.returncode == 2
+    assert "Set SDS_CLIP_METRICS_ADDRESS to a free port of this machine." in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_client_that_hangs_up_mid_upload_harms_nobody(server: RunningServer) -> None:

@@ -1,7 +1,7 @@
 """What a key that ignores its limits costs the service: its refusals wait, and so do its answers and its bodies."""
 
 import asyncio
-import time
+import copy
 
 import pytest
 from fastapi import FastAPI
@@ -17,7 +17,7 @@ from app.places import Places
 from app.rates import Rates
 from app.responses import ErrorResponse
 from app.routes import cohere, inference, openai
-from app.threads import in_own_thread
+from app.time_shares import TimeShares
 
 
 class Client:
@@ -75,19 +75,31 @@ async def read(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def limited(app: ASGIApp, *, places: int = 8, in_debt: str = "") -> Client:
-    """Clients of a limit whose clock stands still: two requests, two refusals, 1,000 bytes, and 0.05 s of computing.
+    """Clients of a limit whose clock stands still: two requests, two refusals, and 1,000 bytes.
 
     The key `in_debt` has had requests for an hour.
     """
     inner = FastAPI()
     inner.state.key_ring = object()
-    requests, refusals, body_bytes, seconds = (Rates(per_s, lambda: 0.0) for per_s in (2, 2, 1000, 0.05))
+    requests, refusals, body_bytes = (Rates(per_s, lambda: 0.0) for per_s in (2, 2, 1000))
     requests.owe(in_debt, 2 * 3600)
     in_progress = Places(None, "requests", retry_after_s=1, per_key=places)
     limit = LimitKey(
-        app, places=in_progress, requests=requests, refusals=refusals, body_bytes=body_bytes, seconds=seconds
+        app,
+        places=in_progress,
+        requests=requests,
+        refusals=refusals,
+        body_bytes=body_bytes,
+        shares=TimeShares(Rates(1)),
     )
     return Client(inner, limit)
+
+
+def limited_by(client: Client, app: ASGIApp) -> Client:
+    """Another app behind the limit of a client."""
+    limit = copy.copy(client._limit)
+    limit._app = app
+    return Client(client._app, limit)
 
 
 @pytest.mark.parametrize("places", [0, 8], ids=["requests in flight", "a limit within"])
@@ -151,49 +163,34 @@ async def test_answers_without_a_key_wait_together_and_delay_no_probe_and_no_key
     waiting.cancel()
 
 
-async def compute(scope: Scope, receive: Receive, send: Send) -> None:
-    """Compute for as long as the body says, a half in the event loop and a half in a thread."""
-    seconds = float((await receive())["body"]) / 2
-    compute_for(seconds)
-    await in_own_thread(lambda: compute_for(seconds), "compute")
-    await Response()(scope, receive, send)
-
-
-def compute_for(seconds: float) -> None:
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        pass
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long each body and each answer was held back. None is."""
-    asked: list[float] = []
+async def test_answers_without_a_key_wait_for_half_a_second_at_most_however_many_there_are() -> None:
+    client = limited(answer, in_debt=NO_KEY_PROBES)
+    waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        asked.append(seconds)
+        waits.append(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-    monkeypatch.setattr(limit_key, "ACTIVE_S", 3600)
-    return asked
-
-
-async def test_key_that_computes_much_waits_while_another_is_active(waits: list[float]) -> None:
-    client = limited(compute)
-
-    await client.ask("alice", b"0.9")  # alone
-    await client.ask("bob", b"0")
-    await client.ask("alice", b"0.09")  # either half would fit into the share
-    assert waits[1:4:2] == [0, 0]  # each request waits for its body, too
-    assert waits[5] >= (0.09 - 0.05) / 0.05
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "sleep", sleep)
+        for _ in range(100):
+            await client.ask(None, path="/health")
+    assert set(waits) == {limit_key.NO_KEY_WAIT_S}
 
 
-async def test_no_answer_waits_long_for_what_its_key_has_computed(waits: list[float]) -> None:
-    client = limited(compute)
+async def test_requests_that_are_given_up_count_as_answers() -> None:
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(3600)
 
-    await client.ask("bob", b"0")
-    await client.ask("alice", b"1")
-    assert waits[1::2] == [0, limit_key.MAX_WAIT_S]
+    client = limited(answer)
+    for _ in range(2):
+        given_up = limited_by(client, hang).ask("alice")
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+    waiting = client.ask("alice")
+    assert (await client.ask("bob"))["status"] == 200
+    assert not waiting.done()
+    waiting.cancel()
 
 
 async def test_answers_that_come_too_fast_wait_and_those_of_another_key_do_not() -> None:
