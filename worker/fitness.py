@@ -27,7 +27,7 @@ QUICK_S = 120.0
 BEFORE_TEST, BEFORE_PAUSE = 2, 3
 """Attempts in a row, after which the worker tests itself; and different jobs, after which it pauses before that."""
 PAUSE_S, MAX_PAUSE_S = 60.0, 600.0
-_TEST_TIMEOUT_S = 120.0
+_TEST_TIMEOUT_S = 300.0
 
 
 class Fitness:

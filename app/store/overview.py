@@ -58,8 +58,8 @@ class Overviews:
                 **_jobs(connection, now),
                 **_workers(connection, now),
                 failures={
-                    (kind, outcome, code): count
-                    for kind, outcome, code, count in connection.execute(select(failures)).tuples()
+                    (kind, outcome, code): times
+                    for kind, outcome, code, times in connection.execute(select(failures))
                 },
                 **_datasets(connection),
                 **_versions(connection),

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-FOLDER = "SDS_CLIP_CRASH_POINTS"
+FOLDER, DEVICE = "SDS_CLIP_CRASH_POINTS", "SDS_CLIP_FAULTY_DEVICE"
 REACHED = ".reached"
 
 _visits: Counter[str] = Counter()
@@ -47,14 +47,17 @@ POINTS: Mapping[str, Point] = {
     "after-rename": Point("app.registry.publish", "publish", "after"),
     # The service: a version is loaded, not in service yet.
     "mid-swap": Point("app.serving.served_models", "ServedModels.replace", "before"),
+    # A job, or a worker's test of itself: the device is about to be used. It fails instead, as long as the file of
+    # its name is there.
+    DEVICE: Point("models.precision", "choose_device", "before"),
 }
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Environment variables that give a process the points; files in the folder arm them."""
+def environment(folder: Path, device: str = "") -> dict[str, str]:
+    """Environment variables that give a process the points; files in the folder arm them. `device` names its device."""
     here = Path(__file__).parent
     paths = [here / "inject", here.parents[1], *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {FOLDER: str(folder), "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    return {FOLDER: str(folder), DEVICE: device, "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
 
 def install() -> None:
@@ -103,7 +106,11 @@ def _wrap(module: ModuleType, key: str, point: Point) -> None:
 
 
 def reach(key: str) -> None:
-    """Die here if the point is armed for this visit."""
+    """Die here if the point is armed for this visit, or fail if it is a broken device."""
+    if key == DEVICE:
+        if (name := os.environ.get(DEVICE)) and (Path(os.environ[FOLDER]) / name).exists():
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return
     armed = Path(os.environ[FOLDER]) / key
     with contextlib.suppress(FileNotFoundError):  # not armed, or another process died here
         visit = int(armed.read_text(encoding="utf-8") or 1)

@@ -175,3 +175,57 @@ def _begun_once(system: System, job: str) -> Injected:
     found = system.job(job)
     assert (found.fence, found.attempt) == (1, 1)
     return Injected(job, at)
+
+
+def worker_sees_another_folder(system: System, random: Random) -> Injected:
+    """The data folder of a worker that has a job is unmounted. Another job is submitted meanwhile."""
+    job = begun(system, random)
+    _, occupant = system.at_work(job)
+    worker = system.worker_of(occupant)
+    with system.unmounted(worker):
+        system.until_out(worker)
+        other = submitted(system, random)
+        system.until(lambda: system.job(other).finished_at, "the end of a job of the other worker")
+        system.until(lambda: system.job(job).finished_at, "the end of the job that was given back")
+    at = time.time()
+    assert system.job(job).error is None
+    assert system.job(other).attempt == 1, "a worker without its folder has taken a job"
+    system.until_out(worker, False)
+    return Injected(job, at)
+
+
+def service_sees_another_folder(system: System, random: Random) -> Injected:
+    """The data folder of a service is unmounted, and a version is promoted meanwhile."""
+    with system.unmounted(system.services[1]):
+        job = submitted(system, random)
+        system.until(lambda: system.job(job).finished_at, "its end")
+        status = system.services[1].get("/models/status")
+        assert status is not None
+        assert status.json()["processes"][0]["data_folder_error"] is not None
+    return Injected(job, time.time())
+
+
+def device_fails(system: System, random: Random) -> Injected:
+    """All that a worker computes fails, and no other is there, until it has taken itself out.
+
+    Then another one does its job. At the end the device is repaired, and its worker restarted.
+    """
+    worker, other = random.sample(system.workers, 2)
+    other.send(signal.SIGSTOP)
+    try:
+        with system.broken_device(worker):
+            job = submitted(system, random)
+            system.until_out(worker)
+            left = system.job(job)
+            assert left.finished_at is None, "the job has used up its attempts"
+            assert left.attempt == 2
+            other.send(signal.SIGCONT)
+            at = time.time()
+            system.until(lambda: system.job(job).finished_at, "the end of the job")
+    finally:
+        other.send(signal.SIGCONT)
+    before = worker.pid
+    worker.send(signal.SIGTERM)
+    system.until(lambda: worker.pid != before, "its restart")
+    system.until_out(worker, False)
+    return Injected(job, at)

@@ -17,6 +17,7 @@ class Part:
 
     def __init__(self, name: str, folder: Path, command: list[str], environment: dict[str, str]) -> None:
         self.is_wanted = True
+        self.name = name
         self._command = command
         self._environment = os.environ | environment
         self.log = folder / f"{name}.log"

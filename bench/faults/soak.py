@@ -74,6 +74,16 @@ def away(proxy: Proxy | None, how: Outage, random: Random) -> None:
         time.sleep(random.uniform(0.5, 6))
 
 
+def data_folder_unmounted(system: System, random: Random) -> None:
+    with system.unmounted(random.choice(system.workers)):
+        time.sleep(random.uniform(1, 12))
+
+
+def device_broken(system: System, random: Random) -> None:
+    with system.broken_device(random.choice(system.workers)):
+        time.sleep(random.uniform(1, 12))
+
+
 FAULTS: dict[str, Callable[[System, Random], object]] = {
     "trainer_killed": lambda system, random: kill(_at_work(system, random)[1].process),
     "worker_killed": lambda system, random: random.choice(system.workers).send(signal.SIGKILL),
@@ -87,6 +97,8 @@ FAULTS: dict[str, Callable[[System, Random], object]] = {
     "database_stalled": lambda system, random: away(system.database, "stall", random),
     "worker_and_trainer_stopped": worker_and_trainer_stopped,
     "disk_full": lambda system, random: fill_disk_of(_at_work(system, random)[1]),
+    "data_folder_unmounted": data_folder_unmounted,
+    "device_broken": device_broken,
     "newest_checkpoint_damaged": newest_checkpoint_damaged,
 }
 

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +135,21 @@ class System:
         }
         points = environment(self._points) | {"OMP_NUM_THREADS": "1"}
         told = {f"SDS_CLIP_{name}": value for name, value in settings.items()} | points
-        self.services = [Service(f"service-{number}", folder, told) for number in (1, 2)]
+        self.services = [
+            Service(name, folder, told | {"SDS_CLIP_DATA_DIR": str(self.mount(name))})
+            for name in ("service-1", "service-2")
+        ]
         for service in self.services:
             closing.callback(service.stop)
         self.service = self.services[0]
         base = load_clip(self._base, device="cpu", precision="float32")
         self._scores = {base.version: scores(base)}
-        file = folder / "worker.json"
-        file.write_text(config.dumps())
-        work = [sys.executable, "-m", "tests.worker.real_worker", str(file)]
-        self.workers = [Part(f"worker-{number}", folder, work, points) for number in (1, 2)]
+        self.workers = []
+        for name in ("worker-1", "worker-2"):
+            file = folder / f"{name}.json"
+            file.write_text(replace(config, data_dir=self.mount(name)).dumps())
+            work = [sys.executable, "-m", "tests.worker.real_worker", str(file)]
+            self.workers.append(Part(name, folder, work, points | environment(self._points, name)))
         for worker in self.workers:
             closing.callback(worker.stop)
         closing.callback(self._end_jobs)
@@ -154,6 +159,43 @@ class System:
         self.callers = [Caller(service.url) for service in self.services]
         for caller in self.callers:
             closing.callback(caller.close)
+
+    def mount(self, name: str) -> Path:
+        """The data folder as a process sees it, which is mounted there."""
+        place = self._points.parent / f"{name}-data"
+        place.symlink_to(self.data_dir)
+        return place
+
+    @contextlib.contextmanager
+    def unmounted(self, part: Part) -> Iterator[None]:
+        """Within the block, a process sees an empty folder in place of the data folder."""
+        place = self._points.parent / f"{part.name}-data"
+        place.unlink()
+        place.mkdir()
+        try:
+            yield
+        finally:
+            place.rename(f"{place}-{time.monotonic_ns()}")
+            self.mount(part.name)
+
+    @contextlib.contextmanager
+    def broken_device(self, part: Part) -> Iterator[None]:
+        """Within the block, nothing can compute on a worker's device."""
+        file = self._points / part.name
+        file.touch()
+        try:
+            yield
+        finally:
+            file.unlink()
+
+    def until_out(self, part: Part, is_out: bool = True) -> None:
+        """Wait until a worker says that it takes no jobs, or takes them again."""
+
+        def says() -> bool:
+            rows = {each.pid: each.out_because for each in self.store.workers.list()}
+            return part.pid in rows and (rows[part.pid] is not None) is is_out
+
+        self.until(says, f"{part.name} is out: {is_out}")
 
     def kill_valkey(self) -> None:
         """Kill Valkey with SIGKILL. `Valkey.stop` would shut it down cleanly."""
