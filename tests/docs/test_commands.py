@@ -115,7 +115,7 @@ def exported_metrics() -> set[str]:
         for file in (ROOT / folder).rglob("*.py")
     )
     kept = re.findall(r'\b(?:Counter|Gauge|Histogram)\(\s*"sds_clip_(\w+)"', sources)
-    return {*kept, *re.findall(r'\bgauge\(\s*"(\w+)"', sources)}
+    return {*kept, *re.findall(r'\b(?:gauge|counter)\(\s*"(\w+)"', sources)}
 
 
 def named_metrics(text: str) -> set[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from sds_clip import Client
 from sds_clip.commands.jobs import _status, result_fields
+from sds_clip.remote import moment
 from tests.app.serverside import RunningServer
 from tests.sds_clip.command_line import exit_code
 from tests.sds_clip.scripted import Answer, scripted
