@@ -400,11 +400,14 @@ class NameTaken(Conflict, code="name_taken"):
 
 
 class AmbiguousName(Conflict, code="ambiguous_name"):
-    """Several jobs or data sets that you see have this name; use an id."""
+    """Several jobs or data sets that you see have this name, or several versions begin with it; use a whole id."""
 
-    def __init__(self, what: RecordKind, name: str, count: int) -> None:
+    SHOWN: ClassVar[int] = 3
+
+    def __init__(self, what: RecordKind, name: str, ids: Sequence[str]) -> None:
+        shown = ", ".join(ids[: self.SHOWN]) + (" and others" if len(ids) > self.SHOWN else "")
         super().__init__(
-            f"{count} {_SPOKEN[what]}s are called {name[:128]}; use the id of the one that you mean."
+            f"{name[:128]} stands for several {_SPOKEN[what]}s: {shown}. Use the id of the one that you mean."
         )
 
 

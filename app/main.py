@@ -26,7 +26,7 @@ from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
 from app.rates import Rates
 from app.registry.local_state import LocalState
-from app.registry.source import Registry, find_folder
+from app.registry.source import Registry, find_folder, folders_begun
 from app.routes import (
     changes,
     cohere,
@@ -152,7 +152,11 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         backend = Backend(settings, settings.database_url, list(clips.values()), decoder)
         registry = registry or backend.registry
         metrics.watch(backend.gauges.collect)
-    registry = registry or Registry(partial(find_folder, settings.data_dir / "versions"))
+    if registry is None:
+        root = settings.data_dir / "versions"
+        registry = Registry(
+            partial(find_folder, root), begun=lambda prefix, owner: folders_begun(root, prefix)
+        )
     following = None
     if registry.read_aliases is not None:
         following = Following(registry.read_aliases, FollowedAliases(), LocalState(settings.own_state_dir))
@@ -239,6 +243,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app.state.rollout = Rollout(board, swapper, engine)
     app.state.backend = backend
     images = ImageReader(decoder, fetcher, metrics)
+    app.state.versions = versions
     app.state.predictor = Predictor(
         engine, versions, images, classes, limits, Rates(settings.max_items_per_s_per_key)
     )

@@ -30,6 +30,7 @@ ACTIVATIONS = {"gelu": False, "quickgelu": True}
 """What may follow the plus sign, and whether it means QuickGELU."""
 
 _VERSION = re.compile(r"[0-9a-f]{64}")
+_PREFIX = re.compile(r"[0-9a-f]{8,63}")
 _PATCH_SIZE = re.compile(r"\d+(-\d+)*(-quickgelu)?(@\d+px)?", re.IGNORECASE)
 _HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _NAME = re.compile(r"[\w.+-]+")
@@ -236,6 +237,11 @@ def canonical(reference: str) -> str:
 def is_version(text: str) -> bool:
     """Return whether a name has the form of a version: 64 hexadecimal digits of a SHA-256."""
     return _VERSION.fullmatch(text) is not None
+
+
+def is_prefix(text: str) -> bool:
+    """Return whether a name can be the beginning of a version's id: at least 8 of its digits, but not all."""
+    return _PREFIX.fullmatch(text) is not None
 
 
 def is_delta(folder: Path) -> bool:

@@ -1,16 +1,17 @@
 """Resolves the names of models and teachers in a job to what the worker will use.
 
-A name is looked up as a version, then as an alias, then as one of the operator's references. An alias becomes
-the version that it points to now, so a job uses the version that its caller saw, whenever it starts.
+A name is looked up as a version, then as an alias, then as one of the operator's references, and at last as the
+beginning of a version's id. An alias becomes the version that it points to now, so a job uses the version that its
+caller saw, whenever it starts.
 """
 
 from collections.abc import Iterable
 
-from app.errors import ModelNotAllowed, UnknownRecord, UnusableRecord
+from app.errors import AmbiguousName, ModelNotAllowed, UnknownRecord, UnusableRecord
 from app.store import Workspace
 from app.store.alias_names import DEFAULT
 from app.store.records import VersionStatus
-from models.references import DEMO, BadReferenceError, canonical, is_version
+from models.references import DEMO, BadReferenceError, canonical, is_prefix, is_version
 
 
 class ModelResolver:
@@ -42,14 +43,21 @@ class ModelResolver:
             reference = canonical(name)
         except BadReferenceError:
             reference = name
-        if reference not in self.allowed:
-            raise ModelNotAllowed(
-                f"This server has no version or alias {name[:200]!r}, and its operator does not allow a model of "
-                f"this name. Use {DEFAULT}, a version, an alias, or one of: {', '.join(self.allowed)}. The operator "
-                "can allow more models with SDS_CLIP_ALLOWED_MODELS.",
-                param=param,
-            )
-        return reference
+        if reference in self.allowed:
+            return reference
+        try:
+            if is_prefix(name):
+                return _version(store, store.versions.named(name), param)
+        except AmbiguousName as error:
+            raise UnusableRecord(error.message, param=param) from None
+        except UnknownRecord:
+            pass
+        raise ModelNotAllowed(
+            f"This server has no version or alias {name[:200]!r}, and its operator does not allow a model of "
+            f"this name. Use {DEFAULT}, a version, an alias, or one of: {', '.join(self.allowed)}. The operator "
+            "can allow more models with SDS_CLIP_ALLOWED_MODELS.",
+            param=param,
+        )
 
     def check_teacher(self, name: str, *, param: str) -> None:
         """Raise ModelNotAllowed unless jobs may name this teacher."""

@@ -45,7 +45,7 @@ from app.store.paging import Search
 from app.store.records import Alias, Move, Version, VersionStatus
 from app.store_threads import StoreThreads, in_store_thread
 from app.threads import in_own_thread
-from models.references import is_version
+from models.references import is_prefix, is_version
 from models.run_files import LOG_FILE
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class VersionService:
     """Reads and changes versions and aliases. It reaches the store only as the workspace of a caller.
 
     Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a version that the caller does not see
-    and for an unknown alias.
+    and for an unknown alias; and AmbiguousName.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class VersionService:
 
     @in_store_thread
     def get(self, caller: Caller, name: str) -> VersionDetail:
-        """A version by its id or an alias, including a deleted one."""
+        """A version by its id, the beginning of it or an alias, including a deleted one."""
         store = self._seen_by(caller.sees)
         version = _version(store, name)
         aliases = tuple(alias for alias in store.aliases.all() if alias.version == version.id)
@@ -157,7 +157,7 @@ class VersionService:
     async def try_out(self, caller: Caller, version_id: str, request: PromoteRequest) -> PromotionPlan:
         """Say what `promote` would do. Raises UnknownRecord and InvalidRequest; other refusals are in the answer."""
         check_alias(request.alias)
-        now, gate = await self._threads.run(self._before, caller, version_id, request.alias)
+        version_id, now, gate = await self._threads.run(self._before, caller, version_id, request.alias)
         after, error = now, None
         try:
             after = await self.promote(caller, version_id, request)
@@ -200,8 +200,8 @@ class VersionService:
         store = self._seen_by(caller.sees)
         return _shown(store, caller, store.aliases.unlock(alias, caller.name or LOCAL, request.reason))[0]
 
-    async def delete(self, caller: Caller, version_id: str) -> None:
-        """Delete a version, and its files unless a job has published it again meanwhile.
+    async def delete(self, caller: Caller, version_id: str) -> str:
+        """Delete a version, and its files unless a job has published it again meanwhile. Returns its whole id.
 
         Raises RecordInUse, FilesOutside, Forbidden.
         """
@@ -215,6 +215,7 @@ class VersionService:
                     f"remove {version.id[:12]}",
                 )
             )
+        return version.id
 
     async def download(self, caller: Caller, name: str, *, full: bool) -> Download:
         """A version's files, as published or as full weights.
@@ -246,12 +247,12 @@ class VersionService:
         if not is_whole:
             raise VersionDamaged(version_id, param="version")
 
-    def _before(self, caller: Caller, version_id: str, name: str) -> tuple[AliasInfo | None, GateInfo]:
-        """The alias as it is, and what the gate says about the version."""
+    def _before(self, caller: Caller, version_id: str, name: str) -> tuple[str, AliasInfo | None, GateInfo]:
+        """The version's whole id, the alias as it is, and what the gate says about the version."""
         store = self._seen_by(caller.sees)
-        version, alias = store.versions.get(version_id), _alias(store, name)
+        version, alias = _by_id(store, version_id), _alias(store, name)
         gate = gate_of(store, self._data_dir, version, None if alias is None else alias.version)
-        return None if alias is None else _shown(store, caller, alias)[0], gate
+        return version.id, None if alias is None else _shown(store, caller, alias)[0], gate
 
     def _promotable(self, caller: Caller, version_id: str, request: PromoteRequest) -> Version:
         """The version, if the caller may point the alias to it. Raises Forbidden."""
@@ -259,12 +260,12 @@ class VersionService:
         if request.owner is not None:
             caller.check("admin", "Giving an alias to a key", param="owner")
         if caller.is_admin:
-            return store.versions.get(version_id)
+            return _by_id(store, version_id)
         alias = _alias(store, request.alias)
         if alias is None or alias.owner != caller.name:
             caller.check("admin", "Moving an alias that was not given to this key", param="alias")
-        version = store.versions.get(version_id)
-        if not self._seen_by(caller.name).versions.made(version_id):
+        version = _by_id(store, version_id)
+        if not self._seen_by(caller.name).versions.made(version.id):
             caller.check("admin", "Promoting a version of another key", param="version")
         return version
 
@@ -302,13 +303,13 @@ class VersionService:
                 # Another caller has just created the alias, so there is one to move now.
 
     def _delete(self, caller: Caller, version_id: str) -> Version:
-        versions = self._seen_by(caller.sees).versions
-        version = versions.get(version_id)
+        store = self._seen_by(caller.sees)
+        version = _by_id(store, version_id)
         if version.owner != caller.name:
             caller.check("admin", "Deleting a version of another key", param="version")
         if version.folder is not None:
             version_folder(self._data_dir, version.folder)
-        return versions.delete(version_id)
+        return store.versions.delete(version.id)
 
 
 def _move(caller: Caller, alias: str, request: RollbackRequest | RemoveRequest) -> Move:
@@ -349,12 +350,15 @@ def _shown(store: Workspace, caller: Caller, *aliases: Alias) -> "list[AliasInfo
 
 
 def _version(store: Workspace, name: str) -> Version:
-    if is_version(name):
-        return store.versions.get(name)
-    try:
-        return store.versions.get(store.aliases.get(name).version)
-    except UnknownRecord:
-        raise UnknownRecord("version") from None
+    alias = None if is_version(name) else _alias(store, name)
+    return _by_id(store, name) if alias is None else store.versions.get(alias.version)
+
+
+def _by_id(store: Workspace, given: str) -> Version:
+    """The version with an id, or whose id begins so. An alias of that name is not taken for another version."""
+    if is_prefix(given) and _alias(store, given) is None:
+        given = store.versions.named(given)
+    return store.versions.get(given)
 
 
 def _refuse_worse(store: Workspace, version: Version, alias: str) -> None:

@@ -138,6 +138,9 @@ class Registry:
     Without a database, nothing has an owner, and everyone sees what `find_version` finds.
     """
 
+    begun: Callable[[str, str | None], Sequence[str]] = lambda prefix, owner: ()
+    """Returns the first ids that begin with a prefix, of versions that an owner sees. None, as an owner, sees all."""
+
     def seen_among(self, versions: Collection[str], owner: str | None) -> frozenset[str]:
         """Those of the versions that are published and that an owner sees. None, as an owner, sees all."""
         if self.seen is not None:
@@ -149,3 +152,8 @@ def find_folder(root: Path, version: str) -> Path | None:
     """A version's folder under `root`, where `publish` puts it, or None if there is none."""
     folder = root / version
     return folder if is_version(version) and folder.is_dir() else None
+
+
+def folders_begun(root: Path, prefix: str) -> list[str]:
+    """The versions under `root` whose ids begin with these digits."""
+    return [folder.name for folder in root.glob(f"{prefix}*") if find_folder(root, folder.name) is not None]

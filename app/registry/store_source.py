@@ -39,6 +39,7 @@ def registry_of(store: Store, data_dir: Path, folder: DataFolder) -> Registry:
         read_aliases=store.aliases.ever,
         reports=FileReports(reports, store.now),
         mark_damaged=partial(mark_damaged, store, folder),
+        begun=lambda prefix, owner: store.seen_by(owner).versions.begun(prefix),
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from app.auth import requires
 from app.bodies import reads
 from app.errors import (
+    AmbiguousName,
     BodyTimeout,
     BodyTooLarge,
     ClassesBuilding,
@@ -40,6 +41,7 @@ ERRORS = (
     Unauthorized,
     Forbidden,
     UnknownModel,
+    AmbiguousName,
     BodyTimeout,
     BodyTooLarge,
     UnsupportedMediaType,

@@ -4,12 +4,13 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.auth import check_key, requires
 from app.backend import Backend
 from app.bodies import reads
 from app.errors import (
+    AmbiguousName,
     CannotExport,
     FilesOutside,
     Forbidden,
@@ -23,6 +24,7 @@ from app.errors import (
     UnknownModel,
     UnknownRecord,
 )
+from app.keys import Caller
 from app.openapi import describe_errors, describe_json
 from app.routes.shared import (
     READING,
@@ -54,8 +56,9 @@ from app.schemas.versions import (
 )
 from app.serving.engine import Engine
 from app.serving.rollout import Rollout
-from app.serving.served_models import ModelHandle, ServedModels
+from app.serving.served_models import ModelHandle
 from app.serving.status import StatusBoard
+from app.serving.version_cache import VersionCache
 from app.store.alias_names import DEFAULT
 from app.store.records import VersionStatus
 from models.references import is_version
@@ -82,13 +85,20 @@ _KEY = re.compile(r'[^"\\\x00-\x1f\x7f]+')
 
 served = APIRouter(tags=["status"])
 """What needs no database."""
-registered = APIRouter(tags=["models"], responses=describe_errors(*READING))
+VersionName = Annotated[
+    str,
+    Path(
+        description="The version's id, or its beginning: at least 8 digits that no other version that you see begins "
+        "with. Where an alias is allowed too, it takes precedence over the beginning of an id."
+    ),
+]
+registered = APIRouter(tags=["models"], responses=describe_errors(*READING, AmbiguousName))
 
 
 @served.get(
     "/models",
     responses=describe_errors(
-        Unauthorized, Forbidden, UnknownRecord, UnknownModel, InvalidRequest, KeyLimitReached
+        Unauthorized, Forbidden, UnknownRecord, UnknownModel, AmbiguousName, InvalidRequest, KeyLimitReached
     ),
 )
 async def list_models(
@@ -101,7 +111,8 @@ async def list_models(
         str | None,
         Query(
             max_length=64,
-            description="Return only versions that are deltas of this version: its id, or a name that is served.",
+            description="Return only versions that are deltas of this version: its id or the beginning of it, or a "
+            "name that is served.",
         ),
     ] = None,
     metadata: Annotated[
@@ -122,7 +133,7 @@ async def list_models(
     """
     wanted = _metadata(metadata or [])
     engine: Engine = request.app.state.engine
-    base = _id_of(engine.models, base)
+    base = await _id_of(request, caller, base)
     default = engine.models.current(DEFAULT)
     listed = ModelsAndVersions(
         models=[_described(model, default=model is default) for model in engine.models]
@@ -163,7 +174,7 @@ async def get_serving_status(request: Request) -> ServingStatus:
 
 
 @registered.get("/models/{version}")
-async def get_version(caller: ReadModels, backend: BackendDep, version: str) -> VersionDetail:
+async def get_version(caller: ReadModels, backend: BackendDep, version: VersionName) -> VersionDetail:
     """Return a version by its id or an alias: where it comes from, what it is based on, and how good it is."""
     return await backend.versions.get(caller, version)
 
@@ -177,7 +188,7 @@ async def promote_version(
     request: Request,
     caller: ChangeModels,
     backend: BackendWithFiles,
-    version: str,
+    version: VersionName,
     rollout: RolloutDep,
     body: Annotated[PromoteRequest, Depends(reads(PromoteRequest, form=False))],
 ) -> PromotionAnswer:
@@ -273,7 +284,7 @@ async def unlock_alias(
 async def download_version(
     caller: Train,
     backend: BackendWithFiles,
-    version: str,
+    version: VersionName,
     weights: Annotated[
         Literal["published", "full"],
         Query(
@@ -289,19 +300,18 @@ async def download_version(
 @registered.get(
     "/models/{version}/log", response_class=Response, responses=describe_errors(FilesOutside) | LOG
 )
-async def get_version_log(caller: Train, backend: BackendWithFiles, version: str) -> Response:
+async def get_version_log(caller: Train, backend: BackendWithFiles, version: VersionName) -> Response:
     """Return the log of the run that made a version as JSON lines. Name the version by its id or an alias."""
     return LogResponse(await backend.versions.log(caller, version), version)
 
 
 @registered.delete("/models/{version}", responses=describe_errors(RecordInUse, FilesOutside))
-async def delete_version(caller: ChangeModels, backend: BackendWithFiles, version: str) -> Deleted:
+async def delete_version(caller: ChangeModels, backend: BackendWithFiles, version: VersionName) -> Deleted:
     """Delete a version and its files, unless an alias, a job or another version needs it.
 
     Only its owner and keys with the scope admin can delete it. It is no error to delete a version twice.
     """
-    await backend.versions.delete(caller, version)
-    return Deleted(id=version, object="model")
+    return Deleted(id=await backend.versions.delete(caller, version), object="model")
 
 
 @registered.get("/promotions")
@@ -348,12 +358,22 @@ def _metadata(given: Sequence[str]) -> dict[str, str]:
     return wanted
 
 
-def _id_of(models: ServedModels, base: str | None) -> str | None:
-    """The id of a base that was given by its id or by a name that is served. Raises UnknownModel."""
+async def _id_of(request: Request, caller: Caller, base: str | None) -> str | None:
+    """The id of a base that was given by its id, a name that is served, or the beginning of its id.
+
+    Raises UnknownModel, AmbiguousName.
+    """
     if base is None or is_version(base):
         return base
+    engine: Engine = request.app.state.engine
+    versions: VersionCache = request.app.state.versions
     try:
-        return models.resolve(base).clip.version
+        try:
+            return engine.models.resolve(base).clip.version
+        except UnknownModel:
+            if (found := await versions.id_of(base, caller)) is None:
+                raise
+            return found
     except ServiceError as error:
         error.param = "base"
         raise

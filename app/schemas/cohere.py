@@ -73,7 +73,9 @@ class CohereEmbedRequest(Body):
         }
     )
 
-    model: Annotated[str, Field(max_length=256, description="A name from GET /models, or a version's id.")]
+    model: Annotated[
+        str, Field(max_length=256, description="A name from GET /models, or a version's id or its beginning.")
+    ]
     input_type: Annotated[
         Literal["search_document", "search_query", "classification", "clustering", "image"],
         Field(

@@ -65,7 +65,11 @@ Texts = Annotated[list[Text], Field(max_length=65_536, fail_fast=True)]
 
 ModelName = Annotated[
     str | None,
-    Field(max_length=256, description="A name from GET /models. Without it, the default model answers."),
+    Field(
+        max_length=256,
+        description="A name from GET /models, or a version's id. Instead of an id, its beginning will do: at least 8 "
+        "digits that no other version begins with. Without a name, the default model answers.",
+    ),
 ]
 MAX_MODELS = 16
 ModelNames = Annotated[
@@ -73,7 +77,8 @@ ModelNames = Annotated[
     Field(
         min_length=1,
         max_length=MAX_MODELS,
-        description="Up to 16 names from GET /models. The answers come in their order.",
+        description="Up to 16 names from GET /models, or ids of versions or their beginnings. The answers come in "
+        "their order.",
         examples=[["default"]],
     ),
 ]

@@ -40,8 +40,8 @@ class EvaluateSpec(JobSpec):
     data: DatasetId
     """The data set to measure on. Its format must be that of the benchmark."""
     model: Reference | None = None
-    """The model, version or alias that the scorer `clip` measures. The scorer `diffusion` measures the teacher and
-    ignores this field."""
+    """The model, version (its id or its beginning) or alias that the scorer `clip` measures. The scorer `diffusion`
+    measures the teacher and ignores this field."""
     scorer: ScorerName = EvaluationRequest.scorer
     """What scores a caption against an image: a CLIP model (`clip`), or the teacher's denoising error
     (`diffusion`)."""

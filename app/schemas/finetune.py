@@ -105,7 +105,7 @@ class FinetuneSpec(JobSpec):
     kind = JobKind.FINETUNE
 
     base: Reference = DEFAULT
-    """The model to fine-tune: a version, an alias, or a model that the operator allows."""
+    """The model to fine-tune: a version's id or its beginning, an alias, or a model that the operator allows."""
     teacher: Reference | None = None
     """The teacher to distil, which must be one that the operator allows. The objective `clip` needs none."""
     training_data: DatasetId

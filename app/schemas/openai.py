@@ -97,7 +97,10 @@ class EmbeddingsRequest(Body):
         ),
         BeforeValidator(_as_list, json_schema_input_type=str | list[Item]),
     ]
-    model: Annotated[str, Field(max_length=256, description="A name from GET /v1/models, or a version's id.")]
+    model: Annotated[
+        str,
+        Field(max_length=256, description="A name from GET /v1/models, or a version's id or its beginning."),
+    ]
     encoding_format: Annotated[
         Literal["float", "base64"],
         Field(description="`float`: a list of numbers. `base64`: little-endian float32 values in base64."),

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from app.errors import DimensionsNotOffered, ServiceError, body, log_cause
+from app.errors import DimensionsNotOffered, ServiceError, UnknownModel, body, log_cause
 from app.keys import Caller
 from app.limits import Limits
 from app.rates import Rates
@@ -261,8 +261,16 @@ class Predictor:
         return [each.result() for each in answers]
 
     async def _model(self, caller: Caller, name: str | None) -> ModelHandle:
-        """A version by its hash, loaded if necessary, or else what the name serves now."""
-        return await self._versions.get(name, caller) or self._engine.models.resolve(name)
+        """A version by its id, loaded if necessary; what the name serves now; or a version that begins so."""
+        if (version := await self._versions.get(name, caller)) is not None:
+            return version
+        try:
+            return self._engine.models.resolve(name)
+        except UnknownModel:
+            found = await self._versions.get(await self._versions.id_of(name, caller), caller)
+            if found is None:
+                raise
+            return found
 
     async def _models(self, caller: Caller, names: Sequence[str]) -> list[ModelHandle | ServiceError]:
         """For each name its model, or why there is none. They keep to the key's share of loads by themselves."""

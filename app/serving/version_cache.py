@@ -7,9 +7,11 @@ import time
 from collections import Counter, OrderedDict
 
 from app.errors import (
+    AmbiguousName,
     KeyLimitReached,
     ServiceError,
     Unavailable,
+    UnknownRecord,
     VersionDamaged,
     VersionLoading,
     VersionUnusable,
@@ -20,9 +22,10 @@ from app.registry.manifest import DamagedFiles
 from app.serving.loading import UnknownVersion, VersionLoader
 from app.serving.seen_versions import SeenVersions
 from app.serving.served_models import ModelHandle, ServedModels
+from app.store.names import only
 from models.clip import Clip
 from models.errors import ModelError, first_line
-from models.references import is_version
+from models.references import is_prefix, is_version
 from models.sharing import HeldNetworks
 
 logger = logging.getLogger(__name__)
@@ -93,6 +96,27 @@ class VersionCache:
                 return await self._load_of(name, caller.name)
         except TimeoutError:
             raise self._loading(name) from None
+
+    async def id_of(self, prefix: str | None, caller: Caller) -> str | None:
+        """The version that the caller sees and whose id begins so. None if there is none.
+
+        Each call asks the registry. Raises AmbiguousName, Unavailable.
+        """
+        if prefix is None or not is_prefix(prefix):
+            return None
+        try:
+            found = await self._loader.begun(prefix, caller.sees)
+        except Exception as error:  # the registry is unavailable
+            raise _away(prefix, error) from error
+        served = (model.clip.version for model in self._models)
+        ids = {*found, *(version for version in served if version.startswith(prefix))}
+        try:
+            return only(prefix, ids)
+        except UnknownRecord:
+            return None
+        except AmbiguousName as error:
+            error.param = "model"
+            raise
 
     async def close(self) -> None:
         await self._loads.close()

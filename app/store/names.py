@@ -1,4 +1,6 @@
-"""The names that owners give to their jobs and data sets, which stand for their ids."""
+"""The names that owners give to their jobs and data sets, and the beginnings of versions' ids, which stand for ids."""
+
+from collections.abc import Collection
 
 from sqlalchemy import Connection, Table, func, select
 
@@ -46,8 +48,17 @@ def find(connection: Connection, table: Table, name: str, seen: Conditions, owne
     if not found:
         raise UnknownRecord(_KINDS[table])
     if len(found) > 1:
-        raise AmbiguousName(_KINDS[table], name, len(found))
+        raise AmbiguousName(_KINDS[table], name, found)
     return str(found[0])
+
+
+def only(prefix: str, ids: Collection[str]) -> str:
+    """The version whose id begins so, of all such. Raises UnknownRecord, AmbiguousName."""
+    if not ids:
+        raise UnknownRecord("version")
+    if len(ids) > 1:
+        raise AmbiguousName("version", prefix, sorted(ids))
+    return next(iter(ids))
 
 
 def _named(table: Table) -> Conditions:

@@ -4,14 +4,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select, union_all, update
 
-from app.errors import RecordInUse, UnknownRecord
-from app.store import alias_sql, version_sql
+from app.errors import AmbiguousName, RecordInUse, UnknownRecord
+from app.store import alias_sql, names, version_sql
 from app.store.clock import Clock
 from app.store.database import Database
-from app.store.owned import made_by, owned, seen_by
+from app.store.owned import Conditions, made_by, owned, seen_by
 from app.store.paging import EVERYTHING, MAX_LIMIT, MAX_ROWS, Search, page
 from app.store.records import Job, NewVersion, Page, Version, VersionStatus
 from app.store.states import OPEN, JobKind, JobStatus
@@ -47,6 +48,18 @@ class Versions:
         if version is None:
             raise UnknownRecord("version")
         return version
+
+    def begun(self, prefix: str) -> Sequence[str]:
+        """The first ids that begin with these digits, of versions that this owner sees, deleted or not.
+
+        There is one more than an error shows.
+        """
+        with self._database.reading() as connection:
+            return connection.execute(begun_query(prefix, self._seen)).scalars().all()
+
+    def named(self, prefix: str) -> str:
+        """The id that begins with these digits. Raises UnknownRecord, AmbiguousName."""
+        return names.only(prefix, self.begun(prefix))
 
     def made(self, version_id: str) -> bool:
         """Whether a job of this owner made the version."""
@@ -192,6 +205,14 @@ class Versions:
         """
         with self._database.writing() as connection:
             yield version_sql.lock_unregistered(connection, version_id, self._clock())
+
+
+def begun_query(prefix: str, seen: Conditions = ()) -> Select[Any]:
+    """The statement of `Versions.begun`, whose query plan a test checks."""
+    ids = versions.c.id
+    # A range of the primary key, which PostgreSQL would not use for LIKE.
+    matching = ids.between(prefix.ljust(64, "0"), prefix.ljust(64, "f"))
+    return select(ids).where(matching, *seen).order_by(ids).limit(AmbiguousName.SHOWN + 1)
 
 
 def _refuse_if_needed(connection: Connection, version_id: str, owner: str | None) -> None:

@@ -15,7 +15,9 @@ from sds_clip.table import say, size_text, table, tell
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
-version_argument = click.argument("version", metavar="VERSION", help="The version's id, or an alias of it.")
+version_argument = click.argument(
+    "version", metavar="VERSION", help="The version's id or its beginning, or an alias of it."
+)
 alias_argument = click.argument(
     "alias", metavar="[ALIAS]", default="default", help="The alias to change (default: default)."
 )
@@ -126,7 +128,9 @@ def models() -> None:
     help="List only versions with this status (default: ready).",
 )
 @option(
-    "--base", metavar="VERSION", help="List only deltas of this version: its id, or a name that is served."
+    "--base",
+    metavar="VERSION",
+    help="List only deltas of this version: its id or the beginning of it, or a name that is served.",
 )
 @option(
     "--metadata",
@@ -142,7 +146,11 @@ def list_models(client: Client, **filters: Any) -> Any:
 
 
 @models.command()
-@click.argument("version", metavar="VERSION", help="The version's id; `sds-clip models list` shows it.")
+@click.argument(
+    "version",
+    metavar="VERSION",
+    help="The version's id, or at least 8 digits of its beginning; `sds-clip models list` shows it.",
+)
 @reason_option
 @option("--alias", default="default", metavar="ALIAS", help="Change this alias.")
 @option("--force", is_flag=True, help="Promote the version even if its own job found that it is not better.")

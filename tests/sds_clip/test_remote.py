@@ -156,7 +156,8 @@ def test_models_are_listed_promoted_and_not_rolled_back_to_nothing(
     assert read("models", "list", "--base", version["id"])["versions"] == []
     assert read("models", "list", "--metadata", "owner:nobody")["versions"] == []
     assert run("models", "list", "--base", "nobody", code=2).startswith("sds-clip: base: ")
-    said = run("models", "promote", version["id"], "--reason", "again")
+    assert read("models", "list", "--base", version["id"][:8])["versions"] == []
+    said = run("models", "promote", version["id"][:8], "--reason", "again")
     assert "default" in said
     assert version["id"] in said
     assert run("models", "rollback", "--reason", "worse", code=2).startswith("sds-clip: ")

@@ -85,13 +85,13 @@ class AsyncClient:
     async def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:
         """Return the served models, the aliases, and a page of versions, newest first.
 
-        Filters: status, name (how the id or an alias begins), owner, base (its id), metadata ("key:value" of the job
-        that made the version, or several), created_after, created_before.
+        Filters: status, name (how the id or an alias begins), owner, base (its id or the beginning of it), metadata
+        ("key:value" of the job that made the version, or several), created_after, created_before.
         """
         return await self._http.json(calls.page("/models", after=after, limit=limit, **filters))
 
     async def model(self, version: str) -> dict[str, Any]:
-        """Return a version by its id or an alias."""
+        """Return a version by its id, the beginning of it or an alias."""
         return await self._http.json(calls.get("models", version))
 
     async def promote(

@@ -29,6 +29,18 @@ def test_job_is_accepted_and_says_what_a_worker_will_do(service: Service, small_
     assert EvaluateSpec.read(claimed.config).model == small_clip.version
 
 
+def test_models_may_be_named_by_the_beginning_of_their_id(service: Service, small_clip: Clip) -> None:
+    data, short = service.ready_dataset("winoground"), small_clip.version[:8]
+
+    answer = service.client.post(
+        "/evaluate", json={"model": short, "baseline": short, "benchmark": "winoground", "data": data}
+    )
+
+    assert (answer.json()["model"], answer.json()["baseline"]) == (small_clip.version, small_clip.version)
+    claimed, _ = service.claim(JobKind.EVALUATE)
+    assert EvaluateSpec.read(claimed.config).versions == (small_clip.version,)
+
+
 def test_other_spellings_of_a_benchmark_are_taken(service: Service) -> None:
     data = service.ready_dataset("sugarcrepe")
 

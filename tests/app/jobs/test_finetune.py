@@ -250,6 +250,30 @@ def test_base_version_that_was_deleted_is_refused(service: Service) -> None:
 
 
 @on_both
+def test_beginning_of_an_id_is_stored_as_the_id_and_repeats_the_same_job(service: Service) -> None:
+    version = "0123abcd" + "0" * 56
+    service.store.versions.register(NewVersion(version, None, {"reference": "demo"}, 1))
+    body, key = service.request(base="0123abcd"), {"Idempotency-Key": "once"}
+
+    job = service.client.post("/finetune", json=body, headers=key).json()
+    other = "0123abcd" + "1" * 56
+    service.store.versions.register(NewVersion(other, None, {"reference": "demo"}, 1))
+
+    assert job["base"] == version
+    claimed, _ = service.claim()
+    assert FinetuneSpec.read(claimed.config).base == version
+    assert error_of(service.client.delete(f"/models/{version}"), 409)["code"] == "in_use"
+    # The request is the same, whatever its name stands for by now.
+    assert service.client.post("/finetune", json=body, headers=key).json()["id"] == job["id"]
+    error = error_of(service.client.post("/finetune", json=body), 422)
+    assert (error["code"], error["param"]) == ("unusable_record", "base")
+    assert version in error["message"]
+    assert other in error["message"]
+    error = error_of(service.client.post("/finetune", json=body | {"base": "0123abce"}), 422)
+    assert error["code"] == "model_not_allowed"
+
+
+@on_both
 def test_what_a_job_needs_cannot_be_deleted_while_it_waits(service: Service) -> None:
     version = "a" * 64
     service.store.versions.register(NewVersion(version, None, {"reference": "demo"}, 1))

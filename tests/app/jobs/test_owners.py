@@ -1,5 +1,6 @@
 """Two keys beside each other: each sees and changes its own, and another's answers as an unknown one does."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -162,6 +163,30 @@ def test_another_keys_version_answers_no_images(alices: Alices, path: str) -> No
     )
     assert told(foreign, version) == told(unknown, unknown_id)
     assert error_of(foreign, 404)["code"] == "unknown_model"
+
+
+def test_beginning_of_another_keys_version_is_as_unknown_as_any(alices: Alices) -> None:
+    keyed, version = alices.keyed, alices.own["version"][0]
+    asks: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", "/models/{}", {}),
+        ("GET", "/models/{}/download", {}),
+        ("POST", "/models/{}/promote", {"json": {"alias": "bobs", "reason": "mine"}}),
+        ("DELETE", "/models/{}", {}),
+        ("GET", "/models?base={}", {}),
+        ("POST", "/match", {"json": {**MATCH, "model": "{}"}}),
+        ("POST", "/finetune", {"json": {**_finetune(keyed, base="{}"), "dry_run": True}}),
+    ]
+
+    def ask(key: str, prefix: str, method: str, path: str, request: dict[str, Any]) -> Response:
+        filled = json.loads(json.dumps(request).replace('"{}"', f'"{prefix}"'))
+        return keyed.ask(key, method, path.format(prefix), **filled)
+
+    assert ask("alice", version[:8], *asks[0]).json()["id"] == version
+    assert ask("alice", version[:8], *asks[-2]).status_code == 200
+    for one in asks:
+        foreign, unknown = ask("bob", version[:8], *one), ask("bob", "0" * 8, *one)
+        assert told(foreign, version[:8]) == told(unknown, "0" * 8), one
+        assert foreign.status_code in (404, 422)
 
 
 @on_both

@@ -13,6 +13,7 @@ from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of, published, served
 from tests.app.serving.swapping import MATCH, publish_tuned
 from tests.databases import on_both
+from tests.worker.waiting import until
 
 REASON = {"reason": "it is better"}
 
@@ -54,12 +55,80 @@ def test_deltas_of_a_base_are_found_by_its_id_and_by_a_name_that_is_served(
 ) -> None:
     version = published(quick, small_clip, tmp_path)
 
-    for base, found in ((small_clip.version, [version]), ("default", [version]), (version, [])):
+    named = [small_clip.version, small_clip.version[:8], "default"]
+    for base, found in (*((name, [version]) for name in named), (version, []), (version[:8], [])):
         listed = quick.client.get("/models", params={"base": base}).json()["versions"]
         assert [each["id"] for each in listed] == found
 
-    answer = quick.client.get("/models", params={"base": small_clip.version[:12]})
+    answer = quick.client.get("/models", params={"base": "0" * 12})
     assert error_of(answer, 404)["param"] == "base"
+
+
+@on_both
+def test_beginning_of_an_id_stands_for_it_in_every_route_of_a_version(
+    quick: Service, small_clip: Clip, tmp_path: Path
+) -> None:
+    version = published(quick, small_clip, tmp_path)
+    path, short = f"/models/{version}", f"/models/{version[:8]}"
+
+    assert quick.client.get(short).json() == quick.client.get(path).json()
+    assert error_of(quick.client.get(f"{short}/log"), 404)["code"] == "no_log"
+    tars = [quick.client.get(f"{each}/download") for each in (short, path)]
+    assert tars[0].status_code == 200
+    assert tars[0].content == tars[1].content
+    assert quick.client.post("/match", json={**MATCH, "model": version[:8]}).json()["model"] == {
+        "name": version, "version": version, "generation": 1,
+    }  # fmt: skip
+    tried = quick.client.post(f"{short}/promote", json={"dry_run": True, **REASON}).json()
+    assert (tried["to_version"], tried["moves"]) == (version, True)
+    promoted = quick.client.post(f"{short}/promote", json={"alias": "canary", **REASON}).json()
+    assert promoted["version"] == version
+    quick.client.post("/models/canary/remove", json=REASON)
+    for _ in range(2):
+        deleted = quick.client.delete(short).json()
+        assert deleted == {"id": version, "object": "model", "deleted": True}
+    assert quick.client.get(short).json()["status"] == "deleted"
+    assert error_of(quick.client.get("/models/00000000"), 404)["code"] == "version_not_found"
+
+
+def test_beginning_of_several_ids_is_refused_by_every_route_of_a_version(quick: Service) -> None:
+    ids = [f"0123abcd{number}" + "0" * 55 for number in range(2)]
+    for version in ids:
+        quick.store.versions.register(NewVersion(version, None, {"reference": "demo"}, 1))
+    path = "/models/0123abcd"
+
+    answers = [quick.client.get(path + end) for end in ("", "/log", "/download")]
+    answers += [quick.client.delete(path), quick.client.post(f"{path}/promote", json=REASON)]
+    answers += [quick.client.post(f"{path}/promote", json={"dry_run": True, **REASON})]
+    answers += [quick.client.get("/models", params={"base": "0123abcd"})]
+
+    for answer in answers:
+        error = error_of(answer, 409)
+        assert error["code"] == "ambiguous_name"
+        assert all(version in error["message"] for version in ids)
+    assert error["param"] == "base"
+
+
+def test_alias_precedes_the_beginning_of_an_id(quick: Service, small_clip: Clip, tmp_path: Path) -> None:
+    version = published(quick, small_clip, tmp_path)
+    alias = version[:8]
+    quick.client.post(f"/models/{small_clip.version}/promote", json={"alias": alias, **REASON})
+    until(
+        lambda: quick.client.post("/match", json={**MATCH, "model": alias}).json()["model"]["name"] == alias
+    )
+
+    assert quick.client.get(f"/models/{alias}").json()["id"] == small_clip.version
+    assert quick.finetune(base=alias)["base"] == small_clip.version
+    answer = quick.client.post("/match", json={**MATCH, "model": alias})
+    assert answer.json()["model"]["version"] == small_clip.version
+    listed = quick.client.get("/models", params={"base": alias}).json()["versions"]
+    assert [each["id"] for each in listed] == [version]
+    # Only the id of a version names what is promoted or deleted, so this name is none.
+    for answer in (
+        quick.client.post(f"/models/{alias}/promote", json=REASON),
+        quick.client.delete(f"/models/{alias}"),
+    ):
+        assert error_of(answer, 404)["code"] == "version_not_found"
 
 
 def test_promoting_what_the_alias_points_at_changes_nothing(quick: Service, small_clip: Clip) -> None:

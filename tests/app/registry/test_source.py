@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.registry.source import FileReports, ProcessReport, find_folder
-from models.references import is_version
+from app.registry.source import FileReports, ProcessReport, find_folder, folders_begun
+from models.references import is_prefix, is_version
 
 ONE, TWO = "1" * 64, "2" * 64
 
@@ -21,6 +21,23 @@ def test_version_is_found_by_its_whole_hash_alone(tmp_path: Path) -> None:
     assert find_folder(root, ONE) == root / ONE
     for name in (TWO, ONE[:12], "", ".", "../other", str(tmp_path), f"{ONE}/", ONE + "\n"):
         assert find_folder(root, name) is None
+
+
+def test_folders_of_versions_are_found_by_their_beginning(tmp_path: Path) -> None:
+    for name in (ONE, TWO, f"{ONE[:40]}.working", ONE[:32]):
+        (tmp_path / name).mkdir()
+    (tmp_path / ("1" * 63 + "2")).write_text("a file")
+
+    assert folders_begun(tmp_path, ONE[:8]) == [ONE]
+    assert folders_begun(tmp_path, "3" * 8) == []
+    assert folders_begun(tmp_path / "none", ONE[:8]) == []
+
+
+def test_beginning_of_a_version_has_eight_digits_at_least() -> None:
+    assert is_prefix("0123abcd")
+    assert is_prefix("a" * 63)
+    for text in ("a" * 64, "a" * 7, "A" * 8, "abcdefgh", "abcdefab\n", ""):
+        assert not is_prefix(text)
 
 
 def test_only_sha_256_in_small_letters_has_the_form_of_a_version() -> None:

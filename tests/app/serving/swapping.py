@@ -16,7 +16,7 @@ from torch import Tensor
 
 from app.main import create_app
 from app.registry.publish import publish
-from app.registry.source import FileReports, Registry, WeightsLocation, find_folder
+from app.registry.source import FileReports, Registry, WeightsLocation, find_folder, folders_begun
 from app.settings import Settings
 from app.store.records import Alias
 from bench.file_aliases import FileAliases
@@ -145,6 +145,7 @@ async def serving(
     root: Path | None = None,
     find_version: Callable[[str], WeightsLocation | None] | None = None,
     read_aliases: Callable[[], Sequence[Alias]] | None = None,
+    begun: Callable[[str, str | None], Sequence[str]] | None = None,
     reports: FileReports | None = None,
     **settings: Any,
 ) -> AsyncIterator[Service]:
@@ -154,6 +155,7 @@ async def serving(
         find_version or partial(find_folder, root or folder / "versions"),
         read_aliases or aliases.read,
         reports,
+        begun=begun or (lambda prefix, owner: folders_begun(root or folder / "versions", prefix)),
     )
     options = {"data_dir": folder / "data", "swap_poll_s": 0.02, "decode_threads": 1, "precision": "float32"}
     app = create_app(

@@ -15,6 +15,7 @@ from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,
     MATCH,
+    TEXTS,
     Library,
     Versions,
     assert_of_its_version,
@@ -22,6 +23,8 @@ from tests.app.serving.swapping import (
     serving,
 )
 from tests.checkpoints import save_tiny_clip
+
+COHERE = {"texts": TEXTS, "input_type": "search_document", "embedding_types": ["float"]}
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +62,80 @@ async def test_unknown_version_is_the_same_404_as_an_unknown_model(library: Libr
     async with serving(tmp_path, [library.base], root=library.root) as service:
         answers = [
             await service.client.post("/match", json={**MATCH, "model": name})
-            for name in ("0" * 64, library.published[0][:12], library.published[0].upper(), "nothing")
-        ]
-        assert [answer.status_code for answer in answers] == [404] * 4
+            for name in (
+                "0" * 64, "0" * 12, library.published[0][:7], library.published[0].upper(), "nothing",
+            )
+        ]  # fmt: skip
+        assert [answer.status_code for answer in answers] == [404] * 5
         assert len({answer.text for answer in answers}) == 1
         assert answers[0].json()["error"]["code"] == "unknown_model"
+
+
+async def test_beginning_of_an_id_answers_as_the_whole_id_in_every_request(
+    library: Library, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, [library.base], root=library.root) as service:
+        for version in library.clips:  # the base is served under a name
+            named = {"name": version, "version": version, "generation": 1}
+            for path, body in (("/match", MATCH), ("/classify", CLASSIFY), ("/embed", EMBED)):
+                assert (await service.ask(path, body, model=version[:8]))["model"] == named
+            for path, body in (("/match/compare", MATCH), ("/classify/compare", CLASSIFY)):
+                answers = (await service.ask(path, body, models=[version[:12], "0" * 12]))["answers"]
+                assert answers[0]["model"] == named
+                assert answers[1]["error"]["code"] == "unknown_model"
+            openai, cohere = ("/v1/embeddings", {"input": TEXTS}), ("/v2/embed", COHERE)
+            for path, body in (openai, cohere):
+                short, whole = [
+                    await service.ask(path, body, model=model) for model in (version[:63], version)
+                ]
+                assert [short.get("data"), short.get("embeddings")] == [
+                    whole.get("data"),
+                    whole.get("embeddings"),
+                ]
+
+
+async def test_beginning_of_several_ids_is_refused_and_lists_them(library: Library, tmp_path: Path) -> None:
+    ids = [f"0123abcd{number}" + "0" * 55 for number in range(2)]
+    for version in ids:
+        (tmp_path / "versions" / version).mkdir(parents=True)
+
+    async with serving(tmp_path, [library.base]) as service:
+        answer = await service.client.post("/match", json={**MATCH, "model": "0123abcd"})
+        compared = await service.ask("/match/compare", MATCH, models=["0123abcd", "default"])
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (409, "ambiguous_name", "model")
+    assert all(version in error["message"] for version in ids)
+    assert compared["answers"][0]["error"]["code"] == "ambiguous_name"
+    assert compared["answers"][1]["model"]["version"] == library.base.version
+
+
+async def test_name_that_is_served_precedes_the_beginning_of_an_id(library: Library, tmp_path: Path) -> None:
+    asked = list[str]()
+
+    def begun(prefix: str, owner: str | None) -> Sequence[str]:
+        asked.append(prefix)
+        return [library.published[1]]
+
+    name = library.published[1][:8]
+    async with serving(tmp_path, [library.base], root=library.root, begun=begun) as service:
+        assert await service.version(model=name) == library.published[1]
+        assert asked == [name]
+        service.aliases.point(name, library.published[0])
+        await service.until_served(library.published[0], name=name)
+        for model in (name, "default", library.published[1]):
+            await service.version(model=model)
+        assert await service.version(model=name) == library.published[0]
+    assert asked == [name]
+
+
+async def test_beginning_that_cannot_be_looked_up_is_a_503(library: Library, tmp_path: Path) -> None:
+    def begun(prefix: str, owner: str | None) -> Sequence[str]:
+        raise OSError("away")
+
+    async with serving(tmp_path, [library.base], root=library.root, begun=begun) as service:
+        answer = await service.client.post("/match", json={**MATCH, "model": "0" * 12})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
 
 
 async def test_many_requests_load_a_version_once(library: Library, tmp_path: Path) -> None:

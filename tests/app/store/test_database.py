@@ -1,5 +1,6 @@
 """The connection: URLs, what a database that is away looks like, and the plans of the statements that must scale."""
 
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,12 @@ from app.store import Store
 from app.store.claims import eligible
 from app.store.job_events import events_query
 from app.store.migrate import MIGRATIONS
+from app.store.owned import seen_by
 from app.store.paging import page_query
 from app.store.records import JobError
 from app.store.states import JobKind, JobStatus
-from app.store.tables import events, jobs
+from app.store.tables import events, jobs, versions
+from app.store.versions import begun_query
 from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.databases import Databases
 from tests.postgres import PostgreSQL
@@ -198,6 +201,21 @@ def test_statements_that_must_scale_read_an_index_in_its_order(store: Store, dat
             assert "Index Scan" in plan
             assert "Seq Scan" not in plan
             assert "Sort" not in plan
+
+
+def test_beginning_of_a_version_reads_a_range_of_the_primary_key(store: Store, databases: Databases) -> None:
+    values = {"description": {}, "size_bytes": 0, "status": "ready", "created_at": 0.0}
+    with store.database.writing() as connection:
+        connection.execute(insert(versions), [{**values, "id": f"{n:08x}" * 8} for n in range(3000)])
+        connection.execute(text("ANALYZE"))
+
+    assert list(store.versions.begun("00000010")) == ["00000010" * 8]
+    for owner in (None, "alice"):
+        plan = _plan(store, begun_query("00000010", seen_by(owner)))
+        if databases.kind == "sqlite":
+            assert "(id>? AND id<?)" in plan
+        else:
+            assert re.search(r"Index Cond: .*\bid\b.* >= .*\bid\b.* <= ", plan)
 
 
 def _fill(store: Store, count: int) -> str:

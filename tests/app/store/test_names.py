@@ -49,9 +49,10 @@ def test_a_name_is_one_of_its_owner(store: Store, table: str, add: Add) -> None:
 def test_who_sees_all_finds_its_own_first_and_none_of_several(store: Store, table: str, add: Add) -> None:
     of_alice = add("coco")
     assert named(store, table, "coco", "root", sees=None) == of_alice
-    add("coco", "bob")
-    with pytest.raises(AmbiguousName):
+    of_bob = add("coco", "bob")
+    with pytest.raises(AmbiguousName) as caught:
         named(store, table, "coco", "root", sees=None)
+    assert all(id in caught.value.message for id in (of_alice, of_bob))
     own = add("coco", "root")
     assert named(store, table, "coco", "root", sees=None) == own
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.errors import NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
+from app.errors import AmbiguousName, NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
 from app.store import Store
 from app.store.records import NewVersion, VersionStatus
 from tests.app.store.conftest import claimed, register, submitted, to
@@ -25,6 +25,42 @@ def test_unknown_things_are_named_as_such(store: Store) -> None:
         store.aliases.promote(to(), "none")
     with pytest.raises(UnusableRecord, match="unknown"):
         register(store, "v1", base_version="none")
+
+
+def test_version_is_named_by_a_beginning_that_no_other_has(store: Store) -> None:
+    one, other = ("0123abcd" + end * 56 for end in "0f")
+    for version in (one, other):
+        register(store, version)
+    store.versions.delete(other)
+
+    assert store.versions.named(one[:9]) == one
+    assert store.versions.named(other[:9]) == other  # as with the whole id, which finds a deleted one too
+    with pytest.raises(UnknownRecord):
+        store.versions.named("0123abce")
+    with pytest.raises(AmbiguousName, match=f"several versions: {one}, {other}. Use"):
+        store.versions.named("0123abcd")
+
+
+def test_many_versions_of_one_beginning_are_not_all_listed(store: Store) -> None:
+    for number in range(9):
+        register(store, f"0123abcd{number}" + "0" * 55)
+
+    with pytest.raises(AmbiguousName, match="and others") as caught:
+        store.versions.named("0123abcd")
+    assert caught.value.message.count("0123abcd") == 1 + 3
+
+
+def test_beginning_is_unique_among_the_versions_that_an_owner_sees(store: Store) -> None:
+    of_alice, of_bob = ("0123abcd" + end * 56 for end in "0f")
+    for owner, version in (("alice", of_alice), ("bob", of_bob)):
+        submitted(store, owner=owner)
+        store.leases.succeed(claimed(store), version=NewVersion(version, "folder", {}, 1), result={})
+
+    assert store.seen_by("alice").versions.named("0123abcd") == of_alice
+    with pytest.raises(UnknownRecord):
+        store.seen_by("alice").versions.named(of_bob[:12])
+    with pytest.raises(AmbiguousName):
+        store.versions.named("0123abcd")
 
 
 def test_registering_again_changes_nothing(store: Store) -> None:
