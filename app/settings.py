@@ -31,8 +31,8 @@ def _host_and_port(value: object) -> object:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-Address = Annotated[tuple[str, int], NoDecode, BeforeValidator(_host_and_port)]
-"""A host and a port. In the environment, a colon is between them."""
+Address = Annotated[tuple[str, int] | None, NoDecode, BeforeValidator(_host_and_port)]
+"""A host and a port, or None. In the environment, a colon is between them."""
 
 MAX_ATTEMPTS = 3
 """A job fails after this many attempts that end without a step beyond the furthest one so far."""
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="The port that the service listens on. 0 takes a free port."
     )
-    metrics_address: Address | None = Field(
+    metrics_address: Address = Field(
         None,
         description="An address of their own for /metrics, /health and /ready, as HOST:PORT. It has no keys and no "
         "limits, so publish it to your monitoring alone. At the service's own address, /metrics then needs a key.",
