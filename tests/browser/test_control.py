@@ -104,6 +104,21 @@ def test_page_of_a_job_has_the_control_s_figure_beside_its_own(look: Look, measu
     assert shown[-3:-1] == [str(counts["gained"]), str(counts["lost"])]
 
 
+def test_open_page_of_a_job_gets_the_control_s_figure_once_the_control_has_ended(
+    look: Look, measured: Measured
+) -> None:
+    data, winoground = (measured.data[name] for name in ("pairs", "winoground"))
+    asked = {"hyperparameters": TRAINING, "evaluate": [{"benchmark": "winoground", "data": winoground}]}
+    first = measured.client.finetune(data, teacher="demo", name="first", **asked)
+    control = measured.client.finetune(data, objective="clip", name="first-control", **asked)
+    page = look(measured.url, f"jobs/{first.id}")
+    result = page.get_by_role("region", name="Result")
+    expect(result).to_contain_text("Group score")
+    control.wait()
+    figures = (control.result or {})["evaluations"][f"winoground ({winoground})"]["metrics"]["group_score"]
+    expect(result).to_contain_text(f"first-control (the control) has {percent(figures['value'])}")
+
+
 def test_promotion_s_dialog_compares_the_job_with_its_control(look: Look, measured: Measured) -> None:
     assert measured.job.version
     assert measured.control.version

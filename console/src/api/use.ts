@@ -1,6 +1,6 @@
 /** What a page loads, and what it does meanwhile. */
 
-import { type Inputs, useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { type Inputs, useCallback, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ApiError } from "./errors";
 
 export interface Loaded<T> {
@@ -36,6 +36,15 @@ export function useLoaded<T>(load: () => Promise<T>, inputs: Inputs, everyS?: nu
     };
   }, [reload, everyS]);
   return { data: state.data, error: state.error, reload };
+}
+
+/** Load again every `everyS` seconds while something is `underWay` and the page is visible. */
+export function useReloaded(underWay: boolean, reload: () => void, everyS = 1): void {
+  useEffect(() => {
+    if (!underWay) return;
+    const timer = setInterval(() => document.hidden || reload(), everyS * 1000);
+    return () => clearInterval(timer);
+  }, [underWay, reload, everyS]);
 }
 
 export interface Action<A extends unknown[]> {

@@ -1,5 +1,5 @@
 import { api, ask } from "../../api/client";
-import { useLoaded } from "../../api/use";
+import { useLoaded, useReloaded } from "../../api/use";
 import { StatusBadge } from "../../components/Badge";
 import { CopyBlock } from "../../components/CopyBlock";
 import { EmptyState } from "../../components/EmptyState";
@@ -14,7 +14,6 @@ import { addressOf, type Filters, refined, STATUSES } from "./filters";
 import { badOf, type DataSet, sizeOf } from "./findings";
 import { FORMATS, meaningOf } from "./formats";
 import { UploadPanel } from "./UploadPanel";
-import { useReloaded } from "./useReloaded";
 
 const EVERY_S = 15;
 const DEMO = "sds-clip datasets upload \\\n    demo/data/validation \\\n    --format winoground --name demo";

@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { api, ask } from "../../api/client";
-import { useAction, useLoaded } from "../../api/use";
+import { useAction, useLoaded, useReloaded } from "../../api/use";
 import { announce } from "../../components/Announcer";
 import { StatusBadge } from "../../components/Badge";
 import { Button } from "../../components/Button";
@@ -16,7 +16,6 @@ import type { DataSet } from "./findings";
 import { meaningOf, PAIRS } from "./formats";
 import { HistogramCard } from "./HistogramCard";
 import { Samples } from "./Samples";
-import { useReloaded } from "./useReloaded";
 
 export function DataSetPage({ id }: { id: string }) {
   const loaded = useLoaded(

@@ -1,6 +1,6 @@
 import { type ComponentChildren, Fragment } from "preact";
 import { api, ask, type Schemas } from "../../api/client";
-import { useLoaded } from "../../api/use";
+import { useLoaded, useReloaded } from "../../api/use";
 import { Badge } from "../../components/Badge";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
@@ -56,7 +56,9 @@ export function Result({ job, datasets }: { job: Job; datasets: Datasets }) {
   const gain = job.improvement;
   const warnings = (job.result?.warnings ?? []) as Warned[];
   const promotion = job.result?.promotion as { promoted: boolean; why: string } | undefined;
-  const controls = useLoaded(async () => (job.kind === "finetune" ? controlsOf(job) : []), [job.id]);
+  const isMeasured = job.kind === "finetune" && job.status === "succeeded";
+  const controls = useLoaded(async () => (isMeasured ? controlsOf(job) : []), [job.id, isMeasured]);
+  useReloaded(controls.data?.some(({ status }) => !hasEnded(status)) ?? false, controls.reload, AGAIN_S);
   const rows: [string, ComponentChildren][] = [];
   if (job.status !== "succeeded") return null;
   if (job.result_version) {
