@@ -488,7 +488,7 @@ class NotComparable(InvalidRequest, code="not_comparable"):
 
 
 class NoItem(NotFound, code="no_item"):
-    """There is no sample, item or picture with this number; the lists say which there are."""
+    """There is no sample or picture with this number; the lists say which there are."""
 
 
 class LeaseLost(Conflict, code="lease_lost"):

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from app.datasets.folders import FILES, SHARDS, DatasetFolders
 from app.datasets.roots import SourceRoots, expand
-from app.datasets.samples import SAMPLES, Place, Sample, count_images, find_sample, read_page, read_sample
+from app.datasets.samples import SAMPLES, Place, count_images, read_page, read_sample
 from app.errors import InvalidImage, NoItem, NoSamples, NoTables, PictureGone, ServiceError, UnknownRecord
 from app.keys import Caller
 from app.pictures import Picture, Pictures
@@ -76,31 +76,8 @@ class SampleService:
         self, caller: Caller, dataset_id: str, index: int, number: int, *, max_side: int | None
     ) -> tuple[Picture, bool]:
         """A picture of a sample, and whether it can never change. Raises what `Pictures.of` does, and NoItem."""
-        return await self._picture(
-            caller, dataset_id, lambda file: read_sample(file, index), number, max_side
-        )
-
-    async def picture_of(
-        self, caller: Caller, dataset_id: str, sample_id: str, number: int, *, max_side: int | None
-    ) -> tuple[Picture, bool]:
-        """The same, of the sample with an id. A data set that is unknown is gone for the one who asks."""
-        try:
-            return await self._picture(
-                caller, dataset_id, lambda file: find_sample(file, sample_id), number, max_side
-            )
-        except UnknownRecord:
-            raise PictureGone("The data set of this picture does not exist, or is another key's.") from None
-
-    async def _picture(
-        self,
-        caller: Caller,
-        dataset_id: str,
-        find: Callable[[Path], Sample | None],
-        number: int,
-        max_side: int | None,
-    ) -> tuple[Picture, bool]:
         dataset = await self._dataset(caller, dataset_id)
-        sample = await self._listed(dataset, find)
+        sample = await self._listed(dataset, lambda file: read_sample(file, index))
         if sample is None:
             raise NoItem("The data set has no sample with this number.", param="index")
         if not 0 <= number < len(sample.images):

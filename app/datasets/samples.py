@@ -80,7 +80,9 @@ def read_page(file: Path, after: int, limit: int) -> tuple[list[tuple[int, Sampl
 
 def read_sample(file: Path, number: int) -> Sample | None:
     """Raises: FileNotFoundError."""
-    return _read(file, "number", number)
+    with _opened(file) as connection:
+        row = connection.execute("SELECT content FROM samples WHERE number = ?", (number,)).fetchone()
+    return None if row is None else _loads(row[0])
 
 
 def count_images(file: Path, sample_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
@@ -97,21 +99,10 @@ def count_images(file: Path, sample_ids: Iterable[str]) -> dict[str, tuple[int, 
         return found
 
 
-def find_sample(file: Path, sample_id: str) -> Sample | None:
-    """The sample with an id. Raises FileNotFoundError."""
-    return _read(file, "id", shown(sample_id))
-
-
 def shown(text: str) -> str:
     """A text of the data as it is listed: no longer than allowed, and without halves of surrogate pairs."""
     text = text if len(text) <= MAX_TEXT_CHARS else f"{text[: MAX_TEXT_CHARS - 1]}\u2026"
     return text.encode("utf-8", "replace").decode()
-
-
-def _read(file: Path, column: str, value: int | str) -> Sample | None:
-    with _opened(file) as connection:
-        row = connection.execute(f"SELECT content FROM samples WHERE {column} = ?", (value,)).fetchone()
-    return None if row is None else _loads(row[0])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from cachetools import LRUCache
 
-from app.errors import InvalidRequest, NoItem, NoItems, NotComparable
+from app.errors import InvalidRequest, NoItems, NotComparable
 from app.inside import job_file
 from app.keys import Caller
 from app.places import Places
@@ -111,18 +111,6 @@ class EvaluationService:
             )
             page = list(islice(found, limit + 1))
             return ItemPage(results.benchmark, measured.data, page[:limit], len(page) > limit)
-
-        return await self._one_at_a_time(find)
-
-    async def sample_of(self, caller: Caller, job_id: str, index: int) -> tuple[str, str]:
-        """The data set of an item, and the id of its sample there. Raises NoItem."""
-        measured, _ = await self._measured(caller, job_id, None, None)
-
-        def find() -> tuple[str, str]:
-            results = self._read(measured)
-            if index >= len(results.items):
-                raise NoItem("The evaluation has no item with this number.", param="index")
-            return measured.data, item_id(results.benchmark, results.items[index].id)
 
         return await self._one_at_a_time(find)
 

@@ -1,25 +1,14 @@
-"""GET /jobs/{id}/items, the pictures of items, and GET /jobs/{id}/comparison."""
+"""GET /jobs/{id}/items and GET /jobs/{id}/comparison."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
 
 from app.datasets.samples import shown
-from app.errors import (
-    AmbiguousName,
-    FilesOutside,
-    InvalidImage,
-    NoItem,
-    NoItems,
-    NoSamples,
-    NoTables,
-    NotComparable,
-    Overloaded,
-    PictureGone,
-)
+from app.errors import AmbiguousName, FilesOutside, NoItems, NotComparable, Overloaded
 from app.jobs.evaluations import Item
 from app.openapi import describe_errors
-from app.routes.pictures import PICTURE, AfterIndex, MaxSide, Number, PictureResponse
+from app.routes.pictures import AfterIndex
 from app.routes.shared import READING, BackendDep, BackendWithFiles, JobId, Limit, Train
 from app.schemas.items import ComparisonInfo, Flip, ItemInfo, ItemList, ItemScores
 from app.schemas.samples import MAX_TEXTS
@@ -103,26 +92,6 @@ async def list_items(
     pictures = await backend.samples.paths_of(caller, page.dataset_id, ids)
     data = [_info(item, page.benchmark, pictures.get(item.sample_id, [])) for item in page.items]
     return ItemList(data=data, has_more=page.has_more)
-
-
-@router.get(
-    "/jobs/{job_id}/items/{index}/images/{n}",
-    response_class=Response,
-    responses=describe_errors(NoSamples, NoItem, PictureGone, InvalidImage, NoTables) | PICTURE,
-)
-async def get_item_image(
-    caller: Train,
-    backend: BackendWithFiles,
-    job_id: JobId,
-    index: Number,
-    n: Number,
-    max_side: MaxSide = None,
-) -> Response:
-    """Return a picture of an evaluation's item, for as long as its data set exists."""
-    dataset_id, sample_id = await backend.evaluations.sample_of(caller, job_id, index)
-    return PictureResponse(
-        *await backend.samples.picture_of(caller, dataset_id, sample_id, n, max_side=max_side)
-    )
 
 
 @router.get("/jobs/{job_id}/comparison", responses=describe_errors(NotComparable))

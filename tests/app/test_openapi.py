@@ -180,7 +180,6 @@ OPERATIONS = {
     "resume_job": "post /jobs/{job_id}/resume",
     "retry_job": "post /jobs/{job_id}/retry",
     "list_items": "get /jobs/{job_id}/items",
-    "get_item_image": "get /jobs/{job_id}/items/{index}/images/{n}",
     "compare_jobs": "get /jobs/{job_id}/comparison",
     "list_workers": "get /workers",
     "add_dataset": "post /datasets",
