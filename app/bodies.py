@@ -135,10 +135,11 @@ def _check_items(name: str, values: Sequence[str | bytes]) -> None:
             continue
         text = value.strip()
         is_list = text.startswith("[") and text.endswith("]") and text[1:-1].strip()[:1] in ("", '"', "'")
-        if is_list or (name == "labels" and len(values) == 1 and "," in text):
+        has_comma = not is_list and name == "labels" and len(values) == 1 and "," in text
+        if is_list or has_comma:
             raise InvalidRequest(
                 f"In a form, each of the {name} is a field of its own; repeat the field, as in -F {name}=FIRST "
-                f"-F {name}=SECOND.",
+                f"-F {name}=SECOND.{' Send JSON if a label itself has a comma.' * has_comma}",
                 param=name,
                 index=index,
             )

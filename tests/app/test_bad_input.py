@@ -313,6 +313,7 @@ def test_a_list_in_one_field_of_a_form_is_refused_with_what_to_write(
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["index"]) == (422, field, len(values) - 1)
     assert f"-F {field}=FIRST -F {field}=SECOND" in error["message"]
+    assert ("Send JSON if a label itself has a comma." in error["message"]) == (values == ["cat,dog"])
 
 
 @pytest.mark.parametrize(
