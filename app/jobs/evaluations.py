@@ -30,7 +30,7 @@ _KEPT_BYTES = 2 * MAX_FILE_BYTES
 _KEPT_COMPARISONS = 16
 _WAITING = 64
 
-_NAME_ANOTHER = "Name another evaluation in `with`: this job has measured no baseline."
+_NAME_ANOTHER = "Name another job that measured the same items in `with`: this job has measured no baseline."
 
 Answer = TypeVar("Answer")
 

@@ -137,9 +137,8 @@ def _judged(
         return verdict, used
     missing = " and on ".join(_IN_WORDS[name] for name in _missing(verdict.figures))
     why = (
-        f"No evaluations of both the version and {other[:12]} exist on {missing}. Evaluate the version there "
-        "(POST /evaluate) with the other one as `baseline`. The service keeps the files of these evaluations as long "
-        "as their jobs' files."
+        f"No jobs have measured both the version and {other[:12]} on {missing}, or their files are deleted. Evaluate "
+        "the version there (POST /evaluate) with the other one as `baseline`."
     )
     return Verdict(False, why, verdict.figures), used
 

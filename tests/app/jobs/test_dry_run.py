@@ -204,7 +204,7 @@ def test_what_was_measured_of_both_is_shown_and_what_is_missing_is_named(
 
     assert (gate["verdict"], gate["checks"], gate["evidence"]) == ("unknown", [], [job])
     assert gate["missing"] == ["winoground"]
-    assert "exist on winoground. " in gate["why"]
+    assert f"No jobs have measured both the version and {other[:12]} on winoground, " in gate["why"]
     [figure] = gate["figures"]
     assert figure["on"].startswith("retrieval (ds_")
     assert (figure["figure"], figure["before"], figure["after"]) == (

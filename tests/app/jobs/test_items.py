@@ -394,7 +394,8 @@ def test_what_does_not_belong_together_is_refused(
         assert (error["code"], error["param"]) == ("not_comparable", "with")
         unknown = client.get(f"/jobs/{job_id}/{route}", params={"with": "job_0"})
         assert error_of(unknown, 404)["code"] == "job_not_found"
-    assert error_of(client.get(f"/jobs/{job_id}/comparison"), 422)["code"] == "not_comparable"
+    alone = error_of(client.get(f"/jobs/{job_id}/comparison"), 422)
+    assert (alone["code"], "Name another job" in alone["message"]) == ("not_comparable", True)
     assert error_of(client.get(f"/jobs/{job_id}/items?flip=same"), 422)["param"] == "flip"
     assert error_of(client.get(f"/jobs/{job_id}/items?outcome=acc1"), 422)["param"] == "outcome"
     assert error_of(client.get(f"/jobs/{job_id}/items?flip=x"), 422)["param"] == "flip"
