@@ -81,7 +81,7 @@ def check_store() -> None:
         raise ConfigError(
             f"MLflow cannot use {uri or 'the folder mlruns'} as its store. Set MLFLOW_TRACKING_URI to "
             "sqlite:///mlflow.db or to the address of a server. To use the folder, set MLFLOW_ALLOW_FILE_STORE=true. "
-            f"({first_line(error)})"
+            f"({first_line(error).partition('. ')[0]})"
         ) from error
 
 

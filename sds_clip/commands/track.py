@@ -39,14 +39,12 @@ def track(run: Path, log_to: str) -> int:
     from models.run_files import CONFIG_FILE, LOG_FILE
     from models.training.log import locked, read_log, writing
     from models.training.trackers import make_tracker, run_id
-    from models.training.tracking import Outcome
+    from models.training.tracking import Outcome, figures
 
     log = run / LOG_FILE if run.is_dir() else run
     folder = log.parent
     if not (records := list(read_log(log))):
-        raise click.ClickException(
-            f"{log} has no records. Name the folder of a run of `sds-clip finetune`, or its log.jsonl."
-        )
+        raise click.ClickException(_why_empty(run, log))
     config = read_options(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
     with locked(log):
         with writing(folder):
@@ -62,5 +60,15 @@ def track(run: Path, log_to: str) -> int:
             raise click.ClickException(
                 f"{log_to} failed ({type(error).__name__}: {first_line(error)}). The same command sends what it lacks."
             ) from error
-    say(f"Sent to {log_to}: {sent} figures. It had the others of {folder} already.")
+    rest = sum(len(list(figures(record))) for record in records) - sent
+    say(f"Sent to {log_to}: {sent} figures." + f" It had the other {rest} of {folder} already." * bool(rest))
     return 0
+
+
+def _why_empty(run: Path, log: Path) -> str:
+    from models.run_files import CONFIG_FILE, LOG_FILE
+
+    if log.name == LOG_FILE and (log.exists() or (log.parent / CONFIG_FILE).exists()):
+        return f"The run in {log.parent} has logged nothing yet. Repeat the command once it has."
+    what = f"{log} has no records" if run.exists() else f"{run} does not exist"
+    return f"{what}. Name the folder of a run of `sds-clip finetune`, or its log.jsonl."

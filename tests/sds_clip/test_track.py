@@ -36,6 +36,7 @@ def sent(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> int:
     """The figures that the command says it has sent."""
     assert exit_code(["track", *arguments]) == 0
     *_, last = capsys.readouterr().err.splitlines()
+    assert ("It had the other " in last) == (" 9 figures" not in last)  # of the nine that the run has
     return int(last.partition(" figures")[0].split()[-1])
 
 
@@ -96,7 +97,12 @@ def test_tensorboard_gets_what_it_lacks_of_a_run_and_nothing_twice(
 def test_what_cannot_be_sent_is_one_line_and_2(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
     assert exit_code(["track", str(run / "delta"), "--log-to", "tensorboard"]) == 2
-    assert "has no records" in capsys.readouterr().err
+    assert "has no records. Name the folder of a run" in capsys.readouterr().err
+    assert exit_code(["track", str(run / "other"), "--log-to", "tensorboard"]) == 2
+    assert f"{run / 'other'} does not exist. Name the folder of a run" in capsys.readouterr().err
+    (run / "delta" / "log.jsonl").touch()
+    assert exit_code(["track", str(run / "delta"), "--log-to", "tensorboard"]) == 2
+    assert f"The run in {run / 'delta'} has logged nothing yet." in capsys.readouterr().err
     with (run / "log.jsonl").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert exit_code(["track", str(run), "--log-to", "tensorboard"]) == 2
@@ -122,6 +128,7 @@ def test_a_store_of_files_that_mlflow_refuses_is_told_at_the_start_with_what_to_
     assert refused.returncode == 2, refused.stderr
     assert "MLFLOW_TRACKING_URI to sqlite:///mlflow.db" in refused.stderr
     assert "MLFLOW_ALLOW_FILE_STORE=true" in refused.stderr
+    assert refused.stderr.rstrip().endswith("will not receive further updates)")
     assert "nowhere" not in refused.stderr
     if command == "track":
         accepted = told(arguments, store | {"MLFLOW_ALLOW_FILE_STORE": "true"})
