@@ -147,18 +147,7 @@ def _print_status(info: dict[str, Any]) -> None:
 
 
 def _print_workers(found: list[dict[str, Any]]) -> None:
-    header = [
-        "worker",
-        "queue",
-        "alive",
-        "device",
-        "version",
-        "started",
-        "seen",
-        "clock",
-        "job",
-        "out",
-    ]
+    header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job", "out"]
     rows = []
     for each in found:
         times = moment(each["started_at"]), moment(each["seen_at"])
@@ -259,9 +248,11 @@ for _name, _text in _ACTIONS.items():
 
 class _Workers(Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """`sds-clip workers` alone lists them too, as it did before it had commands."""
+        """Without a command, or with options before it, it lists them too, as it did before it had commands."""
         has_command = args and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
-        return super().parse_args(ctx, args if has_command or ctx.resilient_parsing else ["list", *args])
+        if not has_command and not ctx.resilient_parsing:
+            args = ["list", *(word for word in args if word != "list")]
+        return super().parse_args(ctx, args)
 
 
 @click.group(

@@ -1,6 +1,7 @@
 """The commands that speak to a service, against a real one."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,7 @@ def test_workers_are_listed(
     header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job", "out"]
     assert run(*command).split() == header
     assert read(*command) == []
+    assert read(command[0], "--url", os.environ["SDS_CLIP_URL"], *command[1:]) == []
 
 
 def test_an_evaluation_is_shown_with_group_match_and_chance_and_a_warning_with_its_code() -> None:
