@@ -111,11 +111,11 @@ def _unavailable(error: Exception) -> StoreUnavailable:
     cause = getattr(error, "orig", None) or error
     # The server's refusal has no code that libpq passes on.
     if any(words in str(cause) for words in _NO_CONNECTION):
-        logger.error("%s", cause)
-        return StoreUnavailable(
-            "The database has no connection left. Raise max_connections in PostgreSQL, or run fewer services and "
-            "workers."
+        logger.error(
+            "PostgreSQL has no connection left. Raise max_connections there, or run fewer services and workers: %s",
+            cause,
         )
+        return StoreUnavailable("The database has no connection left; try again later.")
     logger.warning("The database does not respond: %s", cause)
     if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return StoreUnavailable("The disk of the database is full. Free some space, then try again.")

@@ -62,5 +62,6 @@ def test_connections_in_use_are_a_warning_and_none_left_is_a_clear_error(
         with pytest.raises(psycopg.OperationalError):  # noqa: PT012
             while True:
                 closing.enter_context(psycopg.connect(url))
-        with pytest.raises(StoreUnavailable, match=r"no connection left\. Raise max_connections"):
+        with pytest.raises(StoreUnavailable, match=r"no connection left; try again later"):
             Store(url).workers.list()
+        assert "Raise max_connections there" in caplog.text
