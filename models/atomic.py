@@ -56,9 +56,8 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     Raises CheckpointError if `out` exists or cannot be written (a full disk, for example); nothing is left
     behind then.
     """
-    from safetensors import (
-        SafetensorError,
-    )  # a client of a service, which writes files alone, does without it
+    # A client of a service, which writes files alone, does without safetensors.
+    from safetensors import SafetensorError
 
     if out.exists() or out.is_symlink():
         raise CheckpointError(f"{out} already exists; choose another folder.")

@@ -88,9 +88,10 @@ class Fitness:
         is_out = len(self._failed) >= BEFORE_PAUSE and (len(owners) > 1 or "" in owners)
         pause_s = self._pause_s if is_out else 0.0
         self._test_at = time.monotonic() + pause_s
+        when = f"in {pause_s:g} s" if is_out else "at once"
         self._out_because = (
             f"{self._in_a_row} attempts in a row failed within {QUICK_S:g} s of their start, the last one with {code}. "
-            f"The worker takes no jobs until it has passed a test, which begins in {pause_s:g} s."
+            f"The worker takes no jobs until it has passed a test, which begins {when}."
         )
         level = logging.ERROR if is_out else logging.WARNING
         logger.log(level, "%s The jobs are %s.", self._out_because, ", ".join(self._failed))

@@ -270,7 +270,7 @@ class VersionService:
         return version
 
     def _with_bases(self, version: Version) -> Sequence[Version]:
-        """The version, and the published ones that it is based on, of which it cannot be loaded without any."""
+        """The version, and the published ones that it is based on, without any of which it cannot be loaded."""
         chain: dict[str, Version] = {}
         with contextlib.suppress(UnknownRecord):  # a base on the operator's list
             while version.folder is not None and version.status is VersionStatus.READY:

@@ -127,7 +127,7 @@ BackendDep = Annotated[Backend, Depends(backend)]
 
 
 async def _backend_with_files(backend: BackendDep) -> Backend:
-    """For requests that write, remove or verify files. Raises NoDatabase, DataFolderAway."""
+    """For requests that read, write, remove or verify files. Raises NoDatabase, DataFolderAway."""
     if backend.folder.trouble is not None:
         raise DataFolderAway
     return backend

@@ -58,10 +58,11 @@ class Summary:
 
     def counts_left_out(self) -> str:
         """`left_out` in words: 37 .heic files, 1 .txt file."""
-        return ", ".join(
-            f"{count} {suffix or 'unsuffixed'} file{'s' * (count > 1)}"
-            for suffix, count in self.left_out.most_common()
-        )
+        said = []
+        for suffix, count in self.left_out.most_common():
+            files = "file" if count == 1 else "files"
+            said.append(f"{count} {suffix} {files}" if suffix else f"{count} {files} without a suffix")
+        return ", ".join(said)
 
 
 def embed(

@@ -127,8 +127,9 @@ def search(
         write_atomic(html, render_sheet(vectors, tiles, text or str(image), searched=searched))
         say(f"Wrote {html}.")
         if elsewhere := [small for _, small in tiles if isinstance(small, Elsewhere)]:
+            verb = "is" if len(elsewhere) == 1 else "are"
             say(
-                f"{len(elsewhere)} of these images are not below {elsewhere[0].folder}, so that the page has no "
+                f"{len(elsewhere)} of these images {verb} not below {elsewhere[0].folder}, so that the page has no "
                 f"pictures of them. If you trust {file}, name the folder of the images with --images."
             )
         if show:

@@ -91,11 +91,12 @@ def test_unreadable_images_are_counted_and_do_not_fail(
 def test_what_is_left_out_is_said_by_type(
     checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("d.heic", "e.heic", "f.txt"):
+    for name in ("d.heic", "e.heic", "f.txt", "g"):
         (folder / name).touch()
     assert embed(folder, model=f"local-dir:{checkpoint}") == 0
-    assert "Left out, as they are no images by their names: 2 .heic files, 1 .txt file." in (
-        capsys.readouterr().err
+    assert (
+        "Left out, as they are no images by their names: 2 .heic files, 1 .txt file, 1 file without a suffix."
+        in (capsys.readouterr().err)
     )
 
 
@@ -116,6 +117,8 @@ def test_pictures_that_were_moved_are_told_with_the_option_that_finds_them(
     said = capsys.readouterr().err
     assert f"3 of these images are not below {folder}, " in said
     assert "with --images" in said
+    assert main([*arguments, "--top-k", "1"]) == 0
+    assert f"1 of these images is not below {folder}, " in capsys.readouterr().err
     assert main([*arguments, "--images", str(folder.parent / "moved")]) == 0
     assert "--images" not in capsys.readouterr().err
 

@@ -102,14 +102,14 @@ def test_one_failed_attempt_is_nothing_and_after_a_second_the_worker_tests_itsel
     fail(fitness, jobs[0])
     assert fitness.out_because is None
     fail(fitness, jobs[0])
-    assert "begins in 0 s" in (fitness.out_because or "")
+    assert "begins at once" in (fitness.out_because or "")
     assert fitness.may_claim()
     assert fitness.out_because is None
 
 
 def test_one_job_that_fails_again_and_again_makes_no_pause(fitness: Fitness, jobs: list[Job]) -> None:
     fail(fitness, jobs[0], jobs[0], jobs[0], jobs[1])
-    assert "begins in 0 s" in (fitness.out_because or "")
+    assert "begins at once" in (fitness.out_because or "")
     fail(fitness, jobs[2])
     assert "begins in 60 s" in (fitness.out_because or "")
 
