@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import Sequence
 
-from app.data_folder import DataFolder
 from app.store import Store
 from app.store.records import DatasetStatus
 from worker.config import WorkerConfig
@@ -30,13 +29,13 @@ class Checker:
         self,
         config: WorkerConfig,
         store: Store,
-        fitness: Fitness | None = None,
+        fitness: Fitness,
         *,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self._config = config
         self._store = store
-        self._fitness = fitness or Fitness(config, DataFolder(store.database, config.data_dir))
+        self._fitness = fitness
         self._command = command
         self._looking = Periodic("checker", self._look, config.idle_tick_s, daemon=False)
         self._seen: dict[str, float] = {}

@@ -65,7 +65,7 @@ def run_worker(
     )
     heartbeat.start()
 
-    slot = Slot(config, store, wake_ups.publish, metrics, fitness, command=command or COMMAND)
+    slot = Slot(config, store, fitness, wake_ups.publish, metrics, command=command or COMMAND)
     checkers = [Checker(config, store, fitness)] if config.checks_datasets else []
     reaper = Periodic("reaper", Reaper(config, store, fitness).look, config.reap_every_s, at_once=False)
     cleanups = [reaper, Periodic("fitness", fitness.look, config.watch_every_s)]

@@ -34,7 +34,7 @@ EVERY_S = 600.0  # between full cleanups
 class Reaper:
     """One cleanup at each `look`."""
 
-    def __init__(self, config: WorkerConfig, store: Store, fitness: Fitness | None = None) -> None:
+    def __init__(self, config: WorkerConfig, store: Store, fitness: Fitness) -> None:
         self._store = store
         self._retention = Retention(config, store)
         self._fitness = fitness
@@ -46,7 +46,7 @@ class Reaper:
                 "Job %s is now %s, because its worker stopped renewing its lease.", job.id, job.status
             )
         # In another folder, records would lose their files.
-        if self._fitness is None or self._fitness.has_its_folder:
+        if self._fitness.has_its_folder:
             self._retention.look()
 
 
@@ -54,7 +54,7 @@ class Sweep:
     """Removes what the settings of retention let go at each `look`, unless another process is doing so."""
 
     def __init__(
-        self, config: WorkerConfig, store: Store, metrics: WorkerMetrics, fitness: Fitness | None = None
+        self, config: WorkerConfig, store: Store, metrics: WorkerMetrics, fitness: Fitness
     ) -> None:
         self._sweeper = Sweeper(store, config.data_dir, config.retention)
         self._owner = owner_name(os.getpid(), config.queue)
@@ -63,7 +63,7 @@ class Sweep:
 
     def look(self) -> None:
         """Sweep once. Raises StoreUnavailable, OSError."""
-        if self._fitness is not None and not self._fitness.has_its_folder:
+        if not self._fitness.has_its_folder:
             return
         with contextlib.suppress(SweepUnderWay):
             for removed in self._sweeper.sweep(self._owner):

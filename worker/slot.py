@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app import tracing
-from app.data_folder import DataFolder
 from app.errors import FilesOutside, LeaseLost, StoreUnavailable, UnknownRecord
 from app.store import Store
 from app.store.claims import back_off_s
@@ -57,13 +56,13 @@ class Slot:
         self,
         config: WorkerConfig,
         store: Store,
+        fitness: Fitness,
         publish: Callable[[JobKind, str], bool] = lambda kind, job_id: False,
         metrics: WorkerMetrics | None = None,
-        fitness: Fitness | None = None,
         *,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        self._fitness = fitness or Fitness(config, DataFolder(store.database, config.data_dir))
+        self._fitness = fitness
         self._config = config
         self._store = store
         self._publish = publish

@@ -27,7 +27,7 @@ from tests.databases import held, on_both
 from tests.pictures import save_pictures
 from tests.worker.in_process import claimed as claimed_job
 from tests.worker.sets import add_ready
-from tests.worker.waiting import until
+from tests.worker.waiting import fit, until
 from worker.check_process import CheckClaim
 from worker.checker import Checker
 from worker.config import WorkerConfig
@@ -421,7 +421,7 @@ def test_checker_s_process_checks_all_that_wait_and_queues_their_jobs(
     bad = uploaded(store, config, b"no archive")
     job = submit({}, datasets=(good.id,))
     assert job.status is JobStatus.VALIDATING
-    checker = Checker(config, store)
+    checker = Checker(config, store, fit(config, store))
     checker.start()
     until(lambda: store.datasets.get(bad.id).status is DatasetStatus.REJECTED)
     checker.stop()
@@ -435,7 +435,7 @@ def test_check_that_its_worker_stops_is_given_back(
 ) -> None:
     dataset = uploaded(store, config, tar_of(pairs_folder))
     with DatasetFolders(config.datasets_dir).claim(dataset.id):  # so that the check has to wait
-        checker = Checker(config, store)
+        checker = Checker(config, store, fit(config, store))
         checker.start()
         until(lambda: store.datasets.get(dataset.id).lease_owner)
         checker.stop()
@@ -450,7 +450,7 @@ def test_data_set_whose_check_dies_each_time_is_rejected(
     store: Store, config: WorkerConfig, pairs_folder: Path
 ) -> None:
     dataset = uploaded(store, config, tar_of(pairs_folder))
-    checker = Checker(replace(config, check_ttl_s=2.0), store)
+    checker = Checker(replace(config, check_ttl_s=2.0), store, fit(config, store))
     with DatasetFolders(config.datasets_dir).claim(dataset.id):  # so that the check has to wait
         checker.start()
         for attempt in range(MAX_CHECKS):

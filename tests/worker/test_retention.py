@@ -17,7 +17,7 @@ from app.store import Store
 from app.store.records import Job, JobError, Lease, NewVersion
 from app.store.states import JobKind
 from tests.databases import on_both
-from tests.worker.waiting import WorkerProcess, until
+from tests.worker.waiting import WorkerProcess, fit, until
 from worker.config import WorkerConfig
 from worker.folders import JobFolder
 from worker.metrics import WorkerMetrics
@@ -195,7 +195,7 @@ def test_a_sweep_removes_what_the_settings_let_go_and_is_counted(
     metrics = WorkerMetrics(config.kind, config.data_dir, 0)
 
     def swept(**rules: float) -> tuple[float | None, float | None]:
-        Sweep(replace(config, retention=Rules(**rules)), store, metrics).look()  # type: ignore[arg-type]
+        Sweep(replace(config, retention=Rules(**rules)), store, metrics, fit(config, store)).look()  # type: ignore[arg-type]
         read = metrics.registry.get_sample_value
         return read("sds_clip_removed_total", {"kind": "job"}), read(
             "sds_clip_removed_bytes_total", {"kind": "job"}

@@ -26,7 +26,7 @@ from app.store import Store
 from app.store.records import Job
 from app.store.states import JobKind, JobStatus
 from tests.databases import on_both_if_long
-from tests.worker.waiting import LIGHT, Running, WorkerProcess, notes, until, until_status
+from tests.worker.waiting import LIGHT, Running, WorkerProcess, fit, notes, until, until_status
 from worker.config import WorkerConfig
 from worker.identity import node_name
 from worker.reaper import Reaper
@@ -372,6 +372,6 @@ def test_reaper_settles_jobs_whose_worker_is_gone(config: WorkerConfig, store: S
         assert store.leases.claim(JobKind.FINETUNE, "gone", -1.0) is not None
     store.jobs.request_pause(jobs[0].id)
     store.jobs.request_cancel(jobs[1].id)
-    Reaper(config, store).look()
+    Reaper(config, store, fit(config, store)).look()
     found = [store.jobs.get(job.id).status for job in jobs]
     assert found == [JobStatus.PAUSED, JobStatus.CANCELLED]

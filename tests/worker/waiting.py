@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from app.data_folder import DataFolder
 from app.store import Store
 from app.store.states import JobStatus
 from worker.config import WorkerConfig
+from worker.fitness import Fitness
 from worker.folders import occupants
 from worker.identity import ProcessId, is_alive, kill
 from worker.slot import Slot
@@ -39,11 +41,16 @@ def until_status(store: Store, job_id: str, status: JobStatus) -> None:
     until(there)
 
 
+def fit(config: WorkerConfig, store: Store) -> Fitness:
+    """The fitness of a worker that has had no failure."""
+    return Fitness(config, DataFolder(store.database, config.data_dir))
+
+
 class Running:
     """A slot at work in this process, as a context."""
 
     def __init__(self, config: WorkerConfig, store: Store, **options: object) -> None:
-        self.slot = Slot(config, store, **options)  # type: ignore[arg-type]
+        self.slot = Slot(config, store, **{"fitness": fit(config, store), **options})  # type: ignore[arg-type]
 
     def __enter__(self) -> Slot:
         self.slot.start()
