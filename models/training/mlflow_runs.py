@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from models.errors import ConfigError, first_line
-from models.training.tracking import Outcome, Tracker, figures
+from models.training.tracking import Outcome, Tracker
 from models.training.watcher import Record
 
 KEY = "sds_clip.run"
@@ -23,9 +23,9 @@ class MLflow(Tracker):
     """A run in MLflow, at MLFLOW_TRACKING_URI in the experiment MLFLOW_EXPERIMENT_NAME, or else `sds-clip`."""
 
     def __init__(self, name: str, key: str) -> None:
+        super().__init__()
         self._name = name
         self._key = key
-        self._sent: dict[str, set[int]] = {}
 
     def begin(self, config: Mapping[str, Any]) -> None:
         self._client = mlflow_client()
@@ -50,11 +50,7 @@ class MLflow(Tracker):
 
         # MLflow keeps every point that it gets, so that a repeated step would be there twice.
         step, now_ms = int(record["step"]), int(time.time() * 1000)
-        new = [
-            Metric(name, float(value), now_ms, step)
-            for name, value in figures(record)
-            if step not in self._sent.get(name, ())
-        ]
+        new = [Metric(name, float(value), now_ms, step) for name, value in self.lacking(record)]
         if new:
             self._client.log_batch(self._run, metrics=new)
         return len(new)

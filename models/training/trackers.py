@@ -10,7 +10,7 @@ from typing import Any
 
 from models.run_files import CHECKPOINTS, RUN_ID_FILE, checkpoints_in
 from models.training.mlflow_runs import MLflow
-from models.training.tracking import Outcome, Tracker, figures
+from models.training.tracking import Outcome, Tracker
 from models.training.watcher import Record
 
 
@@ -42,8 +42,8 @@ class TensorBoard(Tracker):
     """
 
     def __init__(self, folder: Path, *, adds: bool = False) -> None:
+        super().__init__()
         self._folder, self._adds = folder, adds
-        self._sent: dict[str, set[int]] = {}
 
     @cached_property
     def _writer(self) -> Any:
@@ -61,10 +61,9 @@ class TensorBoard(Tracker):
         self._writer.add_text("configuration", "\n".join(["| Option | Value |", "| --- | --- |", *lines]), 0)
 
     def log(self, record: Record) -> int:
-        step = int(record["step"])
-        new = [(name, value) for name, value in figures(record) if step not in self._sent.get(name, ())]
+        new = self.lacking(record)
         for name, value in new:
-            self._writer.add_scalar(name, value, step)
+            self._writer.add_scalar(name, value, int(record["step"]))
         return len(new)
 
     def end(self, outcome: Outcome) -> None:

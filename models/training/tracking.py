@@ -32,6 +32,15 @@ class Outcome(StrEnum):
 class Tracker(ABC):
     """A run in TensorBoard or MLflow. Any method may raise anything."""
 
+    def __init__(self) -> None:
+        self._sent: dict[str, set[int]] = {}
+        """The steps of each figure that it has from before."""
+
+    def lacking(self, record: Record) -> list[tuple[str, int | float]]:
+        """The figures of a record that it does not have from before."""
+        step = int(record["step"])
+        return [(name, value) for name, value in figures(record) if step not in self._sent.get(name, ())]
+
     @abstractmethod
     def begin(self, config: Mapping[str, Any]) -> None:
         """Start the run, or go on with it. Every record since step 0 is then logged, again after a resume."""
