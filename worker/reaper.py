@@ -53,9 +53,7 @@ class Reaper:
 class Sweep:
     """Removes what the settings of retention let go at each `look`, unless another process is doing so."""
 
-    def __init__(
-        self, config: WorkerConfig, store: Store, metrics: WorkerMetrics, fitness: Fitness
-    ) -> None:
+    def __init__(self, config: WorkerConfig, store: Store, metrics: WorkerMetrics, fitness: Fitness) -> None:
         self._sweeper = Sweeper(store, config.data_dir, config.retention)
         self._owner = owner_name(os.getpid(), config.queue)
         self._metrics = metrics
