@@ -416,7 +416,7 @@ class RecordInUse(Conflict, code="in_use"):
 
 
 class FilesOutside(Conflict, code="files_outside"):
-    """The record names files outside the folder for its kind; the server's operator must correct the record."""
+    """The record's files are outside the folder for its kind, by their path or a link; the operator must correct it."""
 
 
 # Jobs

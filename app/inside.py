@@ -1,5 +1,6 @@
 """Keeps paths that are made from rows inside the folders of this program, whoever wrote the rows."""
 
+import os
 from pathlib import Path
 
 from app.errors import FilesOutside
@@ -11,6 +12,12 @@ def inside(folder: Path, path: Path) -> Path:
     Raises: FilesOutside.
     """
     if folder.resolve() not in path.resolve().parents:
+        if Path(os.path.abspath(folder)) in Path(os.path.abspath(path)).parents:
+            raise FilesOutside(
+                "The files of the record are behind a link that leads out of the folder for its kind, so they are "
+                "neither read nor removed. Move them back to where the link is, or let the whole data folder be a "
+                "link or a mount."
+            )
         raise FilesOutside(
             "The record in the database names files outside the folder for its kind, so they are neither read nor "
             "removed. Correct the record, or restore a backup that can be trusted."

@@ -10,7 +10,7 @@ from app.inside import inside, job_file, version_folder
 
 @pytest.mark.parametrize("path", ["../victim", "..", ".", "", "a/../../victim", "/victim", "versions/../.."])
 def test_path_that_leads_out_of_the_folder_is_refused(tmp_path: Path, path: str) -> None:
-    with pytest.raises(FilesOutside):
+    with pytest.raises(FilesOutside, match="Correct the record"):
         inside(tmp_path / "jobs", tmp_path / "jobs" / path)
 
 
@@ -22,6 +22,19 @@ def test_link_below_the_folder_that_leads_out_of_it_is_refused(tmp_path: Path) -
     for path in ("link", "link/file", "a/link", "a/link/../file"):
         with pytest.raises(FilesOutside):
             inside(tmp_path / "jobs", tmp_path / "jobs" / path)
+
+
+def test_operator_whose_link_leads_out_is_told_of_the_link_and_not_to_correct_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bigdisk" / "a").mkdir(parents=True)
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "versions" / "a").symlink_to(tmp_path / "bigdisk" / "a")
+    monkeypatch.chdir(tmp_path)
+    for data_dir in (tmp_path, Path()):
+        with pytest.raises(FilesOutside, match=r"behind a link .* Move them back") as error:
+            version_folder(data_dir, "versions/a")
+        assert "Correct the record" not in error.value.message
 
 
 def test_folder_may_be_a_link_to_another_disk_and_what_is_in_it_need_not_exist(tmp_path: Path) -> None:
