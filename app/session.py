@@ -19,6 +19,7 @@ from filelock import FileLock
 from pydantic import TypeAdapter
 from starlette.datastructures import Headers
 
+from app.errors import Unavailable
 from app.threads import in_own_thread
 from models.atomic import write_atomic
 
@@ -69,7 +70,7 @@ class Sessions:
         self._began_s = -RECHECK_S
 
     def start(self, key_sha256: str) -> tuple[str, Session]:
-        """A new session and its cookie. The first one makes the secret. Raises OSError."""
+        """A new session and its cookie. The first one makes the secret. Raises Unavailable, OSError."""
         now, csrf_token = int(self._clock()), secrets.token_urlsafe(32)
         self._fernet = fernet = self._read() or self._made()
         self._keep(self._read_ended())
@@ -80,7 +81,7 @@ class Sessions:
         return cookie, Session(key_sha256, csrf_token, now + self.lifetime_s, generation)
 
     def end_all(self, key_sha256: str) -> None:
-        """End all sessions of a key. Other processes notice within a second. Raises OSError, ValueError."""
+        """End all sessions of a key. Other processes notice within a second. Raises Unavailable, OSError."""
         with FileLock(f"{self._secret_file}.lock", mode=0o600):
             ended = dict(self._read_ended())
             ended[key_sha256] = max(ended.get(key_sha256, 0), self._generation(key_sha256)) + 1
@@ -122,11 +123,7 @@ class Sessions:
     async def _renew(self) -> None:
         try:
             fernet, ended = await in_own_thread(lambda: (self._read(), self._read_ended()), "read sessions")
-        except (OSError, ValueError) as error:
-            logger.error(
-                "%s cannot be read (%s). Remove it together with %s; everyone then signs in again.",
-                self._ended_file, error, self._secret_file.name,
-            )  # fmt: skip
+        except Unavailable:
             return
         self._fernet = fernet or self._fernet
         self._keep(ended)
@@ -159,11 +156,20 @@ class Sessions:
             return None
 
     def _read_ended(self) -> Mapping[str, int]:
-        """Raises: OSError, ValueError."""
+        """Raises: Unavailable. The log then says what to do."""
         try:
             return _ENDED.validate_json(self._ended_file.read_bytes())
         except FileNotFoundError:
             return {}
+        except (OSError, ValueError) as error:
+            logger.error(
+                "%s cannot be read (%s). Remove it together with %s; everyone then signs in again.",
+                self._ended_file, error, self._secret_file.name,
+            )  # fmt: skip
+            raise Unavailable(
+                "The server cannot read which sessions were ended; its log tells the operator what to do.",
+                retry_after_s=10,
+            ) from error
 
     def _made(self) -> Fernet:
         """Make the secret, unless another process has just done so."""

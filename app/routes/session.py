@@ -14,6 +14,7 @@ from app.errors import (
     ForeignOrigin,
     MalformedBody,
     Unauthorized,
+    Unavailable,
     UnsupportedMediaType,
     WrongCsrfToken,
 )
@@ -31,7 +32,9 @@ router = APIRouter(tags=["session"], dependencies=[Depends(public)], responses=d
 
 @router.post(
     "/session",
-    responses=describe_errors(MalformedBody, Unauthorized, BodyTimeout, BodyTooLarge, UnsupportedMediaType),
+    responses=describe_errors(
+        MalformedBody, Unauthorized, BodyTimeout, BodyTooLarge, UnsupportedMediaType, Unavailable
+    ),
     openapi_extra=describe_json(SignIn),
 )
 async def sign_in(
@@ -72,7 +75,9 @@ async def get_session(request: Request, response: Response) -> SessionInfo:
     return _info(response, ring, key, session)
 
 
-@router.delete("/session", responses=describe_errors(ForeignOrigin, Unauthorized, WrongCsrfToken))
+@router.delete(
+    "/session", responses=describe_errors(ForeignOrigin, Unauthorized, WrongCsrfToken, Unavailable)
+)
 async def sign_out(
     request: Request,
     response: Response,

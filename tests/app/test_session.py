@@ -15,6 +15,8 @@ from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
 
 from app import auth, responses
+from app.errors import Unavailable
+from app.json_bounds import JsonBounds
 from app.keys import create_key
 from app.routes import session as routes
 from app.session import COOKIE, Session, Sessions
@@ -224,7 +226,7 @@ async def test_ended_sessions_stay_so_while_the_endings_cannot_be_read(
     if damage != "lost":  # then nobody knows that sessions were ended
         restarted = Sessions(secret_file, lifetime_s=HOUR_S, clock=clock)
         assert [await restarted.open(each) for each in (copied, cookie)] == [None, None]
-        with pytest.raises((OSError, ValueError)):
+        with pytest.raises(Unavailable):
             restarted.start(HASH)
 
 
@@ -254,6 +256,7 @@ async def test_wrong_key_waits_for_its_answer_and_a_right_one_does_not(
     monkeypatch.setattr(routes, "WRONG_KEY_WAIT_S", 3600)
     key = create_key(tmp_path / "keys.json", "phone", ["infer"])
     app = FastAPI()
+    app.state.json_bounds = JsonBounds(values=100, string_bytes=1000)
     app.include_router(routes.router)
     responses.install_error_handlers(app)
     auth.install(app, Settings(keys_file=tmp_path / "keys.json", data_dir=tmp_path))
@@ -266,10 +269,37 @@ async def test_wrong_key_waits_for_its_answer_and_a_right_one_does_not(
         wrong.cancel()
 
 
+@pytest.mark.parametrize("damage", ["garbage", "folder"])
+def test_damaged_endings_refuse_to_sign_in_or_out_everywhere_and_the_log_says_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    key = create_key(tmp_path / "keys.json", "phone", ["infer"])
+    app = FastAPI()
+    app.state.json_bounds = JsonBounds(values=100, string_bytes=1000)
+    app.include_router(routes.router)
+    responses.install_error_handlers(app)
+    auth.install(app, Settings(keys_file=tmp_path / "keys.json", data_dir=tmp_path))
+    client, ended = TestClient(app, raise_server_exceptions=False), tmp_path / "session.ended"
+    if damage == "garbage":
+        ended.write_text("{broken")
+    else:
+        ended.mkdir()
+
+    headers = {"Authorization": f"Bearer {key}"}
+    for answer in (
+        client.post("/session", json={"key": key}),
+        client.delete("/session?everywhere=true", headers=headers),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable"), answer.text
+    assert caplog.text.count(f"{ended} cannot be read") == 2
+    assert caplog.text.count("Remove it together with session.key") == 2
+
+
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("HEAD", 200), ("OPTIONS", 200), ("PUT", 403)])
 def test_methods_that_change_nothing_need_no_token(tmp_path: Path, method: str, status: int) -> None:
     key = create_key(tmp_path / "keys.json", "phone", ["infer"])
     app = FastAPI()
+    app.state.json_bounds = JsonBounds(values=100, string_bytes=1000)
     app.include_router(routes.router)
     dependencies = [Depends(auth.requires("infer"))]
     app.add_api_route("/thing", lambda: "thing", methods=[method], dependencies=dependencies)
