@@ -48,7 +48,7 @@ class Holds:
 def write_backup(database: Database, data_dir: Path, out: BinaryIO) -> Holds:
     """Write all rows, and the files that they name, to `out`.
 
-    Raises: BackupError, StoreUnavailable, ConfigurationError, FilesOutside, OSError. What was written is then no
+    Raises: BackupError, StoreUnavailable, ConfigurationError, OSError. What was written is then no
     backup, and an attempt to restore it says so.
     """
     with _scratch(data_dir) as scratch:

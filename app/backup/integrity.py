@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.backup.named import FOLDERS, TABLES, Named, What, named_by, place
+from app.backup.named import FOLDERS, TABLES, Named, What, WrongPath, named_by, place
 from app.datasets.folders import set_content
 from app.datasets.hashes import first_wrong_file, hash_of
 from app.errors import FilesOutside
@@ -43,21 +43,24 @@ def check_integrity(database: Database, data_dir: Path, *, is_quick: bool = Fals
 
     It may run beside the service: what was deleted during the check is no problem.
 
-    Raises: StoreUnavailable, ConfigurationError, WrongPath.
+    Raises: StoreUnavailable, ConfigurationError.
     """
     rows = _rows(database)
     checker = _Checker(data_dir, rows, is_quick)
+    named, wrong = _named_by(rows)
     problems = [
         *_problems_of_aliases(rows),
-        *(found for each in named_by(rows) for found in checker.look(each)),
+        *wrong,
+        *(found for each in named for found in checker.look(each)),
     ]
     unnamed = _unnamed(data_dir, rows)
     if problems or unnamed:
         # Look again, since rows and files may have changed during the check.
         now = _rows(database)
-        still = {(each.what.value, each.id) for each in named_by(now)}
-        aliases = _problems_of_aliases(now)
-        problems = [each for each in problems if (each.what, each.id) in still or each in aliases]
+        named, wrong = _named_by(now)
+        still = {(each.what.value, each.id) for each in named}
+        others = [*_problems_of_aliases(now), *wrong]
+        problems = [each for each in problems if (each.what, each.id) in still or each in others]
         unnamed = [path for path in unnamed if path in _unnamed(data_dir, now)]
     return Report(checker.checked | {"alias": len(_aliases(rows))}, problems, unnamed)
 
@@ -166,6 +169,18 @@ def _rows(database: Database) -> list[Row]:
         return list(read_rows(connection, only=TABLES))
 
 
+def _named_by(rows: Sequence[Row]) -> tuple[list[Named], list[Problem]]:
+    """What the rows name, and what is wrong with those that name paths elsewhere."""
+    named: list[Named] = []
+    wrong = []
+    for row in rows:
+        try:
+            named += named_by([row])
+        except WrongPath as error:
+            wrong.append(Problem(error.what, error.id, error.problem))
+    return named, wrong
+
+
 def _check_sizes(folder: Path) -> None:
     """Raise VersionError if files are missing or have another size than when they were published."""
     for name, expected in read_manifest(folder).files.items():
@@ -200,7 +215,7 @@ def _problems_of_aliases(rows: Sequence[Row]) -> list[Problem]:
 
 def _unnamed(data_dir: Path, rows: Sequence[Row]) -> list[str]:
     """Folders of no record. Those that begin with a dot are temporary, and are removed by the workers."""
-    known = {folder for each in named_by(rows) for folder in each.folders}
+    known = {folder for each in _named_by(rows)[0] for folder in each.folders}
     ids = {(table, row["id"]) for table, row in rows if "id" in row}
     found = []
     for parent in FOLDERS:

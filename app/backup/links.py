@@ -13,6 +13,7 @@ from pathlib import Path
 
 from app.backup.named import Named, What, place
 from app.backup.scratch import BackupError
+from app.errors import FilesOutside
 from models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole
 
 _SCORES = Path("scores", "kept.sqlite3")
@@ -29,11 +30,14 @@ class Links:
         """Jobs of which no complete checkpoint was found."""
 
     def take(self, named: Named) -> bool:
-        """Link what a row names. False if it is not there. Raises OSError, BackupError, FilesOutside."""
-        if named.what is What.JOB:
-            self._take_job(named.id)
-            return True
-        return bool([path for path in named.paths if self._take(path)])
+        """Link what a row names. False if it is not there. Raises OSError, BackupError."""
+        try:
+            if named.what is What.JOB:
+                self._take_job(named.id)
+                return True
+            return bool([path for path in named.paths if self._take(path)])
+        except FilesOutside as error:
+            raise BackupError(f"The {named.what} {named.id}: {error.message}") from error
 
     def _take(self, path: str) -> bool:
         source, target = place(self._data_dir, path), self._folder / path

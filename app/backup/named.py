@@ -26,6 +26,12 @@ _PART = re.compile(r"(?!\.{1,2}$)[^/\0]+")
 class WrongPath(ValueError):
     """A row names a path outside the folders of versions, data sets and jobs, or its id cannot name a folder."""
 
+    def __init__(self, what: str, id: str, problem: str) -> None:
+        super().__init__(f"The row of the {what} {id!r} {problem}")
+        self.what = what
+        self.id = id
+        self.problem = f"Its row {problem} Correct the row in the database."
+
 
 class What(StrEnum):
     """What the files are."""
@@ -36,6 +42,9 @@ class What(StrEnum):
     REPORT = "report"
     JOB = "job"
     """The checkpoints, logs and scores of a job that may still continue. It may have none of them."""
+
+
+_KINDS = {"jobs": What.JOB, "datasets": What.DATASET, "versions": What.VERSION}
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,7 @@ def named_by(rows: Iterable[Row]) -> Iterator[Named]:
     """Yield what the rows name. Raises WrongPath."""
     for table, row in rows:
         _check_row(table, row)
-        for named in _named(table, row):
-            for path in named.paths:
-                _check(path)
-            yield named
+        yield from _named(table, row)
 
 
 def place(data_dir: Path, path: str) -> Path:
@@ -73,21 +79,24 @@ def place(data_dir: Path, path: str) -> Path:
 
 def _check_row(table: str, row: dict[str, Any]) -> None:
     """Check what routes and workers make paths of, also where the files were removed. Raises WrongPath."""
-    if table != "aliases" and re.fullmatch(_ID, row["id"]) is None:
-        raise WrongPath(f"A row of the table {table} has the id {row['id']!r}, which cannot name a folder.")
+    if table == "aliases":
+        return
+    what = _KINDS[table].value
+    if re.fullmatch(_ID, row["id"]) is None:
+        raise WrongPath(what, row["id"], "has an id that cannot name a folder.")
     if table == "versions" and row["folder"] is not None:
-        _check(row["folder"], "versions")
+        _check(what, row["id"], row["folder"], "versions")
     if table == "jobs":
         for path in ((row["result"] or {}).get(FILES) or {}).values():
-            _check(path, f"jobs/{row['id']}")
+            _check(what, row["id"], path, f"jobs/{row['id']}")
 
 
-def _check(path: str, below: str = "") -> None:
+def _check(what: str, id: str, path: str, below: str) -> None:
     found = _FOLDER.match(path)
     rest = path[found.end() :] if found else ""
-    is_below = path.startswith(f"{below}/") or not below
+    is_below = path.startswith(f"{below}/")
     if found is None or not is_below or not all(_PART.fullmatch(part) for part in rest.split("/")[1:]):
-        raise WrongPath(f"A row names the path {path!r}, where no files of versions, data sets or jobs are.")
+        raise WrongPath(what, id, f"names the path {path!r}, where none of its files are.")
 
 
 def _named(table: str, row: dict[str, Any]) -> Iterator[Named]:

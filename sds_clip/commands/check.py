@@ -40,14 +40,10 @@ def check(data_dir: Path | None, quick: bool, as_json: bool) -> int:
     """
     settings = read_settings(data_dir=data_dir)
     from app.backup.integrity import check_integrity
-    from app.backup.named import WrongPath
 
-    try:
-        with open_database(settings) as database:
-            check_data_folder(settings, database)
-            report = check_integrity(database, settings.data_dir.absolute(), is_quick=quick)
-    except WrongPath as error:
-        raise click.ClickException(str(error)) from error
+    with open_database(settings) as database:
+        check_data_folder(settings, database)
+        report = check_integrity(database, settings.data_dir.absolute(), is_quick=quick)
     if as_json:
         print(json.dumps(asdict(report), indent=2))
     else:

@@ -1,17 +1,22 @@
 """The check finds what is missing or damaged, and says what to do."""
 
+import io
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from app.backup.backup import write_backup
 from app.backup.integrity import check_integrity
+from app.backup.scratch import BackupError
 from app.datasets.folders import DatasetFolders
 from app.registry.removal import remove_files
 from app.store.records import Lease
 from app.store.states import JobKind
+from app.store.tables import jobs, versions
 from tests.app.backup.contents import REPORT, Made, System
 
 
@@ -117,3 +122,32 @@ def test_a_check_beside_deletions_reports_none_of_them(
     report = system.check()
     assert (list(report.problems), list(report.unnamed)) == ([], [])
     assert any(name.endswith(REPORT) for name in system.files())
+
+
+def test_rows_that_name_paths_elsewhere_are_listed_and_the_check_goes_on(system: System, made: Made) -> None:
+    with system.store.database.writing() as connection:
+        connection.execute(
+            update(versions).where(versions.c.id == made.version).values(folder="../../victim")
+        )
+        files = {"files": {"report": "jobs/other/1/report.html"}}
+        connection.execute(update(jobs).where(jobs.c.id == made.measured).values(result=files))
+    shutil.rmtree(system.data_dir / "datasets" / "sets" / made.shard_set)
+
+    report = system.check()
+
+    found = {(each.what, each.id): each.problem for each in report.problems}
+    assert set(found) == {("version", made.version), ("job", made.measured), ("data set", made.shard_set)}
+    assert "'../../victim'" in found["version", made.version]
+    assert "jobs/other/1/report.html" in found["job", made.measured]
+    assert all("Correct the row" in found[each] for each in found if each[0] != "data set")
+    assert list(report.unnamed) == []
+    with pytest.raises(BackupError, match=f"(version '{made.version}'|job '{made.measured}') names the path"):
+        write_backup(system.store.database, system.data_dir, io.BytesIO())
+
+
+def test_backup_names_what_is_behind_a_link(system: System, made: Made, tmp_path: Path) -> None:
+    folder = system.data_dir / "versions" / made.version
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BackupError, match=f"version {made.version}: .* behind a link"):
+        write_backup(system.store.database, system.data_dir, io.BytesIO())
