@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from glob import escape
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sqlalchemy import select
 
@@ -25,13 +25,16 @@ from app.backup.scratch import BackupError, scratch_folder
 from app.store.database import Database
 from app.store.states import TERMINAL
 from app.store.tables import jobs
-from app.store.transfer import Row, read_rows, snapshot
+from app.store.transfer import Row, WrongRows, read_rows, snapshot
 from models.atomic import atomic_file
 
 logger = logging.getLogger(__name__)
 
 SCRATCH = "backing-up"
 """The folder in the data folder in which a backup is prepared."""
+
+MAX_DEPTH = 100
+"""How deeply lists and objects of a row may be nested. Pydantic writes some 250 levels."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def _consistent(
         header = _write_rows(database, scratch)
         try:
             named = set(named_by(rows_in(scratch / ROWS)))
-        except WrongPath as error:
+        except (WrongPath, WrongRows) as error:
             raise BackupError(f"{error} Correct the row in the database.") from error
         gone = {each for each in named if not linking.take(each)}
         gone |= _ended(database, named, linking.jobs_without_checkpoint)
@@ -116,10 +119,27 @@ def rows_in(file: Path) -> Iterator[Row]:
 
 
 def all_rows_in(file: Path) -> Iterator[Row]:
+    """Yield the rows. Raises WrongRows for one that no answer of the API could hold."""
     with file.open("rb") as lines:
         for line in lines:
             content = json.loads(line)
-            yield content["table"], content["row"]
+            table, row = content["table"], content["row"]
+            if _is_deeper(row, MAX_DEPTH):
+                raise WrongRows(
+                    f"The row {row.get('id')!r} of the table {table} is nested in more than {MAX_DEPTH} levels."
+                )
+            yield table, row
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested in more levels."""
+    level = [value]
+    for _ in range(depth + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return False
+        level = [item for each in level for item in (each.values() if isinstance(each, dict) else each)]
+    return True
 
 
 def _ended(database: Database, named: Iterable[Named], without_checkpoint: set[str]) -> set[Named]:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from app.backup.archive import FILES, HEADER, MANIFEST, ROWS
 from app.backup.backup import write_backup
 from app.backup.restore import SCRATCH, restore_backup
 from app.backup.scratch import BackupError
 from app.errors import ConfigurationError
+from app.store.tables import jobs
 from tests.app.backup.contents import Made, System
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -196,12 +198,28 @@ def test_report_of_a_job_may_not_be_another_jobs_file(archive: bytes, made: Made
 
 
 @pytest.mark.parametrize("before", [b'{"n": 1}', b"0.3333333333333333"], ids=["job", "event"])
-@pytest.mark.parametrize("depth", [5_000, 200_000])
+@pytest.mark.parametrize("depth", [101, 900, 5_000, 200_000])
 def test_deeply_nested_row_is_an_error_of_the_restore(
     archive: bytes, empty: System, before: bytes, depth: int
 ) -> None:
     deep = b"[" * depth + b"]" * depth
     refused(edited(archive, ROWS, lambda rows: rows.replace(before, deep)), empty, "its rows are wrong")
+
+
+def test_row_that_is_nested_less_is_restored_and_a_deeper_one_is_in_no_backup(
+    archive: bytes, empty: System
+) -> None:
+    def nested(depth: int) -> bytes:
+        return edited(archive, ROWS, lambda rows: rows.replace(b'{"n": 1}', b"[" * depth + b"]" * depth))
+
+    restore_backup(io.BytesIO(nested(99)), empty.store.database, empty.data_dir)
+    with empty.store.database.writing() as connection:
+        request: list[object] = []
+        for _ in range(100):
+            request = [request]
+        connection.execute(update(jobs).values(request=request))
+    with pytest.raises(BackupError, match=r"row 'job_\w+' of the table jobs"):
+        write_backup(empty.store.database, empty.data_dir, io.BytesIO())
 
 
 @pytest.mark.parametrize(
