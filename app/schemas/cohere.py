@@ -5,7 +5,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from app.schemas.common import (
-    NOT_EMPTY,
     PIXEL,
     Body,
     Dimensions,
@@ -17,7 +16,6 @@ from app.schemas.common import (
 )
 from app.schemas.openai import ImagePart, TextPart
 
-_ONE_KIND = "Give exactly one of `texts`, `images` and `inputs`."
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
 
@@ -59,9 +57,11 @@ class CohereEmbedRequest(Body):
     """What to embed: `texts`, `images` or `inputs`. Give exactly one of the three."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            **one_of("texts", "images", "inputs"),
-            "examples": [
+        json_schema_extra=one_of(
+            "texts",
+            "images",
+            "inputs",
+            examples=[
                 {"model": "default", "input_type": "search_query", "texts": ["a red circle"]},
                 {
                     "model": "default",
@@ -70,7 +70,7 @@ class CohereEmbedRequest(Body):
                     "embedding_types": ["int8", "ubinary"],
                 },
             ],
-        }
+        )
     )
 
     model: Annotated[
@@ -83,28 +83,15 @@ class CohereEmbedRequest(Body):
             "images only."
         ),
     ]
-    texts: Annotated[
-        Texts,
-        Field(default_factory=list, description=f"Only texts. {_ONE_KIND}", json_schema_extra=NOT_EMPTY),
-    ]
-    images: Annotated[
-        list[InlineImage],
-        Field(
-            default_factory=list,
-            max_length=4096,
-            fail_fast=True,
-            description=f"Only images. {_ONE_KIND}",
-            json_schema_extra=NOT_EMPTY,
-        ),
-    ]
+    texts: Annotated[Texts, Field(default_factory=list)]
+    images: Annotated[list[InlineImage], Field(default_factory=list, max_length=4096, fail_fast=True)]
     inputs: Annotated[
         list[CohereInput],
         Field(
             default_factory=list,
             max_length=65_536,
             fail_fast=True,
-            description=f"Texts and images, mixed. {_ONE_KIND}",
-            json_schema_extra=NOT_EMPTY,
+            description="Texts and images, mixed.",
         ),
     ]
     embedding_types: Annotated[

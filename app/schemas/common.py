@@ -1,5 +1,6 @@
 """What the bodies of several endpoints share."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -29,16 +30,21 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def one_of(*fields: str) -> JsonDict:
-    """In JSON Schema, that a body has exactly one of these fields.
+def one_of(*fields: str, examples: list[JsonDict]) -> Callable[[JsonDict], None]:
+    """Add to a body's schema that it has exactly one of these lists, which is not empty, and `examples`.
 
-    Generators of clients make no class of a schema that has `oneOf` itself, so it stands within `allOf`.
+    The service takes an empty list as one that is left out. Generators of clients make no class of a schema that has
+    `oneOf` itself, so it stands within `allOf`.
     """
-    return {"allOf": [{"oneOf": [{"required": [field]} for field in fields]}]}
+    rule = f"Give exactly one of {', '.join(fields[:-1])} and {fields[-1]}."
 
+    def add(schema: dict[str, Any]) -> None:
+        schema.update(allOf=[{"oneOf": [{"required": [field]} for field in fields]}], examples=examples)
+        for field in fields:
+            given = schema["properties"][field]
+            given.update(minItems=1, description=f"{given.get('description', '')} {rule}".strip())
 
-NOT_EMPTY: JsonDict = {"minItems": 1}
-"""Of a list that may be left out. The service takes an empty list as one that is left out."""
+    return add
 
 
 class UrlImage(Body):

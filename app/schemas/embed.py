@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.schemas.common import (
     MODEL,
-    NOT_EMPTY,
     PIXEL,
     Body,
     Images,
@@ -24,28 +23,13 @@ class EmbedRequest(Body):
     """The images or the texts to embed. Give one of the two."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            **one_of("images", "texts"),
-            "examples": [{"texts": ["a red circle"]}, {"images": [PIXEL]}],
-        }
+        json_schema_extra=one_of(
+            "images", "texts", examples=[{"texts": ["a red circle"]}, {"images": [PIXEL]}]
+        )
     )
 
-    images: Annotated[
-        Images,
-        Field(
-            default_factory=list,
-            description="The images. Give either images or texts.",
-            json_schema_extra=NOT_EMPTY,
-        ),
-    ]
-    texts: Annotated[
-        Texts,
-        Field(
-            default_factory=list,
-            description="The texts. Give either images or texts.",
-            json_schema_extra=NOT_EMPTY,
-        ),
-    ]
+    images: Annotated[Images, Field(default_factory=list)]
+    texts: Annotated[Texts, Field(default_factory=list)]
     normalize: Annotated[bool, Field(description="Whether each vector is scaled to length 1.")] = True
     encoding_format: Annotated[
         Literal["float", "base64"],
