@@ -193,7 +193,10 @@ class Family:
 
     def __init__(self, base: nn.Module) -> None:
         self.base = base
-        self.network: Any = share(base)
+        try:
+            self.network: Any = share(base)
+        except TypeError as error:  # of a lock, for instance
+            raise Unmixable(f"Its network cannot be copied: {first_line(error)}") from error
         self.places: dict[str, slice] = {}
         """The LayerNorms' parameters by name, and where a member has them."""
         self._rows = _Rows()

@@ -341,10 +341,10 @@ def test_without_the_training_packages_the_way_to_get_them_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
     assert main(["finetune", *made, "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
-    assert "yaml" in err
+    assert "diffusers" in err
     assert "pip install 'sds-clip[train]'" in err
     assert err.count("\n") == 1
 
