@@ -1,7 +1,8 @@
 """Kombu's transport for Redis, but a message that cannot be read is dropped. Kombu's own ends the worker."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty
 from typing import Any
 
@@ -15,12 +16,12 @@ class Channel(redis.Channel):  # type: ignore[misc]
     """Raises nothing for what a message holds, but all that is about the connection."""
 
     def _brpop_read(self, **options: Any) -> Any:
-        try:
+        with self._dropping():
             return super()._brpop_read(**options)
-        except (Empty, self.ResponseError, *self.connection_errors):
-            raise
-        except Exception as error:
-            _dropped(error)
+
+    def _receive_one(self, client: Any) -> Any:  # commands to workers
+        with self._dropping():
+            return super()._receive_one(client)
 
     def basic_consume(
         self, queue: str, no_ack: bool, callback: Callable[[Any], Any], consumer_tag: str, **options: Any
@@ -28,7 +29,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         def read(message: Any) -> Any:
             try:
                 return callback(message)
-            except (self.ResponseError, *self.connection_errors):
+            except self._of_the_connection:
                 raise
             except Exception as error:
                 _dropped(error)
@@ -39,6 +40,20 @@ class Channel(redis.Channel):  # type: ignore[misc]
                     message.reject()
 
         return super().basic_consume(queue, no_ack, read, consumer_tag, **options)
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except (Empty, *self._of_the_connection):
+            raise
+        except Exception as error:
+            _dropped(error)
+
+    @property
+    def _of_the_connection(self) -> tuple[type[Exception], ...]:
+        # Kombu counts KeyError among them, which also tells that a message lacks a field.
+        return self.ResponseError, *(each for each in self.connection_errors if each is not KeyError)
 
 
 class Transport(redis.Transport):  # type: ignore[misc]

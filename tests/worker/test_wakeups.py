@@ -140,6 +140,8 @@ MALFORMED = (
     envelope(b"[null, null, null]"),
     envelope(json.dumps([["y" * 20_000_000], {}, {}]).encode()),
     envelope(body_encoding="unknown"),
+    envelope(delivery_info={}),
+    envelope(delivery_info={"exchange": ""}),
     envelope().replace(b"utf-8", b"klingon"),
     envelope().replace(b"application/json", b"application/x-python-serialize"),
     envelope(b"[]").replace(b"W10=", b"%%%"),
