@@ -45,7 +45,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def _dropping(self) -> Iterator[None]:
         try:
             yield
-        except (Empty, *self._of_the_connection):
+        except self._of_the_connection:
             raise
         except Exception as error:
             _dropped(error)
@@ -53,7 +53,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     @property
     def _of_the_connection(self) -> tuple[type[Exception], ...]:
         # Kombu counts KeyError among them, which also tells that a message lacks a field.
-        return self.ResponseError, *(each for each in self.connection_errors if each is not KeyError)
+        return Empty, self.ResponseError, *(each for each in self.connection_errors if each is not KeyError)
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
