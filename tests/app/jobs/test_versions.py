@@ -113,10 +113,13 @@ def test_alias_precedes_the_beginning_of_an_id(quick: Service, small_clip: Clip,
     version = published(quick, small_clip, tmp_path)
     alias = version[:8]
     quick.client.post(f"/models/{small_clip.version}/promote", json={"alias": alias, **REASON})
-    until(
-        lambda: quick.client.post("/match", json={**MATCH, "model": alias}).json()["model"]["name"] == alias
-    )
 
+    def name_that_answers() -> str | None:
+        answer = quick.client.post("/match", json={**MATCH, "model": alias}).json()
+        name: str | None = answer.get("model", {}).get("name")  # while it is loaded, it has no answer
+        return name
+
+    until(lambda: name_that_answers() == alias)
     assert quick.client.get(f"/models/{alias}").json()["id"] == small_clip.version
     assert quick.finetune(base=alias)["base"] == small_clip.version
     answer = quick.client.post("/match", json={**MATCH, "model": alias})
