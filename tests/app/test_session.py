@@ -16,7 +16,6 @@ from starlette.testclient import TestClient
 
 from app import auth, responses
 from app.errors import Unavailable
-from app.json_bounds import JsonBounds
 from app.keys import create_key
 from app.routes import session as routes
 from app.session import COOKIE, Session, Sessions
@@ -256,7 +255,6 @@ async def test_wrong_key_waits_for_its_answer_and_a_right_one_does_not(
     monkeypatch.setattr(routes, "WRONG_KEY_WAIT_S", 3600)
     key = create_key(tmp_path / "keys.json", "phone", ["infer"])
     app = FastAPI()
-    app.state.json_bounds = JsonBounds(values=100, string_bytes=1000)
     app.include_router(routes.router)
     responses.install_error_handlers(app)
     auth.install(app, Settings(keys_file=tmp_path / "keys.json", data_dir=tmp_path))
@@ -275,7 +273,6 @@ def test_damaged_endings_refuse_to_sign_in_or_out_everywhere_and_the_log_says_wh
 ) -> None:
     key = create_key(tmp_path / "keys.json", "phone", ["infer"])
     app = FastAPI()
-    app.state.json_bounds = JsonBounds(values=100, string_bytes=1000)
     app.include_router(routes.router)
     responses.install_error_handlers(app)
     auth.install(app, Settings(keys_file=tmp_path / "keys.json", data_dir=tmp_path))
@@ -299,7 +296,6 @@ def test_damaged_endings_refuse_to_sign_in_or_out_everywhere_and_the_log_says_wh
 def test_methods_that_change_nothing_need_no_token(tmp_path: Path, method: str, status: int) -> None:
     key = create_key(tmp_path / "keys.json", "phone", ["infer"])
     app = FastAPI()
-    app.state.json_bounds = JsonBounds(values=100, string_bytes=1000)
     app.include_router(routes.router)
     dependencies = [Depends(auth.requires("infer"))]
     app.add_api_route("/thing", lambda: "thing", methods=[method], dependencies=dependencies)
