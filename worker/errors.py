@@ -22,7 +22,7 @@ _ALLOCATION = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FA
 
 
 class Stopped(Exception):
-    """The job was asked to stop and has reached a point where it can."""
+    """The job stops at a point where it can. The message says why: it was asked to, or its data folder went away."""
 
 
 class JobFailed(Exception):

@@ -161,15 +161,15 @@ def _end(context: JobContext) -> None:
     except Exception:
         logger.exception("The state after the last step of job %s could not be saved.", context.job.id)
     try:
-        code = _guarded(lambda: _release(context))
+        code = _guarded(lambda: _release(context, _SHUT_DOWN))
     finally:
         os._exit(code)
 
 
-def _release(context: JobContext) -> Exit:
+def _release(context: JobContext, reason: str) -> Exit:
     context.reporter.close()
-    asked = _ASKED.get(context.store.jobs.get(context.job.id).status, context.stopping.reason)
-    left = context.store.leases.release(context.lease, f"Stopped: {asked}.")
+    asked = _ASKED.get(context.store.jobs.get(context.job.id).status, reason)
+    left = context.store.leases.release(context.lease, f"Stopped: {asked.rstrip('.')}.")
     logger.info("Job %s was released. Its status is now %s.", context.job.id, left.status)
     return Exit.RELEASED
 
@@ -192,8 +192,8 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
             raise
         logger.info("Job %s ended.", job.id)
         return Exit.ENDED
-    except Stopped:
-        return _release(context)
+    except Stopped as stopped:
+        return _release(context, str(stopped))
     except (LeaseLost, StoreUnavailable):
         raise
     except Exception as error:

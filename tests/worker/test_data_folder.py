@@ -14,10 +14,13 @@ from tests.databases import on_both_if_long
 from tests.worker.in_process import claimed
 from tests.worker.waiting import WorkerProcess, notes, until, until_status
 from worker.config import WorkerConfig
+from worker.context import JobContext
 from worker.dataset_checks import check
 from worker.errors import Stopped
 from worker.fitness import Fitness
+from worker.job_process import _attempt
 from worker.main import run_worker
+from worker.protocol import Exit
 from worker.reaper import Reaper
 
 Submit = Callable[..., Job]
@@ -71,6 +74,21 @@ def test_job_is_given_back_uncounted_when_the_folder_goes_away_and_goes_on_when_
         assert process.poll() is None
     assert store.jobs.get(job.id).result == {"counted": 400}
     assert notes(config)[-1] == f"ended {other.id} 1"
+
+
+def test_job_whose_folder_goes_away_before_its_worker_notices_is_given_back_with_the_reason(
+    config: WorkerConfig, store: Store, submit: Submit
+) -> None:
+    def runner(context: JobContext) -> None:
+        config.data_dir.rename(config.data_dir.with_name("away"))
+        (config.data_dir / "jobs" / "lost").read_bytes()
+
+    job = submit({"act": "count"})
+    with claimed(config, store) as context:
+        assert _attempt(context, lambda kind: runner) is Exit.RELEASED
+    released = store.events.transitions(job.id)[-1].message
+    assert released.startswith("Stopped: The data folder is not the data folder of the database")
+    assert released.endswith(f"its file {ID_FILE}.")
 
 
 def test_version_whose_files_are_in_another_folder_is_not_registered(
