@@ -3,7 +3,7 @@
 It also limits what one key's requests compute in a second while other keys are active.
 """
 
-import asyncio
+from asyncio import sleep
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -84,7 +84,7 @@ class LimitKey:
         async def receiving() -> Message:
             message = await receive()
             if body := message.get("body"):
-                await asyncio.sleep(self._body_bytes.owe(key.name, len(body)))
+                await sleep(self._body_bytes.owe(key.name, len(body)))
             return message
 
         async def answer() -> None:
@@ -109,10 +109,10 @@ class LimitKey:
             try:
                 self._refusals.take(key or NO_KEY, 1)
             except KeyLimitReached:
-                await asyncio.sleep(REFUSAL_WAIT_S)
+                await sleep(REFUSAL_WAIT_S)
                 MutableHeaders(scope=start)["Connection"] = "close"
         elif key is None:
             line = NO_KEY_PROBES if scope["path"] in PROBES else NO_KEY
-            await asyncio.sleep(self._requests.owe(line, 1, most_s=NO_KEY_WAIT_S))
+            await sleep(self._requests.owe(line, 1, most_s=NO_KEY_WAIT_S))
         elif not (scope["path"] in INFERENCE and start["status"] == 200):
-            await asyncio.sleep(self._requests.owe(key, 1))
+            await sleep(self._requests.owe(key, 1))

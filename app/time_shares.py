@@ -1,8 +1,8 @@
 """Shares of time: while several keys are active, each computes only for a part of each second, besides inference."""
 
-import asyncio
 import math
 import time
+from asyncio import sleep
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
@@ -56,7 +56,7 @@ class TimeShares:
         self._seconds.owe(key, expected_s)  # so that the next request waits for this one too
         spent = TimeSpent(self._spent[key])
         try:
-            await asyncio.sleep(wait_s)
+            await sleep(wait_s)
             await counted(work(), spent)
         finally:
             self._seconds.owe(key, -expected_s)

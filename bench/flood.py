@@ -25,6 +25,7 @@ TEXTS = 1024
 LABELS = 4096
 BODY_BYTES = 8 * 2**20
 SLOW_BYTES = 64  # of a slow body, ten times a second
+PATIENCE_S = 0.2
 NICE = 10  # as a training run has beside the service
 _FORM = (
     b'--edge\r\nContent-Disposition: form-data; name="file"; filename="set.tar"\r\n'
@@ -194,6 +195,20 @@ def _comparisons(spec: FloodSpec) -> Ask:
     return _new("/match/compare", body)
 
 
+def _given_up(spec: FloodSpec) -> Ask:
+    """Costly requests whose clients leave before the answer."""
+    asks = _in_turn([_texts(spec), _comparisons(spec), _dry_runs(spec)])
+
+    async def leave(session: aiohttp.ClientSession, number: int) -> str:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await asks(session, number)
+        except TimeoutError:
+            return "given up"
+
+    return leave
+
+
 def _streams(spec: FloodSpec) -> Ask:
     return _sent("GET", f"/jobs/{spec.job}/events", Accept="text/event-stream")
 
@@ -230,6 +245,7 @@ KINDS: Mapping[str, Callable[[FloodSpec], Ask]] = {
     "streams": _streams,
     "lists": _lists,
     "comparisons": _comparisons,
+    "requests given up": _given_up,
     "routes without a key": _without_key,
 }
 """How a client of each kind of flood asks. Its number chooses among several ways."""

@@ -171,7 +171,7 @@ async def test_answers_without_a_key_wait_for_half_a_second_at_most_however_many
         waits.append(seconds)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio, "sleep", sleep)
+        patch.setattr(limit_key, "sleep", sleep)
         for _ in range(100):
             await client.ask(None, path="/health")
     assert set(waits) == {limit_key.NO_KEY_WAIT_S}

@@ -2,10 +2,12 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,13 +214,20 @@ def test_body_over_the_limit_of_nginx_is_refused_in_the_same_form(behind: Behind
 
 
 def test_request_of_a_client_that_goes_is_cancelled(behind: Behind) -> None:
-    content = json.dumps({"texts": [f"never seen {number}" for number in range(1000)]}).encode()
-    headers = f"Content-Type: application/json\nContent-Length: {len(content)}"
-    with behind.connect(f"POST /embed HTTP/1.1\n{headers}", content):
-        metrics = f"{behind.server.url}/metrics"
-        until(lambda: "sds_clip_admitted_items 0" not in httpx.get(metrics).text)
+    asked = itertools.count()
 
-    until(lambda: [line for line in behind.accesses() if line["status"] == 499])
+    def is_cancelled() -> bool:
+        """Ask again, and go a little later, until the service has the request and has not answered it."""
+        number = next(asked)
+        texts = [f"never seen {text} of {number}" for text in range(1000)]
+        content = json.dumps({"texts": texts}).encode()
+        headers = f"Content-Type: application/json\nContent-Length: {len(content)}"
+        with behind.connect(f"POST /embed HTTP/1.1\n{headers}", content):
+            time.sleep(0.01 * (number % 20))
+        time.sleep(0.1)
+        return any(line["status"] == 499 for line in behind.accesses())
+
+    until(is_cancelled)
 
 
 def test_log_has_the_address_of_the_caller_and_not_what_it_claims(behind: Behind) -> None:

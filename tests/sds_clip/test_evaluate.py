@@ -1,5 +1,6 @@
 import inspect
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from models.evaluation.results import Metric, read_results
@@ -272,6 +274,7 @@ def test_a_run_that_was_killed_is_continued_by_the_same_command(
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # scores are kept by it
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (out / "results.json").exists()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kombu.transport
 import pytest
 import redis
 from kombu import Connection, Consumer, Exchange, Queue
@@ -68,6 +69,8 @@ def test_malformed_message_is_dropped_and_the_connection_stays(
 ) -> None:
     for scheme in ("redis", "rediss"):
         monkeypatch.setitem(TRANSPORT_ALIASES, scheme, TRANSPORT_ALIASES[scheme])
+    # Kombu keeps what another test of this process has used.
+    monkeypatch.setattr(kombu.transport, "_transport_cache", {})
     install()
     exchange = Exchange("all", type="fanout") if kind == "broadcast" else Exchange("")
     queue = Queue(kind, exchange, durable=False, no_ack=kind == "broadcast")

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -239,7 +240,8 @@ def test_a_killed_run_goes_on_where_it_was(
     tiny_folder: Path, tiny_clip: Clip, sugar: Path, tmp_path: Path
 ) -> None:
     options = [f"local-dir:{tiny_folder}", str(sugar), str(tmp_path / "kept")]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *options], check=False)
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # scores are kept by it
+    killed = subprocess.run([sys.executable, "-c", KILLED, *options], check=False, env=environment)
     assert killed.returncode == -signal.SIGKILL
 
     with ClipScorer(tiny_clip, tmp_path / "kept", batch_size=4) as scorer:
