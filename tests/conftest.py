@@ -1,5 +1,6 @@
 """Checkpoints and databases that many tests share, made once for the whole run."""
 
+import logging
 import os
 import signal
 import tempfile
@@ -45,6 +46,16 @@ def no_settings() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("SDS_CLIP_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """What a command sets for a process of its own is taken back, so that no later test writes to its stderr."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
+    root.handlers = [each for each in root.handlers if type(each) is not logging.StreamHandler]
 
 
 @pytest.fixture(scope="session")
