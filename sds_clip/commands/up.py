@@ -45,7 +45,7 @@ _CANNOT_LOAD = ("version_damaged", "model_not_ready")
 
 @click.command(
     cls=Command,
-    extra="serve",
+    extra="jobs",
     references=True,
     examples="""\
 sds-clip up

@@ -17,10 +17,10 @@ SETTINGS = {"SDS_CLIP_LEASE_TTL_S": "20", "SDS_CLIP_KEEP_WARM": "false", "SDS_CL
 class Running:
     """A run over a folder, once it has said that it is ready."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable, **settings: str) -> None:
         self.data_dir = folder / "data"
         self._log = folder / "up.log"
-        command = [sys.executable, "-m", "sds_clip", "up", "--port", "0", "--data-dir", str(self.data_dir)]
+        command = [python, "-m", "sds_clip", "up", "--port", "0", "--data-dir", str(self.data_dir)]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--device", "cpu", "--threads", "1", "--worker-threads", "1"],
