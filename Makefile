@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH := "torch>=2.6,<3" "torchvision>=0.21,<1"
 # Torch is left out: its wheels differ by machine.
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11.4 --generate-hashes --no-annotate \
 	--no-emit-package torch --no-emit-package torchvision --custom-compile-command "make lock" pyproject.toml
@@ -27,7 +28,7 @@ $(STAMP): pyproject.toml locks/dev.txt locks/clip-benchmark.txt
 		{ echo "Python 3.11.4 or newer is needed. Name it with PYTHON=/path/to/python."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	# Torch by range, then everything else by exact version and hash; setuptools, which builds ours, is among it.
-	$(PIP) "torch>=2.6,<3" "torchvision>=0.21,<1"
+	$(PIP) $(TORCH)
 	$(PIP) --require-hashes --no-deps -r locks/dev.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	# The tests compare with it. It pins older packages than ours, and does not need them.
@@ -71,7 +72,7 @@ test-lowest: $(STAMP) console ## Run the quick tests with the oldest versions th
 	$(subst --upgrade --universal,--resolution lowest-direct,$(LOCK)) --extra dev -o $(LOWEST)/requirements.txt
 	$(BIN)/python -m venv --clear $(LOWEST)/venv
 	# Torch is the newest, as wherever its machine decides.
-	$(subst $(BIN),$(LOWEST)/venv/bin,$(PIP)) "torch>=2.6,<3" "torchvision>=0.21,<1"
+	$(subst $(BIN),$(LOWEST)/venv/bin,$(PIP)) $(TORCH)
 	$(subst $(BIN),$(LOWEST)/venv/bin,$(PIP)) --require-hashes --no-deps -r $(LOWEST)/requirements.txt
 	$(subst $(BIN),$(LOWEST)/venv/bin,$(PIP)) --require-hashes --no-deps -r locks/clip-benchmark.txt
 	$(subst $(BIN),$(LOWEST)/venv/bin,$(PIP)) --no-deps --no-build-isolation -e .

@@ -20,11 +20,11 @@ EXTRAS = {
     "jobs": "`sds-clip up`, a service with a database, workers for evaluation, `backup`, `check`, `prune`",
     "train": "fine-tune, here and by jobs; diffusion scores",
     "postgres": "keep jobs in PostgreSQL",
-    "tracing": "send traces",
+    "tracing": "send [traces](monitor.md#traces)",
     "tables": "read and write Parquet and Arrow",
-    "tensorboard": "`train`, followed in TensorBoard",
-    "mlflow": "`train`, followed in MLflow",
-    "onnx": "`serve`, and export to ONNX",
+    "tensorboard": "`train`, [followed](track.md) in TensorBoard",
+    "mlflow": "`train`, [followed](track.md) in MLflow",
+    "onnx": "`serve`, and [export](export.md) to ONNX",
     "all": "all of it",
 }
 """What each extra is for. The empty name is the package without an extra."""
@@ -32,7 +32,7 @@ EXTRAS = {
 
 def main() -> None:
     rows = [[_shown(extra), *_size(packages(extra)), purpose] for extra, purpose in EXTRAS.items()]
-    print(markdown_table(("Install", "Packages", "MiB", "To"), rows))
+    print(markdown_table(("Install", "Packages", "MiB", "To"), rows, text=(0, 3)))
 
 
 def packages(extra: str) -> set[str]:
