@@ -14,6 +14,7 @@ from PIL import Image
 
 from sds_clip import AsyncClient, Client, UnreadableFile
 from sds_clip.client import ClientError, errors
+from sds_clip.client.images import encoded
 from tests.app.serverside import RunningServer, running_server
 from tests.sds_clip.scripted import Answer, Scripted, scripted
 
@@ -103,6 +104,16 @@ def test_named_labels_and_templates_are_no_lists(silent: Scripted) -> None:
         client.classify([PICTURE], "imagenet", templates="openai")
         body = json.loads(server.asked[0].body)
     assert (body["labels"], body["templates"]) == ("imagenet", "openai")
+
+
+def test_a_pil_image_is_sent_as_its_pixels_without_its_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    PICTURE.save(tmp_path / "a.png", exif=exif)
+    content = base64.b64decode(str(encoded(Image.open(tmp_path / "a.png"), 0)))
+    sent = Image.open(io.BytesIO(content))
+    assert not sent.getexif()
+    np.testing.assert_array_equal(np.asarray(sent), np.asarray(PICTURE))
 
 
 def test_arrays_files_buffers_and_data_uris_have_the_scores_of_the_picture(
