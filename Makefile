@@ -14,7 +14,7 @@ MODULES := console/node_modules/.package-lock.json
 NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
-.PHONY: help console run demo test test-long faults soak test-compose test-clients pin-images lint lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
+.PHONY: help console run demo test test-long faults soak test-compose test-clients pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
 	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-console bench-versions demo-tenants soak-versions bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
@@ -67,13 +67,17 @@ test-compose: $(STAMP) ## Build the images and run `docker compose up` under fau
 test-clients: $(STAMP) ## Let clients of OpenAI's and Cohere's protocols and generated ones talk to the service, in environments of their own (PyPI)
 	$(BIN)/python -m pytest -m clients -s tests/clients $(ARGS)
 
-lint: $(STAMP) $(MODULES) ## Check formatting, lint, types, the import rule and generated files
+lint: lint-python lint-console ## Check formatting, lint, types, the import rule and generated files
+
+lint-python: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate_client --check
 	$(BIN)/python -m tools.generate_reference --check
+
+lint-console: $(STAMP) $(MODULES)
 	$(BIN)/python -c 'import json; from app.main import api; print(json.dumps(api().openapi()))' > console/openapi.json
 	$(NPM) run --silent lint
 
