@@ -63,6 +63,23 @@ def _gif_of_screen(width: int, height: int) -> bytes:
     return data[:6] + struct.pack("<HH", width, height) + data[10:]
 
 
+def _png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"".join(
+        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+_GREY, _RGB, _GREY_ALPHA, _RGBA = 0, 2, 4, 6
+"""Colour types of PNG."""
+
+
+def _png_of(width: int, height: int, *data: bytes, bits: int = 8, colours: int = _RGB) -> bytes:
+    header = struct.pack(">LLBBBBB", width, height, bits, colours, 0, 0, 0)
+    pixels = [(b"IDAT", part) for part in data]
+    return b"\x89PNG\r\n\x1a\n" + _png_chunks((b"IHDR", header), *pixels, (b"IEND", b""))
+
+
 FILES = {
     "jpeg": _saved(_picture(), "JPEG"),
     "jpeg grey": _saved(_picture("L"), "JPEG"),
@@ -330,23 +347,6 @@ def test_no_bytes_are_refused() -> None:
 def test_file_over_the_byte_limit_is_refused() -> None:
     assert _code(FILES["jpeg"], ImageLimits(max_bytes=len(FILES["jpeg"]) - 1)) == "image_too_large"
     decode_image(FILES["jpeg"], ImageLimits(max_bytes=len(FILES["jpeg"])))
-
-
-def _png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
-    return b"".join(
-        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
-
-
-_GREY, _RGB, _GREY_ALPHA, _RGBA = 0, 2, 4, 6
-"""Colour types of PNG."""
-
-
-def _png_of(width: int, height: int, *data: bytes, bits: int = 8, colours: int = _RGB) -> bytes:
-    header = struct.pack(">LLBBBBB", width, height, bits, colours, 0, 0, 0)
-    pixels = [(b"IDAT", part) for part in data]
-    return b"\x89PNG\r\n\x1a\n" + _png_chunks((b"IHDR", header), *pixels, (b"IEND", b""))
 
 
 def _gif_frame_claiming(width: int, height: int) -> bytes:
