@@ -156,14 +156,15 @@ class Predictor:
                 scores=scores,
                 logits=logits,
                 probabilities=probabilities,
-                best=scores.index(max(scores)),
+                best=(best := scores.index(max(scores))),
+                best_text=request.texts[best],
             )
             for index, (scores, logits, probabilities) in zip(decoded.pixels, rows, strict=True)
         ]
         return MatchResponse(
             model=model.info,
             results=_in_order(answers, decoded),
-            text_probabilities=match.text_probabilities.tolist(),
+            text_probabilities=match.text_probabilities.tolist() if len(request.images) > 1 else None,
         )
 
     async def _classify(

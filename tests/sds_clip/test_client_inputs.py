@@ -185,6 +185,7 @@ VERBS: dict[str, Use] = {
     "match": lambda client: client.match(noise(8), TEXTS),
     "one text": lambda client: client.match(noise(8), TEXTS[:1]),
     "one image": lambda client: client.match(noise(1), TEXTS),
+    "none readable": lambda client: client.match([b"none"] * 4, TEXTS, on_error="skip"),
     "skipped": lambda client: client.match([*noise(4), b"none", *noise(4)], TEXTS, on_error="skip"),
     "classify": lambda client: client.classify(noise(8), ["circle", "square"]),
     "images": lambda client: client.embed(noise(8)),
@@ -229,15 +230,11 @@ def test_the_awaited_client_joins_too(narrow: RunningServer) -> None:
 
 def matched(version: str, count: int, logit: float, probability: float) -> Answer:
     """An answer to as many images and one text, with the same numbers for each."""
-    results = [
-        {"index": index, "scores": [logit], "logits": [logit], "probabilities": [probability], "best": 0}
-        for index in range(count)
-    ]
-    answer = {
-        "model": {"version": version},
-        "results": results,
-        "text_probabilities": [[probability] * count],
-    }
+    numbers = {"scores": [logit], "logits": [logit], "probabilities": [probability]}
+    results = [{"index": index, **numbers, "best": 0, "best_text": "a cat"} for index in range(count)]
+    answer = {"model": {"version": version}, "results": results}
+    if count > 1:
+        answer["text_probabilities"] = [[probability] * count]
     return Answer(body=json.dumps(answer).encode())
 
 
