@@ -2,7 +2,7 @@
 
 import star from "../../../../demo/data/heldout/images/ex_170_img_0.png";
 import hourglass from "../../../../demo/data/heldout/images/ex_177_img_0.png";
-import square from "../../../../demo/data/heldout/images/ex_180_img_0.png";
+import square from "../../../../demo/data/heldout/images/ex_326_img_0.png";
 
 export interface Example {
   name: string;
@@ -17,9 +17,9 @@ export const EXAMPLES: readonly Example[] = [
     caption: "there is a large black circle below a lime hourglass",
   },
   {
-    name: "ex_180_img_0.png",
+    name: "ex_326_img_0.png",
     url: square,
-    caption: "a large blue square on the left of a green circle",
+    caption: "an orange circle on the left of a purple square",
   },
   { name: "ex_170_img_0.png", url: star, caption: "a big red diamond left of a pink star" },
 ];
