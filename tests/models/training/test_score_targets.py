@@ -1,5 +1,6 @@
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,9 +28,9 @@ def targets_of(
     pairs: PairSet,
     teacher: Teacher,
     kind: type[TeacherScores] = TeacherScores,
-    **options: object,
+    **options: Any,
 ) -> TeacherScores:
-    asked = {"score_draws": 3, "negatives_seed": 2, **options}
+    asked: dict[str, Any] = {"score_draws": 3, "negatives_seed": 2, **options}
     config = configure(objective="score", negatives="swap", **asked)
     return kind(config, teacher, Latents(base, teacher, pairs))
 
@@ -119,7 +120,7 @@ def test_velocity_up_to_pure_noise_is_scored_for_a_teacher_that_predicts_it(
         )
         for kind in ("v_prediction", "epsilon")
     ]  # fmt: skip
-    only_noise = {"score_t_min": 0.999, "score_t_max": 1, "score_error": "velocity"}
+    only_noise: dict[str, Any] = {"score_t_min": 0.999, "score_t_max": 1, "score_error": "velocity"}
     asked = ([4], [CANDIDATES], 3)
     assert targets_of(base, pairs, teachers[0], **only_noise)(*asked).isfinite().all()
     # That of the noise would be divided by abar = 0.
@@ -134,7 +135,7 @@ def test_shuffled_errors_are_the_teacher_s_in_every_order(
     asked = (range(24), [CANDIDATES] * 24, 3)
     orders = Counter[tuple[int, ...]]()
     for seed in range(4):
-        options = {"score_draws": 1, "negatives_seed": seed}
+        options: dict[str, Any] = {"score_draws": 1, "negatives_seed": seed}
         own = targets_of(base, pairs, teacher, **options)(*asked).tolist()
         shuffled = targets_of(base, pairs, teacher, ShuffledScores, **options)(*asked).tolist()
         assert [sorted(row) for row in shuffled] == [sorted(row) for row in own]
