@@ -46,7 +46,7 @@ console: ## Build the console, which the service shows at / (npm; the service al
 run: $(STAMP) console ## Set up and run the whole system on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
 	$(BIN)/sds-clip up $(ARGS)
 
-demo: $(STAMP) ## While `make run` runs: show what a teacher teaches, and swap it in under load (two minutes; ARGS=--exact for exact captions)
+demo: $(STAMP) ## While `make run` runs: show what a teacher teaches, and swap it in under load (minutes; ARGS=--exact for exact captions)
 	$(BIN)/python -m demo.live $(ARGS)
 
 test: $(STAMP) console ## Set up and run the tests (ARGS="-k match" passes options)
