@@ -17,7 +17,7 @@ MODULES := console/node_modules/.package-lock.json
 NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
-.PHONY: help console run demo test test-long test-lowest faults soak test-compose test-clients extras pin-images lint lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
+.PHONY: help console run demo test test-long test-lowest faults soak test-compose test-clients extras pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
 	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-console bench-versions demo-tenants soak-versions bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
@@ -49,7 +49,7 @@ console: ## Build the console, which the service shows at / (npm; the service al
 run: $(STAMP) console ## Set up and run the whole system on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
 	$(BIN)/sds-clip up $(ARGS)
 
-demo: $(STAMP) ## While `make run` runs: distil, compare and swap the demo model under load (minutes)
+demo: $(STAMP) ## While `make run` runs: show what a teacher teaches, and swap it in under load (minutes; ARGS=--exact for exact captions)
 	$(BIN)/python -m demo.live $(ARGS)
 
 test: $(STAMP) console ## Set up and run the tests (ARGS="-k match" passes options)
@@ -81,13 +81,17 @@ test-lowest: $(STAMP) console ## Run the quick tests with the oldest versions th
 test-clients: $(STAMP) ## Let clients of OpenAI's and Cohere's protocols and generated ones talk to the service, in environments of their own (PyPI)
 	$(BIN)/python -m pytest -m clients -s tests/clients $(ARGS)
 
-lint: $(STAMP) $(MODULES) ## Check formatting, lint, types, the import rule and generated files
+lint: lint-python lint-console ## Check formatting, lint, types, the import rule and generated files
+
+lint-python: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.generate_client --check
 	$(BIN)/python -m tools.generate_reference --check
+
+lint-console: $(STAMP) $(MODULES)
 	$(BIN)/python -c 'import json; from app.main import api; print(json.dumps(api().openapi()))' > console/openapi.json
 	$(NPM) run --silent lint
 

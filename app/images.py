@@ -3,6 +3,7 @@
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import TypeVar
@@ -96,14 +97,25 @@ class Decoder:
         self.unfinished = 0
         """The number of images that are being decoded or waiting for it."""
 
-    async def pixels(self, image: bytes | str, clip: Clip) -> Tensor:
+    async def pixels(
+        self, image: bytes | str, clip: Clip, took: Callable[[float], object] = lambda seconds: None
+    ) -> Tensor:
         """Decode a file or its base64, and apply the model's own transform: [3, h, w], float32.
+
+        `took` is called with the seconds that it computed, in the event loop, also if its request is gone.
 
         Raises: InvalidImage with the decoder's code; Overloaded.
         """
-        return await self.decoded(
-            image, lambda file: clip.preprocess(decode_file(file)), max_side=max(clip.image_size)
-        )
+        loop = asyncio.get_running_loop()
+
+        def use(file: ImageFile) -> Tensor:
+            began = time.thread_time()
+            try:
+                return clip.preprocess(decode_file(file))
+            finally:
+                loop.call_soon_threadsafe(took, time.thread_time() - began)
+
+        return await self.decoded(image, use, max_side=max(clip.image_size))
 
     async def decoded(
         self, image: bytes | str, use: Callable[[ImageFile], Result], *, max_side: int

@@ -3,13 +3,14 @@
 It also limits what one key's requests compute in a second while other keys are active.
 """
 
+import math
 from asyncio import sleep
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import identify
-from app.errors import KeyLimitReached, Unauthorized
+from app.errors import KeyLimitReached, Overloaded, Unauthorized
 from app.keys import KeyRing
 from app.places import Places
 from app.rates import Rates
@@ -17,8 +18,12 @@ from app.responses import ErrorResponse
 from app.streamed_body import is_streamed
 from app.time_shares import TimeShares
 
+REFUSED = frozenset({Unauthorized.status, Overloaded.status})
 REFUSALS_PER_S = 10
-REFUSAL_WAIT_S = 1.0
+REFUSAL_WAIT_S = 5.0
+"""How long a refusal is held back at most. A refused request may have cost much: its body may have been parsed."""
+MAX_DEBT_S = 10.0
+"""A key whose clients have stopped giving up is served again after so long at most."""
 NO_KEY_WAIT_S = 0.5
 """How long an answer without a key is held back at most. A probe is given up after a second, often."""
 PROBES = frozenset({"/health", "/ready", "/metrics"})
@@ -36,13 +41,14 @@ class LimitKey:
     """Limits how many requests of one API key are in progress, and how fast they are answered.
 
     A client that ignores Retry-After could be refused thousands of times a second, and would take a core for it. So a
-    key that uses up its rate of `refusals`, by whichever of its limits, waits for each further one, and its connection
-    is closed, so that no body has to be read to its end. All requests without a valid key together count as one key
-    here, and so they do for the rate of answers.
+    key that uses up its rate of `refusals`, by whichever limit, waits for the further ones. Their connections are
+    closed, so that no body has to be read to its end. All requests without a valid key together count as one key here,
+    and so they do for the rate of answers.
 
     Answers that come faster than the rate of `requests` wait. Inference that succeeds does not count, since it is
     limited by its items and has turns. Other requests also wait, before they begin, for their key's share of time.
-    Bodies that come faster than the rate of `body_bytes` are read more slowly.
+    Bodies that come faster than the rate of `body_bytes` are read more slowly. A client that goes before its answer
+    waits for nothing, so a key is refused while its clients give up requests faster than the rate of `given_up`.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class LimitKey:
         requests: Rates,
         refusals: Rates,
         body_bytes: Rates,
+        given_up: Rates,
         shares: TimeShares,
     ) -> None:
         self._app = app
@@ -60,6 +67,7 @@ class LimitKey:
         self._requests = requests
         self._refusals = refusals
         self._body_bytes = body_bytes
+        self._given_up = given_up
         self._shares = shares
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,6 +99,7 @@ class LimitKey:
             await self._app(scope, receiving, sending)
 
         try:
+            self._check_given_up(key.name)
             with self._places.one(key.name):
                 self._shares.see(key.name)
                 if scope["path"] in INFERENCE or is_streamed(scope):
@@ -101,15 +110,23 @@ class LimitKey:
             await ErrorResponse(error)(scope, receive, sending)
         finally:
             if not began:  # the client has gone
-                self._requests.owe(key.name, 1)
+                self._requests.owe(key.name, 1, most_s=MAX_DEBT_S)
+                self._given_up.owe(key.name, 1, most_s=MAX_DEBT_S)
+
+    def _check_given_up(self, key: str) -> None:
+        if debt_s := self._given_up.debt_s(key):
+            raise KeyLimitReached(
+                "max_requests_per_s_per_key",
+                self._requests.per_s,
+                retry_after_s=math.ceil(debt_s),
+                advice="its clients leave before they are answered; wait for the answers, or send fewer requests",
+            )
 
     async def _slow_down(self, key: str | None, scope: Scope, start: Message) -> None:
         """Hold back the start of an answer if the key has had too many."""
-        if isinstance(scope["state"].get("error"), KeyLimitReached | Unauthorized):
-            try:
-                self._refusals.take(key or NO_KEY, 1)
-            except KeyLimitReached:
-                await sleep(REFUSAL_WAIT_S)
+        if start["status"] in REFUSED:
+            if wait_s := self._refusals.owe(key or NO_KEY, 1, most_s=REFUSAL_WAIT_S):
+                await sleep(wait_s)
                 MutableHeaders(scope=start)["Connection"] = "close"
         elif key is None:
             line = NO_KEY_PROBES if scope["path"] in PROBES else NO_KEY

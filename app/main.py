@@ -242,7 +242,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app.state.status = board
     app.state.rollout = Rollout(board, swapper, engine)
     app.state.backend = backend
-    images = ImageReader(decoder, fetcher, metrics)
+    images = ImageReader(decoder, fetcher, metrics, lambda: engine.shared)
     app.state.versions = versions
     app.state.predictor = Predictor(
         engine, versions, images, classes, limits, Rates(settings.max_items_per_s_per_key)

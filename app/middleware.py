@@ -49,6 +49,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             requests=Rates(settings.max_requests_per_s_per_key),
             refusals=Rates(REFUSALS_PER_S),
             body_bytes=Rates(settings.max_body_bytes_per_s_per_key),
+            given_up=Rates(settings.max_requests_per_s_per_key / 10),
             shares=TimeShares(Rates(SHARE_OF_TIME)),
         )
     budget = BodyBudget(settings.max_buffered_bytes, settings.max_buffered_bytes_per_key)

@@ -84,7 +84,9 @@ def install_error_handlers(app: FastAPI) -> None:
     async def service_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
         log_cause(error)
-        return ErrorResponse(error)
+        # The request's state keeps the error. Its frames keep the body, and would until the garbage collector comes.
+        error.__context__ = None
+        return ErrorResponse(error.with_traceback(None))
 
     async def validation_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

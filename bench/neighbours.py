@@ -98,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         SDS_CLIP_DATABASE_URL=database,
         SDS_CLIP_KEYS_FILE=str(keys_file),
         SDS_CLIP_DATASET_ROOTS=str(sets),
+        SDS_CLIP_SHARED_WORKSPACE="1",  # the versions that are compared belong to no key
     ) as running:
         dataset, job = own(running, flood, sets)
         spec = FloodSpec(

@@ -10,6 +10,7 @@ export default defineConfig({
   },
   // `npm exec vite` serves the sources, and passes the console's requests on to `make run`.
   server: {
+    fs: { allow: [".."] }, // the examples are pictures of demo/
     proxy: { "^/(?!src|node_modules|@|\\?|$)": "http://127.0.0.1:8000" },
   },
   test: { include: ["src/**/*.test.ts"] },

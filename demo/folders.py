@@ -31,6 +31,7 @@ from demo.winoground_sets import (
     write_winoground,
 )  # fmt: skip
 from demo.world import Split
+from models.data.pairs import PairSet
 
 
 def write_pairs(folder: Path, content: Pairs) -> None:
@@ -39,6 +40,18 @@ def write_pairs(folder: Path, content: Pairs) -> None:
     for number, (pixels, caption) in enumerate(zip(content.images, content.captions, strict=True)):
         (folder / f"{number:05d}.png").write_bytes(_png(pixels))
         (folder / f"{number:05d}.txt").write_text(caption, encoding="utf-8")
+
+
+def write_image_folder(folder: Path, pairs: PairSet) -> None:
+    """Write pairs with their hard negatives as an image folder with `metadata.jsonl`."""
+    folder.mkdir(parents=True)
+    lines = []
+    for number in range(len(pairs)):
+        sample, name = pairs.sample(number), f"{number:05d}.png"
+        pairs.image(number).save(folder / name)
+        line = {"file_name": name, "text": sample.captions[0], "neg_caption": sample.negatives[0]}
+        lines.append(json.dumps(line))
+    (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
 def write_retrieval(folder: Path, content: Pairs) -> None:

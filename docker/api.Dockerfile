@@ -10,6 +10,7 @@ RUN pip install --require-hashes --no-deps -r console.txt
 COPY console/package.json console/package-lock.json console/.npmrc ./
 RUN npm ci
 COPY console ./
+COPY demo/data/heldout/images /build/demo/data/heldout/images
 RUN npm run build
 
 FROM python:3.11.14-slim-bookworm AS build

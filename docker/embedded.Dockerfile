@@ -11,6 +11,7 @@ RUN pip install --require-hashes --no-deps -r console.txt
 COPY console/package.json console/package-lock.json console/.npmrc ./
 RUN npm ci
 COPY console ./
+COPY demo/data/heldout/images /build/demo/data/heldout/images
 RUN npm run build
 
 # Up to its own lock it is the worker's, so that Docker builds it once.

@@ -15,7 +15,7 @@ DataFormat = Literal[
 ]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
-ScoreBy = Literal["teacher", "base"]
+ScoreBy = Literal["teacher", "shuffled", "base"]
 ScoreLabels = Literal["soft", "hard"]
 ScoreCandidates = Literal["all", "negatives"]
 

@@ -60,26 +60,3 @@ def test_the_readmes_answer_is_what_comes_back(server: RunningServer, number: in
     # bfloat16 or float32; an embedding's numbers are small.
     absolute, relative = (0.004, 0) if "/embed" in command else (0.02, 0.02)
     assert_like(json.loads(answer.stdout), json.loads(written), absolute=absolute, relative=relative)
-
-
-def figures(file: Path, row: str) -> list[str]:
-    """The percentages of the first table row of that name."""
-    line = next(line for line in file.read_text().splitlines() if line.startswith(f"| {row} |"))
-    return re.findall(r"([\d.]+) ?%", line)
-
-
-def test_the_score_table_is_the_demos() -> None:
-    readme, demo = ROOT / "README.md", ROOT / "demo" / "README.md"
-    for row, theirs in [
-        ("attributes swapped", ["attributes"]),
-        ("objects swapped", ["objects"]),
-        ("relation reversed", ["relation"]),
-        ("chance", ["chance"]),
-    ]:
-        written = figures(readme, row)
-        assert written
-        assert written == [figure for name in theirs for figure in figures(demo, name)]
-    text = " ".join(readme.read_text().split())
-    for direction in ("image to text", "text to image"):
-        (figure,) = figures(demo, direction)
-        assert f"{figure} % from {direction}" in text

@@ -72,8 +72,7 @@ async def cohere_embed(
             ),
             texts=body.texts or None,
             meta=Meta(billed_units=billed),
-        ),
-        exclude_none=True,
+        )
     )
 
 

@@ -148,7 +148,7 @@ async def compare_classes(
     return json_answer(await predictor.compare_classes(caller, body))
 
 
-def json_answer(answer: BaseModel, *, exclude_none: bool = False) -> Response:
-    """The answer as a response."""
+def json_answer(answer: BaseModel) -> Response:
+    """The answer as a response, without what is null."""
     # pydantic serialises the answer here, because FastAPI would validate it a second time.
-    return Response(answer.model_dump_json(exclude_none=exclude_none), media_type="application/json")
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")

@@ -128,7 +128,7 @@ class ModelInfo(BaseModel):
     )
 
 
-def _without_default(schema: dict[str, Any]) -> None:
+def without_default(schema: dict[str, Any]) -> None:
     """An answer leaves out what is null. A default would describe the field as one that is always there."""
     schema.pop("default", None)
 
@@ -141,12 +141,12 @@ class ErrorPlace(BaseModel):
         None,
         description="The field of the request that is wrong, such as `images`. Of a field within an item, it is the "
         "whole place, such as `inputs[3].content[0].image_url.url`.",
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
     )
     index: int | None = Field(
         None,
         description="The position of the wrong item, if `param` is a list.",
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
     )
 
 
@@ -158,7 +158,7 @@ class ErrorDetail(ErrorPlace):
     errors: list[ErrorPlace] | None = Field(
         None,
         description="If several fields of the request are wrong, these errors and the first one: at most 20.",
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
     )
 
 
@@ -186,7 +186,9 @@ class ModelError(BaseModel):
     name: str = Field(description="The name in the request.")
     error: ErrorDetail
     retry_after_s: int | None = Field(
-        None, description="The number of seconds after which this model may answer, if it can be expected to."
+        None,
+        description="The number of seconds after which this model may answer, if it can be expected to.",
+        json_schema_extra=without_default,
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from app.schemas.common import (
     MODEL,
@@ -17,6 +18,7 @@ from app.schemas.common import (
     OnError,
     Texts,
     example,
+    without_default,
 )
 
 
@@ -59,6 +61,7 @@ class ImageMatch(BaseModel):
         "each logit."
     )
     best: int = Field(description="The index of the text with the highest score.")
+    best_text: str = Field(description="The text with the highest score.")
 
 
 class MatchResponse(BaseModel):
@@ -74,17 +77,20 @@ class MatchResponse(BaseModel):
                     "logits": [31.0, 22.0],
                     "probabilities": [0.9999, 0.0001],
                     "best": 0,
+                    "best_text": "a red circle",
                 }
             ],
-            "text_probabilities": [[1.0], [1.0]],
         }
     )
 
     model: ModelInfo
     results: list[ImageMatch | ItemError]
-    text_probabilities: list[list[float]] = Field(
+    text_probabilities: list[list[float]] | SkipJsonSchema[None] = Field(
+        None,
         description="For each text, its probabilities over the images: a softmax, or sigmoids for SigLIP-style "
-        "models. Images with an error are left out, and the others keep their order."
+        "models. Images with an error are left out, and the others keep their order. The field is there only if the "
+        "request has several images.",
+        json_schema_extra=without_default,
     )
 
 

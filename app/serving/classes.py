@@ -226,7 +226,7 @@ class ClassWeights:
         texts = (fill(template, label) for label in classes.labels for template in classes.templates)
         while build.done < classes.size:
             yields = build.background and not large
-            size = min(PREPARED_CHUNK, self._engine.max_batch) if yields else self._engine.turn_items
+            size = min(PREPARED_CHUNK, self._engine.max_batch) if yields else self._engine.turn_texts
             chunk = list(itertools.islice(texts, size))
             features = await self._engine.encode(model, as_features, texts=chunk, background=build.background)
             rows = np.arange(build.done, build.done + len(chunk)) // templates

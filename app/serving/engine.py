@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from app.errors import DeadlineExceeded, NothingToServe, ServiceError, Unavailable
 from app.metrics import Metrics, gauge
+from app.serving import turns
 from app.serving.batcher import Batcher
 from app.serving.forward import Encode, EncodeJob, Family, Features, Forward, Head, as_features, rows_of
 from app.serving.served_models import ModelHandle, ServedModels
@@ -66,7 +67,7 @@ class Engine:
             pending_decodes=pending_decodes,
             cores=cores,
         )
-        self._turns = Turns(lambda: self._batcher.items_per_s)
+        self._turns = Turns()
         self._ready_probe: asyncio.Task[None] | None = None
         self._warm = set[tuple[str, tuple[int, int], int, str]]()
         """Makes that were warmed up and that no name serves."""
@@ -124,15 +125,18 @@ class Engine:
         Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
         """
         new_texts = self.new_texts(model, texts)
-        async with self.place(max(1, images + len(new_texts)), caller=caller, lane=model.name):
+        async with self.place(images, len(new_texts), caller=caller, lane=model.name):
             yield new_texts
 
     @contextlib.asynccontextmanager
-    async def place(self, cost: int, *, caller: str, lane: Hashable = None) -> AsyncIterator[None]:
-        """Hold a place for items, from before their turn until their deadline. See `request`."""
-        with self._batcher.admit(cost, caller, lane=lane):
+    async def place(
+        self, images: int, texts: int, *, caller: str, lane: Hashable = None
+    ) -> AsyncIterator[None]:
+        """Hold a place for images and new texts, from before their turn until their deadline. See `request`."""
+        with self._batcher.admit(max(1, images + texts), caller, lane=lane):
             try:
-                async with asyncio.timeout(self._deadline_s), self._turns.take(caller, cost):
+                seconds = self._seconds(images, texts)
+                async with asyncio.timeout(self._deadline_s), self._turns.take(caller, seconds):
                     yield
             except TimeoutError:
                 raise DeadlineExceeded(
@@ -171,7 +175,7 @@ class Engine:
             encoded.update(zip(turn, rows_of(features.texts), strict=True))
             rest = rest[len(turn) :]
         encoded_images = []
-        while len(pixels) > (most := self.turn_items):
+        while len(pixels) > (most := self._most_in_turn("image")):
             features = await self._ahead(model, pixels=pixels[:most], background=background)
             encoded_images.append(features.images)
             pixels = pixels[most:]
@@ -219,19 +223,37 @@ class Engine:
         return [text for text in dict.fromkeys(texts) if (key, text) not in self._forward.cache]
 
     @property
-    def turn_items(self) -> int:
-        """The most images, or texts, that one request may have in a batch."""
-        most = self._turns.items
-        return self.max_batch if most is None else min(self.max_batch, most)
+    def turn_texts(self) -> int:
+        """The most texts that one request may have in a batch."""
+        return self._most_in_turn("text")
 
-    def at_once(self, parts: int, cost: int) -> int:
+    @property
+    def shared(self) -> bool:
+        """Whether several keys are active."""
+        return self._turns.shared
+
+    def at_once(self, parts: int, images: int, texts: int) -> int:
         """How many of a request's equal parts may be in progress, so that another key waits for no more than a turn."""
-        most = self._turns.items
-        return parts if most is None else max(1, most * parts // max(1, cost))
+        seconds = self._seconds(images, texts)
+        return max(1, int(turns.TURN_S * parts / seconds)) if self.shared and seconds else parts
+
+    def _seconds(self, images: int, texts: int) -> float:
+        """How long they compute at the rates of late."""
+        each_s = self._forward.seconds_per
+        return images * each_s["image"] + texts * each_s["text"]
+
+    def _most_in_turn(self, stage: Literal["image", "text"]) -> int:
+        """The most images, or texts, that one request may have in a batch."""
+        each_s = self._forward.seconds_per[stage]
+        return (
+            min(self.max_batch, max(1, int(turns.TURN_S / each_s)))
+            if self.shared and each_s
+            else self.max_batch
+        )
 
     def _turn_of(self, texts: Sequence[str]) -> Sequence[str]:
         """The first texts, as many as take about as long to tokenize and encode as another request's."""
-        most = self.turn_items
+        most = self.turn_texts
         chars = itertools.accumulate(map(len, texts[:most]))
         fitting = sum(1 for sum_ in chars if sum_ <= TURN_CHARS * most // self.max_batch)
         return texts[: max(1, fitting)]

@@ -12,7 +12,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from app.serving.served_models import ModelHandle
 from models.clip import Clip
 from models.mixed import encode_images, encode_texts
 
+# About as many forward passes count in what an image or a text takes.
+RECENT = 5
 Item = TypeVar("Item")
 Answer = TypeVar("Answer", covariant=True)
 
@@ -93,6 +95,8 @@ class Forward:
         self._metrics = metrics
         self._max_batch = max_batch
         self.last_answer_at = float("-inf")
+        self.seconds_per = {"image": 0.0, "text": 0.0}
+        """What an image and a text took lately, or 0 before the first."""
 
     def run(self, _: Family, jobs: Sequence[EncodeJob]) -> list[object]:
         """Each job's answer, or InternalError if the model returned numbers that are not finite."""
@@ -155,7 +159,7 @@ class Forward:
         items: list[Item],
         encode: Callable[[list[Item]], Tensor],
         *,
-        stage: str,
+        stage: Literal["image", "text"],
     ) -> list[Tensor]:
         """The features [n, d] of each chunk."""
         features: list[Tensor] = []
@@ -163,8 +167,12 @@ class Forward:
             if all(job.abandoned for job in jobs):
                 raise Unavailable("All callers have disconnected.")
             started_at = time.monotonic()
-            features.append(encode(items[start : start + self._max_batch]).cpu())
-            self._metrics.stage(f"forward_{stage}", time.monotonic() - started_at)
+            chunk = items[start : start + self._max_batch]
+            features.append(encode(chunk).cpu())
+            took_s = time.monotonic() - started_at
+            self._metrics.stage(f"forward_{stage}", took_s)
+            before_s, each_s = self.seconds_per[stage], took_s / len(chunk)
+            self.seconds_per[stage] = before_s + (each_s - before_s) / RECENT if before_s else each_s
         return features
 
 

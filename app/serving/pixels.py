@@ -12,8 +12,12 @@ from app.errors import ImageUrlDisabled, InvalidRequest, ServiceError
 from app.fetch import Fetcher
 from app.images import Decoder
 from app.metrics import Metrics
+from app.rates import Rates
 from app.schemas.common import ImageInput, UrlImage
 from models.clip import Clip
+
+SHARE_OF_THREADS = 1 / 8
+"""Of the threads that decode, what one key's images may take while other keys are active."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,39 @@ class RequestImages:
 
 
 class ImageReader:
-    """Turns the images of a request into pixels, preprocessed as the model's own transform does."""
+    """Turns the images of a request into pixels, preprocessed as the model's own transform does.
 
-    def __init__(self, decoder: Decoder, fetcher: Fetcher | None, metrics: Metrics) -> None:
+    While several keys are active (`shared`), a request's images are decoded one after the other, and a key whose images
+    have taken more than its share of the threads waits before the next one. So large photos of one key leave the cores
+    to the others.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        fetcher: Fetcher | None,
+        metrics: Metrics,
+        shared: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._decoder = decoder
         self._fetcher = fetcher
         self._metrics = metrics
+        self._shared = shared
+        self._seconds = Rates(SHARE_OF_THREADS * decoder.threads)
 
     async def read(
-        self, images: Sequence[ImageInput], clip: Clip, on_error: Literal["fail", "skip"]
+        self,
+        images: Sequence[ImageInput],
+        clip: Clip,
+        on_error: Literal["fail", "skip"],
+        *,
+        caller: str = "",
     ) -> Decoded:
-        """Decode every image. With `fail`, raise the error of the first bad image in the request's order."""
-        results = await self._read_all(images, clip)
+        """Decode every image. With `fail`, raise the error of the first bad image in the request's order.
+
+        `caller` is the name of an API key, or "" for none.
+        """
+        results = await self._read_all(images, clip, caller)
         errors = {index: result for index, result in enumerate(results) if isinstance(result, ServiceError)}
         if errors and on_error == "fail":
             first = next(iter(errors.values()))
@@ -72,12 +97,23 @@ class ImageReader:
         pixels = {index: result for index, result in enumerate(results) if isinstance(result, Tensor)}
         return Decoded(pixels, errors)
 
-    async def _read_all(self, images: Sequence[ImageInput], clip: Clip) -> list[Tensor | ServiceError]:
+    async def _read_all(
+        self, images: Sequence[ImageInput], clip: Clip, caller: str
+    ) -> list[Tensor | ServiceError]:
         # Few enough that another request's image is decoded soon, and enough to keep all threads busy.
-        slots = asyncio.Semaphore(2 * self._decoder.threads)
+        slots = asyncio.Semaphore(1 if self._shared() else 2 * self._decoder.threads)
+
+        async def decode(file: bytes | str) -> Tensor:
+            began = time.monotonic()
+            async with slots:
+                if self._shared():
+                    await asyncio.sleep(self._seconds.debt_s(caller))
+                pixels = await self._decoder.pixels(file, clip, lambda took: self._seconds.owe(caller, took))
+            self._metrics.stage("decode", time.monotonic() - began)
+            return pixels
+
         tasks = [
-            asyncio.ensure_future(self._read_one(image, clip, index, slots))
-            for index, image in enumerate(images)
+            asyncio.ensure_future(self._read_one(image, index, decode)) for index, image in enumerate(images)
         ]
         try:
             return await asyncio.gather(*tasks)
@@ -86,24 +122,17 @@ class ImageReader:
                 task.cancel()
 
     async def _read_one(
-        self, image: ImageInput, clip: Clip, index: int, slots: asyncio.Semaphore
+        self, image: ImageInput, index: int, decode: Callable[[bytes | str], Awaitable[Tensor]]
     ) -> Tensor | ServiceError:
         try:
             if not isinstance(image, UrlImage):
-                return await self._decode(image, clip, slots)
+                return await decode(image)
             if self._fetcher is None:
                 raise ImageUrlDisabled(
                     "This server does not fetch images from URLs; send the image itself as base64 or multipart.",
                 )
             async with self._fetcher.slots:
-                return await self._decode(await self._fetcher.fetch(image.url), clip, slots)
+                return await decode(await self._fetcher.fetch(image.url))
         except InvalidRequest as error:
             error.param, error.index = "images", index
             return error
-
-    async def _decode(self, file: bytes | str, clip: Clip, slots: asyncio.Semaphore) -> Tensor:
-        started_at = time.monotonic()
-        async with slots:
-            pixels = await self._decoder.pixels(file, clip)
-        self._metrics.stage("decode", time.monotonic() - started_at)
-        return pixels

@@ -81,7 +81,7 @@ class Predictor:
         async with self._engine.request(
             model, images=len(request.images), texts=request.texts, caller=caller.name
         ) as new_texts:
-            return await self._match(request, self._decode(request), model, new_texts)
+            return await self._match(request, self._decode(request, caller), model, new_texts)
 
     async def compare_matches(self, caller: Caller, request: MatchComparisonRequest) -> MatchComparison:
         self._check_match(request)
@@ -92,16 +92,16 @@ class Predictor:
         async def answer(model: ModelHandle, decode: Decode) -> MatchResponse:
             return await self._match(request, decode, model, new_texts[model])
 
-        self._rates.take(caller.name, len(handles) * _items_of(request))
-        cost = sum(len(request.images) + len(new_texts[model]) for model in handles)
-        return MatchComparison(answers=await self._compare(caller, request, models, cost, answer))
+        self._rates.take(caller.name, len(models) * _items_of(request))  # an error is an answer too
+        texts = sum(map(len, new_texts.values()))
+        return MatchComparison(answers=await self._compare(caller, request, models, texts, answer))
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
         classes = self._check_classify(request)
         model = await self._model(caller, request.model)
         self._rates.take(caller.name, self._cost(request, classes, model))
         async with self._engine.request(model, images=len(request.images), caller=caller.name):
-            return await self._classify(request, classes, self._decode(request), model)
+            return await self._classify(request, classes, self._decode(request, caller), model)
 
     async def compare_classes(self, caller: Caller, request: ClassifyComparisonRequest) -> ClassifyComparison:
         classes = self._check_classify(request)
@@ -111,9 +111,11 @@ class Predictor:
         async def answer(model: ModelHandle, decode: Decode) -> ClassifyResponse:
             return await self._classify(request, classes, decode, model)
 
-        self._rates.take(caller.name, sum(self._cost(request, classes, model) for model in handles))
-        cost = len(handles) * len(request.images)
-        return ClassifyComparison(answers=await self._compare(caller, request, models, cost, answer))
+        prompts = sum(self._classes.waiting_prompts(model, classes) for model in handles)
+        self._rates.take(
+            caller.name, len(models) * len(request.images) + prompts
+        )  # an error is an answer too
+        return ClassifyComparison(answers=await self._compare(caller, request, models, 0, answer))
 
     async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
         found = await self.features(
@@ -154,14 +156,15 @@ class Predictor:
                 scores=scores,
                 logits=logits,
                 probabilities=probabilities,
-                best=scores.index(max(scores)),
+                best=(best := scores.index(max(scores))),
+                best_text=request.texts[best],
             )
             for index, (scores, logits, probabilities) in zip(decoded.pixels, rows, strict=True)
         ]
         return MatchResponse(
             model=model.info,
             results=_in_order(answers, decoded),
-            text_probabilities=match.text_probabilities.tolist(),
+            text_probabilities=match.text_probabilities.tolist() if len(request.images) > 1 else None,
         )
 
     async def _classify(
@@ -208,7 +211,7 @@ class Predictor:
         async with self._engine.request(
             handle, images=len(images), texts=texts, caller=caller.name
         ) as new_texts:
-            decoded = await self._images.read(images, handle.clip, on_error)
+            decoded = await self._images.read(images, handle.clip, on_error, caller=caller.name)
             features = await self._engine.encode(
                 handle,
                 as_features if dimensions is None else Shortened(dimensions),
@@ -219,37 +222,38 @@ class Predictor:
             )
         return Embedded(handle, decoded, features)
 
-    def _decode(self, request: MatchBody | ClassifyBody) -> Decode:
-        return partial(self._images.read, request.images, on_error=request.on_error)
+    def _decode(self, request: MatchBody | ClassifyBody, caller: Caller) -> Decode:
+        return partial(self._images.read, request.images, on_error=request.on_error, caller=caller.name)
 
     async def _compare(
         self,
         caller: Caller,
         request: MatchComparisonRequest | ClassifyComparisonRequest,
         models: Sequence[ModelHandle | ServiceError],
-        cost: int,
+        texts: int,
         answer: Callable[[ModelHandle, Decode], Awaitable[Response]],
     ) -> list[Response | ModelError]:
-        """The answer of each model, or why it cannot answer. Together they take one place and one turn, at that cost.
+        """The answer of each model, or why it cannot answer. Together they take one place and one turn.
 
-        Images that cannot be read fail the request.
+        `texts` are the new ones of all models. Images that cannot be read fail the request.
         """
-        images = RequestImages(self._decode(request))
-        at_once = asyncio.Semaphore(self._engine.at_once(len(models), cost))
+        decoded = RequestImages(self._decode(request, caller))
+        images = len(_handles(models)) * len(request.images)
+        at_once = asyncio.Semaphore(self._engine.at_once(len(models), images, texts))
 
         async def one(name: str, model: ModelHandle | ServiceError) -> Response | ModelError:
             if isinstance(model, ServiceError):
                 return _model_error(name, model)
             try:
                 async with at_once:
-                    return await answer(model, images.of)
+                    return await answer(model, decoded.of)
             except ServiceError as error:
-                if images.raised(error):
+                if decoded.raised(error):
                     raise
                 log_cause(error)
                 return _model_error(name, error)
 
-        async with self._engine.place(max(1, cost), caller=caller.name):
+        async with self._engine.place(images, texts, caller=caller.name):
             try:
                 async with asyncio.TaskGroup() as tasks:
                     pairs = zip(request.models, models, strict=True)
@@ -257,7 +261,7 @@ class Predictor:
             except* ServiceError as errors:
                 raise errors.exceptions[0] from None
             finally:
-                await images.close()
+                await decoded.close()
         return [each.result() for each in answers]
 
     async def _model(self, caller: Caller, name: str | None) -> ModelHandle:

@@ -1,5 +1,6 @@
 """Which versions in memory are still published, and for whom: looked up together, now and then."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 
@@ -15,6 +16,10 @@ class _Seen:
 
     versions: set[str] = field(default_factory=set)
     looked_up_at: float = field(default_factory=time.monotonic)
+    line: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the look-up that runs. The next one takes what is asked for meanwhile."""
+    asked: set[str] = field(default_factory=set)
+    next: "asyncio.Task[frozenset[str]] | None" = None
 
 
 class SeenVersions:
@@ -44,13 +49,23 @@ class SeenVersions:
         """
         seen = self._by_owner.setdefault(owner, _Seen())
         if version not in seen.versions:
-            found = await self._loader.seen([version], owner)
-            seen.versions.update(found)
-            return version in found
+            seen.asked.add(version)
+            if seen.next is None:
+                seen.next = asyncio.create_task(self._look_up(seen, owner), name="look up versions")
+                seen.next.add_done_callback(lambda task: task.cancelled() or task.exception())
+            return version in await asyncio.shield(seen.next)  # which goes on if this request is given up
         if time.monotonic() - seen.looked_up_at >= LOOK_UP_EVERY_S:
             seen.looked_up_at = time.monotonic()
             await self._look_up_again(seen, owner)
         return version in seen.versions
+
+    async def _look_up(self, seen: _Seen, owner: str | None) -> frozenset[str]:
+        """Those of the versions asked for that the owner sees, after the look-up that runs."""
+        async with seen.line:
+            asked, seen.asked, seen.next = seen.asked, set(), None
+            found = await self._loader.seen(asked, owner)
+            seen.versions.update(found)
+            return found
 
     async def _look_up_again(self, seen: _Seen, owner: str | None) -> None:
         asked = frozenset(seen.versions)

@@ -151,8 +151,10 @@ class TrainingOptions(BaseModel):
     negatives_weight: NotNegative = 1.0
     """Multiply the loss of `negatives_loss` choice by this number. contrast has no weight."""
     score_by: ScoreBy = "teacher"
-    """Let the teacher choose among the captions, by its denoising errors. Or let the base choose, by its similarities:
-    this is a control, whose student learns only what the base knows already."""
+    """Let the teacher choose among the captions, by its denoising errors. The other two are controls. `shuffled` is a
+    placebo: each sample has the teacher's errors in random order, so that the choices are as sure, and say nothing
+    about the image. With `base`, the base chooses by its similarities, and its student learns only what the base knows
+    already."""
     score_labels: ScoreLabels = "soft"
     """Distil the probabilities of the choice (`soft`), or only its most probable caption (`hard`)."""
     score_candidates: ScoreCandidates = "all"

@@ -43,7 +43,7 @@ from models.training.parts import Parts, describe, with_negatives
 from models.training.processes import Place, anywhere, exchanged, start_alike
 from models.training.report import write_run_report
 from models.training.ridge import ridge_mapper
-from models.training.score_targets import BaseScores, ScoreTargets, TeacherScores
+from models.training.score_targets import BaseScores, ScoreTargets, ShuffledScores, TeacherScores
 from models.training.tracking import Outcome, Tracker, Tracking
 from models.training.trainer import Trainer
 from models.training.validation import validate
@@ -292,7 +292,8 @@ def _score_targets(config: FinetuneConfig, parts: Parts, pairs: PairSet) -> Scor
     if config.score_by == "base":
         return BaseScores(config, parts.base, pairs)
     assert parts.teacher is not None
-    return TeacherScores(config, parts.teacher, Latents(parts.base, parts.teacher, pairs))
+    kind = ShuffledScores if config.score_by == "shuffled" else TeacherScores
+    return kind(config, parts.teacher, Latents(parts.base, parts.teacher, pairs))
 
 
 def _teacher_loss(

@@ -81,8 +81,7 @@ class TeacherScores(ScoreTargets):
         config, teacher = self._config, self._teacher
         chosen = draws(
             config.score_draws, teacher.latent_shape, teacher.timesteps,
-            # Differs for every pair of seed and sample, up to a million samples.
-            seed=config.negatives_seed * 1_000_003 + sample, t_min=config.score_t_min, t_max=config.score_t_max,
+            seed=self._seed(sample), t_min=config.score_t_min, t_max=config.score_t_max,
         )  # fmt: skip
         errors = denoising_errors(
             teacher, self._latents.encode(sample), teacher.encode_captions(list(captions)),
@@ -90,6 +89,23 @@ class TeacherScores(ScoreTargets):
             batch_size=len(captions) * config.score_draws, error_of=config.score_error,
         )  # fmt: skip
         return errors.mean(dim=1)
+
+    def _seed(self, sample: int) -> int:
+        """Differs for every pair of seed and sample, up to a million samples."""
+        return self._config.negatives_seed * 1_000_003 + sample
+
+
+class ShuffledScores(TeacherScores):
+    """The teacher's errors in random order: each caption has the error of any of its sample's captions.
+
+    An order in which no caption keeps its own error would tell which one the teacher does not choose.
+    """
+
+    def score(self, sample: int, captions: tuple[str, ...]) -> Float[Tensor, "n"]:
+        distinct = list(dict.fromkeys(captions))  # unused columns repeat the first
+        order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(self._seed(sample)))
+        given = [captions.index(distinct[int(order[distinct.index(caption)])]) for caption in captions]
+        return super().score(sample, captions)[given]
 
 
 class BaseScores(ScoreTargets):

@@ -32,12 +32,13 @@ def scores(
     """The scores in an answer of `match` as float32, of the shape (images, texts).
 
     `probabilities` are those over the texts, so that each row is an image's. The row of an image that could not be read
-    (`on_error="skip"`) is NaN.
+    (`on_error="skip"`) is NaN. If none could be read, there are no columns.
     """
     import numpy as np
 
     results = answer["results"]
-    found = np.full((len(results), len(answer["text_probabilities"])), np.nan, dtype=np.float32)
+    texts = max((len(result.get(field, ())) for result in results), default=0)
+    found = np.full((len(results), texts), np.nan, dtype=np.float32)
     for row, result in zip(found, results, strict=True):
         if "error" not in result:
             row[:] = result[field]

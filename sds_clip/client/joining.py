@@ -45,7 +45,8 @@ def joined(parts: Sequence[Part]) -> Json:
     return {**parts[0].answer, "results": results}
 
 
-def joined_match(parts: Sequence[Part]) -> Json:
+def joined_match(texts: Sequence[str], parts: Sequence[Part]) -> Json:
+    """Join the scores over all `texts`, and compute the probabilities again."""
     rows: dict[int, Json] = {}
     for part in parts:
         for result in part.answer["results"]:
@@ -61,13 +62,12 @@ def joined_match(parts: Sequence[Part]) -> Json:
     for row in answered:
         row["probabilities"] = activation(row["logits"])
         row["best"] = row["scores"].index(max(row["scores"]))
-    count = max(part.text + len(part.answer["text_probabilities"]) for part in parts)
-    columns = [[row["logits"][column] for row in answered] for column in range(count)]
-    return {
-        **parts[0].answer,
-        "results": [rows[index] for index in sorted(rows)],
-        "text_probabilities": [activation(column) for column in columns],
-    }
+        row["best_text"] = texts[row["best"]]
+    answer = {**parts[0].answer, "results": [rows[index] for index in sorted(rows)]}
+    if len(rows) > 1:
+        columns = [[row["logits"][column] for row in answered] for column in range(len(texts))]
+        answer["text_probabilities"] = [activation(column) for column in columns]
+    return answer
 
 
 def _activation(parts: Sequence[Part]) -> Callable[[Sequence[float]], list[float]]:
@@ -97,7 +97,7 @@ def _pairs(parts: Sequence[Part]) -> Iterator[tuple[list[float], list[float]]]:
         answered = [result for result in part.answer["results"] if "error" not in result]
         yield from ((result["logits"], result["probabilities"]) for result in answered)
         if answered:
-            for column, probabilities in enumerate(part.answer["text_probabilities"]):
+            for column, probabilities in enumerate(part.answer.get("text_probabilities", ())):
                 yield [result["logits"][column] for result in answered], probabilities
 
 

@@ -71,7 +71,7 @@ class Problem:
     examples="""\
 sds-clip match cat.jpg --text "a cat" "a dog"
 sds-clip match *.png --text "a red circle left of a blue square" --model ViT-B-32/openai
-sds-clip match cat.jpg --text "a cat" "a dog" --json | jq '.results[0].best'
+sds-clip match cat.jpg --text "a cat" "a dog" --json | jq -r '.results[0].best_text'
 """,
 )
 @images_argument
@@ -97,13 +97,14 @@ def match(images: Sequence[str], text: Sequence[str], as_json: bool, **chosen: s
             "scores": matched.scores[row].tolist(),
             "logits": matched.logits[row].tolist(),
             "probabilities": matched.probabilities[row].tolist(),
-            "best": int(matched.scores[row].argmax()),
+            "best": best,
+            "best_text": text[best],
         }
-        for row in range(len(image_features))
+        for row, best in enumerate(matched.scores.argmax(dim=1).tolist())
     ]
     results = _results(images, problems, answers)
     if as_json:
-        more = {"text_probabilities": matched.text_probabilities.tolist()}
+        more = {"text_probabilities": matched.text_probabilities.tolist()} if len(images) > 1 else {}
         print(json.dumps({"model": _about(clip), "results": results, **more}, indent=2))
     else:
         rows: list[list[object]] = []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from models.references import DEMO
 from sds_clip.commands.worker import QUEUES
 from sds_clip.database import embedded_database
 from sds_clip.extras import how_to_get, missing_packages
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_DEMO_PICTURE = Path(__file__).parents[2] / "demo/data/heldout/images/ex_177_img_0.png"
 _NICE = 10  # workers': requests come before training steps
 _MARGIN_S = 10.0  # for a child to exit after its job or its requests have ended
 _FREED_WITHIN_S = 5.0  # for a service left by a crash to free the port
@@ -136,7 +138,7 @@ def _run(
         worker_grace_s=config.stop_grace_s + _MARGIN_S,
         service_grace_s=settings.drain_timeout_s + _MARGIN_S,
     )
-    return system.run(lambda: announce(address, settings.data_dir))
+    return system.run(lambda: announce(address, settings))
 
 
 def _port(config: WorkerConfig, place: int) -> dict[str, str]:
@@ -160,7 +162,7 @@ def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict
     return {f"SDS_CLIP_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
-def announce(address: Address, data_dir: Path) -> None:
+def announce(address: Address, settings: Settings) -> None:
     """Print where the service runs, what to do next and, if it is not ready, why."""
     from sds_clip.client.connection import DEFAULT_URL
 
@@ -174,14 +176,23 @@ def announce(address: Address, data_dir: Path) -> None:
         first += f"\nIt does not fine-tune: {how_to_get('train')}, and start it again."
     click.echo(f"""
 {first}
-Everything is kept in the folder {data_dir}. Ctrl-C stops the system.
+Everything is kept in the folder {settings.data_dir}. Ctrl-C stops the system.
 
 Next, in another terminal:
-  1. Match a photo:        curl {address.url}/match -F images=@photo.jpg -F texts="a dog" -F texts="a cat"
+  1. Match a picture:      curl {address.url}/match {_what_to_match(settings.models[0])}
   2. Read about the API:   {address.url}/docs
   3. List the jobs:        {_program()} jobs list{url}
 """)
     sys.stdout.flush()
+
+
+def _what_to_match(model: str) -> str:
+    """The fields of a request that suits the model: the demo model knows no photos."""
+    path, texts = "photo.jpg", ("a dog", "a cat")
+    if model == DEMO:
+        path, texts = os.path.relpath(_DEMO_PICTURE), ("a black circle", "a lime circle")
+    fields = " ".join(f'-F texts="{text}"' for text in texts)
+    return f"-F {shlex.quote(f'images=@{path}')} \\\n{' ' * 29}{fields}"
 
 
 def _program() -> str:

@@ -6,6 +6,7 @@ import gc
 import io
 import threading
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import PIL.Image
@@ -314,6 +315,38 @@ async def test_refused_image_is_let_go_without_the_garbage_collector(small_clip:
     finally:
         gc.enable()
         decoder.close()
+
+
+async def test_while_keys_share_the_threads_images_of_a_request_are_decoded_one_by_one_and_a_busy_key_waits(
+    small_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = decoder_of(ImageLimits(), threads=4)
+    shared, running, most = True, 0, 0
+    pixels = Decoder.pixels
+
+    async def counting(self: Decoder, image: bytes, clip: Clip, took: Callable[[float], object]) -> Tensor:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            found = await pixels(self, image, clip)
+            took(3600.0)
+            return found
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(Decoder, "pixels", counting)
+    reader = ImageReader(decoder, None, Metrics(), lambda: shared)
+    files = [base64.b64encode(_png()).decode()] * 3
+    waiting = asyncio.create_task(reader.read(files, small_clip, "fail", caller="alice"))
+    assert len((await reader.read(files[:1], small_clip, "fail", caller="bob")).pixels) == 1
+    assert not waiting.done()  # for its second image
+    waiting.cancel()
+    shared = False
+    most = 0
+    assert len((await reader.read(files, small_clip, "fail", caller="alice")).pixels) == 3
+    assert most == 3
+    decoder.close()
 
 
 async def test_memory_is_released_once_more_after_the_last_image_s_period(

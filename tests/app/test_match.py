@@ -40,7 +40,9 @@ def test_scores_logits_and_probabilities_equal_open_clips(
     torch.testing.assert_close(probabilities, logits.softmax(dim=1), atol=1e-5, rtol=0)
     by_text = torch.tensor(body["text_probabilities"])
     torch.testing.assert_close(by_text, logits.T.softmax(dim=1), atol=1e-5, rtol=0)
-    assert [result["best"] for result in body["results"]] == logits.argmax(dim=1).tolist()
+    best = logits.argmax(dim=1).tolist()
+    assert [result["best"] for result in body["results"]] == best
+    assert [result["best_text"] for result in body["results"]] == [TEXTS[place] for place in best]
     assert [result["index"] for result in body["results"]] == [0, 1, 2]
     assert body["model"] == {"name": "small", "version": small_clip.version, "generation": 1}
 
@@ -76,10 +78,17 @@ def test_a_bad_image_is_skipped_on_request_and_the_others_are_answered(client: T
 
 def test_all_images_bad_and_skipped_leaves_no_scores(client: TestClient) -> None:
     body = client.post(
-        "/match", json={"images": [base64_of(b"x")], "texts": TEXTS, "on_error": "skip"}
+        "/match", json={"images": [base64_of(b"x")] * 2, "texts": TEXTS, "on_error": "skip"}
     ).json()
-    assert body["results"][0]["error"]["code"] == "image_format"
+    assert [result["error"]["code"] for result in body["results"]] == ["image_format"] * 2
     assert body["text_probabilities"] == [[], [], []]
+
+
+def test_a_single_image_is_not_compared_with_others(client: TestClient) -> None:
+    one = {"images": [base64_of(IMAGES[0])], "texts": TEXTS}
+    alone = client.post("/match", json=one).json()
+    (compared,) = client.post("/match/compare", json={**one, "models": ["default"]}).json()["answers"]
+    assert alone.keys() == compared.keys() == {"model", "results"}
 
 
 def test_default_names_the_first_model(client: TestClient) -> None:

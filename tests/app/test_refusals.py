@@ -19,6 +19,8 @@ from app.responses import ErrorResponse
 from app.routes import cohere, inference, openai
 from app.time_shares import TimeShares
 
+GIVEN_UP = 3
+
 
 class Client:
     """Requests of keys, each in a task, through the limit and on to `app`."""
@@ -90,6 +92,7 @@ def limited(app: ASGIApp, *, places: int = 8, in_debt: str = "") -> Client:
         requests=requests,
         refusals=refusals,
         body_bytes=body_bytes,
+        given_up=Rates(GIVEN_UP, lambda: 0.0),
         shares=TimeShares(Rates(1)),
     )
     return Client(inner, limit)
@@ -102,11 +105,17 @@ def limited_by(client: Client, app: ASGIApp) -> Client:
     return Client(client._app, limit)
 
 
+@pytest.fixture
+def waits_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits, waits until the test is over, however busy the cores are."""
+    monkeypatch.setattr(limit_key, "sleep", lambda seconds: asyncio.sleep(3600 if seconds else 0))
+
+
+@pytest.mark.usefixtures("waits_last")
 @pytest.mark.parametrize("places", [0, 8], ids=["requests in flight", "a limit within"])
 async def test_key_that_is_refused_all_the_time_waits_for_its_refusals_and_another_does_not(
-    places: int, monkeypatch: pytest.MonkeyPatch
+    places: int,
 ) -> None:
-    monkeypatch.setattr(limit_key, "REFUSAL_WAIT_S", 3600)
     client = limited(refuse, places=places)
 
     assert [(await client.ask("alice"))["status"] for _ in range(2)] == [429, 429]
@@ -116,8 +125,7 @@ async def test_key_that_is_refused_all_the_time_waits_for_its_refusals_and_anoth
     third.cancel()
 
 
-async def test_a_refusal_that_waited_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limit_key, "REFUSAL_WAIT_S", 0)
+async def test_a_refusal_that_waited_ends_its_connection() -> None:
     client = limited(refuse)
 
     ended = [Headers(raw=(await client.ask("alice"))["headers"]).get("connection") for _ in range(3)]
@@ -135,10 +143,8 @@ async def test_bodies_that_come_too_fast_wait_and_those_of_another_key_do_not() 
     second.cancel()
 
 
-async def test_wrong_keys_wait_for_their_refusals_and_no_valid_key_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(limit_key, "REFUSAL_WAIT_S", 3600)
+@pytest.mark.usefixtures("waits_last")
+async def test_wrong_keys_wait_for_their_refusals_and_no_valid_key_does() -> None:
     wrong = limited(reject)
     assert [(await wrong.ask(None))["status"] for _ in range(2)] == [401, 401]
     third = wrong.ask(None)
@@ -177,20 +183,35 @@ async def test_answers_without_a_key_wait_for_half_a_second_at_most_however_many
     assert set(waits) == {limit_key.NO_KEY_WAIT_S}
 
 
-async def test_requests_that_are_given_up_count_as_answers() -> None:
+async def give_up(client: Client, times: int) -> None:
     async def hang(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(3600)
 
-    client = limited(answer)
-    for _ in range(2):
+    for _ in range(times):
         given_up = limited_by(client, hang).ask("alice")
         await asyncio.sleep(0)
         given_up.cancel()
         await asyncio.wait([given_up])
+
+
+async def test_requests_that_are_given_up_count_as_answers() -> None:
+    client = limited(answer)
+    await give_up(client, 2)
     waiting = client.ask("alice")
     assert (await client.ask("bob"))["status"] == 200
     assert not waiting.done()
     waiting.cancel()
+
+
+async def test_key_whose_requests_are_given_up_too_fast_is_refused_for_a_while() -> None:
+    client = limited(answer)
+    await give_up(client, GIVEN_UP)
+    assert (await client.ask("alice", path="/match"))["status"] == 200
+    await give_up(client, 3600)
+    refused = await client.ask("alice", path="/match")
+    assert refused["status"] == 429
+    assert Headers(raw=refused["headers"])["retry-after"] == "1"
+    assert (await client.ask("bob", path="/match"))["status"] == 200
 
 
 async def test_answers_that_come_too_fast_wait_and_those_of_another_key_do_not() -> None:

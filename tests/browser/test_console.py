@@ -25,6 +25,7 @@ from tests.browser.console import (
 )
 
 pytestmark = NEEDS_CONSOLE
+HELD_OUT = Path(__file__).parents[2] / "demo/data/heldout/images"
 PAGES = ["Try", "Jobs", "New job", "Data", "Results", "Versions", "Service"]
 AXE = Path(__file__).parents[2] / "console/node_modules/axe-core/axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -120,6 +121,35 @@ def test_no_page_breaks_a_rule_of_accessibility(
     found = page.evaluate(f"axe.run({{runOnly: {RULES}}})")
 
     assert [(each["id"], each["help"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+
+
+def test_example_is_matched_by_a_click_and_gives_way_to_ones_own_pictures(
+    look: Look, server: RunningServer, pictures: list[Path]
+) -> None:
+    page = look(server.url)
+    caption = "there is a large black circle below a lime hourglass"
+    page.get_by_role("button", name=caption).click()
+    expect(page.locator(".reading")).to_have_count(1)
+    shown = readings(page, 0)
+    texts = page.get_by_role("textbox", name="Texts").input_value().splitlines()
+    assert texts[0] == caption
+    (result,) = answer(server, "match", [HELD_OUT / "ex_177_img_0.png"], texts=texts)["results"]
+    expected = sorted(zip(texts, result["probabilities"], strict=True), key=lambda row: -row[1])
+    assert shown == [(text, [percent(share)]) for text, share in expected]
+
+    page.get_by_label("Picture files").set_input_files(pictures[1])
+    expect(page.get_by_role("button", name="Remove two.png")).to_be_visible()
+    expect(page.get_by_role("region", name="Examples")).to_have_count(0)
+
+
+def test_page_says_what_the_demo_model_knows_where_that_is_served(
+    look: Look, server: RunningServer, tmp_path: Path
+) -> None:
+    page = look(server.url)
+    expect(page.get_by_label("Version", exact=True).locator("option")).not_to_have_count(1)
+    expect(page.get_by_text("The demo model knows")).to_have_count(0)
+    with running_server(tmp_path, "--model", "demo") as demo:
+        expect(look(demo.url).get_by_text("The demo model knows")).to_be_visible()
 
 
 def test_swapped_words_are_rivals_of_a_caption(

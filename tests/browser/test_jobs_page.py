@@ -225,6 +225,7 @@ def test_every_word_of_a_job_is_text(
     page.route(f"{system.url}/jobs?*", answer)
     page.route(f"{system.url}/jobs/{real['id']}", answer)
     page.route(f"{system.url}/datasets/*", lambda route: route.fulfill(json=data))
+    page.reload()  # nothing that was asked before may be shown
     go_to(page, "Jobs")
     job_row(page, ATTACK).get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(ATTACK)

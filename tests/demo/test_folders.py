@@ -6,11 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from demo.folders import write_retrieval, write_zero_shot
+from demo.folders import write_image_folder, write_retrieval, write_zero_shot
 from demo.sets import CLASS_TEMPLATES, classification_set, retrieval_set
+from demo.training_set import DemoPairs
 from demo.world import Split
 from models.checkpoints import load_clip
 from models.clip import Clip
+from models.data.open import open_pairs
 from models.encode import encode_images, encode_texts
 from models.evaluation.benchmark import Benchmark, run_benchmark
 from models.evaluation.read import read_benchmark
@@ -52,3 +54,14 @@ def test_retrieval(clip: Clip, tmp_path: Path) -> None:
     images = encode_images(clip, [Image.fromarray(pixels) for pixels in content.images])
     expected = recalls(images, encode_texts(clip, content.captions), torch.arange(COUNT))
     assert {name: metric.value for name, metric in results.metrics.items()} == expected
+
+
+def test_an_image_folder_has_the_pairs_with_their_candidates(tmp_path: Path) -> None:
+    pairs = DemoPairs(20, captions="tags")
+    write_image_folder(tmp_path / "set", pairs)
+    read = open_pairs(tmp_path / "set")
+    for index in range(20):
+        found, written = read.sample(index), pairs.sample(index)
+        assert (found.captions, found.negatives) == (written.captions, written.negatives)
+        assert read.image(index).tobytes() == pairs.image(index).tobytes()
+    assert max(len(read.sample(index).negatives[0]) for index in range(20)) == 8

@@ -10,7 +10,7 @@ import pytest
 import demo.sets
 import demo.train_vae
 from demo.build import TOKENIZER_CAPTIONS
-from demo.live import TRAINING_PAIRS
+from demo.live import EXACT, TAGS
 from demo.sets import classification_set, pairs, retrieval_set, training_pairs
 from demo.teacher_grid import COUNT, GRID_SEED
 from demo.train_student import Recipe, train_student
@@ -54,7 +54,7 @@ TRAINING_DATA: dict[str, Callable[[], list[Scene]]] = {
     "student": lambda: ends(Recipe.seed, Recipe.steps * Recipe.batch_size),
     "autoencoder": lambda: ends(VaeRecipe.seed, VaeRecipe.steps * VaeRecipe.batch_size),
     "teacher": lambda: ends(TeacherRecipe.seed, TeacherRecipe.pool_size),
-    "distillation": lambda: DemoPairs(TRAINING_PAIRS).scenes,
+    "distillation": lambda: DemoPairs(max(TAGS.pairs, EXACT.pairs)).scenes,
 }
 
 

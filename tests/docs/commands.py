@@ -1,15 +1,20 @@
-"""The fenced blocks of a page of the docs, in order."""
+"""The pages of the docs: their headings, and their fenced blocks in order."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
+
+from markdown.extensions.toc import slugify
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     ROOT / "demo" / "README.md",
     *sorted(file for file in DOCS.rglob("*.md") if file.parent.name != "decisions"),
 ]
@@ -26,6 +31,15 @@ class Block:
     language: str
     tab: str | None
     code: str
+
+
+@cache
+def headings(file: Path) -> list[str]:
+    return [line.lstrip("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
+
+
+def slugs(file: Path) -> set[str]:
+    return {slugify(re.sub(r"[`*]", "", heading), "-") for heading in headings(file)}
 
 
 def blocks(page: Path) -> Iterator[Block]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.commands import PAGES, ROOT
+from tests.docs.commands import PAGES, ROOT, slugs
 
 FOLDERS = ("app", "bench", "demo", "docker", "docs", "models", "sds_clip", "tests", "tools", "worker")
 
@@ -38,6 +38,15 @@ def code(document: Path) -> str:
 def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", document.read_text())
     assert [each for each in targets if ":" not in each and not (document.parent / each).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_of_the_first_pages_lead_to_headings_that_are_there(name: str) -> None:
+    """MkDocs looks at those of the docs."""
+    links = re.findall(r"\]\(([\w/.-]+\.md)(?:#([\w-]+))?\)", (ROOT / name).read_text())
+    assert links
+    assert [(file, anchor) for file, anchor in links if anchor and anchor not in slugs(ROOT / file)] == []
+    assert [file for file, _ in links if not (ROOT / file).is_file()] == []
 
 
 @on_each

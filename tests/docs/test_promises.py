@@ -3,11 +3,8 @@
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
-from markdown.extensions.toc import slugify
-
-from tests.docs.commands import DOCS, ROOT
+from tests.docs.commands import DOCS, ROOT, headings, slugs
 
 PAGE = (DOCS / "promises.md").read_text()
 TESTS = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`(?: \((long|containers)\))?", PAGE)
@@ -37,15 +34,6 @@ def functions(file: str) -> dict[str, str]:
 def how(marks: set[str]) -> str:
     """Marks of single cases (`pytest.param`) do not count."""
     return next((name for marker, name in RUN_BY.items() if f"pytest.mark.{marker}" in marks), "")
-
-
-@cache
-def headings(file: Path) -> list[str]:
-    return [line.lstrip("#").strip() for line in file.read_text().splitlines() if line.startswith("#")]
-
-
-def slugs(file: Path) -> set[str]:
-    return {slugify(re.sub(r"[`*]", "", heading), "-") for heading in headings(file)}
 
 
 def test_every_promise_says_where_it_is_made_and_what_proves_it() -> None:

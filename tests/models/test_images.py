@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.ImageCms import ImageCmsProfile, createProfile
 
 from models.errors import ModelError
 from models.images import ImageError, ImageLimits, decode_file, decode_image, open_image
@@ -60,6 +61,23 @@ def _with_adobe_marker(*, jfif: bool) -> bytes:
 def _gif_of_screen(width: int, height: int) -> bytes:
     data = _saved(_picture("P"), "GIF")
     return data[:6] + struct.pack("<HH", width, height) + data[10:]
+
+
+def _png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"".join(
+        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+_GREY, _RGB, _GREY_ALPHA, _RGBA = 0, 2, 4, 6
+"""Colour types of PNG."""
+
+
+def _png_of(width: int, height: int, *data: bytes, bits: int = 8, colours: int = _RGB) -> bytes:
+    header = struct.pack(">LLBBBBB", width, height, bits, colours, 0, 0, 0)
+    pixels = [(b"IDAT", part) for part in data]
+    return b"\x89PNG\r\n\x1a\n" + _png_chunks((b"IHDR", header), *pixels, (b"IEND", b""))
 
 
 FILES = {
@@ -208,6 +226,77 @@ def test_16_bit_grey_keeps_its_high_byte_when_serving() -> None:
     np.testing.assert_array_equal(np.asarray(image), np.asarray(_picture("L").convert("RGB")))
 
 
+def test_16_bit_grey_above_255_is_white_in_evaluation() -> None:
+    levels = np.array([[0, 100, 255, 256, 65_535]], dtype=np.uint16)
+
+    image = decode_image(_saved(Image.fromarray(levels), "PNG"), orient=False)
+
+    np.testing.assert_array_equal(np.asarray(image)[0, :, 0], [0, 100, 255, 255, 255])
+
+
+@pytest.mark.parametrize("orient", [True, False])
+@pytest.mark.parametrize(
+    ("colours", "values", "pixel"),
+    [
+        (_RGB, [200, 99, 10, 255, 0, 128], (200, 10, 0)),
+        (_RGBA, [200, 99, 10, 255, 0, 128, 7, 7], (200, 10, 0)),
+        (_GREY_ALPHA, [200, 99, 7, 7], (200, 200, 200)),
+    ],
+    ids=["rgb", "rgba", "grey alpha"],
+)
+def test_16_bits_a_channel_keep_their_high_byte(
+    colours: int, values: list[int], pixel: tuple[int, ...], orient: bool
+) -> None:
+    data = _png_of(1, 1, zlib.compress(b"\0" + bytes(values)), bits=16, colours=colours)
+
+    assert decode_image(data, orient=orient).getpixel((0, 0)) == pixel
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "levels"),
+    [(1, 0b01_000000, [0, 255]), (2, 0b00_01_10_11, [0, 85, 170, 255]), (4, 0x1F, [17, 255])],
+)
+def test_grey_of_few_bits_is_spread_over_8(bits: int, row: int, levels: list[int]) -> None:
+    data = _png_of(len(levels), 1, zlib.compress(bytes([0, row])), bits=bits, colours=_GREY)
+
+    np.testing.assert_array_equal(np.asarray(decode_image(data))[0, :, 1], levels)
+
+
+def _hidden_red(format: str) -> bytes:
+    if format == "GIF":
+        palette = Image.new("P", (16, 16), 1)
+        palette.putpalette([0, 0, 0, 255, 0, 0])
+        return _saved(palette, format, transparency=1)
+    options = {"lossless": True, "exact": True} if format == "WEBP" else {}
+    return _saved(Image.new("RGBA", (16, 16), (255, 0, 0, 0)), format, **options)
+
+
+@pytest.mark.parametrize("orient", [True, False])
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF"])
+def test_what_is_transparent_has_the_colour_under_it(format: str, orient: bool) -> None:
+    assert decode_image(_hidden_red(format), orient=orient).getpixel((8, 8)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("inks", "light"),
+    [((0, 255, 255, 0), (255, 0, 0)), ((255, 0, 0, 0), (0, 255, 255)), ((128, 0, 0, 128), (63, 127, 127))],
+)
+def test_inks_take_light_away_one_after_the_other(inks: tuple[int, ...], light: tuple[int, ...]) -> None:
+    data = _saved(Image.new("CMYK", (16, 16), inks), "JPEG", quality=100)
+
+    np.testing.assert_allclose(decode_image(data).getpixel((8, 8)), light, atol=2)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_a_colour_profile_changes_no_pixel(format: str) -> None:
+    profile = ImageCmsProfile(createProfile("LAB")).tobytes()
+    plain, profiled = (
+        decode_image(_saved(_picture(), format, **options)) for options in ({}, {"icc_profile": profile})
+    )
+
+    np.testing.assert_array_equal(np.asarray(profiled), np.asarray(plain))
+
+
 def test_1x1_image_is_decoded() -> None:
     data = _saved(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG")
 
@@ -222,13 +311,30 @@ def test_1x1_image_is_decoded() -> None:
         b"\n<!DOCTYPE html><html></html>",
         b"plain text",
         b"\x00\x00\x00\x1cftypavif",
+        b"\x00\x00\x00\x18ftypheic",
+        b"\x00\x00\x00\x0cJXL \r\n\x87\n",
+        b"\x00\x00\x00\x0cjP  \r\n\x87\n",
         _saved(_picture(), "TIFF"),
         _saved(_picture(), "BMP"),
         _saved(_picture(), "ICO"),
         _saved(_picture(), "PPM"),
         b"%PDF-1.7",
     ],
-    ids=["svg", "xml", "html", "text", "avif", "tiff", "bmp", "ico", "ppm", "pdf"],
+    ids=[
+        "svg",
+        "xml",
+        "html",
+        "text",
+        "avif",
+        "heic",
+        "jpeg xl",
+        "jpeg 2000",
+        "tiff",
+        "bmp",
+        "ico",
+        "ppm",
+        "pdf",
+    ],
 )
 def test_other_format_is_refused_by_content(data: bytes) -> None:
     assert _code(data) == "image_format"
@@ -241,19 +347,6 @@ def test_no_bytes_are_refused() -> None:
 def test_file_over_the_byte_limit_is_refused() -> None:
     assert _code(FILES["jpeg"], ImageLimits(max_bytes=len(FILES["jpeg"]) - 1)) == "image_too_large"
     decode_image(FILES["jpeg"], ImageLimits(max_bytes=len(FILES["jpeg"])))
-
-
-def _png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
-    return b"".join(
-        struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
-
-
-def _png_of(width: int, height: int, *data: bytes) -> bytes:
-    header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = [(b"IDAT", part) for part in data]
-    return b"\x89PNG\r\n\x1a\n" + _png_chunks((b"IHDR", header), *pixels, (b"IEND", b""))
 
 
 def _gif_frame_claiming(width: int, height: int) -> bytes:

@@ -1,6 +1,9 @@
 """Whether the service of the embedded run is there."""
 
 import json
+import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from app.settings import Settings
 from sds_clip.commands.up import Address, announce
+from tests.app.serverside import running_server
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -65,10 +70,29 @@ def test_run_is_said_to_be_ready_only_where_it_is(
 ) -> None:
     address = Address("127.0.0.1", 0)
     address.problem = problem
-    announce(address, Path("data"))
+    announce(address, Settings(data_dir=Path("data")))
     said = capsys.readouterr().out
     assert says in said
     assert ("is ready at" in said) == (problem is None)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_first_thing_to_do_next_is_within_what_the_demo_model_knows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = Address("127.0.0.1", 0)
+    announce(address, Settings(models=["demo"]))
+    found = re.search(r"1\. .*?: +(curl .*?)\n +2\.", capsys.readouterr().out, re.DOTALL)
+    assert found
+    with running_server(tmp_path, "--model", "demo") as server:
+        command = found[1].replace(address.url, server.url)
+        answer = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+    assert json.loads(answer.stdout)["results"][0]["best_text"] == "a black circle"
+
+
+def test_a_photo_is_only_for_a_model_that_knows_photos(capsys: pytest.CaptureFixture[str]) -> None:
+    announce(Address("127.0.0.1", 0), Settings(models=["ViT-B-32/openai"]))
+    assert "-F images=@photo.jpg" in capsys.readouterr().out
 
 
 def test_nobody_is_there() -> None:

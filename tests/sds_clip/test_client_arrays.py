@@ -29,9 +29,10 @@ def test_vectors_are_rows_of_float32_in_both_encodings() -> None:
 @pytest.mark.parametrize("field", ["scores", "logits", "probabilities"])
 def test_scores_have_a_row_for_each_image(field: Any) -> None:
     result = {"index": 0, "scores": [0.5, 0.25], "logits": [5, 2.5], "probabilities": [0.75, 0.25]}
-    found = scores({"results": [result, ERROR], "text_probabilities": [[1.0], [1.0]]}, field)
+    found = scores({"results": [ERROR, result]}, field)
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, [result[field], [np.nan, np.nan]])
+    np.testing.assert_array_equal(found, [[np.nan, np.nan], result[field]])
+    assert scores({"results": [ERROR]}, field).shape == (1, 0)
 
 
 def test_the_scores_of_match_are_the_products_of_the_vectors(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sds_clip import AsyncClient, Client, UnreadableFile
 from sds_clip.client import ClientError, errors
+from sds_clip.client.images import encoded
 from tests.app.serverside import RunningServer, running_server
 from tests.sds_clip.scripted import Answer, Scripted, scripted
 
@@ -105,6 +106,16 @@ def test_named_labels_and_templates_are_no_lists(silent: Scripted) -> None:
     assert (body["labels"], body["templates"]) == ("imagenet", "openai")
 
 
+def test_a_pil_image_is_sent_as_its_pixels_without_its_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    PICTURE.save(tmp_path / "a.png", exif=exif)
+    content = base64.b64decode(str(encoded(Image.open(tmp_path / "a.png"), 0)))
+    sent = Image.open(io.BytesIO(content))
+    assert not sent.getexif()
+    np.testing.assert_array_equal(np.asarray(sent), np.asarray(PICTURE))
+
+
 def test_arrays_files_buffers_and_data_uris_have_the_scores_of_the_picture(
     wide: RunningServer, tmp_path: Path
 ) -> None:
@@ -174,6 +185,7 @@ VERBS: dict[str, Use] = {
     "match": lambda client: client.match(noise(8), TEXTS),
     "one text": lambda client: client.match(noise(8), TEXTS[:1]),
     "one image": lambda client: client.match(noise(1), TEXTS),
+    "none readable": lambda client: client.match([b"none"] * 4, TEXTS, on_error="skip"),
     "skipped": lambda client: client.match([*noise(4), b"none", *noise(4)], TEXTS, on_error="skip"),
     "classify": lambda client: client.classify(noise(8), ["circle", "square"]),
     "images": lambda client: client.embed(noise(8)),
@@ -218,15 +230,11 @@ def test_the_awaited_client_joins_too(narrow: RunningServer) -> None:
 
 def matched(version: str, count: int, logit: float, probability: float) -> Answer:
     """An answer to as many images and one text, with the same numbers for each."""
-    results = [
-        {"index": index, "scores": [logit], "logits": [logit], "probabilities": [probability], "best": 0}
-        for index in range(count)
-    ]
-    answer = {
-        "model": {"version": version},
-        "results": results,
-        "text_probabilities": [[probability] * count],
-    }
+    numbers = {"scores": [logit], "logits": [logit], "probabilities": [probability]}
+    results = [{"index": index, **numbers, "best": 0, "best_text": "a cat"} for index in range(count)]
+    answer = {"model": {"version": version}, "results": results}
+    if count > 1:
+        answer["text_probabilities"] = [[probability] * count]
     return Answer(body=json.dumps(answer).encode())
 
 

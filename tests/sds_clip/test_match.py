@@ -38,6 +38,7 @@ def test_json_equals_open_clip(
         assert result["scores"] == pytest.approx(cosines[row].tolist(), abs=1e-5)
         assert result["probabilities"] == pytest.approx(probabilities[row].tolist(), abs=1e-5)
         assert result["best"] == int(cosines[row].argmax())
+        assert result["best_text"] == TEXTS[result["best"]]
     assert len(answer["text_probabilities"]) == len(TEXTS)
     for of_images in answer["text_probabilities"]:
         assert len(of_images) == len(photos)
@@ -80,7 +81,9 @@ def test_the_table_shows_what_the_json_says(
 ) -> None:
     arguments = ["match", str(photos[0]), "--text", *TEXTS, "--model", f"local-dir:{checkpoint}"]
     assert main([*arguments, "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)["results"][0]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer.keys() == {"model", "results"}  # a single image is not compared with others
+    result = answer["results"][0]
     assert main(arguments) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["image", "cosine", "probability", "text", "best"]
@@ -122,11 +125,12 @@ def test_nothing_but_bad_images_still_ends_with_2(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = str(tmp_path / "none.png")
-    assert main(["match", missing, "--text", "a", "--model", f"local-dir:{checkpoint}", "--json"]) == 2
+    images = [missing, missing]
+    assert main(["match", *images, "--text", "a", "--model", f"local-dir:{checkpoint}", "--json"]) == 2
     captured = capsys.readouterr()
     assert json.loads(captured.out)["text_probabilities"] == [[]]
     assert captured.err.startswith(f"sds-clip: {missing}: ")
-    assert captured.err.count("\n") == 1
+    assert captured.err.count("\n") == 2
 
 
 def test_an_unknown_model_is_one_line(

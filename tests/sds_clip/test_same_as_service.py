@@ -55,7 +55,7 @@ def test_match_answers_as_the_service_does(
     answer = by_command(capsys, checkpoint, "match", *map(str, pictures), "--text", *texts)
     assert answer["model"]["version"] == served["model"]["version"]
     for ours, theirs in zip(answer["results"], served["results"], strict=True):
-        assert ours["best"] == theirs["best"]
+        assert (ours["best"], ours["best_text"]) == (theirs["best"], theirs["best_text"])
         for field in ("scores", "logits", "probabilities"):
             assert ours[field] == pytest.approx(theirs[field], abs=1e-4 if field == "logits" else 1e-5)
     for row, other in zip(answer["text_probabilities"], served["text_probabilities"], strict=True):

@@ -4,6 +4,7 @@ A list that fits into one request gets the service's own response.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from sds_clip.client._async.http import AsyncHttp
@@ -29,9 +30,12 @@ async def match(
 ) -> Json:
     """POST /match. Probabilities of a joined answer are recomputed over all texts and all images."""
     pictures = await in_thread(listed, images)
+    listed_texts = strings("texts", texts)
     body = given(options)
-    parts = await _answers(http, _route("/match", body), pictures, strings("texts", texts), body)
-    return parts[0].answer if len(parts) == 1 else await in_thread(of_each_model, joined_match, parts)
+    parts = await _answers(http, _route("/match", body), pictures, listed_texts, body)
+    if len(parts) == 1:
+        return parts[0].answer
+    return await in_thread(of_each_model, partial(joined_match, listed_texts), parts)
 
 
 async def classify(

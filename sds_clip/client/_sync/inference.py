@@ -5,6 +5,7 @@ A list that fits into one request gets the service's own response.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from sds_clip.client._sync.http import Http
@@ -28,9 +29,12 @@ _NAMED = {"labels": ("imagenet",), "templates": ("simple", "openai")}
 def match(http: Http, images: Iterable[ImageLike], texts: Iterable[str], options: Mapping[str, Any]) -> Json:
     """POST /match. Probabilities of a joined answer are recomputed over all texts and all images."""
     pictures = at_once(listed, images)
+    listed_texts = strings("texts", texts)
     body = given(options)
-    parts = _answers(http, _route("/match", body), pictures, strings("texts", texts), body)
-    return parts[0].answer if len(parts) == 1 else at_once(of_each_model, joined_match, parts)
+    parts = _answers(http, _route("/match", body), pictures, listed_texts, body)
+    if len(parts) == 1:
+        return parts[0].answer
+    return at_once(of_each_model, partial(joined_match, listed_texts), parts)
 
 
 def classify(

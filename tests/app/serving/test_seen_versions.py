@@ -39,6 +39,25 @@ async def test_version_is_looked_up_once_for_each_owner() -> None:
     assert looked.asked.count((["a"], "bob")) == 3  # a version may be published at any time
 
 
+async def test_versions_are_looked_up_one_after_the_other_and_together_though_requests_are_given_up() -> None:
+    looked = Looked(all={"a", "b", "c"})
+    seen = SeenVersions(looked)  # type: ignore[arg-type]
+    looked.gate.clear()
+    first = asyncio.create_task(seen.has("a", None))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(seen.has(version, None)) for version in "bbcd"]
+    await asyncio.sleep(0)
+    for given_up in (first, others[0]):
+        given_up.cancel()
+    await asyncio.sleep(0)
+    looked.gate.set()
+    assert await asyncio.gather(*others[1:]) == [True, True, False]
+    assert looked.asked == [(["a"], None), (["b", "c", "d"], None)]
+    assert await seen.has("a", None)
+    assert len(looked.asked) == 2
+
+
 async def test_what_is_in_memory_is_looked_up_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = Looked(all={"a", "b", "c"})
     seen = SeenVersions(looked)  # type: ignore[arg-type]

@@ -1,13 +1,11 @@
-"""Turns, with a rate and a clock of the test: what each key has in progress, alone and beside another."""
+"""Turns, with a clock of the test: what each key has in progress, alone and beside another."""
 
 import asyncio
 from contextlib import AsyncExitStack
 
-import pytest
-
 from app.serving.turns import ACTIVE_S, TURN_S, Turns
 
-RATE = 4 / TURN_S  # so a turn has four items
+ITEM_S = TURN_S / 4  # so a turn has four items
 
 
 class Clock:
@@ -26,7 +24,7 @@ class Request:
         self.task = asyncio.create_task(self._run(turns, key, items))
 
     async def _run(self, turns: Turns, key: str, items: int) -> None:
-        async with turns.take(key, items):
+        async with turns.take(key, items * ITEM_S):
             self.began = True
             await self._may_end.wait()
 
@@ -57,16 +55,16 @@ async def ended(*requests: Request) -> None:
 
 
 async def test_key_alone_has_everything_in_progress() -> None:
-    turns = Turns(lambda: RATE)
+    turns = Turns()
     alone = await requests(turns, "alice", *[3] * 50)
     assert all(begun(alone))
-    assert turns.items is None
+    assert not turns.shared
     await ended(*alone)
 
 
 async def test_keys_beside_each_other_have_a_turn_each_and_the_rest_waits_in_line() -> None:
-    turns = Turns(lambda: RATE)
-    async with turns.take("bob", 1):
+    turns = Turns()
+    async with turns.take("bob", ITEM_S):
         alice = await requests(turns, "alice", 2, 2, 1, 100, 1)
         assert begun(alice) == [True, True, False, False, False]
         assert begun(await requests(turns, "carol", 4)) == [True]
@@ -81,8 +79,8 @@ async def test_keys_beside_each_other_have_a_turn_each_and_the_rest_waits_in_lin
 
 async def test_key_counts_as_active_for_a_while_after_its_last_request() -> None:
     clock = Clock()
-    turns = Turns(lambda: RATE, clock)
-    async with turns.take("bob", 1):
+    turns = Turns(clock)
+    async with turns.take("bob", ITEM_S):
         pass
     alice = await requests(turns, "alice", *[4] * 4)
     clock.now_s += ACTIVE_S / 2
@@ -93,19 +91,10 @@ async def test_key_counts_as_active_for_a_while_after_its_last_request() -> None
     await ended(*alice[1:])
 
 
-@pytest.mark.parametrize(("rate", "items"), [(0.0, None), (0.01, 1), (RATE, 4)])
-async def test_turn_has_at_least_one_item_and_no_limit_before_the_rate_is_known(
-    rate: float, items: int | None
-) -> None:
-    turns = Turns(lambda: rate)
-    async with turns.take("alice", 1), turns.take("bob", 1):
-        assert turns.items == items
-
-
 async def test_request_that_gives_up_leaves_the_line() -> None:
-    turns = Turns(lambda: RATE)
+    turns = Turns()
     async with AsyncExitStack() as held:
-        await held.enter_async_context(turns.take("bob", 1))
+        await held.enter_async_context(turns.take("bob", ITEM_S))
         first, gone, next_ = await requests(turns, "alice", 4, 4, 4)
         gone.task.cancel()
         await settled()

@@ -16,7 +16,7 @@ from models.training.distillation.teacher_loss import timestep_range
 from models.training.latents import Latents
 from models.training.parts import Parts
 from models.training.run import train
-from models.training.score_targets import TeacherScores
+from models.training.score_targets import ShuffledScores, TeacherScores
 from tests.training import PLACE, changed, configure, gradients, last_checkpoint
 
 
@@ -98,6 +98,18 @@ def test_scores_known_already_change_nothing(parts: Parts, tmp_path: Path) -> No
 
     assert delta_bytes(replace(parts, targets=known), tmp_path / "known", **options) == fresh
     assert len(asked) == 16
+
+
+def test_a_run_with_shuffled_scores_differs_from_the_teacher_s_in_them_alone(
+    parts: Parts, tmp_path: Path
+) -> None:
+    options: dict[str, object] = {"objective": "score", "negatives": "swap", "steps": 2, "score_draws": 2}
+    shuffled = delta_bytes(parts, tmp_path / "shuffled", score_by="shuffled", **options)
+    assert shuffled != delta_bytes(parts, tmp_path / "teacher", **options)
+    assert parts.teacher is not None
+    latents = Latents(parts.base, parts.teacher, parts.pairs)
+    known = replace(parts, targets=ShuffledScores(configure(**options), parts.teacher, latents))
+    assert shuffled == delta_bytes(known, tmp_path / "known", **options)
 
 
 def test_timesteps_stay_within_their_shares_of_the_schedule() -> None:

@@ -1,4 +1,6 @@
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from models.teacher.diffusion_score import draws
 from models.teacher.load import load_teacher
 from models.teacher.teacher import Teacher
 from models.training.latents import Latents
-from models.training.score_targets import BaseScores, TeacherScores
+from models.training.score_targets import BaseScores, ShuffledScores, TeacherScores
 from tests.teachers import save_sd_teacher
 from tests.training import configure
 
@@ -25,10 +27,12 @@ def targets_of(
     base: Clip,
     pairs: PairSet,
     teacher: Teacher,
-    **options: object,
+    kind: type[TeacherScores] = TeacherScores,
+    **options: Any,
 ) -> TeacherScores:
-    config = configure(objective="score", negatives="swap", score_draws=3, negatives_seed=2, **options)
-    return TeacherScores(config, teacher, Latents(base, teacher, pairs))
+    asked: dict[str, Any] = {"score_draws": 3, "negatives_seed": 2, **options}
+    config = configure(objective="score", negatives="swap", **asked)
+    return kind(config, teacher, Latents(base, teacher, pairs))
 
 
 @pytest.mark.parametrize("error", ["epsilon", "velocity"])
@@ -116,12 +120,43 @@ def test_velocity_up_to_pure_noise_is_scored_for_a_teacher_that_predicts_it(
         )
         for kind in ("v_prediction", "epsilon")
     ]  # fmt: skip
-    only_noise = {"score_t_min": 0.999, "score_t_max": 1, "score_error": "velocity"}
+    only_noise: dict[str, Any] = {"score_t_min": 0.999, "score_t_max": 1, "score_error": "velocity"}
     asked = ([4], [CANDIDATES], 3)
     assert targets_of(base, pairs, teachers[0], **only_noise)(*asked).isfinite().all()
     # That of the noise would be divided by abar = 0.
     with pytest.raises(TeacherError, match="abar is 0"):
         targets_of(base, pairs, teachers[1], **only_noise)(*asked)
+
+
+def test_shuffled_errors_are_the_teacher_s_in_every_order(
+    base: Clip, pairs: PairSet, teacher: Teacher
+) -> None:
+    """An order that occurred never, or always, would tell something about the image."""
+    asked = (range(24), [CANDIDATES] * 24, 3)
+    orders = Counter[tuple[int, ...]]()
+    for seed in range(4):
+        options: dict[str, Any] = {"score_draws": 1, "negatives_seed": seed}
+        own = targets_of(base, pairs, teacher, **options)(*asked).tolist()
+        shuffled = targets_of(base, pairs, teacher, ShuffledScores, **options)(*asked).tolist()
+        assert [sorted(row) for row in shuffled] == [sorted(row) for row in own]
+        orders.update(tuple(map(row.index, given)) for row, given in zip(own, shuffled, strict=True))
+    assert len(orders) == 6
+    assert max(orders.values()) < 32  # 16 of 96 are expected; as many as 32 have a probability of 1e-4 in all
+
+
+def test_a_sample_keeps_the_order_of_its_shuffled_errors(
+    base: Clip, pairs: PairSet, teacher: Teacher
+) -> None:
+    """Else a run would see the mean of all orders, or go on with others after a checkpoint."""
+    together = targets_of(base, pairs, teacher, ShuffledScores)([4, 7], [CANDIDATES, CANDIDATES[:2]], 3)
+    alone = [
+        targets_of(base, pairs, teacher, ShuffledScores)([sample], [candidates], 3)[0]
+        for sample, candidates in ((4, CANDIDATES), (7, CANDIDATES[:2]))
+    ]
+    assert torch.equal(together, torch.stack(alone))
+    own = targets_of(base, pairs, teacher)([7], [CANDIDATES[:2]], 3)[0]
+    assert set(together[1, :2].tolist()) == set(own.tolist())
+    assert together[1, 2] == together[1, 0]  # an unused column repeats the first
 
 
 def test_the_base_s_choice_is_the_softmax_of_open_clip_s_logits(base: Clip, pairs: PairSet) -> None:

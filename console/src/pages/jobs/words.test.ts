@@ -61,6 +61,11 @@ test.each([
     "Trains the LayerNorms of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss, and by distilling how the teacher demo-teacher chooses among each caption and rivals with words swapped.",
   ],
   [
+    "score with shuffled scores",
+    finetune({ objective: "score" }, { negatives: "swap", score_by: "shuffled", score_candidates: "all" }),
+    "Trains the LayerNorms of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss, and by distilling how the teacher demo-teacher chooses among each caption and rivals with words swapped, with its scores shuffled (a placebo).",
+  ],
+  [
     "score by the base, for epochs",
     finetune(
       { objective: "score", teacher: null },

@@ -70,9 +70,10 @@ function objective(job: Finetune): string {
       return `${clip}, and by L_noise: an image’s own embedding must lead ${teacher} to the truth, and away from what other embeddings lead to`;
     case "score": {
       const chooser = score_by === "base" ? "the base itself (a control)" : teacher;
+      const shuffled = score_by === "shuffled" ? ", with its scores shuffled (a placebo)" : "";
       const among =
         score_candidates === "negatives" ? `the captions ${rivals}` : `each caption and rivals ${rivals}`;
-      return `${clip}, and by distilling how ${chooser} chooses among ${among}`;
+      return `${clip}, and by distilling how ${chooser} chooses among ${among}${shuffled}`;
     }
     default:
       return `the objective ${job.objective}${job.teacher ? ` with ${teacher}` : ""}`;

@@ -20,7 +20,10 @@ interface Props {
 
 /** Every text against every picture, for each model. */
 export function Matrix({ texts, pictures, answers }: Props) {
-  const [measure, setMeasure] = useState<Measure>("texts");
+  const [chosen, setMeasure] = useState<Measure>("texts");
+  // The service compares the pictures if there are several.
+  const measures: Measure[] = ["texts", ...(pictures.length > 1 ? (["pictures"] as const) : []), "cosine"];
+  const measure = measures.includes(chosen) ? chosen : "texts";
   const tables = answers.map(({ answer }) => matrix(texts, answer, measure));
   return (
     <div class="stack">
@@ -31,9 +34,9 @@ export function Matrix({ texts, pictures, answers }: Props) {
             value={measure}
             onChange={({ currentTarget }) => setMeasure(currentTarget.value as Measure)}
           >
-            {Object.entries(MEASURES).map(([name, title]) => (
+            {measures.map((name) => (
               <option key={name} value={name}>
-                {title}
+                {MEASURES[name]}
               </option>
             ))}
           </select>

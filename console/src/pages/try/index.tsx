@@ -7,7 +7,8 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { Tabs } from "../../components/Tabs";
 import { useKept } from "../../kept";
-import { drawExample, EXAMPLE } from "./example";
+import { Examples } from "./Examples";
+import { EXAMPLES, type Example, fileOf, LABELS } from "./examples";
 import { Pictures, type Shown, shown } from "./Pictures";
 import { Results } from "./Results";
 import { type Answer, type Request, send } from "./request";
@@ -39,6 +40,10 @@ interface Inputs {
   other: string;
 }
 
+const DEMO_KNOWS =
+  "The demo model knows simple pictures alone: one or two shapes, such as a circle, a star or a bolt, in 12 colours. " +
+  "What it says of a photo means nothing.";
+
 const SAME = "Both are the same version, so there is nothing to compare.";
 
 const EMPTY: Inputs = {
@@ -67,11 +72,14 @@ export function TryPage() {
     cut(textsOf(inputs), contextOf(models.data?.models, inputs.model)),
   ].filter((note) => typeof note === "string");
   const submit = () => missing || sending.running || void sending.run(inputs);
-  const tryExample = async () => {
-    const next = { ...inputs, ...EXAMPLE, own: [], left: [], pictures: shown([await drawExample()], true) };
+  const trying = useAction(async (example: Example) => {
+    const { caption } = example;
+    const texts = [caption, ...rivalsOf(caption, [], [])].join("\n");
+    const pictures = shown([await fileOf(example)], true);
+    const next = { ...inputs, caption, own: [], left: [], texts, labels: LABELS, pictures };
     setInputs(next);
     await sending.run(next);
-  };
+  });
   return (
     <div class="page try">
       <h1>Try</h1>
@@ -86,6 +94,10 @@ export function TryPage() {
         }}
       >
         <Pictures pictures={inputs.pictures} onChange={(pictures) => set({ pictures })} />
+        {inputs.pictures.every(isExample) && <Examples busy={trying.running} onPick={trying.run} />}
+        {models.data?.models.some(({ reference }) => reference === "demo") && (
+          <p class="muted small">{DEMO_KNOWS}</p>
+        )}
         <Tabs label="What to do" tabs={TASKS} current={inputs.task} onChange={(task) => set({ task })}>
           {inputs.task === "match" && (
             <LinesField label="Texts" value={inputs.texts} onChange={(texts) => set({ texts })} />
@@ -130,16 +142,13 @@ export function TryPage() {
           </Button>
           <span class="muted small">{missing ?? "Ctrl+Enter does the same."}</span>
         </div>
-        <ErrorNote error={sending.error} />
+        <ErrorNote error={sending.error ?? trying.error} />
       </form>
       {answer ? (
         <Results answer={answer} current={requestOf(inputs)} missing={missing} />
       ) : (
         <EmptyState title="Which text fits a picture best?">
           <p>Add a picture and some texts to see which text the model finds most probable.</p>
-          <Button look="plain" busy={sending.running} onClick={tryExample}>
-            Try an example
-          </Button>
         </EmptyState>
       )}
     </div>
@@ -207,6 +216,8 @@ function contextOf(models: readonly Served[] | undefined, name: string): number 
   const found = models?.find((model) => model.name === name) ?? models?.find((model) => model.default);
   return found?.context_length;
 }
+
+const isExample = ({ file }: Shown) => EXAMPLES.some(({ name }) => name === file.name);
 
 function textsOf(inputs: Inputs): string[] {
   if (inputs.task === "match") return lines(inputs.texts);

@@ -13,6 +13,7 @@ const image = (index: number, probabilities: number[]) => ({
   scores: probabilities.map((p) => p / 2),
   logits: probabilities,
   best: 0,
+  best_text: "a cat",
 });
 const texts = ["a cat", "a dog"];
 const before: Schemas["MatchResponse"] = {

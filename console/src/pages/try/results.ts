@@ -108,7 +108,7 @@ export function matrix(texts: readonly string[], answer: Match, measure: Measure
       if (measure === "texts") return result.probabilities[t] ?? null;
       if (measure === "cosine") return result.scores[t] ?? null;
       read += 1;
-      return answer.text_probabilities[t]?.[read - 1] ?? null;
+      return answer.text_probabilities?.[t]?.[read - 1] ?? null;
     });
   });
 }
