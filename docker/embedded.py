@@ -11,7 +11,10 @@ KEY = Path("/data/admin-key")
 
 if __name__ == "__main__":
     make_admin_key(Path(os.environ["SDS_CLIP_KEYS_FILE"]), KEY)
+    # Docker names a container by its host name too, unless it was given another.
+    os.environ["SDS_CLIP_CONTAINER"] = container = socket.gethostname()
     if KEY.exists():
-        # Docker names a container by its host name too, unless it was given another.
-        print(f"To show the API key `admin`: docker exec {socket.gethostname()} cat {KEY}", flush=True)
+        show = f"docker exec {container} cat {KEY}"
+        print(f"To show the API key `admin`: {show}", flush=True)
+        print(f"For the commands below:      export SDS_CLIP_API_KEY=$({show})", flush=True)
     os.execvp(sys.argv[1], sys.argv[1:])

@@ -1,5 +1,7 @@
 """The image of the embedded run, started by the one line that docs/how-to/deploy.md has. Run by `make test-compose`."""
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,13 @@ from tests.docker.base_images import CACHE, build
 from tests.docker.compose import REPOSITORY
 from tests.docker.engine import Engine, NoEngine, running_engine
 from tests.docker.system import until
+from tests.sds_clip.embedded import first_tip
 from tests.training import save_coco
 
 pytestmark = pytest.mark.compose
 
 NAME = "sds-clip-embedded-test"
+URL = "http://127.0.0.1:8000"
 TEXTS = ["a red circle", "a blue square"]
 
 
@@ -43,8 +47,15 @@ class Container:
 
     def key(self) -> str:
         """Read as its log says."""
-        (told,) = [line for line in self.engine.run("logs", NAME).splitlines() if "docker exec" in line]
-        return self.engine.run(*told.partition("docker ")[2].split()).strip()
+        (told,) = re.findall(r"^To show the API key .*: (docker exec .*)$", self.log(), re.MULTILINE)
+        return self.shell(told).strip()
+
+    def log(self) -> str:
+        return self.engine.run("logs", NAME)
+
+    def shell(self, command: str, **environment: str) -> str:
+        """Run a command as its log has it, outside."""
+        return self.engine.command(["sh", "-c", command.replace(URL, self.url)], **environment)
 
     def remove(self) -> None:
         self.engine.run("rm", "--force", NAME, check=False)
@@ -76,6 +87,13 @@ def picture(tmp_path: Path) -> Path:
 def test_it_asks_for_the_key_that_it_made_and_shows_the_console_without(container: Container) -> None:
     assert httpx.get(f"{container.url}/models").status_code == httpx.codes.UNAUTHORIZED
     assert "<html" in httpx.get(container.url, follow_redirects=True).text
+
+
+def test_what_it_says_to_do_next_works_outside(container: Container) -> None:
+    answer = container.shell(first_tip(container.log()), SDS_CLIP_API_KEY=container.key())
+    assert '"best_text":"a black circle"' in answer
+    (jobs,) = re.findall(r"List the jobs: +(.*)", container.log())
+    assert json.loads(container.shell(jobs, SDS_CLIP_API_KEY=container.key())) == []
 
 
 def test_it_answers_and_fine_tunes(container: Container, picture: Path, tmp_path: Path) -> None:

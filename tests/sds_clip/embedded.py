@@ -59,6 +59,13 @@ class Running:
         end_leftover(socket_path(self.data_dir / "broker"))
 
 
+def first_tip(greeting: str) -> str:
+    """The command that a run says to try first."""
+    found = re.search(r"1\. .*?: +(.*?)\n +2\.", greeting, re.DOTALL)
+    assert found, greeting
+    return found[1]
+
+
 def until(happened: Callable[[], object]) -> None:
     """Wait until it has; fails after a time that only a hang takes."""
     deadline = time.monotonic() + PATIENCE_S
