@@ -114,7 +114,10 @@ class LimitKey:
                 self._given_up.owe(key.name, 1, most_s=MAX_DEBT_S)
 
     def _check_given_up(self, key: str) -> None:
-        if debt_s := self._given_up.debt_s(key):
+        if self._given_up.debt_s(key):
+            debt_s = self._given_up.owe(
+                key, 1, most_s=MAX_DEBT_S
+            )  # or its clients would be back each ten seconds
             raise KeyLimitReached(
                 "max_requests_per_s_per_key",
                 self._requests.per_s,

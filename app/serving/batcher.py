@@ -29,7 +29,8 @@ Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
-# Under load every 4th batch is a background one: label sets never starve, requests lose a quarter at most.
+# Under load every 4th batch is a background one, and the background takes at most a quarter of the time: label sets
+# never starve, and requests lose a quarter at most.
 BACKGROUND_SHARE = 4
 # The weight of earlier batches in the measured rate. About the last five count, so the rate follows the load.
 RATE_MEMORY = 0.8
@@ -57,6 +58,7 @@ class Job(Generic[Key, Payload, Result]):
     future: "asyncio.Future[Result]"
     lane: Hashable = None
     """Jobs of different lanes take turns."""
+    background: bool = False
     first: bool = False
     """Whether it jumped the queue."""
     enqueued_at: float = field(default_factory=time.monotonic)
@@ -103,6 +105,9 @@ class Batcher(Generic[Key, Payload, Result]):
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._loop_task: asyncio.Task[None] | None = None
         self._batches = 0
+        self._background_from = 0.0
+        """When the background has its next turn if requests have been computed since its last one."""
+        self._requests_since = False
         self._served: dict[Key, int] = {}
         """The number of the last batch of a key."""
         self.admitted = 0
@@ -204,13 +209,13 @@ class Batcher(Generic[Key, Payload, Result]):
         If the caller is cancelled while its job is queued, the job is not computed.
 
         Lanes take turns, so that one with many jobs does not delay another with few. `background` jobs run when
-        nothing else waits, or in every 4th batch. A `first` job jumps the queue, and waits
-        only for the batch that is running.
+        nothing else waits, or in every 4th batch, one in a batch, so that a request that arrives meanwhile waits for
+        one of them at most. A `first` job jumps the queue, and waits only for the batch that is running.
         """
         if not self.alive:
             raise Unavailable("The engine is not running.", retry_after_s=1)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        job: Job[Key, Payload, Result] = Job(key, payload, cost, future, lane, first)
+        job: Job[Key, Payload, Result] = Job(key, payload, cost, future, lane, background, first)
         queue = self._background if background else self._queue
         if first:
             queue.appendleft(job)
@@ -230,7 +235,9 @@ class Batcher(Generic[Key, Payload, Result]):
             await self._wait_for_decodes(answered=answered)
             while not (batch := self._next_batch()):
                 self._arrived.clear()
-                await self._arrived.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._background_pause_s() if self._background else None):
+                        await self._arrived.wait()
                 await self._wait_for_decodes(answered=0)
             answered = len(batch)
             await self._answer(batch)
@@ -246,7 +253,11 @@ class Batcher(Generic[Key, Payload, Result]):
             results = await loop.run_in_executor(self._worker, self._run_isolated, batch)
         except Exception as error:  # for example out of memory outside `run`; the next batch may succeed
             results = [_as_service_error(error)] * len(batch)
-        self._measure(batch, time.monotonic() - started_at)
+        took_s = time.monotonic() - started_at
+        self._requests_since = not batch[0].background
+        if batch[0].background:
+            self._background_from = time.monotonic() + (BACKGROUND_SHARE - 1) * took_s
+        self._measure(batch, took_s)
         for job, result in zip(batch, results, strict=True):
             if job.abandoned:
                 continue
@@ -258,20 +269,20 @@ class Batcher(Generic[Key, Payload, Result]):
     async def _wait_for_decodes(self, *, answered: int) -> None:
         """Let jobs that are being decoded join the next batch, while it has room and every core is decoding.
 
-        The last few decodes have a little more time. After a batch of several jobs, their callers first have
-        time to send the next request.
+        If no other request waits, they come before the background too. The last few decodes have a little more time.
+        After a batch of several jobs, their callers first have time to send the next request.
         """
         if self._pending_decodes is None:
             return
         started_at = time.monotonic()
         linger_s = LINGER_PER_JOB_S * answered if answered > 1 else 0.0
-        all_cores_until_s = 0.0
+        until_s = -DECODE_TAIL_S
         while self.queued < self._max_batch and not self._is_urgent:
             waited_s = time.monotonic() - started_at
             pending = self._pending_decodes()
-            if pending >= self._cores:
-                all_cores_until_s = waited_s
-            pause_s = max(linger_s, all_cores_until_s + DECODE_TAIL_S if pending else 0.0)
+            if pending >= self._cores or (pending and not self._queue):
+                until_s = waited_s
+            pause_s = max(linger_s, until_s + DECODE_TAIL_S if pending or not self._queue else 0.0)
             if waited_s >= min(pause_s, MAX_DECODE_WAIT_S):
                 return
             await asyncio.sleep(POLL_S)
@@ -280,20 +291,24 @@ class Batcher(Generic[Key, Payload, Result]):
     def _is_urgent(self) -> bool:
         return bool(self._queue) and self._queue[0].first
 
+    def _background_pause_s(self) -> float:
+        return max(0.0, self._background_from - time.monotonic()) if self._requests_since else 0.0
+
     def _next_batch(self) -> list[Job[Key, Payload, Result]]:
         self._batches += 1
-        queues = [self._queue, self._background]
-        if self._batches % BACKGROUND_SHARE == 0 and not self._is_urgent:
-            queues.reverse()
-        for queue in queues:
-            if batch := self._take(queue):
+        queues = [(self._queue, self._max_batch)]
+        if not self._background_pause_s():
+            is_turn = self._batches % BACKGROUND_SHARE == 0 and not self._is_urgent
+            queues.insert(0 if is_turn else 1, (self._background, 1))
+        for queue, most in queues:
+            if batch := self._take(queue, most):
                 return batch
         return []
 
-    def _take(self, queue: deque[Job[Key, Payload, Result]]) -> list[Job[Key, Payload, Result]]:
-        """Jobs of the key whose last batch is longest ago: the first of each lane, then the second, as many as fit.
+    def _take(self, queue: deque[Job[Key, Payload, Result]], most: int) -> list[Job[Key, Payload, Result]]:
+        """Jobs of the key whose last batch is longest ago: the first of each lane, then the second, while they fit.
 
-        Abandoned jobs are dropped.
+        They cost at most `most` together, or else it is one. Abandoned jobs are dropped.
         """
         waiting = [job for job in queue if not job.abandoned]
         if not waiting:
@@ -309,7 +324,7 @@ class Batcher(Generic[Key, Payload, Result]):
         batch: list[Job[Key, Payload, Result]] = []
         cost = 0
         for _, job in sorted(turns, key=itemgetter(0)):
-            if batch and cost + job.cost > self._max_batch:
+            if batch and cost + job.cost > most:
                 break
             batch.append(job)
             cost += job.cost

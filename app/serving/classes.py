@@ -41,7 +41,6 @@ MAX_LARGE_BUILDS = 4
 SMALL_SET_PROMPTS = 512
 # The prompts that are encoded before a swap are few, because the swap waits for them.
 PREPARED_PROMPTS = 512
-PREPARED_CHUNK = 8  # prompts in one batch that no request waits for: a larger batch would delay requests
 
 
 @dataclass(frozen=True)
@@ -220,13 +219,11 @@ class ClassWeights:
         if key in self._ready:  # another build of this set ended while its file was read
             return self._ready[key].weights
         classes, templates = build.classes, len(build.classes.templates)
-        large = self._is_large(classes)
         sums = np.zeros((len(classes.labels), model.clip.embed_dim), np.float32)
         # A generator: all prompts of a large set at once would take a multiple of the request's memory.
         texts = (fill(template, label) for label in classes.labels for template in classes.templates)
         while build.done < classes.size:
-            yields = build.background and not large
-            size = min(PREPARED_CHUNK, self._engine.max_batch) if yields else self._engine.turn_texts
+            size = self._engine.background_texts if build.background else self._engine.max_batch
             chunk = list(itertools.islice(texts, size))
             features = await self._engine.encode(model, as_features, texts=chunk, background=build.background)
             rows = np.arange(build.done, build.done + len(chunk)) // templates

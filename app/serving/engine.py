@@ -223,9 +223,9 @@ class Engine:
         return [text for text in dict.fromkeys(texts) if (key, text) not in self._forward.cache]
 
     @property
-    def turn_texts(self) -> int:
-        """The most texts that one request may have in a batch."""
-        return self._most_in_turn("text")
+    def background_texts(self) -> int:
+        """How many texts to encode at once in the background: a request that arrives meanwhile waits for a turn."""
+        return self._in_a_turn("text")
 
     @property
     def shared(self) -> bool:
@@ -244,16 +244,15 @@ class Engine:
 
     def _most_in_turn(self, stage: Literal["image", "text"]) -> int:
         """The most images, or texts, that one request may have in a batch."""
+        return self._in_a_turn(stage) if self.shared else self.max_batch
+
+    def _in_a_turn(self, stage: Literal["image", "text"]) -> int:
         each_s = self._forward.seconds_per[stage]
-        return (
-            min(self.max_batch, max(1, int(turns.TURN_S / each_s)))
-            if self.shared and each_s
-            else self.max_batch
-        )
+        return min(self.max_batch, max(1, int(turns.TURN_S / each_s))) if each_s else self.max_batch
 
     def _turn_of(self, texts: Sequence[str]) -> Sequence[str]:
         """The first texts, as many as take about as long to tokenize and encode as another request's."""
-        most = self.turn_texts
+        most = self._most_in_turn("text")
         chars = itertools.accumulate(map(len, texts[:most]))
         fitting = sum(1 for sum_ in chars if sum_ <= TURN_CHARS * most // self.max_batch)
         return texts[: max(1, fitting)]

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import limit_key
 from app.errors import KeyLimitReached, Unauthorized
 from app.keys import Key
-from app.limit_key import INFERENCE, NO_KEY, NO_KEY_PROBES, LimitKey
+from app.limit_key import INFERENCE, MAX_DEBT_S, NO_KEY, NO_KEY_PROBES, LimitKey
 from app.places import Places
 from app.rates import Rates
 from app.responses import ErrorResponse
@@ -210,8 +210,25 @@ async def test_key_whose_requests_are_given_up_too_fast_is_refused_for_a_while()
     await give_up(client, 3600)
     refused = await client.ask("alice", path="/match")
     assert refused["status"] == 429
-    assert Headers(raw=refused["headers"])["retry-after"] == "1"
+    assert Headers(raw=refused["headers"])["retry-after"] == f"{MAX_DEBT_S:.0f}"
     assert (await client.ask("bob", path="/match"))["status"] == 200
+
+
+async def test_key_that_keeps_sending_while_it_is_refused_stays_refused() -> None:
+    """Its clients would leave again, and each time the first of them would compute for nothing."""
+    client, now = limited(answer), 0.0
+    client._limit._given_up = Rates(GIVEN_UP, lambda: now)
+    await give_up(client, 3600)
+    for _ in range(2 * int(MAX_DEBT_S)):
+        now += 1
+        sent = [client.ask("alice", path="/match") for _ in range(2 * GIVEN_UP)]
+        await asyncio.sleep(0)
+        for each in sent:
+            each.cancel()
+    assert (await client.ask("bob", path="/match"))["status"] == 200
+    assert client._limit._given_up.debt_s("alice")
+    now += MAX_DEBT_S + 1
+    assert (await client.ask("alice", path="/match"))["status"] == 200
 
 
 async def test_answers_that_come_too_fast_wait_and_those_of_another_key_do_not() -> None:

@@ -246,6 +246,54 @@ async def test_background_jobs_yield_to_requests_but_are_not_starved() -> None:
     assert 1 < order.index(100) < len(order) - 1
 
 
+async def test_a_background_batch_is_one_job_so_a_request_waits_for_no_more() -> None:
+    doubler = Doubler()
+    async with batching(doubler) as batcher:
+        first, *_ = await queued_behind_a_closed_gate(batcher, doubler, [])
+        slow = [asyncio.create_task(batcher.submit("a", n, cost=1, background=True)) for n in (1, 2, 3)]
+        await asyncio.sleep(0)
+        doubler.gate.set()
+        await asyncio.gather(first, *slow)
+    assert doubler.batches[1:] == [("a", [1]), ("a", [2]), ("a", [3])]
+
+
+async def test_beside_requests_the_background_takes_a_quarter_of_the_time() -> None:
+    began: list[float] = []
+    ended: list[float] = []
+
+    def run(key: str, jobs: Sequence[Work]) -> list[int | Exception]:
+        if jobs[0].background:
+            began.append(time.monotonic())
+            time.sleep(0.05)
+            ended.append(time.monotonic())
+        return [0] * len(jobs)
+
+    async with batching(run) as batcher:
+        await batcher.submit("a", 1, cost=1, background=True)
+        await batcher.submit("a", 2, cost=1)
+        await batcher.submit("a", 3, cost=1, background=True)
+        await batcher.submit("a", 4, cost=1, background=True)
+    assert began[1] - ended[0] >= 3 * 0.05
+
+
+async def test_an_image_being_decoded_comes_before_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.serving.batcher.MAX_DECODE_WAIT_S", 60)
+    decoding = threading.Event()
+    doubler = Doubler()
+    async with batching(doubler, pending_decodes=lambda: int(decoding.is_set()), cores=2) as batcher:
+        first, *_ = await queued_behind_a_closed_gate(batcher, doubler, [])
+        slow = asyncio.create_task(batcher.submit("a", 1, cost=1, background=True))
+        await asyncio.sleep(0)
+        decoding.set()
+        doubler.gate.set()
+        await first
+        decoded = asyncio.create_task(batcher.submit("a", 2, cost=1))
+        await asyncio.sleep(0)
+        decoding.clear()
+        await asyncio.gather(slow, decoded)
+    assert doubler.batches[1:] == [("a", [2]), ("a", [1])]
+
+
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     def slow(key: str, jobs: Sequence[Work]) -> list[int | Exception]:
         time.sleep(0.3)

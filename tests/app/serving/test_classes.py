@@ -67,6 +67,22 @@ async def test_a_set_still_being_built_says_how_far_it_is(small_clip: Clip, tmp_
         assert weights.shape == (SMALL_SET_PROMPTS + 1, 32)
 
 
+async def test_a_large_set_is_encoded_in_turns_as_short_as_those_of_requests(
+    small_clip: Clip, tmp_path: Path
+) -> None:
+    sizes: list[int] = []
+
+    def tokenize(texts: list[str]) -> Tensor:
+        sizes.append(len(texts))
+        return small_clip.tokenizer(texts)
+
+    clip = replace(small_clip, tokenizer=Tokenizing(tokenize))
+    async with building(clip, tmp_path, wait_s=60) as (engine, classes):
+        engine._forward.seconds_per["text"] = 1.0
+        await classes.of(engine.models.resolve(None), large_set(0))
+    assert sizes[0] == 1
+
+
 async def test_a_small_set_under_load_is_waited_for_until_the_requests_deadline(
     small_clip: Clip, tmp_path: Path
 ) -> None:
