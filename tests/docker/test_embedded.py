@@ -1,6 +1,5 @@
 """The image of the embedded run, started by the one line that docs/how-to/deploy.md has. Run by `make test-compose`."""
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -93,7 +92,7 @@ def test_what_it_says_to_do_next_works_outside(container: Container) -> None:
     answer = container.shell(first_tip(container.log()), SDS_CLIP_API_KEY=container.key())
     assert '"best_text":"a black circle"' in answer
     (jobs,) = re.findall(r"List the jobs: +(.*)", container.log())
-    assert json.loads(container.shell(jobs, SDS_CLIP_API_KEY=container.key())) == []
+    assert container.shell(jobs, SDS_CLIP_API_KEY=container.key()).startswith("job  name ")
 
 
 def test_it_answers_and_fine_tunes(container: Container, picture: Path, tmp_path: Path) -> None:
