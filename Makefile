@@ -52,7 +52,7 @@ demo: $(STAMP) ## While `make run` runs: show what a teacher teaches, and swap i
 test: $(STAMP) console ## Set up and run the tests (ARGS="-k match" passes options)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-long: $(STAMP) console ## Run the tests that are too slow for `make test`, such as 50,000 generated requests (ARGS as for `make test`)
+test-long: $(STAMP) console ## Run the tests that are too slow for `make test`, such as 100,000 generated requests (ARGS as for `make test`)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(ARGS)
 
 faults: $(STAMP) ## Inject faults into a running system, and count what was lost (ARGS="--injections 100")

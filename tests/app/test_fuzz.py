@@ -201,5 +201,5 @@ def test_generated_requests_get_documented_answers(target: Target, key: str) -> 
 @pytest.mark.long
 @pytest.mark.parametrize("key", KEYS)
 def test_many_generated_requests_get_documented_answers(target: Target, key: str) -> None:
-    answered = _check(target, key, 50_000, in_turn=25)
+    answered = _check(target, key, 20_000, in_turn=25)
     _assert_reached(answered, key)
