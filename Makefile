@@ -18,7 +18,7 @@ NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
 .PHONY: help console run demo test test-long test-lowest faults soak test-compose test-clients extras pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
-	bench-promote bench-neighbours bench-jobs bench-exports bench-folders bench-console bench-versions demo-tenants soak-versions bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-promote bench-neighbours bench-bodies bench-jobs bench-exports bench-folders bench-console bench-versions demo-tenants soak-versions bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,7 +55,7 @@ demo: $(STAMP) ## While `make run` runs: show what a teacher teaches, and swap i
 test: $(STAMP) console ## Set up and run the tests (ARGS="-k match" passes options)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-long: $(STAMP) console ## Run the tests that are too slow for `make test`, such as 20,000 generated requests (ARGS as for `make test`)
+test-long: $(STAMP) console ## Run the tests that are too slow for `make test`, such as 100,000 generated requests (ARGS as for `make test`)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(ARGS)
 
 faults: $(STAMP) ## Inject faults into a running system, and count what was lost (ARGS="--injections 100")
@@ -162,6 +162,9 @@ bench-promote: $(STAMP) ## Measure how long a promotion waits for two processes 
 
 bench-neighbours: $(STAMP) ## Measure what a key notices of another that floods the service (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.neighbours $(ARGS)
+
+bench-bodies: $(STAMP) ## Measure how long hostile bodies hold up another caller (minutes; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.bodies $(ARGS)
 
 bench-jobs: $(STAMP) ## Measure the overhead of jobs (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.jobs $(ARGS)

@@ -12,6 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.content_type import JSON, MULTIPART, boundary, media_type
 from app.errors import BodyTooLarge, InvalidRequest, MalformedBody, ServiceError, UnsupportedMediaType
+from app.form_stream import MAX_EPILOGUE_BYTES
 from app.limits import Limits
 from models.choices import LabelSet, TemplateSet
 from models.validation import explain, json_problem, problems
@@ -54,7 +55,9 @@ def reads(
                     raise MalformedBody("The body is empty; send a JSON object.")
                 if max_bytes is None:  # a short body cannot hold much
                     limits: Limits = request.app.state.limits
+                    await asyncio.sleep(0)  # others are served between joining, checking and parsing 32 MiB
                     limits.json(schema.model_fields).check(sent)
+                    await asyncio.sleep(0)
                 return schema.model_validate_json(sent, strict=True)
             if given == MULTIPART and form:
                 return schema.model_validate(await _fields(await _form(request)))
@@ -88,7 +91,8 @@ async def _form(request: Request) -> FormData:
         raise MalformedBody("The form's charset must be UTF-8.")
     # The parser would accept a truncated form as a smaller one.
     body = await request.body()
-    if b"--%b--" % boundary(header) not in body:
+    # A form may go on after its end, but not for long. Its boundaries would take long to tell apart.
+    if body.find(b"--%b--" % boundary(header), max(0, len(body) - MAX_EPILOGUE_BYTES)) < 0:
         raise MalformedBody("The form has no closing boundary at its end; send the whole form.")
     headers = Headers({"content-type": f"{_CHARSET.sub('', header)}; charset=latin-1"})
     parser = MultiPartParser(headers, _in_parts(body), max_files=MAX_FILES, max_fields=MAX_FIELDS)

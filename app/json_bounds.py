@@ -78,7 +78,9 @@ def _end_of_string(body: bytes, start: int, most: int) -> tuple[int, int]:
     inside = start + 1
     quotes = 0
     while (quote := body.find(b'"', inside)) >= 0 and quotes <= most:
-        if body[quote - 1] != BACKSLASH or _is_whole_pairs(body[inside:quote]):
+        # With more backslashes than the last ones here, the string has too many escapes, wherever it ends.
+        last = max(inside, quote - max(most, 2 * MAX_ESCAPES_IN_PART) - 2)
+        if body[quote - 1] != BACKSLASH or _is_whole_pairs(body[last:quote]):
             return quote + 1, quotes
         quotes += 1
         inside = quote + 1

@@ -3,6 +3,8 @@
 It also limits what one key's requests compute in a second while other keys are active.
 """
 
+import asyncio
+import contextlib
 import math
 from asyncio import sleep
 
@@ -22,6 +24,8 @@ REFUSED = frozenset({Unauthorized.status, Overloaded.status})
 REFUSALS_PER_S = 10
 REFUSAL_WAIT_S = 5.0
 """How long a refusal is held back at most. A refused request may have cost much: its body may have been parsed."""
+DROPPED_PARTS = 4
+"""How much is read of a body that is refused, to see its client go. The server passes on up to 64 KiB at once."""
 MAX_DEBT_S = 10.0
 """A key whose clients have stopped giving up is served again after so long at most."""
 NO_KEY_WAIT_S = 0.5
@@ -81,8 +85,8 @@ class LimitKey:
         async def sending(message: Message) -> None:
             nonlocal began
             if message["type"] == "http.response.start":
-                began = True
                 await self._slow_down(None if key is None else key.name, scope, message)
+                began = True
             await send(message)
 
         if key is None:
@@ -107,17 +111,17 @@ class LimitKey:
                 else:
                     await self._shares.run(key.name, answer)
         except KeyLimitReached as error:
-            await ErrorResponse(error)(scope, receive, sending)
+            wait_s = self._refusals.owe(key.name, 1, most_s=REFUSAL_WAIT_S)
+            if not (wait_s and await _leaves(receiving, wait_s)):
+                began = True
+                await ErrorResponse(error, {"Connection": "close"} if wait_s else None)(scope, receive, send)
         finally:
             if not began:  # the client has gone
                 self._requests.owe(key.name, 1, most_s=MAX_DEBT_S)
                 self._given_up.owe(key.name, 1, most_s=MAX_DEBT_S)
 
     def _check_given_up(self, key: str) -> None:
-        if self._given_up.debt_s(key):
-            debt_s = self._given_up.owe(
-                key, 1, most_s=MAX_DEBT_S
-            )  # or its clients would be back each ten seconds
+        if debt_s := self._given_up.debt_s(key):
             raise KeyLimitReached(
                 "max_requests_per_s_per_key",
                 self._requests.per_s,
@@ -136,3 +140,14 @@ class LimitKey:
             await sleep(self._requests.owe(line, 1, most_s=NO_KEY_WAIT_S))
         elif not (scope["path"] in INFERENCE and start["status"] == 200):
             await sleep(self._requests.owe(key, 1))
+
+
+async def _leaves(receive: Receive, seconds: float) -> bool:
+    """Whether the client goes within that time. The beginning of a body that it sends meanwhile is dropped."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            for _ in range(DROPPED_PARTS):
+                if (await receive())["type"] == "http.disconnect":
+                    return True
+            await sleep(seconds)
+    return False

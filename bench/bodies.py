@@ -18,6 +18,7 @@ import httpx
 from app.keys import create_key
 from bench import report, servers
 from bench.load import Call, OpenSpec, run_open_load
+from bench.memory import peak_mib
 from bench.options import cache_option, option, parse
 from bench.report import at_most, note
 from models.markdown import markdown_table
@@ -106,7 +107,7 @@ def measure(plan: Plan, running: servers.Running, other: str, sender: str, body:
     note(f"a body of {len(body) / MIB:.1f} MiB")
     kind = FORM if body.startswith(b"--") else "application/json"
     headers = {"Authorization": f"Bearer {sender}", "Content-Type": kind}
-    before = memory(running.pid, "VmRSS")
+    before = servers.resident_bytes_of(running.pid)
     Path(f"/proc/{running.pid}/clear_refs").write_text("5")  # the peak begins anew
     answers = set()
     asking = OpenSpec(running.port, [KNOWN], [__file__], plan.rate, 1.0 + plan.times, key=other)
@@ -122,16 +123,8 @@ def measure(plan: Plan, running: servers.Running, other: str, sender: str, body:
             time.sleep(0.3)
         known = waits.result()
     assert {answer.status for answer in known} == {"200"}, "the other caller must be answered"
-    grown = memory(running.pid, "VmHWM") - before
+    grown = int(peak_mib(running.pid) * MIB) - before
     return Found(len(body), frozenset(answers), [1000 * answer.seconds for answer in known], grown)
-
-
-def memory(pid: int, field: str) -> int:
-    """A figure of /proc/PID/status in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return 1024 * int(line.split()[1])
-    raise LookupError(field)
 
 
 def table(found: dict[str, Found]) -> str:

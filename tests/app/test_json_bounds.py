@@ -95,6 +95,16 @@ def test_values_behind_a_run_of_backslashes_are_counted(backslashes: int) -> Non
     assert is_refused(body, JsonBounds(values=100, string_bytes=64))
 
 
+@pytest.mark.parametrize("backslashes", [2**18, 2**18 + 1])
+def test_a_long_run_of_backslashes_is_refused_wherever_its_string_ends(
+    backslashes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_bounds, "SMALL_BYTES", 0)
+    body = b'["' + b"\\" * backslashes + b'"]'
+    with pytest.raises(BodyTooComplex, match="is not base64"):
+        JsonBounds(100, 64).check(body)
+
+
 def test_signs_in_a_string_are_only_text_up_to_its_last_quote() -> None:
     assert not is_refused(b'["' + b",:[{" * 15 + b'"]', FEW)
     assert not is_refused(b'["\\\\\\"' + b"," * 50 + b'"]', FEW)

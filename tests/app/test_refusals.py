@@ -29,15 +29,19 @@ class Client:
         self._app = app
         self._limit = limit
 
-    def ask(self, key: str | None, body: bytes = b"", *, path: str = "/") -> "asyncio.Task[Message]":
-        """The start of the answer. None stands for a wrong key."""
+    def ask(
+        self, key: str | None, body: bytes = b"", *, path: str = "/", stays: bool = True
+    ) -> "asyncio.Task[Message]":
+        """The start of the answer, which is empty if the client has gone. A key of None stands for a wrong one."""
         found = None if key is None else Key(name=key, sha256="0" * 64, scopes=["infer"])
-        return asyncio.create_task(self._ask(found, body, path))
+        return asyncio.create_task(self._ask(found, body, path, stays))
 
-    async def _ask(self, key: Key | None, body: bytes, path: str) -> Message:
+    async def _ask(self, key: Key | None, body: bytes, path: str, stays: bool) -> Message:
         sent: list[Message] = []
 
         async def receive() -> Message:
+            if not stays:
+                return {"type": "http.disconnect"}
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message: Message) -> None:
@@ -55,7 +59,7 @@ class Client:
             receive,
             send,
         )
-        return sent[0]
+        return sent[0] if sent else {}
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -214,21 +218,28 @@ async def test_key_whose_requests_are_given_up_too_fast_is_refused_for_a_while()
     assert (await client.ask("bob", path="/match"))["status"] == 200
 
 
-async def test_key_that_keeps_sending_while_it_is_refused_stays_refused() -> None:
-    """Its clients would leave again, and each time the first of them would compute for nothing."""
+async def test_key_whose_clients_leave_their_refusals_too_stays_refused() -> None:
+    """Else its clients would be back after each pause, and the first of them would compute for nothing."""
     client, now = limited(answer), 0.0
     client._limit._given_up = Rates(GIVEN_UP, lambda: now)
     await give_up(client, 3600)
     for _ in range(2 * int(MAX_DEBT_S)):
         now += 1
-        sent = [client.ask("alice", path="/match") for _ in range(2 * GIVEN_UP)]
-        await asyncio.sleep(0)
-        for each in sent:
-            each.cancel()
+        await asyncio.gather(*(client.ask("alice", path="/match", stays=False) for _ in range(2 * GIVEN_UP)))
+    assert client._limit._given_up.debt_s("alice") > MAX_DEBT_S / 2
     assert (await client.ask("bob", path="/match"))["status"] == 200
-    assert client._limit._given_up.debt_s("alice")
+
+
+async def test_key_whose_clients_wait_for_their_refusals_is_served_again() -> None:
+    client, now = limited(answer), 0.0
+    client._limit._given_up = Rates(GIVEN_UP, lambda: now)
+    await give_up(client, 3600)
+    refused = [client.ask("alice", path="/match") for _ in range(100 * GIVEN_UP)]
+    await asyncio.sleep(0)
     now += MAX_DEBT_S + 1
     assert (await client.ask("alice", path="/match"))["status"] == 200
+    for each in refused:
+        each.cancel()
 
 
 async def test_answers_that_come_too_fast_wait_and_those_of_another_key_do_not() -> None:
