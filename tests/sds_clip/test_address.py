@@ -4,44 +4,14 @@ import json
 import re
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from app.settings import Settings
 from sds_clip.commands.up import Address, announce
-from tests.app.serverside import running_server
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers as the test has it."""
-
-    status, body = 200, b"{}"
-
-    def do_GET(self) -> None:
-        self.send_response(self.status)
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def handler() -> Iterator[tuple[Address, type[Handler]]]:
-    """An address, and who answers there."""
-    address = Address("127.0.0.1", 0)
-    made = type("Made", (Handler,), {})
-    server = ThreadingHTTPServer((address.host, address.port), made)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield address, made
-    server.shutdown()
-    server.server_close()
-    thread.join()
+from tests.app.serverside import RunningServer
+from tests.sds_clip.scripted import Answer, scripted
 
 
 @pytest.mark.parametrize(
@@ -55,12 +25,13 @@ def handler() -> Iterator[tuple[Address, type[Handler]]]:
     ],
 )
 def test_service_is_there_once_it_answers_or_only_lacks_the_promoted_version(
-    handler: tuple[Address, type[Handler]], status: int, code: str | None, is_there: bool
+    status: int, code: str | None, is_there: bool
 ) -> None:
-    address, answering = handler
-    answering.status = status
-    answering.body = json.dumps({"error": {"code": code, "message": "..."}}).encode()
-    assert address.is_there() is is_there
+    address = Address("127.0.0.1", 0)
+    body = json.dumps({"error": {"code": code, "message": "..."}}).encode()
+    with scripted(Answer(status, body)) as server:
+        address.port = int(server.url.rpartition(":")[2])
+        assert address.is_there() is is_there
     assert address.problem == ("..." if is_there and code else None)
 
 
@@ -78,15 +49,14 @@ def test_run_is_said_to_be_ready_only_where_it_is(
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_first_thing_to_do_next_is_within_what_the_demo_model_knows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    service: RunningServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = Address("127.0.0.1", 0)
     announce(address, Settings(models=["demo"]))
     found = re.search(r"1\. .*?: +(curl .*?)\n +2\.", capsys.readouterr().out, re.DOTALL)
     assert found
-    with running_server(tmp_path, "--model", "demo") as server:
-        command = found[1].replace(address.url, server.url)
-        answer = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+    command = found[1].replace(address.url, service.url)
+    answer = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
     assert json.loads(answer.stdout)["results"][0]["best_text"] == "a black circle"
 
 
