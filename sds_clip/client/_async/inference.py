@@ -54,7 +54,7 @@ async def embed(
     images: Iterable[ImageLike] | None,
     texts: Iterable[str] | None,
     options: Mapping[str, Any],
-) -> Json:
+) -> Any:
     pictures = None if images is None else await in_thread(listed, images)
     listed_texts = None if texts is None else strings("texts", texts)
     return joined(await _answers(http, "/embed", pictures, listed_texts, given(options)))

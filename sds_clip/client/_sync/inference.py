@@ -53,7 +53,7 @@ def embed(
     images: Iterable[ImageLike] | None,
     texts: Iterable[str] | None,
     options: Mapping[str, Any],
-) -> Json:
+) -> Any:
     pictures = None if images is None else at_once(listed, images)
     listed_texts = None if texts is None else strings("texts", texts)
     return joined(_answers(http, "/embed", pictures, listed_texts, given(options)))
