@@ -37,7 +37,9 @@ from demo.load import Load
 from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
 from demo.training_set import Captions, DemoPairs
 from demo.world import Split
+from models.choices import Objective, ScoreBy
 from sds_clip import Client, ClientError, Job
+from sds_clip.client.schemas import Hyperparameters
 
 DATA = Path(__file__).parent / "data"
 PICTURE = DATA / "heldout" / "images" / "ex_177_img_0.png"
@@ -46,7 +48,11 @@ CAPTIONS = (
     "there is a lime hourglass below a large black circle",
 )
 """The first one is right."""
-ARMS = {"control": ("clip", "teacher"), "placebo": ("score", "shuffled"), "teacher": ("score", "teacher")}
+ARMS: dict[str, tuple[Objective, ScoreBy]] = {
+    "control": ("clip", "teacher"),
+    "placebo": ("score", "shuffled"),
+    "teacher": ("score", "teacher"),
+}
 """The objective of each arm, and by whom its choice is, if it has one."""
 WIDTH = 110
 
@@ -57,7 +63,7 @@ class World:
 
     pairs: int
     captions: Captions
-    hyperparameters: dict[str, Any]
+    hyperparameters: Hyperparameters
     arms: tuple[str, ...]
 
 
@@ -110,13 +116,13 @@ def show(client: Client, url: str, world: World) -> None:
     with Load(url, PICTURE, CAPTIONS) as load, _rolled_back(client, before):
         for arm in world.arms:
             jobs[arm] = job = _train(client, f"{prefix}-{arm}", world, arm, sets, jobs.get("control"))
-            if job.info["result"]["promotion"]["promoted"]:
+            if _result(job)["promotion"]["promoted"]:
                 load.wait_for(str(job.version))
         versions = [before, *(str(job.version) for job in jobs.values())]
         answers = client.match([PICTURE], CAPTIONS, models=versions)["answers"]
-    _print_table(jobs, [answer["results"][0]["probabilities"] for answer in answers])
+    _print_table(jobs, [answer["results"][0]["probabilities"] for answer in answers if "results" in answer])
     for arm, job in jobs.items():
-        verdict = job.info["result"]["promotion"]
+        verdict = _result(job)["promotion"]
         done = "promoted" if verdict["promoted"] else "refused"
         print(fill(f"The gate {done} {arm}. {verdict['why']}", WIDTH))
     counts = ", ".join(f"{count} by {version[:12]}" for version, count in load.answered.items())
@@ -130,7 +136,12 @@ def _demo_version(client: Client) -> str:
     served = {model["name"]: model["version"] for model in client.models()["models"]}
     if served["default"] != served.get("demo"):
         sys.exit("The demo model is not in service. Run `make run` without --model, or roll back `default`.")
-    return str(served["demo"])
+    return served["demo"]
+
+
+def _result(job: Job) -> dict[str, Any]:
+    assert job.result is not None
+    return job.result
 
 
 def _upload(client: Client, world: World, prefix: str) -> dict[str, str]:
@@ -184,7 +195,7 @@ def _rolled_back(client: Client, version: str) -> Iterator[None]:
 
 
 def _print_table(jobs: dict[str, Job], probabilities: list[list[float]]) -> None:
-    measured = [list(job.info["result"]["evaluations"].values()) for job in jobs.values()]
+    measured = [list(_result(job)["evaluations"].values()) for job in jobs.values()]
     before = [each["baseline"] for each in measured[0]]
     heads = ("zero-shot", "retrieval", "right text", "swapped")
     print(f"\n{'%':9}{'GroupMatch (95 % interval)':27}{''.join(f'{head:>11}' for head in heads)}")
