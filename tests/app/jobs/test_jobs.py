@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.keys import create_key
-from app.store.records import JobError, Move, NewVersion
+from app.store.records import JobError, Move, NewVersion, NewWorker
 from app.store.states import JobKind
-from app.store.workers import NewWorker
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
 

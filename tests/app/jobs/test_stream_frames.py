@@ -16,9 +16,8 @@ from app.jobs.waker import Waker
 from app.keys import Caller
 from app.places import Places
 from app.store import Store
-from app.store.records import Job, Lease, NewJob
+from app.store.records import Job, Lease, NewJob, NewWorker
 from app.store.states import JobKind
-from app.store.workers import NewWorker
 from app.store_threads import StoreThreads
 from tests.app.jobs.streamed import CONFIG
 from tests.databases import held, on_both
