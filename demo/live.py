@@ -94,16 +94,21 @@ def main() -> None:
     options = parser.parse_args()
     try:
         httpx.get(f"{options.url}/health", timeout=10, trust_env=False).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        why = str(error).partition("\n")[0]
+        sys.exit(f"{options.url}/health does not answer ({why}). Start the system: make run")
+    try:
         with Client(options.url) as client:
             show(client, options.url, EXACT if options.exact else TAGS)
-    except httpx.HTTPError as error:
-        sys.exit(f"{options.url}/health does not answer ({error}). Start the system: make run")
     except (ClientError, KeyboardInterrupt) as error:
         sys.exit(str(error) or "The demo was interrupted.")
 
 
-def show(client: Client, url: str, world: World) -> None:
-    """Run the arms one after the other under load, compare them, and roll back."""
+def show(client: Client, url: str, world: World) -> dict[str, list[float]]:
+    """Run the arms one after the other under load, compare them, and roll back.
+
+    Returns the probabilities of CAPTIONS by the model before and by each arm.
+    """
     began, prefix, before = time.monotonic(), time.strftime("demo-%m%d-%H%M%S"), _demo_version(client)
     sets = _upload(client, world, prefix)
     jobs: dict[str, Job] = {}
@@ -114,7 +119,8 @@ def show(client: Client, url: str, world: World) -> None:
                 load.wait_for(str(job.version))
         versions = [before, *(str(job.version) for job in jobs.values())]
         answers = client.match([PICTURE], CAPTIONS, models=versions)["answers"]
-    _print_table(jobs, [answer["results"][0]["probabilities"] for answer in answers])
+    shares = [answer["results"][0]["probabilities"] for answer in answers]
+    _print_table(jobs, shares)
     for arm, job in jobs.items():
         verdict = job.info["result"]["promotion"]
         done = "promoted" if verdict["promoted"] else "refused"
@@ -124,13 +130,14 @@ def show(client: Client, url: str, world: World) -> None:
     print(f"The demo took {time.monotonic() - began:.0f} s. Version {before[:12]} is in service again.")
     if load.failures:
         sys.exit(f"The first request that failed: {load.failures[0]}")
+    return dict(zip(["before", *jobs], shares, strict=True))
 
 
 def _demo_version(client: Client) -> str:
-    served = {model["name"]: model["version"] for model in client.models()["models"]}
-    if served["default"] != served.get("demo"):
+    served = {model["name"]: str(model["version"]) for model in client.models()["models"]}
+    if "demo" not in served or served.get("default") != served["demo"]:
         sys.exit("The demo model is not in service. Run `make run` without --model, or roll back `default`.")
-    return str(served["demo"])
+    return served["demo"]
 
 
 def _upload(client: Client, world: World, prefix: str) -> dict[str, str]:
