@@ -66,7 +66,7 @@ TAGS = World(
     "tags",
     {
         "trainable": "text-map", "steps": 200, "lr": 1e-3, "batch_size": 64, "warmup_steps": 10,
-        "negatives": "data", "negatives_count": 8, "score_candidates": "negatives", "score_draws": 2,
+        "negatives": "data", "negatives_count": 8, "score_candidates": "negatives", "score_draws": 1,
     },
     tuple(ARMS),
 )  # fmt: skip
@@ -141,17 +141,27 @@ def _demo_version(client: Client) -> str:
 
 
 def _upload(client: Client, world: World, prefix: str) -> dict[str, str]:
-    """Upload the training pairs, and benchmarks of other combinations. Returns the names by format."""
+    """Upload the training pairs, and benchmarks of other combinations. Returns the names by format.
+
+    A worker begins to check the first one while the others are drawn.
+    """
+    names = {}
+
+    def upload(format: str, folder: Path) -> None:
+        names[format] = f"{prefix}-{format}"
+        client.upload_dataset(folder, format=format, name=names[format])
+        print(f"Uploaded the data set {names[format]}.", flush=True)
+
+    upload("winoground", DATA / "validation")
     with tempfile.TemporaryDirectory(prefix="sds-clip-demo-") as name:
-        folders = {format: Path(name) / format for format in ("pairs", "zero-shot", "retrieval")}
-        write_image_folder(folders["pairs"], DemoPairs(world.pairs, captions=world.captions))
-        write_zero_shot(folders["zero-shot"], classification_set(Split.VALIDATION))
-        write_retrieval(folders["retrieval"], retrieval_set(Split.VALIDATION, RETRIEVAL_BATCH))
-        folders["winoground"] = DATA / "validation"
-        for format, folder in folders.items():
-            client.upload_dataset(folder, format=format, name=f"{prefix}-{format}")
-            print(f"Uploaded the data set {prefix}-{format}.")
-    return {format: f"{prefix}-{format}" for format in folders}
+        drawn = Path(name)
+        write_image_folder(drawn / "pairs", DemoPairs(world.pairs, captions=world.captions))
+        upload("pairs", drawn / "pairs")
+        write_retrieval(drawn / "retrieval", retrieval_set(Split.VALIDATION, RETRIEVAL_BATCH))
+        upload("retrieval", drawn / "retrieval")
+        write_zero_shot(drawn / "zero-shot", classification_set(Split.VALIDATION))
+        upload("zero-shot", drawn / "zero-shot")
+    return names
 
 
 def _train(
