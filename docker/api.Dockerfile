@@ -14,11 +14,12 @@ COPY demo/data/heldout/images /build/demo/data/heldout/images
 RUN npm run build
 
 FROM python:3.11.14-slim-bookworm AS build
+ARG TORCH=torch
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /build
-RUN python -m venv /opt/venv \
-    && pip install --index-url "$TORCH_INDEX_URL" "torch>=2.6,<3" "torchvision>=0.21,<1"
+COPY locks/$TORCH.txt ./torch.txt
+RUN python -m venv /opt/venv && pip install --index-url "$TORCH_INDEX_URL" -r torch.txt
 # Before the packages, so that a change of theirs does not install the dependencies again.
 COPY locks/api.txt ./
 RUN pip install --require-hashes --no-deps -r api.txt

@@ -37,20 +37,27 @@ def main(folder: Path = SECRETS, former: Path = FORMER, data: Path = DATA) -> No
     once(folder / "postgres/password", secrets.token_hex(32))
     redis_password = once(folder / "redis/password", secrets.token_hex(32))
     once(folder / "redis/redis.conf", f"requirepass {redis_password}\n")
-    keys_file = folder / "keys/keys.json"
-    if not keys_file.exists():
-        unfinished, admin_key = keys_file.with_name("unfinished.json"), folder / "admin/key"
-        unfinished.unlink(missing_ok=True)
-        key = create_key(unfinished, "admin", SCOPES)
-        admin_key.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(admin_key, f"{key}\n", mode=0o600)
-        unfinished.replace(keys_file)  # last, so that no key is in force that stands nowhere
+    admin_key = folder / "admin/key"
+    if make_admin_key(folder / "keys/keys.json", admin_key):
         print(
             f"The API key `admin` is in the file {admin_key}. To show it:\n"
             f"docker compose run --rm --no-deps -T init cat {admin_key}",
             flush=True,
         )
     data.chmod(0o700)
+
+
+def make_admin_key(keys_file: Path, admin_key: Path) -> bool:
+    """Create the API key `admin`, and write it to a file of its own. False if there are keys already."""
+    if keys_file.exists():
+        return False
+    unfinished = keys_file.with_name("unfinished.json")
+    unfinished.unlink(missing_ok=True)
+    key = create_key(unfinished, "admin", SCOPES)
+    admin_key.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(admin_key, f"{key}\n", mode=0o600)
+    unfinished.replace(keys_file)  # last, so that no key is in force that stands nowhere
+    return True
 
 
 def once(file: Path, content: str) -> str:

@@ -1,11 +1,12 @@
-# A worker: one slot for jobs. On a CPU; for a GPU:
-#     docker build -f docker/worker.Dockerfile --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu126 .
+# A worker: one slot for jobs. On a CPU; for a GPU, with PyPI's torch, whose CUDA packages have hashes:
+#     docker build -f docker/worker.Dockerfile --build-arg TORCH=torch-cuda --build-arg TORCH_INDEX_URL=https://pypi.org/simple .
 FROM python:3.11.14-slim-bookworm AS build
+ARG TORCH=torch
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /build
-RUN python -m venv /opt/venv \
-    && pip install --index-url "$TORCH_INDEX_URL" "torch>=2.6,<3" "torchvision>=0.21,<1"
+COPY locks/$TORCH.txt ./torch.txt
+RUN python -m venv /opt/venv && pip install --index-url "$TORCH_INDEX_URL" -r torch.txt
 # Before the packages, so that a change of theirs does not install the dependencies again.
 COPY locks/worker.txt ./
 RUN pip install --require-hashes --no-deps -r worker.txt

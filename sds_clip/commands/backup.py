@@ -26,7 +26,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @click.command(
     cls=Command,
-    extra="serve",
+    extra="jobs",
     examples="""\
 sds-clip backup backup.tar
 sds-clip backup - --data-dir /data/sds-clip | gzip > backup.tar.gz
@@ -64,7 +64,7 @@ def backup(file: Path, data_dir: Path | None) -> int:
 
 @click.command(
     cls=Command,
-    extra="serve",
+    extra="jobs",
     examples="""\
 sds-clip restore backup.tar --data-dir /data/new
 gunzip -c backup.tar.gz | sds-clip restore -

@@ -15,7 +15,7 @@ from sds_clip.table import say, tell
 
 @click.command(
     cls=Command,
-    extra="serve",
+    extra="jobs",
     examples="""\
 sds-clip check
 sds-clip check --quick --json --data-dir /data/sds-clip

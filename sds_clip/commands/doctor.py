@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from sds_clip.database import EMBEDDED, check_data_folder, open_database
+from sds_clip.extras import missing_packages, require_extra
 from sds_clip.options import Command, json_option, load_model, model_options, read_settings
 from sds_clip.table import printable, say, table
 
@@ -79,7 +80,7 @@ def doctor(as_json: bool, **chosen: str | None) -> int:
     if broken:
         say(f"These checks failed: {', '.join(broken)}.")
     else:
-        say("All checks passed. Start the service: sds-clip up")
+        say(f"All checks passed. Start the service: sds-clip {'serve' if missing_packages('jobs') else 'up'}")
     return 1 if broken else 0
 
 
@@ -159,6 +160,7 @@ def _data_folder(settings: Settings) -> str:
         raise PermissionError(f"{folder} cannot be written; set SDS_CLIP_DATA_DIR to another folder")
     if settings.database_url is None and not (folder / EMBEDDED).exists():
         return str(folder)
+    require_extra("jobs", "The database")
     with open_database(settings) as database:
         check_data_folder(settings, database)
     return f"{folder}, which belongs to the database"

@@ -23,7 +23,7 @@ _DAY_S = 86400
 
 @click.command(
     cls=Command,
-    extra="serve",
+    extra="jobs",
     examples="""\
 sds-clip prune
 SDS_CLIP_KEEP_DATASETS_S=2592000 sds-clip prune --in-use

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from sds_clip.extras import require_extra
 from sds_clip.options import Command, read_settings, service_options, supervised_option
 from sds_clip.signals import end_with_supervisor
 
@@ -26,9 +27,9 @@ sds-clip serve --host 0.0.0.0 --keys-file keys.json
 def serve(supervised: bool, **given: Any) -> int:
     """Serve models over HTTP.
 
-    The service answers /match, /classify and /embed. With a database (SDS_CLIP_DATABASE_URL) it also manages jobs,
-    data sets and versions; `sds-clip up` starts it with a database and workers. The service's page /docs
-    describes the API.
+    The service answers /match, /classify and /embed. With a database (SDS_CLIP_DATABASE_URL) and the extra `jobs`
+    it also manages jobs, data sets and versions; `sds-clip up` starts it with a database and workers. The service's
+    page /docs describes the API.
 
     Every setting of the service can be given in the environment as SDS_CLIP_NAME, for example SDS_CLIP_MAX_QUEUE=512.
     An option overrides its environment variable. Without a keys file the service listens on this machine only.
@@ -36,6 +37,8 @@ def serve(supervised: bool, **given: Any) -> int:
     if supervised:
         end_with_supervisor()
     settings = read_settings(**given)
+    if settings.database_url or settings.broker_url:
+        require_extra("jobs", "A service with SDS_CLIP_DATABASE_URL or SDS_CLIP_BROKER_URL")
     from app.main import run as run_service
 
     run_service(settings)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DEMO_PICTURE = Path(__file__).parents[2] / "demo/data/heldout/images/ex_177_img_0.png"
+_CONTAINER = "SDS_CLIP_CONTAINER"  # the name of the container, which docker/embedded.py sets
 _NICE = 10  # workers': requests come before training steps
 _MARGIN_S = 10.0  # for a child to exit after its job or its requests have ended
 _FREED_WITHIN_S = 5.0  # for a service left by a crash to free the port
@@ -47,7 +48,7 @@ _CANNOT_LOAD = ("version_damaged", "model_not_ready")
 
 @click.command(
     cls=Command,
-    extra="serve",
+    extra="jobs",
     references=True,
     examples="""\
 sds-clip up
@@ -138,7 +139,7 @@ def _run(
         worker_grace_s=config.stop_grace_s + _MARGIN_S,
         service_grace_s=settings.drain_timeout_s + _MARGIN_S,
     )
-    return system.run(lambda: announce(address, settings))
+    return system.run(lambda: announce(address, settings, os.environ.get(_CONTAINER)))
 
 
 def _port(config: WorkerConfig, place: int) -> dict[str, str]:
@@ -162,8 +163,11 @@ def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict
     return {f"SDS_CLIP_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
-def announce(address: Address, settings: Settings) -> None:
-    """Print where the service runs, what to do next and, if it is not ready, why."""
+def announce(address: Address, settings: Settings, container: str | None = None) -> None:
+    """Print where the service runs, what to do next and, if it is not ready, why.
+
+    The host of a container has neither the demo's picture nor `sds-clip`, so its commands fetch them from inside.
+    """
     from sds_clip.client.connection import DEFAULT_URL
 
     url = "" if address.url == DEFAULT_URL else f" --url {address.url}"
@@ -179,24 +183,31 @@ def announce(address: Address, settings: Settings) -> None:
 Everything is kept in the folder {settings.data_dir}. Ctrl-C stops the system.
 
 Next, in another terminal:
-  1. Match a picture:      curl {address.url}/match {_what_to_match(settings.models[0])}
+  1. Match a picture:      {_match(address.url, settings, container)}
   2. Read about the API:   {address.url}/docs
-  3. List the jobs:        {_program()} jobs list{url}
+  3. List the jobs:        {_program(container)} jobs list{url}
 """)
     sys.stdout.flush()
 
 
-def _what_to_match(model: str) -> str:
-    """The fields of a request that suits the model: the demo model knows no photos."""
-    path, texts = "photo.jpg", ("a dog", "a cat")
-    if model == DEMO:
+def _match(url: str, settings: Settings, container: str | None) -> str:
+    """A request that suits the model: the demo model knows no photos."""
+    lines, path, texts = [], "photo.jpg", ("a dog", "a cat")
+    if settings.models[0] == DEMO:
         path, texts = os.path.relpath(_DEMO_PICTURE), ("a black circle", "a lime circle")
-    fields = " ".join(f'-F texts="{text}"' for text in texts)
-    return f"-F {shlex.quote(f'images=@{path}')} \\\n{' ' * 29}{fields}"
+        if container:
+            lines, path = [f"docker exec {container} cat {_DEMO_PICTURE} |"], "-"
+    lines.append(f"curl {url}/match -F {shlex.quote(f'images=@{path}')}")
+    if settings.keys_file:
+        lines.append('-H "Authorization: Bearer $SDS_CLIP_API_KEY"')
+    lines.append(" ".join(f'-F texts="{text}"' for text in texts))
+    return f" \\\n{' ' * 29}".join(lines)
 
 
-def _program() -> str:
+def _program(container: str | None) -> str:
     """How to call this program from another terminal in the same folder."""
+    if container:
+        return f"docker exec -e SDS_CLIP_API_KEY {container} sds-clip"
     if shutil.which("sds-clip"):
         return "sds-clip"
     return shlex.quote(os.path.relpath(Path(sys.executable).with_name("sds-clip")))

@@ -62,7 +62,7 @@ def worker(
     """
     if supervised:
         end_with_supervisor()
-    require_extra("train" if queue == "finetune" else "serve", f"sds-clip worker --queue {queue}")
+    require_extra("train" if queue == "finetune" else "jobs", f"sds-clip worker --queue {queue}")
     config = read_worker_config(queue, worker_device=device, worker_threads=threads, data_dir=data_dir)
     require_tracker(config.log_to, f"SDS_CLIP_LOG_TO={config.log_to}")
     os.nice(config.nice)

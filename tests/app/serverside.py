@@ -49,13 +49,13 @@ def free_ports(count: int) -> int:
 
 @contextlib.contextmanager
 def running_server(
-    folder: Path, *arguments: str, port: int | None = None, **environment: str
+    folder: Path, *arguments: str, port: int | None = None, python: str = sys.executable, **environment: str
 ) -> Iterator[RunningServer]:
     """Start a server, wait until it is ready, and end it. A port is given to start one again at its address."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     log = folder / "server.log"
-    command = [sys.executable, "-m", "sds_clip", "serve", "--port", str(port), *arguments]
+    command = [python, "-m", "sds_clip", "serve", "--port", str(port), *arguments]
     settings = {"SDS_CLIP_DATA_DIR": str(folder / "data"), "SDS_CLIP_THREADS": "1", **environment}
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **settings})

@@ -5,14 +5,30 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
-from tests.docker.compose import BASE
+from tests.docker.compose import BASE, REPOSITORY
 from tests.docker.engine import Engine
 
 STAND_INS = Path(__file__).parent / "stand_ins"
+CACHE = REPOSITORY / ".cache" / "docker"
 DEBIAN = "sds-clip-test/debian"
 PIP_CONF = Path("etc/pip.conf")
+
+
+def build(engine: Engine, source: Path, tag: str, images: Mapping[str, str]) -> None:
+    """Build images of a release as they are: their names by those of their Dockerfiles."""
+    is_offline = provide(engine, CACHE, source)
+    options = ["--build-arg=TORCH_INDEX_URL=https://pypi.org/simple"] if is_offline else []
+    for file, image in images.items():
+        engine.run(
+            *("build", "--network", "host", "--file", source / f"docker/{file}.Dockerfile"),
+            *("--tag", f"{image}:{tag}", *options, source),
+            timeout_s=3600,
+        )
+        size = int(engine.inspect(f"{image}:{tag}", "{{.Size}}"))
+        print(f"{image}:{tag} has {size / 1e9:.2f} GB{' over a stand-in' if is_offline else ''}.")
 
 
 def base_images(source: Path) -> dict[str, str]:

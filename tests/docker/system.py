@@ -20,13 +20,16 @@ T = TypeVar("T")
 
 
 class System:
-    """One project of Compose. `settings` are what .env would hold."""
+    """One project of Compose. `settings` are what .env holds. A former release reads them from the environment."""
 
     def __init__(self, engine: Engine, name: str, port: int, settings: Mapping[str, str]) -> None:
         self.engine = engine
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
-        self._settings = {"COMPOSE_PROJECT_NAME": name, "API_PORT": str(port), **settings}
+        file = engine.socket.with_name(f"{name}.env")
+        file.write_text("".join(f"{variable}={value}\n" for variable, value in settings.items()))
+        own = {"COMPOSE_PROJECT_NAME": name, "API_PORT": str(port), "ENV_FILE": str(file)}
+        self._settings = {**own, **settings}
         self._folder = REPOSITORY
 
     def of(self, folder: Path) -> None:

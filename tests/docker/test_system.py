@@ -14,7 +14,7 @@ from sds_clip.client.errors import AuthenticationError
 from tests.app.serverside import free_ports
 from tests.checkpoints import save_tiny_clip
 from tests.docker.account import TEXTS, Account, step_of
-from tests.docker.base_images import provide
+from tests.docker.base_images import CACHE, build
 from tests.docker.compose import REPOSITORY
 from tests.docker.engine import Engine, NoEngine, running_engine
 from tests.docker.system import LASTING, System, tried, until
@@ -23,9 +23,8 @@ from tests.worker.sets import save_winoground
 
 pytestmark = pytest.mark.compose
 
-CACHE = REPOSITORY / ".cache" / "docker"
 FORMER_RELEASE, CURRENT = "1414a10", "current"
-IMAGES = ("api", "worker")
+IMAGES = {"api": "sds-clip-api", "worker": "sds-clip-worker"}
 STEPS = 150
 """So many steps last half a minute, so that a fault comes in the middle."""
 NO_CAPABILITIES = "0000000000000000"
@@ -37,25 +36,11 @@ SETTINGS = {"SDS_CLIP_PRECISION": "float32", "SDS_CLIP_SWAP_POLL_S": "0.5"}
 def engine() -> Iterator[Engine]:
     try:
         with running_engine(CACHE) as engine:
-            build(engine, REPOSITORY, CURRENT)
+            build(engine, REPOSITORY, CURRENT, IMAGES)
             tag(engine, CURRENT)
             yield engine
     except NoEngine as error:
         pytest.skip(str(error))
-
-
-def build(engine: Engine, source: Path, tag: str) -> None:
-    """Build both images as they are."""
-    is_offline = provide(engine, CACHE, source)
-    options = ["--build-arg=TORCH_INDEX_URL=https://pypi.org/simple"] if is_offline else []
-    for name in IMAGES:
-        engine.run(
-            *("build", "--network", "host", "--file", source / f"docker/{name}.Dockerfile"),
-            *("--tag", f"sds-clip-{name}:{tag}", *options, source),
-            timeout_s=3600,
-        )
-        size = int(engine.inspect(f"sds-clip-{name}:{tag}", "{{.Size}}"))
-        print(f"sds-clip-{name}:{tag} has {size / 1e9:.2f} GB{' over a stand-in' if is_offline else ''}.")
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +240,7 @@ def test_an_upgrade_takes_everything_over(engine: Engine, tmp_path: Path) -> Non
     }
     for path in (weights, base, *base.iterdir()):
         path.chmod(0o755)  # the containers run as another user
-    build(engine, former, FORMER_RELEASE)
+    build(engine, former, FORMER_RELEASE, IMAGES)
     system = System(engine, "sds-clip-upgrade-test", free_ports(2), settings)
     try:
         upgrade(system, former, tmp_path, f"local-dir:{base}")
@@ -289,8 +274,8 @@ def upgrade(system: System, former: Path, folder: Path, base: str) -> None:
 
 def tag(engine: Engine, release: str) -> None:
     """Give the names in the compose file to the images of a release."""
-    for name in IMAGES:
-        engine.run("tag", f"sds-clip-{name}:{release}", f"sds-clip-{name}:latest")
+    for image in IMAGES.values():
+        engine.run("tag", f"{image}:{release}", f"{image}:latest")
 
 
 def uploaded(client: Client, files: Path, format: str) -> str:

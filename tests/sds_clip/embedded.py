@@ -17,10 +17,10 @@ SETTINGS = {"SDS_CLIP_LEASE_TTL_S": "20", "SDS_CLIP_KEEP_WARM": "false", "SDS_CL
 class Running:
     """A run over a folder, once it has said that it is ready."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable, **settings: str) -> None:
         self.data_dir = folder / "data"
         self._log = folder / "up.log"
-        command = [sys.executable, "-m", "sds_clip", "up", "--port", "0", "--data-dir", str(self.data_dir)]
+        command = [python, "-m", "sds_clip", "up", "--port", "0", "--data-dir", str(self.data_dir)]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--device", "cpu", "--threads", "1", "--worker-threads", "1"],
@@ -57,6 +57,13 @@ class Running:
         self.process.communicate()
         until(lambda: not [command for command in self.parts().values() if "valkey" not in command])
         end_leftover(socket_path(self.data_dir / "broker"))
+
+
+def first_tip(greeting: str) -> str:
+    """The command that a run says to try first."""
+    found = re.search(r"1\. .*?: +(.*?)\n +2\.", greeting, re.DOTALL)
+    assert found, greeting
+    return found[1]
 
 
 def until(happened: Callable[[], object]) -> None:

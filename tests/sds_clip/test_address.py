@@ -1,16 +1,17 @@
 """Whether the service of the embedded run is there."""
 
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from app.keys import SCOPES, create_key
 from app.settings import Settings
 from sds_clip.commands.up import Address, announce
-from tests.app.serverside import RunningServer
+from tests.app.serverside import running_server
+from tests.sds_clip.embedded import first_tip
 from tests.sds_clip.scripted import Answer, scripted
 
 
@@ -48,15 +49,18 @@ def test_run_is_said_to_be_ready_only_where_it_is(
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("container", [None, "4f5e"])
 def test_first_thing_to_do_next_is_within_what_the_demo_model_knows(
-    service: RunningServer, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, container: str | None
 ) -> None:
-    address = Address("127.0.0.1", 0)
-    announce(address, Settings(models=["demo"]))
-    found = re.search(r"1\. .*?: +(curl .*?)\n +2\.", capsys.readouterr().out, re.DOTALL)
-    assert found
-    command = found[1].replace(address.url, service.url)
-    answer = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
+    address, keys = Address("127.0.0.1", 0), tmp_path / "keys.json"
+    monkeypatch.setenv("SDS_CLIP_API_KEY", create_key(keys, "me", SCOPES))
+    announce(address, Settings(models=["demo"], keys_file=keys), container)
+    command = first_tip(capsys.readouterr().out)
+    assert ("docker exec 4f5e cat /" in command) == bool(container)
+    with running_server(tmp_path, "--model", "demo", "--keys-file", str(keys)) as server:
+        here = command.replace("docker exec 4f5e ", "").replace(address.url, server.url)
+        answer = subprocess.run(["sh", "-c", here], capture_output=True, check=True)
     assert json.loads(answer.stdout)["results"][0]["best_text"] == "a black circle"
 
 
