@@ -92,6 +92,7 @@ def test_transcript(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
     Path("tiny").symlink_to(tiny_folder)
     given, *commands = re.split(r"^\$ (.+?)(?:  # .*)?\n", transcript, flags=re.M)
     for name in given.removeprefix("given:").split():
