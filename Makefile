@@ -136,7 +136,7 @@ client: $(STAMP) ## Generate the blocking client from the asynchronous one
 errors: $(STAMP) ## Generate docs/reference/errors.md, the reference of error codes, from their classes
 	$(BIN)/python -m tools.generate_reference
 
-pictures: $(STAMP) ## Draw the README's pictures again (port 8000 must be free)
+pictures: $(STAMP) ## Draw the README's pictures again, for which the demo runs (minutes; port 8000 must be free)
 	$(BIN)/python -m tools.draw_pictures
 
 dashboard-pictures: $(STAMP) ## Draw the data of both dashboards under real load, for docs/how-to/monitor.md (minutes; needs Prometheus)

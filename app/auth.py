@@ -13,13 +13,13 @@ the session.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-import fastapi.routing
 from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers
 from starlette.types import Scope as ASGIScope
 
@@ -197,17 +197,21 @@ def declared(app: FastAPI) -> Iterator[tuple[str, set[str], tuple[Scope, ...] | 
 
     A public route has no scopes, and a route that declares nothing has None.
     """
-    for route in _routes(app):
+    for path, methods, calls in dependencies(app):
+        yield path, methods, access_of(calls)
+
+
+def access_of(calls: Iterable[Any]) -> tuple[Scope, ...] | None:
+    """The scopes that the dependencies of a route declare, as in `declared`."""
+    return next((call.declared_access for call in calls if hasattr(call, "declared_access")), None)
+
+
+def dependencies(app: FastAPI) -> Iterator[tuple[str, set[str], Sequence[Any]]]:
+    """The path and methods of each route, and the functions that it depends on."""
+    for route in iter_route_contexts(app.routes):
         dependant: Dependant | None = getattr(route, "dependant", None)
-        calls = () if dependant is None else _calls(dependant)
-        access = next((call.declared_access for call in calls if hasattr(call, "declared_access")), None)
-        yield getattr(route, "path", repr(route)), getattr(route, "methods", None) or set(), access
-
-
-def _routes(app: FastAPI) -> Iterator[Any]:
-    # Newer versions of FastAPI keep included routers nested; `iter_route_contexts` lists the routes inside.
-    flatten: Callable[[Sequence[Any]], Iterator[Any]] = getattr(fastapi.routing, "iter_route_contexts", iter)
-    return flatten(app.routes)
+        calls = [] if dependant is None else list(_calls(dependant))
+        yield getattr(route, "path", repr(route)), getattr(route, "methods", None) or set(), calls
 
 
 def _calls(dependant: Dependant) -> Iterator[Any]:

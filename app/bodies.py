@@ -39,7 +39,7 @@ _CHARSET = re.compile(r";\s*charset=\"?([^\";]*)\"?", re.IGNORECASE)
 def reads(
     schema: type[Schema], *, form: bool = True, max_bytes: int | None = None
 ) -> Callable[[Request], Awaitable[Schema]]:
-    """A dependency that reads the body as `schema`. Without `form`, it accepts only JSON.
+    """A dependency that reads the body as `schema`. Without `form`, it accepts only JSON. OpenAPI describes it.
 
     `max_bytes` is for callers without a key, and limits JSON to less than the settings do.
 
@@ -68,6 +68,7 @@ def reads(
             f"Send the body as {accepted}, and name that type in the Content-Type header."
         )
 
+    read.reads = schema, form  # type: ignore[attr-defined]
     return read
 
 

@@ -5,6 +5,8 @@ from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.encoders import jsonable_encoder
+from fastapi.openapi.models import RequestBody
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -42,7 +44,7 @@ _referred: dict[str, type[BaseModel]] = {}
 
 
 def describe_body(schema: type[BaseModel]) -> dict[str, Any]:
-    """The request body of an endpoint that reads `schema`, for a route's `openapi_extra`."""
+    """The request body of an endpoint that reads `schema`."""
     json_schema = schema.model_json_schema(ref_template=REFERENCE)
     examples = _examples(json_schema)
     form: dict[str, Any] = {
@@ -117,13 +119,8 @@ def install_openapi(app: FastAPI) -> None:
             description = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
-            _, definitions = models_json_schema(
-                [(model, "validation") for model in _referred.values()], ref_template=REFERENCE
-            )
-            schemas = description.setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(definitions.get("$defs", {}))
-            description["components"]["securitySchemes"] = {"key": BEARER, "session": SESSION}
-            for path, methods, access in auth.declared(app):
+            for path, methods, calls in auth.dependencies(app):
+                access = auth.access_of(calls)
                 operations = description["paths"].get(path.replace(":path}", "}"), {})
                 for method in methods & {each.upper() for each in operations}:
                     operation = operations[method.lower()]
@@ -133,6 +130,17 @@ def install_openapi(app: FastAPI) -> None:
                         {},
                         *({scheme: [scope]} for scheme in ("key", "session") for scope in access or ()),
                     ]
+                    for schema, has_form in (call.reads for call in calls if hasattr(call, "reads")):
+                        body = (describe_body if has_form else describe_json)(schema)["requestBody"]
+                        operation["requestBody"] = jsonable_encoder(  # as `get_openapi` writes it
+                            RequestBody.model_validate(body), by_alias=True, exclude_none=True
+                        )
+            _, definitions = models_json_schema(
+                [(model, "validation") for model in _referred.values()], ref_template=REFERENCE
+            )
+            schemas = description.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(definitions.get("$defs", {}))
+            description["components"]["securitySchemes"] = {"key": BEARER, "session": SESSION}
             app.openapi_schema = description
         return app.openapi_schema
 

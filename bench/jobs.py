@@ -6,6 +6,7 @@ Supervision: a training run's heartbeats, events and progress, as its process re
 """
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def _upload(client: Client, folder: Path) -> str:
     """Upload images with captions as a data set; returns its id once it has been checked."""
     for number, image in enumerate(make_images(folder, IMAGES)):
         image.with_suffix(".txt").write_text(f"a scene of number {number}")
-    dataset: str = client.upload_dataset(folder, format="pairs", name="bench")["id"]
+    dataset = client.upload_dataset(folder, format="pairs", name="bench")["id"]
     wait_until(lambda: client.dataset(dataset)["status"] != "validating", "checked")
     found = client.dataset(dataset)
     if found["status"] != "ready":
@@ -151,8 +152,18 @@ def _upload(client: Client, folder: Path) -> str:
 
 
 def _submit(client: Client, dataset: str, steps: int) -> Job:
-    options = {"steps": steps, "batch_size": 32, "warmup_steps": 1, "log_every": 1, "save_every": 50}
-    return client.finetune(dataset, base="demo", objective="clip", hyperparameters=options)
+    return client.finetune(
+        dataset,
+        base="demo",
+        objective="clip",
+        hyperparameters={
+            "steps": steps,
+            "batch_size": 32,
+            "warmup_steps": 1,
+            "log_every": 1,
+            "save_every": 50,
+        },
+    )
 
 
 def _start(client: Client, dataset: str, data_dir: Path) -> Start:
@@ -164,7 +175,7 @@ def _start(client: Client, dataset: str, data_dir: Path) -> Start:
     written = data_dir / "jobs" / job.id / "1" / "run" / "config.yaml"
     wait_until(written.exists, "training")
     trains_at = written.stat().st_mtime
-    claimed_at = float(job.refresh().info["started_at"])
+    claimed_at = job.refresh().info["started_at"] or math.nan
     job.cancel()
     with suppress(JobFailed):
         job.wait()

@@ -1,8 +1,8 @@
 """Measures this service, its bare path and its peers in one run, and prints one Markdown table.
 
-All serve ViT-B/32 with random weights and get distinct 640x480 JPEGs, on the CPU. Every server gets the same
-load, one server at a time, in interleaved rounds because shared machines drift. Weights, images and the
-peers' environments are created once under `.cache/bench`.
+All serve ViT-B/32 with random weights and get distinct JPEGs, of 640x480 unless --width says otherwise, on the
+CPU. Every server gets the same load, one server at a time, in interleaved rounds because shared machines drift.
+Weights, images and the peers' environments are created once under `.cache/bench`.
 """
 
 from collections.abc import Sequence
@@ -157,14 +157,13 @@ def notes(plan: Plan, rounds: dict[str, list[Round]], extras: Extras) -> str:
     ways = "; ".join(f"{shown(key, extras)} {_by_way(rounds[key])}" for key in PRECISIONS)
     return (
         f"{plan.rounds} interleaved rounds of {plan.requests} requests after {plan.warmup} to warm up, each "
-        f"another 640x480 JPEG as a data URI; {servers.THREADS} threads for every system. Rates are medians "
-        "over rounds, ratios medians of each round's ratio, latencies over all rounds. The load generator "
-        f"took at most {share:.1%} of a core. The bare path decodes during the last batch's forward or in turns "
-        "with it, its OpenMP threads spin (ACTIVE) or sleep (PASSIVE) while they wait, and the best way counts "
-        f"(images a second: {ways}). The first "
-        f"/classify with 1,000 new labels took {extras.first_classify_s:.1f} s. Resident memory before and "
-        f"after {plan.memory_requests} requests: {extras.resident_before_mib:.0f} and "
-        f"{extras.resident_after_mib:.0f} MiB."
+        f"another {plan.width}x{plan.width * 3 // 4} JPEG as a data URI; {servers.THREADS} threads for every "
+        "system. Rates are medians over rounds, ratios medians of each round's ratio, latencies over all rounds. "
+        f"The load generator took at most {share:.1%} of a core. The bare path decodes during the last batch's "
+        "forward or in turns with it, its OpenMP threads spin (ACTIVE) or sleep (PASSIVE) while they wait, and the "
+        f"best way counts (images a second: {ways}). The first /classify with 1,000 new labels took "
+        f"{extras.first_classify_s:.1f} s. Resident memory before and after {plan.memory_requests} requests: "
+        f"{extras.resident_before_mib:.0f} and {extras.resident_after_mib:.0f} MiB."
     )
 
 

@@ -16,7 +16,7 @@ from bench.embedders import Embedder
 from bench.load import IMAGE, Call, LoadResult, LoadSpec, run_load
 from bench.options import cache_option, option
 from bench.report import note
-from bench.sets import make_images
+from bench.sets import WIDTH, make_images
 
 CLIENTS = 32
 BATCH_SIZE = 32
@@ -33,6 +33,7 @@ class Plan:
     requests: int = option(384, "Number of requests at 32 clients in a round.", quick=96)
     idle_requests: int = option(40, "Number of requests of one idle client in a round.", quick=12)
     memory_requests: int = option(2000, "Number of requests between the readings of memory.", quick=256)
+    width: int = option(WIDTH, "Width of the pictures, which are 4:3.")
     cache: Path = cache_option()
 
     @property
@@ -82,7 +83,8 @@ class Extras:
 def prepare(plan: Plan) -> Inputs:
     """Create weights, images and reference embeddings; for peers also their environments and weights."""
     folder = weights.make_open_clip(plan.cache / weights.ARCHITECTURE)
-    paths = make_images(plan.cache / "images", plan.requests + plan.warmup)
+    folder_of_images = plan.cache / ("images" if plan.width == WIDTH else f"images-{plan.width}")
+    paths = make_images(folder_of_images, plan.requests + plan.warmup, plan.width)
     sample = paths[plan.warmup : plan.warmup + 64]
     features = weights.open_clip_features(folder, sample)
     if not plan.skip_peers:

@@ -62,21 +62,31 @@ def scene(seed: int) -> bytes:
         + _texture(generator, cells=(120, 160), strength=9)
     )
     grain = generator.uniform(2.5, 5.5)
-    pixels = pixels + generator.normal(0, grain, size=(HEIGHT, WIDTH, 1))
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
+    return _jpeg(pixels + generator.normal(0, grain, size=(HEIGHT, WIDTH, 1)))
 
 
-def make_images(folder: Path, count: int) -> list[Path]:
-    """Write the first `count` scenes to `folder`; existing files are kept."""
+def make_images(folder: Path, count: int, width: int = WIDTH) -> list[Path]:
+    """Write the first `count` scenes to `folder`, as wide as asked; existing files are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{seed:04d}.jpg" for seed in range(count)]
     for seed, path in enumerate(paths):
         if not path.exists():
-            path.write_bytes(scene(seed))
+            path.write_bytes(scene(seed) if width == WIDTH else resized(scene(seed), width, seed))
     return paths
+
+
+def resized(jpeg: bytes, width: int, seed: int) -> bytes:
+    """A scene at another width, with new grain: without it, a large file would cost less than a camera's."""
+    size = (width, width * HEIGHT // WIDTH)
+    pixels = np.asarray(Image.open(BytesIO(jpeg)).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+    grain = np.random.default_rng(seed).normal(0, 4, size=(size[1], size[0], 1))
+    return _jpeg(pixels + grain)
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
 
 
 def _texture(generator: np.random.Generator, *, cells: tuple[int, int], strength: float) -> np.ndarray:

@@ -34,10 +34,11 @@ from demo.world import Split
 from models.delta_file import TENSORS_FILE
 from models.markdown import markdown_table
 from sds_clip import Client
+from sds_clip.client.schemas import FinetuneOptions
 
 ALIAS = "soak"
 ENDED = ("succeeded", "failed", "cancelled")
-JOB = {
+JOB: FinetuneOptions = {
     "base": "demo",
     "objective": "clip",
     "hyperparameters": {"steps": 20, "batch_size": 16, "lr": 1e-5, "warmup_steps": 2},

@@ -37,7 +37,9 @@ from demo.load import Load
 from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
 from demo.training_set import Captions, DemoPairs
 from demo.world import Split
+from models.choices import Objective, ScoreBy
 from sds_clip import Client, ClientError, Job
+from sds_clip.client.schemas import Hyperparameters
 
 DATA = Path(__file__).parent / "data"
 PICTURE = DATA / "heldout" / "images" / "ex_177_img_0.png"
@@ -46,7 +48,11 @@ CAPTIONS = (
     "there is a lime hourglass below a large black circle",
 )
 """The first one is right."""
-ARMS = {"control": ("clip", "teacher"), "placebo": ("score", "shuffled"), "teacher": ("score", "teacher")}
+ARMS: dict[str, tuple[Objective, ScoreBy]] = {
+    "control": ("clip", "teacher"),
+    "placebo": ("score", "shuffled"),
+    "teacher": ("score", "teacher"),
+}
 """The objective of each arm, and by whom its choice is, if it has one."""
 WIDTH = 110
 
@@ -57,7 +63,7 @@ class World:
 
     pairs: int
     captions: Captions
-    hyperparameters: dict[str, Any]
+    hyperparameters: Hyperparameters
     arms: tuple[str, ...]
 
 
@@ -66,7 +72,7 @@ TAGS = World(
     "tags",
     {
         "trainable": "text-map", "steps": 200, "lr": 1e-3, "batch_size": 64, "warmup_steps": 10,
-        "negatives": "data", "negatives_count": 8, "score_candidates": "negatives", "score_draws": 2,
+        "negatives": "data", "negatives_count": 8, "score_candidates": "negatives", "score_draws": 1,
     },
     tuple(ARMS),
 )  # fmt: skip
@@ -94,29 +100,35 @@ def main() -> None:
     options = parser.parse_args()
     try:
         httpx.get(f"{options.url}/health", timeout=10, trust_env=False).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        why = str(error).partition("\n")[0]
+        sys.exit(f"{options.url}/health does not answer ({why}). Start the system: make run")
+    try:
         with Client(options.url) as client:
             show(client, options.url, EXACT if options.exact else TAGS)
-    except httpx.HTTPError as error:
-        sys.exit(f"{options.url}/health does not answer ({error}). Start the system: make run")
     except (ClientError, KeyboardInterrupt) as error:
         sys.exit(str(error) or "The demo was interrupted.")
 
 
-def show(client: Client, url: str, world: World) -> None:
-    """Run the arms one after the other under load, compare them, and roll back."""
+def show(client: Client, url: str, world: World) -> dict[str, list[float]]:
+    """Run the arms one after the other under load, compare them, and roll back.
+
+    Returns the probabilities of CAPTIONS by the model before and by each arm.
+    """
     began, prefix, before = time.monotonic(), time.strftime("demo-%m%d-%H%M%S"), _demo_version(client)
     sets = _upload(client, world, prefix)
     jobs: dict[str, Job] = {}
     with Load(url, PICTURE, CAPTIONS) as load, _rolled_back(client, before):
         for arm in world.arms:
             jobs[arm] = job = _train(client, f"{prefix}-{arm}", world, arm, sets, jobs.get("control"))
-            if job.info["result"]["promotion"]["promoted"]:
+            if _result(job)["promotion"]["promoted"]:
                 load.wait_for(str(job.version))
         versions = [before, *(str(job.version) for job in jobs.values())]
         answers = client.match([PICTURE], CAPTIONS, models=versions)["answers"]
-    _print_table(jobs, [answer["results"][0]["probabilities"] for answer in answers])
+    shares = [answer["results"][0]["probabilities"] for answer in answers if "results" in answer]
+    _print_table(jobs, shares)
     for arm, job in jobs.items():
-        verdict = job.info["result"]["promotion"]
+        verdict = _result(job)["promotion"]
         done = "promoted" if verdict["promoted"] else "refused"
         print(fill(f"The gate {done} {arm}. {verdict['why']}", WIDTH))
     counts = ", ".join(f"{count} by {version[:12]}" for version, count in load.answered.items())
@@ -124,27 +136,43 @@ def show(client: Client, url: str, world: World) -> None:
     print(f"The demo took {time.monotonic() - began:.0f} s. Version {before[:12]} is in service again.")
     if load.failures:
         sys.exit(f"The first request that failed: {load.failures[0]}")
+    return dict(zip(["before", *jobs], shares, strict=True))
 
 
 def _demo_version(client: Client) -> str:
-    served = {model["name"]: model["version"] for model in client.models()["models"]}
-    if served["default"] != served.get("demo"):
+    served = {model["name"]: str(model["version"]) for model in client.models()["models"]}
+    if "demo" not in served or served.get("default") != served["demo"]:
         sys.exit("The demo model is not in service. Run `make run` without --model, or roll back `default`.")
-    return str(served["demo"])
+    return served["demo"]
+
+
+def _result(job: Job) -> dict[str, Any]:
+    assert job.result is not None
+    return job.result
 
 
 def _upload(client: Client, world: World, prefix: str) -> dict[str, str]:
-    """Upload the training pairs, and benchmarks of other combinations. Returns the names by format."""
+    """Upload the training pairs, and benchmarks of other combinations. Returns the names by format.
+
+    A worker begins to check the first one while the others are drawn.
+    """
+    names = {}
+
+    def upload(format: str, folder: Path) -> None:
+        names[format] = f"{prefix}-{format}"
+        client.upload_dataset(folder, format=format, name=names[format])
+        print(f"Uploaded the data set {names[format]}.", flush=True)
+
+    upload("winoground", DATA / "validation")
     with tempfile.TemporaryDirectory(prefix="sds-clip-demo-") as name:
-        folders = {format: Path(name) / format for format in ("pairs", "zero-shot", "retrieval")}
-        write_image_folder(folders["pairs"], DemoPairs(world.pairs, captions=world.captions))
-        write_zero_shot(folders["zero-shot"], classification_set(Split.VALIDATION))
-        write_retrieval(folders["retrieval"], retrieval_set(Split.VALIDATION, RETRIEVAL_BATCH))
-        folders["winoground"] = DATA / "validation"
-        for format, folder in folders.items():
-            client.upload_dataset(folder, format=format, name=f"{prefix}-{format}")
-            print(f"Uploaded the data set {prefix}-{format}.")
-    return {format: f"{prefix}-{format}" for format in folders}
+        drawn = Path(name)
+        write_image_folder(drawn / "pairs", DemoPairs(world.pairs, captions=world.captions))
+        upload("pairs", drawn / "pairs")
+        write_retrieval(drawn / "retrieval", retrieval_set(Split.VALIDATION, RETRIEVAL_BATCH))
+        upload("retrieval", drawn / "retrieval")
+        write_zero_shot(drawn / "zero-shot", classification_set(Split.VALIDATION))
+        upload("zero-shot", drawn / "zero-shot")
+    return names
 
 
 def _train(
@@ -184,7 +212,7 @@ def _rolled_back(client: Client, version: str) -> Iterator[None]:
 
 
 def _print_table(jobs: dict[str, Job], probabilities: list[list[float]]) -> None:
-    measured = [list(job.info["result"]["evaluations"].values()) for job in jobs.values()]
+    measured = [list(_result(job)["evaluations"].values()) for job in jobs.values()]
     before = [each["baseline"] for each in measured[0]]
     heads = ("zero-shot", "retrieval", "right text", "swapped")
     print(f"\n{'%':9}{'GroupMatch (95 % interval)':27}{''.join(f'{head:>11}' for head in heads)}")

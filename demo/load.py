@@ -45,9 +45,9 @@ class Load:
                 number += 1
                 try:
                     if number % 4 == 0:
-                        answer = client.classify([self._image], ["a yellow star", "a cyan circle"])
+                        model = client.classify([self._image], ["a yellow star", "a cyan circle"])["model"]
                     else:
-                        answer = client.match([self._image], [*self._captions, f"picture {number}"])
-                    self.answered[answer["model"]["version"]] += 1
+                        model = client.match([self._image], [*self._captions, f"picture {number}"])["model"]
+                    self.answered[model["version"]] += 1
                 except ClientError as error:
                     self.failures.append(str(error))

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import PIL.Image
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from demo.captions import Wording, caption, draw_wording
 from demo.sets import pairs
@@ -28,11 +27,12 @@ from demo.world import (
     combination_split,
     with_colours_exchanged,
 )
-from models.checkpoints import load_clip
-from models.clip import Clip
 from models.data.pairs import PairSet, Sample
-from models.encode import encode_texts
-from models.propose import best_captions
+
+if TYPE_CHECKING:  # torch and open_clip, which `make demo` does not wait for
+    from torch import Tensor
+
+    from models.clip import Clip
 
 DISTILLATION_SEED = 2000  # differs from the student's and the teacher's
 WORDING_SEED = 2002
@@ -116,6 +116,8 @@ def proposed(
     images: UInt8[np.ndarray, "n 64 64 3"], proposer: str = "demo"
 ) -> list[tuple[str, tuple[str, ...]]]:
     """For each image the best caption by a model, and the next best ones."""
+    from models.propose import best_captions
+
     clip, captions, features = _all_captions(proposer)
     found: list[tuple[str, tuple[str, ...]]] = []
     for start in range(0, len(images), IMAGES_AT_ONCE):
@@ -155,6 +157,9 @@ def _plain(shape: str, colour: str) -> Thing:
 
 @cache
 def _all_captions(proposer: str) -> tuple[Clip, list[str], Float[Tensor, "captions d"]]:
+    from models.checkpoints import load_clip
+    from models.encode import encode_texts
+
     clip = load_clip(proposer, device="cpu", precision="float32")
     captions = list(training_captions())
     return clip, captions, encode_texts(clip, captions)

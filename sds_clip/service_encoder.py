@@ -13,6 +13,7 @@ import numpy as np
 from models.vectors.encoder import Encoder, Problem
 from sds_clip.client import Client
 from sds_clip.client.errors import InvalidRequest
+from sds_clip.client.schemas import Embedding
 
 _REQUESTS = 2
 """Requests for a batch, so that the service decodes the images of one while it computes the other."""
@@ -27,8 +28,8 @@ class ServiceEncoder(Encoder):
     def __init__(self, client: Client, model: str | None) -> None:
         self._client, self._model = client, model
         answer = client.embed(texts=["a photo"], model=model)
-        self.version: str = answer["model"]["version"]
-        self.dimensions: int = answer["dimensions"]
+        self.version = answer["model"]["version"]
+        self.dimensions = answer["dimensions"]
 
     def prepare(self, data: bytes) -> bytes:
         return data
@@ -64,7 +65,7 @@ class ServiceEncoder(Encoder):
             for row in rows
         ]
 
-    def _asked(self, **fields: Any) -> list[dict[str, Any]]:
+    def _asked(self, **fields: Any) -> list[Embedding]:
         answer = self._client.embed(model=self._model, encoding_format="base64", **fields)
         if answer["model"]["version"] != self.version:
             raise click.ClickException(
@@ -72,9 +73,8 @@ class ServiceEncoder(Encoder):
                 f"meanwhile. Finished batches are kept. If the service has that version, name it with --model "
                 f"{self.version} and run the command again. Otherwise remove the folder that ends with .partial."
             )
-        rows: list[dict[str, Any]] = answer["results"]
-        return rows
+        return answer["results"]
 
 
-def _embedding(row: dict[str, Any]) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(row["embedding"]), "<f4")
+def _embedding(row: Embedding) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(str(row["embedding"])), "<f4")

@@ -7,18 +7,19 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from demo.folders import write_pairs, write_retrieval
 from demo.live import DATA
 from demo.sets import pairs, retrieval_set
 from demo.training_set import DISTILLATION_SEED
 from demo.world import Split
+from models.choices import Objective
 from sds_clip import Client
+from sds_clip.client.schemas import Hyperparameters
 from tests.sds_clip.embedded import Running, until
 
 PAIRS = 1024
-SHORT: dict[str, Any] = {
+SHORT: Hyperparameters = {
     "trainable": "all",
     "steps": 60,
     "lr": 5e-4,
@@ -68,11 +69,12 @@ class Story:
         validation = self._upload(self._folder / "validation", "pairs", "validation-pairs")
         winoground = self._upload(DATA / "validation", "winoground", "winoground")
         retrieval = self._upload(self._folder / "retrieval", "retrieval", "retrieval")
-        self._evaluate("winoground", winoground, "winoground-base", model="default")
-        for name, objective, teacher in (
-            ("distilled-control", "clip", None),
-            ("distilled", "score", "demo"),
-        ):
+        self._evaluate("winoground", winoground, "winoground-base", "default")
+        arms: dict[str, tuple[Objective, str | None]] = {
+            "distilled-control": ("clip", None),
+            "distilled": ("score", "demo"),
+        }
+        for name, (objective, teacher) in arms.items():
             job = self._client.finetune(
                 train,
                 name=name,
@@ -86,9 +88,8 @@ class Story:
             assert job.version is not None, job.error
             self._version = job.version
         self._client.promote(self._version, alias="candidate", reason="To be tried beside the base.")
-        against_base = {"model": "candidate", "baseline": "default"}
-        self._evaluate("retrieval", retrieval, "retrieval-candidate", **against_base)
-        self._evaluate("winoground", winoground, "winoground-candidate", **against_base)
+        self._evaluate("retrieval", retrieval, "retrieval-candidate", "candidate", "default")
+        self._evaluate("winoground", winoground, "winoground-candidate", "candidate", "default")
 
     def promote(self) -> None:
         self._client.promote(self._version, reason=REASON, wait_s=60)
@@ -105,6 +106,8 @@ class Story:
         until(lambda: self._client.dataset(dataset)["status"] == "ready")
         return dataset
 
-    def _evaluate(self, benchmark: str, data: str, name: str, **models: str) -> None:
-        job = self._client.evaluate(benchmark, data, name=name, **models).wait()
+    def _evaluate(
+        self, benchmark: str, data: str, name: str, model: str, baseline: str | None = None
+    ) -> None:
+        job = self._client.evaluate(benchmark, data, name=name, model=model, baseline=baseline).wait()
         assert job.status == "succeeded", job.error

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -19,14 +20,15 @@ from app.keys import create_key
 from demo.folders import write_pairs
 from demo.sets import training_pairs
 from sds_clip import Client, ClientError, Job
+from sds_clip.client.schemas import Hyperparameters
 from tests.app.serverside import free_ports
 from tests.monitoring.prometheus import Prometheus
 from tests.sds_clip.embedded import Running, until
 
 WINOGROUND = Path(__file__).parents[1] / "demo" / "data" / "validation"
 PAIRS = 512
-SHORT = {"steps": 40, "batch_size": 32, "warmup_steps": 5}
-LONG = {**SHORT, "steps": 250}
+SHORT: Hyperparameters = {"steps": 40, "batch_size": 32, "warmup_steps": 5}
+LONG: Hyperparameters = {**SHORT, "steps": 250}
 CALM_S, FLOOD_S = 30, 45
 FLOODING = 3
 """Threads of the key that asks too much."""
@@ -68,7 +70,7 @@ def _work(system: Running, client: Client, pairs: Path, crawler: str) -> None:
     data = client.upload_dataset(pairs, format="pairs")["id"]
     items = client.upload_dataset(WINOGROUND, format="winoground")["id"]
 
-    def finetune(options: dict[str, int], promote: str) -> Job:
+    def finetune(options: Hyperparameters, promote: Literal["always", "never"]) -> Job:
         return client.finetune(data, objective="clip", hyperparameters=options, promote=promote)
 
     first = finetune(SHORT, "always")

@@ -1,6 +1,7 @@
 """Draw the README's pictures: `make pictures`.
 
-- match.png: a picture of the demo world, and what the demo CLIP makes of three captions.
+- match.png: a picture of the demo world, and what the demo CLIP, the control and the teacher's student make of its
+  caption and of the one with the places exchanged. All jobs of `make demo` run for it, on a system of their own.
 - run.svg: what `make run` shows in a terminal. The system is started for it, in a folder of its own.
 """
 
@@ -21,18 +22,14 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from models.checkpoints import load_clip
-from models.encode import encode_images, encode_texts
-from models.scoring import match
+from demo import live
+from sds_clip import Client
+from tests.sds_clip.embedded import Running
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "assets" / "images"
-PICTURE = ROOT / "demo" / "data" / "heldout" / "images" / "ex_177_img_0.png"
-CAPTIONS = {
-    "there is a large black circle\nbelow a lime hourglass": "#228833",
-    "there is a lime hourglass\nbelow a large black circle": "#ee6677",
-    "there is a large lime circle\nbelow a black hourglass": "0.6",
-}
+VERSIONS = {"before": "the demo CLIP", "control": "the control", "teacher": "the teacher's student"}
+RIGHT, WRONG = "#228833", "#bb4455"
 LAST_WORDS = b"sds-clip jobs list"
 LIMIT_S = 120
 COLUMNS = 118
@@ -46,30 +43,35 @@ def main() -> None:
 
 
 def draw_match(file: Path) -> None:
-    clip = load_clip("demo", precision="float32")
-    image = Image.open(PICTURE).convert("RGB")
-    captions = [caption.replace("\n", " ") for caption in CAPTIONS]
-    found = match(
-        encode_images(clip, [image]),
-        encode_texts(clip, captions),
-        logit_scale=clip.logit_scale,
-        logit_bias=clip.logit_bias,
-    )
-    probabilities = found.probabilities[0].numpy()
+    shares = _shares_of_the_demo()
     figure = Figure(figsize=(9, 2.3), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 3.6))
-    left.imshow(image)
+    left.imshow(Image.open(live.PICTURE))
     left.set_axis_off()
-    places = range(len(captions))
-    right.barh(places, 100 * probabilities, color=list(CAPTIONS.values()))
-    right.set_yticks(places, list(CAPTIONS))
+    began = [0.0] * len(VERSIONS)
+    for place, (caption, colour) in enumerate(zip(live.CAPTIONS, (RIGHT, WRONG), strict=True)):
+        width = [100 * shares[arm][place] for arm in VERSIONS]
+        bars = right.barh(list(VERSIONS.values()), width, left=began, color=colour, label=caption)
+        right.bar_label(bars, fmt="{:.0f} %", label_type="center", color="white")
+        began = width
     right.invert_yaxis()
     right.set_xlim(0, 100)
-    right.set_xlabel("probability that CLIP gives each caption, %")
-    for place, share in zip(places, probabilities, strict=True):
-        right.text(100 * share + 1, place, f"{100 * share:.0f}", va="center")
-    right.spines[["top", "right"]].set_visible(False)
+    right.set_xticks([])
+    right.spines[:].set_visible(False)
+    right.tick_params(length=0)
+    figure.legend(loc="outside upper right", frameon=False)
     figure.savefig(file, dpi=110)
+
+
+def _shares_of_the_demo() -> dict[str, list[float]]:
+    """The probabilities of the demo's two captions, by version."""
+    with tempfile.TemporaryDirectory() as folder:
+        system = Running(Path(folder))
+        try:
+            with Client(system.url) as client:
+                return live.show(client, system.url, live.TAGS)
+        finally:
+            system.close()
 
 
 def draw_run(file: Path) -> None:

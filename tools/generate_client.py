@@ -1,10 +1,12 @@
 """Generates the blocking client, sds_clip/client/_sync, from the awaited one, sds_clip/client/_async.
 
-`python -m tools.generate_client` writes it. With `--check` nothing is written, and the exit status is 1 if a
-file is out of date.
+It also generates the types of both, sds_clip/client/schemas.py, from the service's schemas (client_schemas.py).
+`python -m tools.generate_client` writes them. With `--check` nothing is written, and the exit status is 1 if a file is
+out of date.
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +15,12 @@ from tempfile import TemporaryDirectory
 
 import unasync
 
+from app.main import api
+from tools import client_schemas
+
 ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "sds_clip" / "client" / "_async"
-TARGET = SOURCE.with_name("_sync")
+CLIENT = ROOT / "sds_clip" / "client"
+SOURCE, SCHEMAS = CLIENT / "_async", CLIENT / "schemas.py"
 CONFIG = ("--config", "pyproject.toml", "--config", 'lint.isort.known-first-party=["sds_clip"]')
 HEADER = "# Generated from _async by `make client`. Edit that instead.\n"
 # On top of what unasync replaces itself: `async`, `await`, AsyncIterator, __aenter__ and others.
@@ -35,8 +40,19 @@ NAMES = {
 }
 
 
-def generate() -> dict[str, str]:
-    """The generated files by name."""
+def generate() -> dict[Path, str]:
+    """The generated files."""
+    return _blocking() | {SCHEMAS: client_schemas.write(api().openapi(), _named_schemas())}
+
+
+def _named_schemas() -> set[str]:
+    """The schemas that the awaited client names, as `schemas.MatchResponse`."""
+    return {
+        name for file in SOURCE.glob("*.py") for name in re.findall(r"\bschemas\.(\w+)", file.read_text())
+    }
+
+
+def _blocking() -> dict[Path, str]:
     with TemporaryDirectory() as temporary:
         source, target = Path(temporary) / "_async", Path(temporary) / "_sync"
         shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
@@ -46,13 +62,13 @@ def generate() -> dict[str, str]:
         for command in (["check", "--fix", "--select", "I"], ["format"]):
             options = ["--quiet", "--no-cache", *CONFIG, str(target)]
             subprocess.run([sys.executable, "-m", "ruff", *command, *options], cwd=ROOT, check=True)
-        return {file.name: HEADER + file.read_text() for file in target.glob("*.py")}
+        return {CLIENT / "_sync" / file.name: HEADER + file.read_text() for file in target.glob("*.py")}
 
 
-def out_of_date(generated: dict[str, str]) -> list[str]:
-    """Names of files that differ from the generated ones, or exist on one side only."""
-    found = {file.name: file.read_text() for file in TARGET.glob("*.py")}
-    return sorted(name for name in generated | found if generated.get(name) != found.get(name))
+def out_of_date(generated: dict[Path, str]) -> list[Path]:
+    """The files that differ from the generated ones, or exist on one side only."""
+    found = {file: file.read_text() for file in (*CLIENT.glob("_sync/*.py"), SCHEMAS) if file.exists()}
+    return sorted(file for file in generated | found if generated.get(file) != found.get(file))
 
 
 def main() -> int:
@@ -64,14 +80,12 @@ def main() -> int:
     generated = generate()
     stale = out_of_date(generated)
     if check and stale:
-        print(
-            f"sds_clip/client/_sync is out of date: {', '.join(stale)}. Run `make client`.", file=sys.stderr
-        )
+        names = ", ".join(str(file.relative_to(ROOT)) for file in stale)
+        print(f"Out of date: {names}. Run `make client`.", file=sys.stderr)
         return 1
-    for name in stale:
-        file = TARGET / name
+    for file in stale:
         file.parent.mkdir(exist_ok=True)
-        file.write_text(generated[name]) if name in generated else file.unlink()
+        file.write_text(generated[file]) if file in generated else file.unlink()
     return 0
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from app.errors import ConfigurationError, StoreUnavailable
 from app.store import Store
-from app.store.workers import HEARTBEAT_S, NewWorker
+from app.store.records import NewWorker
+from app.store.workers import HEARTBEAT_S
 from worker.config import WorkerConfig
 from worker.fitness import Fitness
 from worker.metrics import WorkerMetrics

@@ -7,9 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 from app.auth import is_revoked
 from app.errors import Overloaded
 from app.openapi import describe_errors
-from app.routes.shared import READING, BackendDep, LastEventId, ReadOrTrain
+from app.routes.shared import READING, BackendDep, EngineDep, LastEventId, ReadOrTrain
 from app.routes.streamed import FRAMES, EventStream
-from app.serving.engine import Engine
 
 Streamed: dict[int | str, dict[str, Any]] = {
     200: {
@@ -28,6 +27,7 @@ async def follow_changes(
     request: Request,
     caller: ReadOrTrain,
     backend: BackendDep,
+    engine: EngineDep,
     after: Annotated[
         int | None,
         Query(
@@ -45,7 +45,6 @@ async def follow_changes(
     so that a client that comes back misses no change. Without one, these are the few that have just changed. Open the
     stream first, and then read the lists. Jobs are told to keys with the scope train.
     """
-    engine: Engine = request.app.state.engine
     seen = after if last_event_id is None else last_event_id
     frames = backend.changes.stream(
         caller, seen, ending=lambda: engine.draining or is_revoked(request, caller)

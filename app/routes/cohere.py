@@ -12,9 +12,10 @@ from jaxtyping import Float32
 
 from app.bodies import reads
 from app.errors import DimensionsNotOffered, TextTooLong
-from app.openapi import describe_errors, describe_json
+from app.openapi import describe_errors
 from app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
 from app.routes.mixed import Mixed
+from app.routes.shared import of_app
 from app.schemas.cohere import (
     BilledUnits,
     CohereEmbedRequest,
@@ -33,23 +34,17 @@ from models.quantize import range_of, to_binary, to_int8, to_ubinary, to_uint8
 router = APIRouter(prefix="/v2", tags=["Cohere's protocol"])
 
 
-async def golden(request: Request) -> GoldenEmbeddings:
-    found: GoldenEmbeddings = request.app.state.golden
-    return found
-
-
 @router.post(
     "/embed",
     response_model=CohereEmbedResponse,
     responses=describe_errors(*ERRORS, DimensionsNotOffered, body=CohereError),
-    openapi_extra=describe_json(CohereEmbedRequest),
 )
 async def cohere_embed(
     request: Request,
     caller: Infer,
     body: Annotated[CohereEmbedRequest, Depends(reads(CohereEmbedRequest, form=False))],
     predictor: PredictorDep,
-    golden: Annotated[GoldenEmbeddings, Depends(golden)],
+    golden: Annotated[GoldenEmbeddings, of_app("golden")],
 ) -> Response:
     """Encode texts and images as vectors of numbers, bytes or bits, as Cohere's API does."""
     items = _items(body)

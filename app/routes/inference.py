@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
 from app.auth import requires
@@ -25,7 +25,8 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.keys import Caller
-from app.openapi import describe_body, describe_errors
+from app.openapi import describe_errors
+from app.routes.shared import of_app
 from app.schemas.classify import (
     ClassifyComparison,
     ClassifyComparisonRequest,
@@ -56,23 +57,10 @@ ERRORS = (
 router = APIRouter(tags=["inference"])
 
 Infer = Annotated[Caller, Depends(requires("infer"))]
+PredictorDep = Annotated[Predictor, of_app("predictor")]
 
 
-# This is async because FastAPI would call a plain function in a thread for every request.
-async def predictor(request: Request) -> Predictor:
-    found: Predictor = request.app.state.predictor
-    return found
-
-
-PredictorDep = Annotated[Predictor, Depends(predictor)]
-
-
-@router.post(
-    "/match",
-    response_model=MatchResponse,
-    responses=describe_errors(*ERRORS),
-    openapi_extra=describe_body(MatchRequest),
-)
+@router.post("/match", response_model=MatchResponse, responses=describe_errors(*ERRORS))
 async def match(
     caller: Infer, body: Annotated[MatchRequest, Depends(reads(MatchRequest))], predictor: PredictorDep
 ) -> Response:
@@ -81,10 +69,7 @@ async def match(
 
 
 @router.post(
-    "/classify",
-    response_model=ClassifyResponse,
-    responses=describe_errors(*ERRORS, ClassesBuilding),
-    openapi_extra=describe_body(ClassifyRequest),
+    "/classify", response_model=ClassifyResponse, responses=describe_errors(*ERRORS, ClassesBuilding)
 )
 async def classify(
     caller: Infer, body: Annotated[ClassifyRequest, Depends(reads(ClassifyRequest))], predictor: PredictorDep
@@ -93,12 +78,7 @@ async def classify(
     return json_answer(await predictor.classify(caller, body))
 
 
-@router.post(
-    "/embed",
-    response_model=EmbedResponse,
-    responses=describe_errors(*ERRORS),
-    openapi_extra=describe_body(EmbedRequest),
-)
+@router.post("/embed", response_model=EmbedResponse, responses=describe_errors(*ERRORS))
 async def embed(
     caller: Infer, body: Annotated[EmbedRequest, Depends(reads(EmbedRequest))], predictor: PredictorDep
 ) -> Response:
@@ -106,12 +86,7 @@ async def embed(
     return json_answer(await predictor.embed(caller, body))
 
 
-@router.post(
-    "/match/compare",
-    response_model=MatchComparison,
-    responses=describe_errors(*ERRORS),
-    openapi_extra=describe_body(MatchComparisonRequest),
-)
+@router.post("/match/compare", response_model=MatchComparison, responses=describe_errors(*ERRORS))
 async def compare_matches(
     caller: Infer,
     body: Annotated[MatchComparisonRequest, Depends(reads(MatchComparisonRequest))],
@@ -131,7 +106,6 @@ async def compare_matches(
     "/classify/compare",
     response_model=ClassifyComparison,
     responses=describe_errors(*ERRORS, ClassesBuilding),
-    openapi_extra=describe_body(ClassifyComparisonRequest),
 )
 async def compare_classes(
     caller: Infer,

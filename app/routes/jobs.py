@@ -16,6 +16,7 @@ from app.routes.shared import (
     After,
     BackendDep,
     BackendWithFiles,
+    EngineDep,
     JobId,
     LastEventId,
     Limit,
@@ -26,7 +27,6 @@ from app.routes.shared import (
 from app.routes.streamed import FRAMES, LOG, EventStream, LogResponse
 from app.schemas.curves import MAX_POINTS, MIN_POINTS, Curves
 from app.schemas.jobs import CheckpointList, EventList, JobInfo, JobList, MetricList
-from app.serving.engine import Engine
 from app.store.states import TERMINAL, JobKind, JobStatus
 
 POLICY = (
@@ -85,6 +85,7 @@ async def list_job_events(
     request: Request,
     caller: Train,
     backend: BackendDep,
+    engine: EngineDep,
     job_id: JobId,
     after: Number = 0,
     limit: Annotated[
@@ -109,7 +110,6 @@ async def list_job_events(
     first = await read(start)
     if seen is not None and first.job.status in TERMINAL and not first.events:
         return Response(status_code=204)
-    engine: Engine = request.app.state.engine
     frames = stream(read, first, start, ending=lambda: engine.draining or is_revoked(request, caller))
     return EventStream(frames, backend.streams, caller)
 

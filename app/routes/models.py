@@ -25,7 +25,7 @@ from app.errors import (
     UnknownRecord,
 )
 from app.keys import Caller
-from app.openapi import describe_errors, describe_json
+from app.openapi import describe_errors
 from app.routes.shared import (
     READING,
     WRITING,
@@ -39,6 +39,7 @@ from app.routes.shared import (
     ReadModels,
     SearchDep,
     Train,
+    of_app,
 )
 from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
 from app.schemas.listing import Deleted
@@ -72,13 +73,7 @@ Archive: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def rollout(request: Request) -> Rollout:
-    """The process's rollouts. Async, or FastAPI would fetch it in a thread."""
-    found: Rollout = request.app.state.rollout
-    return found
-
-
-RolloutDep = Annotated[Rollout, Depends(rollout)]
+RolloutDep = Annotated[Rollout, of_app("rollout")]
 
 # What a path into JSON can name in both databases.
 _KEY = re.compile(r'[^"\\\x00-\x1f\x7f]+')
@@ -167,9 +162,8 @@ async def list_models(
     dependencies=[Depends(requires("infer"))],
     responses=describe_errors(Unauthorized, Forbidden, KeyLimitReached),
 )
-async def get_serving_status(request: Request) -> ServingStatus:
+async def get_serving_status(board: Annotated[StatusBoard, of_app("status")]) -> ServingStatus:
     """Return what each serving process serves, since when, and what it could not load."""
-    board: StatusBoard = request.app.state.status
     return ServingStatus(processes=await board.all())
 
 
@@ -179,11 +173,7 @@ async def get_version(caller: ReadModels, backend: BackendDep, version: VersionN
     return await backend.versions.get(caller, version)
 
 
-@registered.post(
-    "/models/{version}/promote",
-    responses=describe_errors(*WRITING),
-    openapi_extra=describe_json(PromoteRequest),
-)
+@registered.post("/models/{version}/promote", responses=describe_errors(*WRITING))
 async def promote_version(
     request: Request,
     caller: ChangeModels,
@@ -204,11 +194,7 @@ async def promote_version(
     return await rollout.follow(await backend.versions.promote(caller, version, body), body.wait_s)
 
 
-@registered.post(
-    "/models/{alias}/rollback",
-    responses=describe_errors(*WRITING),
-    openapi_extra=describe_json(RollbackRequest),
-)
+@registered.post("/models/{alias}/rollback", responses=describe_errors(*WRITING))
 async def rollback_alias(
     caller: ChangeModels,
     backend: BackendDep,
@@ -224,11 +210,7 @@ async def rollback_alias(
     return await rollout.follow(await backend.versions.roll_back(caller, alias, body), body.wait_s)
 
 
-@registered.post(
-    "/models/{alias}/remove",
-    responses=describe_errors(*WRITING),
-    openapi_extra=describe_json(RemoveRequest),
-)
+@registered.post("/models/{alias}/remove", responses=describe_errors(*WRITING))
 async def remove_alias(
     caller: ChangeModels,
     backend: BackendDep,
@@ -247,9 +229,7 @@ async def remove_alias(
     return removed
 
 
-@registered.post(
-    "/models/{alias}/lock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
-)
+@registered.post("/models/{alias}/lock", responses=describe_errors(*WRITING))
 async def lock_alias(
     caller: Administer,
     backend: BackendDep,
@@ -263,9 +243,7 @@ async def lock_alias(
     return await backend.versions.lock(caller, alias, body)
 
 
-@registered.post(
-    "/models/{alias}/unlock", responses=describe_errors(*WRITING), openapi_extra=describe_json(LockRequest)
-)
+@registered.post("/models/{alias}/unlock", responses=describe_errors(*WRITING))
 async def unlock_alias(
     caller: Administer,
     backend: BackendDep,

@@ -6,7 +6,7 @@ Errors need no translation: this API's own have OpenAI's shape.
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 
 from app.bodies import reads
 from app.errors import (
@@ -18,9 +18,10 @@ from app.errors import (
     Unauthorized,
     UnknownModel,
 )
-from app.openapi import describe_errors, describe_json
+from app.openapi import describe_errors
 from app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
 from app.routes.mixed import Mixed
+from app.routes.shared import EngineDep
 from app.schemas.openai import (
     EmbeddingItem,
     EmbeddingsRequest,
@@ -33,7 +34,6 @@ from app.schemas.openai import (
     TextPart,
     Usage,
 )
-from app.serving.engine import Engine
 from app.serving.predictor import written
 from app.serving.served_models import ModelHandle
 
@@ -48,7 +48,6 @@ _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+(;[^,;\s]+)*|[^,\s]*;base64),\S*
     "/embeddings",
     response_model=EmbeddingsResponse,
     responses=describe_errors(*ERRORS, TokenIds, NoImageUri, DimensionsNotOffered),
-    openapi_extra=describe_json(EmbeddingsRequest),
 )
 async def openai_embeddings(
     caller: Infer,
@@ -75,18 +74,16 @@ async def openai_embeddings(
 
 
 @router.get("/models", responses=describe_errors(Unauthorized, Forbidden, KeyLimitReached))
-async def openai_models(request: Request, caller: Infer) -> OpenAIModels:
+async def openai_models(caller: Infer, engine: EngineDep) -> OpenAIModels:
     """List the names that requests can use, as OpenAI's API does."""
-    engine: Engine = request.app.state.engine
     return OpenAIModels(data=[_described(model) for model in engine.models])
 
 
 @router.get(
     "/models/{model:path}", responses=describe_errors(Unauthorized, Forbidden, UnknownModel, KeyLimitReached)
 )
-async def openai_model(request: Request, caller: Infer, model: str) -> OpenAIModel:
+async def openai_model(caller: Infer, engine: EngineDep, model: str) -> OpenAIModel:
     """Return one of the names that requests can use, as OpenAI's API does."""
-    engine: Engine = request.app.state.engine
     return _described(engine.models.resolve(model))
 
 

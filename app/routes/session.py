@@ -19,7 +19,7 @@ from app.errors import (
     WrongCsrfToken,
 )
 from app.keys import Key, KeyRing
-from app.openapi import describe_errors, describe_json
+from app.openapi import describe_errors
 from app.schemas.session import SessionInfo, SessionKey, SignIn
 from app.session import Session, Sessions, cookie_in, set_cookie
 from app.threads import in_own_thread
@@ -35,7 +35,6 @@ router = APIRouter(tags=["session"], dependencies=[Depends(public)], responses=d
     responses=describe_errors(
         MalformedBody, Unauthorized, BodyTimeout, BodyTooLarge, UnsupportedMediaType, Unavailable
     ),
-    openapi_extra=describe_json(SignIn),
 )
 async def sign_in(
     request: Request,

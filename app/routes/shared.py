@@ -1,6 +1,6 @@
 """What the routes of jobs, data sets and versions share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request
 
@@ -24,6 +24,7 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.keys import Caller
+from app.serving.engine import Engine
 from app.store.paging import Search
 
 READING = (
@@ -112,8 +113,20 @@ IdempotencyKey = Annotated[
 ]
 
 
+def of_app(name: str) -> Any:
+    """A dependency on what the app holds under a name. Async, or FastAPI would fetch it in a thread."""
+
+    async def find(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(find)
+
+
+EngineDep = Annotated[Engine, of_app("engine")]
+
+
 async def backend(request: Request) -> Backend:
-    """The process's backend. Async, or FastAPI would fetch it in a thread. Raises NoDatabase."""
+    """The process's backend. Raises NoDatabase."""
     found: Backend | None = request.app.state.backend
     if found is None:
         raise NoDatabase(

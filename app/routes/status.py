@@ -1,13 +1,15 @@
 """GET /health, /ready and /metrics, also by HEAD."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.auth import public, requires
 from app.backend import Backend
 from app.errors import Unauthorized, Unavailable
 from app.openapi import describe_errors
+from app.routes.shared import EngineDep, of_app
 from app.schemas.models import Health, Ready
-from app.serving.engine import Engine
 from app.serving.status import StatusBoard
 
 router = APIRouter(tags=["status"])
@@ -24,23 +26,22 @@ scrapes.declared_access = ()  # type: ignore[attr-defined]
 
 @router.head("/health", dependencies=[Depends(public)], include_in_schema=False)
 @router.get("/health", dependencies=[Depends(public)], responses=describe_errors(Unavailable))
-async def health(request: Request) -> Health:
+async def health(engine: EngineDep) -> Health:
     """Return 200 while the process takes batches of requests."""
-    if not _engine(request).alive:
+    if not engine.alive:
         raise Unavailable("The engine has stopped; restart the server process.")
     return Health()
 
 
 @router.head("/ready", dependencies=[Depends(public)], include_in_schema=False)
 @router.get("/ready", dependencies=[Depends(public)], responses=describe_errors(Unavailable))
-async def ready(request: Request) -> Ready:
+async def ready(engine: EngineDep, board: Annotated[StatusBoard, of_app("status")]) -> Ready:
     """Return 200 while the process can answer requests with the right version.
 
     This is the promoted version or, without a database, the model of the settings. If no request was answered
     recently, a forward pass tests the model.
     """
-    await _engine(request).check_ready()
-    board: StatusBoard = request.app.state.status
+    await engine.check_ready()
     return Ready(aliases=board.aliases.source)
 
 
@@ -60,8 +61,3 @@ async def metrics(request: Request) -> Response:
     if backend is not None:
         await backend.gauges.refresh()
     return Response(request.app.state.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine

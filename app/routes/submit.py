@@ -9,7 +9,7 @@ from app.bodies import reads
 from app.content_type import JSON
 from app.errors import DiskReserve, NameTaken
 from app.keys import Caller
-from app.openapi import describe_errors, describe_json
+from app.openapi import describe_errors
 from app.routes.shared import READING, WRITING, BackendWithFiles, IdempotencyKey, Train
 from app.schemas.evaluate import EvaluateSpec
 from app.schemas.finetune import FinetuneSpec
@@ -34,9 +34,7 @@ router = APIRouter(
 )
 
 
-@router.post(
-    "/finetune", status_code=202, response_model=FinetuneJobInfo, openapi_extra=describe_json(FinetuneSpec)
-)
+@router.post("/finetune", status_code=202, response_model=FinetuneJobInfo)
 async def finetune(
     caller: Train,
     backend: BackendWithFiles,
@@ -47,9 +45,7 @@ async def finetune(
     return await _submit(spec, backend, caller, key)
 
 
-@router.post(
-    "/evaluate", status_code=202, response_model=EvaluateJobInfo, openapi_extra=describe_json(EvaluateSpec)
-)
+@router.post("/evaluate", status_code=202, response_model=EvaluateJobInfo)
 async def evaluate(
     caller: Train,
     backend: BackendWithFiles,

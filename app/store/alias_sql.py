@@ -59,8 +59,7 @@ def find_held(connection: Connection, name: str) -> Alias | None:
 
 def _find_row(connection: Connection, name: str) -> Alias | None:
     """The row of an alias, even of a removed one, held like the others."""
-    row = connection.execute(select(aliases).where(aliases.c.name == name).with_for_update()).one_or_none()
-    return None if row is None else Alias.of(row._mapping)
+    return Alias.one_or_none(connection, select(aliases).where(aliases.c.name == name).with_for_update())
 
 
 def promote(
@@ -140,13 +139,13 @@ def remove(connection: Connection, move: Move, now: float) -> Alias:
         return old
     _refuse_locked(old)
     _check_generation(move, old.generation)
-    row = connection.execute(
+    removed = Alias.one(
+        connection,
         update(aliases)
         .where(aliases.c.name == old.name)
         .values(previous=None, generation=old.generation + 1, updated_at=now, removed_at=now)
-        .returning(aliases)
-    ).one()
-    removed = Alias.of(row._mapping)
+        .returning(aliases),
+    )
     _audit(connection, AliasAction.REMOVE, removed, move, now, origin=old.version)
     return removed
 
@@ -191,8 +190,7 @@ def nearest(connection: Connection, history: Iterator[Generation], *, other_than
 def forget_previous(connection: Connection, version_id: str) -> None:
     """Let the aliases that a rollback would lead to a deleted version lead to the one before it."""
     query = select(aliases).where(aliases.c.previous == version_id).with_for_update()
-    for row in connection.execute(query).mappings().all():
-        alias = Alias.of(row)
+    for alias in Alias.all(connection, query):
         previous = nearest(connection, earlier(connection, alias), other_than=alias.version)
         connection.execute(update(aliases).where(aliases.c.name == alias.name).values(previous=previous))
 
@@ -206,7 +204,7 @@ def set_lock(connection: Connection, name: str, by: AliasLock, *, locked: bool) 
     if (alias.lock is not None) == locked:
         return alias
     changed = update(aliases).where(aliases.c.name == name).values(lock=by if locked else None)
-    alias = Alias.of(connection.execute(changed.returning(aliases)).one()._mapping)
+    alias = Alias.one(connection, changed.returning(aliases))
     action = AliasAction.LOCK if locked else AliasAction.UNLOCK
     move = Move(name, by.who, by.why, expected_generation=None)
     _audit(connection, action, alias, move, by.at, origin=alias.version)
@@ -252,22 +250,20 @@ def _create(connection: Connection, move: Move, version_id: str, now: float) -> 
         "updated_at": now,
         "owner": move.give_to or "",
     }
-    row = connection.execute(
-        version_sql.insert_if_absent(connection, aliases).values(**values).returning(aliases)
-    ).one_or_none()
-    if row is None:
-        again = {**values, "generation": aliases.c.generation + 1, "removed_at": None}
-        row = connection.execute(
-            update(aliases)
-            .where(aliases.c.name == move.alias, aliases.c.removed_at.is_not(None))
-            .values(**again)
-            .returning(aliases)
-        ).one_or_none()
-    if row is None:
+    new = version_sql.insert_if_absent(connection, aliases).values(**values)
+    again = (
+        update(aliases)
+        .where(aliases.c.name == move.alias, aliases.c.removed_at.is_not(None))
+        .values({**values, "generation": aliases.c.generation + 1, "removed_at": None})
+    )
+    created = Alias.one_or_none(connection, new.returning(aliases)) or Alias.one_or_none(
+        connection, again.returning(aliases)
+    )
+    if created is None:
         raise AliasMoved(
             f"Another caller has just created the alias {move.alias}. Read it again before you decide."
         )
-    return Alias.of(row._mapping)
+    return created
 
 
 def _point(
@@ -279,7 +275,8 @@ def _point(
     *,
     owner: str | None = None,
 ) -> Alias:
-    row = connection.execute(
+    return Alias.one(
+        connection,
         update(aliases)
         .where(aliases.c.name == old.name, aliases.c.generation == old.generation)
         .values(
@@ -289,15 +286,14 @@ def _point(
             updated_at=now,
             owner=old.owner if owner is None else owner,
         )
-        .returning(aliases)
-    ).one()
-    return Alias.of(row._mapping)
+        .returning(aliases),
+    )
 
 
 def _give(connection: Connection, old: Alias, move: Move, now: float) -> Alias:
     """Change an alias's owner and nothing else."""
     changed = update(aliases).where(aliases.c.name == old.name).values(owner=move.give_to)
-    given = Alias.of(connection.execute(changed.returning(aliases)).one()._mapping)
+    given = Alias.one(connection, changed.returning(aliases))
     _audit(connection, AliasAction.GIVE, given, move, now, origin=old.version)
     return given
 
@@ -324,7 +320,7 @@ def _audit(
             generation=alias.generation,
             back_to=back_to,
             why=move.why,
-            metrics=None if move.metrics is None else dict(move.metrics),
+            metrics=move.metrics,
             job_id=job_id,
             forced=move.forced,
         )

@@ -28,10 +28,10 @@ class Aliases:
         """The current state of an alias. Raises UnknownRecord, also if it was removed."""
         query = select(aliases).where(aliases.c.name == name, aliases.c.removed_at.is_(None))
         with self._database.reading() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
+            alias = Alias.one_or_none(connection, query)
+        if alias is None:
             raise UnknownRecord("alias")
-        return Alias.of(row._mapping)
+        return alias
 
     def all(self) -> tuple[Alias, ...]:
         return tuple(alias for alias in self.ever() if alias.removed_at is None)
@@ -39,8 +39,7 @@ class Aliases:
     def ever(self) -> tuple[Alias, ...]:
         """All aliases, and those that were removed."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(aliases).order_by(aliases.c.name)).mappings().all()
-        return tuple(Alias.of(row) for row in rows)
+            return Alias.all(connection, select(aliases).order_by(aliases.c.name))
 
     def promote(self, move: Move, version_id: str, *, dry_run: bool = False) -> Alias:
         """Point an alias to a version. An alias that does not exist is created. A dry run is undone at its end.
@@ -102,5 +101,4 @@ class Aliases:
             own = select(aliases.c.name).where(aliases.c.owner == self._owner)
             query = query.where(promotions.c.alias.in_(own))
         with self._database.reading() as connection:
-            rows = connection.execute(query).mappings().all()
-        return tuple(Promotion.of(row) for row in rows)
+            return Promotion.all(connection, query)

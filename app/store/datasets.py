@@ -69,24 +69,20 @@ class Datasets:
                 if connection.execute(_stored(owner)).scalar_one() + size_bytes > max_stored_bytes:
                     raise stored_too_much(max_stored_bytes)
             take(connection, datasets, owner, name)
-            row = connection.execute(
-                insert(datasets)
-                .values(
-                    id=id or new_dataset_id(),
-                    name=name,
-                    format=format,
-                    source=dict(source),
-                    owner=owner,
-                    status=DatasetStatus.VALIDATING,
-                    created_at=self._clock(),
-                    attempt=0,
-                    fence=0,
-                    lease_until=0.0,
-                    size_bytes=size_bytes,
-                )
-                .returning(datasets)
-            ).one()
-        return Dataset.of(row._mapping)
+            new = insert(datasets).values(
+                id=id or new_dataset_id(),
+                name=name,
+                format=format,
+                source=source,
+                owner=owner,
+                status=DatasetStatus.VALIDATING,
+                created_at=self._clock(),
+                attempt=0,
+                fence=0,
+                lease_until=0.0,
+                size_bytes=size_bytes,
+            )
+            return Dataset.one(connection, new.returning(datasets))
 
     def stored_bytes(self, owner: str) -> int:
         """What the data sets of an owner take on disk, except those that were rejected or deleted."""
@@ -97,10 +93,10 @@ class Datasets:
         """A data set, deleted or not. Raises UnknownRecord."""
         with self._database.reading() as connection:
             query = select(datasets).where(datasets.c.id == dataset_id, *self._seen)
-            row = connection.execute(query).one_or_none()
-        if row is None:
+            dataset = Dataset.one_or_none(connection, query)
+        if dataset is None:
             raise UnknownRecord("dataset")
-        return Dataset.of(row._mapping)
+        return dataset
 
     def named(self, name: str, owner: str) -> str:
         """The id of the data set with a name: the owner's, or else the only one that is seen.
@@ -156,10 +152,9 @@ class Datasets:
         while True:
             with self._database.writing() as connection:
                 now = self._clock()
-                row = connection.execute(_unchecked(now, formats)).one_or_none()
-                if row is None:
+                dataset = Dataset.one_or_none(connection, _unchecked(now, formats))
+                if dataset is None:
                     return None
-                dataset = Dataset.of(row._mapping)
                 interruptions = dataset.interruptions + (dataset.lease_owner is not None)
                 problem = _used_up(dataset.attempt, interruptions)
                 if problem is None:
@@ -218,8 +213,8 @@ class Datasets:
             claimed,
             DatasetStatus.READY,
             content_hash=content_hash,
-            counts=dict(counts),
-            problems=list(problems),
+            counts=counts,
+            problems=problems,
             statistics=statistics,
             size_bytes=claimed.size_bytes if size_bytes is None else size_bytes,
         )
@@ -234,8 +229,8 @@ class Datasets:
         return self._finish(
             claimed,
             DatasetStatus.REJECTED,
-            counts=None if counts is None else dict(counts),
-            problems=list(problems),
+            counts=counts,
+            problems=problems,
         )
 
     def delete(self, dataset_id: str) -> Dataset:
@@ -253,26 +248,21 @@ class Datasets:
                 raise RecordInUse(
                     f"{which} needs the data set {dataset_id}; cancel the job first.", param="dataset"
                 )
-            row = connection.execute(
-                update(datasets)
-                .where(datasets.c.id == dataset_id)
-                .values(status=DatasetStatus.DELETED)
-                .returning(datasets)
-            ).one()
-        return Dataset.of(row._mapping)
+            deleted = update(datasets).where(datasets.c.id == dataset_id).values(status=DatasetStatus.DELETED)
+            return Dataset.one(connection, deleted.returning(datasets))
 
     def _take(
         self, connection: Connection, dataset: Dataset, owner: str, until: float, interruptions: int
     ) -> Dataset:
-        row = connection.execute(
+        return Dataset.one(
+            connection,
             update(datasets)
             .where(datasets.c.id == dataset.id, datasets.c.fence == dataset.fence)
             .values(
                 fence=dataset.fence + 1, interruptions=interruptions, lease_owner=owner, lease_until=until
             )
-            .returning(datasets)
-        ).one()
-        return Dataset.of(row._mapping)
+            .returning(datasets),
+        )
 
     def _finish(self, claimed: Dataset, status: DatasetStatus, **values: Any) -> tuple[Job, ...]:
         with self._database.writing() as connection:
@@ -348,12 +338,11 @@ def _answer(
 
 
 def _locked(connection: Connection, dataset_id: str, seen: Conditions = ()) -> Dataset:
-    row = connection.execute(
-        select(datasets).where(datasets.c.id == dataset_id, *seen).with_for_update()
-    ).one_or_none()
-    if row is None:
+    query = select(datasets).where(datasets.c.id == dataset_id, *seen)
+    dataset = Dataset.one_or_none(connection, query.with_for_update())
+    if dataset is None:
         raise UnknownRecord("dataset")
-    return Dataset.of(row._mapping)
+    return dataset
 
 
 def _unchecked(now: float, formats: Collection[str] | None) -> Any:

@@ -20,7 +20,17 @@ from app.store.job_events import append
 from app.store.names import find, take
 from app.store.owned import owned
 from app.store.paging import EVERYTHING, Search, page
-from app.store.records import DatasetStatus, Event, EventType, Job, Level, NewJob, Page, VersionStatus
+from app.store.records import (
+    DatasetStatus,
+    Event,
+    EventType,
+    Job,
+    Level,
+    NewJob,
+    Page,
+    Submission,
+    VersionStatus,
+)
 from app.store.states import (
     FULFILLED,
     OPEN,
@@ -95,10 +105,10 @@ class JobQueries:
     def get(self, job_id: str) -> Job:
         """The current state of a job. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.id == job_id, *self._seen)).one_or_none()
-        if row is None:
+            job = Job.one_or_none(connection, select(jobs).where(jobs.c.id == job_id, *self._seen))
+        if job is None:
             raise UnknownRecord("job")
-        return Job.of(row._mapping)
+        return job
 
     def named(self, name: str, owner: str) -> str:
         """The id of the job with a name: the owner's, or else the only one that is seen.
@@ -222,13 +232,9 @@ class JobQueries:
                 )
             if job.finished_at is None or now - job.finished_at < ended_for_s:
                 raise JobStateConflict("The job ended too recently; delete its files later.")
-            row = connection.execute(
-                update(jobs)
-                .where(jobs.c.id == job_id)
-                .values(files_removed_at=func.coalesce(jobs.c.files_removed_at, now))
-                .returning(jobs)
-            ).one()
-            yield Job.of(row._mapping)
+            removed_at = func.coalesce(jobs.c.files_removed_at, now)
+            removed = update(jobs).where(jobs.c.id == job_id).values(files_removed_at=removed_at)
+            yield Job.one(connection, removed.returning(jobs))
 
     def _request(self, job_id: str, action: Action) -> Job:
         now = self._clock()
@@ -254,47 +260,27 @@ class JobQueries:
 
     def _insert(self, connection: Connection, new: NewJob, status: JobStatus) -> Job:
         now = self._clock()
-        row = connection.execute(
-            insert(jobs)
-            .values(
-                id=new_id("job"),
-                kind=new.kind,
-                status=status,
-                request=dict(new.request),
-                config=None if new.config is None else dict(new.config),
-                step=0,
-                attempt=0,
-                max_attempts=new.max_attempts,
-                interruptions=0,
-                max_interruptions=new.max_interruptions,
-                furthest_step=0,
-                run_time_s=0.0,
-                max_run_time_s=new.max_run_time_s,
-                fence=0,
-                queued_at=now if status is JobStatus.QUEUED else None,
-                not_before=now,
-                created_at=now,
-                owner=new.owner,
-                by_admin=new.by_admin,
-                format=new.format,
-                idempotency_key=new.idempotency_key,
-                payload_hash=payload_hash(new.kind, new.request),
-                seed=new.seed,
-                suffix=new.suffix,
-                name=new.name,
-                metadata=dict(new.metadata),
-                event_count=1,
-            )
-            .returning(jobs)
-        ).one()
-        job = Job.of(row._mapping)
+        row = insert(jobs).values(
+            **Submission.columns(new),
+            **_UNSPENT,
+            **_NO_PROGRESS,
+            id=new_id("job"),
+            status=status,
+            fence=0,
+            queued_at=now if status is JobStatus.QUEUED else None,
+            not_before=now,
+            created_at=now,
+            payload_hash=payload_hash(new.kind, new.request),
+            event_count=1,
+        )
+        job = Job.one(connection, row.returning(jobs))
         for table, column, ids in (
             (job_datasets, "dataset_id", new.datasets),
             (job_versions, "version_id", new.versions),
         ):
             if ids:
                 connection.execute(insert(table), [{"job_id": job.id, column: each} for each in set(ids)])
-        data = {"from": None, "to": status, **({"trace": dict(new.trace)} if new.trace else {})}
+        data = {"from": None, "to": status, **({"trace": new.trace} if new.trace else {})}
         append(connection, Event(job.id, 1, now, EventType.STATUS, "The job was accepted.", Level.INFO, data))
         return job
 
@@ -315,7 +301,7 @@ _UNSPENT: dict[str, Any] = {
         )
     ),
 }
-"""The columns that are reset when a job is retried."""
+"""The columns that are reset when a job is retried. So they are in a new one."""
 _NO_PROGRESS: dict[str, Any] = {"stage": None, "step": 0, "steps": None}
 """Further columns that are reset if the job starts from the beginning."""
 
@@ -340,13 +326,9 @@ def _needs(connection: Connection, column: ColumnElement[str], job_id: str) -> l
 def _replay(connection: Connection, new: NewJob) -> Job | None:
     if new.idempotency_key is None:
         return None
-    row = connection.execute(
-        select(jobs).where(jobs.c.owner == new.owner, jobs.c.idempotency_key == new.idempotency_key)
-    ).one_or_none()
-    if row is None:
-        return None
-    job = Job.of(row._mapping)
-    if job.payload_hash != payload_hash(new.kind, new.request):
+    query = select(jobs).where(jobs.c.owner == new.owner, jobs.c.idempotency_key == new.idempotency_key)
+    job = Job.one_or_none(connection, query)
+    if job is not None and job.payload_hash != payload_hash(new.kind, new.request):
         raise IdempotencyMismatch
     return job
 

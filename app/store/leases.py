@@ -70,10 +70,9 @@ class JobLeases:
             with self._database.writing() as connection:
                 now = self._clock()
                 statement = eligible(kind, now, job_id).with_for_update(skip_locked=True)
-                row = connection.execute(statement).one_or_none()
-                if row is None:
+                job = Job.one_or_none(connection, statement)
+                if job is None:
                     return None
-                job = Job.of(row._mapping)
                 interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
                 if (error := used_up(job, interruptions, now)) is None:
                     due = now + back_off_s(retry_base_s, interruptions)
@@ -83,8 +82,7 @@ class JobLeases:
     def next_due(self, kind: JobKind) -> Job | None:
         """The job that `claim` would take now. It is not changed."""
         with self._database.reading() as connection:
-            row = connection.execute(eligible(kind, self._clock())).one_or_none()
-        return None if row is None else Job.of(row._mapping)
+            return Job.one_or_none(connection, eligible(kind, self._clock()))
 
     def renew(self, lease: Lease, ttl_s: float) -> JobStatus | None:
         """Extend the lease to `ttl_s` from now. Returns None, which is false, if the lease is lost.
@@ -284,7 +282,7 @@ class JobLeases:
                 "The job succeeded.",
                 data={"version": made},
                 result_version=made,
-                result=None if result is None else dict(result),
+                result=result,
             )
 
 

@@ -24,9 +24,7 @@ class Reaper:
         settled = []
         with self._database.writing() as connection:
             now = self._clock()
-            rows = connection.execute(_abandoned(now).limit(limit)).mappings().all()
-            for row in rows:
-                job = Job.of(row)
+            for job in Job.all(connection, _abandoned(now).limit(limit)):
                 settled.append(
                     move(
                         connection,

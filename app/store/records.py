@@ -1,4 +1,7 @@
-"""Rows as the rest of the program sees them: jobs, events, metrics, data sets, versions and aliases."""
+"""Rows as the rest of the program sees them: jobs, workers, events, metrics, data sets, versions and aliases.
+
+`app.store.tables` makes the tables' columns from the fields.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -6,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, Executable
 
 from app.settings import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S
 from app.store.states import JobKind, JobStatus
@@ -23,13 +26,32 @@ SOURCE_PATH, MAX_BAD_SHARE = "path", "max_bad_share"
 R = TypeVar("R")
 
 
+@dataclass(frozen=True)
 class Record:
     """A dataclass whose fields are columns of one table, or some of them."""
 
     @classmethod
-    def of(cls, row: RowMapping) -> Self:
+    def of(cls, row: Mapping[Any, Any]) -> Self:
         """Build the record from a row. The column types of `app.store.tables` create enums and errors."""
-        return cls(**{entry.name: row[entry.name] for entry in fields(cls)})  # type: ignore[arg-type]
+        return cls(**{entry.name: row[entry.name] for entry in fields(cls)})
+
+    @classmethod
+    def one(cls, connection: Connection, statement: Executable) -> Self:
+        return cls.of(connection.execute(statement).mappings().one())
+
+    @classmethod
+    def one_or_none(cls, connection: Connection, statement: Executable) -> Self | None:
+        row = connection.execute(statement).mappings().one_or_none()
+        return None if row is None else cls.of(row)
+
+    @classmethod
+    def all(cls, connection: Connection, statement: Executable) -> tuple[Self, ...]:
+        return tuple(map(cls.of, connection.execute(statement).mappings()))
+
+    @classmethod
+    def columns(cls, record: "Record") -> dict[str, Any]:
+        """The fields of this class, by name, of a record that may have more."""
+        return {entry.name: getattr(record, entry.name) for entry in fields(cls)}
 
 
 class EventType(StrEnum):
@@ -69,21 +91,18 @@ class JobError:
 
 
 @dataclass(frozen=True)
-class NewJob:
-    """A checked submission. Idempotency compares `request` and `kind`.
+class Submission(Record):
+    """What its submission says of a job.
 
-    `datasets` and `versions` are the ids of what the job needs. Neither can be deleted while the job is open,
-    and the job waits for data sets that are still being checked. `owner` is the name of the API key, or ""
-    for none. The three limits apply to this job, whatever is configured later. `seed` is at least 0 and less
-    than 2 ** 63.
+    Idempotency compares `request` and `kind`. `owner` is the name of the API key, or "" for none. The three limits
+    apply to this job, whatever is configured later. `seed` is at least 0 and less than 2 ** 63.
     """
 
     kind: JobKind
     request: Json
     config: Json | None = None
     format: int = JOB_FORMAT
-    datasets: tuple[str, ...] = ()
-    versions: tuple[str, ...] = ()
+    """The newest format of its spec and checkpoints. Workers that do not know it leave the job alone."""
     max_attempts: int = MAX_ATTEMPTS
     max_interruptions: int = MAX_INTERRUPTIONS
     max_run_time_s: float = MAX_RUN_TIME_S
@@ -94,21 +113,30 @@ class NewJob:
     metadata: Json = field(default_factory=dict)
     owner: str = ""
     by_admin: bool = True
-    """Whether the caller may move every alias."""
+    """Whether it may move every alias, and not only those that were given to its owner."""
     idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class NewJob(Submission):
+    """A checked submission.
+
+    `datasets` and `versions` are the ids of what the job needs. Neither can be deleted while the job is open,
+    and the job waits for data sets that are still being checked.
+    """
+
+    datasets: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
     trace: Mapping[str, str] = field(default_factory=dict)
     """The request's span, for the workers' (`app.tracing`). It is stored in the first event."""
 
 
-@dataclass(frozen=True)
-class Job(Record):
+@dataclass(frozen=True, kw_only=True)
+class Job(Submission):
     """The state of a job when it was read."""
 
     id: str
-    kind: JobKind
     status: JobStatus
-    request: Json
-    config: Json | None
     stage: str | None
     step: int
     steps: int | None
@@ -116,15 +144,12 @@ class Job(Record):
     attempt: int
     """Attempts begun since the job last passed its furthest step (or was submitted, resumed or retried),
     except those that an interruption or a pause ended."""
-    max_attempts: int
     interruptions: int
     """Lapsed leases and shutdowns of its worker, which are caused by the machine and not by the job."""
-    max_interruptions: int
     furthest_step: int
     """The furthest step that any attempt has reached, over all stages."""
     run_time_s: float
     """How long it has run, until its last worker released it."""
-    max_run_time_s: float
     claimed_at: float | None
     """When the last worker claimed it."""
     fence: int
@@ -144,22 +169,11 @@ class Job(Record):
     created_at: float
     started_at: float | None
     finished_at: float | None
-    owner: str
-    idempotency_key: str | None
     payload_hash: str
-    seed: int | None
-    suffix: str | None
-    metadata: Json
     event_count: int
     """The number of events so far, which is also the number of the newest."""
     files_removed_at: float | None
     """When its files, including checkpoints, were removed."""
-    by_admin: bool
-    """Whether it may move every alias, and not only those that were given to its owner."""
-    format: int
-    """The newest format of its spec and checkpoints. Workers that do not know it leave the job alone."""
-    name: str
-    """What its owner calls it, or "" for nothing."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +186,34 @@ class Lease:
     @classmethod
     def of(cls, job: Job) -> "Lease":
         return cls(job.id, job.fence)
+
+
+@dataclass(frozen=True)
+class NewWorker(Record):
+    """A supervisor and its one slot. `id` is the owner of its leases."""
+
+    id: str
+    host: str
+    pid: int
+    queue: JobKind
+    device: str
+    version: str
+    """The version of the program."""
+    started_at: float
+
+
+@dataclass(frozen=True)
+class Worker(NewWorker):
+    """A worker as it was last seen."""
+
+    seen_at: float
+    clock_skew_s: float | None
+    """How far the clock of its host is ahead of the database's. None for a worker of the release before."""
+    out_because: str | None
+    """Why it takes no jobs. None if it takes them."""
+    alive: bool
+    job_id: str | None
+    """The job that it holds, if the caller sees that job."""
 
 
 @dataclass(frozen=True)

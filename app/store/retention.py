@@ -151,7 +151,7 @@ def _ended_jobs(connection: Connection, where: ColumnElement[bool]) -> Sequence[
         .where(jobs.c.status.in_(sorted(TERMINAL)), where)
         .order_by(jobs.c.finished_at, jobs.c.id)
     )
-    return [EndedJob.of(row) for row in connection.execute(query).mappings()]
+    return list(EndedJob.all(connection, query))
 
 
 _LAST_END = func.max(jobs.c.finished_at).label("last_end")
@@ -215,10 +215,9 @@ def _datasets(connection: Connection) -> Sequence[HeldDataset]:
 
 def _aliases(connection: Connection) -> dict[str, Sequence[str]]:
     query = select(aliases).where(aliases.c.removed_at.is_(None)).order_by(aliases.c.name)
-    rows = connection.execute(query).mappings().all()
     return {
         alias.name: [alias.version, *(each.version for each in alias_sql.earlier(connection, alias))]
-        for alias in map(Alias.of, rows)
+        for alias in Alias.all(connection, query)
     }
 
 

@@ -1,11 +1,14 @@
 """The tables. `app/store/migrations` creates them, and a test checks that both agree.
 
+The fields of a record (`app.store.records`) are columns of its table. What their types do not tell stands here.
+
 Times are seconds since the epoch, UTC, by the clock of the process that writes.
 """
 
 from dataclasses import asdict
 from enum import StrEnum
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from sqlalchemy import (
     JSON,
@@ -25,10 +28,24 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from app.store.records import AliasAction, AliasLock, DatasetStatus, JobError, Level, VersionStatus
-from app.store.states import JobKind, JobStatus
+from app.store.records import (
+    Alias,
+    AliasAction,
+    AliasLock,
+    Dataset,
+    Event,
+    Job,
+    JobError,
+    MetricPoint,
+    NewWorker,
+    Promotion,
+    Record,
+    Version,
+)
+from app.store.states import JobKind
 
 
 class Text(TypeDecorator[str]):
@@ -78,11 +95,6 @@ class Fields(TypeDecorator[Any]):
         return None if value is None else self.of(**value)
 
 
-def json_type() -> JSON:
-    """JSON in which Python's None is SQL's NULL."""
-    return JSON(none_as_null=True)
-
-
 RowId = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows automatically only in a column of type INTEGER."""
 
@@ -94,21 +106,34 @@ metadata = MetaData(
     }
 )
 
+_TYPES: dict[type, type[TypeEngine[Any]]] = {str: Text, int: BigInteger, float: Double, bool: Boolean}
+
+
+def _table(name: str, record: type[Record], *items: SchemaItem) -> Table:
+    """A table with a column for each field of its record, and with `items`. A column among these replaces a field's."""
+    replaced = {item.name for item in items if isinstance(item, Column)}
+    hints = get_type_hints(record).items()
+    return Table(name, metadata, *(_column(*hint) for hint in hints if hint[0] not in replaced), *items)
+
+
+def _column(name: str, hint: Any) -> Column[Any]:
+    is_optional = isinstance(hint, UnionType)
+    return Column(name, _type_of(get_args(hint)[0] if is_optional else hint), nullable=is_optional)
+
+
+def _type_of(of: Any) -> TypeEngine[Any] | type[TypeEngine[Any]]:
+    if get_origin(of) is not None:  # a Mapping or a Sequence
+        return JSON(none_as_null=True)
+    return _TYPES.get(of) or (Choice(of) if issubclass(of, StrEnum) else Fields(of))
+
+
 ELIGIBLE = text("status IN ('queued', 'running')")
 """The jobs that a claim considers. Both databases use a partial index only for an identical condition."""
 
-jobs = Table(
+jobs = _table(
     "jobs",
-    metadata,
+    Job,
     Column("id", Text, primary_key=True),
-    Column("kind", Choice(JobKind), nullable=False),
-    Column("status", Choice(JobStatus), nullable=False),
-    Column("request", json_type(), nullable=False),
-    Column("config", json_type()),
-    Column("stage", Text),
-    Column("step", BigInteger, nullable=False),
-    Column("steps", BigInteger),
-    Column("estimated_finish", Double),
     Column("attempt", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
     Column("interruptions", Integer, nullable=False, server_default="0"),
@@ -116,30 +141,7 @@ jobs = Table(
     Column("furthest_step", BigInteger, nullable=False, server_default="0"),
     Column("run_time_s", Double, nullable=False, server_default="0"),
     Column("max_run_time_s", Double, nullable=False, server_default="604800"),
-    Column("claimed_at", Double),
-    Column("fence", BigInteger, nullable=False),
-    Column("lease_owner", Text),
-    Column("lease_until", Double),
-    Column("queued_at", Double),
-    Column("not_before", Double, nullable=False),
-    Column("cancel_requested_at", Double),
-    Column("pause_requested_at", Double),
-    Column("pause_reason", Fields(JobError)),
-    Column("result_version", Text),
-    Column("result", json_type()),
-    Column("error", Fields(JobError)),
-    Column("created_at", Double, nullable=False),
-    Column("started_at", Double),
-    Column("finished_at", Double),
-    Column("owner", Text, nullable=False),
-    Column("idempotency_key", Text),
-    Column("payload_hash", Text, nullable=False),
-    Column("seed", BigInteger),
-    Column("suffix", Text),
-    Column("metadata", json_type(), nullable=False),
-    Column("event_count", BigInteger, nullable=False),
     Column("pruned_at", Double),
-    Column("files_removed_at", Double),
     Column("by_admin", Boolean, nullable=False, server_default=true()),
     Column("format", Integer, nullable=False, server_default="0"),
     Column("name", Text, nullable=False, server_default=""),
@@ -162,41 +164,23 @@ jobs = Table(
     ),
 )
 
-workers = Table(
+workers = _table(
     "workers",
-    metadata,
+    NewWorker,
     Column("id", Text, primary_key=True),
-    Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("queue", Choice(JobKind), nullable=False),
-    Column("device", Text, nullable=False),
-    Column("version", Text, nullable=False),
-    Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("clock_skew_s", Double),
     Column("out_because", Text),
 )
 
-datasets = Table(
+datasets = _table(
     "datasets",
-    metadata,
+    Dataset,
     Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("format", Text, nullable=False),
-    Column("source", json_type(), nullable=False),
-    Column("status", Choice(DatasetStatus), nullable=False),
-    Column("content_hash", Text),
-    Column("counts", json_type()),
-    Column("problems", json_type()),
-    Column("statistics", json_type()),
     Column("folder", Text),
-    Column("owner", Text, nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("checked_at", Double),
     Column("attempt", Integer, nullable=False),
     Column("interruptions", Integer, nullable=False, server_default="0"),
-    Column("fence", BigInteger, nullable=False),
-    Column("lease_owner", Text),
     Column("lease_until", Double, nullable=False),
     Column("size_bytes", BigInteger, nullable=False, server_default="0"),
     Column("used_at", Double),
@@ -206,19 +190,12 @@ datasets = Table(
     Index("datasets_by_name", "name"),
 )
 
-versions = Table(
+versions = _table(
     "versions",
-    metadata,
+    Version,
     Column("id", Text, primary_key=True),
-    Column("base", Text),
     Column("base_version", Text, ForeignKey("versions.id"), index=False),
     Column("job_id", Text, ForeignKey("jobs.id"), unique=True),
-    Column("folder", Text),
-    Column("description", json_type(), nullable=False),
-    Column("size_bytes", BigInteger, nullable=False),
-    Column("status", Choice(VersionStatus), nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("damaged_at", Double),
     Column("owner", Text, nullable=False, server_default=""),
     Column("used_at", Double),
     Index("versions_by_time", "created_at", "id"),
@@ -244,57 +221,34 @@ job_versions = Table(
     Index("job_versions_by_version", "version_id"),
 )
 
-events = Table(
+events = _table(
     "events",
-    metadata,
+    Event,
     Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
-    Column("number", BigInteger, nullable=False),
-    Column("level", Choice(Level), nullable=False),
-    Column("type", Text, nullable=False),
-    Column("message", Text, nullable=False),
-    Column("data", json_type()),
-    Column("at", Double, nullable=False),
     PrimaryKeyConstraint("job_id", "number"),
 )
 
-metrics = Table(
+metrics = _table(
     "metrics",
-    metadata,
+    MetricPoint,
     Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
-    Column("step", BigInteger, nullable=False),
-    Column("values", json_type(), nullable=False),
-    Column("at", Double, nullable=False),
     PrimaryKeyConstraint("job_id", "step"),
 )
 
-aliases = Table(
+aliases = _table(
     "aliases",
-    metadata,
+    Alias,
     Column("name", Text, primary_key=True),
     Column("version", Text, ForeignKey("versions.id"), nullable=False),
-    Column("generation", BigInteger, nullable=False),
     Column("previous", Text, ForeignKey("versions.id")),
-    Column("updated_at", Double, nullable=False),
-    Column("lock", Fields(AliasLock)),
     Column("owner", Text, nullable=False, server_default=""),
-    Column("removed_at", Double),
     Index("aliases_by_version", "version"),
 )
 
-promotions = Table(
+promotions = _table(
     "promotions",
-    metadata,
+    Promotion,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("at", Double, nullable=False),
-    Column("who", Text, nullable=False),
-    Column("alias", Text, nullable=False),
-    Column("from_version", Text),
-    Column("to_version", Text, nullable=False),
-    Column("generation", BigInteger, nullable=False),
-    Column("why", Text, nullable=False),
-    Column("metrics", json_type()),
-    Column("job_id", Text),
-    Column("forced", Boolean, nullable=False),
     Column("action", Choice(AliasAction), nullable=False, server_default="promote"),
     Column("back_to", BigInteger),
     Index("promotions_by_alias", "alias", "id"),

@@ -20,10 +20,10 @@ _COUNT = text(
 
 def locked_job(connection: Connection, job_id: str, seen: Conditions = ()) -> Job:
     """The job, locked against changes until this transaction ends. Raises UnknownRecord."""
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id, *seen).with_for_update()).one_or_none()
-    if row is None:
+    job = Job.one_or_none(connection, select(jobs).where(jobs.c.id == job_id, *seen).with_for_update())
+    if job is None:
         raise UnknownRecord("job")
-    return Job.of(row._mapping)
+    return job
 
 
 def leased_job(connection: Connection, lease: Lease) -> Job:
@@ -72,15 +72,15 @@ def move(
     number = job.event_count + 1
     if job.status in HELD and (status not in HELD or action is Action.CLAIM):
         values["run_time_s"] = ran_s(job, now)
-    row = connection.execute(
+    moved = Job.one(
+        connection,
         update(jobs)
         .where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.status == job.status)
         .values(**_implied(status, now), **values, status=status, event_count=number)
-        .returning(jobs)
-    ).one()
+        .returning(jobs),
+    )
     data = {"from": job.status, "to": status, **(data or {})}
     append(connection, Event(job.id, number, now, EventType.STATUS, message, level, data))
-    moved = Job.of(row._mapping)
     if (code := data["error"]["code"] if "error" in data else _code(moved)) is not None:
         outcome = RETRIED if status is JobStatus.QUEUED else status
         connection.execute(_COUNT, {"kind": job.kind, "outcome": outcome, "code": code})

@@ -17,9 +17,9 @@ def new_id(prefix: str) -> str:
 
 
 def dumps(value: Any) -> str:
-    """JSON in ASCII. NaN and infinities become null, because JSON has neither."""
+    """JSON in ASCII, of any Mapping. NaN and infinities become null, because JSON has neither."""
     try:
-        return json.dumps(value, allow_nan=False)
+        return json.dumps(value, allow_nan=False, default=dict)
     except ValueError:
         return json.dumps(finite(value), allow_nan=False)
 

@@ -22,8 +22,7 @@ def find(
 ) -> Version | None:
     """A version's row, whatever its status, if it is among the `seen`. With `lock`, locked against changes."""
     query = select(versions).where(versions.c.id == version_id, *seen)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
-    return None if row is None else Version.of(row._mapping)
+    return Version.one_or_none(connection, query.with_for_update() if lock else query)
 
 
 def register(
@@ -70,17 +69,13 @@ def _registered(
     if new.base_version is not None:
         hold(connection, new.base_version, param="base")
     values: dict[str, Any] = {
-        "folder": new.folder,
-        "description": dict(new.description),
-        "size_bytes": new.size_bytes,
-        "base": new.base,
-        "base_version": new.base_version,
+        **NewVersion.columns(new),
         "status": VersionStatus.READY,
         "created_at": now,
         "damaged_at": None,
         "owner": owner,
     }
-    inserted = _insert_new(connection, {**values, "id": new.id, "job_id": job_id})
+    inserted = _insert_new(connection, {**values, "job_id": job_id})
     if inserted is not None:
         return inserted
     there = find(connection, new.id, lock=True)
@@ -120,10 +115,8 @@ def hold(connection: Connection, version_id: str, *, param: str) -> None:
 
 
 def _insert_new(connection: Connection, values: dict[str, Any]) -> Version | None:
-    row = connection.execute(
-        insert_if_absent(connection, versions).values(**values).returning(versions)
-    ).one_or_none()
-    return None if row is None else Version.of(row._mapping)
+    new = insert_if_absent(connection, versions).values(**values)
+    return Version.one_or_none(connection, new.returning(versions))
 
 
 def insert_if_absent(connection: Connection, table: Any) -> Any:

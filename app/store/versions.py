@@ -108,7 +108,7 @@ class Versions:
             .limit(MAX_LIMIT)
         )
         with self._database.reading() as connection:
-            return tuple(Job.of(row) for row in connection.execute(query).mappings())
+            return Job.all(connection, query)
 
     def list(
         self,
@@ -185,14 +185,10 @@ class Versions:
             if version.status is VersionStatus.DELETED:
                 return version
             _refuse_if_needed(connection, version_id, self._owner)
-            row = connection.execute(
-                update(versions)
-                .where(versions.c.id == version_id)
-                .values(status=VersionStatus.DELETED)
-                .returning(versions)
-            ).one()
+            deleted = update(versions).where(versions.c.id == version_id).values(status=VersionStatus.DELETED)
+            version = Version.one(connection, deleted.returning(versions))
             alias_sql.forget_previous(connection, version_id)
-        return Version.of(row._mapping)
+        return version
 
     @contextmanager
     def withheld(self, version_id: str) -> Iterator[bool]:

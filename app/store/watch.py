@@ -52,7 +52,7 @@ class Watch:
     def _jobs(self, condition: ColumnElement[bool], limit: int) -> tuple[Job, ...]:
         query = select(jobs).where(condition, *self._seen).limit(limit)
         with self._database.reading() as connection:
-            return tuple(Job.of(row) for row in connection.execute(query).mappings())
+            return Job.all(connection, query)
 
 
 def _ended(since: float) -> ColumnElement[bool]:

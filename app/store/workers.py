@@ -1,13 +1,11 @@
 """The workers' heartbeats: one row for each supervisor, which renews it every few seconds."""
 
-from dataclasses import dataclass
-
 from sqlalchemy import RowMapping, delete, insert, select, update
 
 from app.store.clock import Clock
 from app.store.database import Database
 from app.store.owned import owned
-from app.store.records import Job, Record
+from app.store.records import Job, NewWorker, Worker
 from app.store.states import HELD, JobKind
 from app.store.tables import jobs, workers
 
@@ -15,34 +13,6 @@ HEARTBEAT_S = 10.0
 LIVING_S = 3 * HEARTBEAT_S
 """A worker that was not seen for this long is considered dead."""
 FORGET_AFTER_S = 24 * 3600.0
-
-
-@dataclass(frozen=True)
-class NewWorker(Record):
-    """A supervisor and its one slot. `id` is the owner of its leases."""
-
-    id: str
-    host: str
-    pid: int
-    queue: JobKind
-    device: str
-    version: str
-    """The version of the program."""
-    started_at: float
-
-
-@dataclass(frozen=True)
-class Worker(NewWorker):
-    """A worker as it was last seen."""
-
-    seen_at: float
-    clock_skew_s: float | None
-    """How far the clock of its host is ahead of the database's. None for a worker of the release before."""
-    out_because: str | None
-    """Why it takes no jobs. None if it takes them."""
-    alive: bool
-    job_id: str | None
-    """The job that it holds, if the caller sees that job."""
 
 
 class Workers:
@@ -109,5 +79,4 @@ class Workers:
 
     def _worker(self, row: RowMapping, job_id: str | None) -> Worker:
         alive = row["seen_at"] >= self._clock() - LIVING_S
-        seen = {name: row[name] for name in ("seen_at", "clock_skew_s", "out_because")}
-        return Worker(**vars(NewWorker.of(row)), **seen, alive=alive, job_id=job_id)
+        return Worker.of({**row, "alive": alive, "job_id": job_id})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,52 @@ from models.evaluation.items import CellImage
 from models.evaluation.results import ImageRegion
 from models.files import read_text
 from models.table_cells import Cell
-from models.tables import read_rows
+from models.tables import read_rows, table_files
 
 
-def annotation_files(path: Path, names: Sequence[str] | None, benchmark: str) -> list[Path]:
+@dataclass(frozen=True)
+class Record:
+    """An object of a JSON file, a line of one, or a row of a table. Its methods raise EvaluationError."""
+
+    where: str
+    """The place of the record, in words for messages."""
+    values: dict[str, Any]
+    source: str = ""
+    """The name of its file, or of the shards of a table, where items have it in their ids and tags."""
+
+    def require(self, keys: Sequence[str], layout: str) -> None:
+        """Refuse a record that lacks one of these keys, naming those that it has."""
+        missing = [key for key in keys if key not in self.values]
+        if missing:
+            raise EvaluationError(
+                f"{self.where}: `{'`, `'.join(missing)}` is missing; the record has {sorted(self.values)}. The file "
+                f"must be {layout}. Is it the file of another benchmark?"
+            )
+
+    def text(self, key: str) -> str:
+        """Return a text, which must not be empty and must be valid Unicode."""
+        value = self.values.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise EvaluationError(
+                f"{self.where}: `{key}` must be a text that is not empty; its value is {quoted(value)}."
+            )
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # JSON can contain these; tokenizers refuse them
+            raise EvaluationError(
+                f"{self.where}: `{key}` has a lone surrogate, which is not a valid character."
+            ) from error
+        return value
+
+    def image(self, key: str, folder: Path) -> ImageRegion:
+        """Return the image of a key: the cell of a table, or the file below `folder` that the record names."""
+        value = self.values.get(key)
+        if isinstance(value, Cell):
+            return CellImage(value.file, None, value.column, value.row)
+        return ImageRegion(image_path(folder, self.text(key), self.where))
+
+
+def annotation_files(path: Path, names: Iterable[str] | None, benchmark: str) -> list[Path]:
     """Return the file that `path` is, or those of these names that the folder contains (None: every .json file).
 
     Raises:
@@ -37,7 +81,25 @@ def annotation_files(path: Path, names: Sequence[str] | None, benchmark: str) ->
     return files
 
 
-def files_missing(files: Sequence[Path], names: Sequence[str]) -> dict[str, Any]:
+def the_file(path: Path, name: str, give: str = "") -> Path:
+    """Return the file that `path` is, or the one of this name in the folder. Raises EvaluationError: what to `give`."""
+    file = path / name if path.is_dir() else path
+    if not file.is_file():
+        raise EvaluationError(f"There is no file {file}; give {give or f'{name} or its folder'}.")
+    return file
+
+
+def file_or_tables(path: Path, name: str, give: str) -> tuple[Path, list[Path]]:
+    """Return `the_file`, and the files of the table at `path`, which is read if the folder has no file of this name.
+
+    Raises: as `the_file` if there is neither; DataError.
+    """
+    file = path / name if path.is_dir() else path
+    tables = [] if file.is_file() and file != path else table_files(path)
+    return (file if tables else the_file(path, name, give)), tables
+
+
+def files_missing(files: Iterable[Path], names: Iterable[str]) -> dict[str, Any]:
     """Return the setting that says which of a benchmark's files are not among those read, or no setting."""
     there = {file.stem for file in files}
     missing = [stem for name in names if (stem := Path(name).stem) not in there]
@@ -59,99 +121,75 @@ def read_json(file: Path, layout: str) -> Any:
         raise EvaluationError(f"{file} is not JSON; it must be {layout}.") from error
 
 
-def by_id(
-    numbered: Iterable[tuple[str, dict[str, Any]]], file: Path
-) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return records, with where they stand in words for messages, by their `id`.
+def records(content: Any, file: Path, layout: str) -> list[Record]:
+    """Return the objects of a list, which must not be empty.
 
     Raises:
-        EvaluationError: there are none, an id is not a number or a text, or two are equal.
-    """
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for where, record in numbered:
-        value = record.get("id")
-        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-            raise EvaluationError(f"{where}: `id` must be a number or a text; its value is {quoted(value)}.")
-        if str(value) in found:
-            earlier = found[str(value)][0].removeprefix(f"{file}, ")
-            raise EvaluationError(
-                f"{where}: the id {quoted(str(value))} is already used on {earlier}; ids must be unique."
-            )
-        found[str(value)] = where, record
-    if not found:
-        raise EvaluationError(f"{file} contains no items; download it again.")
-    return found
-
-
-def records(content: Any, file: Path, layout: str) -> list[dict[str, Any]]:
-    """Return `content` as a list of objects that is not empty.
-
-    Raises:
-        EvaluationError: it is something else.
+        EvaluationError: the content is something else.
     """
     if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise EvaluationError(f"{file} must be {layout}. Is it the file of another benchmark?")
+        raise other_layout(file, layout)
     if not content:
-        raise EvaluationError(f"{file} contains no items; download it again.")
-    return content
+        raise no_items(file)
+    return [Record(f"{file}, [{number}]", record) for number, record in enumerate(content)]
 
 
-def read_records(file: Path, keys: tuple[str, ...], layout: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return each object of a JSON list, with where it stands in words for messages. All must have these keys.
-
-    Raises:
-        EvaluationError: the file is something else.
-    """
-    found = [
-        (f"{file}, [{number}]", record)
-        for number, record in enumerate(records(read_json(file, layout), file, layout))
-    ]
-    for where, record in found:
-        require_keys(record, keys, where, layout)
+def read_records(file: Path, keys: Sequence[str], layout: str) -> list[Record]:
+    """Return the objects of a JSON list, which must all have these keys. Raises: as `read_json` and `records`."""
+    found = records(read_json(file, layout), file, layout)
+    for record in found:
+        record.require(keys, layout)
     return found
 
 
 def read_table(
-    files: Sequence[Path], keys: tuple[str, ...], optional: tuple[str, ...], layout: str
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each row of a table, with where it stands in words for messages. All must have these keys.
+    files: Sequence[Path], keys: Sequence[str], optional: Sequence[str], layout: str
+) -> Iterator[Record]:
+    """Yield the rows of a table, which must all have these keys.
 
     Raises:
         EvaluationError or DataError: the table is something else, or damaged.
     """
-    for where, record in read_rows(files, *keys, *optional):
-        require_keys(record, keys, where, layout)
-        yield where, record
+    for record in starmap(Record, read_rows(files, *keys, *optional)):
+        record.require(keys, layout)
+        yield record
 
 
-def require_keys(record: dict[str, Any], keys: tuple[str, ...], where: str, layout: str) -> None:
-    """Raise EvaluationError naming the keys that a record lacks, and those it has."""
-    missing = [key for key in keys if key not in record]
-    if missing:
-        raise EvaluationError(
-            f"{where}: `{'`, `'.join(missing)}` is missing; the record has {sorted(record)}. The file "
-            f"must be {layout}. Is it the file of another benchmark?"
-        )
-
-
-def text_of(record: dict[str, Any], key: str, where: str) -> str:
-    """Return a text of a record, which must not be empty and must be valid Unicode.
+def by_id(records: Iterable[Record], file: Path) -> dict[str, Record]:
+    """Return records by their `id`.
 
     Raises:
-        EvaluationError: it is missing, empty, no text, or holds half of a surrogate pair.
+        EvaluationError: there are none, an id is not a number or a text, or two are equal.
     """
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise EvaluationError(
-            f"{where}: `{key}` must be a text that is not empty; its value is {quoted(value)}."
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # JSON can contain these; tokenizers refuse them
-        raise EvaluationError(
-            f"{where}: `{key}` has a lone surrogate, which is not a valid character."
-        ) from error
-    return value
+    found: dict[str, Record] = {}
+    for record in records:
+        value = record.values.get("id")
+        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+            raise EvaluationError(
+                f"{record.where}: `id` must be a number or a text; its value is {quoted(value)}."
+            )
+        if str(value) in found:
+            earlier = found[str(value)].where.removeprefix(f"{file}, ")
+            raise EvaluationError(
+                f"{record.where}: the id {quoted(str(value))} is already used on {earlier}; ids must be unique."
+            )
+        found[str(value)] = record
+    if not found:
+        raise no_items(file)
+    return found
+
+
+def other_layout(file: Path, layout: str) -> EvaluationError:
+    return EvaluationError(f"{file} must be {layout}. Is it the file of another benchmark?")
+
+
+def no_items(file: Path) -> EvaluationError:
+    return EvaluationError(f"{file} contains no items; download it again.")
+
+
+def texts_of(values: Iterable[Any], key: str, where: str) -> tuple[str, ...]:
+    """Return each of the values of a key as a text. Raises: as `Record.text`."""
+    return tuple(Record(where, {key: value}).text(key) for value in values)
 
 
 def image_folder(images: Path | None, beside: Path, *names: str, first: str = ".") -> Path:
@@ -180,18 +218,6 @@ def image_path(folder: Path, name: str, where: str) -> Path:
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise EvaluationError(f"{where}: the image {quoted(name)} is not inside {folder}; correct the file.")
     return folder / name
-
-
-def image_of(record: dict[str, Any], key: str, where: str, folder: Path) -> ImageRegion:
-    """Return the image of a record: the cell of a table, or the file below `folder` that the record names.
-
-    Raises:
-        EvaluationError: it is neither.
-    """
-    value = record.get(key)
-    if isinstance(value, Cell):
-        return CellImage(value.file, None, value.column, value.row)
-    return ImageRegion(image_path(folder, text_of(record, key, where), where))
 
 
 class _Doubled(Exception):

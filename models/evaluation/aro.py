@@ -7,24 +7,20 @@ A file is a list of {image_path, bbox_x, bbox_y, bbox_w, bbox_h, true_caption, f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from models.errors import EvaluationError, quoted
-from models.evaluation.annotations import image_path, read_json, records, require_keys, text_of
+from models.evaluation.annotations import Record, read_records, the_file
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.items import Item
+from models.evaluation.layouts import Layout
 from models.evaluation.results import ImageRegion
 
 MIN_PAIR_CASES = 25
 """Attribute pairs with fewer cases are left out of the macro figure, as in the published one."""
 
-RELATION_FILE, ATTRIBUTION_FILE = "visual_genome_relation.json", "visual_genome_attribution.json"
-
 _BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
-_KEYS = ("image_path", *_BOX, "true_caption", "false_caption")
-_LAYOUT = "a list of {image_path, bbox_x, bbox_y, bbox_w, bbox_h, true_caption, false_caption, %s}"
 
 
 def vg_relation(path: Path, images: Path | None = None) -> CaptionChoice:
@@ -36,10 +32,9 @@ def vg_relation(path: Path, images: Path | None = None) -> CaptionChoice:
     Raises:
         EvaluationError: no such file, or another layout.
     """
-    items = _read(path, RELATION_FILE, "relation_name", images, _relation)
-    relations = sorted({tag for item in items for tag in item.tags})
-    kept = tuple(relation for relation in relations if relation not in SYMMETRIC_RELATIONS)
-    return CaptionChoice("vg-relation", items, {}, macro_tags=kept)
+    items = _read(path, "visual_genome_relation.json", images, RELATION)
+    kept = {tag for item in items for tag in item.tags} - SYMMETRIC_RELATIONS
+    return CaptionChoice("vg-relation", items, {}, macro_tags=tuple(sorted(kept)))
 
 
 def vg_attribution(path: Path, images: Path | None = None) -> CaptionChoice:
@@ -47,64 +42,54 @@ def vg_attribution(path: Path, images: Path | None = None) -> CaptionChoice:
 
     Raises: as `vg_relation`.
     """
-    items = _read(path, ATTRIBUTION_FILE, "attributes", images, _attributes)
+    items = _read(path, "visual_genome_attribution.json", images, ATTRIBUTION)
     cases = Counter(tag for item in items for tag in item.tags)
     kept = tuple(sorted(pair for pair, count in cases.items() if count >= MIN_PAIR_CASES))
     return CaptionChoice("vg-attribution", items, {}, macro_tags=kept)
 
 
-def _read(
-    path: Path, name: str, key: str, images: Path | None, tag_of: Callable[[dict[str, Any], str], str]
-) -> tuple[Item, ...]:
-    file = path / name if path.is_dir() else path
+def _read(path: Path, name: str, images: Path | None, layout: Layout) -> tuple[Item, ...]:
+    file = the_file(path, name)
+    found = read_records(file, (), layout.words)
     folder = images or file.parent / "images"
-    if not file.is_file():
-        raise EvaluationError(f"There is no file {file}; give {name} or its folder.")
-    layout = _LAYOUT % key
-    found = records(read_json(file, layout), file, layout)
     if not folder.is_dir():
         raise EvaluationError(
             f"There is no folder {folder}. Put the images into such a folder, or name another one with the option "
             "images."
         )
-    items = []
-    for number, record in enumerate(found):
-        where = f"{file}, [{number}]"
-        require_keys(record, (*_KEYS, key), where, layout)
-        image = image_path(folder, text_of(record, "image_path", where), where)
-        items.append(
-            Item(
-                id=str(number),
-                images=(ImageRegion(image, _box(record, where)),),
-                captions=(text_of(record, "true_caption", where), text_of(record, "false_caption", where)),
-                tags=(tag_of(record, where),),
-            )
-        )
-    return tuple(items)
+    return layout.items(enumerate(found), folder)
 
 
-def _relation(record: dict[str, Any], where: str) -> str:
-    return text_of(record, "relation_name", where)
-
-
-def _attributes(record: dict[str, Any], where: str) -> str:
-    value = record["attributes"]
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(word, str) for word in value):
-        raise EvaluationError(f"{where}: `attributes` must be two texts; its value is {quoted(value)}.")
-    return f"{value[0]}_{value[1]}"
-
-
-def _box(record: dict[str, Any], where: str) -> tuple[int, int, int, int]:
-    values = [record[key] for key in _BOX]
-    for key, value in zip(_BOX, values, strict=True):
+def _boxed(record: Record, key: str, folder: Path) -> ImageRegion:
+    image = record.image(key, folder)
+    for side in _BOX:
+        value = record.values[side]
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not whole:
             raise EvaluationError(
-                f"{where}: `{key}` must be a whole number of pixels; its value is {quoted(value)}."
+                f"{record.where}: `{side}` must be a whole number of pixels; its value is {quoted(value)}."
             )
-    left, top, width, height = map(int, values)
-    return left, top, width, height
+    left, top, width, height = (int(record.values[side]) for side in _BOX)
+    return ImageRegion(image.path, (left, top, width, height))
 
+
+def _attributes(record: Record) -> list[str]:
+    value = record.values["attributes"]
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(word, str) for word in value):
+        raise EvaluationError(
+            f"{record.where}: `attributes` must be two texts; its value is {quoted(value)}."
+        )
+    return ["_".join(value)]
+
+
+def _layout(key: str, tags: Callable[[Record], Sequence[str]]) -> Layout:
+    captions = ("true_caption", "false_caption")
+    keys = ("image_path", *_BOX, *captions, key)
+    return Layout(f"a list of {{{', '.join(keys)}}}", keys, ("image_path",), captions, _boxed, tags)
+
+
+RELATION = _layout("relation_name", lambda record: [record.text("relation_name")])
+ATTRIBUTION = _layout("attributes", _attributes)
 
 _SYMMETRIC = """
 adjusting, attached to, between, bigger than, biting, boarding, brushing, chewing, cleaning, climbing, close to,

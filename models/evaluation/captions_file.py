@@ -16,7 +16,7 @@ from models.data.metadata import METADATA, metadata_file
 from models.data.open import open_pairs
 from models.data.pairs import FilePairs
 from models.errors import EvaluationError, quoted
-from models.evaluation.annotations import image_folder, image_path, read_json, records, require_keys, text_of
+from models.evaluation.annotations import image_folder, other_layout, read_json, records, texts_of
 from models.evaluation.items import CellImage
 from models.evaluation.results import ImageRegion
 from models.image_files import ImageFileError
@@ -77,7 +77,7 @@ def read_pairs(path: Path, images: Path | None = None) -> list[CaptionedImage]:
     rows: dict[bytes, str] = {}
     for index, sample in enumerate(pairs.samples):
         where = f"{path}, {sample.name}"
-        captions = tuple(text_of({"caption": caption}, "caption", where) for caption in sample.captions)
+        captions = texts_of(sample.captions, "caption", where)
         if not captions:
             raise EvaluationError(f"{where}: the image has no caption; add one, or remove the row.")
         if isinstance(pairs, CellPairs):
@@ -106,12 +106,12 @@ def _check_once(cell: Cell, rows: dict[bytes, str]) -> None:
 
 def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-        raise EvaluationError(f"{file} must be {LAYOUT}. Is it the file of another benchmark?")
+        raise other_layout(file, LAYOUT)
     pairs = read_coco(file, folder)
     found = []
     for sample, path in zip(pairs.samples, pairs.files, strict=True):
         where = f"{file}, {sample.name}"
-        captions = tuple(text_of({"caption": caption}, "caption", where) for caption in sample.captions)
+        captions = texts_of(sample.captions, "caption", where)
         found.append(CaptionedImage(sample.name, ImageRegion(path), captions))
     without = len(content["images"]) - len(found)
     if without:
@@ -125,15 +125,15 @@ def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
 
 def _of_list(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
     found = []
-    for number, record in enumerate(records(content, file, LAYOUT)):
-        where = f"{file}, [{number}]"
-        require_keys(record, ("image", "caption"), where, LAYOUT)
-        name = text_of(record, "image", where)
-        captions = [record["caption"]] if isinstance(record["caption"], str) else record["caption"]
+    for record in records(content, file, LAYOUT):
+        record.require(("image", "caption"), LAYOUT)
+        name, captions = record.text("image"), record.values["caption"]
+        if isinstance(captions, str):
+            captions = [captions]
         if not isinstance(captions, list) or not captions:
             raise EvaluationError(
-                f"{where}: `caption` must be a list of texts; its value is {quoted(captions)}."
+                f"{record.where}: `caption` must be a list of texts; its value is {quoted(captions)}."
             )
-        texts = tuple(text_of({"caption": caption}, "caption", where) for caption in captions)
-        found.append(CaptionedImage(name, ImageRegion(image_path(folder, name, where)), texts))
+        texts = texts_of(captions, "caption", record.where)
+        found.append(CaptionedImage(name, record.image("image", folder), texts))
     return found

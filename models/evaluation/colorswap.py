@@ -13,26 +13,33 @@ diffusion models.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from models.errors import EvaluationError
 from models.evaluation.annotations import (
+    Record,
     by_id,
+    file_or_tables,
     image_folder,
-    image_of,
     read_records,
     read_table,
-    text_of,
 )
-from models.evaluation.items import Item
+from models.evaluation.layouts import Layout
 from models.evaluation.winoground import Winoground
-from models.tables import table_files
 
-FILE = "test.json"
-LAYOUT = "a list of {id, caption_1, caption_2, image_1, image_2}, as ColorSwap has it"
-
-_CAPTIONS, _IMAGES = ("caption_1", "caption_2"), ("image_1", "image_2")
 _SOURCES = ("image_source", "caption_source")
+
+
+def _tags(record: Record) -> list[str]:
+    stated = [key for key in _SOURCES if record.values.get(key) not in (None, "")]
+    return [f"{key.removesuffix('_source')}: {record.text(key)}" for key in stated]
+
+
+LAYOUT = Layout(
+    words="a list of {id, caption_1, caption_2, image_1, image_2}, as ColorSwap has it",
+    keys=("id", "caption_1", "caption_2", "image_1", "image_2"),
+    images=("image_1", "image_2"),
+    captions=("caption_1", "caption_2"),
+    tags=_tags,
+)
 
 
 def colorswap(path: Path, images: Path | None = None) -> Winoground:
@@ -43,28 +50,13 @@ def colorswap(path: Path, images: Path | None = None) -> Winoground:
     Raises:
         EvaluationError or DataError: no such file, or another layout.
     """
-    file = path / FILE if path.is_dir() else path
-    tables = [] if file.is_file() and file != path else table_files(path)
-    if not tables and not file.is_file():
-        raise EvaluationError(
-            f"There is no file {file}; give ColorSwap's {FILE} or its folder, or its Parquet file of the hub."
-        )
-    keys = ("id", *_CAPTIONS, *_IMAGES)
-    rows = read_table(tables, keys, _SOURCES, LAYOUT) if tables else read_records(file, keys, LAYOUT)
-    records = by_id(rows, file)
-    folder = image_folder(images, tables[0].parent if tables else file.parent)
-    items = tuple(
-        Item(
-            id=item_id,
-            images=tuple(image_of(record, key, where, folder) for key in _IMAGES),
-            captions=tuple(text_of(record, key, where) for key in _CAPTIONS),
-            tags=_tags(record, where),
-        )
-        for item_id, (where, record) in records.items()
+    give = "ColorSwap's test.json or its folder, or its Parquet file of the hub"
+    file, tables = file_or_tables(path, "test.json", give)
+    found = (
+        read_table(tables, LAYOUT.keys, _SOURCES, LAYOUT.words)
+        if tables
+        else read_records(file, LAYOUT.keys, LAYOUT.words)
     )
-    return Winoground("colorswap", items, {})
-
-
-def _tags(record: dict[str, Any], where: str) -> tuple[str, ...]:
-    stated = [key for key in _SOURCES if record.get(key) not in (None, "")]
-    return tuple(f"{key.removesuffix('_source')}: {text_of(record, key, where)}" for key in stated)
+    records = by_id(found, file)
+    folder = image_folder(images, tables[0].parent if tables else file.parent)
+    return Winoground("colorswap", LAYOUT.items(records.items(), folder), {})

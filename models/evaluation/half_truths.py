@@ -12,37 +12,24 @@ module also reads JSONL, whose images are files:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
-from typing import Any
 
 from models.errors import EvaluationError
-from models.evaluation.annotations import (
-    annotation_files,
-    files_missing,
-    image_folder,
-    image_of,
-    read_table,
-    require_keys,
-    text_of,
-)
+from models.evaluation.annotations import Record, files_missing, read_table
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.caption_choice import MICRO, OUTCOME, caption_scores
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
+from models.evaluation.layouts import Layout, Numbered
 from models.evaluation.scorers import Scorer
 from models.files import read_lines
-from models.tables import split_of, table_files
-
-FILES = ("coco_qwen.jsonl", "coco_mistral.jsonl", "cc3m_qwen.jsonl")
-LAYOUT = "an object with image, anchor, half_truth, full_truth and triplet_type, as Half-Truths has it"
+from models.tables import table_files
 
 ORDERING = "ordering"
 CHANCE = {OUTCOME: 1 / 2, ORDERING: 1 / 6}
-
-_CAPTIONS = ("full_truth", "anchor", "half_truth")
-_KEYS = (*_CAPTIONS, "image", "triplet_type")
 
 
 @dataclass(frozen=True)
@@ -67,48 +54,30 @@ class HalfTruths(Benchmark):
         return caption_scores(outcomes, names, lambda _, name: CHANCE[name], self.macro_tags)
 
 
+def _records(layout: Layout, files: Sequence[Path]) -> Numbered:
+    if files[0].suffix.lower() == ".jsonl":
+        return enumerate(starmap(Record, read_lines(files[0], EvaluationError, layout.words)))
+    return enumerate(read_table(files, layout.keys, (), layout.words))
+
+
+LAYOUT = Layout(
+    title="Half-Truths",
+    words="an object with image, anchor, half_truth, full_truth and triplet_type, as Half-Truths has it",
+    files={f"{source}.jsonl": source for source in ("coco_qwen", "coco_mistral", "cc3m_qwen")},
+    records=_records,
+    keys=("full_truth", "anchor", "half_truth", "image", "triplet_type"),
+    images=("image",),
+    captions=("full_truth", "anchor", "half_truth"),
+    tags=lambda record: [record.text("triplet_type")],
+)
+
+
 def half_truths(path: Path, images: Path | None = None) -> HalfTruths:
-    """Read one source, or those that a folder holds. Every source is a tag, and so are its entities and relations.
+    """Read one source, or those that a folder holds, as tables too.
 
-    Images are named from `images`, or by default from the folder of the files.
-
-    Raises:
-        EvaluationError or DataError: no such files, or another layout.
+    Every source is a tag, and so are its entities and relations. Raises: as `Layout.read`.
     """
-    has_lines = any((path / name).is_file() for name in FILES)
+    has_lines = any((path / name).is_file() for name in LAYOUT.files)
     tables = [] if has_lines else table_files(path, several_splits=True)
-    files = tables or annotation_files(path, FILES, "Half-Truths")
-    sources: dict[str, list[Path]] = {}
-    for file in files:
-        sources.setdefault(split_of(file), []).append(file)
-    items = [item for source, shards in sources.items() for item in _read(source, shards, images)]
-    return HalfTruths(
-        "half-truths", tuple(items), files_missing([*map(Path, sources)], FILES), tuple(sources)
-    )
-
-
-def _read(source: str, shards: list[Path], images: Path | None) -> list[Item]:
-    folder = image_folder(images, shards[0].parent)
-    items = []
-    for number, (where, record) in enumerate(_records(shards)):
-        items.append(
-            Item(
-                id=f"{source}/{number}",
-                images=(image_of(record, "image", where, folder),),
-                captions=tuple(text_of(record, key, where) for key in _CAPTIONS),
-                tags=(source, f"{source}: {text_of(record, 'triplet_type', where)}"),
-            )
-        )
-    if not items:
-        raise EvaluationError(f"{shards[0]} contains no items; download it again.")
-    return items
-
-
-def _records(shards: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    file = shards[0]
-    if file.suffix.lower() != ".jsonl":
-        yield from read_table(shards, _KEYS, (), LAYOUT)
-        return
-    for where, record in read_lines(file, EvaluationError, LAYOUT):
-        require_keys(record, _KEYS, where, LAYOUT)
-        yield where, record
+    items, sources = LAYOUT.read(path, images, tables)
+    return HalfTruths("half-truths", items, files_missing(map(Path, sources), LAYOUT.files), sources)

@@ -18,7 +18,7 @@ import io
 from pathlib import Path
 
 from models.errors import EvaluationError, quoted
-from models.evaluation.annotations import image_folder, image_path, text_of
+from models.evaluation.annotations import Record, image_folder, image_path, the_file
 from models.evaluation.items import Item
 from models.evaluation.results import ImageRegion
 from models.evaluation.winoground import Winoground
@@ -34,9 +34,6 @@ _MAX_DIGITS = 9
 
 _COLUMNS = ["Question ID", "Type", "Statement"]
 
-_Row = tuple[str, dict[str, str]]
-"""Where a row stands, in words for messages, and its fields."""
-
 
 def mmvp_vlm(path: Path, images: Path | None = None) -> Winoground:
     """Read the pairs. Every pattern is a tag. `path` is `Questions.csv` or its folder.
@@ -46,16 +43,14 @@ def mmvp_vlm(path: Path, images: Path | None = None) -> Winoground:
     Raises:
         EvaluationError: no such file, another layout, or rows that are not in pairs.
     """
-    file = path / FILE if path.is_dir() else path
-    if not file.is_file():
-        raise EvaluationError(f"There is no file {file}; give MMVP-VLM's {FILE} or its folder.")
+    file = the_file(path, FILE, f"MMVP-VLM's {FILE} or its folder")
     rows = _rows(file)
     folder = image_folder(images, file.parent, *IMAGES)
     pairs = [_pair(*two, folder) for two in zip(rows[::2], rows[1::2], strict=True)]
     return Winoground("mmvp-vlm", tuple(pairs), {}, primary="image_score")
 
 
-def _rows(file: Path) -> list[_Row]:
+def _rows(file: Path) -> list[Record]:
     header, *lines = _lines(file) or [("", [])]
     if header[1] != _COLUMNS:
         found = quoted(", ".join(header[1])) if header[1] else "an empty line"
@@ -63,7 +58,7 @@ def _rows(file: Path) -> list[_Row]:
             f"{file} must begin with the columns {', '.join(_COLUMNS)}, as MMVP-VLM has it, but begins with {found}. "
             f"Give the {FILE} of MMVP_VLM, not that of MMVP."
         )
-    rows: dict[str, _Row] = {}
+    rows: dict[str, Record] = {}
     for where, values in lines:
         if not values:
             continue
@@ -71,8 +66,7 @@ def _rows(file: Path) -> list[_Row]:
             raise EvaluationError(
                 f"{where}: the row has {len(values)} fields; it must have {', '.join(_COLUMNS)}."
             )
-        row = dict(zip(_COLUMNS, values, strict=True))
-        number = row["Question ID"]
+        number = values[0]
         if not number.isdecimal() or len(number) > _MAX_DIGITS:
             raise EvaluationError(
                 f"{where}: the Question ID must be a number of at most {_MAX_DIGITS} digits; its value is "
@@ -80,7 +74,7 @@ def _rows(file: Path) -> list[_Row]:
             )
         if number in rows:
             raise EvaluationError(f"{where}: the Question ID {number} appears twice; ids must be unique.")
-        rows[number] = where, row
+        rows[number] = Record(where, dict(zip(_COLUMNS, values, strict=True)))
     if not rows or len(rows) % 2:
         raise EvaluationError(
             f"{file} has {len(rows)} rows, which are not pairs; every two rows must be a pair. Download it again."
@@ -99,24 +93,24 @@ def _lines(file: Path) -> list[tuple[str, list[str]]]:
         ) from error
 
 
-def _pair(first: _Row, second: _Row, folder: Path) -> Item:
-    where, row = second
-    pattern, other = text_of(row, "Type", where), first[1]["Type"]
+def _pair(first: Record, second: Record, folder: Path) -> Item:
+    pattern, other = second.text("Type"), first.values["Type"]
     if pattern != other:
         raise EvaluationError(
-            f"{where}: the Type is {quoted(pattern)}, but that of the row before is {quoted(other)}; every two rows "
-            "must be a pair of one type."
+            f"{second.where}: the Type is {quoted(pattern)}, but that of the row before is {quoted(other)}; every two "
+            "rows must be a pair of one type."
         )
-    numbers = [row["Question ID"] for _, row in (first, second)]
+    numbers = [row.values["Question ID"] for row in (first, second)]
     one, next_one = map(int, numbers)
     if one % 2 == 0 or next_one != one + 1:
         raise EvaluationError(
-            f"{where}: the Question IDs {one} and {next_one} are no pair; a pair is an odd number and the next one. "
-            "Download the file again."
+            f"{second.where}: the Question IDs {one} and {next_one} are no pair; a pair is an odd number and the next "
+            "one. Download the file again."
         )
+    names = [f"{pattern}/{number}.jpg" for number in numbers]
     return Item(
         id="-".join(numbers),
-        images=tuple(ImageRegion(image_path(folder, f"{pattern}/{number}.jpg", where)) for number in numbers),
-        captions=tuple(PREFIX + text_of(row, "Statement", place) for place, row in (first, second)),
+        images=tuple(ImageRegion(image_path(folder, name, second.where)) for name in names),
+        captions=tuple(PREFIX + row.text("Statement") for row in (first, second)),
         tags=(pattern,),
     )

@@ -19,14 +19,13 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from models.atomic import write_atomic
 from models.data.phrases import Words, phrases_and_verbs
 from models.errors import EvaluationError
-from models.evaluation.annotations import image_folder, image_path, read_json, text_of
+from models.evaluation.annotations import Record, image_folder, image_path, read_json, texts_of, the_file
 from models.evaluation.caption_choice import CaptionChoice
 from models.evaluation.captions_file import read_captions
 from models.evaluation.items import Item
@@ -83,9 +82,7 @@ def order_benchmark(
     Raises:
         EvaluationError: no such file or folder, another layout, or a damaged stored set.
     """
-    file = path / FILES[name] if path.is_dir() else path
-    if not file.is_file():
-        raise EvaluationError(f"There is no file {file}; give {FILES[name]} or its folder.")
+    file = the_file(path, FILES[name])
     other = next((one for one, known in FILES.items() if one != name and file.name == known), None)
     if other is not None:
         raise EvaluationError(f"{file} is the file of {other}; give {FILES[name]}.")
@@ -165,7 +162,8 @@ def _stored(file: Path) -> OrderSet:
     try:
         made = OrderSet(
             tuple(
-                _case(record, f"{file}, items[{number}]") for number, record in enumerate(content["items"])
+                _case(Record(f"{file}, items[{number}]", record))
+                for number, record in enumerate(content["items"])
             ),
             content.get("seed"),
             without,
@@ -180,14 +178,14 @@ def _stored(file: Path) -> OrderSet:
     return made
 
 
-def _case(record: dict[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
-    options = record["caption_options"]
+def _case(record: Record) -> tuple[str, tuple[str, ...]]:
+    options = record.values["caption_options"]
     if not isinstance(options, list) or len(options) < 2:
         raise EvaluationError(
-            f"{where}: `caption_options` must be a list of a true caption and then false ones."
+            f"{record.where}: `caption_options` must be a list of a true caption and then false ones."
         )
-    captions = tuple(text_of({"caption_options": option}, "caption_options", where) for option in options)
-    return text_of(record, "image", where), captions
+    captions = texts_of(options, "caption_options", record.where)
+    return record.text("image"), captions
 
 
 def cleaned(caption: str) -> str:

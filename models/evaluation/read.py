@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from models.evaluation.aro import vg_attribution, vg_relation
@@ -16,6 +17,21 @@ from models.evaluation.sugarcrepe import sugarcrepe, sugarcrepe_pp, sugarcrepe_p
 from models.evaluation.whats_up import coco_spatial, gqa_spatial, whats_up
 from models.evaluation.winoground import HUB_ID, download_winoground, winoground_benchmark
 from models.evaluation.zero_shot import zero_shot_benchmark
+
+READERS: dict[str, Callable[[Path, Path | None], Benchmark]] = {
+    "colorswap": colorswap,
+    "mmvp-vlm": mmvp_vlm,
+    "vg-relation": vg_relation,
+    "vg-attribution": vg_attribution,
+    "sugarcrepe": sugarcrepe,
+    "sugarcrepe-pp": sugarcrepe_pp,
+    "whats-up": whats_up,
+    "coco-spatial": coco_spatial,
+    "gqa-spatial": gqa_spatial,
+    "half-truths": half_truths,
+    "retrieval": retrieval_benchmark,
+}
+"""The readers of benchmarks whose only option is the folder of images."""
 
 
 def read_benchmark(
@@ -37,37 +53,17 @@ def read_benchmark(
     """
     known = resolve(name)
     path = Path(data)
+    if known in READERS:
+        return READERS[known](path, images)
     match known:
         case "winoground":
             if str(data) == HUB_ID and not path.exists():
                 path = download_winoground(work / "winoground")
             return winoground_benchmark(path)
-        case "colorswap":
-            return colorswap(path, images)
-        case "mmvp-vlm":
-            return mmvp_vlm(path, images)
-        case "vg-relation":
-            return vg_relation(path, images)
-        case "vg-attribution":
-            return vg_attribution(path, images)
         case "coco-order" | "flickr-order":
             return order_benchmark(known, path, images, work / "order-sets", seed=order_seed)
-        case "sugarcrepe":
-            return sugarcrepe(path, images)
-        case "sugarcrepe-pp":
-            return sugarcrepe_pp(path, images)
         case "sugarcrepe-pp-text":
             return sugarcrepe_pp_text(path)
-        case "whats-up":
-            return whats_up(path, images)
-        case "coco-spatial":
-            return coco_spatial(path, images)
-        case "gqa-spatial":
-            return gqa_spatial(path, images)
-        case "half-truths":
-            return half_truths(path, images)
         case "zero-shot":
             return zero_shot_benchmark(path, classes=classes, templates=templates)
-        case "retrieval":
-            return retrieval_benchmark(path, images)
     raise AssertionError(f"{known} has no reader")

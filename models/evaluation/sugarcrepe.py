@@ -9,79 +9,79 @@ true. It has two tasks, of which the text-only one compares the captions with ea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from models.errors import EvaluationError
-from models.evaluation.annotations import (
-    annotation_files,
-    by_id,
-    files_missing,
-    image_folder,
-    image_path,
-    read_json,
-    read_records,
-    require_keys,
-    text_of,
-)
+from models.evaluation.annotations import Record, by_id, other_layout, read_json, read_records
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.caption_choice import MICRO, OUTCOME, CaptionChoice, caption_scores
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
+from models.evaluation.layouts import Layout, Numbered
 from models.evaluation.results import ImageRegion, ItemOutcome
 from models.evaluation.scorers import Scorer, cosines, features_of
 
 FILES = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
-_FILES = tuple(f"{stem}.json" for stem in FILES)
-LAYOUT = '{"0": {filename, caption, negative_caption}, ...}, as SugarCrepe has it'
-LAYOUT_PP = "a list of {id, filename, caption, caption2, negative_caption}, as SugarCrepe++ has it"
 
 _ITEMS = 512  # items whose features are in memory at once
-_KEYS = ("filename", "caption", "negative_caption")
-_KEYS_PP = ("id", "filename", "caption", "caption2", "negative_caption")
 
 
 def sugarcrepe(path: Path, images: Path | None = None) -> CaptionChoice:
-    """Read one of the seven files, or those that a folder holds. Every file is a tag.
-
-    Images are in `images`, or by default in `val2017/`, `images/` or next to the files.
-
-    Raises:
-        EvaluationError: no such files, or one is not laid out as SugarCrepe's.
-    """
-    files = annotation_files(path, _FILES, "SugarCrepe")
-    folder = _image_folder(path, images)
-    items = [item for file in files for item in _read(file, folder)]
-    tags = tuple(file.stem for file in files)
-    return CaptionChoice("sugarcrepe", tuple(items), files_missing(files, _FILES), macro_tags=tags)
+    """Read one of the seven files, or those that a folder holds. Raises: as `Layout.read`."""
+    return SUGARCREPE.choice("sugarcrepe", path, images)
 
 
 def sugarcrepe_pp(path: Path, images: Path | None = None) -> CaptionChoice:
-    """Read SugarCrepe++ files: one, or all `.json` of a folder.
+    """Read SugarCrepe++ files: one, or all `.json` of a folder. Raises: as `Layout.read`.
 
     Both true captions must score above the false one.
-
-    Raises: as `sugarcrepe`.
     """
-    files = annotation_files(path, None, "SugarCrepe++")
-    folder = _image_folder(path, images)
-    items = [item for file in files for item in _read_pp(file, folder)]
-    tags = tuple(file.stem for file in files)
-    return CaptionChoice("sugarcrepe-pp", tuple(items), {}, positives=2, macro_tags=tags)
+    return PLUS_PLUS.choice("sugarcrepe-pp", path, images, positives=2)
 
 
 def sugarcrepe_pp_text(path: Path) -> TextOnly:
-    """Read the same files for the text-only task, without their images.
+    """Read the same files for the text-only task, without their images. Raises: as `Layout.read`."""
+    items, sources = TEXT_ONLY.read(path, None)
+    return TextOnly("sugarcrepe-pp-text", tuple(replace(item, images=()) for item in items), {}, sources)
 
-    Raises: as `sugarcrepe`.
-    """
-    files = annotation_files(path, None, "SugarCrepe++")
-    items = [item for file in files for item in _read_pp(file, None)]
-    return TextOnly("sugarcrepe-pp-text", tuple(items), {}, tuple(file.stem for file in files))
+
+def _by_key(layout: Layout, files: Sequence[Path]) -> Numbered:
+    (file,) = files
+    content = read_json(file, layout.words)
+    if not isinstance(content, dict) or not content:
+        raise other_layout(file, layout.words)
+    for key, record in content.items():
+        where = f"{file}, {key!r}"
+        if not isinstance(record, dict):
+            raise EvaluationError(f"{where} must be an object; the file must be {layout.words}.")
+        yield key, Record(where, record)
+
+
+SUGARCREPE = Layout(
+    title="SugarCrepe",
+    words='{"0": {filename, caption, negative_caption}, ...}, as SugarCrepe has it',
+    files={f"{name}.json": name for name in FILES},
+    folders=("val2017", "images"),
+    records=_by_key,
+    keys=("filename", "caption", "negative_caption"),
+    images=("filename",),
+    captions=("caption", "negative_caption"),
+)
+PLUS_PLUS = Layout(
+    title="SugarCrepe++",
+    words="a list of {id, filename, caption, caption2, negative_caption}, as SugarCrepe++ has it",
+    folders=SUGARCREPE.folders,
+    records=lambda layout, files: by_id(read_records(files[0], layout.keys, layout.words), files[0]).items(),
+    keys=("id", "filename", "caption", "caption2", "negative_caption"),
+    images=("filename",),
+    captions=("caption", "caption2", "negative_caption"),
+)
+# No image is read, so any text will do for its name.
+TEXT_ONLY = replace(PLUS_PLUS, image=lambda record, key, _: ImageRegion(Path(record.text(key))))
 
 
 @dataclass(frozen=True)
@@ -111,49 +111,3 @@ def text_only_margin(similarities: Float[Tensor, "3 3"]) -> float:
     """Return s(c, c2) - max(s(c, n), s(c2, n)) for the captions c and c2 and the false one n, in this order."""
     (_, both, first), (_, _, second), _ = similarities.double().tolist()
     return float(both - max(first, second))
-
-
-def _image_folder(path: Path, images: Path | None) -> Path:
-    return image_folder(images, path if path.is_dir() else path.parent, "val2017", "images")
-
-
-def _read(file: Path, folder: Path) -> list[Item]:
-    content = read_json(file, LAYOUT)
-    if not isinstance(content, dict) or not content:
-        raise EvaluationError(f"{file} must be {LAYOUT}. Is it the file of another benchmark?")
-    items = []
-    for key, record in content.items():
-        where = f"{file}, {key!r}"
-        if not isinstance(record, dict):
-            raise EvaluationError(f"{where} must be an object; the file must be {LAYOUT}.")
-        require_keys(record, _KEYS, where, LAYOUT)
-        items.append(
-            _item(record, f"{file.stem}/{key}", ("caption", "negative_caption"), folder, file, where)
-        )
-    return items
-
-
-def _read_pp(file: Path, folder: Path | None) -> list[Item]:
-    numbered = read_records(file, _KEYS_PP, LAYOUT_PP)
-    keys = ("caption", "caption2", "negative_caption")
-    return [
-        _item(record, f"{file.stem}/{record_id}", keys, folder, file, where)
-        for record_id, (where, record) in by_id(numbered, file).items()
-    ]
-
-
-def _item(
-    record: dict[str, Any],
-    item_id: str,
-    captions: tuple[str, ...],
-    folder: Path | None,
-    file: Path,
-    where: str,
-) -> Item:
-    name = text_of(record, "filename", where)
-    return Item(
-        id=item_id,
-        images=() if folder is None else (ImageRegion(image_path(folder, name, where)),),
-        captions=tuple(text_of(record, key, where) for key in captions),
-        tags=(file.stem,),
-    )

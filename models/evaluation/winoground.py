@@ -16,8 +16,8 @@ import shutil
 import zipfile
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import starmap
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from models.atomic import atomic_folder
 from models.errors import EvaluationError, quoted
-from models.evaluation.annotations import by_id, image_of, read_json, read_table, text_of
+from models.evaluation.annotations import Record, by_id, file_or_tables, read_json, read_table
 from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
 from models.evaluation.checked import Say
 from models.evaluation.items import Item
@@ -35,7 +35,6 @@ from models.evaluation.scorers import Scorer
 from models.files import read_lines
 from models.image_files import IMAGE_SUFFIXES
 from models.table_cells import Cell
-from models.tables import table_files
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
 """The probability that random scores get an item right."""
@@ -126,44 +125,34 @@ def winoground_benchmark(path: Path) -> Winoground:
         EvaluationError or DataError: a file or a field is missing, empty, repeated or of the wrong type, or the
             tag file is not {"id": [tags]} of this set.
     """
-    examples = path / "examples.jsonl" if path.is_dir() else path
-    tables = [] if examples.is_file() and examples != path else table_files(path)
-    if not tables and not examples.is_file():
-        raise EvaluationError(
-            f"There is no file {examples}; give the folder that contains examples.jsonl and images/."
-        )
+    give = "the folder that contains examples.jsonl and images/"
+    examples, tables = file_or_tables(path, "examples.jsonl", give)
     rows = (
         read_table(tables, _KEYS, _TAGS, LAYOUT)
         if tables
-        else read_lines(examples, EvaluationError, LAYOUT, max_bytes=MAX_EXAMPLES_BYTES)
+        else starmap(Record, read_lines(examples, EvaluationError, LAYOUT, max_bytes=MAX_EXAMPLES_BYTES))
     )
     records = by_id(rows, examples)
     folder = examples.parent / "images"
     files = {} if tables else _images_by_name(folder)
     beside = tables[0].parent if tables else examples.parent
     new_tags = _new_tags(beside / NEW_TAGS, records.keys())
-    finer = any(
-        _tag(record, "tag", where) != _tag(record, "collapsed_tag", where)
-        for where, record in records.values()
-    )
+    finer = any(_tag(record, "tag") != _tag(record, "collapsed_tag") for record in records.values())
     items = tuple(
         Item(
             id=item_id,
-            images=tuple(_image(record, key, where, folder, files) for key in ("image_0", "image_1")),
-            captions=(text_of(record, "caption_0", where), text_of(record, "caption_1", where)),
-            tags=(
-                *_tags(record, where, finer=finer),
-                *(f"new: {tag}" for tag in new_tags.get(item_id, ())),
-            ),
+            images=tuple(_image(record, key, folder, files) for key in ("image_0", "image_1")),
+            captions=(record.text("caption_0"), record.text("caption_1")),
+            tags=(*_tags(record, finer=finer), *(f"new: {tag}" for tag in new_tags.get(item_id, ()))),
         )
-        for item_id, (where, record) in records.items()
+        for item_id, record in records.items()
     )
     return Winoground("winoground", items, {})
 
 
-def _tags(record: dict[str, Any], where: str, *, finer: bool) -> list[str]:
+def _tags(record: Record, *, finer: bool) -> list[str]:
     """Return the collapsed tag unchanged, and the finer ones with their kind as a prefix: `Relation` occurs as both."""
-    fine, secondary, collapsed = (_tag(record, key, where) for key in _TAGS)
+    fine, secondary, collapsed = (_tag(record, key) for key in _TAGS)
     tags = [collapsed or UNTAGGED]
     if fine and finer:
         tags.append(f"tag: {fine}")
@@ -172,10 +161,12 @@ def _tags(record: dict[str, Any], where: str, *, finer: bool) -> list[str]:
     return tags
 
 
-def _tag(record: dict[str, Any], key: str, where: str) -> str:
-    value = record.get(key)
+def _tag(record: Record, key: str) -> str:
+    value = record.values.get(key)
     if value is not None and not isinstance(value, str):
-        raise EvaluationError(f"{where}: `{key}` must be a text or missing; its value is {quoted(value)}.")
+        raise EvaluationError(
+            f"{record.where}: `{key}` must be a text or missing; its value is {quoted(value)}."
+        )
     return value or ""
 
 
@@ -207,17 +198,15 @@ def _images_by_name(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _image(
-    record: dict[str, Any], key: str, where: str, folder: Path, files: dict[str, list[Path]]
-) -> ImageRegion:
-    if isinstance(record.get(key), Cell):
-        return image_of(record, key, where, folder)
-    name = text_of(record, key, where)
+def _image(record: Record, key: str, folder: Path, files: dict[str, list[Path]]) -> ImageRegion:
+    if isinstance(record.values.get(key), Cell):
+        return record.image(key, folder)
+    name = record.text(key)
     found = files.get(name) or [folder / Path(name).name]
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
         raise EvaluationError(
-            f"{where}: `{key}` is {name!r}, and several files have this name: {names}; keep one of them."
+            f"{record.where}: `{key}` is {name!r}, and several files have this name: {names}; keep one of them."
         )
     return ImageRegion(found[0])
 

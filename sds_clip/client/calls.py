@@ -20,8 +20,11 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     """Whether the call is idempotent."""
-    wait_s: float = 0
-    """How long the service may wait before it answers."""
+
+    @property
+    def wait_s(self) -> float:
+        """How long the service may wait before it answers."""
+        return float((self.json or {}).get("wait_s", 0))
 
 
 def submit(kind: Literal["finetune", "evaluate"], fields: Mapping[str, Any]) -> Call:
@@ -73,22 +76,14 @@ def delete(*path: str) -> Call:
 def promote(version: str, fields: Mapping[str, Any]) -> Call:
     """POST /models/{version}/promote. Idempotent unless it compares generations."""
     body = given(fields)
-    path = below("models", version, "promote")
     # A repeated call would find the generation of the first one and fail.
-    return Call(
-        "POST",
-        path,
-        json=body,
-        repeatable="expected_generation" not in body,
-        wait_s=body.get("wait_s", 0),
-    )
+    repeatable = "expected_generation" not in body
+    return Call("POST", below("models", version, "promote"), json=body, repeatable=repeatable)
 
 
 def rollback(alias: str, fields: Mapping[str, Any]) -> Call:
     """POST /models/{alias}/rollback. Not idempotent: a second call moves the alias again."""
-    body = given(fields)
-    path = below("models", alias, "rollback")
-    return Call("POST", path, json=body, repeatable=False, wait_s=body.get("wait_s", 0))
+    return Call("POST", below("models", alias, "rollback"), json=given(fields), repeatable=False)
 
 
 def remove_alias(alias: str, fields: Mapping[str, Any]) -> Call:

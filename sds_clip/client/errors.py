@@ -16,7 +16,7 @@ ClientError
         └── Unavailable      503
 """
 
-from typing import Any
+from sds_clip.client.schemas import JobInfo
 
 CLIENT_CODES = {
     "connection_failed": "No complete response arrived; `reached` says whether the service may have carried out the "
@@ -81,16 +81,19 @@ class UnreadableFile(ClientError):
 class JobFailed(ClientError):
     """A job failed or was cancelled; `job` is what the service last said about it."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        error = job.get("error") or {"code": job["status"], "message": f"It was {job['status']}."}
-        super().__init__(f"Job {job['id']}: {error['message']}", code=error["code"], param=error.get("param"))
+    def __init__(self, job: JobInfo) -> None:
+        if error := job.get("error"):
+            message, code, param = error["message"], error["code"], error.get("param")
+        else:
+            message, code, param = f"It was {job['status']}.", job["status"], None
+        super().__init__(f"Job {job['id']}: {message}", code=code, param=param)
         self.job = job
 
 
 class WaitTimeout(ClientError):
     """A job has not ended in the time that it was waited for, and goes on; `job` is what the service says about it."""
 
-    def __init__(self, job: dict[str, Any], timeout_s: float) -> None:
+    def __init__(self, job: JobInfo, timeout_s: float) -> None:
         progress = job["progress"]
         steps = "" if progress["steps"] is None else f" of {progress['steps']}"
         super().__init__(

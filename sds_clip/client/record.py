@@ -1,8 +1,10 @@
 """What the service last said about a job, and the job's progress as a bar on a terminal."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from sds_clip.client import schemas
 from sds_clip.client.errors import JobFailed
 from sds_clip.table import printable
 
@@ -12,7 +14,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 class JobRecord:
     """A job's last known state, without a request; `info` has every field of GET /jobs/{id}."""
 
-    def __init__(self, info: dict[str, Any]) -> None:
+    def __init__(self, info: schemas.JobInfo) -> None:
         self.info = info
 
     def __repr__(self) -> str:
@@ -20,17 +22,15 @@ class JobRecord:
 
     @property
     def id(self) -> str:
-        return str(self.info["id"])
+        return self.info["id"]
 
     @property
-    def kind(self) -> str:
-        """`finetune` or `evaluate`."""
-        return str(self.info["kind"])
+    def kind(self) -> schemas.JobKind:
+        return self.info["kind"]
 
     @property
-    def status(self) -> str:
-        """validating, queued, running, pausing, paused, cancelling, cancelled, succeeded or failed."""
-        return str(self.info["status"])
+    def status(self) -> schemas.JobStatus:
+        return self.info["status"]
 
     @property
     def has_ended(self) -> bool:
@@ -39,19 +39,16 @@ class JobRecord:
     @property
     def result(self) -> dict[str, Any] | None:
         """Metrics, evaluations, and whether the version was promoted."""
-        result: dict[str, Any] | None = self.info["result"]
-        return result
+        return self.info["result"]
 
     @property
     def version(self) -> str | None:
-        version: str | None = self.info["result_version"]
-        return version
+        return self.info["result_version"]
 
     @property
-    def error(self) -> dict[str, Any] | None:
-        """Why the job failed: code, message, param, retryable."""
-        error: dict[str, Any] | None = self.info["error"]
-        return error
+    def error(self) -> schemas.JobErrorInfo | None:
+        """Why the job failed."""
+        return self.info["error"]
 
     def raise_for_failure(self) -> None:
         """Raise JobFailed if the job has failed or was cancelled."""
@@ -77,7 +74,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, event: dict[str, Any]) -> None:
+    def show(self, event: Mapping[str, Any]) -> None:
         step, steps = event["progress"]["step"], event["progress"]["steps"]
         stage = event["stage"] or event["status"]
         if event.get("no_worker"):

@@ -14,6 +14,7 @@ from sds_clip.table import say, table, tell
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
+    from sds_clip.client.schemas import DatasetInfo
 
 dataset_argument = click.argument("dataset", metavar="DATASET", help="The data set's id or name.")
 content_options = together(
@@ -38,7 +39,7 @@ content_options = together(
 )
 
 
-def _print_list(found: list[dict[str, Any]]) -> None:
+def _print_list(found: list[DatasetInfo]) -> None:
     rows = [
         [each["id"], each["name"], each["format"], each["status"], moment(each["created_at"])]
         for each in found
@@ -46,7 +47,7 @@ def _print_list(found: list[dict[str, Any]]) -> None:
     print(table(["data set", "name", "format", "status", "created"], rows))
 
 
-def _print(dataset: dict[str, Any]) -> None:
+def _print(dataset: DatasetInfo) -> None:
     counts = dataset["counts"]
     print_fields(
         {
@@ -64,7 +65,7 @@ def _print(dataset: dict[str, Any]) -> None:
         tell(problem.get("message") or json.dumps(problem))
 
 
-def _print_new(dataset: dict[str, Any]) -> None:
+def _print_new(dataset: DatasetInfo) -> None:
     _print(dataset)
     say(f"Created the data set {dataset['id']}. Follow its check: sds-clip datasets show {dataset['id']}")
 

@@ -25,6 +25,7 @@ from sds_clip.table import say, table, tell
 
 if TYPE_CHECKING:
     from sds_clip.client import Client
+    from sds_clip.client.schemas import JobInfo, WorkerInfo
 
 # Keys are method names of `sds_clip.Job`.
 _ACTIONS = {
@@ -45,7 +46,7 @@ _NEXT = {
 job_argument = click.argument("job_id", metavar="JOB", help="The job's id or name.")
 
 
-def _print_list(found: list[dict[str, Any]]) -> None:
+def _print_list(found: list[JobInfo]) -> None:
     rows = [
         [
             job["id"],
@@ -61,7 +62,7 @@ def _print_list(found: list[dict[str, Any]]) -> None:
     print(table(["job", "name", "kind", "status", "progress", "created", "task"], rows))
 
 
-def _print(info: dict[str, Any]) -> None:
+def _print(info: JobInfo) -> None:
     error, reason = info["error"], info.get("pause_reason")
     metrics = info.get("metrics")
     print_fields(
@@ -113,21 +114,21 @@ def _figure(metric: dict[str, Any]) -> str:
     return f"{100 * metric['value']:.2f} %" + (f" ({', '.join(more)})" if more else "")
 
 
-def _status(info: dict[str, Any]) -> str:
+def _status(info: JobInfo) -> str:
     if (silent_since := info.get("worker_silent_since")) is not None:
         return f"{info['status']} (its worker has been silent since {moment(silent_since)})"
     if not info["no_worker"]:
-        return str(info["status"])
+        return info["status"]
     return f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {info['kind']})"
 
 
-def _task(info: dict[str, Any]) -> str:
+def _task(info: JobInfo) -> str:
     if info["kind"] == "finetune":
         return f"{info['objective']} on {info['base']}"
     return f"{info['benchmark']} of {info['model'] or info['teacher']}"
 
 
-def _progress(info: dict[str, Any]) -> str:
+def _progress(info: JobInfo) -> str:
     progress = info["progress"]
     if progress["steps"] is None:
         return f"{info['stage'] or ''} {progress['step'] or ''}".strip()
@@ -138,15 +139,15 @@ def _numbers(values: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
 
 
-def _print_deleted(info: dict[str, Any]) -> None:
+def _print_deleted(info: JobInfo) -> None:
     tell(f"Deleted the files of job {info['id']}. Its record stays: sds-clip jobs show {info['id']}")
 
 
-def _print_status(info: dict[str, Any]) -> None:
+def _print_status(info: JobInfo) -> None:
     tell(f"Job {info['id']} is now {_status(info)}.")
 
 
-def _print_workers(found: list[dict[str, Any]]) -> None:
+def _print_workers(found: list[WorkerInfo]) -> None:
     header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job", "out"]
     rows = []
     for each in found:
@@ -225,7 +226,7 @@ def watch(job_id: str, url: str | None, as_json: bool) -> int:
 
 
 def _add_action(name: str, text: str) -> None:
-    def show(info: dict[str, Any]) -> None:
+    def show(info: JobInfo) -> None:
         _print_deleted(info) if name == "delete" else _print_status(info)
         if name in _NEXT:
             say(f"{_NEXT[name]} {info['id']}")

@@ -196,15 +196,21 @@ def test_bad_bodies_get_the_one_error_body(client: TestClient, name: str) -> Non
     assert client.post("/match", json=GOOD).status_code == 200
 
 
+@pytest.fixture(scope="module")
+def lenient(tmp_path_factory: pytest.TempPathFactory, small_member: Clip) -> Iterator[TestClient]:
+    """A service that fetches images and takes large bodies."""
+    data_dir = tmp_path_factory.mktemp("lenient")
+    settings = Settings(data_dir=data_dir, decode_threads=1, allow_url_images=True, max_body_bytes=2**25)
+    with TestClient(create_app(settings, {"small": small_member}), base_url="http://localhost") as client:
+        yield client
+
+
 @pytest.mark.parametrize("host", ["xn--", "xn--.org", "a.xn--a", "a..org", ".org", "%00", "\u200d"])
-def test_url_with_a_malformed_host_is_that_images_error(
-    settings: Settings, small_clip: Clip, host: str
-) -> None:
-    app = create_app(settings.model_copy(update={"allow_url_images": True}), {"small": small_clip})
+def test_url_with_a_malformed_host_is_that_images_error(lenient: TestClient, host: str) -> None:
     body = {**GOOD, "images": [GOOD["images"][0], {"url": f"http://{host}/"}]}
-    with TestClient(app, base_url="http://localhost") as client:
-        refused = client.post("/match", json=body)
-        skipped = client.post("/match", json={**body, "on_error": "skip"})
+
+    refused = lenient.post("/match", json=body)
+    skipped = lenient.post("/match", json={**body, "on_error": "skip"})
 
     error = refused.json()["error"]
     assert (refused.status_code, error["code"], error["param"], error["index"]) == (
@@ -413,13 +419,9 @@ LARGE: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_large_bodies_are_bounded_before_they_are_parsed(
-    settings: Settings, small_clip: Clip, name: str
-) -> None:
+def test_large_bodies_are_bounded_before_they_are_parsed(lenient: TestClient, name: str) -> None:
     body, code = LARGE[name]
-    app = create_app(settings.model_copy(update={"max_body_bytes": 2**25}), {"small": small_clip})
-    with TestClient(app, base_url="http://localhost") as client:
-        answer = client.post("/match", content=body, headers={"Content-Type": "application/json"})
+    answer = lenient.post("/match", content=body, headers={"Content-Type": "application/json"})
     assert answer.json()["error"]["code"] == code
 
 

@@ -36,17 +36,18 @@ def test_the_page_may_load_and_call_nothing_but_this_service(client: TestClient)
 
 
 def test_the_description_is_written_once_and_off_the_event_loop(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, small_member: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    describe = client.app.openapi  # type: ignore[attr-defined]
+    app = create_app(settings, {"small": small_member})
+    describe = app.openapi
 
     def openapi() -> dict[str, object]:
         written.append(threading.current_thread().name)
         return describe()
 
-    monkeypatch.setattr(client.app, "openapi", openapi)
-    with ThreadPoolExecutor(8) as threads:
+    monkeypatch.setattr(app, "openapi", openapi)
+    with TestClient(app, base_url="http://localhost") as client, ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(client.get, ["/openapi.json"] * 24))
     assert len({answer.content for answer in answers}) == 1
     assert answers[0].json() == describe()

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -42,6 +43,14 @@ def group_match(printed: str) -> dict[str, float]:
 def test_without_a_service_one_line_says_what_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="make run") as ended:
         run(monkeypatch, "http://127.0.0.1:1")
+    assert str(ended.value).count("\n") == 0
+
+
+def test_another_program_at_the_address_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.handle_request).start()
+        with pytest.raises(SystemExit, match=r"501.*make run") as ended:
+            run(monkeypatch, f"http://127.0.0.1:{other.server_port}")
     assert str(ended.value).count("\n") == 0
 
 

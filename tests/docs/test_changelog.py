@@ -1,6 +1,7 @@
 """The changelog keeps the form that it says it has."""
 
 import re
+import tomllib
 
 from tests.docs.commands import ROOT
 
@@ -18,3 +19,10 @@ def test_releases_go_from_the_newest_to_the_first_and_their_kinds_in_order() -> 
     for release in releases:
         kinds = re.findall(r"(?m)^### (.*)$", release)
         assert kinds == sorted(set(kinds), key=KINDS.index)
+
+
+def test_the_package_has_the_version_of_the_newest_release() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    newest = re.search(r"^## \D*([\d.]+)", TEXT, re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == project["version"]

@@ -85,8 +85,13 @@ def test_every_public_method_of_the_client_is_there_with_its_signature() -> None
     for kind in (Client, AsyncClient, Job):
         for name, _ in client.members(kind):
             assert f"### {kind.__name__}.{name}\n" in page
-    assert (
-        "match(images: Iterable[ImageLike], texts: Iterable[str], **options: Any) -> dict[str, Any]" in page
-    )
-    assert "async match(" in page
     assert "### JobFailed\n" in page
+    assert "async picture(path: str, *, max_side: int | None = None) -> bytes" in page
+
+
+def test_every_keyword_argument_of_the_client_stands_with_its_type() -> None:
+    section = client.page().split("### AsyncClient.match\n")[1].split("###")[0]
+    assert section.count("async match(\n    images: Iterable[ImageLike],\n") == 2
+    assert "    model: str | None = None,\n) -> schemas.MatchResponse\n" in section
+    assert "    models: Sequence[str],\n) -> schemas.MatchComparison\n" in section
+    assert "**" not in section

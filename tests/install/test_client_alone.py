@@ -50,6 +50,11 @@ def test_importing_it_imports_nothing_heavy(client: Environment, foreign: Path) 
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_type_checkers_are_told_that_it_has_types(client: Environment, foreign: Path) -> None:
+    look = "from importlib.resources import files; print(files('sds_clip').joinpath('py.typed').is_file())"
+    assert client.run("python", "-c", look, cwd=foreign).stdout == "True\n"
+
+
 def test_importing_the_package_imports_nothing_else(client: Environment, foreign: Path) -> None:
     look = (
         "import sds_clip, sys; print(*{name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names)"

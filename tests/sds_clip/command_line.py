@@ -1,10 +1,14 @@
 """The command line as a caller of its entry point sees it, for tests of several commands."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 import pytest
+import torch
 
 from models.training.config import FinetuneConfig
 from sds_clip.cli import cli, main
@@ -14,6 +18,15 @@ from sds_clip.commands.finetune import read_config
 def exit_code(arguments: Sequence[str]) -> int:
     """How `sds-clip ARGUMENTS` ends."""
     return main(arguments)
+
+
+def start(*arguments: str) -> "subprocess.Popen[str]":
+    """The real command in a process of its own, with as many threads as this one: the last bit hangs on that."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", "sds_clip", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def parsed(arguments: Sequence[str]) -> Mapping[str, Any]:

@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,6 +7,12 @@ import pytest
 from PIL import Image
 
 from tests.app.serverside import RunningServer, running_server
+from tests.sds_clip.transcript import sections
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "transcript" in metafunc.fixturenames:
+        metafunc.parametrize("transcript", list(sections(Path(metafunc.module.__file__))))
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +25,20 @@ def checkpoint(tiny_folder: Path) -> Path:
 def own_data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is written beside the sources."""
     monkeypatch.setenv("SDS_CLIP_DATA_DIR", str(tmp_path / "data"))
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A worker holds its signals; without this, the tests that come after would have it hold theirs."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def siglip(tmp_path: Path, siglip_folder: Path) -> None:
+    (tmp_path / "siglip").symlink_to(siglip_folder)
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 import json
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,34 +12,7 @@ from app.settings import Settings
 from sds_clip.commands.up import Address, announce
 from tests.app.serverside import running_server
 from tests.sds_clip.embedded import first_tip
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers as the test has it."""
-
-    status, body = 200, b"{}"
-
-    def do_GET(self) -> None:
-        self.send_response(self.status)
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def handler() -> Iterator[tuple[Address, type[Handler]]]:
-    """An address, and who answers there."""
-    address = Address("127.0.0.1", 0)
-    made = type("Made", (Handler,), {})
-    server = ThreadingHTTPServer((address.host, address.port), made)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield address, made
-    server.shutdown()
-    server.server_close()
-    thread.join()
+from tests.sds_clip.scripted import Answer, scripted
 
 
 @pytest.mark.parametrize(
@@ -56,12 +26,13 @@ def handler() -> Iterator[tuple[Address, type[Handler]]]:
     ],
 )
 def test_service_is_there_once_it_answers_or_only_lacks_the_promoted_version(
-    handler: tuple[Address, type[Handler]], status: int, code: str | None, is_there: bool
+    status: int, code: str | None, is_there: bool
 ) -> None:
-    address, answering = handler
-    answering.status = status
-    answering.body = json.dumps({"error": {"code": code, "message": "..."}}).encode()
-    assert address.is_there() is is_there
+    address = Address("127.0.0.1", 0)
+    body = json.dumps({"error": {"code": code, "message": "..."}}).encode()
+    with scripted(Answer(status, body)) as server:
+        address.port = int(server.url.rpartition(":")[2])
+        assert address.is_there() is is_there
     assert address.problem == ("..." if is_there and code else None)
 
 

@@ -1,10 +1,7 @@
 """`sds-clip backup`, `restore` and `check`, as an operator types them."""
 
-import json
 import os
 import resource
-import shutil
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ from sds_clip.cli import main
 from sds_clip.database import embedded_database
 from tests.app.backup.contents import Made, System
 from tests.disks import small_disk
+from tests.sds_clip.transcript import test_transcript  # noqa: F401
 
 
 @pytest.fixture
@@ -29,8 +27,10 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 
 @pytest.fixture
-def made(system: System) -> Made:
-    return system.fill()
+def made(system: System, monkeypatch: pytest.MonkeyPatch) -> Made:
+    made = system.fill()
+    monkeypatch.setenv("VERSION", made.version)
+    return made
 
 
 def backup(file: Path, system: System) -> int:
@@ -39,19 +39,6 @@ def backup(file: Path, system: System) -> int:
 
 def restore(file: Path, folder: Path) -> int:
     return main(["restore", str(file), "--data-dir", str(folder)])
-
-
-def test_a_backup_says_what_it_holds_and_is_for_its_owner_alone(
-    system: System, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file, restored = tmp_path / "backup.tar", tmp_path / "restored"
-    assert backup(file, system) == 0
-    assert "It holds 4 jobs, 5 data sets, 5 versions, and" in capsys.readouterr().err
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert restore(file, restored) == 0
-    assert "Restored 4 jobs, 5 data sets, 5 versions, and" in capsys.readouterr().err
-    assert main(["check", "--data-dir", str(restored)]) == 0
-    assert "Problems: 0." in capsys.readouterr().err
 
 
 @pytest.mark.long
@@ -111,14 +98,6 @@ def test_a_full_data_disk_leaves_no_file_and_is_told(
         system.close()
 
 
-def test_missing_files_make_the_backup_end_with_1(
-    system: System, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.rmtree(system.data_dir / "versions" / made.version)
-    assert backup(tmp_path / "backup.tar", system) == 1
-    assert f"The files of the version {made.version} were missing" in capsys.readouterr().err
-
-
 def test_a_service_that_has_seen_newer_aliases_is_told_of(
     system: System, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,39 +114,3 @@ def test_a_service_that_has_seen_newer_aliases_is_told_of(
         in said
     )
     assert "as-new" not in said
-
-
-def test_a_restore_into_what_is_there_is_refused(
-    system: System, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert backup(tmp_path / "backup.tar", system) == 0
-    assert restore(tmp_path / "backup.tar", system.data_dir) == 2
-    assert "The database is not empty: there are rows in" in capsys.readouterr().err
-
-
-def test_without_a_database_there_is_nothing_to_back_up(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for command in (["backup", str(tmp_path / "backup.tar")], ["check"]):
-        assert main([*command, "--data-dir", str(tmp_path)]) == 2
-        assert "There is no database" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_check_prints_a_line_for_each_problem_with_what_to_do(
-    system: System, made: Made, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.rmtree(system.data_dir / "versions" / made.version)
-    (system.data_dir / "jobs" / "job_unknown").mkdir()
-    assert main(["check", "--data-dir", str(system.data_dir)]) == 1
-    problem, unknown = capsys.readouterr().out.splitlines()
-    assert problem.startswith(f"version {made.version}: The folder")
-    assert "Restore it from a backup, or delete the version" in problem
-    assert unknown.endswith("job_unknown: the database does not know this folder.")
-
-
-def test_the_check_as_json(system: System, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--quick", "--json", "--data-dir", str(system.data_dir)]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["problems"] == report["unnamed"] == []
-    assert report["checked"]["version"] == 3

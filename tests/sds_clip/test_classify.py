@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from sds_clip.cli import main
+from tests.sds_clip.transcript import test_transcript  # noqa: F401
 
 LABELS = ["circle", "square", "star", "horse"]
 TEMPLATES = ["a photo of a {}", "{} in a drawing"]
@@ -69,31 +70,3 @@ def test_labels_come_from_a_file_too(
         2: "square",
         3: "star",
     }
-
-
-def test_the_table_shows_the_best_labels_first(
-    checkpoint: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["classify", *map(str, photos), "--label", *LABELS, "--top-k", "2"]
-    assert main([*arguments, "--model", f"local-dir:{checkpoint}"]) == 0
-    header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split() == ["image", "probability", "label"]
-    assert len(rows) == 2 * len(photos)
-    assert rows[0].startswith(str(photos[0]))
-    first, second = (float(row.split()[-2]) for row in rows[:2])
-    assert first >= second
-
-
-def test_a_bad_image_is_named_and_the_others_are_answered(
-    checkpoint: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["classify", "none.png", str(photos[0]), "--label", *LABELS]
-    assert main([*arguments, "--model", f"local-dir:{checkpoint}", "--json"]) == 2
-    captured = capsys.readouterr()
-    bad, good = json.loads(captured.out)["results"]
-    assert bad["error"]["code"] == "file_unreadable"
-    assert len(good["predictions"]) == len(LABELS)
-    assert captured.err.startswith("sds-clip: none.png: ")
-    assert captured.err.count("\n") == 1
-    assert main([*arguments, "--model", f"local-dir:{checkpoint}"]) == 2
-    assert "error: file_unreadable" in capsys.readouterr().out

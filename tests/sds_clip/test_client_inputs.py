@@ -106,6 +106,18 @@ def test_named_labels_and_templates_are_no_lists(silent: Scripted) -> None:
     assert (body["labels"], body["templates"]) == ("imagenet", "openai")
 
 
+def test_what_is_none_is_not_sent_and_a_name_that_only_the_service_can_know_is() -> None:
+    with scripted(Answer(body=b'{"results": [], "model": {}}')) as server, Client(server.url) as client:
+        client.embed(texts=["a"], model=None, normalize=False, newer=True)  # type: ignore[call-arg]
+        assert json.loads(server.asked[0].body) == {"texts": ["a"], "normalize": False, "newer": True}
+
+
+def test_a_misspelt_name_is_refused_by_the_service(wide: RunningServer) -> None:
+    with Client(wide.url) as client, pytest.raises(errors.InvalidRequest) as raised:
+        client.embed(texts=["a"], normalise=True)  # type: ignore[call-arg]
+    assert (raised.value.status, raised.value.param) == (422, "normalise")
+
+
 def test_a_pil_image_is_sent_as_its_pixels_without_its_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down

@@ -11,14 +11,9 @@ from models.checkpoints import load_clip
 from models.references import BadReferenceError, parse
 from sds_clip.cli import main
 from tests.sds_clip.command_line import parsed
+from tests.sds_clip.transcript import test_transcript  # noqa: F401
 
 ARCHITECTURE = "ViT-B-32-tiny"
-PREPROCESS = {
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.2, 0.2, 0.2],
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-}
 
 
 @pytest.fixture
@@ -34,23 +29,6 @@ def pickled(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -
     state = {f"module.{name}": value for name, value in network.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "epoch_3.pt")
     return tmp_path / "epoch_3.pt"
-
-
-def test_a_converted_checkpoint_is_served(
-    pickled: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    preprocess = tmp_path / "preprocess.json"
-    preprocess.write_text(json.dumps(PREPROCESS))
-    out = tmp_path / "converted"
-    arguments = ["convert", str(pickled), "--architecture", ARCHITECTURE, "--out", str(out)]
-    assert main([*arguments, "--preprocess", str(preprocess)]) == 0
-    captured = capsys.readouterr()
-    reference = captured.out.strip()
-    assert reference == f"local-dir:{out}"
-    assert f"sds-clip serve --model local-dir:{out}" in captured.err
-    assert main(["match", str(photos[0]), "--text", "a", "--model", reference, "--json"]) == 0
-    assert main([*arguments, "--preprocess", str(preprocess)]) == 2
-    assert "exists" in capsys.readouterr().err
 
 
 def test_an_image_tower_is_completed_by_its_base(
@@ -71,29 +49,6 @@ def test_an_image_tower_is_completed_by_its_base(
     assert load_clip(reference).version == load_clip(base).version
     assert main(arguments) == 2
     assert "--base" in capsys.readouterr().err
-
-
-def test_a_preprocessing_that_says_too_little_is_refused(
-    pickled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    preprocess = tmp_path / "preprocess.json"
-    preprocess.write_text(json.dumps({"mean": [0, 0, 0]}))
-    arguments = ["convert", str(pickled), "--architecture", ARCHITECTURE, "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--preprocess", str(preprocess)]) == 2
-    assert "preprocess_cfg.std" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_file_that_holds_no_weights_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "notes.pt"
-    file.write_text("not a pickle")
-    assert (
-        main(["convert", str(file), "--architecture", "ViT-B-32+quickgelu", "--out", str(tmp_path / "out")])
-        == 2
-    )
-    captured = capsys.readouterr()
-    assert captured.err.startswith(f"sds-clip: {file} ")
-    assert captured.err.count("\n") == 1
 
 
 def test_the_command_that_a_refused_pickle_names_is_understood() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from models.vectors.files import open_vectors
 from sds_clip.cli import main
 from tests.app.serverside import RunningServer, running_server
+from tests.sds_clip.transcript import test_transcript  # noqa: F401
 
 TEXT = "a red circle"
 
@@ -59,132 +60,6 @@ def test_embeddings_and_scores_are_open_clip_s(
     hits = found(capsys, str(vectors.path), TEXT, "--precision", "float32")
     assert [hit["path"] for hit in hits] == sorted(names, key=lambda name: -scores[name])
     assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores.values(), reverse=True), abs=1e-5)
-
-
-def test_an_image_finds_itself_first(
-    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    embed(folder, model=f"local-dir:{checkpoint}")
-    (best,) = found(capsys, str(folder.parent / "v.npy"), "--image", str(folder / "b.jpg"), "--top-k", "1")
-    assert best["path"] == "b.jpg"
-    assert best["score"] == pytest.approx(1, abs=1e-2)
-
-
-def test_another_version_is_refused(
-    checkpoint: Path, siglip_folder: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    embed(folder, model=f"local-dir:{checkpoint}")
-    assert main(["search", str(folder.parent / "v.npy"), TEXT, "--model", f"local-dir:{siglip_folder}"]) == 2
-    assert "Embeddings of two versions cannot be compared" in capsys.readouterr().err
-
-
-def test_unreadable_images_are_counted_and_do_not_fail(
-    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "b.jpg").write_bytes(b"no image")
-    assert embed(folder, model=f"local-dir:{checkpoint}") == 0
-    assert "1 images cannot be read" in capsys.readouterr().err
-    (line,) = (folder.parent / "v.errors.jsonl").read_text().splitlines()
-    assert json.loads(line)["path"] == "b.jpg"
-
-
-def test_what_is_left_out_is_said_by_type(
-    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("d.heic", "e.heic", "f.txt", "g"):
-        (folder / name).touch()
-    assert embed(folder, model=f"local-dir:{checkpoint}") == 0
-    assert (
-        "Left out, as they are no images by their names: 2 .heic files, 1 .txt file, 1 file without a suffix."
-        in (capsys.readouterr().err)
-    )
-
-
-def test_a_contact_sheet_is_written(checkpoint: Path, folder: Path) -> None:
-    embed(folder, model=f"local-dir:{checkpoint}")
-    page = folder.parent / "found.html"
-    assert main(["search", str(folder.parent / "v.npy"), TEXT, "--html", str(page)]) == 0
-    assert page.read_text(encoding="utf-8").count("data:image/webp") == 3
-
-
-def test_pictures_that_were_moved_are_told_with_the_option_that_finds_them(
-    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    embed(folder, model=f"local-dir:{checkpoint}")
-    folder.rename(folder.parent / "moved")
-    arguments = ["search", str(folder.parent / "v.npy"), TEXT, "--html", str(folder.parent / "found.html")]
-    assert main(arguments) == 0
-    said = capsys.readouterr().err
-    assert f"3 of these images are not below {folder}, " in said
-    assert "with --images" in said
-    assert main([*arguments, "--top-k", "1"]) == 0
-    assert f"1 of these images is not below {folder}, " in capsys.readouterr().err
-    assert main([*arguments, "--images", str(folder.parent / "moved")]) == 0
-    assert "--images" not in capsys.readouterr().err
-
-
-def test_pictures_elsewhere_are_read_only_from_a_folder_that_was_named(
-    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "out").mkdir()
-    vectors, page = str(tmp_path / "out" / "v.npy"), tmp_path / "found.html"
-    assert main(["embed", str(folder), "--out", vectors, "--model", f"local-dir:{checkpoint}"]) == 0
-    capsys.readouterr()
-    for more, read, told in (([], 0, "3 of these images are not below"), (["--images", str(folder)], 3, "")):
-        assert main(["search", vectors, TEXT, "--html", str(page), *more]) == 0
-        assert page.read_text(encoding="utf-8").count("data:image/webp") == read
-        assert told in (said := capsys.readouterr().err)
-        assert ("--images" in said) == bool(told)
-
-
-@pytest.mark.parametrize("reference", ["hf-hub:someone/model", "ViT-B-32/openai"])
-def test_nothing_is_downloaded_because_a_file_says_so(
-    reference: str, checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    embed(folder, model=f"local-dir:{checkpoint}")
-    vectors = str(folder.parent / "v.npy")
-    about = folder.parent / "v.about.json"
-    about.write_text(json.dumps({**json.loads(about.read_text()), "reference": reference}))
-    capsys.readouterr()
-    assert main(["search", vectors, TEXT]) == 2
-    assert f"give --model {reference}." in capsys.readouterr().err
-    assert len(found(capsys, vectors, TEXT, "--model", f"local-dir:{checkpoint}")) == 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["search", "v.npy"], "Give either a text or --image"),
-        (["search", "v.npy", "a", "--image", "b"], "Give either a text or --image"),
-        (["search", "v.npy", " "], "The text is empty"),
-        (["search", "v.npy", "a", "--open"], "--open needs --html"),
-        (["search", "nowhere.npy", "a"], "There is no file nowhere.npy"),
-        (["embed", ".", "--out", "v.csv"], "must end with"),
-        (["embed", ".", "--out", "nowhere/v.npy"], "There is no folder"),
-        (
-            ["embed", ".", "--out", "v.npy", "--url", "http://127.0.0.1:1", "--device", "cpu"],
-            "leave them out",
-        ),
-    ],
-)
-def test_what_cannot_work_is_said_before_a_model_is_loaded(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_parquet_without_pyarrow_says_which_extra_to_install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sds_clip.extras.find_spec", lambda name: None if name == "pyarrow" else name)
-    assert main(["embed", str(folder), "--out", str(folder.parent / "v.parquet")]) == 2
-    assert "pip install 'sds-clip[tables]'" in capsys.readouterr().err
 
 
 @pytest.mark.long

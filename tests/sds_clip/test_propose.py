@@ -1,4 +1,3 @@
-import csv
 from pathlib import Path
 
 import open_clip
@@ -8,6 +7,7 @@ from PIL import Image
 
 from models.data.open import open_pairs
 from sds_clip.cli import main
+from tests.sds_clip.transcript import test_transcript  # noqa: F401
 
 CAPTIONS = ["a red circle", "two blue squares", "a horse", "a green tree", "a boat"]
 
@@ -44,52 +44,3 @@ def test_the_best_captions_are_open_clip_s_in_their_order(checkpoint: Path, fold
         best, *others = (CAPTIONS[place] for place in order[:3])
         assert pairs.sample(index).captions == (best,)
         assert pairs.sample(index).negatives == (tuple(others),)
-
-
-def test_an_unreadable_image_is_named_and_the_others_get_captions(
-    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "1.png").write_bytes(b"no image")
-    assert propose(checkpoint, folder) == 2
-    assert "1.png" in capsys.readouterr().err
-    with (folder.parent / "proposed.csv").open(encoding="utf-8", newline="") as file:
-        assert [row["filepath"] for row in csv.DictReader(file)] == ["0.png", "more/2.png"]
-
-
-def test_a_text_file_without_an_image_costs_the_others_nothing(
-    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "notes.txt").write_text("a horse\n", encoding="utf-8")
-    assert propose(checkpoint, folder) == 2
-    assert "notes" in capsys.readouterr().err
-    assert len(open_pairs(folder.parent / "proposed.csv", images=folder)) == 3
-
-
-def test_nothing_is_overwritten(checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder.parent / "proposed.csv").write_text("mine", encoding="utf-8")
-    assert propose(checkpoint, folder) == 2
-    assert "choose another --out" in capsys.readouterr().err
-    assert (folder.parent / "proposed.csv").read_text(encoding="utf-8") == "mine"
-
-
-@pytest.mark.parametrize(
-    ("more", "message"), [(["--count", "1"], "--count 2"), (["--out", "missing/x.csv"], "no folder")]
-)
-def test_what_cannot_work_is_said_before_the_model_is_loaded(
-    more: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert propose(Path("nowhere"), folder, *more) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_one_caption_is_no_choice(checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder.parent / "captions.txt").write_text("a cat\n", encoding="utf-8")
-    assert propose(checkpoint, folder) == 2
-    assert "at least two captions" in capsys.readouterr().err
-
-
-def test_a_folder_without_readable_images_writes_nothing(checkpoint: Path, folder: Path) -> None:
-    for file in folder.rglob("*.png"):
-        file.write_bytes(b"no image")
-    assert propose(checkpoint, folder) == 2
-    assert not (folder.parent / "proposed.csv").exists()

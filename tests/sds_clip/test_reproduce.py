@@ -1,29 +1,29 @@
 """`sds-clip reproduce` on a tiny CLIP and a tiny teacher in Stable Diffusion's shape: whole, killed, and refused."""
 
 import csv
+import itertools
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import binomtest
 
 from models.evaluation.estimate import estimate
 from models.evaluation.report.words import NO_BREAK, p_value, points_interval
 from models.training.influence import teacher_had_no_say
 from tests.checkpoints import save_tiny_clip
-from tests.sds_clip.command_line import exit_code
+from tests.sds_clip.command_line import exit_code, start
+from tests.sds_clip.transcript import test_transcript  # noqa: F401
 from tests.teachers import save_sd_teacher
 from tests.training import save_coco
 from tests.worker.sets import save_winoground
@@ -54,6 +54,17 @@ def made(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
         *("--also", f"other=local-dir:{save_tiny_clip(folder / 'other', seed=1)}"),
         *("--config", str(folder / "more.yaml"), *SIZES, "--device", "cpu", "--workers", "1"),
     ]
+
+
+@pytest.fixture
+def options(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """$SMALL is what a short reproduction is made of, $OTHER a model beside, and $COCO and so on are options."""
+    given = dict(zip(made[::2], made[1::2], strict=True))
+    other = ["--also", given.pop("--also")]
+    monkeypatch.setenv("SMALL", shlex.join(itertools.chain(*given.items())))
+    monkeypatch.setenv("OTHER", shlex.join(other))
+    for name in ("base", "coco", "teacher", "winoground"):
+        monkeypatch.setenv(name.upper(), given[f"--{name}"].removeprefix("local-dir:"))
 
 
 @pytest.fixture(scope="module")
@@ -208,15 +219,6 @@ def test_a_finished_reproduction_is_not_done_again_and_grows_by_what_is_new(
     assert (straight / "report.md").read_bytes() == page
 
 
-def start(*arguments: str) -> "subprocess.Popen[str]":
-    """The real command in a process of its own, with as many threads as this one: the last bit hangs on that."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-m", "sds_clip", "reproduce", *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
 def killed_at(line: str, process: "subprocess.Popen[str]", times: int = 1) -> None:
     """Kill the process after it has written a line that begins so, for the given time."""
     assert process.stderr is not None
@@ -236,7 +238,7 @@ def test_killed_in_the_second_run_and_started_again_it_ends_as_if_it_had_not_bee
 ) -> None:
     out = tmp_path / "out"
     options = [*made, "--seeds", "0,1", "--out", str(out)]
-    killed_at(f"step 2/{STEPS}", start(*options), times=2)  # the control has done it before
+    killed_at(f"step 2/{STEPS}", start("reproduce", *options), times=2)  # the control has done it before
     before = written(out)
     assert any("base" in file.parts for file in before)
     assert any("control-0" in file.parts for file in before)
@@ -269,136 +271,6 @@ def test_a_terminated_run_says_that_the_same_command_continues_it(
     assert any((run / "checkpoints").iterdir())
 
 
-def damaged(made: list[str], folder: Path) -> None:
-    """Copies of what a reproduction is made of, each without something that only a run would read."""
-    given = dict(zip(made[::2], made[1::2], strict=True))
-    (folder / "taken").mkdir()
-    (folder / "taken" / "runs").touch()
-    shutil.copytree(given["--teacher"], folder / "no-vae", ignore=shutil.ignore_patterns("vae"))
-    shutil.copytree(given["--teacher"], folder / "no-tokenizer", ignore=shutil.ignore_patterns("tokenizer"))
-    shutil.copytree(given["--teacher"], folder / "cut")
-    os.truncate(folder / "cut" / "unet" / "diffusion_pytorch_model.safetensors", 2000)
-    for option, name in (("--coco", "no-images"), ("--winoground", "no-pictures")):
-        shutil.copytree(given[option], folder / name, ignore=shutil.ignore_patterns("*.png", "*.jpg"))
-
-
-def refused(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(["reproduce", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    *_, last = captured.err.splitlines()
-    assert last.startswith("sds-clip: ")
-    assert message in last
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"coco": "{folder}"}, "captions_train2017.json"),
-        ({"coco": "{folder}/half"}, "images"),
-        ({"winoground": "{folder}/nowhere"}, "nowhere"),
-        ({"winoground": "{folder}/half"}, "examples.jsonl"),
-        ({"base": "local-dir:{folder}/nowhere"}, "nowhere"),
-        ({"teacher": "./nowhere"}, "./nowhere"),
-        ({"teacher": "{folder}"}, "{folder}"),
-        ({"also": "local-dir:{folder}"}, "NAME=REFERENCE"),
-        ({"also": "base=demo"}, "'base'"),
-        ({"also": "other=demo"}, "twice"),
-        ({"also": "../other=demo"}, "'../other'"),
-        ({"also": "third=local-dir:{folder}/nowhere"}, "nowhere"),
-        ({"seeds": "0,one"}, "'one'"),
-        ({"seeds": "-1"}, "seed"),
-        ({"batch_size": "1"}, "batch_size"),
-        ({"sds_batch_size": "64"}, "sds_batch_size"),
-        ({"config": "{folder}/objective.yaml"}, "objective"),
-        ({"config": "{folder}/unknown.yaml"}, "learning_rate"),
-        ({"device": "abacus"}, "'abacus'"),
-        ({"batch_size": "512"}, "batch of 512 needs as many samples"),
-        ({"out": "{folder}/objective.yaml"}, "objective.yaml is a file"),
-        ({"out": "{folder}/objective.yaml/below/it"}, "objective.yaml is a file"),
-        ({"out": "{folder}/taken"}, "taken/runs is a file"),
-        ({"base": "local-dir:{siglip}"}, "without a logit bias"),
-        ({"teacher": "{folder}/no-vae"}, "no-vae/vae"),
-        ({"teacher": "{folder}/cut"}, "download it again"),
-        ({"teacher": "{folder}/no-tokenizer"}, "no-tokenizer/tokenizer cannot be loaded"),
-        ({"also": "a" * 300 + "=demo"}, "at most 64"),
-        ({"coco": "{folder}/no-images"}, "no-images/images"),
-        ({"winoground": "{folder}/no-pictures"}, "no-pictures/images"),
-        ({"classes": "imagenet"}, "--zero-shot"),
-        ({"config": "{folder}/format.yaml"}, "data_format"),
-        ({"config": "{folder}/device.yaml"}, "device"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_before_anything_is_written(
-    changes: Mapping[str, str],
-    message: str,
-    made: list[str],
-    siglip_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    damaged(made, tmp_path)
-    half = tmp_path / "half"
-    half.mkdir()
-    for name in ("captions_train2017.json", "captions_val2017.json"):
-        (half / name).write_text("{}")
-    (tmp_path / "objective.yaml").write_text("objective: score")
-    (tmp_path / "unknown.yaml").write_text("learning_rate: 1")
-    (tmp_path / "format.yaml").write_text("data_format: csv")
-    (tmp_path / "device.yaml").write_text("device: cuda")
-    before = sorted(tmp_path.rglob("*"))
-    options = [*made, "--out", str(tmp_path / "out")]
-    for name, value in changes.items():
-        options += [f"--{name.replace('_', '-')}", value.format(folder=tmp_path, siglip=siglip_folder)]
-    refused(options, message.format(folder=tmp_path), capsys)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--steps", "8"], "steps: 4 -> 8"),
-        (["--lambda", "0.5"], "sds_weight: 100.0 -> 0.5"),
-        (["--also", "other=demo"], "other: local-dir:"),
-    ],
-)
-def test_a_folder_that_was_begun_with_other_options_is_refused(
-    options: list[str],
-    message: str,
-    made: list[str],
-    straight: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    before = written(straight)
-    given = (
-        made if options[0] != "--also" else made[: made.index("--also")] + made[made.index("--also") + 2 :]
-    )
-    for dry in ([], ["--dry-run"]):
-        refused([*given, *options, *dry, "--seeds", "0,1", "--out", str(straight)], message, capsys)
-    assert written(straight) == before
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("runs/sds-clip-0/log.jsonl", ""),
-        ("runs/sds-clip-0/delta/sds_clip_delta.json", "{"),
-        ("evaluations/winoground/sds-clip-0/results.json", "{"),
-        ("evaluations/winoground/sds-clip-0/comparison.json", "{"),
-    ],
-)
-def test_a_damaged_file_is_named_with_what_to_remove(
-    name: str, content: str, made: list[str], straight: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = straight / name
-    before = file.read_bytes()
-    file.write_text(content)
-    refused([*made, "--seeds", "0,1", "--out", str(straight)], "Remove the folder", capsys)
-    file.write_bytes(before)
-
-
 @pytest.fixture
 def copied(straight: Path, tmp_path: Path) -> Path:
     """A finished reproduction that a test may change."""
@@ -426,30 +298,6 @@ def test_results_of_other_weights_are_measured_again(
     assert version == json.loads(kept.read_text())["provenance"]["model_version"]
 
 
-def test_a_base_with_other_weights_is_refused_before_training(
-    made: list[str], copied: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rewrite(copied / "evaluations" / "winoground" / "base" / "results.json", model_version="0" * 64)
-    refused([*made, "--seeds", "0,1,2", "--out", str(copied)], "other weights now", capsys)
-    assert not (copied / "runs" / "control-2").exists()
-
-
-def test_captions_that_were_changed_are_refused_before_training(
-    made: list[str], copied: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = Path(made[made.index("--winoground") + 1]) / "examples.jsonl"
-    text = file.read_text()
-    first, *others = text.splitlines()
-    record = json.loads(first)
-    record["caption_0"], record["caption_1"] = record["caption_1"], record["caption_0"]
-    file.write_text("\n".join([json.dumps(record), *others]))
-    try:
-        refused([*made, "--seeds", "0,1,2", "--out", str(copied)], "data of winoground", capsys)
-    finally:
-        file.write_text(text)
-    assert not (copied / "runs" / "control-2").exists()
-
-
 def test_models_measured_on_other_images_are_never_on_one_page(
     made: list[str], copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -458,15 +306,6 @@ def test_models_measured_on_other_images_are_never_on_one_page(
     assert exit_code(["reproduce", *made, "--seeds", "0,1", "--out", str(copied)]) == 2
     assert "data of winoground" in capsys.readouterr().err.splitlines()[-1]
     assert (copied / "report.md").read_bytes() == before
-
-
-def test_runs_with_other_options_than_those_asked_for_are_not_shown(
-    made: list[str], copied: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (copied / "plan.json").unlink()
-    refused(
-        [*made, "--lambda", "5", "--seeds", "0,1", "--out", str(copied)], "sds_weight: 100.0 -> 5.0", capsys
-    )
 
 
 def test_no_seed_and_no_benchmark_of_a_folder_can_be_left_out_unsaid(
@@ -478,52 +317,3 @@ def test_no_seed_and_no_benchmark_of_a_folder_can_be_left_out_unsaid(
     assert "Seeds: 0, 1." in page
     assert "not on this page: winoground." in page
     assert "not on this page" not in (straight / "report.md").read_text(encoding="utf-8")
-
-
-def test_a_damaged_model_beside_them_is_found_before_training(
-    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = save_tiny_clip(tmp_path / "other", seed=1)
-    os.truncate(other / "open_clip_model.safetensors", 1000)
-    out = tmp_path / "out"
-    assert exit_code(["reproduce", *made, "--also", f"third=local-dir:{other}", "--out", str(out)]) == 2
-    assert "cannot be read" in capsys.readouterr().err.splitlines()[-1]
-    assert not (out / "runs").exists()
-
-
-@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", "{"])
-def test_a_folder_whose_plan_is_another_program_s_is_refused(
-    content: str, made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "plan.json").write_text(content, encoding="utf-8")
-    refused([*made, "--out", str(tmp_path)], "use another --out", capsys)
-
-
-@pytest.mark.parametrize(
-    ("run", "input_", "message"),
-    [
-        ("control-1", "data_hash", "data_hash"),
-        ("sds-clip-1", "teacher_version", "seeds 0 and 1 differ in teacher_version"),
-    ],
-)
-def test_runs_with_different_data_or_teachers_are_not_compared(
-    run: str, input_: str, message: str, made: list[str], straight: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = straight / "runs" / run / "delta" / "sds_clip_delta.json"
-    text = file.read_text()
-    content = json.loads(text)
-    content["data"][input_] = "0" * 64
-    file.write_text(json.dumps(content))
-    refused([*made, "--seeds", "0,1", "--out", str(straight)], message, capsys)
-    file.write_text(text)
-
-
-def test_a_dry_run_estimates_and_writes_nothing(
-    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert exit_code(["reproduce", *made, "--seeds", "0,1", "--dry-run", "--out", str(tmp_path / "out")]) == 0
-    shown = capsys.readouterr().out
-    assert "estimate" in shown
-    for word in ("control", "SDS-CLIP", "A100", "this CPU", "Memory", "Disk"):
-        assert word in shown
-    assert list(tmp_path.iterdir()) == []

@@ -60,14 +60,9 @@ def run(folder: Path, tiny_folder: Path) -> list[str]:
     """A short run with every stage, as options."""
     return [
         *("finetune", "--base", f"local-dir:{tiny_folder}", "--teacher", str(folder / "teacher")),
-        *(
-            "--data",
-            str(folder / "coco" / "captions.json"),
-            "--val",
-            str(folder / "held-out" / "captions.json"),
-        ),
+        *("--data", f"{folder}/coco/captions.json", "--val", f"{folder}/held-out/captions.json"),
         *("--val-images", str(folder / "held-out"), "--steps", "4", "--batch-size", "8", "--lr", "1e-3"),
-        *(
+        *[
             "--warmup-steps",
             "1",
             "--save-every",
@@ -78,7 +73,7 @@ def run(folder: Path, tiny_folder: Path) -> list[str]:
             "1",
             "--device",
             "cpu",
-        ),
+        ],
     ]
 
 
@@ -219,13 +214,8 @@ def test_a_command_ends_at_any_moment_when_it_is_told(
             *("reproduce", "--base", model, "--teacher", str(folder / "teacher"), "--winoground", winoground),
             *(
                 "--coco",
-                str(folder / "coco-folder"),
-                "--steps",
-                "3",
-                "--batch-size",
-                "4",
-                "--sds-batch-size",
-                "4",
+                f"{folder}/coco-folder",
+                *["--steps", "3", "--batch-size", "4", "--sds-batch-size", "4"],
             ),
         ],
     }[name]

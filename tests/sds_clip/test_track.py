@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from models.training.tracking import Outcome
 from models.training.watcher import Record
 from tests.mlflow_store import local_mlflow
 from tests.sds_clip.command_line import exit_code
+from tests.sds_clip.transcript import test_transcript  # noqa: F401
 from tests.training import save_coco
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -30,6 +30,18 @@ def run(tmp_path: Path) -> Path:
     (folder / "config.yaml").write_text("objective: clip\nlr: 0.1\n")
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in [*RECORDS, LAST]))
     return folder
+
+
+@pytest.fixture
+def tensorboard() -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
+
+
+@pytest.fixture
+def mlflow_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow is told to use a folder of files."""
+    pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
 
 
 def sent(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> int:
@@ -94,50 +106,12 @@ def test_tensorboard_gets_what_it_lacks_of_a_run_and_nothing_twice(
     assert [point.step for point in found.Scalars("validation_clip")] == [4]
 
 
-def test_what_cannot_be_sent_is_one_line_and_2(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
-    assert exit_code(["track", str(run / "delta"), "--log-to", "tensorboard"]) == 2
-    assert "has no records. Name the folder of a run" in capsys.readouterr().err
-    assert exit_code(["track", str(run / "other"), "--log-to", "tensorboard"]) == 2
-    assert f"{run / 'other'} does not exist. Name the folder of a run" in capsys.readouterr().err
-    (run / "delta" / "log.jsonl").touch()
-    assert exit_code(["track", str(run / "delta"), "--log-to", "tensorboard"]) == 2
-    assert f"The run in {run / 'delta'} has logged nothing yet." in capsys.readouterr().err
+@pytest.mark.usefixtures("tensorboard")
+def test_run_that_another_process_trains_is_not_sent(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (run / "log.jsonl").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert exit_code(["track", str(run), "--log-to", "tensorboard"]) == 2
     assert "Another process trains" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", ["finetune", "track", "worker"])
-def test_a_store_of_files_that_mlflow_refuses_is_told_at_the_start_with_what_to_set(
-    command: str, run: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("mlflow", reason="needs the extra `mlflow`")
-    arguments = {
-        "finetune": ["finetune", "--data", "nowhere", "--log-to", "mlflow", "--out", str(tmp_path / "out")],
-        "track": ["track", str(run), "--log-to", "mlflow"],
-        "worker": ["worker", "--queue", "finetune", "--data-dir", str(tmp_path)],
-    }[command]
-    store = {"MLFLOW_TRACKING_URI": f"file://{tmp_path}/mlruns", "SDS_CLIP_LOG_TO": "mlflow"}
-    service = {
-        "SDS_CLIP_BROKER_URL": "redis://127.0.0.1:1",
-        "SDS_CLIP_DATABASE_URL": f"sqlite:///{tmp_path}/db",
-    }
-    refused = told([*arguments], store | service)
-    assert refused.returncode == 2, refused.stderr
-    assert "MLFLOW_TRACKING_URI to sqlite:///mlflow.db" in refused.stderr
-    assert "MLFLOW_ALLOW_FILE_STORE=true" in refused.stderr
-    assert refused.stderr.rstrip().endswith("will not receive further updates)")
-    assert "nowhere" not in refused.stderr
-    if command == "track":
-        accepted = told(arguments, store | {"MLFLOW_ALLOW_FILE_STORE": "true"})
-        assert "Sent to mlflow: 9 figures." in accepted.stderr
-
-
-def told(arguments: list[str], variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "sds_clip", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, timeout=120)
 
 
 SLOW_MLFLOW = """
@@ -160,7 +134,7 @@ def test_a_run_of_four_steps_loses_nothing_to_an_mlflow_that_starts_slowly(
     client = local_mlflow(tmp_path, monkeypatch)
     arguments = [
         *("finetune", "--base", f"local-dir:{tiny_folder}", "--data", str(save_coco(tmp_path / "coco"))),
-        *(
+        *[
             "--objective",
             "clip",
             "--steps",
@@ -171,7 +145,7 @@ def test_a_run_of_four_steps_loses_nothing_to_an_mlflow_that_starts_slowly(
             "1",
             "--log-every",
             "1",
-        ),
+        ],
         *("--device", "cpu", "--log-to", "mlflow", "--out", str(tmp_path / "run")),
     ]
     ran = subprocess.run(

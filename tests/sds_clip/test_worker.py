@@ -1,6 +1,3 @@
-import signal
-import sys
-from collections.abc import Iterator
 from dataclasses import fields
 
 import click
@@ -9,39 +6,9 @@ import pytest
 from app.jobs.limits import JobLimits
 from app.retention.policy import Rules
 from app.settings import Settings
-from sds_clip.cli import main
 from sds_clip.options import read_worker_config
+from tests.sds_clip.transcript import test_transcript  # noqa: F401
 from worker.config import OWN_VARIABLES, WorkerConfig
-
-
-@pytest.fixture(autouse=True)
-def own_signals() -> Iterator[None]:
-    """A worker holds its signals; without this, the tests that come after would have it hold theirs."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def test_a_missing_address_is_one_line_that_names_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["worker", "--queue", "evaluate"]) == 2
-    assert "SDS_CLIP_BROKER_URL" in capsys.readouterr().err
-    monkeypatch.setenv("SDS_CLIP_BROKER_URL", "redis://localhost/0")
-    assert main(["worker", "--queue", "evaluate"]) == 2
-    err = capsys.readouterr().err
-    assert "SDS_CLIP_DATABASE_URL" in err
-    assert err.count("\n") == 1
-
-
-def test_a_database_that_cannot_be_used_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("SDS_CLIP_BROKER_URL", "redis://localhost/0")
-    monkeypatch.setenv("SDS_CLIP_DATABASE_URL", "mysql://localhost/sds")
-    assert main(["worker", "--queue", "evaluate"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("lease", "is_enough"), [("6", False), ("19.9", False), ("20", True)])
@@ -56,43 +23,6 @@ def test_a_lease_too_short_to_be_renewed_in_time_is_refused_and_it_says_why(
         return
     with pytest.raises(click.ClickException, match=r"SDS_CLIP_LEASE_TTL_S.*at least 20\. .*renews its lease"):
         read_worker_config("finetune")
-
-
-def test_a_wrong_setting_of_a_worker_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in {
-        "STOP_GRACE_S": "long",
-        "WORKER_THREADS": "-1",
-        "MAX_STEPS": "many",
-        "MAX_LOG_POINTS": "0",
-    }.items():
-        with monkeypatch.context() as patch:
-            patch.setenv(f"SDS_CLIP_{name}", value)
-            assert main(["worker", "--queue", "evaluate"]) == 2
-            assert f"SDS_CLIP_{name}" in capsys.readouterr().err
-
-
-def test_fine_tuning_without_its_packages_says_how_to_get_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    assert main(["worker", "--queue", "finetune"]) == 2
-    err = capsys.readouterr().err
-    assert "diffusers" in err
-    assert "pip install 'sds-clip[train]'" in err
-    assert err.count("\n") == 1
-
-
-def test_a_tracker_without_its_package_is_refused_at_the_start(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("SDS_CLIP_BROKER_URL", "redis://localhost/0")
-    monkeypatch.setenv("SDS_CLIP_DATABASE_URL", "sqlite:////nowhere/db")
-    monkeypatch.setenv("SDS_CLIP_LOG_TO", "mlflow")
-    monkeypatch.setitem(sys.modules, "mlflow", None)
-    assert main(["worker", "--queue", "evaluate"]) == 2
-    assert "SDS_CLIP_LOG_TO=mlflow needs the extra `mlflow`" in capsys.readouterr().err
 
 
 def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,19 @@
 """The reference of the Python client: its public classes, with their signatures and docstrings."""
 
 import inspect
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_overloads
 
 import sds_clip.client
-from sds_clip.client import AsyncClient, AsyncJob, Client, ClientError, Job, embeddings, scores
+from sds_clip.client import AsyncClient, AsyncJob, Client, ClientError, Job, embeddings, schemas, scores
 
 PAGE = """\
 # Python client
 
 `from sds_clip import Client, AsyncClient`. [Settings](settings.md#client-and-command-line) has the variables that it
-reads, and [Error codes](errors.md#the-client) the codes of its errors.
+reads, and [Error codes](errors.md#the-client) the codes of its errors. Answers have the fields that the
+[HTTP API](http.md#schemas) describes; their types are in `sds_clip.client.schemas`.
 
 {classes}
 ## Arrays
@@ -22,6 +24,7 @@ reads, and [Error codes](errors.md#the-client) the codes of its errors.
 
 {errors}
 """
+WIDTH = 110
 CLASSES = (Client, Job, AsyncClient, AsyncJob)
 
 
@@ -63,7 +66,10 @@ def _class(kind: Any) -> str:
             parts.append(_code(f"{name}: {_words(inspect.signature(member.fget).return_annotation)}"))  # type: ignore[arg-type]
         else:
             prefix = "async " if inspect.iscoroutinefunction(member) else ""
-            parts.append(_code(f"{prefix}{name}{_signature(member, kind)}"))
+            ways = get_overloads(member) or [member]
+            parts.append(
+                _code("\n".join(_wrapped(f"{prefix}{name}{_signature(each, kind)}") for each in ways))
+            )
         parts.append(_text(member))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -72,11 +78,40 @@ def _signature(function: Any, kind: Any) -> str:
     signature = inspect.signature(function)
     parameters = [
         each.replace(annotation=_words(each.annotation))
-        for each in signature.parameters.values()
-        if each.name != "self"
+        for parameter in signature.parameters.values()
+        if parameter.name != "self"
+        for each in _expanded(parameter)
     ]
     returned = inspect.Signature.empty if function is kind.__init__ else _words(signature.return_annotation)
     return str(signature.replace(parameters=parameters, return_annotation=returned))
+
+
+def _expanded(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """`**options: Unpack[...]` as the keyword arguments that it stands for."""
+    options = re.fullmatch(r"Unpack\[schemas\.(\w+)\]", str(parameter.annotation))
+    if options is None:
+        yield parameter
+        return
+    kind = getattr(schemas, options[1])
+    for name, annotation in kind.__annotations__.items():
+        text = annotation.__forward_arg__
+        required = kind.__total__ and not text.startswith("NotRequired[")
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if required else None,
+            annotation=re.sub(r"^NotRequired\[(.*)\]$", r"\1", text),
+        )
+
+
+def _wrapped(text: str) -> str:
+    """A long signature with a parameter in each line."""
+    if len(text) <= WIDTH:
+        return text
+    head, _, rest = text.partition("(")
+    parameters, _, returned = rest.rpartition(")")
+    lines = re.sub(r", (?=\*|\w+:)", ",\n    ", parameters)
+    return f"{head}(\n    {lines},\n){returned}"
 
 
 def _words(annotation: Any) -> Any:

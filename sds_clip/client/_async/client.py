@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, overload
 
-from sds_clip.client import calls, connection
+from sds_clip.client import calls, connection, schemas
 from sds_clip.client._async import inference
 from sds_clip.client._async.http import AsyncHttp
 from sds_clip.client.errors import ConnectionFailed, Unavailable, WaitTimeout
@@ -27,7 +27,7 @@ class AsyncClient:
 
     Images are paths, URLs, data URIs, bytes, file objects, PIL images or uint8 arrays. A list may be longer than the
     service accepts in one request: it is sent in several requests, and their answers are joined. Answers are the API's
-    own JSON; /docs of the service describes every field.
+    own JSON; `sds_clip.client.schemas` has their types and those of the keyword arguments.
 
     Every failure raises a `ClientError`. Idempotent calls are tried up to `max_attempts` times first. Following a
     job survives lost connections. Threads and tasks may share a client.
@@ -54,22 +54,40 @@ class AsyncClient:
     async def close(self) -> None:
         await self._http.close()
 
+    @overload
     async def match(
-        self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any
-    ) -> dict[str, Any]:
-        """Score every text against every image. Options: model, models, on_error.
+        self, images: Iterable[ImageLike], texts: Iterable[str], **options: Unpack[schemas.MatchOptions]
+    ) -> schemas.MatchResponse: ...
+    @overload
+    async def match(
+        self,
+        images: Iterable[ImageLike],
+        texts: Iterable[str],
+        **options: Unpack[schemas.MatchComparisonOptions],
+    ) -> schemas.MatchComparison: ...
+    async def match(self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any) -> Any:
+        """Score every text against every image.
 
         With `models`, a list of up to 16 names, `answers` has the answer of each, or its error (POST /match/compare).
         """
         return await inference.match(self._http, images, texts, options)
 
+    @overload
     async def classify(
-        self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any
-    ) -> dict[str, Any]:
-        """Find the labels that fit each image best.
-
-        Options: templates, top_k, model, models (as in `match`), on_error.
-        """
+        self,
+        images: Iterable[ImageLike],
+        labels: Iterable[str] | str,
+        **options: Unpack[schemas.ClassifyOptions],
+    ) -> schemas.ClassifyResponse: ...
+    @overload
+    async def classify(
+        self,
+        images: Iterable[ImageLike],
+        labels: Iterable[str] | str,
+        **options: Unpack[schemas.ClassifyComparisonOptions],
+    ) -> schemas.ClassifyComparison: ...
+    async def classify(self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any) -> Any:
+        """Find the labels that fit each image best. `models` is as in `match`."""
         return await inference.classify(self._http, images, labels, options)
 
     async def embed(
@@ -77,27 +95,47 @@ class AsyncClient:
         images: Iterable[ImageLike] | None = None,
         *,
         texts: Iterable[str] | None = None,
-        **options: Any,
-    ) -> dict[str, Any]:
-        """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
+        **options: Unpack[schemas.EmbedOptions],
+    ) -> schemas.EmbedResponse:
+        """Encode images or texts."""
         return await inference.embed(self._http, images, texts, options)
 
-    async def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:
+    async def models(
+        self, *, after: str | None = None, limit: int = 20, **filters: Unpack[schemas.ModelFilters]
+    ) -> schemas.ModelsAndVersions:
         """Return the served models, the aliases, and a page of versions, newest first.
 
-        Filters: status, name (how the id or an alias begins), owner, base (its id or the beginning of it), metadata
-        ("key:value" of the job that made the version, or several), created_after, created_before.
+        `name` is the beginning of the id or of an alias, `base` an id or its beginning, and `metadata` a list of
+        "key:value" that the job that made the version has.
         """
         return await self._http.json(calls.page("/models", after=after, limit=limit, **filters))
 
-    async def model(self, version: str) -> dict[str, Any]:
+    async def model(self, version: str) -> schemas.VersionDetail:
         """Return a version by its id, the beginning of it or an alias."""
         return await self._http.json(calls.get("models", version))
 
+    @overload
     async def promote(
-        self, version: str, *, reason: str, alias: str = "default", **options: Any
-    ) -> dict[str, Any]:
-        """Point an alias to a version. Options: force, owner, expected_generation, wait_s, dry_run.
+        self,
+        version: str,
+        *,
+        reason: str,
+        alias: str = "default",
+        dry_run: Literal[False] | None = None,
+        **options: Unpack[schemas.PromoteOptions],
+    ) -> schemas.MovedAlias: ...
+    @overload
+    async def promote(
+        self,
+        version: str,
+        *,
+        reason: str,
+        alias: str = "default",
+        dry_run: Literal[True],
+        **options: Unpack[schemas.PromoteOptions],
+    ) -> schemas.PromotionPlan: ...
+    async def promote(self, version: str, *, reason: str, alias: str = "default", **options: Any) -> Any:
+        """Point an alias to a version.
 
         With `wait_s`, the answer comes once every live serving process serves the version or says that it cannot, or
         after that many seconds. `served_by_all` says whether all serve it, and `processes` the state of each.
@@ -107,29 +145,27 @@ class AsyncClient:
         """
         return await self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
 
-    async def rollback(self, alias: str = "default", *, reason: str, **options: Any) -> dict[str, Any]:
-        """Point an alias back to the version before its last promotion.
-
-        Options: expected_generation, wait_s (as in `promote`).
-        """
+    async def rollback(
+        self, alias: str = "default", *, reason: str, **options: Unpack[schemas.RollbackOptions]
+    ) -> schemas.MovedAlias:
+        """Point an alias back to the version before its last promotion. `wait_s` is as in `promote`."""
         return await self._http.json(calls.rollback(alias, {"reason": reason, **options}))
 
-    async def remove_alias(self, alias: str, *, reason: str, **options: Any) -> dict[str, Any]:
-        """Remove an alias. Its version stays. It is no error if it was removed before.
-
-        Options: expected_generation.
-        """
+    async def remove_alias(
+        self, alias: str, *, reason: str, **options: Unpack[schemas.RemoveOptions]
+    ) -> schemas.AliasInfo:
+        """Remove an alias. Its version stays. It is no error if it was removed before."""
         return await self._http.json(calls.remove_alias(alias, {"reason": reason, **options}))
 
-    async def lock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
+    async def lock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Keep an alias where it is, until it is unlocked. An alias that is locked keeps its first lock."""
         return await self._http.json(calls.set_lock(alias, "lock", reason))
 
-    async def unlock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
+    async def unlock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Let an alias be moved again. It is no error if it is not locked."""
         return await self._http.json(calls.set_lock(alias, "unlock", reason))
 
-    async def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+    async def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[schemas.PromotionInfo]:
         """List who moved, locked, removed or gave away which alias, when and why, newest first."""
         return await self._http.items("/promotions", limit, alias=alias)
 
@@ -160,7 +196,7 @@ class AsyncClient:
         format: str,
         name: str | None = None,
         max_bad_share: float = 0.0,
-    ) -> dict[str, Any]:
+    ) -> schemas.DatasetInfo:
         """Upload a data set: an archive, or a folder, which is packed while it is sent.
 
         Every call that takes the data set's id also takes its `name`, which none of your other data sets may have.
@@ -173,25 +209,29 @@ class AsyncClient:
         return await self._http.upload(fields, await in_thread(UploadFile, path))
 
     async def register_dataset(
-        self, source: str, *, format: str, name: str | None = None, **options: Any
-    ) -> dict[str, Any]:
-        """Register data that are already on the server; nothing is copied. Options: max_bad_share."""
+        self,
+        source: str,
+        *,
+        format: str,
+        name: str | None = None,
+        **options: Unpack[schemas.RegisterOptions],
+    ) -> schemas.DatasetInfo:
+        """Register data that are already on the server; nothing is copied."""
         return await self._http.json(
             calls.register({"source": source, "format": format, "name": name, **options})
         )
 
-    async def datasets(self, *, limit: int = 20, **filters: Any) -> list[dict[str, Any]]:
-        """List data sets, newest first.
-
-        Filters: status, format, name (how it begins), owner, created_after, created_before.
-        """
+    async def datasets(
+        self, *, limit: int = 20, **filters: Unpack[schemas.DatasetFilters]
+    ) -> list[schemas.DatasetInfo]:
+        """List data sets, newest first. `name` is the beginning of the name."""
         return await self._http.items("/datasets", limit, **filters)
 
-    async def dataset(self, dataset_id: str) -> dict[str, Any]:
+    async def dataset(self, dataset_id: str) -> schemas.DatasetInfo:
         """Return a data set, by its id or its name, with its status and the problems that were found in it."""
         return await self._http.json(calls.get("datasets", dataset_id))
 
-    async def samples(self, dataset_id: str, *, limit: int = 20) -> list[dict[str, Any]]:
+    async def samples(self, dataset_id: str, *, limit: int = 20) -> list[schemas.SampleInfo]:
         """List the first samples of a data set that is ready, with the paths of their pictures."""
         return await self._http.items(calls.below("datasets", dataset_id, "samples"), limit, key="index")
 
@@ -203,29 +243,41 @@ class AsyncClient:
         """Delete a data set. Raises Conflict if a job needs it."""
         await self._http.send(calls.delete("datasets", dataset_id))
 
-    async def finetune(self, training_data: str, **fields: Any) -> AsyncJob:
-        """Submit a fine-tuning job. `fields` are those of POST /finetune (name, teacher, hyperparameters, ...)."""
+    async def finetune(self, training_data: str, **fields: Unpack[schemas.FinetuneOptions]) -> AsyncJob:
+        """Submit a fine-tuning job."""
         return AsyncJob(
             self._http,
             await self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
         )
 
-    async def evaluate(self, benchmark: str, data: str, **fields: Any) -> AsyncJob:
-        """Submit an evaluation job. `fields` are those of POST /evaluate (name, model, baseline, ...)."""
+    async def evaluate(
+        self, benchmark: str, data: str, **fields: Unpack[schemas.EvaluateOptions]
+    ) -> AsyncJob:
+        """Submit an evaluation job."""
         return AsyncJob(
             self._http,
             await self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
         )
 
-    async def dry_run(self, kind: Literal["finetune", "evaluate"], **fields: Any) -> dict[str, Any]:
-        """Estimate what a job would do and need, without submitting it. `fields` are those of the job."""
+    @overload
+    async def dry_run(
+        self, kind: Literal["finetune"], *, training_data: str, **fields: Unpack[schemas.FinetuneOptions]
+    ) -> schemas.DryRunResult: ...
+    @overload
+    async def dry_run(
+        self,
+        kind: Literal["evaluate"],
+        *,
+        benchmark: str,
+        data: str,
+        **fields: Unpack[schemas.EvaluateOptions],
+    ) -> schemas.DryRunResult: ...
+    async def dry_run(self, kind: schemas.JobKind, **fields: Any) -> schemas.DryRunResult:
+        """Estimate what a job would do and need, without submitting it."""
         return await self._http.json(calls.dry_run(kind, fields))
 
-    async def jobs(self, *, limit: int = 20, **filters: Any) -> list[AsyncJob]:
-        """List jobs, newest first.
-
-        Filters: kind, status, name (how it begins), owner, created_after, created_before (seconds since 1970).
-        """
+    async def jobs(self, *, limit: int = 20, **filters: Unpack[schemas.JobFilters]) -> list[AsyncJob]:
+        """List jobs, newest first. `name` is the beginning of the name, and times are seconds since 1970."""
         found = await self._http.items("/jobs", limit, **filters)
         return [AsyncJob(self._http, info) for info in found]
 
@@ -243,16 +295,15 @@ class AsyncClient:
         async for event in self._http.follow(calls.get("events")):
             yield event.event, event.json()
 
-    async def workers(self) -> list[dict[str, Any]]:
+    async def workers(self) -> list[schemas.WorkerInfo]:
         """List the workers of the last day: whether each is alive, and its current job."""
-        found: list[dict[str, Any]] = (await self._http.json(calls.get("workers")))["data"]
-        return found
+        return (await self._http.json(calls.get("workers")))["data"]
 
 
 class AsyncJob(JobRecord):
     """A job and the calls on it."""
 
-    def __init__(self, http: AsyncHttp, info: dict[str, Any]) -> None:
+    def __init__(self, http: AsyncHttp, info: schemas.JobInfo) -> None:
         super().__init__(info)
         self._http = http
 
@@ -296,15 +347,15 @@ class AsyncJob(JobRecord):
                     raise WaitTimeout(self.info, timeout_s)
             await async_sleep(min(connection.RECONNECT_PAUSE_S, max(0.0, ends_at - time.monotonic())))
 
-    async def events(self, *, after: int = 0) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, *, after: int = 0) -> AsyncIterator[schemas.EventInfo]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
         async for event in self._http.follow(calls.events(self.id, after)):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
-    async def metrics(self) -> list[dict[str, Any]]:
+    async def metrics(self) -> list[schemas.MetricPointInfo]:
         """Return all metrics of the job, one entry per step."""
-        found: list[dict[str, Any]] = []
+        found: list[schemas.MetricPointInfo] = []
         while True:
             after = found[-1]["step"] if found else None
             page = await self._http.json(calls.get("jobs", self.id, "metrics", after=after))
@@ -312,35 +363,30 @@ class AsyncJob(JobRecord):
             if not page["has_more"]:
                 return found
 
-    async def curves(self, *names: str, **options: Any) -> dict[str, Any]:
+    async def curves(self, *names: str, **options: Unpack[schemas.CurveOptions]) -> dict[str, schemas.Curve]:
         """Return the job's metrics as curves by name: all of them, or those with these names.
 
-        Options: points (the most that a curve has, 1000 by default), from_step, to_step.
+        `points` is the most that a curve has, 1000 by default.
         """
         call = calls.get("jobs", self.id, "curves", names=list(names), **options)
-        found: dict[str, Any] = (await self._http.json(call))["curves"]
-        return found
+        return (await self._http.json(call))["curves"]
 
-    async def checkpoints(self) -> list[dict[str, Any]]:
+    async def checkpoints(self) -> list[schemas.CheckpointInfo]:
         """List the checkpoints that the job keeps, in the order of their steps."""
-        found: list[dict[str, Any]] = (await self._http.json(calls.get("jobs", self.id, "checkpoints")))[
-            "data"
-        ]
-        return found
+        return (await self._http.json(calls.get("jobs", self.id, "checkpoints")))["data"]
 
     async def items(
-        self, *, limit: int = 20, other: str | None = None, **filters: Any
-    ) -> list[dict[str, Any]]:
+        self, *, limit: int = 20, other: str | None = None, **filters: Unpack[schemas.ItemFilters]
+    ) -> list[schemas.ItemInfo]:
         """List the first items that the job has measured: outcomes, scores, and the paths of their pictures.
 
         With another job that measured the same items (id or name), which came before, each has its scores there too.
-        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), right, outcome, and for a fine-tuning job
-        `on`, one of the names in `evaluations` of its result.
+        For a fine-tuning job, `on` is one of the names in `evaluations` of its result.
         """
         path = calls.below("jobs", self.id, "items")
         return await self._http.items(path, limit, key="index", **{"with": other}, **filters)
 
-    async def compare(self, other: str | None = None, *, on: str | None = None) -> dict[str, Any]:
+    async def compare(self, other: str | None = None, *, on: str | None = None) -> schemas.ComparisonInfo:
         """Compare what the job has measured with another job (id or name), or with its baseline, item by item.
 
         Each may be an evaluation or a fine-tuning job, such as a job and its control. `on` is one of the names in

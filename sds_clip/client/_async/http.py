@@ -30,7 +30,7 @@ class AsyncHttp:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def json(self, call: Call) -> dict[str, Any]:
+    async def json(self, call: Call) -> Any:
         return connection.json_of(await self.send(call))
 
     async def send(self, call: Call) -> httpx.Response:
@@ -54,9 +54,9 @@ class AsyncHttp:
                     raise
             await async_sleep(pause_s)
 
-    async def items(self, path: str, limit: int, *, key: str = "id", **filters: Any) -> list[dict[str, Any]]:
+    async def items(self, path: str, limit: int, *, key: str = "id", **filters: Any) -> list[Any]:
         """Return the first `limit` items of a list, page by page. `key` names the field that pages go by."""
-        found: list[dict[str, Any]] = []
+        found: list[Any] = []
         while len(found) < limit:
             after = found[-1][key] if found else None
             page = await self.json(calls.page(path, after=after, limit=limit - len(found), **filters))
@@ -65,7 +65,7 @@ class AsyncHttp:
                 break
         return found
 
-    async def upload(self, fields: dict[str, str], file: UploadFile) -> dict[str, Any]:
+    async def upload(self, fields: dict[str, str], file: UploadFile) -> Any:
         """Upload a data set. Never retried."""
         form = self._client.build_request("POST", "/datasets", data=fields, files=file.as_form_file())
         # Only the headers and the body come from this form; the body is read in a thread below.

@@ -5,16 +5,14 @@ A list that fits into one request gets the service's own response.
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from sds_clip.client._async.http import AsyncHttp
 from sds_clip.client.calls import Call, given, strings
 from sds_clip.client.errors import APIError, ClientError
 from sds_clip.client.images import ImageLike, encoded, listed
-from sds_clip.client.joining import Part, joined, joined_match, of_each_model, of_same_models
+from sds_clip.client.joining import Json, Part, joined, joined_match, of_each_model, of_same_models
 from sds_clip.client.waiting import in_thread
-
-Json: TypeAlias = dict[str, Any]
 
 # The service's default limits per request. If a service has lower ones, its error leads to smaller requests.
 MAX_IMAGES = 64
@@ -54,7 +52,7 @@ async def embed(
     images: Iterable[ImageLike] | None,
     texts: Iterable[str] | None,
     options: Mapping[str, Any],
-) -> Json:
+) -> Any:
     pictures = None if images is None else await in_thread(listed, images)
     listed_texts = None if texts is None else strings("texts", texts)
     return joined(await _answers(http, "/embed", pictures, listed_texts, given(options)))

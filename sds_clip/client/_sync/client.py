@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, overload
 
-from sds_clip.client import calls, connection
+from sds_clip.client import calls, connection, schemas
 from sds_clip.client._sync import inference
 from sds_clip.client._sync.http import Http
 from sds_clip.client.errors import ConnectionFailed, Unavailable, WaitTimeout
@@ -28,7 +28,7 @@ class Client:
 
     Images are paths, URLs, data URIs, bytes, file objects, PIL images or uint8 arrays. A list may be longer than the
     service accepts in one request: it is sent in several requests, and their answers are joined. Answers are the API's
-    own JSON; /docs of the service describes every field.
+    own JSON; `sds_clip.client.schemas` has their types and those of the keyword arguments.
 
     Every failure raises a `ClientError`. Idempotent calls are tried up to `max_attempts` times first. Following a
     job survives lost connections. Threads and tasks may share a client.
@@ -55,20 +55,40 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def match(self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any) -> dict[str, Any]:
-        """Score every text against every image. Options: model, models, on_error.
+    @overload
+    def match(
+        self, images: Iterable[ImageLike], texts: Iterable[str], **options: Unpack[schemas.MatchOptions]
+    ) -> schemas.MatchResponse: ...
+    @overload
+    def match(
+        self,
+        images: Iterable[ImageLike],
+        texts: Iterable[str],
+        **options: Unpack[schemas.MatchComparisonOptions],
+    ) -> schemas.MatchComparison: ...
+    def match(self, images: Iterable[ImageLike], texts: Iterable[str], **options: Any) -> Any:
+        """Score every text against every image.
 
         With `models`, a list of up to 16 names, `answers` has the answer of each, or its error (POST /match/compare).
         """
         return inference.match(self._http, images, texts, options)
 
+    @overload
     def classify(
-        self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any
-    ) -> dict[str, Any]:
-        """Find the labels that fit each image best.
-
-        Options: templates, top_k, model, models (as in `match`), on_error.
-        """
+        self,
+        images: Iterable[ImageLike],
+        labels: Iterable[str] | str,
+        **options: Unpack[schemas.ClassifyOptions],
+    ) -> schemas.ClassifyResponse: ...
+    @overload
+    def classify(
+        self,
+        images: Iterable[ImageLike],
+        labels: Iterable[str] | str,
+        **options: Unpack[schemas.ClassifyComparisonOptions],
+    ) -> schemas.ClassifyComparison: ...
+    def classify(self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any) -> Any:
+        """Find the labels that fit each image best. `models` is as in `match`."""
         return inference.classify(self._http, images, labels, options)
 
     def embed(
@@ -76,25 +96,47 @@ class Client:
         images: Iterable[ImageLike] | None = None,
         *,
         texts: Iterable[str] | None = None,
-        **options: Any,
-    ) -> dict[str, Any]:
-        """Encode images or texts. Options: normalize, encoding_format, model, on_error."""
+        **options: Unpack[schemas.EmbedOptions],
+    ) -> schemas.EmbedResponse:
+        """Encode images or texts."""
         return inference.embed(self._http, images, texts, options)
 
-    def models(self, *, after: str | None = None, limit: int = 20, **filters: Any) -> dict[str, Any]:
+    def models(
+        self, *, after: str | None = None, limit: int = 20, **filters: Unpack[schemas.ModelFilters]
+    ) -> schemas.ModelsAndVersions:
         """Return the served models, the aliases, and a page of versions, newest first.
 
-        Filters: status, name (how the id or an alias begins), owner, base (its id or the beginning of it), metadata
-        ("key:value" of the job that made the version, or several), created_after, created_before.
+        `name` is the beginning of the id or of an alias, `base` an id or its beginning, and `metadata` a list of
+        "key:value" that the job that made the version has.
         """
         return self._http.json(calls.page("/models", after=after, limit=limit, **filters))
 
-    def model(self, version: str) -> dict[str, Any]:
+    def model(self, version: str) -> schemas.VersionDetail:
         """Return a version by its id, the beginning of it or an alias."""
         return self._http.json(calls.get("models", version))
 
-    def promote(self, version: str, *, reason: str, alias: str = "default", **options: Any) -> dict[str, Any]:
-        """Point an alias to a version. Options: force, owner, expected_generation, wait_s, dry_run.
+    @overload
+    def promote(
+        self,
+        version: str,
+        *,
+        reason: str,
+        alias: str = "default",
+        dry_run: Literal[False] | None = None,
+        **options: Unpack[schemas.PromoteOptions],
+    ) -> schemas.MovedAlias: ...
+    @overload
+    def promote(
+        self,
+        version: str,
+        *,
+        reason: str,
+        alias: str = "default",
+        dry_run: Literal[True],
+        **options: Unpack[schemas.PromoteOptions],
+    ) -> schemas.PromotionPlan: ...
+    def promote(self, version: str, *, reason: str, alias: str = "default", **options: Any) -> Any:
+        """Point an alias to a version.
 
         With `wait_s`, the answer comes once every live serving process serves the version or says that it cannot, or
         after that many seconds. `served_by_all` says whether all serve it, and `processes` the state of each.
@@ -104,29 +146,27 @@ class Client:
         """
         return self._http.json(calls.promote(version, {"alias": alias, "reason": reason, **options}))
 
-    def rollback(self, alias: str = "default", *, reason: str, **options: Any) -> dict[str, Any]:
-        """Point an alias back to the version before its last promotion.
-
-        Options: expected_generation, wait_s (as in `promote`).
-        """
+    def rollback(
+        self, alias: str = "default", *, reason: str, **options: Unpack[schemas.RollbackOptions]
+    ) -> schemas.MovedAlias:
+        """Point an alias back to the version before its last promotion. `wait_s` is as in `promote`."""
         return self._http.json(calls.rollback(alias, {"reason": reason, **options}))
 
-    def remove_alias(self, alias: str, *, reason: str, **options: Any) -> dict[str, Any]:
-        """Remove an alias. Its version stays. It is no error if it was removed before.
-
-        Options: expected_generation.
-        """
+    def remove_alias(
+        self, alias: str, *, reason: str, **options: Unpack[schemas.RemoveOptions]
+    ) -> schemas.AliasInfo:
+        """Remove an alias. Its version stays. It is no error if it was removed before."""
         return self._http.json(calls.remove_alias(alias, {"reason": reason, **options}))
 
-    def lock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
+    def lock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Keep an alias where it is, until it is unlocked. An alias that is locked keeps its first lock."""
         return self._http.json(calls.set_lock(alias, "lock", reason))
 
-    def unlock(self, alias: str = "default", *, reason: str) -> dict[str, Any]:
+    def unlock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Let an alias be moved again. It is no error if it is not locked."""
         return self._http.json(calls.set_lock(alias, "unlock", reason))
 
-    def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+    def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[schemas.PromotionInfo]:
         """List who moved, locked, removed or gave away which alias, when and why, newest first."""
         return self._http.items("/promotions", limit, alias=alias)
 
@@ -157,7 +197,7 @@ class Client:
         format: str,
         name: str | None = None,
         max_bad_share: float = 0.0,
-    ) -> dict[str, Any]:
+    ) -> schemas.DatasetInfo:
         """Upload a data set: an archive, or a folder, which is packed while it is sent.
 
         Every call that takes the data set's id also takes its `name`, which none of your other data sets may have.
@@ -170,23 +210,27 @@ class Client:
         return self._http.upload(fields, at_once(UploadFile, path))
 
     def register_dataset(
-        self, source: str, *, format: str, name: str | None = None, **options: Any
-    ) -> dict[str, Any]:
-        """Register data that are already on the server; nothing is copied. Options: max_bad_share."""
+        self,
+        source: str,
+        *,
+        format: str,
+        name: str | None = None,
+        **options: Unpack[schemas.RegisterOptions],
+    ) -> schemas.DatasetInfo:
+        """Register data that are already on the server; nothing is copied."""
         return self._http.json(calls.register({"source": source, "format": format, "name": name, **options}))
 
-    def datasets(self, *, limit: int = 20, **filters: Any) -> list[dict[str, Any]]:
-        """List data sets, newest first.
-
-        Filters: status, format, name (how it begins), owner, created_after, created_before.
-        """
+    def datasets(
+        self, *, limit: int = 20, **filters: Unpack[schemas.DatasetFilters]
+    ) -> list[schemas.DatasetInfo]:
+        """List data sets, newest first. `name` is the beginning of the name."""
         return self._http.items("/datasets", limit, **filters)
 
-    def dataset(self, dataset_id: str) -> dict[str, Any]:
+    def dataset(self, dataset_id: str) -> schemas.DatasetInfo:
         """Return a data set, by its id or its name, with its status and the problems that were found in it."""
         return self._http.json(calls.get("datasets", dataset_id))
 
-    def samples(self, dataset_id: str, *, limit: int = 20) -> list[dict[str, Any]]:
+    def samples(self, dataset_id: str, *, limit: int = 20) -> list[schemas.SampleInfo]:
         """List the first samples of a data set that is ready, with the paths of their pictures."""
         return self._http.items(calls.below("datasets", dataset_id, "samples"), limit, key="index")
 
@@ -198,29 +242,39 @@ class Client:
         """Delete a data set. Raises Conflict if a job needs it."""
         self._http.send(calls.delete("datasets", dataset_id))
 
-    def finetune(self, training_data: str, **fields: Any) -> Job:
-        """Submit a fine-tuning job. `fields` are those of POST /finetune (name, teacher, hyperparameters, ...)."""
+    def finetune(self, training_data: str, **fields: Unpack[schemas.FinetuneOptions]) -> Job:
+        """Submit a fine-tuning job."""
         return Job(
             self._http,
             self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
         )
 
-    def evaluate(self, benchmark: str, data: str, **fields: Any) -> Job:
-        """Submit an evaluation job. `fields` are those of POST /evaluate (name, model, baseline, ...)."""
+    def evaluate(self, benchmark: str, data: str, **fields: Unpack[schemas.EvaluateOptions]) -> Job:
+        """Submit an evaluation job."""
         return Job(
             self._http,
             self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
         )
 
-    def dry_run(self, kind: Literal["finetune", "evaluate"], **fields: Any) -> dict[str, Any]:
-        """Estimate what a job would do and need, without submitting it. `fields` are those of the job."""
+    @overload
+    def dry_run(
+        self, kind: Literal["finetune"], *, training_data: str, **fields: Unpack[schemas.FinetuneOptions]
+    ) -> schemas.DryRunResult: ...
+    @overload
+    def dry_run(
+        self,
+        kind: Literal["evaluate"],
+        *,
+        benchmark: str,
+        data: str,
+        **fields: Unpack[schemas.EvaluateOptions],
+    ) -> schemas.DryRunResult: ...
+    def dry_run(self, kind: schemas.JobKind, **fields: Any) -> schemas.DryRunResult:
+        """Estimate what a job would do and need, without submitting it."""
         return self._http.json(calls.dry_run(kind, fields))
 
-    def jobs(self, *, limit: int = 20, **filters: Any) -> list[Job]:
-        """List jobs, newest first.
-
-        Filters: kind, status, name (how it begins), owner, created_after, created_before (seconds since 1970).
-        """
+    def jobs(self, *, limit: int = 20, **filters: Unpack[schemas.JobFilters]) -> list[Job]:
+        """List jobs, newest first. `name` is the beginning of the name, and times are seconds since 1970."""
         found = self._http.items("/jobs", limit, **filters)
         return [Job(self._http, info) for info in found]
 
@@ -238,16 +292,15 @@ class Client:
         for event in self._http.follow(calls.get("events")):
             yield event.event, event.json()
 
-    def workers(self) -> list[dict[str, Any]]:
+    def workers(self) -> list[schemas.WorkerInfo]:
         """List the workers of the last day: whether each is alive, and its current job."""
-        found: list[dict[str, Any]] = (self._http.json(calls.get("workers")))["data"]
-        return found
+        return (self._http.json(calls.get("workers")))["data"]
 
 
 class Job(JobRecord):
     """A job and the calls on it."""
 
-    def __init__(self, http: Http, info: dict[str, Any]) -> None:
+    def __init__(self, http: Http, info: schemas.JobInfo) -> None:
         super().__init__(info)
         self._http = http
 
@@ -291,15 +344,15 @@ class Job(JobRecord):
                     raise WaitTimeout(self.info, timeout_s)
             sleep(min(connection.RECONNECT_PAUSE_S, max(0.0, ends_at - time.monotonic())))
 
-    def events(self, *, after: int = 0) -> Iterator[dict[str, Any]]:
+    def events(self, *, after: int = 0) -> Iterator[schemas.EventInfo]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
         for event in self._http.follow(calls.events(self.id, after)):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[schemas.MetricPointInfo]:
         """Return all metrics of the job, one entry per step."""
-        found: list[dict[str, Any]] = []
+        found: list[schemas.MetricPointInfo] = []
         while True:
             after = found[-1]["step"] if found else None
             page = self._http.json(calls.get("jobs", self.id, "metrics", after=after))
@@ -307,31 +360,30 @@ class Job(JobRecord):
             if not page["has_more"]:
                 return found
 
-    def curves(self, *names: str, **options: Any) -> dict[str, Any]:
+    def curves(self, *names: str, **options: Unpack[schemas.CurveOptions]) -> dict[str, schemas.Curve]:
         """Return the job's metrics as curves by name: all of them, or those with these names.
 
-        Options: points (the most that a curve has, 1000 by default), from_step, to_step.
+        `points` is the most that a curve has, 1000 by default.
         """
         call = calls.get("jobs", self.id, "curves", names=list(names), **options)
-        found: dict[str, Any] = (self._http.json(call))["curves"]
-        return found
+        return (self._http.json(call))["curves"]
 
-    def checkpoints(self) -> list[dict[str, Any]]:
+    def checkpoints(self) -> list[schemas.CheckpointInfo]:
         """List the checkpoints that the job keeps, in the order of their steps."""
-        found: list[dict[str, Any]] = (self._http.json(calls.get("jobs", self.id, "checkpoints")))["data"]
-        return found
+        return (self._http.json(calls.get("jobs", self.id, "checkpoints")))["data"]
 
-    def items(self, *, limit: int = 20, other: str | None = None, **filters: Any) -> list[dict[str, Any]]:
+    def items(
+        self, *, limit: int = 20, other: str | None = None, **filters: Unpack[schemas.ItemFilters]
+    ) -> list[schemas.ItemInfo]:
         """List the first items that the job has measured: outcomes, scores, and the paths of their pictures.
 
         With another job that measured the same items (id or name), which came before, each has its scores there too.
-        Filters: tag, flip (right_to_wrong, wrong_to_right, changed, same), right, outcome, and for a fine-tuning job
-        `on`, one of the names in `evaluations` of its result.
+        For a fine-tuning job, `on` is one of the names in `evaluations` of its result.
         """
         path = calls.below("jobs", self.id, "items")
         return self._http.items(path, limit, key="index", **{"with": other}, **filters)
 
-    def compare(self, other: str | None = None, *, on: str | None = None) -> dict[str, Any]:
+    def compare(self, other: str | None = None, *, on: str | None = None) -> schemas.ComparisonInfo:
         """Compare what the job has measured with another job (id or name), or with its baseline, item by item.
 
         Each may be an evaluation or a fine-tuning job, such as a job and its control. `on` is one of the names in

@@ -31,7 +31,7 @@ class Http:
     def close(self) -> None:
         self._client.close()
 
-    def json(self, call: Call) -> dict[str, Any]:
+    def json(self, call: Call) -> Any:
         return connection.json_of(self.send(call))
 
     def send(self, call: Call) -> httpx.Response:
@@ -55,9 +55,9 @@ class Http:
                     raise
             sleep(pause_s)
 
-    def items(self, path: str, limit: int, *, key: str = "id", **filters: Any) -> list[dict[str, Any]]:
+    def items(self, path: str, limit: int, *, key: str = "id", **filters: Any) -> list[Any]:
         """Return the first `limit` items of a list, page by page. `key` names the field that pages go by."""
-        found: list[dict[str, Any]] = []
+        found: list[Any] = []
         while len(found) < limit:
             after = found[-1][key] if found else None
             page = self.json(calls.page(path, after=after, limit=limit - len(found), **filters))
@@ -66,7 +66,7 @@ class Http:
                 break
         return found
 
-    def upload(self, fields: dict[str, str], file: UploadFile) -> dict[str, Any]:
+    def upload(self, fields: dict[str, str], file: UploadFile) -> Any:
         """Upload a data set. Never retried."""
         form = self._client.build_request("POST", "/datasets", data=fields, files=file.as_form_file())
         # Only the headers and the body come from this form; the body is read in a thread below.

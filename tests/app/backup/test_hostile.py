@@ -4,8 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import update
@@ -16,22 +15,40 @@ from app.backup.restore import SCRATCH, restore_backup
 from app.backup.scratch import BackupError
 from app.errors import ConfigurationError
 from app.store.tables import jobs
+from tests.app.backup.conftest import MakeSystem
 from tests.app.backup.contents import Made, System
+from tests.databases import Databases
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def system(sqlite_databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The archive is read before a database is written, so one kind is enough."""
+    system = System(sqlite_databases.url(sqlite_databases.empty()), tmp_path_factory.mktemp("system"))
+    yield system
+    system.close()
+
+
+@pytest.fixture(scope="module")
+def made(system: System) -> Made:
+    return system.fill()
+
+
+@pytest.fixture(scope="module")
 def archive(system: System, made: Made) -> bytes:
     out = io.BytesIO()
     write_backup(system.store.database, system.data_dir, out)
     return out.getvalue()
 
 
-@pytest.fixture(params=["sqlite"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """The archive is read before a database is written, so one kind is enough."""
-    return str(request.param)
+@pytest.fixture(scope="module")
+def empty(sqlite_databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """What nothing is restored into, by all tests of this file."""
+    folder = tmp_path_factory.mktemp("empty")
+    empty = System(sqlite_databases.url(sqlite_databases.empty()), folder / "data")
+    yield empty
+    empty.close()
 
 
 def refused(archive: bytes, empty: System, match: str, error: type[ValueError] = BackupError) -> None:
@@ -139,10 +156,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_members_are_refused(archive: bytes, empty: System, tmp_path: Path, name: str) -> None:
-    before = sorted(path.name for path in tmp_path.iterdir())
+def test_hostile_members_are_refused(archive: bytes, empty: System, name: str) -> None:
     refused(with_manifest([*members(archive), (HOSTILE[name], b"")]), empty, "damaged or incomplete")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*before, empty.data_dir.name})
+    assert list(empty.data_dir.parent.iterdir()) == [empty.data_dir]
 
 
 @pytest.mark.parametrize(
@@ -207,8 +223,10 @@ def test_deeply_nested_row_is_an_error_of_the_restore(
 
 
 def test_row_that_is_nested_less_is_restored_and_a_deeper_one_is_in_no_backup(
-    archive: bytes, empty: System
+    archive: bytes, make_system: MakeSystem
 ) -> None:
+    empty = make_system("sqlite")
+
     def nested(depth: int) -> bytes:
         return edited(archive, ROWS, lambda rows: rows.replace(b'{"n": 1}', b"[" * depth + b"]" * depth))
 

@@ -14,9 +14,8 @@ from app.jobs.changes import Changes
 from app.keys import Caller
 from app.registry.service import VersionService
 from app.store import Store
-from app.store.records import Job, Lease, NewJob
+from app.store.records import Job, Lease, NewJob, NewWorker
 from app.store.states import JobKind
-from app.store.workers import NewWorker
 from app.store_threads import StoreThreads
 from tests.app.jobs.streamed import CONFIG
 from tests.app.store.conftest import register, to

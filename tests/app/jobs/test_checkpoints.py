@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from models.run_files import CHECKPOINTS, DESCRIPTION_FILE, TENSORS_FILE, checkpoint_name
-from tests.app.jobs.conftest import Keyed, Service, error_of
+from tests.app.jobs.conftest import Service
 from tests.databases import on_both
 
 
@@ -58,10 +58,3 @@ def test_unfinished_checkpoint_is_not_listed(service: Service) -> None:
 
 def test_job_without_files_has_no_checkpoints(service: Service) -> None:
     assert listed(service, service.finetune()["id"]) == []
-
-
-def test_checkpoints_of_another_key_are_not_found(keyed: Keyed) -> None:
-    job = keyed.job("alice")
-
-    assert keyed.ask("alice", "GET", f"/jobs/{job}/checkpoints").status_code == 200
-    error_of(keyed.ask("bob", "GET", f"/jobs/{job}/checkpoints"), 404)

@@ -14,7 +14,7 @@ from app.jobs.curves import thin
 from app.schemas.curves import MIN_POINTS
 from app.store.job_events import MAX_TEXTS
 from app.store.tables import metrics
-from tests.app.jobs.conftest import Keyed, Service, error_of
+from tests.app.jobs.conftest import Service
 from tests.databases import on_both
 
 Values = st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=400)
@@ -103,9 +103,9 @@ def test_job_without_metrics_has_no_curves(service: Service) -> None:
 
 @on_both
 def test_long_curve_keeps_its_peaks_at_every_zoom(service: Service) -> None:
-    job, count = str(service.finetune()["id"]), 100_000
+    job, count = str(service.finetune()["id"]), 20_000
     values = [random.Random(step).gauss(0, 1) for step in range(count)]
-    values[51_234], values[77_777] = 90.0, -90.0
+    values[10_234], values[17_777] = 90.0, -90.0
     rows = [
         {"job_id": job, "step": step, "values": {"loss": value}, "at": 0.0}
         for step, value in enumerate(values)
@@ -114,13 +114,13 @@ def test_long_curve_keeps_its_peaks_at_every_zoom(service: Service) -> None:
         connection.execute(insert(metrics), rows)
 
     whole = curves(service, job, points=500)["loss"]
-    near = curves(service, job, points=500, from_step=51_000, to_step=51_400)["loss"]
+    near = curves(service, job, points=500, from_step=10_000, to_step=10_400)["loss"]
 
     assert len(whole["steps"]) <= 500
     assert whole["count"] == count
     assert whole["last"] == {"step": count - 1, "value": pytest.approx(values[-1])}
-    assert {(51_234, 90.0), (77_777, -90.0)} <= set(zip(whole["steps"], whole["values"], strict=True))
-    assert near["steps"] == list(range(51_000, 51_401))
+    assert {(10_234, 90.0), (17_777, -90.0)} <= set(zip(whole["steps"], whole["values"], strict=True))
+    assert near["steps"] == list(range(10_000, 10_401))
 
 
 def test_no_step_is_lost_or_doubled_between_two_pages(service: Service) -> None:
@@ -132,18 +132,3 @@ def test_no_step_is_lost_or_doubled_between_two_pages(service: Service) -> None:
     found = curves(service, job, points=10_000)["loss"]
 
     assert found["steps"] == [3 * step for step in range(count)]
-
-
-def test_curves_of_another_key_are_not_found(keyed: Keyed) -> None:
-    job = keyed.job("alice")
-
-    assert keyed.ask("alice", "GET", f"/jobs/{job}/curves").status_code == 200
-    error_of(keyed.ask("bob", "GET", f"/jobs/{job}/curves"), 404)
-    assert keyed.ask("root", "GET", f"/jobs/{job}/curves").status_code == 200
-
-
-@pytest.mark.parametrize(("name", "value"), [("points", 3), ("points", 10**6), ("from_step", -1)])
-def test_parameters_out_of_range_are_refused(refusing: Service, name: str, value: int) -> None:
-    answer = refusing.client.get("/jobs/job_none/curves", params={name: value})
-
-    assert name in error_of(answer, 422)["param"]

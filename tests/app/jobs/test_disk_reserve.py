@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 from app.store.records import JobError
 from tests.app.datasets.archives import tar_of
 from tests.app.jobs.conftest import Service, error_of
-from tests.databases import on_both
 
 NO_DISK_IS_SO_LARGE = 2**62
 
@@ -19,33 +19,32 @@ def full(make_service: Callable[..., Service]) -> Service:
     return make_service(disk_reserve_bytes=NO_DISK_IS_SO_LARGE)
 
 
-@pytest.mark.parametrize("dry_run", [False, True])
-@pytest.mark.parametrize("path", ["/finetune", "/evaluate"])
-def test_no_job_is_accepted(full: Service, path: str, dry_run: bool) -> None:
+def test_no_job_is_accepted(full: Service) -> None:
     data = full.ready_dataset("winoground")
-    evaluation = {"model": "default", "benchmark": "winoground", "data": data}
-    body = full.request() if path == "/finetune" else evaluation
+    bodies = {
+        "/finetune": full.request(),
+        "/evaluate": {"model": "default", "benchmark": "winoground", "data": data},
+    }
 
-    answer = full.client.post(path, json=body | {"dry_run": dry_run})
-
-    assert error_of(answer, 507)["code"] == "disk_reserve"
-    assert int(answer.headers["Retry-After"]) > 0
+    for path, dry_run in product(bodies, (False, True)):
+        answer = full.client.post(path, json=bodies[path] | {"dry_run": dry_run})
+        assert error_of(answer, 507)["code"] == "disk_reserve"
+        assert int(answer.headers["Retry-After"]) > 0
     assert full.client.get("/jobs").json()["data"] == []
 
 
-@pytest.mark.parametrize("field", ["file", "shards"])
-def test_no_upload_is_accepted_and_nothing_of_it_is_left(full: Service, field: str) -> None:
+def test_no_upload_is_accepted_and_nothing_of_it_is_left(full: Service) -> None:
     folder = full.settings.data_dir / "datasets"
     before = sorted(folder.rglob("*"))
 
-    answer = full.client.post(
-        "/datasets",
-        data={"name": "large", "format": "pairs"},
-        files={field: ("a.tar", io.BytesIO(tar_of({"a.txt": bytes(2**16)})))},
-    )
-
-    assert error_of(answer, 507)["code"] == "disk_reserve"
-    assert int(answer.headers["Retry-After"]) > 0
+    for field in ("file", "shards"):
+        answer = full.client.post(
+            "/datasets",
+            data={"name": "large", "format": "pairs"},
+            files={field: ("a.tar", io.BytesIO(tar_of({"a.txt": bytes(2**16)})))},
+        )
+        assert error_of(answer, 507)["code"] == "disk_reserve"
+        assert int(answer.headers["Retry-After"]) > 0
     assert sorted(folder.rglob("*")) == before
     assert full.client.get("/datasets").json()["data"] == []
 
@@ -84,7 +83,6 @@ def test_retry_needs_room_and_a_job_that_can_be_retried(
     )
 
 
-@on_both
 def test_job_that_its_worker_paused_says_why_until_it_is_resumed(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()

@@ -140,8 +140,7 @@ def test_version_over_a_damaged_one_is_foretold_to_be_refused_and_is(
     assert quick.store.versions.get(base).damaged_at is not None
 
 
-@on_both
-@pytest.mark.parametrize(("right", "retrieved"), [(12, 0.5), (12, 0.3), (6, 0.5), (4, 0.5)])
+@pytest.mark.parametrize(("right", "retrieved"), [(12, 0.5), (12, 0.3), (6, 0.5)])
 def test_gate_judges_evaluations_as_a_worker_does(
     quick: Service, small_clip: Clip, tmp_path: Path, right: int, retrieved: float
 ) -> None:
@@ -164,7 +163,6 @@ def test_gate_judges_evaluations_as_a_worker_does(
     assert gate["why"].replace(named, "w").replace(gate["checks"][-1]["on"], "r") == expected.why
 
 
-@on_both
 @pytest.mark.parametrize("right", [4, 12])
 def test_comparison_by_the_job_that_made_the_version_is_shown(
     quick: Service, small_clip: Clip, tmp_path: Path, right: int
@@ -193,7 +191,6 @@ def test_without_evaluations_of_both_the_gate_says_what_to_do(
     assert "POST /evaluate" in gate["why"]
 
 
-@on_both
 def test_what_was_measured_of_both_is_shown_and_what_is_missing_is_named(
     quick: Service, small_clip: Clip, tmp_path: Path
 ) -> None:

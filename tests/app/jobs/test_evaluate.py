@@ -8,10 +8,8 @@ from app.schemas.evaluate import EvaluateSpec
 from app.store.states import JobKind
 from models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
-from tests.databases import on_both
 
 
-@on_both
 def test_job_is_accepted_and_says_what_a_worker_will_do(service: Service, small_clip: Clip) -> None:
     data = service.ready_dataset("winoground")
 

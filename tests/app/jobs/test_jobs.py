@@ -3,60 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from app.keys import create_key
-from app.store.records import JobError, Move, NewVersion
+from app.store.records import JobError, Move, NewVersion, NewWorker
 from app.store.states import JobKind
-from app.store.workers import NewWorker
 from tests.app.jobs.conftest import Service, error_of
-from tests.databases import on_both
 
 
-@on_both
-def test_list_is_paged_from_the_newest_and_filtered(service: Service) -> None:
-    training = service.ready_dataset()
-    ids = [service.finetune(training_data=training)["id"] for _ in range(5)]
-    service.client.post(f"/jobs/{ids[2]}/cancel")
-
-    first = service.client.get("/jobs", params={"limit": 2}).json()
-    second = service.client.get("/jobs", params={"limit": 3, "after": first["data"][-1]["id"]}).json()
-    cancelled = service.client.get("/jobs", params={"status": "cancelled"}).json()
-
-    assert first["object"] == "list"
-    assert [job["id"] for job in first["data"]] == [ids[4], ids[3]]
-    assert first["has_more"]
-    assert [job["id"] for job in second["data"]] == [ids[2], ids[1], ids[0]]
-    assert not second["has_more"]
-    assert [job["id"] for job in cancelled["data"]] == [ids[2]]
-    assert service.client.get("/jobs", params={"kind": "evaluate"}).json()["data"] == []
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [{"limit": 0}, {"limit": 101}, {"limit": "x"}, {"status": "done"}, {"kind": "train"}, {"after": "a" * 129}],
-)  # fmt: skip
-def test_list_refuses_parameters_out_of_range(refusing: Service, parameters: dict[str, str | int]) -> None:
-    error_of(refusing.client.get("/jobs", params=parameters), 422)
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["", "/events", "/metrics", "/report", "/log", "/cancel", "/pause", "/resume", "/retry"],
-)  # fmt: skip
-def test_unknown_job_is_not_found(refusing: Service, path: str) -> None:
-    method = "POST" if path in ("/cancel", "/pause", "/resume", "/retry") else "GET"
-
-    assert error_of(refusing.client.request(method, f"/jobs/job_none{path}"), 404)["code"] == "job_not_found"
-
-
-def test_page_after_an_unknown_job_is_not_found(refusing: Service) -> None:
-    error = error_of(refusing.client.get("/jobs", params={"after": "job_none"}), 404)
-
-    assert (error["code"], error["param"]) == ("job_not_found", "after")
-
-
-@on_both
 def test_running_job_shows_how_far_it_is_and_its_newest_metrics(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
@@ -76,7 +28,6 @@ def test_running_job_shows_how_far_it_is_and_its_newest_metrics(service: Service
     ]
 
 
-@on_both
 def test_failed_job_says_why_and_whether_to_try_again(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
@@ -94,7 +45,6 @@ def test_failed_job_says_why_and_whether_to_try_again(service: Service) -> None:
     assert job["finished_at"] >= job["started_at"] >= job["created_at"]
 
 
-@on_both
 def test_events_and_metrics_are_paged_by_number_and_step(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
@@ -113,7 +63,6 @@ def test_events_and_metrics_are_paged_by_number_and_step(service: Service) -> No
     assert [point["step"] for point in metrics["data"]] == [2, 3, 4]
 
 
-@on_both
 def test_curve_of_thousands_of_points_is_served_whole_page_by_page(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
@@ -136,7 +85,6 @@ def write_log(folder: Path, text: str) -> None:
     (folder / "log.jsonl").write_text(text)
 
 
-@on_both
 def test_log_of_the_newest_attempt_is_served_while_the_job_runs_without_a_half_written_line(
     service: Service,
 ) -> None:
@@ -154,7 +102,6 @@ def test_log_of_the_newest_attempt_is_served_while_the_job_runs_without_a_half_w
     assert answer.text == lines
 
 
-@on_both
 def test_log_of_a_job_that_has_made_a_version_is_its_version_s_by_whichever_name(service: Service) -> None:
     job_id = service.finetune()["id"]
     _, lease = service.claim()
@@ -167,54 +114,6 @@ def test_log_of_a_job_that_has_made_a_version_is_its_version_s_by_whichever_name
 
     for path in (f"/jobs/{job_id}/log", f"/models/{version}/log", "/models/mine/log"):
         assert service.client.get(path).text == '{"step": 1}\n'
-
-
-def test_job_that_has_not_begun_and_a_version_that_nobody_trained_have_no_log(service: Service) -> None:
-    job_id = service.finetune()["id"]
-
-    assert error_of(service.client.get(f"/jobs/{job_id}/log"), 404)["code"] == "no_log"
-    assert error_of(service.client.get("/models/default/log"), 404)["code"] == "no_log"
-    assert error_of(service.client.get(f"/models/{'0' * 64}/log"), 404)["code"] == "version_not_found"
-
-
-@on_both
-def test_numbers_that_no_database_has_are_refused_and_large_ones_find_nothing(service: Service) -> None:
-    job_id = service.finetune()["id"]
-
-    error_of(service.client.get(f"/jobs/{job_id}/events", params={"after": 2**70}), 422)
-    error_of(service.client.get(f"/jobs/{job_id}/events", params={"after": -1}), 422)
-    assert service.client.get(f"/jobs/{job_id}/events", params={"after": 2**61}).json()["data"] == []
-    assert service.client.get(f"/jobs/{job_id}/metrics", params={"after": 2**61}).json()["data"] == []
-
-
-@on_both
-def test_queued_job_is_cancelled_at_once_and_a_running_one_by_its_worker(service: Service) -> None:
-    waiting, running = service.finetune()["id"], service.finetune()["id"]
-    service.claim()  # the oldest
-
-    cancelled = service.client.post(f"/jobs/{running}/cancel").json()
-    asked = service.client.post(f"/jobs/{waiting}/cancel").json()
-
-    assert {cancelled["status"], asked["status"]} == {"cancelled", "cancelling"}
-    assert service.client.post(f"/jobs/{waiting}/cancel").json()["status"] == asked["status"]
-
-
-@on_both
-def test_paused_job_goes_on_when_it_is_resumed(service: Service) -> None:
-    job_id = service.finetune()["id"]
-
-    assert service.client.post(f"/jobs/{job_id}/pause").json()["status"] == "paused"
-    assert service.client.post(f"/jobs/{job_id}/pause").json()["status"] == "paused"
-    assert service.client.post(f"/jobs/{job_id}/resume").json()["status"] == "queued"
-
-
-@pytest.mark.parametrize("action", ["cancel", "pause", "resume"])
-def test_job_that_has_ended_cannot_be_asked_for_anything(service: Service, action: str) -> None:
-    job_id = service.finetune()["id"]
-    _, lease = service.claim()
-    service.store.leases.succeed(lease)
-
-    assert error_of(service.client.post(f"/jobs/{job_id}/{action}"), 409)["code"] == "job_state"
 
 
 def _evaluated(service: Service, files: dict[str, str]) -> str:
@@ -251,46 +150,13 @@ def test_report_is_served_without_scripts_origin_or_requests(service: Service) -
     assert job["result"] == {"metrics": {"group": 0.25}}
 
 
-@pytest.mark.parametrize(
-    "path", ["../secret", "jobs/{id}/../../../secret", "/etc/hostname", "jobs/other/report.html"]
-)
-def test_report_outside_the_jobs_own_folder_is_refused(service: Service, path: str) -> None:
-    job_id = _evaluated(service, {"report": path})
+def test_report_outside_the_jobs_own_folder_is_refused(service: Service) -> None:
     _write(service, "../secret", "secret")
     _write(service, "jobs/other/report.html", "another job's")
 
-    assert error_of(service.client.get(f"/jobs/{job_id}/report"), 409)["code"] == "files_outside"
-
-
-def test_job_without_a_report_has_none(service: Service) -> None:
-    job = service.finetune()
-
-    assert job["report"] is None
-    assert error_of(service.client.get(f"/jobs/{job['id']}/report"), 404)["code"] == "no_report"
-
-
-@on_both
-def test_failed_job_is_retried_and_a_queued_one_is_so_already(service: Service) -> None:
-    job_id = service.finetune()["id"]
-    _, lease = service.claim()
-    service.store.leases.fail(lease, JobError("diverged", "The loss is not finite.", "lr"))
-
-    retried = service.client.post(f"/jobs/{job_id}/retry").json()
-
-    assert (retried["status"], retried["attempt"], retried["error"]) == ("queued", 0, None)
-    assert service.client.post(f"/jobs/{job_id}/retry").json()["status"] == "queued"
-    service.client.post(f"/jobs/{job_id}/pause")
-    assert error_of(service.client.post(f"/jobs/{job_id}/retry"), 409)["code"] == "job_state"
-
-
-def test_job_whose_data_set_was_deleted_is_not_retried(service: Service) -> None:
-    training = service.ready_dataset()
-    job_id = service.finetune(training_data=training)["id"]
-    service.client.post(f"/jobs/{job_id}/cancel")
-    assert service.client.delete(f"/datasets/{training}").status_code == 200
-
-    assert error_of(service.client.post(f"/jobs/{job_id}/retry"), 409)["code"] == "inputs_gone"
-    assert service.client.get(f"/jobs/{job_id}").json()["status"] == "cancelled"
+    for path in ("../secret", "jobs/{id}/../../../secret", "/etc/hostname", "jobs/other/report.html"):
+        job_id = _evaluated(service, {"report": path})
+        assert error_of(service.client.get(f"/jobs/{job_id}/report"), 409)["code"] == "files_outside", path
 
 
 def test_job_that_promotes_is_retried_by_an_administrator_alone(
@@ -319,7 +185,6 @@ def test_retry_counts_against_the_open_jobs(make_service: Callable[..., Service]
     assert error_of(service.client.post(f"/jobs/{first}/retry"), 429)["code"] == "too_many_jobs"
 
 
-@on_both
 def test_deleted_job_keeps_its_record_and_loses_its_files(service: Service) -> None:
     job_id = _evaluated(service, {"report": "jobs/{id}/1/report.html"})
     file = _write(service, f"jobs/{job_id}/1/report.html", "<p></p>")
@@ -336,18 +201,6 @@ def test_deleted_job_keeps_its_record_and_loses_its_files(service: Service) -> N
     assert len(service.client.get(f"/jobs/{job_id}").json()["transitions"]) == 3
 
 
-def test_open_job_is_not_deleted(service: Service) -> None:
-    job_id = service.finetune()["id"]
-    file = _write(service, f"jobs/{job_id}/1/checkpoint", "")
-
-    error = error_of(service.client.delete(f"/jobs/{job_id}"), 409)
-
-    assert error["code"] == "job_state"
-    assert "cancel" in error["message"]
-    assert file.exists()
-
-
-@on_both
 def test_job_whose_queue_has_no_living_worker_says_so(service: Service) -> None:
     worker = NewWorker("host/7/finetune", "host", 7, JobKind.FINETUNE, "cpu", "1.0", 5.0)
     job = service.finetune()
@@ -375,7 +228,6 @@ def test_running_job_says_since_when_its_worker_is_silent(service: Service) -> N
     assert service.client.get("/jobs").json()["data"][0]["worker_silent_since"] is None
 
 
-@on_both
 def test_workers_are_listed_with_the_job_that_each_has(service: Service) -> None:
     assert service.client.get("/workers").json() == {"object": "list", "data": []}
     service.store.workers.beat(NewWorker("slot", "host", 7, JobKind.FINETUNE, "cuda:0", "1.0", 5.0))

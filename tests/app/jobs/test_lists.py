@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from app.store.records import Move, NewVersion
 from tests.app.jobs.conftest import Service, error_of
 from tests.app.store.conftest import claimed
@@ -97,10 +95,3 @@ def test_versions_are_found_by_what_their_job_notes(service: Service) -> None:
     for wrong in (["customer"], [":acme"], ['a"b:c'], ["a\\:c"], ["a\x01:c"], ["a:b", "a:c"]):
         answer = service.client.get("/models", params={"metadata": wrong})
         assert error_of(answer, 422)["param"] == "metadata"
-
-
-@pytest.mark.parametrize("path", ["/jobs", "/datasets", "/models"])
-def test_a_filter_that_is_no_time_is_refused(service: Service, path: str) -> None:
-    for value in ("soon", "nan", "inf"):
-        answer = service.client.get(path, params={"created_after": value})
-        assert error_of(answer, 422)["param"] == "created_after"

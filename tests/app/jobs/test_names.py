@@ -4,10 +4,8 @@ import pytest
 
 from app import auth
 from tests.app.jobs.conftest import Service, error_of
-from tests.databases import on_both
 
 
-@on_both
 def test_names_stand_for_ids_in_jobs_and_their_rows_have_the_ids(service: Service) -> None:
     ids = {
         name: service.ready_dataset(format, name=name)
@@ -57,7 +55,6 @@ def test_every_route_with_an_id_takes_the_name(service: Service) -> None:
         assert service.client.get(path, params={"after": name}).json()["data"] == []
 
 
-@on_both
 def test_a_name_that_is_taken_is_a_conflict_and_its_replay_is_none(service: Service) -> None:
     dataset = service.ready_dataset(name="train")
     request = service.request(name="first", training_data=dataset)
@@ -75,9 +72,8 @@ def test_a_name_that_is_taken_is_a_conflict_and_its_replay_is_none(service: Serv
 
 
 @pytest.mark.parametrize("name", ["job_1", "ds_1", "", "a b", "a/b", "-a", "x" * 65, "é"])
-def test_what_may_be_taken_for_an_id_or_a_path_is_no_name(service: Service, name: str) -> None:
-    dataset = service.ready_dataset()
-    job = service.client.post("/finetune", json=service.request(name=name, training_data=dataset))
+def test_what_may_be_taken_for_an_id_or_a_path_is_no_name(refusing: Service, name: str) -> None:
+    job = refusing.client.post("/finetune", json=refusing.request(name=name))
     form = {"name": name, "format": "pairs"}
-    upload = service.client.post("/datasets", data=form, files={"file": ("a.tar", b"")})
+    upload = refusing.client.post("/datasets", data=form, files={"file": ("a.tar", b"")})
     assert error_of(job, 422)["param"] == error_of(upload, 422)["param"] == "name"

@@ -1,8 +1,6 @@
 """The list of what was done to aliases."""
 
-from typing import Any
-
-from tests.app.jobs.conftest import Keyed, Service
+from tests.app.jobs.conftest import Service
 from tests.databases import on_both
 
 REASON = {"reason": "a reason"}
@@ -32,14 +30,3 @@ def test_audit_of_one_alias(service: Service) -> None:
         ("other", version, 1)
     ]
     assert service.client.get("/promotions?alias=none").json()["data"] == []
-
-
-def test_key_sees_the_audit_of_the_aliases_that_were_given_to_it(keyed: Keyed) -> None:
-    version = keyed.version("alice")
-    keyed.give("hers", "alice", version)
-
-    def listed(key: str) -> Any:
-        return {line["alias"] for line in keyed.ask(key, "GET", "/promotions").json()["data"]}
-
-    assert (listed("alice"), listed("bob")) == ({"hers"}, set())
-    assert listed("root") == {"hers", "default"}

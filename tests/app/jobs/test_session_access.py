@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from itertools import product
 from typing import cast
 
 import pytest
@@ -111,38 +112,36 @@ def test_session_counts_towards_the_limits_of_its_key(
 # Pages of other origins
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
+@pytest.mark.parametrize("allowed", [[], [FOREIGN, "http://localhost:3000"], ["*"]])
+def test_page_of_another_origin_cannot_use_a_session(
+    make_console: Callable[..., Console], allowed: list[str]
+) -> None:
+    console = make_console(cors_origins=allowed)
+    signed, job = console.sign_in(), console.job()
+    foreign = [
         {"Origin": FOREIGN},
         {"Origin": "null"},
         {"Origin": "http://localhost:3000"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Origin": ORIGIN, "Sec-Fetch-Site": "cross-site"},
-    ],
-)
-@pytest.mark.parametrize("allowed", [[], [FOREIGN, "http://localhost:3000"], ["*"]])
-def test_page_of_another_origin_cannot_use_a_session(
-    make_console: Callable[..., Console], allowed: list[str], headers: dict[str, str]
-) -> None:
-    console = make_console(cors_origins=allowed)
-    signed, job = console.sign_in(), console.job()
-
-    for method, path, more in (
+    ]
+    asks: list[tuple[str, str, dict[str, str]]] = [
         ("GET", "/jobs", {}),
         ("GET", f"/jobs/{job}/events", STREAM),
         ("GET", "/session", {}),
         ("DELETE", "/session", signed.csrf),
         ("POST", f"/jobs/{job}/cancel", signed.csrf),
-    ):
+    ]
+
+    for headers, (method, path, more) in product(foreign, asks):
         answer = signed.ask(method, path, headers={**headers, **more})
-        assert error_of(answer, 403)["code"] == "foreign_origin", (method, path)
+        assert error_of(answer, 403)["code"] == "foreign_origin", (method, path, headers)
         assert "Access-Control-Allow-Credentials" not in answer.headers
-    body = {"key": signed.key}
-    answer = console.service.client.post("/session", json=body, headers=headers)
-    assert error_of(answer, 403)["code"] == "foreign_origin"
-    assert "Set-Cookie" not in answer.headers
+    for headers in foreign:
+        answer = console.service.client.post("/session", json={"key": signed.key}, headers=headers)
+        assert error_of(answer, 403)["code"] == "foreign_origin", headers
+        assert "Set-Cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("allowed", [[FOREIGN], ["*"]])
@@ -164,19 +163,16 @@ def test_other_origins_may_send_keys_but_no_credentials(
         assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
+def test_own_page_may_use_a_session(console: Console) -> None:
+    own: list[dict[str, str]] = [
         {},
         {"Origin": ORIGIN},
         {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"},
         {"Sec-Fetch-Site": "none"},
         {"Host": "clip.example.org", "Origin": "https://clip.example.org", "Sec-Fetch-Site": "same-origin"},
-    ],
-)
-def test_own_page_may_use_a_session(console: Console, headers: dict[str, str]) -> None:
-    signed = console.sign_in("train", **headers)
-
-    assert signed.ask("GET", "/session", headers=headers).json() == signed.body
-    cancel = f"/jobs/{console.job('train')}/cancel"
-    assert signed.ask("POST", cancel, headers={**headers, **signed.csrf}).status_code == 200
+    ]
+    for headers in own:
+        signed = console.sign_in("train", **headers)
+        assert signed.ask("GET", "/session", headers=headers).json() == signed.body
+        cancel = f"/jobs/{console.job('train')}/cancel"
+        assert signed.ask("POST", cancel, headers={**headers, **signed.csrf}).status_code == 200

@@ -14,7 +14,7 @@ from app.keys import create_key, delete_key
 from app.store import Store
 from app.store.records import Job, Lease, NewJob
 from app.store.states import JobKind
-from tests.app.jobs.conftest import Service, error_of
+from tests.app.jobs.conftest import Service
 from tests.app.jobs.streamed import CONFIG
 from tests.app.serverside import RunningServer, running_server
 from tests.worker.waiting import until
@@ -202,19 +202,6 @@ def test_server_that_stops_lets_its_streams_go(small_reference: str, tmp_path: P
         assert all(frame.name == "progress" for frame in rest)
         assert server.process.wait(TIMEOUT_S) == 0
         live.store.close()
-
-
-@pytest.mark.parametrize("last", ["x", "-1", "1.5", "9" * 19, "\u0661".encode()])
-def test_last_event_id_that_is_no_number_is_refused(service: Service, last: str | bytes) -> None:
-    job = service.finetune()
-
-    answer = service.client.get(f"/jobs/{job['id']}/events", headers={**STREAM, "Last-Event-ID": last})  # type: ignore[dict-item]
-
-    assert error_of(answer, 422)["param"] == "Last-Event-ID"
-
-
-def test_stream_of_an_unknown_job_is_not_found(refusing: Service) -> None:
-    error_of(refusing.client.get("/jobs/job_none/events", headers=STREAM), 404)
 
 
 def test_lines_in_a_message_stay_one_event(service: Service) -> None:

@@ -1,24 +1,20 @@
 """The frames of a stream, one by one, over a real database."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
 
-from app.errors import Overloaded
 from app.jobs import stream as streams
 from app.jobs.service import JobService, JobUpdate
 from app.jobs.stream import stream
 from app.jobs.waker import Waker
 from app.keys import Caller
-from app.places import Places
 from app.store import Store
-from app.store.records import Job, Lease, NewJob
+from app.store.records import Job, Lease, NewJob, NewWorker
 from app.store.states import JobKind
-from app.store.workers import NewWorker
 from app.store_threads import StoreThreads
 from tests.app.jobs.streamed import CONFIG
 from tests.databases import held, on_both
@@ -113,17 +109,6 @@ def test_progress_is_told_once_for_each_change(store: Store) -> None:
 
     assert text.count("event: progress") <= 2
     assert text.rstrip().splitlines()[-2] == "event: done"
-
-
-def test_place_is_given_back_however_the_block_ends() -> None:
-    places = Places(1, "things", retry_after_s=1)
-
-    with contextlib.suppress(ZeroDivisionError), places.one():
-        with pytest.raises(Overloaded):
-            places.one().__enter__()
-        _ = 1 / 0
-
-    assert places.taken == 0
 
 
 @on_both

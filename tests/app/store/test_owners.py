@@ -7,8 +7,7 @@ from sqlalchemy import text
 
 from app.errors import MissingScope, RecordInUse, ServiceError, UnknownRecord
 from app.store import Store, Workspace
-from app.store.records import Job, NewVersion
-from app.store.workers import NewWorker
+from app.store.records import Job, NewVersion, NewWorker
 from tests.app.store.conftest import claimed, submitted
 from tests.app.store.test_database import upgrade_to
 from tests.app.store.test_versions import register, to

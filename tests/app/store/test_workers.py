@@ -3,8 +3,8 @@
 import pytest
 
 from app.store import Store
+from app.store.records import NewWorker
 from app.store.states import JobKind
-from app.store.workers import NewWorker
 from tests.app.store.conftest import FakeClock, claimed, submitted
 
 

@@ -152,30 +152,6 @@ def test_lines_of_one_image_are_one_sample(tmp_path: Path) -> None:
     assert level(open_pairs(tmp_path / "metadata.jsonl").image(0)) == 1
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "line 1: the line is not JSON"),
-        ("[]", "line 1: the line is not a JSON object"),
-        ("9" * 5000, "line 1: the line is not JSON"),
-        ('{"text": "a"}', "line 1: the line names no image"),
-        ('{"file_name": 7, "text": "a"}', "names no image"),
-        ('{"file_name": "a.png", "text": 7}', "captions must be a text or a list of texts"),
-        ('{"file_name": "a.png", "text": ["a", null]}', "captions must be a text or a list of texts"),
-        ('{"file_name": "a.png", "text": ["a", "b"], "neg_caption": ["c"]}', "belong to one caption"),
-        ("", "has no lines"),
-        ('{"file_name": "../a.png", "text": "a"}', "is not inside the folder"),
-        ('{"file_name": "/a.png", "text": "a"}', "is not inside the folder"),
-    ],
-)
-def test_metadata_that_cannot_be_used_is_refused_with_its_line(
-    tmp_path: Path, line: str, message: str
-) -> None:
-    (tmp_path / "metadata.jsonl").write_text(line + "\n")
-    with pytest.raises(DataError, match=message):
-        open_pairs(tmp_path, confined=True)
-
-
 def test_check_lists_rows_without_an_image_or_a_caption(tmp_path: Path) -> None:
     file = write(
         tmp_path / "a.parquet",

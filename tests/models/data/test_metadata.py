@@ -55,34 +55,6 @@ def test_columns_may_have_other_names_and_tabs_between_them(folder: Path) -> Non
     assert pairs.sample(0).captions == ("a cat, and more",)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "name,text\na.png,a cat\n",
-            r"metadata\.csv, line 1: there is no column .*'file_name'.* are name, text",
-        ),
-        ("file_name,words\na.png,a cat\n", r"line 1: there is no column 'text' or .*are file_name, words"),
-        ("", "line 1: there is no column"),
-        ("file_name,text\n", "has no lines"),
-        ("file_name,text\na.png,a cat\n,a dog\n", "line 3: the line names no image"),
-        ("file_name,text\na.png,a cat, grey\n", "line 2: the row has more cells"),
-        ("file_name,text\na.png\n", "line 2: the row has fewer cells"),
-        (
-            "file_name,text\na.png,a cat\nsub/b.png,a dog\na.png,a cat\n",
-            "line 4: the row repeats line 2; remove one",
-        ),
-        (b"file_name,text\na.png,a cat\nsub/b.png,caf\xe9\n", "line 3: the file is not UTF-8"),
-        ('file_name,text\na.png,a cat\nsub/b.png,"a dog\n', "row after line 2 cannot be read"),
-        ("file_name,text\n../a.png,a cat\n", "is not inside the folder"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_with_its_line(folder: Path, text: str | bytes, message: str) -> None:
-    write(folder, text)
-    with pytest.raises(DataError, match=message):
-        open_pairs(folder, confined=True)
-
-
 def test_images_and_captions_that_are_missing_are_counted_with_their_lines(folder: Path) -> None:
     (folder / "c.png").write_bytes(b"no image")
     write(folder, "file_name,text\na.png,a cat\nno.png,nothing\nc.png,a dog\nsub/b.png,\n")

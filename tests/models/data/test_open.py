@@ -1,8 +1,6 @@
 """The format that a path tells."""
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from models.data.open import open_pairs
 from models.errors import DataError
 from tests.pictures import picture, save_pictures
+from tests.tars import save_tar
 
 
 @pytest.fixture
@@ -28,11 +27,7 @@ def everything(tmp_path: Path) -> Path:
     for name, separator in (("comma.csv", ","), ("tab.csv", "\t"), ("tab.tsv", "\t"), ("table.txt", "\t")):
         (tmp_path / name).write_text(f"filepath{separator}title\na.png{separator}a dog\n")
     (tmp_path / "shards").mkdir()
-    with tarfile.open(tmp_path / "shards/0.tar", "w") as archive:
-        for member, content in (("a.png", picture(0)), ("a.txt", b"a dog")):
-            info = tarfile.TarInfo(member)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    save_tar(tmp_path / "shards/0.tar", {"a.png": picture(0), "a.txt": b"a dog"})
     return tmp_path
 
 

@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from models.data.pairs import Sample
 from models.data.table import read_table
-from models.errors import DataError
 
 
 def test_table_with_open_clips_columns_and_tabs_is_read(tmp_path: Path) -> None:
@@ -45,24 +42,3 @@ def test_stated_separator_is_used(tmp_path: Path) -> None:
     assert read_table(file, separator=";").sample(0).captions == ("x, y",)
     file.write_text("filepath\ttitle\na.jpg\tx, y\n")
     assert read_table(file, separator=r"\t").sample(0).captions == ("x, y",)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("filepath\tcaption\n", "no column 'title'.* filepath, caption"),
-        ("", "no column"),
-        ("filepath\ttitle\n", "no rows"),
-        ("filepath\ttitle\na.jpg\n", "line 2: .*fewer cells"),
-        ("filepath\ttitle\na.jpg\tx\ty\n", "line 2: .*more cells"),
-        ("filepath\ttitle\n\tx\n", "line 2: .*no image"),
-        ('filepath\ttitle\na.jpg\t"x\n', "quotes"),
-        ("filepath\ttitle\tneg_caption\na.jpg\tx\t__import__('os')\n", "line 2: `neg_caption`"),
-        ("filepath\ttitle\tneg_caption\na.jpg\tx\t[1]\n", "line 2: `neg_caption`"),
-    ],
-)
-def test_table_error_names_the_line(tmp_path: Path, content: str, message: str) -> None:
-    file = tmp_path / "train.tsv"
-    file.write_text(content)
-    with pytest.raises(DataError, match=message):
-        read_table(file)

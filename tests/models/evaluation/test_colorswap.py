@@ -1,9 +1,5 @@
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from models.errors import EvaluationError
 from models.evaluation.benchmark import run_benchmark
 from models.evaluation.colorswap import colorswap
 from tests.benchmark_sets import colorswap_entry, save_colorswap
@@ -59,31 +55,3 @@ def test_images_may_lie_elsewhere_and_sources_be_unknown(tmp_path: Path) -> None
     (folder / "images").rename(tmp_path / "images")
     (item,) = colorswap(folder, tmp_path).items
     assert (item.images[0].path, item.tags) == (tmp_path / "images/img_0_1.png", ())
-
-
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ({"0": colorswap_entry(0)}, "must be .*as ColorSwap has it"),
-        (
-            [{"id": 0, "image_0": "a", "image_1": "b", "caption_0": "a", "caption_1": "b"}],
-            "`caption_2`, `image_2`",
-        ),
-        ([colorswap_entry(0), colorswap_entry(0)], "the id '0' is already used"),
-        ([colorswap_entry(0, id=None)], "`id` must be a number or a text"),
-        ([colorswap_entry(0, caption_2=" ")], "`caption_2` must be a text that is not empty"),
-        ([colorswap_entry(0, image_1="../secret.png")], "is not inside"),
-        ([colorswap_entry(0, image_source=["midjourney"])], "`image_source` must be a text"),
-        ([colorswap_entry(0, caption_1=[1] * 100_000)], r"its value is \[1, 1, .*\.\.\.\.$"),
-        ([], "no items"),
-    ],
-)
-def test_a_wrong_file_is_refused(tmp_path: Path, entries: Any, message: str) -> None:
-    with pytest.raises(EvaluationError, match=message) as raised:
-        colorswap(save_colorswap(tmp_path, entries))
-    assert "test.json" in str(raised.value)
-
-
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match=r"test\.json"):
-        colorswap(tmp_path)

@@ -1,7 +1,5 @@
-import io
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -24,12 +22,7 @@ from models.evaluation.zero_shot import (
 )
 from tests.benchmark_sets import CLASSES, picture, save_folders
 from tests.plain_metrics import accuracies
-
-
-def add_member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    archive.addfile(member, io.BytesIO(data))
+from tests.tars import save_tar, tar_of
 
 
 def save_shards(folder: Path, per_class: int = 3) -> Path:
@@ -39,10 +32,11 @@ def save_shards(folder: Path, per_class: int = 3) -> Path:
     (folder / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\n")
     samples = [(target, number) for target in range(len(CLASSES)) for number in range(per_class)]
     for shard, chunk in enumerate([samples[:10], samples[10:]]):
-        with tarfile.open(folder / f"test/{shard}.tar", "w") as archive:
-            for place, (target, number) in enumerate(chunk):
-                add_member(archive, f"s{place:07}.cls", str(target).encode())
-                add_member(archive, f"s{place:07}.webp", picture(10 * target + number))
+        members: dict[str, bytes] = {}
+        for place, (target, number) in enumerate(chunk):
+            members[f"s{place:07}.cls"] = str(target).encode()
+            members[f"s{place:07}.webp"] = picture(10 * target + number)
+        save_tar(folder / f"test/{shard}.tar", members)
     return folder
 
 
@@ -181,20 +175,19 @@ def test_a_class_that_has_no_name_is_refused(tmp_path: Path) -> None:
         zero_shot_benchmark(folder)
 
 
-@pytest.mark.parametrize("damage", ["cut", "zipped", "no class", "class in words"])
-def test_a_damaged_shard_is_refused(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        tar_of({"a.png": picture(0), "a.cls": b"0"})[:600],
+        tar_of({"a.cls": b"0"}, "w:gz"),
+        tar_of({"a.png": picture(0)}),
+        tar_of({"a.png": picture(0), "a.cls": b"dog"}),
+    ],
+    ids=["cut", "zipped", "no class", "class in words"],
+)
+def test_a_damaged_shard_is_refused(tmp_path: Path, damaged: bytes) -> None:
     folder = save_shards(tmp_path / "set")
-    shard = folder / "test/1.tar"
-    if damage == "cut":
-        shard.write_bytes(shard.read_bytes()[:-11000])
-    elif damage == "zipped":
-        with tarfile.open(shard, "w:gz") as archive:
-            add_member(archive, "a.cls", b"0")
-    else:
-        with tarfile.open(shard, "w") as archive:
-            add_member(archive, "a.png", picture(0))
-            if damage == "class in words":
-                add_member(archive, "a.cls", b"dog")
+    (folder / "test/1.tar").write_bytes(damaged)
     with pytest.raises(EvaluationError, match=r"1\.tar"):
         zero_shot_benchmark(folder)
 

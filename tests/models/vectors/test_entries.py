@@ -1,5 +1,3 @@
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -8,19 +6,11 @@ from models.errors import DataError, VectorsError
 from models.image_files import ImageFileError
 from models.vectors.entries import find_entry, list_entries, root_of
 from tests.pictures import picture
+from tests.tars import save_tar
 
 
 def names(*inputs: Path | str, image_key: str | None = None) -> list[str]:
     return [entry.name for entry in list_entries([str(given) for given in inputs], image_key=image_key)]
-
-
-def save_shard(file: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(file, "w") as shard:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            shard.addfile(member, io.BytesIO(data))
-    return file
 
 
 def test_a_folder_is_listed_in_the_order_of_its_names_without_hidden_files(photos: Path) -> None:
@@ -50,8 +40,8 @@ def test_several_inputs_keep_their_paths_and_none_is_listed_twice(
 
 def test_images_of_shards_are_read_from_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save_shard(Path("0.tar"), {"x.png": picture(1), "x.txt": b"caption"})
-    save_shard(Path("1.tar"), {"sub/y.png": picture(2)})
+    save_tar(Path("0.tar"), {"x.png": picture(1), "x.txt": b"caption"})
+    save_tar(Path("1.tar"), {"sub/y.png": picture(2)})
     entries = list(list_entries(["{0..1}.tar"]))
     assert [entry.name for entry in entries] == ["0.tar/x.png", "1.tar/sub/y.png"]
     assert [entry.read() for entry in entries] == [picture(1), picture(2)]
@@ -59,7 +49,7 @@ def test_images_of_shards_are_read_from_them(tmp_path: Path, monkeypatch: pytest
 
 def test_a_damaged_shard_in_a_folder_is_an_image_that_cannot_be_read(photos: Path) -> None:
     (photos / "backup.tar").write_bytes(b"no archive")
-    save_shard(photos / "more.tar", {"x.png": picture(9)})
+    save_tar(photos / "more.tar", {"x.png": picture(9)})
     entries = {entry.name: entry for entry in list_entries([str(photos)])}
     assert entries["more.tar/x.png"].read() == picture(9)
     with pytest.raises(ImageFileError, match="not a complete, uncompressed tar"):
@@ -73,7 +63,7 @@ def test_an_input_that_does_not_exist_is_an_error(missing: str, photos: Path) ->
 
 
 def test_an_image_is_found_again_by_its_name(photos: Path, tmp_path: Path) -> None:
-    save_shard(photos / "more.tar", {"x.png": picture(9)})
+    save_tar(photos / "more.tar", {"x.png": picture(9)})
     for entry in list_entries([str(photos)]):
         found = find_entry(photos, entry.name)
         assert found is not None

@@ -42,6 +42,7 @@ interface Inputs {
 
 const DEMO_KNOWS =
   "The demo model knows simple pictures alone: one or two shapes, such as a circle, a star or a bolt, in 12 colours. " +
+  "It tells which colour belongs to which shape, but not who is where, which make demo teaches it. " +
   "What it says of a photo means nothing.";
 
 const SAME = "Both are the same version, so there is nothing to compare.";
