@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
@@ -55,13 +55,17 @@ class UrlImage(Body):
 
 InlineImage = Annotated[
     str,
+    Strict(),  # else it would take a file's bytes for its text
     Field(
         description="A JPEG, PNG, WebP or GIF file, as a data URI (`data:image/...;base64,...`) or as plain "
         "base64."
     ),
 ]
 # A file uploaded in a multipart body arrives in the same field as bytes.
-ImageInput = Annotated[InlineImage | UrlImage | SkipJsonSchema[bytes], Field(title="ImageInput")]
+# From left to right: else a string is built for each alternative, which takes 30 ms for 31 MiB.
+ImageInput = Annotated[
+    InlineImage | UrlImage | SkipJsonSchema[bytes], Field(title="ImageInput", union_mode="left_to_right")
+]
 # These ceilings are far above what the settings allow. With `fail_fast`, only the first of a million wrong
 # items is reported, and no error is built for the others.
 Images = Annotated[list[ImageInput], Field(max_length=4096, fail_fast=True)]

@@ -76,6 +76,7 @@ REFUSED = {
     "HTML": (b"<!DOCTYPE html><html></html>", "image_format"),
     "TIFF": (encoded("TIFF"), "image_format"),
     "thin": (png(1, 2000), "image_too_narrow"),
+    "base64, which only a JSON body has": (base64_of(png()).encode(), "image_format"),
 }
 
 
