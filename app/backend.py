@@ -32,7 +32,7 @@ from app.registry.download import Downloads
 from app.registry.local_state import has_state
 from app.registry.service import VersionService
 from app.registry.store_source import register_served, registry_of
-from app.settings import Settings
+from app.settings import MAX_EVENT_STREAMS, Settings
 from app.store import Store
 from app.store_gauges import StoreGauges
 from app.store_threads import StoreThreads
@@ -41,6 +41,11 @@ from models.clip import Clip
 
 logger = logging.getLogger(__name__)
 
+STORE_THREADS = 8
+"""So many requests use the database at the same time."""
+MAX_UPLOADS = 4
+"""So many at the same time."""
+MAX_UPLOADS_PER_KEY = MAX_UPLOADS // 2
 _TRY_AGAIN_S = 2.0
 CHECK_PROGRAM_EVERY_S = 10.0
 WATCH_FOLDER_EVERY_S = 2.0
@@ -59,7 +64,7 @@ class Backend:
         self._served = served
         self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
         self.folder = DataFolder(store.database, settings.data_dir)
-        self._threads = threads = StoreThreads(settings.store_threads)
+        self._threads = threads = StoreThreads(STORE_THREADS)
         self._waker = Waker(settings.broker_url)
         self.nameable = models = ModelResolver(
             models=[clip.reference for clip in served],
@@ -71,7 +76,7 @@ class Backend:
         self.jobs = JobService(store.seen_by, threads, self._waker, validator, settings.data_dir)
         self.evaluations = EvaluationService(store.seen_by, threads, settings.data_dir)
         self.streams = Places(
-            settings.max_event_streams,
+            MAX_EVENT_STREAMS,
             "event streams",
             retry_after_s=10,
             per_key=settings.max_event_streams_per_key,
@@ -85,9 +90,7 @@ class Backend:
             roots,
             max_bytes=settings.max_upload_bytes,
             max_stored_bytes_per_key=settings.max_stored_bytes_per_key,
-            uploads=Places(
-                settings.max_uploads, "uploads", retry_after_s=30, per_key=settings.max_uploads_per_key
-            ),
+            uploads=Places(MAX_UPLOADS, "uploads", retry_after_s=30, per_key=MAX_UPLOADS_PER_KEY),
             check_disk=check_disk,
         )
         bases = [*(clip.reference for clip in served), *settings.allowed_models]

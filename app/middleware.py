@@ -30,6 +30,10 @@ access_logger = logging.getLogger("app.access")
 UNMATCHED = "unmatched"
 # A client's id is put into logs and response headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+BODY_TIMEOUT_S = 30.0
+"""A body must arrive within this time. An upload may fall this far behind its minimum rate."""
+MIN_UPLOAD_BYTES_PER_S = 65_536
+MAX_UPLOAD_TIME_S = 6 * 3600.0
 _RETRY_AFTER_S = 1
 # After the answer, the server discards an unread body of up to this many times the limit. A client that
 # writes everything before it reads can then receive the answer. Above it the connection is closed.
@@ -58,9 +62,9 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         LimitBody,
         budget=budget,
         max_body_bytes=settings.max_body_bytes,
-        body_timeout_s=settings.body_timeout_s,
-        min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
-        max_upload_time_s=settings.max_upload_time_s,
+        body_timeout_s=BODY_TIMEOUT_S,
+        min_upload_bytes_per_s=MIN_UPLOAD_BYTES_PER_S,
+        max_upload_time_s=MAX_UPLOAD_TIME_S,
     )
     if settings.keys_file is None:
         app.add_middleware(

@@ -200,7 +200,7 @@ def test_bad_bodies_get_the_one_error_body(client: TestClient, name: str) -> Non
 def lenient(tmp_path_factory: pytest.TempPathFactory, small_member: Clip) -> Iterator[TestClient]:
     """A service that fetches images and takes large bodies."""
     data_dir = tmp_path_factory.mktemp("lenient")
-    settings = Settings(data_dir=data_dir, decode_threads=1, allow_url_images=True, max_body_bytes=2**25)
+    settings = Settings(data_dir=data_dir, threads=1, allow_url_images=True, max_body_bytes=2**25)
     with TestClient(create_app(settings, {"small": small_member}), base_url="http://localhost") as client:
         yield client
 

@@ -22,7 +22,7 @@ from app import logs, middleware, protocol, responses
 from app.errors import InternalError, InvalidImage, Overloaded
 from app.metrics import Metrics
 from app.protocol import BoundedHeadersProtocol
-from app.settings import Settings
+from tests.app.changed import changed
 from tests.worker.waiting import until
 
 MAX_BODY_BYTES = 200_000
@@ -41,9 +41,12 @@ class Item(BaseModel):
 
 
 def _app(**changes: object) -> FastAPI:
-    settings = Settings(
-        **{"max_body_bytes": MAX_BODY_BYTES, "max_buffered_bytes": 500_000, "body_timeout_s": 0.5, **changes}
-    )
+    limits = {
+        "max_body_bytes": MAX_BODY_BYTES,
+        "max_buffered_bytes": 500_000,
+        "body_timeout_s": 0.5,
+        **changes,
+    }
     app = FastAPI()
 
     @app.post("/size")
@@ -71,7 +74,8 @@ def _app(**changes: object) -> FastAPI:
     responses.install_error_handlers(app)
     app.state.metrics = Metrics()
     app.state.key_ring = None
-    middleware.install(app, settings, app.state.metrics)
+    with changed(**limits) as settings:
+        middleware.install(app, settings, app.state.metrics)
     return app
 
 
