@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 
+from app.budgets import Budget
 from app.data_folder import DataFolder, WrongDataFolder
 from app.datasets.folders import DatasetFolders
 from app.datasets.roots import SourceRoots
@@ -27,7 +28,6 @@ from app.jobs.service import JobService
 from app.jobs.validator import JobValidator
 from app.jobs.waker import Waker
 from app.pictures import Pictures
-from app.places import Places
 from app.registry.download import Downloads
 from app.registry.local_state import has_state
 from app.registry.service import VersionService
@@ -75,11 +75,12 @@ class Backend:
         validator = JobValidator(store.seen_by, models, settings, check_disk)
         self.jobs = JobService(store.seen_by, threads, self._waker, validator, settings.data_dir)
         self.evaluations = EvaluationService(store.seen_by, threads, settings.data_dir)
-        self.streams = Places(
+        self.streams = Budget(
             MAX_EVENT_STREAMS,
             "event streams",
-            retry_after_s=10,
+            limit="max_event_streams_per_key",
             per_key=settings.max_event_streams_per_key,
+            retry_after_s=lambda: 10,
         )
         folders, roots = _folders(settings.data_dir / "datasets"), SourceRoots(settings.dataset_roots)
         self.samples = SampleService(store.seen_by, threads, folders, roots, Pictures(decoder))
@@ -90,7 +91,13 @@ class Backend:
             roots,
             max_bytes=settings.max_upload_bytes,
             max_stored_bytes_per_key=settings.max_stored_bytes_per_key,
-            uploads=Places(MAX_UPLOADS, "uploads", retry_after_s=30, per_key=MAX_UPLOADS_PER_KEY),
+            uploads=Budget(
+                MAX_UPLOADS,
+                "uploads",
+                limit="max_uploads_per_key",
+                per_key=MAX_UPLOADS_PER_KEY,
+                retry_after_s=lambda: 30,
+            ),
             check_disk=check_disk,
         )
         bases = [*(clip.reference for clip in served), *settings.allowed_models]

@@ -14,6 +14,7 @@ from starlette.types import Lifespan
 
 from app import auth, logs, middleware, responses, tracing
 from app.backend import Backend, migrate_early
+from app.budgets import Rate
 from app.disconnect import CancelOnDisconnect
 from app.errors import InvalidRequest
 from app.fetch import Fetcher
@@ -24,7 +25,6 @@ from app.limits import Limits
 from app.metrics import Metrics, gauge
 from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
-from app.rates import Rates
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder, folders_begun
 from app.routes import (
@@ -235,7 +235,12 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     images = ImageReader(decoder, fetcher, metrics, lambda: engine.shared)
     app.state.versions = versions
     app.state.predictor = Predictor(
-        engine, versions, images, classes, limits, Rates(settings.max_items_per_s_per_key)
+        engine,
+        versions,
+        images,
+        classes,
+        limits,
+        Rate(settings.max_items_per_s_per_key, "max_items_per_s_per_key"),
     )
     responses.install_error_handlers(app)
     auth.install(app, settings)

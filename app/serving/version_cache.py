@@ -4,11 +4,11 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 
+from app.budgets import Budget
 from app.errors import (
     AmbiguousName,
-    KeyLimitReached,
     ServiceError,
     Unavailable,
     UnknownRecord,
@@ -63,8 +63,13 @@ class VersionCache:
         self._failures: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         """For versions that could not be loaded: when that was, and whether the version was damaged."""
         self._loads = JoinedCalls[str, ModelHandle | None]()
-        self._loads_of = Counter[str]()
-        """The number of loads that each API key began and that have not ended."""
+        self._begun = Budget(
+            None,
+            limit="max_version_loads_per_key",
+            per_key=MAX_LOADS_PER_KEY,
+            retry_after_s=lambda: math.ceil(self._load_s),
+        )
+        """The loads that have not ended, by the key that began them."""
         self._slots = asyncio.Semaphore(MAX_LOADS)
         self._load_s = 1.0  # duration of the last load, which becomes Retry-After; initially a guess
 
@@ -133,15 +138,10 @@ class VersionCache:
     async def _load_of(self, version: str, key: str) -> ModelHandle | None:
         if version not in self._loads:
             self._refuse_failed(version)
-            if key and self._loads_of[key] >= self.max_loads_per_key:
-                raise KeyLimitReached(
-                    "max_version_loads_per_key",
-                    self.max_loads_per_key,
-                    retry_after_s=math.ceil(self._load_s),
-                )
+            self._begun.take(1, key)
             if len(self._loads) >= MAX_WAITING_LOADS:
+                self._begun.give_back(1, key)
                 raise self._loading(version)
-            self._loads_of[key] += 1
         return await self._loads.run(
             version, lambda: self._load_in_turn(version, key), f"named {version[:12]}"
         )
@@ -151,9 +151,7 @@ class VersionCache:
             async with self._slots:
                 return await self._load(version)
         finally:
-            self._loads_of[key] -= 1
-            if not self._loads_of[key]:
-                del self._loads_of[key]
+            self._begun.give_back(1, key)
 
     async def _load(self, version: str) -> ModelHandle | None:
         started_at = time.monotonic()

@@ -242,7 +242,7 @@ def test_a_chunked_body_without_a_length_is_counted(client: TestClient) -> None:
 
     answer = client.post("/match", content=endless(), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
-    assert client.app.state.body_budget.used_bytes == 0  # type: ignore[attr-defined]
+    assert client.app.state.body_budget.used == 0  # type: ignore[attr-defined]
 
 
 def test_a_foreign_media_type_is_refused(client: TestClient) -> None:

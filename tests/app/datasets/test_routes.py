@@ -346,7 +346,7 @@ def test_more_uploads_at_once_than_allowed_are_turned_away(make_service: Callabl
     service = make_service(max_uploads=1)
     uploads = service.client.app.state.backend.datasets._uploads  # type: ignore[attr-defined]
 
-    with uploads.one():
+    with uploads.hold():
         answer = upload(service, tar_of(winoground(1)))
 
     assert error_of(answer, 429)["code"] == "overloaded"
