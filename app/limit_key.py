@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import identify
 from app.budgets import Budget, Rate
-from app.errors import KeyLimitReached, Overloaded, Unauthorized
+from app.errors import KeyLimitReached, Overloaded, ServiceError, Unauthorized
 from app.keys import KeyRing
 from app.responses import ErrorResponse
 from app.streamed_body import is_streamed
@@ -23,7 +23,7 @@ REFUSED = frozenset({Unauthorized.status, Overloaded.status})
 REFUSALS_PER_S = 10
 REFUSAL_WAIT_S = 5.0
 """How long a refusal is held back at most. A refused request may have cost much: its body may have been parsed."""
-DROPPED_PARTS = 4
+DROPPED_PARTS = 2
 """How much is read of a body that is refused, to see its client go. The server passes on up to 64 KiB at once."""
 MAX_DEBT_S = 10.0
 """A key whose clients have stopped giving up is served again after so long at most."""
@@ -145,8 +145,9 @@ async def _leaves(receive: Receive, seconds: float) -> bool:
     """Whether the client goes within that time. The beginning of a body that it sends meanwhile is dropped."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            for _ in range(DROPPED_PARTS):
-                if (await receive())["type"] == "http.disconnect":
-                    return True
+            with contextlib.suppress(ServiceError):  # a body beyond another limit is refused all the same
+                for _ in range(DROPPED_PARTS):
+                    if (await receive())["type"] == "http.disconnect":
+                        return True
             await sleep(seconds)
     return False

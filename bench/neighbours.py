@@ -158,7 +158,9 @@ def measure(plan: Plan, spec: FloodSpec, key: str, images: list[str], rate: floa
             flood = thread.submit(run_flood, replace(spec, seconds=seconds))
         time.sleep(plan.settle_s)
         answers = run_open_load(OpenSpec(spec.port, [MATCH], images, rate, plan.seconds, key=key))
-        return Phase(answers, {} if flood is None else flood.result())
+        phase = Phase(answers, {} if flood is None else flood.result())
+    note(", ".join(f"p{percent} {milliseconds(phase, percent):.0f} ms" for percent in (50, 90, 99)))
+    return phase
 
 
 def joined(phases: Sequence[Phase]) -> Phase:
@@ -206,7 +208,14 @@ def targets(phases: dict[str, Phase]) -> list[report.Target]:
         for name, phase in phases.items()
         if name in KINDS
     ]
-    return [*ratios, at_most("failed requests of the steady key", sum(map(failed, phases.values())), 0)]
+    errors = sum(
+        count for phase in phases.values() for what, count in phase.flood.items() if what.startswith("500")
+    )
+    return [
+        *ratios,
+        at_most("failed requests of the steady key", sum(map(failed, phases.values())), 0),
+        at_most("answers to the floods with status 500", errors, 0),
+    ]
 
 
 if __name__ == "__main__":

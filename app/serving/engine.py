@@ -269,6 +269,8 @@ class Engine:
     ) -> Features:
         """Encode a part of a request before its last batch."""
         work = Encode(model, as_features, pixels, texts, normalize=False, cache_texts=not background)
+        if not background:
+            await turns.give_way()
         return await self._submit(work, cost=len(pixels) + len(texts), background=background)
 
     async def _submit(

@@ -14,6 +14,7 @@ from app.fetch import Fetcher
 from app.images import Decoder
 from app.metrics import Metrics
 from app.schemas.common import ImageInput, UrlImage
+from app.serving import turns
 from models.clip import Clip
 
 SHARE_OF_THREADS = 1 / 8
@@ -103,12 +104,19 @@ class ImageReader:
         # Few enough that another request's image is decoded soon, and enough to keep all threads busy.
         slots = asyncio.Semaphore(1 if self._shared() else 2 * self._decoder.threads)
 
+        computed = turns.meter()
+
+        def took(seconds: float) -> None:
+            self._seconds.owe(caller, seconds)
+            computed(seconds)
+
         async def decode(file: bytes | str) -> Tensor:
             began = time.monotonic()
             async with slots:
                 if self._shared():
                     await asyncio.sleep(self._seconds.debt_s(caller))
-                pixels = await self._decoder.pixels(file, clip, lambda took: self._seconds.owe(caller, took))
+                    await turns.give_way()
+                pixels = await self._decoder.pixels(file, clip, took)
             self._metrics.stage("decode", time.monotonic() - began)
             return pixels
 

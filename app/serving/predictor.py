@@ -39,6 +39,7 @@ from app.schemas.match import (
     MatchRequest,
     MatchResponse,
 )
+from app.serving import turns
 from app.serving.classes import ClassSet, ClassWeights
 from app.serving.engine import Engine
 from app.serving.forward import Features, as_features
@@ -246,6 +247,7 @@ class Predictor:
                 return _model_error(name, model)
             try:
                 async with at_once:
+                    await turns.give_way()
                     return await answer(model, decoded.of)
             except ServiceError as error:
                 if decoded.raised(error):

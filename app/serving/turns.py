@@ -1,31 +1,57 @@
 """Turns: while several API keys ask for work, each has only little in progress, so that none waits long for another.
 
 A key alone has the whole machine: all its requests are in progress, and their batches become as large as they can.
-While other keys are active too, a key has as much in progress as is computed in TURN_S, as images and texts have taken
-lately, or else one request. Its other requests wait in its own line, before their images are decoded. On a device that
-computes a full batch in less time, this changes little.
+While other keys are active too, a key that asks for more than BURST_S has as much in progress as is computed in TURN_S,
+as images and texts have taken lately, or else one request. Its other requests wait in its own line, before their images
+are decoded. On a device that computes a full batch in less time, this changes little.
+
+Who has computed more of late gives way: before each request, and before each further part of one, what keys that have
+computed less have in progress goes first, for as long as it should take. Nobody gives way to what takes longer than a
+turn and than the request.
 """
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 TURN_S = 0.05
 # A key counts as active for this long after its last request, so that its next one finds short turns.
 ACTIVE_S = 5.0
+# A key that asks for no more than this has it all in progress, so that a burst of a few requests is one batch.
+BURST_S = 4 * TURN_S
+# What a key has computed counts half after this time.
+HALF_LIFE_S = 5.0
+# A request is read and decoded too, so it takes about this many times as long as its images and texts compute.
+MARGIN = 2
 
 
 @dataclass
 class _Key:
     line: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the request that comes next. The others wait for it, first in, first out."""
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
     requests: int = 0
     seconds: float = 0.0
     """Of its requests in progress."""
+    asked_s: float = 0.0
+    """Of these and of those in line."""
     seen_at: float = 0.0
+    computed_s: float = 0.0
+    """What it has computed of late, as of `computed_at`."""
+    computed_at: float = 0.0
+
+    def is_full(self, seconds: float) -> bool:
+        """Whether a request has to wait while other keys are active."""
+        return self.requests > 0 and self.asked_s > BURST_S and self.seconds + seconds > TURN_S
+
+    def lately(self, now: float) -> float:
+        return self.computed_s * math.exp2((self.computed_at - now) / HALF_LIFE_S)
+
+    def add(self, seconds: float, now: float) -> None:
+        self.computed_s, self.computed_at = self.lately(now) + seconds, now
 
 
 class Turns:
@@ -35,30 +61,79 @@ class Turns:
         self._clock = clock
         self._keys: dict[str, _Key] = {}
         """By name. They come from the keys file, so there are few."""
+        self._ended = asyncio.Event()
+        """Set when the next request ends."""
 
     @property
     def shared(self) -> bool:
         """Whether two keys are active, so that a turn is short."""
-        since = self._clock() - ACTIVE_S
-        active = sum(
-            key.requests > 0 or key.line.locked() or key.seen_at > since for key in self._keys.values()
-        )
-        return active > 1
+        return sum(map(self._is_active, self._keys.values())) > 1
+
+    def _is_active(self, key: _Key) -> bool:
+        return key.requests > 0 or key.line.locked() or key.seen_at > self._clock() - ACTIVE_S
 
     @contextlib.asynccontextmanager
     async def take(self, name: str, seconds: float) -> AsyncIterator[None]:
         """Wait for a turn of the key `name`, and hold it during the block, which computes for `seconds`."""
         key = self._keys.setdefault(name, _Key())
-        async with key.line:
-            while key.requests and self.shared and key.seconds + seconds > TURN_S:
-                key.ended.clear()
-                await key.ended.wait()
-            key.requests += 1
-            key.seconds += seconds
+        key.asked_s += seconds
         try:
-            yield
+            async with key.line:
+                while self.shared and key.is_full(seconds):
+                    await self._ended.wait()
+                await self._give_way(key, seconds)
+                key.requests += 1
+                key.seconds += seconds
+            key.add(seconds, self._clock())
+            token = _turn.set((self, key, seconds))
+            try:
+                yield
+            finally:
+                _turn.reset(token)
+                key.requests -= 1
+                key.seconds = key.seconds - seconds if key.requests else 0.0
+                key.seen_at = self._clock()
+                self._ended.set()
+                self._ended = asyncio.Event()
         finally:
-            key.requests -= 1
-            key.seconds = key.seconds - seconds if key.requests else 0.0
-            key.seen_at = self._clock()
-            key.ended.set()
+            key.asked_s -= seconds
+
+    async def _give_way(self, key: _Key, seconds: float) -> None:
+        until = math.inf
+        while others := self._before(key, max(TURN_S, seconds)):
+            now = self._clock()
+            until = min(until, now + MARGIN * sum(other.seconds for other in others))
+            try:
+                async with asyncio.timeout(until - now):
+                    await self._ended.wait()
+            except TimeoutError:
+                return
+
+    def _before(self, key: _Key, most_s: float) -> list[_Key]:
+        """The keys that have computed less, and whose requests in progress take no longer than `most_s` each."""
+        now = self._clock()
+        own = key.lately(now)
+        return [
+            other
+            for other in self._keys.values()
+            if other.requests and other.seconds <= most_s * other.requests and other.lately(now) < own
+        ]
+
+
+_turn: ContextVar[tuple[Turns, _Key, float] | None] = ContextVar("turn", default=None)
+"""Of the request that this task works on, with its seconds."""
+
+
+async def give_way() -> None:
+    """Before a further part of the task's request: let the requests of keys that have computed less go first."""
+    if (turn := _turn.get()) is not None:
+        turns, key, seconds = turn
+        await turns._give_way(key, seconds)
+
+
+def meter() -> Callable[[float], None]:
+    """What to call with the seconds that the task's request computes besides what its turn counts."""
+    if (turn := _turn.get()) is None:
+        return lambda seconds: None
+    turns, key, _ = turn
+    return lambda seconds: key.add(seconds, turns._clock())

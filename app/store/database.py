@@ -181,6 +181,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _postgresql_arguments(timeout_s: float) -> dict[str, Any]:
     timeout_ms = round(timeout_s * 1000)
+    # A stalled process may hold its locks so long. A busy machine stalls one for a second or more.
+    idle_ms = max(3 * timeout_ms, 10_000)
     return {
         "connect_timeout": max(2, round(timeout_s)),
         "tcp_user_timeout": timeout_ms,
@@ -190,6 +192,6 @@ def _postgresql_arguments(timeout_s: float) -> dict[str, Any]:
         "application_name": "sds-clip",
         "options": (
             f"-c statement_timeout={timeout_ms} -c lock_timeout={timeout_ms} "
-            f"-c idle_in_transaction_session_timeout={3 * timeout_ms} -c timezone=UTC"
+            f"-c idle_in_transaction_session_timeout={idle_ms} -c timezone=UTC"
         ),
     }

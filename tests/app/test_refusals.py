@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import limit_key
 from app.budgets import Budget, Rate
-from app.errors import KeyLimitReached, Unauthorized
+from app.errors import BodyTimeout, KeyLimitReached, ServiceError, Unauthorized
 from app.keys import Key
 from app.limit_key import INFERENCE, MAX_DEBT_S, NO_KEY, NO_KEY_PROBES, LimitKey
 from app.responses import ErrorResponse
@@ -29,18 +29,23 @@ class Client:
         self._limit = limit
 
     def ask(
-        self, key: str | None, body: bytes = b"", *, path: str = "/", stays: bool = True
+        self, key: str | None, body: bytes | ServiceError = b"", *, path: str = "/", stays: bool = True
     ) -> "asyncio.Task[Message]":
-        """The start of the answer, which is empty if the client has gone. A key of None stands for a wrong one."""
+        """The start of the answer, which is empty if the client has gone. A key of None stands for a wrong one.
+
+        A body that is an error exceeds another limit.
+        """
         found = None if key is None else Key(name=key, sha256="0" * 64, scopes=["infer"])
         return asyncio.create_task(self._ask(found, body, path, stays))
 
-    async def _ask(self, key: Key | None, body: bytes, path: str, stays: bool) -> Message:
+    async def _ask(self, key: Key | None, body: bytes | ServiceError, path: str, stays: bool) -> Message:
         sent: list[Message] = []
 
         async def receive() -> Message:
             if not stays:
                 return {"type": "http.disconnect"}
+            if isinstance(body, ServiceError):
+                raise body
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message: Message) -> None:
@@ -227,6 +232,13 @@ async def test_key_whose_clients_leave_their_refusals_too_stays_refused() -> Non
         await asyncio.gather(*(client.ask("alice", path="/match", stays=False) for _ in range(2 * GIVEN_UP)))
     assert client._limit._given_up.debt_s("alice") > MAX_DEBT_S / 2
     assert (await client.ask("bob", path="/match"))["status"] == 200
+
+
+async def test_refusal_is_told_whatever_becomes_of_the_body_meanwhile() -> None:
+    client = limited(answer, places=0)
+    buffered = KeyLimitReached("max_buffered_bytes_per_key", 1, retry_after_s=1)
+    refused = [await client.ask("alice", error) for error in (buffered, BodyTimeout("Too slow.")) * 3]
+    assert [start["status"] for start in refused] == [429] * 6
 
 
 async def test_key_whose_clients_wait_for_their_refusals_is_served_again() -> None:

@@ -26,11 +26,15 @@ def test_times_are_compared_with_those_alone_and_a_failed_request_never_ends() -
 
     table = neighbours.table(phases)
     assert "| texts | 10 | 0 | 100 | 2.00 | 200 | 2.00 |" in table
-    assert [target.met for target in neighbours.targets(phases)] == [True, True]
+    assert [target.met for target in neighbours.targets(phases)] == [True, True, True]
     assert "| texts | 3 x 200, 1 x 429 max_queue_per_key |" in neighbours.floods(phases)
 
     missed = neighbours.targets({**phases, "texts": phase(10, 10, refused=1)})
-    assert [(target.value, target.met) for target in missed] == [(float("inf"), False), (1, False)]
+    assert [(target.value, target.met) for target in missed] == [(float("inf"), False), (1, False), (0, True)]
+    broken = neighbours.targets(
+        {**phases, "texts": Phase(phases["texts"].answers, {"500": 2, "500 internal": 1})}
+    )
+    assert [(target.value, target.met) for target in broken[1:]] == [(0, True), (3, False)]
 
 
 def test_answers_to_the_flood_are_told_apart_by_their_limits() -> None:

@@ -13,6 +13,11 @@ def page(*indices: int, has_more: bool) -> Answer:
     return Answer(body=json.dumps({"data": [{"index": k} for k in indices], "has_more": has_more}).encode())
 
 
+def space_as_plus(path: str) -> str:
+    """httpx before 0.28 writes it as %20."""
+    return path.replace("%20", "+")
+
+
 JOB = Answer(body=json.dumps({"id": "job_1", "kind": "evaluate", "status": "succeeded"}).encode())
 
 
@@ -36,7 +41,7 @@ def test_items_are_filtered_and_compared_with_another_job() -> None:
 
     with scripted(*script) as server:
         assert asyncio.run(asked(server.url)) == [[{"index": 3}], {"object": "comparison"}, []]
-        assert [each.path for each in server.asked[1:]] == [
+        assert [space_as_plus(each.path) for each in server.asked[1:]] == [
             "/jobs/job_1/items?limit=20&with=before&flip=right_to_wrong&tag=a+b",
             "/jobs/job_1/comparison?with=before",
             "/jobs/job_1/items?limit=1",
@@ -50,7 +55,7 @@ def test_what_a_fine_tuning_job_has_measured_is_chosen_by_its_name() -> None:
         job = client.job("job_1")
         assert job.items(on=name) == [{"index": 0}]
         assert job.compare("control", on=name) == {"object": "comparison"}
-        assert [each.path for each in server.asked[1:]] == [
+        assert [space_as_plus(each.path) for each in server.asked[1:]] == [
             f"/jobs/job_1/items?limit=20&{query}",
             f"/jobs/job_1/comparison?with=control&{query}",
         ]

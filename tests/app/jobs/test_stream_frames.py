@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
-    store = Store(database_url, timeout_s=0.1)
+    store = Store(database_url, timeout_s=0.5)
     yield store
     store.close()
 

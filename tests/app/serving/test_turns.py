@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from app.serving.turns import ACTIVE_S, TURN_S, Turns
+from app.serving.turns import ACTIVE_S, HALF_LIFE_S, MARGIN, TURN_S, Turns, give_way, meter
 
 ITEM_S = TURN_S / 4  # so a turn has four items
 
@@ -64,10 +64,13 @@ async def test_key_alone_has_everything_in_progress() -> None:
 
 async def test_keys_beside_each_other_have_a_turn_each_and_the_rest_waits_in_line() -> None:
     turns = Turns()
-    async with turns.take("bob", ITEM_S):
-        alice = await requests(turns, "alice", 2, 2, 1, 100, 1)
+    async with turns.take("bob", 1000 * ITEM_S):
+        burst, *alice = await requests(turns, "alice", 16, 2, 2, 1, 100, 1)
+        assert burst.began
+        assert not any(begun(alice))
+        await ended(burst)
         assert begun(alice) == [True, True, False, False, False]
-        assert begun(await requests(turns, "carol", 4)) == [True]
+        assert begun(await requests(turns, "carol", 1000)) == [True]
         await ended(alice[0])
         assert begun(alice) == [True, True, True, False, False]
         await ended(alice[1])  # the fifth would fit, but does not overtake
@@ -77,12 +80,24 @@ async def test_keys_beside_each_other_have_a_turn_each_and_the_rest_waits_in_lin
         await ended(*alice[3:])
 
 
+async def test_key_that_asks_for_little_has_it_all_in_progress() -> None:
+    turns = Turns()
+    async with turns.take("bob", 1000 * ITEM_S):
+        alice = await requests(turns, "alice", *[4] * 4)
+        assert all(begun(alice))
+        (more,) = await requests(turns, "alice", 4)
+        assert not more.began
+        await ended(alice[0])
+        assert more.began
+        await ended(*alice[1:], more)
+
+
 async def test_key_counts_as_active_for_a_while_after_its_last_request() -> None:
     clock = Clock()
     turns = Turns(clock)
-    async with turns.take("bob", ITEM_S):
+    async with turns.take("bob", 10 * ITEM_S):
         pass
-    alice = await requests(turns, "alice", *[4] * 4)
+    alice = await requests(turns, "alice", 17, 4, 4, 4)
     clock.now_s += ACTIVE_S / 2
     assert begun(alice) == [True, False, False, False]
     clock.now_s += ACTIVE_S
@@ -94,11 +109,73 @@ async def test_key_counts_as_active_for_a_while_after_its_last_request() -> None
 async def test_request_that_gives_up_leaves_the_line() -> None:
     turns = Turns()
     async with AsyncExitStack() as held:
-        await held.enter_async_context(turns.take("bob", ITEM_S))
-        first, gone, next_ = await requests(turns, "alice", 4, 4, 4)
+        await held.enter_async_context(turns.take("bob", 100 * ITEM_S))
+        first, gone, next_ = await requests(turns, "alice", 17, 4, 4)
         gone.task.cancel()
         await settled()
         await ended(first)
         assert next_.began
         assert not gone.began
         await ended(next_)
+
+
+async def test_key_that_has_computed_more_gives_way_for_as_long_as_the_others_should_take() -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    (first,) = await requests(turns, "alice", 4)
+    await first.end()
+    bob, other = await requests(turns, "bob", 2), await requests(turns, "bob", 1)
+    alice = await requests(turns, "alice", 1, 1)
+    assert begun([*bob, *other, *alice]) == [True, True, False, False]
+    await ended(*bob)
+    assert begun(alice) == [False, False]
+    await ended(*other)
+    assert begun(alice) == [True, True]
+    await ended(*alice)
+    await requests(turns, "bob", 1)
+    (late,) = await requests(turns, "alice", 1)
+    await asyncio.sleep(MARGIN * ITEM_S / 2)
+    assert not late.began
+    await asyncio.sleep(MARGIN * ITEM_S)
+    await settled()
+    assert late.began
+
+
+async def test_nobody_gives_way_to_what_takes_longer_than_a_turn_and_than_the_request() -> None:
+    turns = Turns()
+    async with turns.take("alice", 1000 * ITEM_S):
+        pass
+    bob = await requests(turns, "bob", 5)
+    alice = await requests(turns, "alice", 1)
+    assert begun(alice) == [True]
+    await ended(*alice)
+    alice = await requests(turns, "alice", 5)
+    assert begun(alice) == [False]
+    await ended(*bob, *alice)
+
+
+async def test_what_a_key_computed_long_ago_counts_little() -> None:
+    clock = Clock()
+    turns = Turns(clock)
+    for key, items in ("alice", 100), ("bob", 20):
+        await ended(*await requests(turns, key, items))
+    clock.now_s += HALF_LIFE_S * 4
+    bob = await requests(turns, "bob", 10)
+    alice = await requests(turns, "alice", 1)
+    assert begun(alice) == [True]
+    await ended(*alice, *bob)
+
+
+async def test_parts_of_a_request_and_what_it_measures_count() -> None:
+    turns = Turns()
+    async with turns.take("alice", ITEM_S):
+        bob = await requests(turns, "bob", 2)
+        part = asyncio.create_task(give_way())
+        await settled()
+        assert part.done()  # bob has computed more
+        meter()(10 * ITEM_S)
+        part = asyncio.create_task(give_way())
+        await settled()
+        assert not part.done()
+        await ended(*bob)
+        assert part.done()

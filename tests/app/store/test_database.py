@@ -150,14 +150,14 @@ def test_postgresql_row_that_stays_locked_is_unavailable(
     postgresql_databases: Databases, make_store: Callable[..., Store]
 ) -> None:
     url = postgresql_databases.url(postgresql_databases.migrated())
-    store, other = make_store(url, timeout_s=0.2), make_store(url)
-    job = submitted(store)
+    store, patient, other = make_store(url, timeout_s=0.2), make_store(url), make_store(url)
+    job = submitted(patient)
     with other.database.writing() as connection:
         connection.execute(text("SELECT id FROM jobs FOR UPDATE"))
         with pytest.raises(StoreUnavailable):
             store.jobs.request_cancel(job.id)
-        assert store.leases.claim(JobKind.FINETUNE, "slot", 60) is None  # skips what others hold
-    assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLED
+        assert patient.leases.claim(JobKind.FINETUNE, "slot", 60) is None  # skips what others hold
+    assert patient.jobs.request_cancel(job.id).status is JobStatus.CANCELLED
 
 
 def test_mistakes_of_the_program_are_not_taken_for_a_database_that_is_away(store: Store) -> None:
