@@ -171,6 +171,8 @@ class Engine:
         Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
         """
         rest = self.new_texts(model, texts) if new_texts is None else new_texts
+        if background:  # its turn, if any, does not count it
+            turns.meter()(self._seconds(len(pixels), len(rest)))
         encoded: dict[str, bytes] = {}
         while len(turn := self._turn_of(rest)) < len(rest):
             features = await self._ahead(model, texts=turn, background=background)

@@ -38,6 +38,8 @@ class _Key:
     """Of its requests in progress."""
     asked_s: float = 0.0
     """Of these and of those in line."""
+    due: float = 0.0
+    """When those in progress should have ended. One that waits for something else, such as a URL, may take longer."""
     seen_at: float = 0.0
     computed_s: float = 0.0
     """What it has computed of late, as of `computed_at`."""
@@ -84,7 +86,9 @@ class Turns:
                 await self._give_way(key, seconds)
                 key.requests += 1
                 key.seconds += seconds
-            key.add(seconds, self._clock())
+            now = self._clock()
+            key.due = max(key.due, now) + MARGIN * seconds
+            key.add(seconds, now)
             token = _turn.set((self, key, seconds))
             try:
                 yield
@@ -92,6 +96,7 @@ class Turns:
                 _turn.reset(token)
                 key.requests -= 1
                 key.seconds = key.seconds - seconds if key.requests else 0.0
+                key.due = key.due if key.requests else 0.0
                 key.seen_at = self._clock()
                 self._ended.set()
                 self._ended = asyncio.Event()
@@ -101,22 +106,24 @@ class Turns:
     async def _give_way(self, key: _Key, seconds: float) -> None:
         until = math.inf
         while others := self._before(key, max(TURN_S, seconds)):
-            now = self._clock()
-            until = min(until, now + MARGIN * sum(other.seconds for other in others))
+            until = min(until, max(other.due for other in others))
             try:
-                async with asyncio.timeout(until - now):
+                async with asyncio.timeout(until - self._clock()):
                     await self._ended.wait()
             except TimeoutError:
                 return
 
     def _before(self, key: _Key, most_s: float) -> list[_Key]:
-        """The keys that have computed less, and whose requests in progress take no longer than `most_s` each."""
+        """The keys that have computed less, and whose requests in progress are due, and take at most `most_s` each."""
         now = self._clock()
         own = key.lately(now)
         return [
             other
             for other in self._keys.values()
-            if other.requests and other.seconds <= most_s * other.requests and other.lately(now) < own
+            if other.requests
+            and other.due > now
+            and other.seconds <= most_s * other.requests
+            and other.lately(now) < own
         ]
 
 

@@ -83,6 +83,14 @@ async def test_a_large_set_is_encoded_in_turns_as_short_as_those_of_requests(
     assert sizes[0] == 1
 
 
+async def test_a_large_set_counts_for_the_key_that_asked_for_it(small_clip: Clip, tmp_path: Path) -> None:
+    async with building(small_clip, tmp_path, wait_s=60) as (engine, classes):
+        engine._forward.seconds_per["text"] = 1.0
+        async with engine._turns.take("alice", 0):
+            await classes.of(engine.models.resolve(None), large_set(0))
+        assert engine._turns._keys["alice"].computed_s >= 1.0
+
+
 async def test_a_small_set_under_load_is_waited_for_until_the_requests_deadline(
     small_clip: Clip, tmp_path: Path
 ) -> None:

@@ -141,6 +141,25 @@ async def test_key_that_has_computed_more_gives_way_for_as_long_as_the_others_sh
     assert late.began
 
 
+async def test_nobody_gives_way_to_requests_that_are_overdue() -> None:
+    """They may wait for a URL that does not answer."""
+    clock = Clock()
+    turns = Turns(clock)
+    async with turns.take("alice", 1000 * ITEM_S):
+        pass
+    slow = await requests(turns, "bob", 2, 1)
+    clock.now_s += MARGIN * 2 * ITEM_S
+    (waiting,) = await requests(turns, "alice", 1)
+    assert not waiting.began
+    await ended(slow[0])
+    assert not waiting.began
+    clock.now_s += MARGIN * ITEM_S
+    (begun_at_once,) = await requests(turns, "carol", 1)
+    await ended(begun_at_once)
+    assert waiting.began
+    await ended(slow[1], waiting)
+
+
 async def test_nobody_gives_way_to_what_takes_longer_than_a_turn_and_than_the_request() -> None:
     turns = Turns()
     async with turns.take("alice", 1000 * ITEM_S):
