@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 
+from app.budgets import Budget
 from app.data_folder import DataFolder, WrongDataFolder
 from app.datasets.folders import DatasetFolders
 from app.datasets.roots import SourceRoots
@@ -27,12 +28,11 @@ from app.jobs.service import JobService
 from app.jobs.validator import JobValidator
 from app.jobs.waker import Waker
 from app.pictures import Pictures
-from app.places import Places
 from app.registry.download import Downloads
 from app.registry.local_state import has_state
 from app.registry.service import VersionService
 from app.registry.store_source import register_served, registry_of
-from app.settings import Settings
+from app.settings import MAX_EVENT_STREAMS, Settings
 from app.store import Store
 from app.store_gauges import StoreGauges
 from app.store_threads import StoreThreads
@@ -41,6 +41,11 @@ from models.clip import Clip
 
 logger = logging.getLogger(__name__)
 
+STORE_THREADS = 8
+"""So many requests use the database at the same time."""
+MAX_UPLOADS = 4
+"""So many at the same time."""
+MAX_UPLOADS_PER_KEY = MAX_UPLOADS // 2
 _TRY_AGAIN_S = 2.0
 CHECK_PROGRAM_EVERY_S = 10.0
 WATCH_FOLDER_EVERY_S = 2.0
@@ -59,7 +64,7 @@ class Backend:
         self._served = served
         self._store = store = Store(database_url, timeout_s=settings.store_timeout_s)
         self.folder = DataFolder(store.database, settings.data_dir)
-        self._threads = threads = StoreThreads(settings.store_threads)
+        self._threads = threads = StoreThreads(STORE_THREADS)
         self._waker = Waker(settings.broker_url)
         self.nameable = models = ModelResolver(
             models=[clip.reference for clip in served],
@@ -70,11 +75,12 @@ class Backend:
         validator = JobValidator(store.seen_by, models, settings, check_disk)
         self.jobs = JobService(store.seen_by, threads, self._waker, validator, settings.data_dir)
         self.evaluations = EvaluationService(store.seen_by, threads, settings.data_dir)
-        self.streams = Places(
-            settings.max_event_streams,
+        self.streams = Budget(
+            MAX_EVENT_STREAMS,
             "event streams",
-            retry_after_s=10,
+            limit="max_event_streams_per_key",
             per_key=settings.max_event_streams_per_key,
+            retry_after_s=lambda: 10,
         )
         folders, roots = _folders(settings.data_dir / "datasets"), SourceRoots(settings.dataset_roots)
         self.samples = SampleService(store.seen_by, threads, folders, roots, Pictures(decoder))
@@ -85,8 +91,12 @@ class Backend:
             roots,
             max_bytes=settings.max_upload_bytes,
             max_stored_bytes_per_key=settings.max_stored_bytes_per_key,
-            uploads=Places(
-                settings.max_uploads, "uploads", retry_after_s=30, per_key=settings.max_uploads_per_key
+            uploads=Budget(
+                MAX_UPLOADS,
+                "uploads",
+                limit="max_uploads_per_key",
+                per_key=MAX_UPLOADS_PER_KEY,
+                retry_after_s=lambda: 30,
             ),
             check_disk=check_disk,
         )

@@ -655,9 +655,7 @@ JOB_FAILURES = {
     "process_died": JobFailure(
         True, "The job's process died or stalled SDS_CLIP_MAX_ATTEMPTS times without making progress."
     ),
-    "interrupted_too_often": JobFailure(
-        True, "The job lost its worker more than SDS_CLIP_MAX_INTERRUPTIONS times; see its events."
-    ),
+    "interrupted_too_often": JobFailure(True, "The job lost its worker more than 100 times; see its events."),
     "run_time_exceeded": JobFailure(
         True, "The job ran for its limit (SDS_CLIP_MAX_RUN_TIME_S); the time of a retry starts at 0 again."
     ),

@@ -25,6 +25,9 @@ from models.images import ImageTooLarge
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 IsAllowed = Callable[[Address], bool]
 
+TIMEOUT_S = 10.0
+"""An image's URL must have sent its whole answer within this time."""
+MAX_REDIRECTS = 3
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 _AT_ONCE = 16
@@ -59,11 +62,7 @@ class Fetcher:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        return cls(
-            max_bytes=settings.max_image_bytes,
-            timeout_s=settings.url_timeout_s,
-            max_redirects=settings.url_max_redirects,
-        )
+        return cls(max_bytes=settings.max_image_bytes, timeout_s=TIMEOUT_S, max_redirects=MAX_REDIRECTS)
 
     async def fetch(self, url: str) -> bytes:
         """Return the bytes at `url`, following redirects.

@@ -12,10 +12,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import identify
+from app.budgets import Budget, Rate
 from app.errors import KeyLimitReached, Overloaded, ServiceError, Unauthorized
 from app.keys import KeyRing
-from app.places import Places
-from app.rates import Rates
 from app.responses import ErrorResponse
 from app.streamed_body import is_streamed
 from app.time_shares import TimeShares
@@ -59,15 +58,15 @@ class LimitKey:
         self,
         app: ASGIApp,
         *,
-        places: Places,
-        requests: Rates,
-        refusals: Rates,
-        body_bytes: Rates,
-        given_up: Rates,
+        in_progress: Budget,
+        requests: Rate,
+        refusals: Rate,
+        body_bytes: Rate,
+        given_up: Rate,
         shares: TimeShares,
     ) -> None:
         self._app = app
-        self._places = places
+        self._in_progress = in_progress
         self._requests = requests
         self._refusals = refusals
         self._body_bytes = body_bytes
@@ -104,7 +103,7 @@ class LimitKey:
 
         try:
             self._check_given_up(key.name)
-            with self._places.one(key.name):
+            with self._in_progress.hold(1, key.name):
                 self._shares.see(key.name)
                 if scope["path"] in INFERENCE or is_streamed(scope):
                     await answer()

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from app.errors import Counted, InvalidTemplate, InvalidText, TextTooLong, TooMany
 from app.json_bounds import JsonBounds
+from app.settings import MAX_TEXTS
 from models.choices import TemplateSet
 from models.images import ImageLimits
 from models.zero_shot import PLACES
@@ -16,11 +17,11 @@ class Limits:
     """Counts and lengths that a request may not exceed. Each check raises InvalidRequest."""
 
     images: int
-    texts: int
-    labels: int
-    templates: int
-    text_chars: int
     image: ImageLimits
+    texts: int = MAX_TEXTS
+    labels: int = 4096
+    templates: int = 128
+    text_chars: int = 4096
     prompts: int = 131_072
     label_chars: int = 512
 

@@ -14,6 +14,7 @@ from starlette.types import Lifespan
 
 from app import auth, logs, middleware, responses, tracing
 from app.backend import Backend, migrate_early
+from app.budgets import Rate
 from app.disconnect import CancelOnDisconnect
 from app.errors import InvalidRequest
 from app.fetch import Fetcher
@@ -24,7 +25,6 @@ from app.limits import Limits
 from app.metrics import Metrics, gauge
 from app.openapi import describe_errors, install_openapi
 from app.query import refuse_unknown_parameters
-from app.rates import Rates
 from app.registry.local_state import LocalState
 from app.registry.source import Registry, find_folder, folders_begun
 from app.routes import (
@@ -45,7 +45,7 @@ from app.routes import (
 from app.routes import models as model_routes
 from app.server import DrainingServer, SideServer, listen
 from app.serving.aliases import FollowedAliases, Following
-from app.serving.classes import ClassWeights
+from app.serving.classes import CLASS_WAIT_S, MAX_DISK_BYTES, ClassWeights
 from app.serving.device_memory import device_memory
 from app.serving.engine import Engine
 from app.serving.golden import GoldenEmbeddings
@@ -133,7 +133,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     limits = _limits(settings)
     decoder = Decoder(
         limits.image,
-        threads=settings.decode_threads or usable_cores(),
+        threads=settings.threads or usable_cores(),
         max_bytes=settings.max_decode_bytes or usable_bytes() // 4,
         max_waiting=settings.max_queue,
     )
@@ -169,17 +169,14 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         max_queue=settings.max_queue,
         max_queue_per_key=settings.max_queue_per_key,
         deadline_s=settings.deadline_s,
-        text_cache_size=settings.text_cache_size,
         pending_decodes=(lambda: decoder.unfinished) if on_cpu else None,
         cores=usable_cores(),
     )
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
     # A request waits while the cache is read. The short wait_s keeps another process that writes to it from holding the
     # request up.
-    disk = DiskCache(
-        settings.data_dir / "class_weights.sqlite3", max_bytes=settings.class_cache_bytes, wait_s=0.2
-    )
-    classes = ClassWeights(engine, disk, wait_s=settings.class_wait_s)
+    disk = DiskCache(settings.data_dir / "class_weights.sqlite3", max_bytes=MAX_DISK_BYTES, wait_s=0.2)
+    classes = ClassWeights(engine, disk, wait_s=CLASS_WAIT_S)
     loader = VersionLoader(
         engine,
         registry,
@@ -188,17 +185,10 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         precision=settings.precision,
         bases=[*settings.models, *settings.allowed_models],
     )
-    versions = VersionCache(
-        models,
-        loader,
-        max_count=settings.max_versions,
-        max_bytes=settings.max_version_bytes,
-        max_loads_per_key=settings.max_version_loads_per_key,
-        wait_s=settings.version_wait_s,
-    )
+    versions = VersionCache(models, loader, max_bytes=settings.max_version_bytes)
     swapper = None
     if following is not None:
-        swapper = Swapper(models, following, loader, classes, metrics, poll_s=settings.swap_poll_s)
+        swapper = Swapper(models, following, loader, classes, metrics)
     board = StatusBoard(
         models,
         loader,
@@ -245,7 +235,12 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     images = ImageReader(decoder, fetcher, metrics, lambda: engine.shared)
     app.state.versions = versions
     app.state.predictor = Predictor(
-        engine, versions, images, classes, limits, Rates(settings.max_items_per_s_per_key)
+        engine,
+        versions,
+        images,
+        classes,
+        limits,
+        Rate(settings.max_items_per_s_per_key, "max_items_per_s_per_key"),
     )
     responses.install_error_handlers(app)
     auth.install(app, settings)
@@ -301,9 +296,5 @@ def _load(settings: Settings) -> dict[str, Clip]:
 def _limits(settings: Settings) -> Limits:
     return Limits(
         images=settings.max_images,
-        texts=settings.max_texts,
-        labels=settings.max_labels,
-        templates=settings.max_templates,
-        text_chars=settings.max_text_chars,
         image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
     )

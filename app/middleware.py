@@ -5,7 +5,6 @@ import logging
 import random
 import re
 import time
-from collections import Counter
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -13,13 +12,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached
+from app.budgets import Budget, Rate
+from app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached, ServiceError
 from app.guard import GuardHost
 from app.keys import Key
 from app.limit_key import PROBES, REFUSALS_PER_S, LimitKey
 from app.metrics import Metrics
-from app.places import Places
-from app.rates import Rates
 from app.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
 from app.settings import Settings
 from app.streamed_body import StreamedBody, is_streamed
@@ -30,6 +28,10 @@ access_logger = logging.getLogger("app.access")
 UNMATCHED = "unmatched"
 # A client's id is put into logs and response headers, so only harmless characters are accepted.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+BODY_TIMEOUT_S = 30.0
+"""A body must arrive within this time. An upload may fall this far behind its minimum rate."""
+MIN_UPLOAD_BYTES_PER_S = 65_536
+MAX_UPLOAD_TIME_S = 6 * 3600.0
 _RETRY_AFTER_S = 1
 # After the answer, the server discards an unread body of up to this many times the limit. A client that
 # writes everything before it reads can then receive the answer. Above it the connection is closed.
@@ -39,28 +41,31 @@ _DISCARD_FACTOR = 4
 def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     # The middleware that is added last is the outermost.
     if settings.keys_file is not None:
-        requests = Places(
-            None, "requests", retry_after_s=_RETRY_AFTER_S, per_key=settings.max_requests_per_key
-        )
+        per_s = settings.max_requests_per_s_per_key
         # Inside LimitBody, which handles the unread body of a refused request.
         app.add_middleware(
             LimitKey,
-            places=requests,
-            requests=Rates(settings.max_requests_per_s_per_key),
-            refusals=Rates(REFUSALS_PER_S),
-            body_bytes=Rates(settings.max_body_bytes_per_s_per_key),
-            given_up=Rates(settings.max_requests_per_s_per_key / 10),
-            shares=TimeShares(Rates(SHARE_OF_TIME)),
+            in_progress=Budget(None, limit="max_requests_per_key", per_key=settings.max_requests_per_key),
+            requests=Rate(per_s),
+            refusals=Rate(REFUSALS_PER_S),
+            body_bytes=Rate(settings.max_body_bytes_per_s_per_key),
+            given_up=Rate(per_s / 10),
+            shares=TimeShares(Rate(SHARE_OF_TIME)),
         )
-    budget = BodyBudget(settings.max_buffered_bytes, settings.max_buffered_bytes_per_key)
+    budget = Budget(
+        settings.max_buffered_bytes,
+        limit="max_buffered_bytes_per_key",
+        per_key=settings.max_buffered_bytes_per_key,
+        full=_buffers_full,
+    )
     app.state.body_budget = budget
     app.add_middleware(
         LimitBody,
         budget=budget,
         max_body_bytes=settings.max_body_bytes,
-        body_timeout_s=settings.body_timeout_s,
-        min_upload_bytes_per_s=settings.min_upload_bytes_per_s,
-        max_upload_time_s=settings.max_upload_time_s,
+        body_timeout_s=BODY_TIMEOUT_S,
+        min_upload_bytes_per_s=MIN_UPLOAD_BYTES_PER_S,
+        max_upload_time_s=MAX_UPLOAD_TIME_S,
     )
     if settings.keys_file is None:
         app.add_middleware(
@@ -172,34 +177,6 @@ class AccessLog:
             access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})
 
 
-class BodyBudget:
-    """The number of bytes that the bodies of all requests hold together. Only the event loop uses it."""
-
-    def __init__(self, max_bytes: int, max_bytes_per_key: int) -> None:
-        self._max_bytes = max_bytes
-        self._max_bytes_per_key = max_bytes_per_key
-        self._by_key = Counter[str]()
-        self.used_bytes = 0
-
-    def take(self, size_bytes: int, key: str) -> None:
-        """Raises: KeyLimitReached, BuffersFull. Nothing is taken then."""
-        if key and self._by_key[key] + size_bytes > self._max_bytes_per_key:
-            raise KeyLimitReached(
-                "max_buffered_bytes_per_key", self._max_bytes_per_key, retry_after_s=_RETRY_AFTER_S
-            )
-        if self.used_bytes + size_bytes > self._max_bytes:
-            raise BuffersFull(
-                "The server is receiving too much data at the moment; try again.",
-                retry_after_s=_RETRY_AFTER_S,
-            )
-        self.used_bytes += size_bytes
-        self._by_key[key] += size_bytes
-
-    def give_back(self, size_bytes: int, key: str) -> None:
-        self.used_bytes -= size_bytes
-        self._by_key[key] -= size_bytes
-
-
 class LimitBody:
     """Limits a body's size and the time that it takes to arrive, and the size of all bodies together.
 
@@ -210,7 +187,7 @@ class LimitBody:
         self,
         app: ASGIApp,
         *,
-        budget: BodyBudget,
+        budget: Budget,
         max_body_bytes: int,
         body_timeout_s: float,
         min_upload_bytes_per_s: int,
@@ -276,7 +253,7 @@ class _Body:
         self,
         scope: Scope,
         receive: Receive,
-        budget: BodyBudget,
+        budget: Budget,
         max_bytes: int,
         timeout_s: float,
         too_large: BodyTooLarge,
@@ -317,3 +294,9 @@ class _Body:
             raise self._too_large
         self._budget.take(size_bytes, self._key)
         self._held_bytes += size_bytes
+
+
+def _buffers_full(used: int, total: int) -> ServiceError:
+    return BuffersFull(
+        "The server is receiving too much data at the moment; try again.", retry_after_s=_RETRY_AFTER_S
+    )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import PIL.Image
 
+from app.budgets import Budget
 from app.errors import InvalidImage
 from app.images import Decoder
-from app.places import Places
 from app.threads import in_own_thread
 from models.images import ImageFile, decode_file
 
@@ -37,7 +37,7 @@ class Pictures:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._places = Places(_WAITING, "pictures", retry_after_s=1)
+        self._waiting = Budget(_WAITING, "pictures")
 
     async def of(self, read: Callable[[], bytes], *, box: Box | None, max_side: int | None) -> Picture:
         """The picture in the bytes that `read` returns: the file as it is, its box, or a smaller copy.
@@ -45,7 +45,7 @@ class Pictures:
         Raises: InvalidImage for a file that cannot be decoded, whatever is asked of it; Overloaded; what `read`
         raises.
         """
-        with self._places.one():
+        with self._waiting.hold():
             async with self._turns:
                 data = await in_own_thread(read, "read picture")
                 try:

@@ -41,17 +41,23 @@ MAX_INTERRUPTIONS = 100
 MAX_RUN_TIME_S = 7 * 24 * 3600.0
 """How long a job may run, over all its attempts."""
 
+MAX_EVENT_STREAMS = 64
+"""The largest number of connections that follow jobs."""
+MAX_TEXTS = 2048
+"""The largest number of texts in one request."""
+
 # Defaults that workers share, whose other settings are in worker/config.py.
-MAX_STEPS = 10_000_000
-MAX_LOG_POINTS = 500_000
-MAX_KEEP_CHECKPOINTS = 20
 DISK_RESERVE_BYTES = 2 * 2**30
 MAX_STORED_BYTES_PER_KEY = 100 * 2**30
 STORE_TIMEOUT_S = 10.0
 
 
 class Settings(BaseSettings):
-    """All settings of the HTTP service, with their defaults. `SDS_CLIP_MAX_QUEUE=512` sets `max_queue`."""
+    """All settings of the HTTP service, with their defaults. `SDS_CLIP_MAX_QUEUE=512` sets `max_queue`.
+
+    What follows from another setting is a property, and what never changes a constant beside the code that uses it.
+    app/retired.py names what was a setting.
+    """
 
     model_config = SettingsConfigDict(env_prefix="SDS_CLIP_", extra="ignore", frozen=True)
 
@@ -100,7 +106,8 @@ class Settings(BaseSettings):
     threads: int = Field(
         0,
         ge=0,
-        description="The number of threads that PyTorch uses within an operation. 0 means one per usable core.",
+        description="The number of threads that PyTorch uses within an operation, and of those that decode images. 0 "
+        "means one per usable core.",
     )
     gpu_memory_share: float | None = Field(
         None,
@@ -110,28 +117,11 @@ class Settings(BaseSettings):
         "share a GPU.",
     )
 
-    swap_poll_s: float = Field(
-        0.25, gt=0, description="The number of seconds between two readings of the aliases."
-    )
-    max_versions: int = Field(
-        10_000, ge=1, description="The largest number of versions kept in memory because requests name them."
-    )
     max_version_bytes: int = Field(
         2**32,
         ge=0,
-        description="The largest number of bytes that these versions may take, not counting weights that they "
-        "share.",
-    )
-    max_version_loads_per_key: int = Field(
-        32,
-        ge=1,
-        description="The largest number of versions that are being loaded, or wait for it, because one API key named "
-        "them.",
-    )
-    version_wait_s: float = Field(
-        10.0,
-        ge=0,
-        description="The number of seconds that a request waits for its version to load. Then it gets a 503.",
+        description="The largest number of bytes that versions may take which are in memory because requests name "
+        "them, not counting weights that they share.",
     )
 
     max_batch_size: int = Field(
@@ -141,9 +131,6 @@ class Settings(BaseSettings):
         4096,
         ge=1,
         description="The largest number of images and texts that may wait. Further requests get a 429.",
-    )
-    decode_threads: int = Field(
-        0, ge=0, description="The number of threads that decode images. 0 means one per usable core."
     )
     max_decode_bytes: int = Field(
         0,
@@ -161,43 +148,19 @@ class Settings(BaseSettings):
         ge=0,
         description="The number of seconds that the service waits for accepted requests after SIGTERM.",
     )
-    text_cache_size: int = Field(
-        16_384, ge=0, description="The largest number of texts whose features are kept in memory."
-    )
-    class_cache_bytes: int = Field(
-        2**30, ge=0, description="The largest number of bytes of class weights kept on disk."
-    )
-    class_wait_s: float = Field(
-        3.0,
-        ge=0,
-        description="The number of seconds that /classify waits for a label set of more than 512 prompts to be "
-        "encoded. Then it answers with 503.",
-    )
 
     max_body_bytes: int = Field(
         32 * 2**20,
         ge=1024,
-        description="The largest number of bytes in a request body. Uploads have a limit of their own.",
+        description="The largest number of bytes in a request body. Uploads have a limit of their own. An image file "
+        "may have five eighths of it.",
     )
     max_buffered_bytes: int = Field(
         512 * 2**20,
         ge=1024,
         description="The largest number of bytes that all request bodies may hold in memory at once.",
     )
-    body_timeout_s: float = Field(
-        30.0,
-        gt=0,
-        description="The number of seconds within which a body must arrive. An upload may fall this "
-        "far behind its minimum rate.",
-    )
     max_images: int = Field(64, ge=1, description="The largest number of images in one request.")
-    max_texts: int = Field(2048, ge=1, description="The largest number of texts in one request.")
-    max_labels: int = Field(4096, ge=1, description="The largest number of labels in one request.")
-    max_templates: int = Field(128, ge=1, description="The largest number of templates in one request.")
-    max_text_chars: int = Field(4096, ge=1, description="The largest number of characters in one text.")
-    max_image_bytes: int = Field(
-        20 * 2**20, ge=1, description="The largest number of bytes in one image file."
-    )
     max_image_pixels: int = Field(
         64_000_000, ge=1, le=89_478_485, description="The largest number of pixels in one image."
     )
@@ -206,29 +169,8 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         50 * 2**30, ge=1024, description="The largest number of bytes in one uploaded data set."
     )
-    min_upload_bytes_per_s: int = Field(
-        65_536,
-        ge=1,
-        description="The lowest rate of an upload, in bytes per second. An upload that falls behind it by "
-        "body_timeout_s gets a 408.",
-    )
-    max_upload_time_s: float = Field(
-        21_600.0, gt=0, description="The number of seconds that an upload may take. Then it gets a 408."
-    )
-    max_uploads: int = Field(
-        4, ge=1, description="The largest number of uploads at the same time. Further uploads get a 429."
-    )
     max_open_jobs: int = Field(
         1000, ge=1, description="The largest number of unfinished jobs. Further jobs get a 429."
-    )
-    max_steps: int = Field(MAX_STEPS, ge=1, description="The largest number of steps in one fine-tuning job.")
-    max_log_points: int = Field(
-        MAX_LOG_POINTS,
-        ge=1,
-        description="The largest number of points in the curves of one job: its steps divided by its log_every.",
-    )
-    max_keep_checkpoints: int = Field(
-        MAX_KEEP_CHECKPOINTS, ge=1, description="The largest number of checkpoints that one job may keep."
     )
     disk_reserve_bytes: int = Field(
         DISK_RESERVE_BYTES,
@@ -242,20 +184,8 @@ class Settings(BaseSettings):
         description="The number of attempts in a row whose process may die without getting further. Then the job "
         "fails.",
     )
-    max_interruptions: int = Field(
-        MAX_INTERRUPTIONS,
-        ge=0,
-        description="The number of times that a job may lose its worker, because a lease lapsed or the worker "
-        "shut down.",
-    )
     max_run_time_s: float = Field(
         MAX_RUN_TIME_S, gt=0, description="The number of seconds that a job may run, over all its attempts."
-    )
-    max_event_streams: int = Field(
-        64, ge=1, description="The largest number of connections that follow jobs. Further ones get a 429."
-    )
-    store_threads: int = Field(
-        8, ge=1, description="The largest number of requests that use the database at the same time."
     )
     store_timeout_s: float = Field(
         STORE_TIMEOUT_S,
@@ -263,11 +193,13 @@ class Settings(BaseSettings):
         description="The number of seconds that a request waits for the database. Then it gets a 503.",
     )
 
-    max_requests_per_key: int = Field(
-        64,
-        ge=1,
-        description="The largest number of requests of one API key that a process answers at the same time, with its "
-        "event streams and uploads. Further ones get a 429, like all that exceed a limit per key.",
+    key_share: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="The share of max_buffered_bytes that the request bodies of one API key may hold in a process, of "
+        "its 64 connections that follow jobs, and of 256 requests at the same time, with event streams and uploads. "
+        "Further ones get a 429, like all that exceed a limit per key.",
     )
     max_requests_per_s_per_key: int = Field(
         100,
@@ -281,40 +213,6 @@ class Settings(BaseSettings):
         ge=1,
         description="The largest number of images and texts that one API key may send to a process per second. A "
         "larger request is accepted, and the key then waits.",
-    )
-    max_queue_per_key: int = Field(
-        3072,
-        ge=1,
-        description="The largest number of images and texts of one API key that may wait in a process, out of "
-        "max_queue. A larger request is accepted when the key has no other.",
-    )
-    max_buffered_bytes_per_key: int = Field(
-        128 * 2**20,
-        ge=1024,
-        description="The largest number of bytes that the request bodies of one API key may hold in the memory of a "
-        "process, out of max_buffered_bytes.",
-    )
-    max_body_bytes_per_s_per_key: int = Field(
-        64 * 2**20,
-        ge=1024,
-        description="The rate, in bytes per second, at which a process reads the request bodies of one API key. Those "
-        "that come faster wait.",
-    )
-    max_event_streams_per_key: int = Field(
-        16,
-        ge=1,
-        description="The largest number of connections with which one API key may follow jobs, out of "
-        "max_event_streams.",
-    )
-    max_uploads_per_key: int = Field(
-        2,
-        ge=1,
-        description="The largest number of uploads of one API key at the same time, out of max_uploads.",
-    )
-    max_open_jobs_per_key: int = Field(
-        100,
-        ge=1,
-        description="The largest number of unfinished jobs of one API key, in the database.",
     )
     max_stored_bytes_per_key: int = Field(
         MAX_STORED_BYTES_PER_KEY,
@@ -356,14 +254,6 @@ class Settings(BaseSettings):
 
     allow_url_images: bool = Field(
         False, description="Whether the service fetches images from URLs in requests."
-    )
-    url_timeout_s: float = Field(
-        10.0,
-        gt=0,
-        description="The number of seconds within which an image's URL must have sent its whole answer.",
-    )
-    url_max_redirects: int = Field(
-        3, ge=0, description="The largest number of redirects that are followed for an image's URL."
     )
 
     keys_file: Path | None = Field(
@@ -413,12 +303,41 @@ class Settings(BaseSettings):
         """`state_dir`, or the default, which no other process on this machine uses."""
         return self.state_dir or self.data_dir / "state" / f"{socket.gethostname()}-{self.port}"
 
+    @property
+    def max_image_bytes(self) -> int:
+        """The largest number of bytes in one image file. As base64, they leave room in the body."""
+        return self.max_body_bytes * 5 // 8
+
+    @property
+    def max_requests_per_key(self) -> int:
+        return _share(256, self.key_share)
+
+    @property
+    def max_event_streams_per_key(self) -> int:
+        return _share(MAX_EVENT_STREAMS, self.key_share)
+
+    @property
+    def max_buffered_bytes_per_key(self) -> int:
+        return _share(self.max_buffered_bytes, self.key_share)
+
+    @property
+    def max_body_bytes_per_s_per_key(self) -> int:
+        return _share(self.max_buffered_bytes_per_key, 1 / 2)
+
+    @property
+    def max_queue_per_key(self) -> int:
+        return _share(self.max_queue, 3 / 4)
+
+    @property
+    def max_open_jobs_per_key(self) -> int:
+        return _share(self.max_open_jobs, 1 / 10)
+
     @model_validator(mode="after")
     def _largest_request_fits(self) -> Self:
-        if self.max_queue < self.max_images + self.max_texts:
+        if self.max_queue < self.max_images + MAX_TEXTS:
             raise ValueError(
-                "max_queue is less than max_images + max_texts, so the largest request could never run; raise "
-                "max_queue"
+                f"max_queue is less than max_images + {MAX_TEXTS} texts, so the largest request could never run; "
+                "raise max_queue"
             )
         return self
 
@@ -430,3 +349,7 @@ class Settings(BaseSettings):
                 "keys_file"
             )
         return self
+
+
+def _share(total: int, share: float) -> int:
+    return max(1, int(total * share))

@@ -6,8 +6,8 @@ from asyncio import sleep
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
+from app.budgets import Rate
 from app.errors import KeyLimitReached
-from app.rates import Rates
 from app.serving.turns import ACTIVE_S
 from app.time_spent import TimeSpent, counted
 
@@ -22,7 +22,7 @@ GUESS_S = 0.005
 class TimeShares:
     """The shares of all keys. Only the event loop uses it. Keys come from the keys file, so there are few."""
 
-    def __init__(self, seconds: Rates) -> None:
+    def __init__(self, seconds: Rate) -> None:
         self._seconds = seconds
         self._seen_at: dict[str, float] = {}
         self._expected_s: defaultdict[str, float] = defaultdict(lambda: GUESS_S)

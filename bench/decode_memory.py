@@ -133,7 +133,7 @@ def _png_of_zeros(side: int, *, bits: int, colour: int, interlaced: bool = False
 def measure(images: list[bytes], *, threads: int, budget_bytes: int, model: str, cache: Path) -> Memory:
     """Start the service, send every image once more than it has threads, and read its memory."""
     settings = {
-        "SDS_CLIP_DECODE_THREADS": str(threads),
+        "SDS_CLIP_THREADS": str(threads),
         "SDS_CLIP_MAX_DECODE_BYTES": str(budget_bytes),
         "SDS_CLIP_DEADLINE_S": "600",
     }

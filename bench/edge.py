@@ -38,7 +38,7 @@ PARTS = (
     ("JSON of the answer", r"json_answer"),
     ("answer's values", r"predictor.py.*written|tolist"),
     ("batching and admission", r"app/serving/batcher|app/serving/engine|app/serving/turns"),
-    ("model, limits, rates", r"app/serving|app/limits|app/rates"),
+    ("model, limits, rates", r"app/serving|app/limits|app/budgets"),
     (
         "middleware",
         r"app/(middleware|guard|limit_key|responses|disconnect|streamed_body|places|metrics|tracing)",

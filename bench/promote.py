@@ -68,7 +68,6 @@ def main(arguments: list[str] | None = None) -> None:
         # Two teams of OpenMP threads on the same cores wait for each other, and a small forward takes seconds.
         "OMP_NUM_THREADS": threads,
         "SDS_CLIP_THREADS": threads,
-        "SDS_CLIP_DECODE_THREADS": threads,
         "SDS_CLIP_DATA_DIR": str(data),
         "SDS_CLIP_DATABASE_URL": f"sqlite:///{plan.folder / 'sds-clip.db'}",
     }

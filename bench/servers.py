@@ -71,7 +71,6 @@ def environment_variables(cache: Path) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "DO_NOT_TRACK": "1",
         "SDS_CLIP_THREADS": str(THREADS),
-        "SDS_CLIP_DECODE_THREADS": str(THREADS),
         "SDS_CLIP_DATA_DIR": str(cache / "data"),
         "SDS_CLIP_LOG_LEVEL": "warning",
     }

@@ -4,8 +4,8 @@
 only a part fits into the memory that the service may use for them, or for an alias that is moved every few seconds.
 Each version was loaded once before. Fine-tuning jobs of the demo run one after another. With all this beside, 32
 clients first measure the capacity; then requests arrive at random times, at 70 % of it. The resident memory of the
-service is read every second. Every text is new, so the cache of texts is small enough to be full after the
-first part of the time; what memory grows by afterwards, something else holds.
+service is read every second. Every text is new, and the cache of texts is filled before, so something else holds what
+memory grows by.
 """
 
 import json
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from app.serving.engine import TEXT_CACHE_SIZE
 from bench import report, servers
 from bench.load import IMAGE, TEXT, Answer, Call, LoadSpec, OpenSpec, run_load, run_open_load, text_of
 from bench.options import cache_option, option, parse
@@ -37,6 +38,7 @@ from sds_clip import Client
 from sds_clip.client.schemas import FinetuneOptions
 
 ALIAS = "soak"
+TEXTS_AT_ONCE = 64
 ENDED = ("succeeded", "failed", "cancelled")
 JOB: FinetuneOptions = {
     "base": "demo",
@@ -57,7 +59,7 @@ class Plan:
     )
     versions: int = option(200, "Number of versions.", quick=8)
     in_memory: int = option(50, "About the number of versions that fit into memory.", quick=3)
-    texts: int = option(2048, "Number of texts that fit into the cache.", quick=64)
+    texts: int = option(TEXT_CACHE_SIZE, "Number of texts that are sent first and fill the cache.", quick=64)
     move_every_s: float = option(4.0, "Number of seconds between two moves of the alias.", quick=1.0)
     share: float = option(0.7, "Share of the capacity at which requests arrive.")
     capacity_requests: int = option(400, "Number of requests that measure the capacity.", quick=64)
@@ -96,7 +98,6 @@ def main(arguments: list[str] | None = None) -> None:
         "SDS_CLIP_DATA_DIR": str(plan.folder / "data"),
         "SDS_CLIP_STATE_DIR": str(plan.folder / "state"),
         "SDS_CLIP_MAX_VERSION_BYTES": str(plan.in_memory * size_bytes),
-        "SDS_CLIP_TEXT_CACHE_SIZE": str(plan.texts),
         "SDS_CLIP_ALLOWED_MODELS": "demo",
     }
     server = servers.sds_clip("soak", "up", "--model", model, "--precision", plan.precision)
@@ -151,6 +152,10 @@ def live(
         Call("match", "/match", json.dumps({"model": name, "images": [IMAGE], "texts": [TEXT, f"no {TEXT}"]}))
         for name in named
     ]
+    note("texts fill the cache")
+    for first in range(0, plan.texts, TEXTS_AT_ONCE):
+        texts = [text_of(2 * 10**6 + first + number) for number in range(TEXTS_AT_ONCE)]
+        running.post("/embed", json.dumps({"texts": texts})).raise_for_status()
     note("each version is asked for once, so that its golden embeddings are checked")
     for version in versions:
         body = json.dumps({"model": version, "images": [IMAGE], "texts": [TEXT]})

@@ -282,7 +282,6 @@ def running(plan: Plan, server: Server, folder: Path, state: str) -> AbstractCon
         SDS_CLIP_DATABASE_URL=f"sqlite:///{folder / 'sds-clip.db'}",
         SDS_CLIP_DATA_DIR=str(folder / "data"),
         SDS_CLIP_STATE_DIR=str(folder / f"state-{state}"),
-        SDS_CLIP_TEXT_CACHE_SIZE=str(8 * plan.versions),
     )
 
 

@@ -274,24 +274,30 @@ def read_settings(**given: Any) -> Settings:
     """Read the settings from the environment; options that were given override them."""
     from pydantic import ValidationError
 
+    from app.retired import name_retired
     from app.settings import Settings
 
     try:
-        return Settings(**{name: value for name, value in given.items() if value not in (None, ())})
+        settings = Settings(**{name: value for name, value in given.items() if value not in (None, ())})
     except ValidationError as error:
         raise _wrong_setting(error) from error
+    name_retired(os.environ, settings.log_level, settings.log_format)
+    return settings
 
 
 def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
     """Like `read_settings`, for a worker of the queue."""
     from pydantic import ValidationError
 
+    from app.retired import name_retired
     from worker.config import OWN_VARIABLES, WorkerConfig
 
     try:
-        return WorkerConfig.read(queue, os.environ, **given)
+        config = WorkerConfig.read(queue, os.environ, **given)
     except ValidationError as error:
         raise _wrong_setting(error, OWN_VARIABLES) from error
+    name_retired(os.environ, config.log_level, config.log_format)
+    return config
 
 
 def require_tracker(kind: str | None, what: str) -> None:
@@ -342,10 +348,7 @@ def image_limits(settings: Settings) -> ImageLimits:
     """How large an image may be."""
     from models.images import ImageLimits
 
-    try:
-        return ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
-    except ValueError as error:
-        raise click.ClickException(f"SDS_CLIP_MAX_IMAGE_*: {error}") from error
+    return ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
 
 
 class Bars:

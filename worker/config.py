@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from app.jobs.limits import JobLimits
 from app.logs import Format
 from app.retention.policy import Rules
+from app.retired import RETIRED
 from app.settings import DISK_RESERVE_BYTES, MAX_STORED_BYTES_PER_KEY, STORE_TIMEOUT_S, split
 from app.store.leases import RETRY_BASE_S
 from app.store.states import JobKind
@@ -40,7 +41,7 @@ def _long_enough(lease_ttl_s: float) -> float:
 class WorkerConfig:
     """One slot on one device, and its limits. Times are in seconds.
 
-    Each field is set by SDS_CLIP_NAME, or by its variable in `OWN_VARIABLES`; `read` validates them.
+    Each setting is read from SDS_CLIP_NAME, or from its variable in `OWN_VARIABLES`; `read` validates them.
     """
 
     broker_url: str
@@ -66,19 +67,10 @@ class WorkerConfig:
 
     lease_ttl_s: Annotated[float, AfterValidator(_long_enough)] = 60.0
     """How long a job stays with a worker that does not renew its lease. At least 20."""
-    stall_timeout_s: Positive = 1800.0
-    """A job that takes no step for this long is killed."""
     stop_grace_s: NotNegative = 60.0
     """Time a job has to reach its checkpoint when asked to stop."""
-    watch_every_s: Positive = 1.0
-    """How often the supervisor checks whether a job was cancelled or paused."""
     idle_tick_s: Positive = 5.0
     """How often an idle slot looks for jobs without a wake-up."""
-    retry_base_s: Positive = RETRY_BASE_S
-    """Delay before the second attempt; doubled for each further one, up to five minutes."""
-    report_every_s: Positive = 2.0
-    """Minimum time between two progress reports of a job."""
-    reap_every_s: Positive = 5.0
     store_timeout_s: Positive = STORE_TIMEOUT_S
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """The port that offers the worker's metrics to Prometheus. 0 offers none. `sds-clip up` gives its second worker the
@@ -87,15 +79,6 @@ class WorkerConfig:
     """The address that the worker's metrics are offered at. They need no key."""
     keep_warm: bool = True
     """Keep a process that has imported everything, so that a job starts at once. Costs about 0.5 GB."""
-    checks_datasets: bool = True
-    check_ttl_s: Positive = 60.0
-
-    limits: JobLimits = field(default_factory=JobLimits)
-    max_job_bytes: Annotated[int, Field(ge=1)] = 50 * 2**30
-    """Limit on the checkpoints and the log that a job keeps; older checkpoints go first. While one is written,
-    the one before stays beside it."""
-    min_save_interval_s: NotNegative = 5.0
-    """Minimum time between a job's checkpoints, whatever its save_every; the last one is always written."""
     disk_reserve_bytes: Bytes = DISK_RESERVE_BYTES
     """Free space to keep; below it no checkpoint is written, and jobs pause."""
 
@@ -108,7 +91,25 @@ class WorkerConfig:
     """How long the events of an ended job are kept."""
     retention: Rules = field(default_factory=Rules)
 
-    feature_cache_bytes: Bytes = 2**30
+    # No settings, but a test or a benchmark changes them.
+    stall_timeout_s: float = 1800.0
+    """A job that takes no step for this long is killed."""
+    watch_every_s: float = 1.0
+    """How often the supervisor checks whether a job was cancelled or paused."""
+    retry_base_s: float = RETRY_BASE_S
+    """Delay before the second attempt; doubled for each further one, up to five minutes."""
+    report_every_s: float = 2.0
+    """Minimum time between two progress reports of a job."""
+    reap_every_s: float = 5.0
+    checks_datasets: bool = True
+    check_ttl_s: float = 60.0
+    limits: JobLimits = field(default_factory=JobLimits)
+    max_job_bytes: int = 50 * 2**30
+    """Limit on the checkpoints and the log that a job keeps; older checkpoints go first. While one is written,
+    the one before stays beside it."""
+    min_save_interval_s: float = 5.0
+    """Minimum time between a job's checkpoints, whatever its save_every; the last one is always written."""
+    feature_cache_bytes: int = 2**30
     """Size of the evaluations' feature cache; the rows used least recently are dropped."""
 
     @property
@@ -140,15 +141,14 @@ class WorkerConfig:
         """
         values: dict[str, object] = {"data_dir": "data"}
         for name, value in environment.items():
-            if name.lower().startswith(_PREFIX):
-                values[name.lower().removeprefix(_PREFIX)] = value
+            setting = name.lower().removeprefix(_PREFIX)
+            if name.lower().startswith(_PREFIX) and setting not in RETIRED:
+                values[setting] = value
         values |= {name: value for name, value in given.items() if value is not None}
         # SDS_CLIP_THREADS applies to the service only; the device to both unless the worker has its own.
         own = {"device": values.get("device", cls.device), "threads": cls.threads, "nice": cls.nice}
         own |= {name: values[variable] for name, variable in OWN_VARIABLES.items() if values.get(variable)}
-        return TypeAdapter(cls).validate_python(
-            {**values, **own, "queue": queue, "limits": values, "retention": values}
-        )
+        return TypeAdapter(cls).validate_python({**values, **own, "queue": queue, "retention": values})
 
     def dumps(self) -> str:
         return json.dumps(asdict(self), default=str)

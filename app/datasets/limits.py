@@ -1,9 +1,8 @@
-"""The limits on an archive's content, and on what a key may store."""
+"""The limits on an archive's content."""
 
 from dataclasses import dataclass
 
 from app.errors import ArchiveBomb
-from app.store.datasets import stored_too_much
 
 
 @dataclass(frozen=True)
@@ -29,17 +28,3 @@ class ArchiveLimits:
             raise ArchiveBomb(
                 f"The archive unpacks to more than {self.max_ratio} times its size; compress the files less."
             )
-
-
-@dataclass
-class Quota:
-    """What a key may still store, as one of its uploads arrives."""
-
-    limit: int
-    left_bytes: int
-
-    def take(self, size_bytes: int) -> None:
-        """Raises: KeyLimitReached."""
-        if size_bytes > self.left_bytes:
-            raise stored_too_much(self.limit)
-        self.left_bytes -= size_bytes

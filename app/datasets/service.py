@@ -8,18 +8,17 @@ from contextlib import ExitStack, asynccontextmanager
 from pydantic import ValidationError
 
 from app.bodies import translated
+from app.budgets import Budget
 from app.datasets.folders import Claim, DatasetFolders
-from app.datasets.limits import Quota
 from app.datasets.receive import receive_archive, receive_shards
 from app.datasets.removal import remove_leftovers
 from app.datasets.roots import SourceRoots
 from app.errors import DatasetBusy, InvalidRequest, MalformedBody
 from app.form_stream import FormStream, Part
 from app.keys import Caller
-from app.places import Places
 from app.schemas.datasets import DatasetFields, RegisterDataset
 from app.store import SeenBy
-from app.store.datasets import new_dataset_id
+from app.store.datasets import new_dataset_id, stored_too_much
 from app.store.names import is_id
 from app.store.paging import Search
 from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
@@ -51,7 +50,7 @@ class DatasetService:
         *,
         max_bytes: int,
         max_stored_bytes_per_key: int,
-        uploads: Places,
+        uploads: Budget,
         check_disk: Callable[[], None],
     ) -> None:
         self._seen_by = seen_by
@@ -80,7 +79,7 @@ class DatasetService:
         Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, DiskReserve,
         Overloaded, NameTaken. Nothing is left on disk then, nor after the client disconnects.
         """
-        with self._uploads.one(caller.name):
+        with self._uploads.hold(1, caller.name):
             dataset_id = new_dataset_id()
             quota = await self._threads.run(self._quota, caller)
             async with self._claimed(dataset_id) as claim:
@@ -149,13 +148,14 @@ class DatasetService:
             max_stored_bytes=self._max_stored_bytes_per_key if caller.name else None,
         )
 
-    def _quota(self, caller: Caller) -> Quota | None:
+    def _quota(self, caller: Caller) -> Budget | None:
         """What the caller may still store. Raises KeyLimitReached if that is nothing."""
         if not caller.name:
             return None
         limit = self._max_stored_bytes_per_key
-        quota = Quota(limit, limit - self._seen_by(None).datasets.stored_bytes(caller.name))
-        quota.take(1)
+        left_bytes = limit - self._seen_by(None).datasets.stored_bytes(caller.name)
+        quota = Budget(left_bytes, full=lambda used, left: stored_too_much(limit))
+        quota.take()
         return quota
 
     @asynccontextmanager
@@ -177,7 +177,7 @@ class DatasetService:
                 await asyncio.shield(in_own_thread(leave.close, "leave upload"))
 
     async def _received(
-        self, caller: Caller, claim: Claim, form: FormStream, quota: Quota | None
+        self, caller: Caller, claim: Claim, form: FormStream, quota: Budget | None
     ) -> tuple[DatasetFields, Json]:
         values: dict[str, str] = {}
         files = _files(form, values)
@@ -205,7 +205,7 @@ class DatasetService:
         return _fields(values), source
 
     async def _shards(
-        self, first: Part, files: AsyncIterator[Part], quota: Quota | None
+        self, first: Part, files: AsyncIterator[Part], quota: Budget | None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         yield self._chunks(first, quota)
         async for part in files:
@@ -213,7 +213,7 @@ class DatasetService:
                 raise MalformedBody("Send either one archive or several shards.", param=part.name)
             yield self._chunks(part, quota)
 
-    async def _chunks(self, part: Part, quota: Quota | None) -> AsyncIterator[bytes]:
+    async def _chunks(self, part: Part, quota: Budget | None) -> AsyncIterator[bytes]:
         """A file's bytes, while the disk and the caller have room for them. Raises DiskReserve, KeyLimitReached."""
         unchecked_bytes = _CHECK_EVERY_BYTES
         async for chunk in part.chunks():

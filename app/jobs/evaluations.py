@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from cachetools import LRUCache
 
+from app.budgets import Budget
 from app.errors import InvalidRequest, NoItems, NotComparable
 from app.inside import job_file
 from app.keys import Caller
-from app.places import Places
 from app.registry.measured import Measured, measured_by
 from app.schemas.items import Flip
 from app.store import SeenBy
@@ -71,7 +71,7 @@ class EvaluationService:
         self._threads = threads
         self._data_dir = data_dir
         self._turn = asyncio.Semaphore(1)  # which also guards what is kept
-        self._places = Places(_WAITING, "evaluations", retry_after_s=2)
+        self._waiting = Budget(_WAITING, "evaluations", retry_after_s=lambda: 2)
         self._results: LRUCache[Path, tuple[Results, int]] = LRUCache(_KEPT_BYTES, lambda kept: kept[1])
         self._comparisons: LRUCache[tuple[Path, Path], Comparison] = LRUCache(_KEPT_COMPARISONS)
 
@@ -141,7 +141,7 @@ class EvaluationService:
         return _chosen(*await self._threads.run(get), on)
 
     async def _one_at_a_time(self, call: Callable[[], Answer]) -> Answer:
-        with self._places.one():
+        with self._waiting.hold():
             async with self._turn:
                 return await to_the_end(call, "read evaluation")
 

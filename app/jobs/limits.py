@@ -1,29 +1,21 @@
 """The number of steps of a fine-tuning job, and the operator's limits on a job."""
 
-from dataclasses import dataclass, fields
-from typing import Annotated
-
-from pydantic import Field
+from dataclasses import dataclass
 
 from app.errors import InvalidRequest, OverLimit
 from app.schemas.finetune import MAX_NUMBER, FinetuneSpec
-from app.settings import MAX_KEEP_CHECKPOINTS, MAX_LOG_POINTS, MAX_STEPS, Settings
 from app.store.records import Dataset, DatasetStatus
 from models.training.config import TrainingOptions
 
 
 @dataclass(frozen=True)
 class JobLimits:
-    """The limits from the settings of the same names."""
+    """How much one fine-tuning job may take."""
 
-    max_steps: Annotated[int, Field(ge=1)] = MAX_STEPS
-    max_log_points: Annotated[int, Field(ge=1)] = MAX_LOG_POINTS
-    """All points are kept, in the database and in the log that stays with the version."""
-    max_keep_checkpoints: Annotated[int, Field(ge=1)] = MAX_KEEP_CHECKPOINTS
-
-    @classmethod
-    def of(cls, settings: Settings) -> "JobLimits":
-        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+    max_steps: int = 10_000_000
+    max_log_points: int = 500_000
+    """All points of its curves are kept, in the database and in the log that stays with the version."""
+    max_keep_checkpoints: int = 20
 
     def check(self, options: TrainingOptions, steps: int | None) -> None:
         """Raise InvalidRequest for a value over a limit.

@@ -45,7 +45,7 @@ class JobValidator:
         self._seen_by = seen_by
         self._models = models
         self._settings = settings
-        self._limits = JobLimits.of(settings)
+        self._limits = JobLimits()
         self._check_disk = check_disk
 
     def check(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> FinetuneSpec | EvaluateSpec:
@@ -73,7 +73,6 @@ class JobValidator:
             datasets=resolved.datasets,
             versions=resolved.versions,
             max_attempts=self._settings.max_attempts,
-            max_interruptions=self._settings.max_interruptions,
             max_run_time_s=spec.max_run_time_s or self._settings.max_run_time_s,
             seed=spec.seed,
             suffix=spec.suffix,

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
+from app.budgets import Budget
 from app.errors import CannotExport, NotPublished
 from app.inside import version_folder
-from app.places import Places
 from app.registry.bases import AllowedBases
 from app.registry.publish import lies_among
 from app.store.records import Version, VersionStatus
@@ -79,7 +79,7 @@ class Downloads:
         self._data_dir = data_dir
         self._allowed = AllowedBases(bases)
         self._exports = data_dir / "exports"
-        self._making = Places(1, "exports", retry_after_s=10)
+        self._making = Budget(1, "exports", retry_after_s=lambda: 10)
         _forget(self._exports)
 
     async def of(self, version: Version, *, full: bool) -> Download:
@@ -106,7 +106,7 @@ class Downloads:
 
     async def _make(self, version: Version, folder: Path, root: str) -> Download:
         threads = torch.get_num_threads()
-        with self._making.one(), ExitStack() as holder:
+        with self._making.hold(), ExitStack() as holder:
             self._exports.mkdir(parents=True, exist_ok=True)
             scratch = Path(holder.enter_context(tempfile.TemporaryDirectory(dir=self._exports)))
 

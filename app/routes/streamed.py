@@ -6,9 +6,9 @@ from typing import Any, BinaryIO
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from app.budgets import Budget
 from app.jobs.stream import EVENT_STREAM
 from app.keys import Caller
-from app.places import Places
 from app.registry.download import Download
 from app.run_log import whole_lines
 
@@ -69,17 +69,17 @@ class LogResponse(StreamingResponse):
 
 
 class EventStream(StreamingResponse):
-    """A job's events. It takes a place while it is being sent, and releases it however it ends.
+    """A job's events. It counts as a stream while it is being sent, however it ends.
 
-    Raises Overloaded, before anything is sent, if no place is free for the caller.
+    Raises Overloaded, before anything is sent, if the caller may have no more.
     """
 
-    def __init__(self, content: AsyncIterator[str], places: Places, caller: Caller) -> None:
+    def __init__(self, content: AsyncIterator[str], streams: Budget, caller: Caller) -> None:
         headers = {"X-Accel-Buffering": "no"}
         super().__init__(content, media_type=EVENT_STREAM, headers=headers)
-        self._places = places
+        self._streams = streams
         self._caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._places.one(self._caller.name):
+        with self._streams.hold(1, self._caller.name):
             await super().__call__(scope, receive, send)

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Generic, TypeVar
 
-from app.errors import InternalError, KeyLimitReached, OutOfMemory, Overloaded, ServiceError, Unavailable
+from app.budgets import Budget
+from app.errors import InternalError, OutOfMemory, Overloaded, ServiceError, Unavailable
 
 Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
@@ -92,8 +93,6 @@ class Batcher(Generic[Key, Payload, Result]):
     ) -> None:
         self._run = run
         self._max_batch = max_batch
-        self._max_queue = max_queue
-        self._max_queue_per_key = max_queue_per_key
         self._on_batch = on_batch
         self._pending_decodes = pending_decodes
         self._cores = cores
@@ -110,12 +109,23 @@ class Batcher(Generic[Key, Payload, Result]):
         self._requests_since = False
         self._served: dict[Key, int] = {}
         """The number of the last batch of a key."""
-        self.admitted = 0
-        self._admitted_by = Counter[str]()
+        self._admission = Budget(
+            max_queue,
+            limit="max_queue_per_key",
+            per_key=max_queue_per_key,
+            retry_after_s=self.retry_after_s,
+            full=self._queue_full,
+            any_first=True,
+        )
         self._admitted_of = Counter[Hashable]()
         self.draining = False
         self._recent_items = 0.0
         self._recent_s = 0.0
+
+    @property
+    def admitted(self) -> int:
+        """The number of items that wait or are computed, from before they are decoded."""
+        return self._admission.used
 
     @property
     def queued(self) -> int:
@@ -163,29 +173,24 @@ class Batcher(Generic[Key, Payload, Result]):
         """
         if self.draining:
             raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
-        share, taken = self._max_queue_per_key, self._admitted_by[caller]
-        if caller and share is not None and taken and taken + cost > share:
-            raise KeyLimitReached("max_queue_per_key", share, retry_after_s=self.retry_after_s())
-        most = self._max_queue + (0 if self._admitted_of[lane] else self._max_batch)
-        if self.admitted and self.admitted + cost > most:
-            raise Overloaded(
-                f"{self.admitted} items are waiting, and at most {most} may wait; try again later.",
-                retry_after_s=self.retry_after_s(),
-            )
-        self.admitted += cost
-        self._admitted_by[caller] += cost
+        self._admission.take(cost, caller, more=0 if self._admitted_of[lane] else self._max_batch)
         self._admitted_of[lane] += cost
         self._idle.clear()
         try:
             yield
         finally:
-            self.admitted -= cost
-            self._admitted_by[caller] -= cost
+            self._admission.give_back(cost, caller)
             self._admitted_of[lane] -= cost
             if not self._admitted_of[lane]:
                 del self._admitted_of[lane]
             if self.admitted == 0:
                 self._idle.set()
+
+    def _queue_full(self, used: int, total: int) -> ServiceError:
+        return Overloaded(
+            f"{used} items are waiting, and at most {total} may wait; try again later.",
+            retry_after_s=self.retry_after_s(),
+        )
 
     def retry_after_s(self, items: int = 0) -> int:
         """Estimate, from the measured rate, how many seconds everything admitted plus `items` more will take."""

@@ -35,6 +35,8 @@ from models.zero_shot import fill
 
 logger = logging.getLogger(__name__)
 
+MAX_DISK_BYTES = 2**30
+CLASS_WAIT_S = 3.0  # for a large set that is being encoded
 # Each build holds [c, d] sums in memory and shares the background batches with the other builds.
 MAX_LARGE_BUILDS = 4
 # Encoding this many prompts fits into a request: docs/decisions/0023-slow-uploads-small-sets.md.

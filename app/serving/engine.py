@@ -29,6 +29,8 @@ from models.mixed import family_of
 
 Answer = TypeVar("Answer")
 
+# Texts whose features are kept in memory.
+TEXT_CACHE_SIZE = 16_384
 # How many characters are tokenized at once with a full batch, and fewer with a smaller one. Tokenizing occupies the
 # forward thread, so others wait.
 TURN_CHARS = 65_536
@@ -49,7 +51,7 @@ class Engine:
         max_queue: int,
         max_queue_per_key: int | None = None,
         deadline_s: float,
-        text_cache_size: int,
+        text_cache_size: int = TEXT_CACHE_SIZE,
         pending_decodes: Callable[[], int] | None = None,
         cores: int = 1,
     ) -> None:

@@ -8,11 +8,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from app.budgets import Rate
 from app.errors import ImageUrlDisabled, InvalidRequest, ServiceError
 from app.fetch import Fetcher
 from app.images import Decoder
 from app.metrics import Metrics
-from app.rates import Rates
 from app.schemas.common import ImageInput, UrlImage
 from app.serving import turns
 from models.clip import Clip
@@ -72,7 +72,7 @@ class ImageReader:
         self._fetcher = fetcher
         self._metrics = metrics
         self._shared = shared
-        self._seconds = Rates(SHARE_OF_THREADS * decoder.threads)
+        self._seconds = Rate(SHARE_OF_THREADS * decoder.threads)
 
     async def read(
         self,

@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple, TypeVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from app.budgets import Rate
 from app.errors import DimensionsNotOffered, ServiceError, UnknownModel, body, log_cause
 from app.keys import Caller
 from app.limits import Limits
-from app.rates import Rates
 from app.schemas.classify import (
     ClassifyBody,
     ClassifyComparison,
@@ -66,19 +66,19 @@ class Predictor:
         images: ImageReader,
         classes: ClassWeights,
         limits: Limits,
-        rates: Rates,
+        items: Rate,
     ) -> None:
         self._engine = engine
         self._versions = versions
         self._images = images
         self._classes = classes
         self._limits = limits
-        self._rates = rates
+        self._items = items
 
     async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
         self._check_match(request)
         model = await self._model(caller, request.model)
-        self._rates.take(caller.name, _items_of(request))
+        self._items.take(caller.name, _items_of(request))
         async with self._engine.request(
             model, images=len(request.images), texts=request.texts, caller=caller.name
         ) as new_texts:
@@ -93,14 +93,14 @@ class Predictor:
         async def answer(model: ModelHandle, decode: Decode) -> MatchResponse:
             return await self._match(request, decode, model, new_texts[model])
 
-        self._rates.take(caller.name, len(models) * _items_of(request))  # an error is an answer too
+        self._items.take(caller.name, len(models) * _items_of(request))  # an error is an answer too
         texts = sum(map(len, new_texts.values()))
         return MatchComparison(answers=await self._compare(caller, request, models, texts, answer))
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
         classes = self._check_classify(request)
         model = await self._model(caller, request.model)
-        self._rates.take(caller.name, self._cost(request, classes, model))
+        self._items.take(caller.name, self._cost(request, classes, model))
         async with self._engine.request(model, images=len(request.images), caller=caller.name):
             return await self._classify(request, classes, self._decode(request, caller), model)
 
@@ -113,7 +113,7 @@ class Predictor:
             return await self._classify(request, classes, decode, model)
 
         prompts = sum(self._classes.waiting_prompts(model, classes) for model in handles)
-        self._rates.take(
+        self._items.take(
             caller.name, len(models) * len(request.images) + prompts
         )  # an error is an answer too
         return ClassifyComparison(answers=await self._compare(caller, request, models, 0, answer))
@@ -208,7 +208,7 @@ class Predictor:
         handle = await self._model(caller, model)
         if dimensions is not None:
             _check_dimensions(handle.clip, dimensions)
-        self._rates.take(caller.name, len(images) + len(texts))
+        self._items.take(caller.name, len(images) + len(texts))
         async with self._engine.request(
             handle, images=len(images), texts=texts, caller=caller.name
         ) as new_texts:

@@ -36,6 +36,7 @@ from models.errors import ModelError, first_line
 
 logger = logging.getLogger(__name__)
 
+POLL_S = 0.25
 READ_TIMEOUT_S = 10.0
 # A start waits this long for the aliases' versions. Then the process answers, but is not ready until they are
 # loaded.
@@ -59,8 +60,6 @@ class Swapper:
         loader: VersionLoader,
         classes: ClassWeights,
         metrics: Metrics,
-        *,
-        poll_s: float,
     ) -> None:
         self._models = models
         self._aliases = following.aliases
@@ -69,7 +68,6 @@ class Swapper:
         self._metrics = SwapMetrics(metrics)
         self._read_aliases = following.read_aliases
         self._state = following.state
-        self._poll_s = poll_s
         self._moved = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[Sequence[Alias]] | None = None
@@ -106,7 +104,7 @@ class Swapper:
     async def _poll_for_ever(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
+                async with asyncio.timeout(POLL_S):
                     await self._moved.wait()
             self._moved.clear()
             try:

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 
+from app.budgets import Budget
 from app.errors import (
     AmbiguousName,
-    KeyLimitReached,
     ServiceError,
     Unavailable,
     UnknownRecord,
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 MAX_LOADS = 4  # a load may read a whole model, so more at once would only slow each other down
 MAX_WAITING_LOADS = 256
+MAX_LOADS_PER_KEY = MAX_WAITING_LOADS // 8
+MAX_VERSIONS = 10_000
+WAIT_S = 10.0  # for a version that loads; then the request gets a 503
 MAX_FAILURES = 64
 # Not every request that names a damaged version should read its gigabytes again.
 RETRY_FAILED_AFTER_S = 30.0
@@ -39,24 +42,19 @@ AWAY_RETRY_S = 5
 
 
 class VersionCache:
-    """Keeps at most `max_count` versions, and at most `max_bytes` of memory not shared with served models."""
+    """Keeps at most MAX_VERSIONS, and at most `max_bytes` of memory not shared with served models."""
 
     def __init__(
         self,
         models: ServedModels,
         loader: VersionLoader,
         *,
-        max_count: int,
         max_bytes: int,
-        max_loads_per_key: int,
-        wait_s: float,
     ) -> None:
         self._models = models
         self._loader = loader
-        self._max_count = max_count
         self._max_bytes = max_bytes
-        self.max_loads_per_key = max_loads_per_key
-        self._wait_s = wait_s
+        self.max_loads_per_key = MAX_LOADS_PER_KEY
         self._cached: OrderedDict[str, ModelHandle] = OrderedDict()
         # A sum of sizes, as in a library's LRU cache, would be wrong: deltas share their base with each other
         # and with served models.
@@ -65,8 +63,13 @@ class VersionCache:
         self._failures: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         """For versions that could not be loaded: when that was, and whether the version was damaged."""
         self._loads = JoinedCalls[str, ModelHandle | None]()
-        self._loads_of = Counter[str]()
-        """The number of loads that each API key began and that have not ended."""
+        self._begun = Budget(
+            None,
+            limit="max_version_loads_per_key",
+            per_key=MAX_LOADS_PER_KEY,
+            retry_after_s=lambda: math.ceil(self._load_s),
+        )
+        """The loads that have not ended, by the key that began them."""
         self._slots = asyncio.Semaphore(MAX_LOADS)
         self._load_s = 1.0  # duration of the last load, which becomes Retry-After; initially a guess
 
@@ -92,7 +95,7 @@ class VersionCache:
             return self._add(name, clip)
         try:
             # A caller that gives up does not stop the load, and its result is kept.
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(WAIT_S):
                 return await self._load_of(name, caller.name)
         except TimeoutError:
             raise self._loading(name) from None
@@ -135,15 +138,10 @@ class VersionCache:
     async def _load_of(self, version: str, key: str) -> ModelHandle | None:
         if version not in self._loads:
             self._refuse_failed(version)
-            if key and self._loads_of[key] >= self.max_loads_per_key:
-                raise KeyLimitReached(
-                    "max_version_loads_per_key",
-                    self.max_loads_per_key,
-                    retry_after_s=math.ceil(self._load_s),
-                )
+            self._begun.take(1, key)
             if len(self._loads) >= MAX_WAITING_LOADS:
+                self._begun.give_back(1, key)
                 raise self._loading(version)
-            self._loads_of[key] += 1
         return await self._loads.run(
             version, lambda: self._load_in_turn(version, key), f"named {version[:12]}"
         )
@@ -153,9 +151,7 @@ class VersionCache:
             async with self._slots:
                 return await self._load(version)
         finally:
-            self._loads_of[key] -= 1
-            if not self._loads_of[key]:
-                del self._loads_of[key]
+            self._begun.give_back(1, key)
 
     async def _load(self, version: str) -> ModelHandle | None:
         started_at = time.monotonic()
@@ -178,7 +174,7 @@ class VersionCache:
         self._cached[version] = model = ModelHandle(version, 1, clip)
         self._held.add(clip.network)
         self._seen.note(version)
-        while len(self._cached) > self._max_count or self._bytes() > self._max_bytes:
+        while len(self._cached) > MAX_VERSIONS or self._bytes() > self._max_bytes:
             oldest = next(iter(self._cached))
             self._drop(oldest)
             if oldest == version:

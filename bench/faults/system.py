@@ -128,7 +128,6 @@ class System:
             "PRECISION": "float32",
             "DEVICE": "cpu",
             "THREADS": "1",
-            "SWAP_POLL_S": "0.2",
             "STORE_TIMEOUT_S": "2",
             "MAX_ATTEMPTS": str(max_attempts),
             "DISK_RESERVE_BYTES": str(disk_reserve_bytes),

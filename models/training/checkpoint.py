@@ -95,8 +95,7 @@ class Checkpoints:
         if beside + size_bytes > self.max_bytes:
             raise CheckpointTooLargeError(
                 f"A checkpoint of this run has {size_bytes} bytes and its log has {beside}, but a job may "
-                f"keep at most {self.max_bytes} (max_job_bytes). Train fewer parameters, or ask the "
-                "operator to raise the limit."
+                f"keep at most {self.max_bytes}. Train fewer parameters."
             )
         self._prune(step, size_bytes)
 

@@ -48,14 +48,14 @@ def _metrics_are_always_new(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", max_body_bytes=4 * 2**20, decode_threads=1)
+    return Settings(data_dir=tmp_path / "data", max_body_bytes=4 * 2**20, threads=1)
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, small_member: Clip) -> Iterator[TestClient]:
     """The whole service over a small CLIP, in this process, for all tests of a file."""
     data_dir = tmp_path_factory.mktemp("data")
-    settings = Settings(data_dir=data_dir, max_body_bytes=4 * 2**20, decode_threads=1)
+    settings = Settings(data_dir=data_dir, max_body_bytes=4 * 2**20, threads=1)
     with TestClient(create_app(settings, {"small": small_member}), base_url="http://localhost") as client:
         yield client
 

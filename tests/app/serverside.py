@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -49,13 +49,21 @@ def free_ports(count: int) -> int:
 
 @contextlib.contextmanager
 def running_server(
-    folder: Path, *arguments: str, port: int | None = None, python: str = sys.executable, **environment: str
+    folder: Path,
+    *arguments: str,
+    port: int | None = None,
+    python: str = sys.executable,
+    constants: Mapping[str, object] | None = None,
+    **environment: str,
 ) -> Iterator[RunningServer]:
-    """Start a server, wait until it is ready, and end it. A port is given to start one again at its address."""
+    """Start a server, wait until it is ready, and end it. A port is given to start one again at its address.
+
+    `constants` of the service have other values there.
+    """
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     log = folder / "server.log"
-    command = [python, "-m", "sds_clip", "serve", "--port", str(port), *arguments]
+    command = [python, *program(constants or {}), "serve", "--port", str(port), *arguments]
     settings = {"SDS_CLIP_DATA_DIR": str(folder / "data"), "SDS_CLIP_THREADS": "1", **environment}
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **settings})
@@ -65,6 +73,14 @@ def running_server(
     finally:
         process.kill()
         process.wait()
+
+
+def program(constants: Mapping[str, object]) -> list[str]:
+    """Python's arguments that run sds-clip with other values of these constants, which are named by module."""
+    if not constants:
+        return ["-m", "sds_clip"]
+    lines = [f"import {name.rpartition('.')[0]}; {name} = {value!r}" for name, value in constants.items()]
+    return ["-c", "\n".join(["import sys", *lines, "from sds_clip.cli import main", "sys.exit(main())"])]
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:

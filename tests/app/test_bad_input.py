@@ -201,7 +201,7 @@ def test_bad_bodies_get_the_one_error_body(client: TestClient, name: str) -> Non
 def lenient(tmp_path_factory: pytest.TempPathFactory, small_member: Clip) -> Iterator[TestClient]:
     """A service that fetches images and takes large bodies."""
     data_dir = tmp_path_factory.mktemp("lenient")
-    settings = Settings(data_dir=data_dir, decode_threads=1, allow_url_images=True, max_body_bytes=2**25)
+    settings = Settings(data_dir=data_dir, threads=1, allow_url_images=True, max_body_bytes=2**25)
     with TestClient(create_app(settings, {"small": small_member}), base_url="http://localhost") as client:
         yield client
 
@@ -243,7 +243,7 @@ def test_a_chunked_body_without_a_length_is_counted(client: TestClient) -> None:
 
     answer = client.post("/match", content=endless(), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
-    assert client.app.state.body_budget.used_bytes == 0  # type: ignore[attr-defined]
+    assert client.app.state.body_budget.used == 0  # type: ignore[attr-defined]
 
 
 def test_a_foreign_media_type_is_refused(client: TestClient) -> None:

@@ -5,6 +5,7 @@ import time
 
 import open_clip
 import PIL.Image
+import pytest
 import torch
 from starlette.testclient import TestClient
 
@@ -56,15 +57,15 @@ def test_named_templates_are_open_clips(client: TestClient, small_clip: Clip) ->
 
 
 def test_a_set_in_the_making_answers_503_with_progress_and_then_200(
-    settings: Settings, small_clip: Clip
+    settings: Settings, small_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = settings.model_copy(update={"class_wait_s": 0.0})
+    monkeypatch.setattr("app.main.CLASS_WAIT_S", 0.0)
     request = {
         "images": [base64_of(IMAGES[0])],
         "labels": [f"label {n}" for n in range(600)],
         "templates": ["{}"],
     }
-    with TestClient(create_app(impatient, {"small": small_clip}), base_url="http://localhost") as client:
+    with TestClient(create_app(settings, {"small": small_clip}), base_url="http://localhost") as client:
         answer = client.post("/classify", json=request)
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "classes_building"

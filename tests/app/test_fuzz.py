@@ -74,9 +74,8 @@ def target(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> It
         str(keys_file),
         SDS_CLIP_DATABASE_URL=database_url,
         SDS_CLIP_DATASET_ROOTS=str(folder / "roots"),
-        SDS_CLIP_CLASS_WAIT_S="0.5",
+        constants={"app.main.CLASS_WAIT_S": 0.5, "app.fetch.TIMEOUT_S": 0.5},
         SDS_CLIP_ALLOW_URL_IMAGES="1",
-        SDS_CLIP_URL_TIMEOUT_S="0.5",
     ) as server:
         schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
         # A stream without an end has tests of its own.

@@ -32,7 +32,7 @@ def test_lack_of_memory_is_an_answer_and_the_server_lives(small_reference: str, 
     bodies = {"/match": {"texts": ["a"]}, "/classify": {"labels": ["a", "b"]}, "/embed": {}}
     options = ("--model", small_reference)
     with (
-        running_server(tmp_path, *options, SDS_CLIP_DECODE_THREADS="1") as server,
+        running_server(tmp_path, *options) as server,
         httpx.Client(base_url=server.url, timeout=300) as client,
     ):
         for path, body in bodies.items():

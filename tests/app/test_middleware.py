@@ -22,7 +22,7 @@ from app import logs, middleware, protocol, responses
 from app.errors import InternalError, InvalidImage, Overloaded
 from app.metrics import Metrics
 from app.protocol import BoundedHeadersProtocol
-from app.settings import Settings
+from tests.app.changed import changed
 from tests.worker.waiting import until
 
 MAX_BODY_BYTES = 200_000
@@ -41,9 +41,12 @@ class Item(BaseModel):
 
 
 def _app(**changes: object) -> FastAPI:
-    settings = Settings(
-        **{"max_body_bytes": MAX_BODY_BYTES, "max_buffered_bytes": 500_000, "body_timeout_s": 0.5, **changes}
-    )
+    limits = {
+        "max_body_bytes": MAX_BODY_BYTES,
+        "max_buffered_bytes": 500_000,
+        "body_timeout_s": 0.5,
+        **changes,
+    }
     app = FastAPI()
 
     @app.post("/size")
@@ -71,7 +74,8 @@ def _app(**changes: object) -> FastAPI:
     responses.install_error_handlers(app)
     app.state.metrics = Metrics()
     app.state.key_ring = None
-    middleware.install(app, settings, app.state.metrics)
+    with changed(**limits) as settings:
+        middleware.install(app, settings, app.state.metrics)
     return app
 
 
@@ -306,7 +310,7 @@ def test_announced_excess_is_refused_and_the_connection_lives(http: str) -> None
             answer = client.post("/size", content=b"x" * (MAX_BODY_BYTES * 3))
             assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
             assert client.post("/size", content=b"x" * MAX_BODY_BYTES).json() == MAX_BODY_BYTES
-        until(lambda: app.state.body_budget.used_bytes == 0)
+        until(lambda: app.state.body_budget.used == 0)
 
 
 def test_absurd_announcement_is_answered_before_the_body_and_cut_off() -> None:
@@ -337,7 +341,7 @@ def test_chunked_body_is_counted_as_it_comes(http: str) -> None:
     with _served(app, http) as port:
         fitting = asyncio.run(_post_chunks(port, MAX_BODY_BYTES))
         excess = asyncio.run(_post_chunks(port, 10 * MAX_BODY_BYTES))
-        until(lambda: app.state.body_budget.used_bytes == 0)
+        until(lambda: app.state.body_budget.used == 0)
 
     assert fitting.json() == MAX_BODY_BYTES
     assert (excess.status_code, excess.json()["error"]["code"]) == (413, "body_too_large")
@@ -348,7 +352,7 @@ def test_bodies_over_the_common_budget_are_turned_away_and_the_others_answered()
     with _served(app) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as first:
         first.sendall(b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 150000\r\n\r\n")
         first.sendall(b"x" * 149_999)
-        until(lambda: app.state.body_budget.used_bytes >= 149_999)
+        until(lambda: app.state.body_budget.used >= 149_999)
 
         second = httpx.post(f"http://127.0.0.1:{port}/size", content=b"x" * 150_000)
         assert (second.status_code, second.json()["error"]["code"]) == (503, "buffers_full")
@@ -358,7 +362,7 @@ def test_bodies_over_the_common_budget_are_turned_away_and_the_others_answered()
         assert first.recv(65536).startswith(b"HTTP/1.1 200 ")
         third = httpx.post(f"http://127.0.0.1:{port}/size", content=b"x" * 150_000)
         assert third.json() == 150_000
-        until(lambda: app.state.body_budget.used_bytes == 0)
+        until(lambda: app.state.body_budget.used == 0)
 
 
 def test_body_that_drips_in_is_timed_out() -> None:
@@ -373,7 +377,7 @@ def test_body_that_drips_in_is_timed_out() -> None:
                 answer = connection.recv(65536)
             except TimeoutError:
                 continue
-        until(lambda: app.state.body_budget.used_bytes == 0)
+        until(lambda: app.state.body_budget.used == 0)
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"body_timeout" in answer
@@ -494,8 +498,8 @@ def test_client_that_hangs_up_mid_upload_leaves_nothing_behind(caplog: pytest.Lo
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             connection.sendall(b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
             connection.sendall(b"x" * 60_000)
-            until(lambda: app.state.body_budget.used_bytes >= 60_000)
-        until(lambda: app.state.body_budget.used_bytes == 0)
+            until(lambda: app.state.body_budget.used >= 60_000)
+        until(lambda: app.state.body_budget.used == 0)
         assert httpx.post(f"http://127.0.0.1:{port}/size", content=b"abc").json() == 3
 
     gone = caplog.records[0]

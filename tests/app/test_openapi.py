@@ -31,7 +31,7 @@ def schema(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> It
         folder,
         "--model",
         small_reference,
-        SDS_CLIP_CLASS_WAIT_S="0.5",
+        constants={"app.main.CLASS_WAIT_S": 0.5},
         SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db",
     ) as server:
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")

@@ -2,8 +2,10 @@
 
 import pytest
 
+from app.budgets import Rate
 from app.errors import KeyLimitReached
-from app.rates import Rates
+
+LIMIT = "max_items_per_s_per_key"
 
 
 class Clock:
@@ -17,7 +19,7 @@ class Clock:
 
 def test_a_second_holds_as_many_items_as_the_limit_says() -> None:
     clock = Clock()
-    rates = Rates(10, clock)
+    rates = Rate(10, LIMIT, clock=clock)
 
     for _ in range(5):
         rates.take("alice", 2)
@@ -32,7 +34,7 @@ def test_a_second_holds_as_many_items_as_the_limit_says() -> None:
 
 def test_larger_request_is_accepted_and_the_next_ones_wait_for_it() -> None:
     clock = Clock()
-    rates = Rates(10, clock)
+    rates = Rate(10, LIMIT, clock=clock)
 
     rates.take("alice", 45)
     with pytest.raises(KeyLimitReached) as refused:
@@ -44,7 +46,7 @@ def test_larger_request_is_accepted_and_the_next_ones_wait_for_it() -> None:
 
 def test_what_was_not_used_is_not_saved_up() -> None:
     clock = Clock()
-    rates = Rates(10, clock)
+    rates = Rate(10, LIMIT, clock=clock)
     rates.take("alice", 1)
 
     clock.now += 3600
@@ -54,7 +56,7 @@ def test_what_was_not_used_is_not_saved_up() -> None:
 
 
 def test_keys_do_not_share_and_without_a_key_nothing_is_limited() -> None:
-    rates = Rates(10, Clock())
+    rates = Rate(10, LIMIT, clock=Clock())
 
     for key in ("alice", "bob", "", "", ""):
         rates.take(key, 10)
@@ -62,7 +64,7 @@ def test_keys_do_not_share_and_without_a_key_nothing_is_limited() -> None:
 
 def test_an_amount_is_taken_in_any_case_and_its_debt_is_told() -> None:
     clock = Clock()
-    rates = Rates(10, clock)
+    rates = Rate(10, LIMIT, clock=clock)
 
     assert rates.owe("alice", 10) == 0
     assert rates.owe("alice", 5) == 0.5

@@ -10,11 +10,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import limit_key
+from app.budgets import Budget, Rate
 from app.errors import BodyTimeout, KeyLimitReached, ServiceError, Unauthorized
 from app.keys import Key
 from app.limit_key import INFERENCE, MAX_DEBT_S, NO_KEY, NO_KEY_PROBES, LimitKey
-from app.places import Places
-from app.rates import Rates
 from app.responses import ErrorResponse
 from app.routes import cohere, inference, openai
 from app.time_shares import TimeShares
@@ -92,17 +91,17 @@ def limited(app: ASGIApp, *, places: int = 8, in_debt: str = "") -> Client:
     """
     inner = FastAPI()
     inner.state.key_ring = object()
-    requests, refusals, body_bytes = (Rates(per_s, lambda: 0.0) for per_s in (2, 2, 1000))
+    requests, refusals, body_bytes = (Rate(per_s, clock=lambda: 0.0) for per_s in (2, 2, 1000))
     requests.owe(in_debt, 2 * 3600)
-    in_progress = Places(None, "requests", retry_after_s=1, per_key=places)
+    in_progress = Budget(None, limit="max_requests_per_key", per_key=places)
     limit = LimitKey(
         app,
-        places=in_progress,
+        in_progress=in_progress,
         requests=requests,
         refusals=refusals,
         body_bytes=body_bytes,
-        given_up=Rates(GIVEN_UP, lambda: 0.0),
-        shares=TimeShares(Rates(1)),
+        given_up=Rate(GIVEN_UP, clock=lambda: 0.0),
+        shares=TimeShares(Rate(1)),
     )
     return Client(inner, limit)
 
@@ -226,7 +225,7 @@ async def test_key_whose_requests_are_given_up_too_fast_is_refused_for_a_while()
 async def test_key_whose_clients_leave_their_refusals_too_stays_refused() -> None:
     """Else its clients would be back after each pause, and the first of them would compute for nothing."""
     client, now = limited(answer), 0.0
-    client._limit._given_up = Rates(GIVEN_UP, lambda: now)
+    client._limit._given_up = Rate(GIVEN_UP, clock=lambda: now)
     await give_up(client, 3600)
     for _ in range(2 * int(MAX_DEBT_S)):
         now += 1
@@ -244,7 +243,7 @@ async def test_refusal_is_told_whatever_becomes_of_the_body_meanwhile() -> None:
 
 async def test_key_whose_clients_wait_for_their_refusals_is_served_again() -> None:
     client, now = limited(answer), 0.0
-    client._limit._given_up = Rates(GIVEN_UP, lambda: now)
+    client._limit._given_up = Rate(GIVEN_UP, clock=lambda: now)
     await give_up(client, 3600)
     refused = [client.ask("alice", path="/match") for _ in range(100 * GIVEN_UP)]
     await asyncio.sleep(0)

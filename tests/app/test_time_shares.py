@@ -6,8 +6,8 @@ import time
 import pytest
 
 from app import time_shares
+from app.budgets import Rate
 from app.errors import KeyLimitReached
-from app.rates import Rates
 from app.threads import in_own_thread
 from app.time_shares import GUESS_S, TimeShares
 
@@ -30,7 +30,7 @@ def clock() -> Clock:
 def shares(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> TimeShares:
     """Two keys are active, alice and bob."""
     monkeypatch.setattr(time_shares, "ACTIVE_S", 3600)
-    made = TimeShares(Rates(SHARE, clock))
+    made = TimeShares(Rate(SHARE, clock=clock))
     made.see("alice")
     made.see("bob")
     return made
@@ -130,7 +130,7 @@ async def test_what_a_given_up_request_computes_in_its_thread_is_charged_too(
 
 
 async def test_key_alone_never_waits(waits: list[float], clock: Clock) -> None:
-    shares = TimeShares(Rates(SHARE, clock))
+    shares = TimeShares(Rate(SHARE, clock=clock))
     shares.see("alice")
     for _ in range(3):
         await shares.run("alice", compute)

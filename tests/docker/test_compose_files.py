@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.retired import RETIRED
 from app.settings import Settings
 from tests.docker.compose import (
     BASE,
@@ -208,7 +209,7 @@ OF_THE_SERVICE = {"host", "port", "keys_file", "state_dir"}
 
 def settings() -> set[str]:
     of_workers = {field.name for field in fields(WorkerConfig)} | set(OWN_VARIABLES.values())
-    return Settings.model_fields.keys() | of_workers - {"queue", "limits", "retention", "nice"}
+    return Settings.model_fields.keys() | of_workers - {"queue", "limits", "retention", "nice"} - RETIRED
 
 
 def variables_of(settings: set[str]) -> set[str]:

@@ -29,7 +29,7 @@ STEPS = 150
 """So many steps last half a minute, so that a fault comes in the middle."""
 NO_CAPABILITIES = "0000000000000000"
 OFF_S = 30
-SETTINGS = {"SDS_CLIP_PRECISION": "float32", "SDS_CLIP_SWAP_POLL_S": "0.5"}
+SETTINGS = {"SDS_CLIP_PRECISION": "float32", "SDS_CLIP_DEADLINE_S": "90"}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_data_is_for_its_owner_alone(system: System) -> None:
 def test_a_setting_reaches_the_service_and_what_is_not_set_does_not(system: System) -> None:
     (api,) = system.containers("api")
     told = system.engine.run("exec", api, "env")
-    assert "SDS_CLIP_SWAP_POLL_S=0.5" in told
+    assert "SDS_CLIP_DEADLINE_S=90" in told
     assert "SDS_CLIP_MAX_QUEUE" not in told
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from app.main import api
+from app.retired import RETIRED
 from app.settings import Settings
 from sds_clip import AsyncClient, Client, Job
 from tools.reference import cli, client, routes, settings
@@ -20,7 +21,7 @@ def test_every_setting_of_the_service_and_of_workers_is_there_once() -> None:
     named = re.findall(r"^\| `SDS_CLIP_(\w+)`", settings.page(), re.MULTILINE)
     assert len(named) == len(set(named))
     own = {"worker_device", "worker_threads", "worker_nice"}
-    workers = WorkerConfig.__dataclass_fields__.keys() - {"queue", "limits", "nice", "retention"}
+    workers = WorkerConfig.__dataclass_fields__.keys() - {"queue", "limits", "nice", "retention"} - RETIRED
     assert {name.lower() for name in named} == Settings.model_fields.keys() | workers | own | {
         "url",
         "api_key",
@@ -32,7 +33,7 @@ def test_a_setting_has_its_type_default_unit_and_meaning() -> None:
     assert "| `SDS_CLIP_PORT` | integer, ≥ 0, ≤ 65535 | `8000` |" in page
     assert "| `SDS_CLIP_DISK_RESERVE_BYTES` | integer, ≥ 0 | `2147483648` (2 GiB) | bytes | " in page
     for name in (
-        "SDS_CLIP_STALL_TIMEOUT_S",
+        "SDS_CLIP_LEASE_TTL_S",
         "SDS_CLIP_WORKER_NICE",
     ):  # told by the docstrings below the fields
         assert re.search(rf"^\| `{name}` \|.*\| \w[^|]+ \|$", page, re.MULTILINE)
@@ -44,7 +45,7 @@ def test_a_setting_stands_with_those_who_read_it() -> None:
         for title, text in re.findall(r"^## (.*)\n([^#]*)", settings.page(), re.MULTILINE)
         for name in re.findall(r"`SDS_CLIP_(\w+)` \|", text)
     }
-    assert section["DEVICE"] == section["MAX_STEPS"] == "Service and workers"
+    assert section["DEVICE"] == section["DISK_RESERVE_BYTES"] == "Service and workers"
     assert section["THREADS"] == section["PORT"] == "Service"
     assert section["WORKER_THREADS"] == section["WORKER_DEVICE"] == section["LEASE_TTL_S"] == "Workers"
 

@@ -33,10 +33,9 @@ def silent() -> Iterator[Scripted]:
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A service that takes few images and texts in a request, which a client cannot know."""
     folder = tmp_path_factory.mktemp("narrow")
-    limits = {"SDS_CLIP_MAX_IMAGES": "3", "SDS_CLIP_MAX_TEXTS": "2"}
-    with running_server(
-        folder, "--model", "demo", "--device", "cpu", "--precision", "float32", **limits
-    ) as server:
+    options = ("--model", "demo", "--device", "cpu", "--precision", "float32")
+    constants = {"app.settings.MAX_TEXTS": 2}
+    with running_server(folder, *options, constants=constants, SDS_CLIP_MAX_IMAGES="3") as server:
         yield server
 
 

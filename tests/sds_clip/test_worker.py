@@ -3,7 +3,6 @@ from dataclasses import fields
 import click
 import pytest
 
-from app.jobs.limits import JobLimits
 from app.retention.policy import Rules
 from app.settings import Settings
 from sds_clip.options import read_worker_config
@@ -36,10 +35,8 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
         "GPU_MEMORY_SHARE": "0.5",
         "LEASE_TTL_S": "30",
         "STOP_GRACE_S": "90",
-        "STALL_TIMEOUT_S": "600",
         "STORE_TIMEOUT_S": "4",
         "KEEP_WARM": "false",
-        "CHECKS_DATASETS": "false",
         "KEEP_FILES_S": "10",
         "KEEP_EVENTS_S": "20",
         "LOG_TO": "tensorboard",
@@ -48,7 +45,6 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
         "KEEP_VERSIONS_S": "3",
         "KEEP_DATASETS_S": "4",
         "KEEP_ROLLBACKS": "5",
-        "FEATURE_CACHE_BYTES": "30",
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"SDS_CLIP_{name}", value)
@@ -57,14 +53,12 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
     assert (config.broker_url, config.database_url) == ("redis://localhost/0", "sqlite:////db")
     assert [str(path) for path in (config.data_dir, *config.dataset_roots)] == ["/data", "/one", "/two"]
     assert (config.device, config.threads, config.gpu_memory_share) == ("cpu", 3, 0.5)
-    assert (config.lease_ttl_s, config.stop_grace_s, config.stall_timeout_s) == (30, 90, 600)
+    assert (config.lease_ttl_s, config.stop_grace_s) == (30, 90)
     assert (config.store_timeout_s, config.keep_files_s, config.keep_events_s) == (4, 10, 20)
     assert config.retention == Rules(1, 2, 3, 4, 5)
     assert WorkerConfig.loads(config.dumps()) == config
-    assert config.feature_cache_bytes == 30
     assert config.log_to == "tensorboard"
     assert not config.keep_warm
-    assert not config.checks_datasets
 
 
 def test_a_worker_has_its_own_device_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,4 +77,3 @@ def test_what_service_and_worker_share_has_one_default() -> None:
     assert {"device", "store_timeout_s", "log_level"} <= shared
     for name in shared - OWN_VARIABLES.keys():
         assert getattr(config, name) == getattr(settings, name), name
-    assert config.limits == JobLimits.of(settings)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from app.retired import RETIRED
 from app.settings import Settings
 from sds_clip.client.connection import DEFAULT_URL
 from tools.reference.markdown import Schema, default, kind, table
@@ -68,12 +69,12 @@ def worker_settings() -> dict[str, Schema]:
     """The settings of a worker by their variables' names, with the docstrings of their fields."""
     schema = TypeAdapter(WorkerConfig).json_schema()
     found: dict[str, Schema] = dict(schema["properties"])
-    for group in ("JobLimits", "Rules"):
-        found |= schema["$defs"][group]["properties"]
+    found |= schema["$defs"]["Rules"]["properties"]
     for name, text in _docstrings(WorkerConfig).items():
         found[name]["description"] = text
-    # An option of the command, and the groups above.
+    # An option of the command, and groups.
     del found["queue"], found["limits"], found["retention"]
+    found = {name: each for name, each in found.items() if name not in RETIRED}
     own = {variable: found[name] for name, variable in OWN_VARIABLES.items()}
     own["worker_device"] = {**own["worker_device"], "default": None}
     own["worker_device"]["description"] += " By default it is SDS_CLIP_DEVICE."

@@ -344,9 +344,9 @@ def test_disk_that_is_full_is_said_and_nothing_is_left(
 
 def test_more_uploads_at_once_than_allowed_are_turned_away(make_service: Callable[..., Service]) -> None:
     service = make_service(max_uploads=1)
-    places = service.client.app.state.backend.datasets._uploads  # type: ignore[attr-defined]
+    uploads = service.client.app.state.backend.datasets._uploads  # type: ignore[attr-defined]
 
-    with places.one():
+    with uploads.hold():
         answer = upload(service, tar_of(winoground(1)))
 
     assert error_of(answer, 429)["code"] == "overloaded"

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.backend import MAX_UPLOADS
 from app.keys import create_key
 from tests.app.datasets.archives import file_names, tar_header
 from tests.app.serverside import RunningServer, running_server
@@ -28,7 +29,6 @@ FORM = f"multipart/form-data; boundary={BOUNDARY}"
 CHUNK = bytes(2**20)
 MB = 2**20
 TIMEOUT_S = 30
-MAX_UPLOADS = 4
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,9 @@ def server(folder: Path, key: str, small_reference: str) -> Iterator[RunningServ
         "--keys-file",
         str(folder / "keys.json"),
         SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db",
-        SDS_CLIP_BODY_TIMEOUT_S="1",
+        constants={"app.middleware.BODY_TIMEOUT_S": 1.0, "app.backend.MAX_UPLOADS_PER_KEY": MAX_UPLOADS},
         SDS_CLIP_MAX_BODY_BYTES="65536",
         SDS_CLIP_MAX_UPLOAD_BYTES=str(300 * MB),
-        SDS_CLIP_MAX_UPLOADS=str(MAX_UPLOADS),
-        SDS_CLIP_MAX_UPLOADS_PER_KEY=str(MAX_UPLOADS),
     ) as server:
         yield server
 

@@ -18,6 +18,7 @@ from app.store import Store
 from app.store.records import Dataset, Job, Lease, NewVersion
 from app.store.states import JobKind
 from models.clip import Clip
+from tests.app.changed import changed
 from tests.app.jobs.consoles import SCOPES, Console
 from tests.app.serving.swapping import MATCH, publish_tuned
 from tests.databases import Databases
@@ -84,8 +85,10 @@ def roots(tmp_path: Path) -> Path:
 @contextmanager
 def running(clip: Clip, **values: Any) -> Iterator[Service]:
     """The service with some settings."""
-    settings = Settings(**{"decode_threads": 1, "max_body_bytes": 2**20, **values})
-    with TestClient(create_app(settings, {"small": clip}), base_url="http://localhost") as client:
+    with (
+        changed(**{"threads": 1, "max_body_bytes": 2**20, **values}) as settings,
+        TestClient(create_app(settings, {"small": clip}), base_url="http://localhost") as client,
+    ):
         store = Store(str(settings.database_url))
         yield Service(client, store, settings)
         store.close()

@@ -100,7 +100,7 @@ def test_streams_of_a_key_are_bounded_and_end_with_it(small_reference: str, tmp_
         small_reference,
         SDS_CLIP_DATABASE_URL=url,
         SDS_CLIP_KEYS_FILE=str(keys),
-        SDS_CLIP_MAX_EVENT_STREAMS_PER_KEY="1",
+        SDS_CLIP_KEY_SHARE="0.02",  # one of 64 streams
     ) as server:
         changes = f"{server.url}/events"
         with httpx.stream("GET", changes, headers=headers["trainer"], timeout=30) as following:

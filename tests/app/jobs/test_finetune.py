@@ -1,10 +1,12 @@
 """POST /finetune: what is accepted, what is refused and why, and that nothing is refused too late."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from app.jobs.limits import JobLimits
 from app.schemas.finetune import FinetuneSpec
 from app.store.records import NewJob, NewVersion
 from app.store.states import JobKind
@@ -143,8 +145,12 @@ def test_what_is_over_a_limit_of_the_operator_is_refused_with_the_limit(
     assert refusing.client.get("/jobs").json()["data"] == []
 
 
-def test_limits_themselves_are_allowed_and_are_the_operator_s(make_service: Callable[..., Service]) -> None:
-    service = make_service(max_steps=100, max_keep_checkpoints=3, max_log_points=50)
+def test_limits_themselves_are_allowed_and_are_the_service_s(
+    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = partial(JobLimits, max_steps=100, max_keep_checkpoints=3, max_log_points=50)
+    monkeypatch.setattr("app.jobs.validator.JobLimits", limits)
+    service = make_service()
     most = {"steps": 100, "keep_checkpoints": 3, "log_every": 2}
 
     service.finetune(hyperparameters=most)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from httpx import Response
 
-from app.places import Places
+from app.budgets import Budget
 from tests.app.datasets.archives import tar_of
 from tests.app.jobs.conftest import Keyed, Service, error_of
 from tests.app.serving.swapping import MATCH
@@ -124,7 +124,7 @@ def test_bodies_in_memory(make_keyed: Callable[..., Keyed]) -> None:
 
     refused(keyed.ask("alice", "POST", "/embed", json=embed), "max_buffered_bytes_per_key", 2048)
     assert keyed.ask("alice", "POST", "/embed", json={"texts": ["a"]}).status_code == 200
-    assert keyed.service.client.app.state.body_budget.used_bytes == 0  # type: ignore[attr-defined]
+    assert keyed.service.client.app.state.body_budget.used == 0  # type: ignore[attr-defined]
 
 
 def test_event_streams(make_keyed: Callable[..., Keyed]) -> None:
@@ -137,7 +137,7 @@ def test_event_streams(make_keyed: Callable[..., Keyed]) -> None:
     def follow(owner: str) -> Response:
         return keyed.ask(owner, "GET", f"/jobs/{jobs[owner]}/events", **asked)
 
-    with backend(keyed).streams.one("alice"):
+    with backend(keyed).streams.hold(1, "alice"):
         refused(follow("alice"), "max_event_streams_per_key", 1)
         assert follow("bob").status_code == 200
     assert follow("alice").status_code == 200
@@ -146,7 +146,7 @@ def test_event_streams(make_keyed: Callable[..., Keyed]) -> None:
 def test_uploads(make_keyed: Callable[..., Keyed]) -> None:
     keyed = make_keyed(max_uploads_per_key=1)
 
-    with backend(keyed).datasets._uploads.one("alice"):
+    with backend(keyed).datasets._uploads.hold(1, "alice"):
         refused(upload(keyed, "alice"), "max_uploads_per_key", 1)
         assert upload(keyed, "bob").status_code == 202
     assert upload(keyed, "alice").status_code == 202
@@ -213,11 +213,11 @@ def test_without_keys_there_are_no_limits_per_key(make_service: Callable[..., Se
 
 
 def test_place_of_a_key_is_free_again_however_its_operation_ends() -> None:
-    places = Places(3, "event streams", retry_after_s=10, per_key=1)
+    streams = Budget(3, "event streams", per_key=1)
 
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), places.one("alice"):
+        with pytest.raises(ZeroDivisionError), streams.hold(1, "alice"):
             raise ZeroDivisionError
-    with places.one("alice"), places.one("bob"), places.one():
-        assert places.taken == 3
-    assert places.taken == 0
+    with streams.hold(1, "alice"), streams.hold(1, "bob"), streams.hold():
+        assert streams.used == 3
+    assert streams.used == 0

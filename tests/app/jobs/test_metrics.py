@@ -91,20 +91,23 @@ def test_while_a_reading_takes_long_the_last_values_stay_for_a_while(
 
 
 @pytest.mark.parametrize(
-    ("setting", "limit"),
-    [("max_open_jobs", "too_many_jobs"), ("max_open_jobs_per_key", "max_open_jobs_per_key")],
+    ("limits", "limit"),
+    [
+        ({"max_open_jobs": 1, "max_open_jobs_per_key": 2}, "too_many_jobs"),
+        ({"max_open_jobs_per_key": 1}, "max_open_jobs_per_key"),
+    ],
 )
 def test_refusals_are_counted_by_limit_and_only_the_log_names_the_key(
     make_service: Callable[..., Service],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    setting: str,
+    limits: dict[str, int],
     limit: str,
 ) -> None:
     caplog.set_level("INFO", "app.access")
     keys = tmp_path / "keys.json"
     phone = {"Authorization": f"Bearer {create_key(keys, 'phone', ['train'])}"}
-    service = make_service(keys_file=keys, **{setting: 1})
+    service = make_service(keys_file=keys, **limits)
     request = service.request(owner="phone")
     assert service.client.post("/finetune", json=request, headers=phone).status_code == 202
     assert error_of(service.client.post("/finetune", json=request, headers=phone), 429)

@@ -85,8 +85,9 @@ class Live:
 def live(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("live")
     url = f"sqlite:///{folder}/jobs.db"
+    constants = {"app.settings.MAX_EVENT_STREAMS": 2}
     with running_server(
-        folder, "--model", small_reference, SDS_CLIP_DATABASE_URL=url, SDS_CLIP_MAX_EVENT_STREAMS="2"
+        folder, "--model", small_reference, constants=constants, SDS_CLIP_DATABASE_URL=url
     ) as server:
         store = Store(url)
         yield Live(server, store)

@@ -17,13 +17,13 @@ from torch import Tensor
 from app.main import create_app
 from app.registry.publish import publish
 from app.registry.source import FileReports, Registry, WeightsLocation, find_folder, folders_begun
-from app.settings import Settings
 from app.store.records import Alias
 from bench.file_aliases import FileAliases
 from models.checkpoints import load_clip
 from models.clip import Clip
 from models.images import ImageLimits, decode_image
 from models.scoring import match
+from tests.app.changed import changed
 from tests.app.conftest import base64_of, png
 from tests.deltas import save_tuned
 
@@ -157,17 +157,15 @@ async def serving(
         reports,
         begun=begun or (lambda prefix, owner: folders_begun(root or folder / "versions", prefix)),
     )
-    options = {"data_dir": folder / "data", "swap_poll_s": 0.02, "decode_threads": 1, "precision": "float32"}
-    app = create_app(
-        Settings(**{**options, "device": "cpu", **settings}),
-        {f"small{number or ''}": clip for number, clip in enumerate(clips)},
-        registry,
-    )
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
-    ):
-        yield Service(client, aliases)
+    options = {"data_dir": folder / "data", "swap_poll_s": 0.02, "threads": 1, "precision": "float32"}
+    with changed(**{**options, "device": "cpu", **settings}) as values:
+        served = {f"small{number or ''}": clip for number, clip in enumerate(clips)}
+        app = create_app(values, served, registry)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
+        ):
+            yield Service(client, aliases)
 
 
 @cache

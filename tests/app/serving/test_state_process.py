@@ -40,7 +40,6 @@ class Process:
             "PRECISION": "float32",
             "DEVICE": "cpu",
             "THREADS": "1",
-            "SWAP_POLL_S": "0.05",
             "STORE_TIMEOUT_S": "1",
             "MODELS": reference,
         }
