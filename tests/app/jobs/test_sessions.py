@@ -252,7 +252,7 @@ def test_stream_ends_with_its_session(console: Console, end: str) -> None:
     path = f"/jobs/{job}/events"
     stream = threading.Thread(target=lambda: answers.append(signed.ask("GET", path, headers=STREAM)))
     stream.start()
-    until(lambda: console.state.backend.streams.taken == 1)
+    until(lambda: console.state.backend.streams.used == 1)
 
     if end == "expiry":
         now[0] += 3601
