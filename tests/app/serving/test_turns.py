@@ -3,9 +3,20 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from app.serving.turns import ACTIVE_S, HALF_LIFE_S, MARGIN, TURN_S, Turns, give_way, meter
+import pytest
+
+from app.serving import turns as turns_module
+from app.serving.turns import ACTIVE_S, HALF_LIFE_S, TURN_S, Turns, give_way, meter
 
 ITEM_S = TURN_S / 4  # so a turn has four items
+
+
+MARGIN = 10_000  # so large that no wait ends by itself
+
+
+@pytest.fixture(autouse=True)
+def wide_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "MARGIN", MARGIN)
 
 
 class Clock:
@@ -132,9 +143,15 @@ async def test_key_that_has_computed_more_gives_way_for_as_long_as_the_others_sh
     await ended(*other)
     assert begun(alice) == [True, True]
     await ended(*alice)
+
+
+async def test_giving_way_ends_when_the_others_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "MARGIN", 1)
+    turns = Turns(Clock())
+    (first,) = await requests(turns, "alice", 4)
+    await first.end()
     await requests(turns, "bob", 1)
     (late,) = await requests(turns, "alice", 1)
-    assert not late.began
     async with asyncio.timeout(60):
         while not late.began:
             await asyncio.sleep(0.001)
