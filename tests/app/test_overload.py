@@ -5,11 +5,12 @@ from pathlib import Path
 
 import httpx
 
+from app.settings import MAX_TEXTS
 from tests.app.conftest import base64_of, png
 from tests.app.serverside import running_server
 
 CLIENTS = 32
-TEXTS_EACH = 16
+TEXTS_EACH = 128
 
 
 def test_full_queue_refuses_with_a_time_to_come_back_and_answers_all_that_it_has_accepted(
@@ -28,8 +29,7 @@ def test_full_queue_refuses_with_a_time_to_come_back_and_answers_all_that_it_has
             assert (await ask(client, CLIENTS)).status_code == httpx.codes.OK
             return answers
 
-    limits = {"MAX_IMAGES": 1, "MAX_TEXTS": TEXTS_EACH, "MAX_QUEUE": 2 * TEXTS_EACH}
-    settings = {f"SDS_CLIP_{name}": str(value) for name, value in limits.items()}
+    settings = {"SDS_CLIP_MAX_IMAGES": "1", "SDS_CLIP_MAX_QUEUE": str(1 + MAX_TEXTS)}
     with running_server(tmp_path, "--model", small_reference, **settings) as server:
         answers = asyncio.run(ask_all(server.url))
     assert {answer.status_code for answer in answers} == {httpx.codes.OK, httpx.codes.TOO_MANY_REQUESTS}
