@@ -28,7 +28,8 @@ MAX_FIELDS = 8192
 FORM_PART_BYTES = 16 * 2**10
 """How much of a form is parsed at once. That much of the smallest fields takes some 4 ms."""
 PARSE_S = 0.002
-"""How long forms are parsed before other requests are served. One of these needs several steps of the event loop."""
+"""How long a form is parsed before others are served for as long. They need steps of the event loop, and threads that
+cannot run meanwhile."""
 MAX_ERRORS = 20
 """How many wrong fields of one request are told."""
 
@@ -112,7 +113,7 @@ async def _in_parts(body: bytes) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(body), FORM_PART_BYTES):
         yield body[start : start + FORM_PART_BYTES]
         if time.monotonic() - began > PARSE_S:
-            await asyncio.sleep(0)
+            await asyncio.sleep(PARSE_S)
             began = time.monotonic()
     yield b""  # the end
 

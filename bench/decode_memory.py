@@ -31,6 +31,7 @@ from bench.options import option, parse
 from bench.report import heading, note
 from bench.servers import running, sds_clip
 from models.images import ImageLimits, decode_bytes, decode_file, open_image
+from models.machine import usable_cores
 from models.markdown import markdown_table
 
 BUDGET_BYTES = 2 * 2**30
@@ -134,6 +135,7 @@ def measure(images: list[bytes], *, threads: int, budget_bytes: int, model: str,
     """Start the service, send every image once more than it has threads, and read its memory."""
     settings = {
         "SDS_CLIP_THREADS": str(threads),
+        "OMP_THREAD_LIMIT": str(usable_cores()),  # the model's threads are no more than the cores
         "SDS_CLIP_MAX_DECODE_BYTES": str(budget_bytes),
         "SDS_CLIP_DEADLINE_S": "600",
     }
