@@ -81,7 +81,7 @@ class Turns:
         key.asked_s += seconds
         try:
             async with key.line:
-                while self.shared and key.is_full(seconds):
+                while key.is_full(seconds) and self.shared:
                     await self._ended.wait()
                 await self._give_way(key, seconds)
                 key.requests += 1
@@ -95,8 +95,9 @@ class Turns:
             finally:
                 _turn.reset(token)
                 key.requests -= 1
-                key.seconds = key.seconds - seconds if key.requests else 0.0
-                key.due = key.due if key.requests else 0.0
+                key.seconds -= seconds
+                if not key.requests:
+                    key.seconds = key.due = 0.0
                 key.seen_at = self._clock()
                 self._ended.set()
                 self._ended = asyncio.Event()
@@ -114,7 +115,7 @@ class Turns:
                 return
 
     def _before(self, key: _Key, most_s: float) -> list[_Key]:
-        """The keys that have computed less, and whose requests in progress are due, and take at most `most_s` each."""
+        """The keys that have computed less, with requests in progress that are not overdue, of `most_s` each at most."""
         now = self._clock()
         own = key.lately(now)
         return [

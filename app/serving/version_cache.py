@@ -54,7 +54,6 @@ class VersionCache:
         self._models = models
         self._loader = loader
         self._max_bytes = max_bytes
-        self.max_loads_per_key = MAX_LOADS_PER_KEY
         self._cached: OrderedDict[str, ModelHandle] = OrderedDict()
         # A sum of sizes, as in a library's LRU cache, would be wrong: deltas share their base with each other
         # and with served models.
