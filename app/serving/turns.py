@@ -115,7 +115,7 @@ class Turns:
                 return
 
     def _before(self, key: _Key, most_s: float) -> list[_Key]:
-        """The keys that have computed less, with requests in progress that are not overdue, of `most_s` each at most."""
+        """The keys that have computed less, with requests in progress that are not overdue, `most_s` each at most."""
         now = self._clock()
         own = key.lately(now)
         return [
