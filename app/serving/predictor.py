@@ -39,13 +39,13 @@ from app.schemas.match import (
     MatchRequest,
     MatchResponse,
 )
-from app.serving import turns
+from app.serving import turns, version_cache
 from app.serving.classes import ClassSet, ClassWeights
 from app.serving.engine import Engine
 from app.serving.forward import Features, as_features
 from app.serving.pixels import Decoded, ImageReader, RequestImages
 from app.serving.served_models import ModelHandle
-from app.serving.version_cache import MAX_LOADS_PER_KEY, VersionCache
+from app.serving.version_cache import VersionCache
 from models import scoring
 from models.clip import Clip
 from models.zero_shot import LABEL_SETS, TEMPLATE_SETS
@@ -280,7 +280,7 @@ class Predictor:
 
     async def _models(self, caller: Caller, names: Sequence[str]) -> list[ModelHandle | ServiceError]:
         """For each name its model, or why there is none. They keep to the key's share of loads by themselves."""
-        loads = asyncio.Semaphore(MAX_LOADS_PER_KEY)
+        loads = asyncio.Semaphore(version_cache.MAX_LOADS_PER_KEY)
 
         async def find(name: str) -> ModelHandle:
             async with loads:
