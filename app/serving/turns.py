@@ -1,9 +1,10 @@
 """Turns: while several API keys ask for work, each has only little in progress, so that none waits long for another.
 
 A key alone has the whole machine: all its requests are in progress, and their batches become as large as they can.
-While other keys are active too, a key that asks for more than BURST_S has as much in progress as is computed in TURN_S,
+While other keys are active too, a key that asks for more than a burst has as much in progress as is computed in TURN_S,
 as images and texts have taken lately, or else one request. Its other requests wait in its own line, before their images
-are decoded. On a device that computes a full batch in less time, this changes little.
+are decoded. On a device that computes a full batch in less time, this changes little. A burst is larger for a key that
+has computed less of late than all others.
 
 Who has computed more of late gives way: before each request, and before each further part of one, what keys that have
 computed less have in progress goes first, for as long as it should take. Nobody gives way to what takes longer than a
@@ -21,8 +22,10 @@ from dataclasses import dataclass, field
 TURN_S = 0.05
 # A key counts as active for this long after its last request, so that its next one finds short turns.
 ACTIVE_S = 5.0
-# A key that asks for no more than this has it all in progress, so that a burst of a few requests is one batch.
-BURST_S = 4 * TURN_S
+# A key that asks for no more than a burst has it all in progress, so that a few requests are one batch. A burst is this
+# part of what the key has computed less than the others, within these limits.
+BURST_S, MAX_BURST_S = 4 * TURN_S, 20 * TURN_S
+BURST_OF_LEAD = 1 / 4
 # What a key has computed counts half after this time.
 HALF_LIFE_S = 5.0
 # A request is read and decoded too, so it takes about this many times as long as its images and texts compute.
@@ -45,9 +48,9 @@ class _Key:
     """What it has computed of late, as of `computed_at`."""
     computed_at: float = 0.0
 
-    def is_full(self, seconds: float) -> bool:
+    def is_full(self, seconds: float, burst_s: float) -> bool:
         """Whether a request has to wait while other keys are active."""
-        return self.requests > 0 and self.asked_s > BURST_S and self.seconds + seconds > TURN_S
+        return self.requests > 0 and self.asked_s > burst_s and self.seconds + seconds > TURN_S
 
     def lately(self, now: float) -> float:
         return self.computed_s * math.exp2((self.computed_at - now) / HALF_LIFE_S)
@@ -81,7 +84,7 @@ class Turns:
         key.asked_s += seconds
         try:
             async with key.line:
-                while key.is_full(seconds) and self.shared:
+                while self.shared and key.is_full(seconds, self._burst_s(key)):
                     await self._ended.wait()
                 await self._give_way(key, seconds)
                 key.requests += 1
@@ -103,6 +106,14 @@ class Turns:
                 self._ended = asyncio.Event()
         finally:
             key.asked_s -= seconds
+
+    def _burst_s(self, key: _Key) -> float:
+        now = self._clock()
+        others = (
+            each.lately(now) for each in self._keys.values() if each is not key and self._is_active(each)
+        )
+        lead_s = min(others, default=0.0) - key.lately(now)
+        return min(MAX_BURST_S, max(BURST_S, BURST_OF_LEAD * lead_s))
 
     async def _give_way(self, key: _Key, seconds: float) -> None:
         until = math.inf

@@ -75,7 +75,7 @@ async def test_key_alone_has_everything_in_progress() -> None:
 
 async def test_keys_beside_each_other_have_a_turn_each_and_the_rest_waits_in_line() -> None:
     turns = Turns()
-    async with turns.take("bob", 1000 * ITEM_S):
+    async with turns.take("bob", 60 * ITEM_S):
         burst, *alice = await requests(turns, "alice", 16, 2, 2, 1, 100, 1)
         assert burst.began
         assert not any(begun(alice))
@@ -88,12 +88,12 @@ async def test_keys_beside_each_other_have_a_turn_each_and_the_rest_waits_in_lin
         assert begun(alice) == [True, True, True, False, False]
         await ended(alice[2])  # more than a turn, and then the only one
         assert begun(alice) == [True, True, True, True, False]
-        await ended(*alice[3:])
+    await ended(*alice[3:])
 
 
 async def test_key_that_asks_for_little_has_it_all_in_progress() -> None:
     turns = Turns()
-    async with turns.take("bob", 1000 * ITEM_S):
+    async with turns.take("bob", 60 * ITEM_S):
         alice = await requests(turns, "alice", *[4] * 4)
         assert all(begun(alice))
         (more,) = await requests(turns, "alice", 4)
@@ -101,6 +101,24 @@ async def test_key_that_asks_for_little_has_it_all_in_progress() -> None:
         await ended(alice[0])
         assert more.began
         await ended(*alice[1:], more)
+
+
+async def test_burst_is_larger_for_a_key_that_has_computed_less_than_all_others() -> None:
+    turns = Turns(Clock())
+    async with turns.take("bob", 200 * ITEM_S), turns.take("carol", 2000 * ITEM_S):
+        alice = await requests(turns, "alice", *[6] * 7)
+        assert begun(alice) == [True] * 6 + [
+            False
+        ]  # 42 items are more than a quarter of 200 less the 36 begun
+        await ended(*alice)
+
+
+async def test_burst_has_an_end_however_much_others_have_computed() -> None:
+    turns = Turns(Clock())
+    async with turns.take("bob", 100_000 * ITEM_S):
+        alice = await requests(turns, "alice", *[6] * 20)
+        assert begun(alice) == [True] * 13 + [False] * 7  # 78 items are less than twenty turns
+        await ended(*alice)
 
 
 async def test_key_counts_as_active_for_a_while_after_its_last_request() -> None:
