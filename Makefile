@@ -50,7 +50,7 @@ run: $(STAMP) console ## Set up and run the whole system on http://127.0.0.1:800
 	$(BIN)/sds-clip up $(ARGS)
 
 demo: $(STAMP) ## While `make run` runs: show what a teacher teaches, and swap it in under load (minutes; ARGS=--exact for exact captions)
-	$(BIN)/python -m demo.live $(ARGS)
+	$(BIN)/python -m sds_clip.demo.live $(ARGS)
 
 test: $(STAMP) console ## Set up and run the tests (ARGS="-k match" passes options)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -92,7 +92,7 @@ lint-python: $(STAMP)
 	$(BIN)/python -m tools.generate_reference --check
 
 lint-console: $(STAMP) $(MODULES)
-	$(BIN)/python -c 'import json; from app.main import api; print(json.dumps(api().openapi()))' > console/openapi.json
+	$(BIN)/python -c 'import json; from sds_clip.app.main import api; print(json.dumps(api().openapi()))' > console/openapi.json
 	$(NPM) run --silent lint
 
 lock: $(STAMP) ## Renew locks/: the newest versions that pyproject.toml allows, with their hashes
@@ -122,8 +122,8 @@ extras: $(STAMP) ## Print what each extra installs, for docs/how-to/install.md
 docs: $(STAMP) ## Build the docs site into site/; then open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
-graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="worker" for another package)
-	@$(BIN)/import-linter drawgraph $(or $(ARGS),app)
+graph: $(STAMP) ## Print the packages and what each imports, in Graphviz's language (ARGS="sds_clip.worker" for another package)
+	@$(BIN)/import-linter drawgraph $(or $(ARGS),sds_clip.app)
 
 format: $(STAMP) $(MODULES) ## Format the sources
 	$(BIN)/ruff format .
@@ -194,19 +194,19 @@ bench-decoders: $(STAMP) ## Compare another JPEG decoder with Pillow, bit for bi
 	$(BIN)/python -m bench.decoders $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
-	$(BIN)/python -m demo.build $(ARGS)
+	$(BIN)/python -m sds_clip.demo.build $(ARGS)
 
 demo-teacher: $(STAMP) ## Train the demo teacher again (an hour or more on two cores; continues where it was stopped)
-	$(BIN)/python -m demo.build_teacher $(ARGS)
+	$(BIN)/python -m sds_clip.demo.build_teacher $(ARGS)
 
 demo-table: $(STAMP) ## Measure the demo CLIP on the held-out part of its world
-	$(BIN)/python -m demo.table $(ARGS)
+	$(BIN)/python -m sds_clip.demo.table $(ARGS)
 
 demo-screening: $(STAMP) ## Compare objectives with their controls on validation data (hours; continues where it was stopped)
-	$(BIN)/python -m demo.screening $(ARGS)
+	$(BIN)/python -m sds_clip.demo.screening $(ARGS)
 
 demo-confirmation: $(STAMP) ## Confirm what the screening chose on held-out data, and write docs/results.md (hours)
-	$(BIN)/python -m demo.confirmation $(ARGS)
+	$(BIN)/python -m sds_clip.demo.confirmation $(ARGS)
 
 clean: ## Remove the virtual environment, the built site and caches
 	rm -rf $(VENV) site app/console console/node_modules .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

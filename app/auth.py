@@ -6,10 +6,10 @@
 
 Every route declares `Depends(requires(scope, ...))` or `Depends(public)`. The service does not start if a route
 declares neither. Without a keys file everything is allowed, but only to programs on this machine
-(`check_binding`, `app.guard`).
+(`check_binding`, `sds_clip.app.guard`).
 
-A browser may send a session's cookie in place of the key (`app.session`). Whatever holds for the key then holds for
-the session.
+A browser may send a session's cookie in place of the key (`sds_clip.app.session`). Whatever holds for the key then
+holds for the session.
 """
 
 import secrets
@@ -23,7 +23,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers
 from starlette.types import Scope as ASGIScope
 
-from app.errors import (
+from sds_clip.app.errors import (
     ConfigurationError,
     ForeignOrigin,
     InvalidRequest,
@@ -33,11 +33,11 @@ from app.errors import (
     Unauthorized,
     WrongCsrfToken,
 )
-from app.guard import LOOPBACK_HOSTS, is_foreign
-from app.key_uses import FOLDER, KeyUses
-from app.keys import Caller, Key, KeyRing, Scope
-from app.session import SECRET_FILE, Session, Sessions, cookie_in
-from app.settings import Settings
+from sds_clip.app.guard import LOOPBACK_HOSTS, is_foreign
+from sds_clip.app.key_uses import FOLDER, KeyUses
+from sds_clip.app.keys import Caller, Key, KeyRing, Scope
+from sds_clip.app.session import SECRET_FILE, Session, Sessions, cookie_in
+from sds_clip.app.settings import Settings
 
 CSRF_HEADER = "X-CSRF-Token"
 LOOPBACK_BINDINGS = LOOPBACK_HOSTS | {"::1"}
@@ -189,7 +189,7 @@ def assert_every_route_declares(app: FastAPI) -> None:
     exempt = {app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url}
     for path, _, access in declared(app):
         if access is None and path not in exempt:
-            raise ConfigurationError(f"{path} declares neither a scope nor `public`; see app.auth.")
+            raise ConfigurationError(f"{path} declares neither a scope nor `public`; see sds_clip.app.auth.")
 
 
 def declared(app: FastAPI) -> Iterator[tuple[str, set[str], tuple[Scope, ...] | None]]:

@@ -2,7 +2,7 @@
 
 Inference never waits for it. While the database is unavailable, the routes for jobs, data sets and versions
 answer 503, and images are still matched. A process that starts without the database serves what its own state
-records (`app.registry.local_state`).
+records (`sds_clip.app.registry.local_state`).
 """
 
 import asyncio
@@ -12,32 +12,32 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 
-from app.budgets import Budget
-from app.data_folder import DataFolder, WrongDataFolder
-from app.datasets.folders import DatasetFolders
-from app.datasets.roots import SourceRoots
-from app.datasets.sample_service import SampleService
-from app.datasets.service import DatasetService
-from app.disk import check_reserve
-from app.errors import ConfigurationError, StoreUnavailable
-from app.images import Decoder
-from app.jobs.changes import Changes
-from app.jobs.evaluations import EvaluationService
-from app.jobs.model_resolver import ModelResolver
-from app.jobs.service import JobService
-from app.jobs.validator import JobValidator
-from app.jobs.waker import Waker
-from app.pictures import Pictures
-from app.registry.download import Downloads
-from app.registry.local_state import has_state
-from app.registry.service import VersionService
-from app.registry.store_source import register_served, registry_of
-from app.settings import MAX_EVENT_STREAMS, Settings
-from app.store import Store
-from app.store_gauges import StoreGauges
-from app.store_threads import StoreThreads
-from app.threads import in_own_thread
-from models.clip import Clip
+from sds_clip.app.budgets import Budget
+from sds_clip.app.data_folder import DataFolder, WrongDataFolder
+from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.app.datasets.roots import SourceRoots
+from sds_clip.app.datasets.sample_service import SampleService
+from sds_clip.app.datasets.service import DatasetService
+from sds_clip.app.disk import check_reserve
+from sds_clip.app.errors import ConfigurationError, StoreUnavailable
+from sds_clip.app.images import Decoder
+from sds_clip.app.jobs.changes import Changes
+from sds_clip.app.jobs.evaluations import EvaluationService
+from sds_clip.app.jobs.model_resolver import ModelResolver
+from sds_clip.app.jobs.service import JobService
+from sds_clip.app.jobs.validator import JobValidator
+from sds_clip.app.jobs.waker import Waker
+from sds_clip.app.pictures import Pictures
+from sds_clip.app.registry.download import Downloads
+from sds_clip.app.registry.local_state import has_state
+from sds_clip.app.registry.service import VersionService
+from sds_clip.app.registry.store_source import register_served, registry_of
+from sds_clip.app.settings import MAX_EVENT_STREAMS, Settings
+from sds_clip.app.store import Store
+from sds_clip.app.store_gauges import StoreGauges
+from sds_clip.app.store_threads import StoreThreads
+from sds_clip.app.threads import in_own_thread
+from sds_clip.models.clip import Clip
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,18 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from app.content_type import JSON, MULTIPART, boundary, media_type
-from app.errors import BodyTooLarge, InvalidRequest, MalformedBody, ServiceError, UnsupportedMediaType
-from app.form_stream import MAX_EPILOGUE_BYTES
-from app.limits import Limits
-from models.choices import LabelSet, TemplateSet
-from models.validation import explain, json_problem, problems
+from sds_clip.app.content_type import JSON, MULTIPART, boundary, media_type
+from sds_clip.app.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    MalformedBody,
+    ServiceError,
+    UnsupportedMediaType,
+)
+from sds_clip.app.form_stream import MAX_EPILOGUE_BYTES
+from sds_clip.app.limits import Limits
+from sds_clip.models.choices import LabelSet, TemplateSet
+from sds_clip.models.validation import explain, json_problem, problems
 
 Schema = TypeVar("Schema", bound=BaseModel)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from app.errors import KeyLimitReached, Overloaded, ServiceError
+from sds_clip.app.errors import KeyLimitReached, Overloaded, ServiceError
 
 ALL = ""
 """Stands for all callers together. No key has this name."""

@@ -4,7 +4,7 @@ import re
 
 from starlette.datastructures import Headers
 
-from app.errors import MalformedBody
+from sds_clip.app.errors import MalformedBody
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"

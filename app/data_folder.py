@@ -12,12 +12,12 @@ from pathlib import Path
 
 from sqlalchemy import Connection, insert, select
 
-from app.errors import ConfigurationError, without_folder
-from app.store.database import Database
-from app.store.migrate import lock_tables
-from app.store.records import SOURCE_PATH, DatasetStatus, VersionStatus
-from app.store.tables import data_folder, datasets, versions
-from models.atomic import write_atomic
+from sds_clip.app.errors import ConfigurationError, without_folder
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.migrate import lock_tables
+from sds_clip.app.store.records import SOURCE_PATH, DatasetStatus, VersionStatus
+from sds_clip.app.store.tables import data_folder, datasets, versions
+from sds_clip.models.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ Below it the service accepts nothing new and workers write no checkpoint.
 import shutil
 from pathlib import Path
 
-from app.errors import DiskReserve
+from sds_clip.app.errors import DiskReserve
 
 _MIB = 2**20
 _RETRY_AFTER_S = 60

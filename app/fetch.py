@@ -17,10 +17,10 @@ from typing import Self
 import httpcore
 import httpx
 
-from app.addresses import Address, is_public
-from app.errors import ImageUrlFailed, ImageUrlForbidden, ImageUrlTimeout, InvalidImage
-from app.settings import Settings
-from models.images import ImageTooLarge
+from sds_clip.app.addresses import Address, is_public
+from sds_clip.app.errors import ImageUrlFailed, ImageUrlForbidden, ImageUrlTimeout, InvalidImage
+from sds_clip.app.settings import Settings
+from sds_clip.models.images import ImageTooLarge
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 IsAllowed = Callable[[Address], bool]

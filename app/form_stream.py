@@ -8,8 +8,8 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.content_type import boundary
-from app.errors import MalformedBody
+from sds_clip.app.content_type import boundary
+from sds_clip.app.errors import MalformedBody
 
 MAX_HEADER_BYTES = 16 * 2**10
 MAX_FIELD_BYTES = 64 * 2**10

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import Forbidden, ForeignHost, ForeignOrigin
-from app.responses import ErrorResponse
+from sds_clip.app.errors import Forbidden, ForeignHost, ForeignOrigin
+from sds_clip.app.responses import ErrorResponse
 
 LOOPBACK_HOSTS = frozenset(["localhost", "127.0.0.1", "[::1]"])
 

@@ -11,8 +11,8 @@ from typing import TypeVar
 import pybase64
 from torch import Tensor
 
-from app.decode_budget import DecodeBudget
-from app.errors import (
+from sds_clip.app.decode_budget import DecodeBudget
+from sds_clip.app.errors import (
     ImageIsPath,
     ImageOverMemoryLimit,
     InvalidBase64,
@@ -22,8 +22,8 @@ from app.errors import (
     Overloaded,
     ServiceError,
 )
-from models.clip import Clip
-from models.images import (
+from sds_clip.models.clip import Clip
+from sds_clip.models.images import (
     ImageError,
     ImageFile,
     ImageLimits,
@@ -32,7 +32,7 @@ from models.images import (
     decode_file,
     open_image,
 )
-from models.machine import release_free_memory
+from sds_clip.models.machine import release_free_memory
 
 Result = TypeVar("Result")
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from app.errors import FilesOutside
+from sds_clip.app.errors import FilesOutside
 
 
 def inside(folder: Path, path: Path) -> Path:

@@ -7,7 +7,7 @@ the signs `[{,:` before it. The parser itself limits how deeply lists and object
 
 from dataclasses import dataclass
 
-from app.errors import BodyTooComplex
+from sds_clip.app.errors import BodyTooComplex
 
 SIGNS = (b"[", b"{", b",", b":")
 BACKSLASH = ord("\\")

@@ -17,9 +17,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from app.errors import ConfigurationError, MissingScope
-from models.atomic import write_atomic
-from models.validation import explain, first_problem, json_problem
+from sds_clip.app.errors import ConfigurationError, MissingScope
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.validation import explain, first_problem, json_problem
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from asyncio import sleep
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.auth import identify
-from app.budgets import Budget, Rate
-from app.errors import KeyLimitReached, Overloaded, ServiceError, Unauthorized
-from app.keys import KeyRing
-from app.responses import ErrorResponse
-from app.streamed_body import is_streamed
-from app.time_shares import TimeShares
+from sds_clip.app.auth import identify
+from sds_clip.app.budgets import Budget, Rate
+from sds_clip.app.errors import KeyLimitReached, Overloaded, ServiceError, Unauthorized
+from sds_clip.app.keys import KeyRing
+from sds_clip.app.responses import ErrorResponse
+from sds_clip.app.streamed_body import is_streamed
+from sds_clip.app.time_shares import TimeShares
 
 REFUSED = frozenset({Unauthorized.status, Overloaded.status})
 REFUSALS_PER_S = 10

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from app.errors import Counted, InvalidTemplate, InvalidText, TextTooLong, TooMany
-from app.json_bounds import JsonBounds
-from app.settings import MAX_TEXTS
-from models.choices import TemplateSet
-from models.images import ImageLimits
-from models.zero_shot import PLACES
+from sds_clip.app.errors import Counted, InvalidTemplate, InvalidText, TextTooLong, TooMany
+from sds_clip.app.json_bounds import JsonBounds
+from sds_clip.app.settings import MAX_TEXTS
+from sds_clip.models.choices import TemplateSet
+from sds_clip.models.images import ImageLimits
+from sds_clip.models.zero_shot import PLACES
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,22 @@ from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
-from app import auth, logs, middleware, responses, tracing
-from app.backend import Backend, migrate_early
-from app.budgets import Rate
-from app.disconnect import CancelOnDisconnect
-from app.errors import InvalidRequest
-from app.fetch import Fetcher
-from app.guard import GuardHost
-from app.images import Decoder
-from app.limit_key import PROBES
-from app.limits import Limits
-from app.metrics import Metrics, gauge
-from app.openapi import describe_errors, install_openapi
-from app.query import refuse_unknown_parameters
-from app.registry.local_state import LocalState
-from app.registry.source import Registry, find_folder, folders_begun
-from app.routes import (
+from sds_clip.app import auth, logs, middleware, responses, tracing
+from sds_clip.app.backend import Backend, migrate_early
+from sds_clip.app.budgets import Rate
+from sds_clip.app.disconnect import CancelOnDisconnect
+from sds_clip.app.errors import InvalidRequest
+from sds_clip.app.fetch import Fetcher
+from sds_clip.app.guard import GuardHost
+from sds_clip.app.images import Decoder
+from sds_clip.app.limit_key import PROBES
+from sds_clip.app.limits import Limits
+from sds_clip.app.metrics import Metrics, gauge
+from sds_clip.app.openapi import describe_errors, install_openapi
+from sds_clip.app.query import refuse_unknown_parameters
+from sds_clip.app.registry.local_state import LocalState
+from sds_clip.app.registry.source import Registry, find_folder, folders_begun
+from sds_clip.app.routes import (
     changes,
     cohere,
     console,
@@ -42,28 +42,28 @@ from app.routes import (
     submit,
     workers,
 )
-from app.routes import models as model_routes
-from app.server import DrainingServer, SideServer, listen
-from app.serving.aliases import FollowedAliases, Following
-from app.serving.classes import CLASS_WAIT_S, MAX_DISK_BYTES, ClassWeights
-from app.serving.device_memory import device_memory
-from app.serving.engine import Engine
-from app.serving.golden import GoldenEmbeddings
-from app.serving.loading import VersionLoader
-from app.serving.pixels import ImageReader
-from app.serving.predictor import Predictor
-from app.serving.rollout import Rollout
-from app.serving.served_models import ServedModels
-from app.serving.status import StatusBoard
-from app.serving.swap import Swapper
-from app.serving.version_cache import VersionCache
-from app.settings import Settings
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.disk_cache import DiskCache
-from models.images import ImageLimits
-from models.machine import usable_bytes, usable_cores
-from models.precision import limit_memory
+from sds_clip.app.routes import models as model_routes
+from sds_clip.app.server import DrainingServer, SideServer, listen
+from sds_clip.app.serving.aliases import FollowedAliases, Following
+from sds_clip.app.serving.classes import CLASS_WAIT_S, MAX_DISK_BYTES, ClassWeights
+from sds_clip.app.serving.device_memory import device_memory
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.serving.golden import GoldenEmbeddings
+from sds_clip.app.serving.loading import VersionLoader
+from sds_clip.app.serving.pixels import ImageReader
+from sds_clip.app.serving.predictor import Predictor
+from sds_clip.app.serving.rollout import Rollout
+from sds_clip.app.serving.served_models import ServedModels
+from sds_clip.app.serving.status import StatusBoard
+from sds_clip.app.serving.swap import Swapper
+from sds_clip.app.serving.version_cache import VersionCache
+from sds_clip.app.settings import Settings
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.disk_cache import DiskCache
+from sds_clip.models.images import ImageLimits
+from sds_clip.models.machine import usable_bytes, usable_cores
+from sds_clip.models.precision import limit_memory
 
 DESCRIPTION = (
     "This service matches images with texts, classifies images without training, and computes embeddings with a "
@@ -77,7 +77,7 @@ TELEMETRY: TelemetryConfig = {
     "auto_configure": False,
     "exclude": lambda scope: scope.get("path") in PROBES,
 }
-"""With traces (`app.tracing`), one span for each request but probes."""
+"""With traces (`sds_clip.app.tracing`), one span for each request but probes."""
 ROUTERS = (
     console,
     docs,

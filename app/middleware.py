@@ -11,17 +11,17 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import logs
-from app.budgets import Budget, Rate
-from app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached, ServiceError
-from app.guard import GuardHost
-from app.keys import Key
-from app.limit_key import PROBES, REFUSALS_PER_S, LimitKey
-from app.metrics import Metrics
-from app.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
-from app.settings import Settings
-from app.streamed_body import StreamedBody, is_streamed
-from app.time_shares import SHARE_OF_TIME, TimeShares
+from sds_clip.app import logs
+from sds_clip.app.budgets import Budget, Rate
+from sds_clip.app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached, ServiceError
+from sds_clip.app.guard import GuardHost
+from sds_clip.app.keys import Key
+from sds_clip.app.limit_key import PROBES, REFUSALS_PER_S, LimitKey
+from sds_clip.app.metrics import Metrics
+from sds_clip.app.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
+from sds_clip.app.settings import Settings
+from sds_clip.app.streamed_body import StreamedBody, is_streamed
+from sds_clip.app.time_shares import SHARE_OF_TIME, TimeShares
 
 access_logger = logging.getLogger("app.access")
 

@@ -11,13 +11,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app import auth
-from app.content_type import JSON, MULTIPART
-from app.errors import ServiceError
-from app.joined_calls import JoinedCalls
-from app.schemas.common import ErrorBody
-from app.session import COOKIE
-from app.threads import in_own_thread
+from sds_clip.app import auth
+from sds_clip.app.content_type import JSON, MULTIPART
+from sds_clip.app.errors import ServiceError
+from sds_clip.app.joined_calls import JoinedCalls
+from sds_clip.app.schemas.common import ErrorBody
+from sds_clip.app.session import COOKIE
+from sds_clip.app.threads import in_own_thread
 
 REFERENCE = "#/components/schemas/{model}"
 REQUEST_ID = {
@@ -28,7 +28,7 @@ REQUEST_ID = {
     "description": "Your own id of the request, for the logs and the response: 1 to 128 letters, digits, dots, dashes "
     "and underscores. Any other value is replaced.",
 }
-"""The header that every route takes (`app.middleware.RequestId`)."""
+"""The header that every route takes (`sds_clip.app.middleware.RequestId`)."""
 BEARER = {"type": "http", "scheme": "bearer"}
 SESSION = {
     "type": "apiKey",

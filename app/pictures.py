@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import PIL.Image
 
-from app.budgets import Budget
-from app.errors import InvalidImage
-from app.images import Decoder
-from app.threads import in_own_thread
-from models.images import ImageFile, decode_file
+from sds_clip.app.budgets import Budget
+from sds_clip.app.errors import InvalidImage
+from sds_clip.app.images import Decoder
+from sds_clip.app.threads import in_own_thread
+from sds_clip.models.images import ImageFile, decode_file
 
 Box = tuple[int, int, int, int]
 """Left, top, width and height, in pixels."""

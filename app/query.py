@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
-from app.errors import InvalidRequest, UnknownParameter
+from sds_clip.app.errors import InvalidRequest, UnknownParameter
 
 _SHOWN_CHARS = 64
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.errors import StoreUnavailable
+from sds_clip.app.errors import StoreUnavailable
 
 REMOVING = ".removing."
 """The prefix of folders that are being removed. A crash may leave some behind."""

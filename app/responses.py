@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import logs
-from app.bodies import invalid_request
-from app.errors import (
+from sds_clip.app import logs
+from sds_clip.app.bodies import invalid_request
+from sds_clip.app.errors import (
     BodyTimeout,
     BodyTooLarge,
     Forbidden,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import MutableMapping
 
-from app import logs
+from sds_clip.app import logs
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from app.errors import NoLog
+from sds_clip.app.errors import NoLog
 
 _CHUNK_BYTES = 2**16
 

@@ -12,10 +12,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from app.errors import ConfigurationError
-from app.protocol import BoundedHeadersProtocol
-from app.serving.engine import Engine
-from app.settings import Settings
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.protocol import BoundedHeadersProtocol
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from filelock import FileLock
 from pydantic import TypeAdapter
 from starlette.datastructures import Headers
 
-from app.errors import Unavailable
-from app.threads import in_own_thread
-from models.atomic import write_atomic
+from sds_clip.app.errors import Unavailable
+from sds_clip.app.threads import in_own_thread
+from sds_clip.models.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
 

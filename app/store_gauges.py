@@ -13,12 +13,12 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from app.errors import StoreUnavailable
-from app.metrics import clock_skew, counter, gauge
-from app.store import Store
-from app.store.overview import Overview
-from app.store.states import JobKind
-from app.threads import in_own_thread
+from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.metrics import clock_skew, counter, gauge
+from sds_clip.app.store import Store
+from sds_clip.app.store.overview import Overview
+from sds_clip.app.store.states import JobKind
+from sds_clip.app.threads import in_own_thread
 
 FRESH_S = 5.0
 """How long values are used again, so that several scrapers cost one reading."""

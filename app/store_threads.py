@@ -8,8 +8,8 @@ from functools import partial, wraps
 from threading import BoundedSemaphore
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from app.errors import StoreBusy, StoreUnavailable
-from app.time_spent import in_thread
+from sds_clip.app.errors import StoreBusy, StoreUnavailable
+from sds_clip.app.time_spent import in_thread
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -6,8 +6,8 @@ import contextlib
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from app.content_type import MULTIPART, media_type
-from app.errors import BodyTimeout, UploadTimeout, UploadTooSlow
+from sds_clip.app.content_type import MULTIPART, media_type
+from sds_clip.app.errors import BodyTimeout, UploadTimeout, UploadTooSlow
 
 STREAMED = frozenset([("POST", "/datasets")])
 """Routes that write a form's files to disk as they arrive, with their own limits."""

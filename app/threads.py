@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from app.time_spent import in_thread
+from sds_clip.app.time_spent import in_thread
 
 Result = TypeVar("Result")
 

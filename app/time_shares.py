@@ -6,10 +6,10 @@ from asyncio import sleep
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
-from app.budgets import Rate
-from app.errors import KeyLimitReached
-from app.serving.turns import ACTIVE_S
-from app.time_spent import TimeSpent, counted
+from sds_clip.app.budgets import Rate
+from sds_clip.app.errors import KeyLimitReached
+from sds_clip.app.serving.turns import ACTIVE_S
+from sds_clip.app.time_spent import TimeSpent, counted
 
 SHARE_OF_TIME = 0.1
 """Seconds that a key's requests may compute in a second while other keys are active."""

@@ -17,7 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from app.errors import ConfigurationError
+from sds_clip.app.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor

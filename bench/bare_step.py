@@ -15,15 +15,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bench.train_parts import CONDITION, FULL, NOISE, SCORE, SDS, SWAPS, TEXT_MAP, KnownLatents, Model
-from models.choices import NOISE_CONTRAST_GROUP
-from models.data.batches import Batch
-from models.losses.noise_contrast import TEMPERATURE
-from models.short_texts import encode_text, without_padding
-from models.teacher.diffusion_score import Draws, draws
-from models.training.config import FinetuneConfig
-from models.training.distillation.teacher_loss import timestep_range
-from models.training.randomness import draw_noise, draw_timesteps
-from models.training.trainer import plain_attention, sub_batch
+from sds_clip.models.choices import NOISE_CONTRAST_GROUP
+from sds_clip.models.data.batches import Batch
+from sds_clip.models.losses.noise_contrast import TEMPERATURE
+from sds_clip.models.short_texts import encode_text, without_padding
+from sds_clip.models.teacher.diffusion_score import Draws, draws
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.distillation.teacher_loss import timestep_range
+from sds_clip.models.training.randomness import draw_noise, draw_timesteps
+from sds_clip.models.training.trainer import plain_attention, sub_batch
 
 
 @dataclass(frozen=True, eq=False)

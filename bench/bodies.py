@@ -15,13 +15,13 @@ from pathlib import Path
 
 import httpx
 
-from app.keys import create_key
 from bench import report, servers
 from bench.load import Call, OpenSpec, run_open_load
 from bench.memory import peak_mib
 from bench.options import cache_option, option, parse
 from bench.report import at_most, note
-from models.markdown import markdown_table
+from sds_clip.app.keys import create_key
+from sds_clip.models.markdown import markdown_table
 
 KNOWN = Call("embed", "/embed", json.dumps({"texts": ["a dog"]}))
 NOTHING = "nothing"

@@ -18,9 +18,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from app.store import Store
-from app.store.records import Lease
-from app.store.states import JobKind
 from bench import report, servers
 from bench.console_pages import (
     SIZE,
@@ -40,7 +37,10 @@ from bench.options import cache_option, option, parse
 from bench.report import at_most, note
 from bench.rounds import in_turns
 from bench.swap_system import find_inputs
-from models.markdown import markdown_table
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Lease
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.markdown import markdown_table
 from tools.chromium import chromium
 
 SETTLE_S = 3.0

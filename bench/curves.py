@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 from sqlalchemy import insert
 
-from app.store import Store
-from app.store.tables import metrics
 from bench import servers
 from bench.job_lists import fill
 from bench.report import note
 from bench.rounds import in_turns
+from sds_clip.app.store import Store
+from sds_clip.app.store.tables import metrics
 
 POINTS = 100_000
 NAMES = ("loss", "clip", "sds", "lr", "gradient_norm", "residual", "residual_shuffled", "images_per_s")

@@ -30,9 +30,9 @@ from bench.memory import peak_mib, read_peak, start_peak
 from bench.options import option, parse
 from bench.report import heading, note
 from bench.servers import running, sds_clip
-from models.images import ImageLimits, decode_bytes, decode_file, open_image
-from models.machine import usable_cores
-from models.markdown import markdown_table
+from sds_clip.models.images import ImageLimits, decode_bytes, decode_file, open_image
+from sds_clip.models.machine import usable_cores
+from sds_clip.models.markdown import markdown_table
 
 BUDGET_BYTES = 2 * 2**30
 MAX_PIXELS = 64_000_000

@@ -16,18 +16,18 @@ from torch import Tensor
 
 from bench.report import note
 from bench.rounds import in_turns, timed, timed_result
-from demo.sets import Pairs, pairs
-from demo.world import Split
-from models.choices import ErrorOf
-from models.data.negatives import swap_negatives
-from models.evaluation.checked import Problems, look_at_images
-from models.evaluation.items import Item, open_region
-from models.evaluation.teacher_scorer import TeacherScorer
-from models.evaluation.winoground import winoground_benchmark
-from models.losses.sds import NoisePredictor
-from models.teacher.diffusion_score import check_finite, denoising_errors, draws
-from models.teacher.pixels import teacher_preprocess
-from models.teacher.teacher import UNCONDITIONAL, Teacher
+from sds_clip.demo.sets import Pairs, pairs
+from sds_clip.demo.world import Split
+from sds_clip.models.choices import ErrorOf
+from sds_clip.models.data.negatives import swap_negatives
+from sds_clip.models.evaluation.checked import Problems, look_at_images
+from sds_clip.models.evaluation.items import Item, open_region
+from sds_clip.models.evaluation.teacher_scorer import TeacherScorer
+from sds_clip.models.evaluation.winoground import winoground_benchmark
+from sds_clip.models.losses.sds import NoisePredictor
+from sds_clip.models.teacher.diffusion_score import check_finite, denoising_errors, draws
+from sds_clip.models.teacher.pixels import teacher_preprocess
+from sds_clip.models.teacher.teacher import UNCONDITIONAL, Teacher
 
 CAPTIONS = 5
 SWAPPED = 2

@@ -23,7 +23,7 @@ from bench.load import IMAGE, Call, LoadSpec, run_load
 from bench.options import cache_option, option, parse
 from bench.report import at_most, note
 from bench.swap_system import find_inputs
-from models.markdown import markdown_table
+from sds_clip.models.markdown import markdown_table
 
 PARTS = (
     ("forward pass", r"_in_chunks|encode_images|encode_texts"),

@@ -25,10 +25,10 @@ from bench.options import cache_option, option, parse
 from bench.report import at_least, at_most, note
 from bench.rounds import in_turns
 from bench.sets import demo_set, noise_set, sugarcrepe_set, winoground_set
-from models.checkpoints import load_clip
-from models.machine import usable_cores
-from models.markdown import markdown_table
-from models.teacher.load import load_teacher
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.machine import usable_cores
+from sds_clip.models.markdown import markdown_table
+from sds_clip.models.teacher.load import load_teacher
 
 # Bounds: throughput over CLIP_benchmark's; lead over that expected from the encodes; peak at 4x the items.
 FASTER, AHEAD, FLAT = 0.95, 0.95, 1.05

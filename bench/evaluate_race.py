@@ -28,14 +28,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.rounds import in_turns
 from bench.sets import PARTS
-from models.clip import Clip
-from models.evaluation.benchmark import Benchmark, run_benchmark
-from models.evaluation.results import Metric, Results
-from models.evaluation.scorers import ClipScorer
-from models.evaluation.sugarcrepe import sugarcrepe
-from models.evaluation.winoground import winoground_benchmark
-from models.machine import usable_cores
-from models.training.cost import operations
+from sds_clip.models.clip import Clip
+from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
+from sds_clip.models.evaluation.results import Metric, Results
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.models.evaluation.sugarcrepe import sugarcrepe
+from sds_clip.models.evaluation.winoground import winoground_benchmark
+from sds_clip.models.machine import usable_cores
+from sds_clip.models.training.cost import operations
 
 BATCH_SIZE = 32  # images per forward
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import get_args
 
 from bench.options import option, parse
-from models.checkpoints import load_clip
-from models.choices import ExportFormat
-from models.export import export_full
-from models.markdown import markdown_table
-from models.references import CheckpointError
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.choices import ExportFormat
+from sds_clip.models.export import export_full
+from sds_clip.models.markdown import markdown_table
+from sds_clip.models.references import CheckpointError
 from tests.deltas import save_tuned
 from tests.exports import ARCHITECTURES, by_card, by_ours, cosines, save_random
 

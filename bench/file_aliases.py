@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from app.store.records import Alias
+from sds_clip.app.store.records import Alias
 
 
 class FileAliases:

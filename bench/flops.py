@@ -1,4 +1,4 @@
-"""FLOPs and kept activations of a training step's parts, by `models.training.cost`.
+"""FLOPs and kept activations of a training step's parts, by `sds_clip.models.training.cost`.
 
 `python -m bench.flops` prints the table behind docs/reproduce.md's estimates.
 """
@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from bench.train_parts import CONTEXT_LENGTH, new_unet, student_config, text_config
-from models.attention import attend_batch_first
-from models.markdown import markdown_table
-from models.student import trainable_parameters
-from models.training.cost import Cost, count, count_parameters, operations
+from sds_clip.models.attention import attend_batch_first
+from sds_clip.models.markdown import markdown_table
+from sds_clip.models.student import trainable_parameters
+from sds_clip.models.training.cost import Cost, count, count_parameters, operations
 
 STUDENTS = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
 

@@ -19,7 +19,7 @@ from bench.options import cache_option, option, parse
 from bench.report import Target, at_least, at_most, note
 from bench.rounds import in_turns
 from bench.sets import make_images
-from models.markdown import markdown_table
+from sds_clip.models.markdown import markdown_table
 
 BATCH_SIZE = 32
 COMPARED = 64

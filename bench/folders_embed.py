@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.checkpoints import load_clip
-from models.images import ImageLimits
-from models.vectors.clip_encoder import ClipEncoder
-from models.vectors.embed import Options, embed
-from models.vectors.files import open_vectors
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.images import ImageLimits
+from sds_clip.models.vectors.clip_encoder import ClipEncoder
+from sds_clip.models.vectors.embed import Options, embed
+from sds_clip.models.vectors.files import open_vectors
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from bench import servers
 from bench.report import note
-from models.checkpoints import load_clip
-from models.images import ImageLimits
-from models.vectors.clip_encoder import ClipEncoder
-from models.vectors.embed import Options, embed, work_folder
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.images import ImageLimits
+from sds_clip.models.vectors.clip_encoder import ClipEncoder
+from sds_clip.models.vectors.embed import Options, embed, work_folder
 
 SEED = 62
 

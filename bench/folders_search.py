@@ -8,9 +8,9 @@ from statistics import median
 
 import numpy as np
 
-from models.vectors.about import About
-from models.vectors.files import open_vectors, write_vectors
-from models.vectors.search import search
+from sds_clip.models.vectors.about import About
+from sds_clip.models.vectors.files import open_vectors, write_vectors
+from sds_clip.models.vectors.search import search
 
 DIMENSIONS = 512
 TOP_K = 20

@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 from sqlalchemy import insert, select
 
-from app.schemas.finetune import FinetuneSpec
-from app.store import Store
-from app.store.records import Job, Lease, NewJob
-from app.store.states import JobKind
-from app.store.tables import events, jobs
 from bench import servers
 from bench.report import note
 from bench.rounds import in_turns
+from sds_clip.app.schemas.finetune import FinetuneSpec
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease, NewJob
+from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.tables import events, jobs
 
 FEW, MANY = 100, 10_000
 

@@ -24,13 +24,11 @@ from bench.options import cache_option, option, parse
 from bench.report import at_most, note
 from bench.servers import wait_until
 from bench.sets import make_images
-from models.markdown import markdown_table
 from sds_clip.client import Client, Job, JobFailed
+from sds_clip.models.markdown import markdown_table
 
 IMAGES = 64
-_IMPORT = (
-    "import time; began = time.perf_counter(); import worker.finetune_job; print(time.perf_counter() - began)"
-)
+_IMPORT = "import time; at = time.perf_counter(); import sds_clip.worker.finetune_job; print(time.perf_counter() - at)"
 
 
 @dataclass(frozen=True)

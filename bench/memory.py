@@ -39,7 +39,7 @@ def take_step(shapes: Shapes, variant: str, data: Path) -> Memory:
     from bench.sets import make_pairs
     from bench.steps import set_checkpointing
     from bench.train_parts import build, new_loader
-    from models.training.parts import with_negatives
+    from sds_clip.models.training.parts import with_negatives
 
     model = build(shapes)
     set_checkpointing(model, variant)
@@ -52,10 +52,10 @@ def take_step(shapes: Shapes, variant: str, data: Path) -> Memory:
 
 
 def evaluate(folder: Path) -> float:
-    from models.checkpoints import load_clip
-    from models.evaluation.benchmark import run_benchmark
-    from models.evaluation.scorers import ClipScorer
-    from models.evaluation.winoground import winoground_benchmark
+    from sds_clip.models.checkpoints import load_clip
+    from sds_clip.models.evaluation.benchmark import run_benchmark
+    from sds_clip.models.evaluation.scorers import ClipScorer
+    from sds_clip.models.evaluation.winoground import winoground_benchmark
 
     clip = load_clip("demo", device="cpu", precision="float32")
     with TemporaryDirectory() as kept, ClipScorer(clip, Path(kept)) as scorer:

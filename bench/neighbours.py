@@ -21,7 +21,6 @@ from pathlib import Path
 import httpx
 import PIL.Image
 
-from app.keys import create_key
 from bench import report, servers
 from bench.flood import KINDS, FloodSpec, run_flood
 from bench.job_lists import fill
@@ -32,7 +31,8 @@ from bench.rounds import in_turns
 from bench.sets import demo_set, scene
 from bench.swap_system import find_inputs
 from bench.version_set import make_version_set
-from models.markdown import markdown_table
+from sds_clip.app.keys import create_key
+from sds_clip.models.markdown import markdown_table
 
 MATCH = Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [TEXT, f"no {TEXT}"]}))
 ALONE, AGAIN = "nothing", "nothing, once more"

@@ -14,16 +14,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.registry.publish import read_published
-from app.store import Store
-from app.store.records import NewVersion
 from bench import report, servers
 from bench.load import Answer, OpenSpec, run_open_load
 from bench.options import cache_option, option, parse
 from bench.report import at_least, at_most, note
 from bench.swap_system import CALLS, capacity_of, find_inputs, make_versions, training
-from models.checkpoints import load_clip
-from models.markdown import markdown_table
+from sds_clip.app.registry.publish import read_published
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import NewVersion
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.markdown import markdown_table
 
 WAIT_S = 60.0
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from bench.report import note
-from models.training.log import synchronize
+from sds_clip.models.training.log import synchronize
 
 K = TypeVar("K")
 T = TypeVar("T")

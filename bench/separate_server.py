@@ -6,5 +6,5 @@ from unittest.mock import patch
 from sds_clip.cli import main
 
 if __name__ == "__main__":
-    with patch("app.serving.engine.family_of", lambda clip: clip):
+    with patch("sds_clip.app.serving.engine.family_of", lambda clip: clip):
         sys.exit(main())

@@ -27,7 +27,7 @@ from bench.serve_measure import (
     measure_extras,
     prepare,
 )
-from models.markdown import markdown_table
+from sds_clip.models.markdown import markdown_table
 
 COLUMNS = (
     "system", "work", "clients", "a second", "p50 ms", "p95 ms", "p99 ms", "compared", "min cosine", "RSS MiB",

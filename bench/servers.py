@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from models.machine import usable_cores
+from sds_clip.models.machine import usable_cores
 
 THREADS = usable_cores()
 START_TIMEOUT_S = 300.0

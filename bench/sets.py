@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from demo.sets import pairs
-from demo.world import Split
-from models.data.open import open_pairs
-from models.data.pairs import PairSet
+from sds_clip.demo.sets import pairs
+from sds_clip.demo.world import Split
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.data.pairs import PairSet
 
 WIDTH, HEIGHT = 640, 480
 QUALITY = 90

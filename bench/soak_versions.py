@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from app.serving.engine import TEXT_CACHE_SIZE
 from bench import report, servers
 from bench.load import IMAGE, TEXT, Answer, Call, LoadSpec, OpenSpec, run_load, run_open_load, text_of
 from bench.options import cache_option, option, parse
@@ -28,14 +27,15 @@ from bench.report import at_least, at_most, note
 from bench.servers import Running, wait_until
 from bench.swap_system import find_inputs
 from bench.version_set import make_version_set
-from demo.folders import write_pairs
-from demo.sets import pairs
-from demo.training_set import DISTILLATION_SEED
-from demo.world import Split
-from models.delta_file import TENSORS_FILE
-from models.markdown import markdown_table
 from sds_clip import Client
+from sds_clip.app.serving.engine import TEXT_CACHE_SIZE
 from sds_clip.client.schemas import FinetuneOptions
+from sds_clip.demo.folders import write_pairs
+from sds_clip.demo.sets import pairs
+from sds_clip.demo.training_set import DISTILLATION_SEED
+from sds_clip.demo.world import Split
+from sds_clip.models.delta_file import TENSORS_FILE
+from sds_clip.models.markdown import markdown_table
 
 ALIAS = "soak"
 TEXTS_AT_ONCE = 64

@@ -15,9 +15,9 @@ from bench.bare_step import bare_step, clear, prepare
 from bench.report import note
 from bench.rounds import in_turns, timed
 from bench.train_parts import CLIP, FULL, MEASURED, RECOMPUTED, TEXT_MAP, VARIANTS, Model, new_loader
-from models.data.pairs import PairSet
-from models.teacher.caption_cache import CaptionCache
-from models.training.parts import with_negatives
+from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.teacher.caption_cache import CaptionCache
+from sds_clip.models.training.parts import with_negatives
 
 STEP, BARE = "step", "bare"
 # By variant and way (the trainer's step, or its bare parts): one duration per round.

@@ -4,10 +4,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from app.main import run
-from app.registry.source import Registry, find_folder
-from app.settings import Settings
 from bench.file_aliases import FileAliases
+from sds_clip.app.main import run
+from sds_clip.app.registry.source import Registry, find_folder
+from sds_clip.app.settings import Settings
 
 
 def main() -> None:

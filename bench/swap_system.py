@@ -11,19 +11,19 @@ from pathlib import Path
 
 import torch
 
-from app.registry.publish import publish
 from bench import servers, weights
 from bench.load import IMAGE, TEXT, Call, LoadSpec, run_load, text_of
 from bench.report import note
 from bench.sets import make_images
-from demo.folders import write_pairs
-from demo.sets import pairs
-from demo.training_set import DISTILLATION_SEED
-from demo.world import Split
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.delta import save_delta
-from models.student import trainable_parameters
+from sds_clip.app.registry.publish import publish
+from sds_clip.demo.folders import write_pairs
+from sds_clip.demo.sets import pairs
+from sds_clip.demo.training_set import DISTILLATION_SEED
+from sds_clip.demo.world import Split
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta import save_delta
+from sds_clip.models.student import trainable_parameters
 
 LABELS = ["dog", "car", "house", "tree", "boat", "chair", "bird", "clock", "bridge", "shoe"]
 CLASSES = {

@@ -25,11 +25,11 @@ from bench.options import cache_option, option, parse
 from bench.report import at_least, at_most, note
 from bench.sets import make_images
 from bench.version_set import make_version_set, moved_versions
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.images import ImageLimits, decode_image
-from models.markdown import markdown_table
-from models.mixed import as_member
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.images import ImageLimits, decode_image
+from sds_clip.models.markdown import markdown_table
+from sds_clip.models.mixed import as_member
 
 TEXTS = ("a red square left of a blue circle", "a blue circle left of a red square")
 CLOSE = 1e-3

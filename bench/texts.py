@@ -16,10 +16,10 @@ from torch import Tensor
 from bench.options import option, parse
 from bench.report import heading, ratio, spread, training_versions
 from bench.rounds import in_turns, timed
-from demo.sets import training_pairs
-from models.markdown import markdown_table
-from models.short_texts import encode_text, without_padding
-from models.training.trainer import plain_attention
+from sds_clip.demo.sets import training_pairs
+from sds_clip.models.markdown import markdown_table
+from sds_clip.models.short_texts import encode_text, without_padding
+from sds_clip.models.training.trainer import plain_attention
 
 CPU = torch.device("cpu")
 

@@ -22,9 +22,9 @@ from bench.report import at_least, at_most, note
 from bench.sets import make_pairs
 from bench.steps import BARE, STEP, Seconds, Waits, measure_waits, time_steps
 from bench.train_parts import FULL, MEASURED, UNETS, VARIANTS, Shapes, build, describe
-from models.choices import ErrorOf
-from models.markdown import markdown_table
-from models.teacher.load import load_teacher
+from sds_clip.models.choices import ErrorOf
+from sds_clip.models.markdown import markdown_table
+from sds_clip.models.teacher.load import load_teacher
 
 
 @dataclass(frozen=True)

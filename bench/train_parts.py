@@ -17,27 +17,27 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from bench.weights import write_tokenizer
-from models.attention import attend_batch_first
-from models.data.batches import Loader
-from models.data.pairs import PairSet
-from models.mapper import Mapper
-from models.precision import DTYPES, choose_device, choose_precision
-from models.preprocess import Preprocess
-from models.student import trainable_parameters
-from models.teacher.family import StableDiffusion
-from models.teacher.teacher import Teacher
-from models.text_map import TextMap
-from models.training.config import FinetuneConfig
-from models.training.distillation.condition import ConditionLoss
-from models.training.distillation.noise_contrast import NoiseContrastLoss
-from models.training.distillation.sds import SdsLoss
-from models.training.distillation.teacher_loss import TeacherLoss
-from models.training.latents import Latents
-from models.training.objective import Objective
-from models.training.optimizer import make_optimizer
-from models.training.randomness import draw_noise
-from models.training.score_targets import TeacherScores
-from models.training.trainer import Trainer
+from sds_clip.models.attention import attend_batch_first
+from sds_clip.models.data.batches import Loader
+from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.mapper import Mapper
+from sds_clip.models.precision import DTYPES, choose_device, choose_precision
+from sds_clip.models.preprocess import Preprocess
+from sds_clip.models.student import trainable_parameters
+from sds_clip.models.teacher.family import StableDiffusion
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.text_map import TextMap
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.distillation.condition import ConditionLoss
+from sds_clip.models.training.distillation.noise_contrast import NoiseContrastLoss
+from sds_clip.models.training.distillation.sds import SdsLoss
+from sds_clip.models.training.distillation.teacher_loss import TeacherLoss
+from sds_clip.models.training.latents import Latents
+from sds_clip.models.training.objective import Objective
+from sds_clip.models.training.optimizer import make_optimizer
+from sds_clip.models.training.randomness import draw_noise
+from sds_clip.models.training.score_targets import TeacherScores
+from sds_clip.models.training.trainer import Trainer
 
 FULL, SDS, RECOMPUTED = "full", "sds", "full, activation checkpointing"
 CONDITION, NOISE, SCORE = "condition", "noise-contrast", "score"

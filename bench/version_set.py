@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-from app.registry.manifest import write_manifest
-from app.store import Store
-from app.store.records import NewVersion
 from bench.report import note
 from bench.swap_system import MOVED
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.delta_file import write_delta
-from models.golden import Golden
-from models.mixed import Member, as_member
-from models.student import trainable_parameters
+from sds_clip.app.registry.manifest import write_manifest
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import NewVersion
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta_file import write_delta
+from sds_clip.models.golden import Golden
+from sds_clip.models.mixed import Member, as_member
+from sds_clip.models.student import trainable_parameters
 
 JOB = "job_bench"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from demo.experiment import Variant
+from sds_clip.demo.experiment import Variant
 
 SETTINGS = ("exact", "tags", "proposed")
 """What the captions are: exact; bags of tags; none, so that captions are proposed by the student itself."""

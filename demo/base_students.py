@@ -6,9 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from demo.build import BY_CONTRAST_ALONE, build
-from demo.train_student import Recipe
-from models.atomic import atomic_folder
+from sds_clip.demo.build import BY_CONTRAST_ALONE, build
+from sds_clip.demo.train_student import Recipe
+from sds_clip.models.atomic import atomic_folder
 
 
 def student_of(seed: int, work_dir: Path, *, by_contrast_alone: bool) -> Path:

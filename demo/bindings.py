@@ -1,4 +1,4 @@
-"""Measures what an image embedding holds of a caption, as the teacher sees it: `python -m demo.bindings MODEL...`.
+"""Measures what an image embedding holds of a caption, for the teacher: `python -m sds_clip.demo.bindings MODEL...`.
 
 A linear map is fitted from each model's embeddings to the latents of training images, like the mapper's ridge
 start. The map's output on validation images is noised, and the teacher denoises it under three captions: the
@@ -15,20 +15,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from demo.options import run
-from demo.sets import pairs
-from demo.training_set import DemoPairs
-from demo.world import Split
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.data.negatives import swap_negatives
-from models.losses.sds import caption_residual
-from models.teacher.load import load_teacher
-from models.teacher.pixels import teacher_view
-from models.teacher.teacher import Teacher
-from models.training.config import FinetuneConfig, parse_config
-from models.training.randomness import draw_noise, draw_timesteps
-from models.training.ridge import ridge_mapper
+from sds_clip.demo.options import run
+from sds_clip.demo.sets import pairs
+from sds_clip.demo.training_set import DemoPairs
+from sds_clip.demo.world import Split
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.negatives import swap_negatives
+from sds_clip.models.losses.sds import caption_residual
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.pixels import teacher_view
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import FinetuneConfig, parse_config
+from sds_clip.models.training.randomness import draw_noise, draw_timesteps
+from sds_clip.models.training.ridge import ridge_mapper
 
 SEED = 5  # for validation pairs other than those used for retrieval
 FITTED = 4096

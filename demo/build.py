@@ -1,4 +1,4 @@
-"""Rebuild the demo: tokenizer, Winoground-style sets, student. `python -m demo.build --work-dir DIR`."""
+"""Rebuild the demo: tokenizer, Winoground-style sets, student. `python -m sds_clip.demo.build --work-dir DIR`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from open_clip.tokenizer import HFTokenizer
 
-from demo.options import count, run
-from demo.sets import training_pairs
-from demo.student import save_student
-from demo.tokenizer import CONTEXT_LENGTH, save_tokenizer
-from demo.train_student import Recipe, train_student
-from demo.validation import load_validation
-from demo.winoground_sets import winoground_items, write_winoground
-from demo.world import Split
+from sds_clip.demo.options import count, run
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.student import save_student
+from sds_clip.demo.tokenizer import CONTEXT_LENGTH, save_tokenizer
+from sds_clip.demo.train_student import Recipe, train_student
+from sds_clip.demo.validation import load_validation
+from sds_clip.demo.winoground_sets import winoground_items, write_winoground
+from sds_clip.demo.world import Split
 
 DEMO = Path(__file__).parent
 WORK_DIR = Path(".cache/demo-world")

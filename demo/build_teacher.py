@@ -1,4 +1,4 @@
-"""Train the demo teacher: tokenizer, autoencoder, transformer and text encoder. `python -m demo.build_teacher`."""
+"""Train the demo teacher: tokenizer, VAE, transformer and text encoder. `python -m sds_clip.demo.build_teacher`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from transformers import T5EncoderModel
 
-from demo.checkpoint import seconds_trained
-from demo.options import count, run
-from demo.sets import training_pairs
-from demo.teacher import CONTEXT_LENGTH, new_vae, save_teacher
-from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
-from demo.teacher_validation import in_memory, load_teacher_validation, match_scores
-from demo.train_teacher import TeacherRecipe, load_pool, train_teacher
-from demo.train_text_encoder import TextRecipe, train_text_encoder
-from demo.train_vae import VaeRecipe, train_vae
+from sds_clip.demo.checkpoint import seconds_trained
+from sds_clip.demo.options import count, run
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.teacher import CONTEXT_LENGTH, new_vae, save_teacher
+from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
+from sds_clip.demo.teacher_validation import in_memory, load_teacher_validation, match_scores
+from sds_clip.demo.train_teacher import TeacherRecipe, load_pool, train_teacher
+from sds_clip.demo.train_text_encoder import TextRecipe, train_text_encoder
+from sds_clip.demo.train_vae import VaeRecipe, train_vae
 
 DEMO = Path(__file__).parent
 WORK_DIR = Path(".cache/demo-teacher")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from models.atomic import atomic_file
+from sds_clip.models.atomic import atomic_file
 
 
 class Recipe(Protocol):

@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from demo.experiment import Outcome
-from demo.probe import POOLED, PROBES, TEXT
-from demo.sets import RETRIEVAL_BATCH
-from demo.statistics import right
-from demo.winoground_sets import KINDS
-from demo.world import COLOURS, SHAPES
-from models.evaluation.estimate import Estimate, estimate
-from models.evaluation.winoground import CHANCE, d_prime
+from sds_clip.demo.experiment import Outcome
+from sds_clip.demo.probe import POOLED, PROBES, TEXT
+from sds_clip.demo.sets import RETRIEVAL_BATCH
+from sds_clip.demo.statistics import right
+from sds_clip.demo.winoground_sets import KINDS
+from sds_clip.demo.world import COLOURS, SHAPES
+from sds_clip.models.evaluation.estimate import Estimate, estimate
+from sds_clip.models.evaluation.winoground import CHANCE, d_prime
 
 Runs = Sequence[Sequence[Outcome]]
 """By base, by seed."""

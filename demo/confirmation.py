@@ -1,4 +1,4 @@
-"""Confirm what the screening chose, on held-out combinations: `python -m demo.confirmation --bases 11`.
+"""Confirm what the screening chose, on held-out combinations: `python -m sds_clip.demo.confirmation --bases 11`.
 
 Each base student is trained from a seed of its own, and has training pairs of its own. The teacher, the held-out items
 and the chosen objectives are the same for all. What was measured is kept in docs/experiments/runs. Once all bases are
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.arms import SEEDS, SETTINGS, arms, placebo_of, places_arms
-from demo.base_students import student_of, train_base
-from demo.compared import Compared
-from demo.experiment import (
+from sds_clip.demo.arms import SEEDS, SETTINGS, arms, placebo_of, places_arms
+from sds_clip.demo.base_students import student_of, train_base
+from sds_clip.demo.compared import Compared
+from sds_clip.demo.experiment import (
     Outcome,
     Series,
     Variant,
@@ -27,10 +27,10 @@ from demo.experiment import (
     run_all,
     summary,
 )
-from demo.options import run
-from demo.report import write_confirmation
-from demo.training_set import DISTILLATION_SEED
-from demo.world import Split
+from sds_clip.demo.options import run
+from sds_clip.demo.report import write_confirmation
+from sds_clip.demo.training_set import DISTILLATION_SEED
+from sds_clip.demo.world import Split
 
 BASES = (11, 12, 13, 14)
 """Seeds of the base students."""
@@ -44,7 +44,7 @@ CHOSEN: dict[str, tuple[str, str]] = {
 }
 """The control and the objective that the screening chose in each setting."""
 PLACES_ARM: str | None = "sds-1"
-"""The arm of L_SDS that `demo.go_no_go` chose, whose probe of places is compared with its placebo's."""
+"""The arm of L_SDS that `sds_clip.demo.go_no_go` chose, whose probe of places is compared with its placebo's."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def questions() -> list[Question]:
     if set(CHOSEN) != set(SETTINGS) or PLACES_ARM is None:
         raise ValueError(
             "Nothing held out is looked at before CHOSEN and PLACES_ARM in demo/confirmation.py have what "
-            "demo.screening and demo.go_no_go chose."
+            "sds_clip.demo.screening and sds_clip.demo.go_no_go chose."
         )
     found = []
     for setting, (control, objective) in CHOSEN.items():

@@ -19,25 +19,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demo import fingerprint
-from demo.measure import StudentScores, measure
-from demo.probe import POOLED, TEXT, probe_model
-from demo.scores import load_scores, score_chunk, score_files, scoring_seconds, smoothed
-from demo.stopwatch import Stopwatch
-from demo.training_set import DISTILLATION_SEED, DemoPairs
-from demo.winoground_sets import ITEMS_PER_KIND
-from demo.world import Split
-from models.atomic import write_atomic
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.machine import usable_cores
-from models.teacher.load import load_teacher
-from models.teacher.teacher import Teacher
-from models.training.config import FinetuneConfig, parse_config
-from models.training.parts import Parts
-from models.training.processes import find_place
-from models.training.run import train
-from models.training.watcher import Record, Watcher
+from sds_clip.demo import fingerprint
+from sds_clip.demo.measure import StudentScores, measure
+from sds_clip.demo.probe import POOLED, TEXT, probe_model
+from sds_clip.demo.scores import load_scores, score_chunk, score_files, scoring_seconds, smoothed
+from sds_clip.demo.stopwatch import Stopwatch
+from sds_clip.demo.training_set import DISTILLATION_SEED, DemoPairs
+from sds_clip.demo.winoground_sets import ITEMS_PER_KIND
+from sds_clip.demo.world import Split
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.machine import usable_cores
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import FinetuneConfig, parse_config
+from sds_clip.models.training.parts import Parts
+from sds_clip.models.training.processes import find_place
+from sds_clip.models.training.run import train
+from sds_clip.models.training.watcher import Record, Watcher
 
 WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-runs"
 RUNS = Path("docs/experiments/runs")
@@ -104,7 +104,7 @@ class Outcome:
     measured: StudentScores
     log: list[dict[str, float]]
     probes: dict[str, list[list[bool]]] = field(default_factory=dict)
-    """What linear probes get right from each embedding; see `demo.probe`."""
+    """What linear probes get right from each embedding; see `sds_clip.demo.probe`."""
     scored: dict[str, float] = field(default_factory=dict)
     """Seconds of one core that the teacher's scores took, by file. Runs with the same scores share them."""
 

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from demo.compared import MEASURES, Compared, Measure
-from demo.winoground_sets import KINDS
-from models.evaluation.estimate import estimate
+from sds_clip.demo.compared import MEASURES, Compared, Measure
+from sds_clip.demo.winoground_sets import KINDS
+from sds_clip.models.evaluation.estimate import estimate
 
 PANELS = [
     ("GroupMatch", *KINDS),

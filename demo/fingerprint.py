@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Any
 
-from models.training.config import FinetuneConfig
-from models.training.parts import Parts, describe, with_negatives
-from models.training.run import OPERATIONAL
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.parts import Parts, describe, with_negatives
+from sds_clip.models.training.run import OPERATIONAL
 
 DIGITS = 12
 # Options that the teacher's scores depend on; runs with the same ones share scores.

@@ -1,4 +1,4 @@
-"""Writes the demo world's sets in the layouts of published benchmarks: `python -m demo.folders DIR`.
+"""Writes the demo world's sets in the layouts of published benchmarks: `python -m sds_clip.demo.folders DIR`.
 
     DIR/PART/retrieval/   captions.json and images       sds-clip evaluate retrieval --data .../captions.json
     DIR/PART/zero-shot/   CLIP_benchmark's WebDataset    sds-clip evaluate zero-shot --data ...
@@ -21,17 +21,17 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from demo.options import count, run
-from demo.sets import CLASS_TEMPLATES, Labelled, Pairs, classification_set, retrieval_set
-from demo.whats_up_sets import whats_up_items, write_whats_up
-from demo.winoground_sets import (
+from sds_clip.demo.options import count, run
+from sds_clip.demo.sets import CLASS_TEMPLATES, Labelled, Pairs, classification_set, retrieval_set
+from sds_clip.demo.whats_up_sets import whats_up_items, write_whats_up
+from sds_clip.demo.winoground_sets import (
     COLOR_SWAP,
     ITEMS_PER_KIND,
     winoground_items,
     write_winoground,
 )  # fmt: skip
-from demo.world import Split
-from models.data.pairs import PairSet
+from sds_clip.demo.world import Split
+from sds_clip.models.data.pairs import PairSet
 
 
 def write_pairs(folder: Path, content: Pairs) -> None:

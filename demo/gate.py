@@ -1,4 +1,4 @@
-"""Gate 0: is a student one that distillation can teach? `python -m demo.gate MODEL...`
+"""Gate 0: is a student one that distillation can teach? `python -m sds_clip.demo.gate MODEL...`
 
 Three things must hold on validation combinations:
 
@@ -21,21 +21,21 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from demo.captions import caption, draw_wording
-from demo.measure import StudentScores, measure
-from demo.options import count, run
-from demo.probe import POOLED, PROBES, TEXT, accuracies, probe_model
-from demo.render import render
-from demo.sets import scenes
-from demo.winoground_sets import KINDS, counterpart
-from demo.world import Scene, Split
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.data.pairs import PairSet, Sample
-from models.training.config import FinetuneConfig, parse_config
-from models.training.parts import Parts
-from models.training.processes import find_place
-from models.training.run import train
+from sds_clip.demo.captions import caption, draw_wording
+from sds_clip.demo.measure import StudentScores, measure
+from sds_clip.demo.options import count, run
+from sds_clip.demo.probe import POOLED, PROBES, TEXT, accuracies, probe_model
+from sds_clip.demo.render import render
+from sds_clip.demo.sets import scenes
+from sds_clip.demo.winoground_sets import KINDS, counterpart
+from sds_clip.demo.world import Scene, Split
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.pairs import PairSet, Sample
+from sds_clip.models.training.config import FinetuneConfig, parse_config
+from sds_clip.models.training.parts import Parts
+from sds_clip.models.training.processes import find_place
+from sds_clip.models.training.run import train
 
 WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-gate"
 ITEMS_PER_KIND = 2000

@@ -1,4 +1,4 @@
-"""Does L_SDS bring places into the pooled image embedding? `python -m demo.go_no_go`
+"""Does L_SDS bring places into the pooled image embedding? `python -m sds_clip.demo.go_no_go`
 
 A student that was trained by contrast alone, whose embeddings hold no places, is fine-tuned for 200 steps by L_SDS at
 each weight, and likewise with the placebo teacher. The linear probe of places is read on validation scenes. It is a go
@@ -12,14 +12,14 @@ import argparse
 from collections.abc import Sequence
 from statistics import fmean
 
-from demo.arms import places_arms, places_by_condition
-from demo.base_students import train_base
-from demo.compared import places
-from demo.experiment import Outcome, Series, add_series_options, base_outcome, one_a_core, run_all
-from demo.options import run
-from demo.report import gradient_share
-from demo.world import Split
-from models.markdown import markdown_table
+from sds_clip.demo.arms import places_arms, places_by_condition
+from sds_clip.demo.base_students import train_base
+from sds_clip.demo.compared import places
+from sds_clip.demo.experiment import Outcome, Series, add_series_options, base_outcome, one_a_core, run_all
+from sds_clip.demo.options import run
+from sds_clip.demo.report import gradient_share
+from sds_clip.demo.world import Split
+from sds_clip.models.markdown import markdown_table
 
 BASE = 10
 """Seed of the student that the plan names, which the confirmation does not use."""

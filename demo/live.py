@@ -32,14 +32,14 @@ from typing import Any
 
 import httpx
 
-from demo.folders import write_image_folder, write_retrieval, write_zero_shot
-from demo.load import Load
-from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
-from demo.training_set import Captions, DemoPairs
-from demo.world import Split
-from models.choices import Objective, ScoreBy
 from sds_clip import Client, ClientError, Job
 from sds_clip.client.schemas import Hyperparameters
+from sds_clip.demo.folders import write_image_folder, write_retrieval, write_zero_shot
+from sds_clip.demo.load import Load
+from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
+from sds_clip.demo.training_set import Captions, DemoPairs
+from sds_clip.demo.world import Split
+from sds_clip.models.choices import Objective, ScoreBy
 
 DATA = Path(__file__).parent / "data"
 PICTURE = DATA / "heldout" / "images" / "ex_177_img_0.png"

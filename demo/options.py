@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from models.errors import ModelError
+from sds_clip.models.errors import ModelError
 
 
 def count(text: str) -> int:

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from demo.captions import caption, draw_wording
-from demo.world import COLOURS, SHAPES, Relation, Scene, Thing
+from sds_clip.demo.captions import caption, draw_wording
+from sds_clip.demo.world import COLOURS, SHAPES, Relation, Scene, Thing
 
 UNSAID = -100
 """The target of what a scene or caption does not say; torch's cross entropy leaves it out."""

@@ -1,6 +1,6 @@
 """Linear probes of a CLIP: does its embedding say which object is where, and which colour belongs to which shape?
 
-    python -m demo.probe MODEL... [--teacher TEACHER]
+    python -m sds_clip.demo.probe MODEL... [--teacher TEACHER]
 
 A probe is one linear map from an embedding to a score for each shape (or colour, or shape and colour together). It
 is fitted on training scenes with two objects, by logistic regression of one choice between two:
@@ -28,23 +28,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from demo.bindings import ridge_config
-from demo.captions import caption, draw_wording
-from demo.options import run
-from demo.places import colour_of, in_order, shape_of
-from demo.render import render
-from demo.sets import scenes
-from demo.training_set import DemoPairs
-from demo.winoground_sets import two_different
-from demo.world import COLOURS, SHAPES, Scene, Split
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.encode import encode_texts
-from models.mapper import Mapper
-from models.teacher.load import load_teacher
-from models.teacher.pixels import teacher_view
-from models.teacher.teacher import Teacher
-from models.training.ridge import ridge_mapper
+from sds_clip.demo.bindings import ridge_config
+from sds_clip.demo.captions import caption, draw_wording
+from sds_clip.demo.options import run
+from sds_clip.demo.places import colour_of, in_order, shape_of
+from sds_clip.demo.render import render
+from sds_clip.demo.sets import scenes
+from sds_clip.demo.training_set import DemoPairs
+from sds_clip.demo.winoground_sets import two_different
+from sds_clip.demo.world import COLOURS, SHAPES, Scene, Split
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.encode import encode_texts
+from sds_clip.models.mapper import Mapper
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.pixels import teacher_view
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.ridge import ridge_mapper
 
 SEED = 6
 FITTED, MEASURED = 4096, 2048

@@ -1,4 +1,4 @@
-"""How often a model's proposals hold the true caption: `python -m demo.proposals MODEL...`.
+"""How often a model's proposals hold the true caption: `python -m sds_clip.demo.proposals MODEL...`.
 
 The pairs are those of the setting `proposed` of docs/experiments/plan.md.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from demo.options import count, run
-from demo.training_set import DISTILLATION_SEED, PROPOSED, DemoPairs, true_captions
-from models.markdown import markdown_table
+from sds_clip.demo.options import count, run
+from sds_clip.demo.training_set import DISTILLATION_SEED, PROPOSED, DemoPairs, true_captions
+from sds_clip.models.markdown import markdown_table
 
 
 def shares(pairs: DemoPairs) -> tuple[int, float, float]:

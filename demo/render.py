@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from demo.world import IMAGE_SIZE_PX, Scene, Thing
+from sds_clip.demo.world import IMAGE_SIZE_PX, Scene, Thing
 
 Array = NDArray[np.floating[Any]]
 Point = tuple[float, float]

@@ -10,17 +10,17 @@ from statistics import fmean
 
 import numpy as np
 
-from demo.arms import placebo_of
-from demo.compared import MEASURES, Compared, Measure, Runs, places
-from demo.experiment import Outcome, Variant
-from demo.figure import write_figure
-from demo.probe import POOLED, TEXT, accuracies
-from demo.statistics import difference, holm, interval
-from demo.winoground_sets import KINDS
-from models.atomic import write_atomic
-from models.evaluation.estimate import Estimate, estimate
-from models.evaluation.winoground import CHANCE, d_prime
-from models.markdown import markdown_table
+from sds_clip.demo.arms import placebo_of
+from sds_clip.demo.compared import MEASURES, Compared, Measure, Runs, places
+from sds_clip.demo.experiment import Outcome, Variant
+from sds_clip.demo.figure import write_figure
+from sds_clip.demo.probe import POOLED, TEXT, accuracies
+from sds_clip.demo.statistics import difference, holm, interval
+from sds_clip.demo.winoground_sets import KINDS
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.evaluation.estimate import Estimate, estimate
+from sds_clip.models.evaluation.winoground import CHANCE, d_prime
+from sds_clip.models.markdown import markdown_table
 
 ALPHA = 0.01
 """A corrected p below this is significant."""

@@ -12,12 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from models.atomic import write_atomic
-from models.data.pairs import PairSet, Sample
-from models.training.config import FinetuneConfig
-from models.training.latents import Latents
-from models.training.parts import Parts, with_negatives
-from models.training.score_targets import Targets, TeacherScores, candidates_of
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.data.pairs import PairSet, Sample
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.latents import Latents
+from sds_clip.models.training.parts import Parts, with_negatives
+from sds_clip.models.training.score_targets import Targets, TeacherScores, candidates_of
 
 CHUNK = 512  # pairs per file and task
 

@@ -1,4 +1,4 @@
-"""Screen the arms of the comparison of objectives on validation combinations: `python -m demo.screening`.
+"""Screen the arms of the comparison of objectives on validation combinations: `python -m sds_clip.demo.screening`.
 
 A screening that was stopped continues where it stopped. What was measured is kept in docs/experiments/runs. After a
 change to the code, use other folders.
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from demo.arms import LATER, SEEDS, SETTINGS, arms
-from demo.experiment import (
+from sds_clip.demo.arms import LATER, SEEDS, SETTINGS, arms
+from sds_clip.demo.experiment import (
     Outcome,
     Series,
     Variant,
@@ -23,10 +23,10 @@ from demo.experiment import (
     run_all,
     summary,
 )
-from demo.options import run
-from demo.report import screening_table, write_screening
-from demo.statistics import right
-from demo.world import Split
+from sds_clip.demo.options import run
+from sds_clip.demo.report import screening_table, write_screening
+from sds_clip.demo.statistics import right
+from sds_clip.demo.world import Split
 
 PER_KIND = 500
 MOST_LOST = 0.01

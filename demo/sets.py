@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from demo.captions import caption, draw_wording
-from demo.render import render
-from demo.world import COLOURS, SHAPES, Scene, Split, combination, draw_scene_of
+from sds_clip.demo.captions import caption, draw_wording
+from sds_clip.demo.render import render
+from sds_clip.demo.world import COLOURS, SHAPES, Scene, Split, combination, draw_scene_of
 
 RETRIEVAL_SEED = 1
 RETRIEVAL_BATCH = 128

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from demo.experiment import Outcome
-from models.evaluation.estimate import Interval
-from models.evaluation.paired import RESAMPLES
+from sds_clip.demo.experiment import Outcome
+from sds_clip.models.evaluation.estimate import Interval
+from sds_clip.models.evaluation.paired import RESAMPLES
 
 RESAMPLING_SEED = 0
 

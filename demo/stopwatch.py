@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from models.atomic import write_atomic
+from sds_clip.models.atomic import write_atomic
 
 
 class Stopwatch:

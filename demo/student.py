@@ -13,8 +13,8 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from demo.tokenizer import CONTEXT_LENGTH
-from demo.world import IMAGE_SIZE_PX
+from sds_clip.demo.tokenizer import CONTEXT_LENGTH
+from sds_clip.demo.world import IMAGE_SIZE_PX
 
 MEAN = (0.85, 0.85, 0.85)
 STD = (0.25, 0.25, 0.25)

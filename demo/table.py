@@ -1,4 +1,4 @@
-"""Print the demo's table of held-out scores: `python -m demo.table`, or `--teacher demo` for the teacher's."""
+"""Print the demo's table of held-out scores: `python -m sds_clip.demo.table`, or `--teacher demo` for the teacher's."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from demo.folders import write_zero_shot
-from demo.options import run
-from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
-from demo.winoground_sets import KINDS
-from demo.world import Split
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.encode import encode_images, encode_texts
-from models.evaluation.benchmark import Benchmark, run_benchmark
-from models.evaluation.results import Metric, Results
-from models.evaluation.retrieval import in_batch_accuracy
-from models.evaluation.scorers import ClipScorer
-from models.evaluation.teacher_scorer import TeacherScorer
-from models.evaluation.winoground import CHANCE, OUTCOMES, winoground_benchmark
-from models.evaluation.zero_shot import zero_shot_benchmark
-from models.teacher.load import load_teacher
-from models.teacher.teacher import Teacher
+from sds_clip.demo.folders import write_zero_shot
+from sds_clip.demo.options import run
+from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
+from sds_clip.demo.winoground_sets import KINDS
+from sds_clip.demo.world import Split
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.encode import encode_images, encode_texts
+from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
+from sds_clip.models.evaluation.results import Metric, Results
+from sds_clip.models.evaluation.retrieval import in_batch_accuracy
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.models.evaluation.teacher_scorer import TeacherScorer
+from sds_clip.models.evaluation.winoground import CHANCE, OUTCOMES, winoground_benchmark
+from sds_clip.models.evaluation.zero_shot import zero_shot_benchmark
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import Teacher
 
 DATA = Path(__file__).parent / "data"
 DRAWS, DRAW_SEED = 32, 0

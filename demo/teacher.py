@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, PixArtSigmaPipeline, PixArtT
 from torch import nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from demo.world import IMAGE_SIZE_PX
+from sds_clip.demo.world import IMAGE_SIZE_PX
 
 LATENT_CHANNELS = 8
 LATENT_SIZE = 8

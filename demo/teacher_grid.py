@@ -1,4 +1,4 @@
-"""A grid of images sampled from the demo teacher by diffusers' pipeline. `python -m demo.teacher_grid`.
+"""A grid of images sampled from the demo teacher by diffusers' pipeline. `python -m sds_clip.demo.teacher_grid`.
 
 Each row has two objects in the four relations: left, right, above, below. The row below has the same captions with the
 colours exchanged.
@@ -16,12 +16,12 @@ import torch
 from diffusers import DiffusionPipeline, PixArtSigmaPipeline
 from PIL import ImageDraw, ImageFont
 
-from demo.captions import Wording, caption
-from demo.options import count, run
-from demo.sets import pairs
-from demo.winoground_sets import two_different
-from demo.world import IMAGE_SIZE_PX, Relation, Split, with_colours_exchanged, with_relation
-from models.teacher.folder import find_folder
+from sds_clip.demo.captions import Wording, caption
+from sds_clip.demo.options import count, run
+from sds_clip.demo.sets import pairs
+from sds_clip.demo.winoground_sets import two_different
+from sds_clip.demo.world import IMAGE_SIZE_PX, Relation, Split, with_colours_exchanged, with_relation
+from sds_clip.models.teacher.folder import find_folder
 
 DEMO = Path(__file__).parent
 OUT = DEMO.parent / "docs" / "teacher-samples.png"

@@ -1,6 +1,6 @@
 """What a teacher knows: GroupMatch by kind of swap and noise level, and the group score by kind.
 
-The training of the demo teacher logs these. `python -m demo.teacher_validation TEACHER...` prints their table.
+The training of the demo teacher logs these. `python -m sds_clip.demo.teacher_validation TEACHER...` prints their table.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
-from demo.options import count, run
-from demo.render import render
-from demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
-from demo.train_teacher import encode
-from demo.winoground_sets import KINDS, WINOGROUND_SEED, winoground_items
-from demo.world import IMAGE_SIZE_PX, Split
-from models.teacher.diffusion_score import denoising_errors_many
-from models.teacher.family import PixArt
-from models.teacher.load import load_teacher
-from models.teacher.teacher import UNCONDITIONAL, Teacher
+from sds_clip.demo.options import count, run
+from sds_clip.demo.render import render
+from sds_clip.demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
+from sds_clip.demo.train_teacher import encode
+from sds_clip.demo.winoground_sets import KINDS, WINOGROUND_SEED, winoground_items
+from sds_clip.demo.world import IMAGE_SIZE_PX, Split
+from sds_clip.models.teacher.diffusion_score import denoising_errors_many
+from sds_clip.models.teacher.family import PixArt
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import UNCONDITIONAL, Teacher
 
 BATCH_SIZE = 256
 LEVELS = (500, 700, 850, 940, 985)

@@ -15,15 +15,15 @@ from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from demo.checkpoint import Part, log, resume, save_checkpoint
-from demo.learning_rate import PlateauRate
-from demo.places import bindings_loss, new_head, place_targets, places_loss, told_captions
-from demo.sets import training_pairs
-from demo.student import new_student, pixels_to_input
-from demo.validation import ValidationSet, validate
-from demo.world import with_places_exchanged
-from models.precision import native_bf16
-from models.short_texts import encode_text, without_padding
+from sds_clip.demo.checkpoint import Part, log, resume, save_checkpoint
+from sds_clip.demo.learning_rate import PlateauRate
+from sds_clip.demo.places import bindings_loss, new_head, place_targets, places_loss, told_captions
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.student import new_student, pixels_to_input
+from sds_clip.demo.validation import ValidationSet, validate
+from sds_clip.demo.world import with_places_exchanged
+from sds_clip.models.precision import native_bf16
+from sds_clip.models.short_texts import encode_text, without_padding
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def train_student(
 
     Raises:
         RuntimeError: the loss is not finite.
-        ValueError: the checkpoint is of another recipe, see `demo.checkpoint.resume`.
+        ValueError: the checkpoint is of another recipe, see `sds_clip.demo.checkpoint.resume`.
     """
     torch.manual_seed(recipe.seed)
     student = new_student(len(tokenizer.tokenizer))

@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel, T5Tokenizer
 
-from demo.captions import Wording, caption, draw_wording
-from demo.checkpoint import Part, log, resume, save_checkpoint
-from demo.learning_rate import PlateauRate
-from demo.render import render
-from demo.sets import scenes
-from demo.teacher import TIMESTEPS, new_scheduler, new_transformer
-from demo.teacher_tokenizer import tokenize
-from demo.train_vae import pixels_to_vae
-from demo.winoground_sets import two_different
-from demo.world import Scene, Split, with_colours_exchanged, with_places_exchanged
-from models.atomic import atomic_file
-from models.precision import native_bf16
+from sds_clip.demo.captions import Wording, caption, draw_wording
+from sds_clip.demo.checkpoint import Part, log, resume, save_checkpoint
+from sds_clip.demo.learning_rate import PlateauRate
+from sds_clip.demo.render import render
+from sds_clip.demo.sets import scenes
+from sds_clip.demo.teacher import TIMESTEPS, new_scheduler, new_transformer
+from sds_clip.demo.teacher_tokenizer import tokenize
+from sds_clip.demo.train_vae import pixels_to_vae
+from sds_clip.demo.winoground_sets import two_different
+from sds_clip.demo.world import Scene, Split, with_colours_exchanged, with_places_exchanged
+from sds_clip.models.atomic import atomic_file
+from sds_clip.models.precision import native_bf16
 
 ENCODED_AT_ONCE = 256
 CHECKED = 8  # latents that are encoded again when a pool is read back
@@ -83,7 +83,7 @@ def train_teacher(
 
     Raises:
         RuntimeError: the loss is not finite.
-        ValueError: the checkpoint is of another recipe, see `demo.checkpoint.resume`.
+        ValueError: the checkpoint is of another recipe, see `sds_clip.demo.checkpoint.resume`.
     """
     torch.manual_seed(recipe.seed)
     networks = nn.ModuleDict({"transformer": new_transformer(), "text_encoder": text_encoder})

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from transformers import T5EncoderModel, T5Tokenizer
 
-from demo.checkpoint import Part, log, resume, save_checkpoint
-from demo.learning_rate import PlateauRate
-from demo.places import SLOT_SIZES, new_head, slots_loss, told_captions
-from demo.sets import scenes
-from demo.teacher import TEXT_WIDTH, new_text_encoder
-from demo.teacher_tokenizer import tokenize
-from demo.world import Split
+from sds_clip.demo.checkpoint import Part, log, resume, save_checkpoint
+from sds_clip.demo.learning_rate import PlateauRate
+from sds_clip.demo.places import SLOT_SIZES, new_head, slots_loss, told_captions
+from sds_clip.demo.sets import scenes
+from sds_clip.demo.teacher import TEXT_WIDTH, new_text_encoder
+from sds_clip.demo.teacher_tokenizer import tokenize
+from sds_clip.demo.world import Split
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def train_text_encoder(
     """Train, or continue from `work_dir/text_encoder.pt`.
 
     Raises:
-        ValueError: the checkpoint is of another recipe, see `demo.checkpoint.resume`.
+        ValueError: the checkpoint is of another recipe, see `sds_clip.demo.checkpoint.resume`.
     """
     torch.manual_seed(recipe.seed)
     networks = nn.ModuleDict(

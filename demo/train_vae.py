@@ -11,10 +11,10 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from demo.checkpoint import log, resume, save_checkpoint
-from demo.sets import training_pairs
-from demo.teacher import new_vae
-from models.precision import native_bf16
+from sds_clip.demo.checkpoint import log, resume, save_checkpoint
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.teacher import new_vae
+from sds_clip.models.precision import native_bf16
 
 SCALE_IMAGES = 1024  # number of images over which the latents' scale is measured
 
@@ -45,7 +45,7 @@ def train_vae(recipe: VaeRecipe, work_dir: Path, *, save_every: int = 100) -> Au
 
     Raises:
         RuntimeError: the loss is not finite.
-        ValueError: the checkpoint is of another recipe, see `demo.checkpoint.resume`.
+        ValueError: the checkpoint is of another recipe, see `sds_clip.demo.checkpoint.resume`.
     """
     torch.manual_seed(recipe.seed)
     vae = new_vae()

@@ -11,11 +11,11 @@ from open_clip.model import CLIP
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
-from demo.render import render
-from demo.sets import RETRIEVAL_BATCH, retrieval_set
-from demo.student import pixels_to_input
-from demo.winoground_sets import ITEMS_PER_KIND, KINDS, winoground_items
-from demo.world import Split
+from sds_clip.demo.render import render
+from sds_clip.demo.sets import RETRIEVAL_BATCH, retrieval_set
+from sds_clip.demo.student import pixels_to_input
+from sds_clip.demo.winoground_sets import ITEMS_PER_KIND, KINDS, winoground_items
+from sds_clip.demo.world import Split
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.captions import BEFORE_FRAMES, caption, draw_wording
-from demo.winoground_sets import save_png, two_different
-from demo.world import Relation, Scene, Split, draw_scene_of, with_relation
+from sds_clip.demo.captions import BEFORE_FRAMES, caption, draw_wording
+from sds_clip.demo.winoground_sets import save_png, two_different
+from sds_clip.demo.world import Relation, Scene, Split, draw_scene_of, with_relation
 
 WHATS_UP_SEED = 5
 FILE = "controlled_images_dataset.json"

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from demo.captions import PLAIN_FRAMES, Wording, caption, draw_wording
-from demo.render import render
-from demo.world import Scene, Split, draw_scene_of, with_colours_exchanged, with_places_exchanged
+from sds_clip.demo.captions import PLAIN_FRAMES, Wording, caption, draw_wording
+from sds_clip.demo.render import render
+from sds_clip.demo.world import Scene, Split, draw_scene_of, with_colours_exchanged, with_places_exchanged
 
 KINDS = ("attributes", "objects", "relation")
 COLOR_SWAP = "color swap"

@@ -15,8 +15,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-from app.keys import SCOPES, create_key
-from models.atomic import write_atomic
+from sds_clip.app.keys import SCOPES, create_key
+from sds_clip.models.atomic import write_atomic
 
 SECRETS, FORMER, DATA = Path("/secrets"), Path("/former"), Path("/data")
 FORMER_NAMES = {

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from app.errors import ConfigurationError, StoreUnavailable
-from app.store import Store
+from sds_clip.app.errors import ConfigurationError, StoreUnavailable
+from sds_clip.app.store import Store
 
 if __name__ == "__main__":
     try:

@@ -9,8 +9,8 @@ import sys
 import redis
 from sqlalchemy import text
 
-from app.errors import StoreUnavailable
-from app.store.database import Database
+from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.store.database import Database
 
 TIMEOUT_S = 4.0
 

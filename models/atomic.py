@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from models.references import CheckpointError
+from sds_clip.models.references import CheckpointError
 
 
 @contextmanager

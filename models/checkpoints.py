@@ -17,15 +17,15 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models.attention import attend_batch_first
-from models.clip import Clip
-from models.delta import apply_delta
-from models.delta_file import DeltaError, base_of
-from models.errors import first_line
-from models.model_config import size_pair
-from models.precision import apply_precision, choose_device, choose_precision
-from models.preprocess import Preprocess
-from models.references import (
+from sds_clip.models.attention import attend_batch_first
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta import apply_delta
+from sds_clip.models.delta_file import DeltaError, base_of
+from sds_clip.models.errors import first_line
+from sds_clip.models.model_config import size_pair
+from sds_clip.models.precision import apply_precision, choose_device, choose_precision
+from sds_clip.models.preprocess import Preprocess
+from sds_clip.models.references import (
     DESCRIPTION_FILE,
     BadReferenceError,
     CheckpointError,
@@ -37,9 +37,16 @@ from models.references import (
     is_delta,
     parse,
 )
-from models.sources import Source, resolve
-from models.tokenizers import load_tokenizer
-from models.version import TOKENIZER_FILES, Identity, as_stored, effective_model_config, hashes_of, stored
+from sds_clip.models.sources import Source, resolve
+from sds_clip.models.tokenizers import load_tokenizer
+from sds_clip.models.version import (
+    TOKENIZER_FILES,
+    Identity,
+    as_stored,
+    effective_model_config,
+    hashes_of,
+    stored,
+)
 
 __all__ = ["BadReferenceError", "CheckpointError", "load_clip"]
 

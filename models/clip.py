@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.precision import DTYPES
-from models.short_texts import encode_text, without_padding
-from models.tokenizers import Tokenizer
-from models.version import Identity
+from sds_clip.models.precision import DTYPES
+from sds_clip.models.short_texts import encode_text, without_padding
+from sds_clip.models.tokenizers import Tokenizer
+from sds_clip.models.version import Identity
 
 RESNET_STRIDE = 32
 """How many pixels of a ResNet's input, in each direction, one place of its last feature map stands for."""
@@ -31,7 +31,7 @@ class Clip:
     architecture: str
     """open_clip's name for it, or the folder's name if open_clip has no such configuration."""
     version: str
-    """sha256 over the stored weights and everything else that changes a result; see `models.version`."""
+    """sha256 over the stored weights and everything else that changes a result; see `sds_clip.models.version`."""
     identity: Identity
     """The parts that the version is a hash of."""
     network: nn.Module

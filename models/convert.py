@@ -12,8 +12,8 @@ from open_clip.factory import get_tokenizer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.atomic import atomic_folder
-from models.checkpoints import (
+from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.checkpoints import (
     OPENAI_ARCHIVE_KEYS,
     build_network,
     check_finite,
@@ -22,19 +22,25 @@ from models.checkpoints import (
     some,
     source_of,
 )
-from models.errors import first_line
-from models.export import copy_tokenizer, write_folder
-from models.model_config import checked_preprocess
-from models.published import (
+from sds_clip.models.errors import first_line
+from sds_clip.models.export import copy_tokenizer, write_folder
+from sds_clip.models.model_config import checked_preprocess
+from sds_clip.models.published import (
     QUICK_GELU_SUFFIX,
     architecture_config,
     published_preprocess,
     stated_activation,
 )
-from models.references import CheckpointError, architecture_and_activation, parse
-from models.sources import WEIGHT_FILES, Source
-from models.transformers_clip import Stated, is_transformers, open_clip_names, stated_beside, weights_file
-from models.version import as_stored
+from sds_clip.models.references import CheckpointError, architecture_and_activation, parse
+from sds_clip.models.sources import WEIGHT_FILES, Source
+from sds_clip.models.transformers_clip import (
+    Stated,
+    is_transformers,
+    open_clip_names,
+    stated_beside,
+    weights_file,
+)
+from sds_clip.models.version import as_stored
 
 _WRAPPERS = ("state_dict", "model")
 _SCALE = "logit_scale"

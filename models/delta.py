@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.atomic import atomic_folder
-from models.clip import Clip
-from models.delta_file import Delta, DeltaError, read_delta, write_delta
-from models.golden import TOLERANCE, Golden
-from models.mixed import Member, with_values
-from models.references import Folder
-from models.sharing import share
+from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta_file import Delta, DeltaError, read_delta, write_delta
+from sds_clip.models.golden import TOLERANCE, Golden
+from sds_clip.models.mixed import Member, with_values
+from sds_clip.models.references import Folder
+from sds_clip.models.sharing import share
 
 
 def save_delta(

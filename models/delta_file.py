@@ -4,7 +4,7 @@ The files:
 
     sds_clip_delta.json    the base, and how the delta was made
     delta.safetensors      the tensors in float32, under the base's names
-    golden.safetensors     the tuned network's embeddings of inputs made from a seed (`models.golden`)
+    golden.safetensors     the tuned network's embeddings of inputs made from a seed (`sds_clip.models.golden`)
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from models.clip import Clip
-from models.errors import first_line
-from models.golden import SEED, Golden
-from models.references import (
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import first_line
+from sds_clip.models.golden import SEED, Golden
+from sds_clip.models.references import (
     DESCRIPTION_FILE,
     CheckpointError,
     Folder,

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from models.clip import Clip
-from models.machine import usable_cores
+from sds_clip.models.clip import Clip
+from sds_clip.models.machine import usable_cores
 
 
 def encode_images(clip: Clip, images: Sequence[Image.Image], *, batch_size: int = 32) -> Float[Tensor, "n d"]:

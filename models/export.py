@@ -12,16 +12,16 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.atomic import atomic_folder
-from models.checkpoints import load_clip, source_of, tokenizer_files
-from models.choices import ExportFormat
-from models.clip import Clip
-from models.export_check import Agreement
-from models.model_card import figures_beside, read_figures, write_card
-from models.model_config import CONFIG_FILE
-from models.references import BadReferenceError, CheckpointError, Folder, parse
-from models.sources import WEIGHT_FILES, Source
-from models.version import as_stored
+from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.checkpoints import load_clip, source_of, tokenizer_files
+from sds_clip.models.choices import ExportFormat
+from sds_clip.models.clip import Clip
+from sds_clip.models.export_check import Agreement
+from sds_clip.models.model_card import figures_beside, read_figures, write_card
+from sds_clip.models.model_config import CONFIG_FILE
+from sds_clip.models.references import BadReferenceError, CheckpointError, Folder, parse
+from sds_clip.models.sources import WEIGHT_FILES, Source
+from sds_clip.models.version import as_stored
 
 
 def export_full(
@@ -72,13 +72,13 @@ def _write_open_clip(working: Path, clip: Clip, source: Source) -> None:
 
 
 def _write_transformers(working: Path, clip: Clip, source: Source) -> Agreement:
-    from models.export_transformers import write_transformers
+    from sds_clip.models.export_transformers import write_transformers
 
     return write_transformers(working, clip, source)
 
 
 def _write_onnx(working: Path, clip: Clip, source: Source) -> Agreement:
-    from models.export_onnx import write_onnx
+    from sds_clip.models.export_onnx import write_onnx
 
     return write_onnx(working, clip, source)
 

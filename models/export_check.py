@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from models.clip import Clip
-from models.golden import SEED, SENTENCES
-from models.references import CheckpointError
+from sds_clip.models.clip import Clip
+from sds_clip.models.golden import SEED, SENTENCES
+from sds_clip.models.references import CheckpointError
 
 AT_LEAST = 0.99999
 """The smallest cosine between an embedding of ours and the export's, in float32."""

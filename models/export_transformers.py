@@ -25,15 +25,15 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from models.clip import Clip
-from models.export_check import Agreement, agreement
-from models.export_tokenizer import transformers_tokenizer
-from models.model_config import size_pair
-from models.references import CheckpointError
-from models.sources import Source
-from models.transformers_clip import INTERPOLATIONS
-from models.transformers_names import CLIP, SIGLIP, Names
-from models.version import effective_model_config
+from sds_clip.models.clip import Clip
+from sds_clip.models.export_check import Agreement, agreement
+from sds_clip.models.export_tokenizer import transformers_tokenizer
+from sds_clip.models.model_config import size_pair
+from sds_clip.models.references import CheckpointError
+from sds_clip.models.sources import Source
+from sds_clip.models.transformers_clip import INTERPOLATIONS
+from sds_clip.models.transformers_names import CLIP, SIGLIP, Names
+from sds_clip.models.version import effective_model_config
 
 # What may be said in open_clip's configuration of a tower, because transformers' model has it too.
 _TOWER = {"width", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from models.errors import ModelError
+from sds_clip.models.errors import ModelError
 
 MAX_TEXT_BYTES = 2**30
 """The limit for annotation files, which are held in memory whole."""

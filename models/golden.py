@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.clip import Clip
+from sds_clip.models.clip import Clip
 
 SEED = 0
 SENTENCES = ["a red cube left of a blue ball", "two small dogs under the table"]

@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from models.images import ImageLimits
+from sds_clip.models.images import ImageLimits
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 MAX_IMAGE_BYTES = ImageLimits().max_bytes

@@ -17,7 +17,7 @@ from typing import IO, Literal
 import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from models.errors import ModelError
+from sds_clip.models.errors import ModelError
 
 Format = Literal["JPEG", "PNG", "WEBP", "GIF"]
 

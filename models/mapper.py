@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.choices import MapperInput
-from models.errors import ModelError
+from sds_clip.models.choices import MapperInput
+from sds_clip.models.errors import ModelError
 
 
 class MapperError(ModelError):

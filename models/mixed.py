@@ -26,11 +26,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.clip import Clip
-from models.errors import first_line
-from models.precision import DTYPES, as_written
-from models.sharing import share
-from models.short_texts import encode_text, without_padding
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import first_line
+from sds_clip.models.precision import DTYPES, as_written
+from sds_clip.models.sharing import share
+from sds_clip.models.short_texts import encode_text, without_padding
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class Member(nn.Module):
 
     @property
     def shared(self) -> tuple[nn.Module]:
-        """The base's network, with which all members of the family compute (`models.sharing`)."""
+        """The base's network, with which all members of the family compute (`sds_clip.models.sharing`)."""
         return (self.family.base,)
 
     @property

@@ -1,6 +1,6 @@
 """What a model card says of each format."""
 
-from models.choices import ExportFormat
+from sds_clip.models.choices import ExportFormat
 
 LIBRARIES: dict[ExportFormat, str] = {
     "open_clip": "open_clip",

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.clip import Clip
-from models.encode import encode_images
+from sds_clip.models.clip import Clip
+from sds_clip.models.encode import encode_images
 
 
 def best_captions(
@@ -22,8 +22,8 @@ def best_captions(
 ) -> list[list[str]]:
     """Return the `count` captions with the highest similarity to each image, the highest first.
 
-    `features` are those of the captions, from `models.encode.encode_texts`. Equal similarities are ordered as the
-    captions are.
+    `features` are those of the captions, from `sds_clip.models.encode.encode_texts`. Equal similarities are ordered
+    as the captions are.
     """
     similarities = encode_images(clip, images, batch_size=len(images)) @ features.T
     order = torch.sort(similarities, dim=1, descending=True, stable=True).indices[:, :count]

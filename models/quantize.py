@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Int8, UInt8
 
-from models.golden import Golden
+from sds_clip.models.golden import Golden
 
 MARGIN = 1.25
 """Coordinates of pictures and captions exceed those of the golden inputs, which are few."""

@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from models.errors import ModelError
+from sds_clip.models.errors import ModelError
 
 DEMO = "demo"
 """The reference of the checkpoint that ships in the repository."""
 DEFAULT_TAG = "openai"
 DESCRIPTION_FILE = "sds_clip_delta.json"
-"""In a folder: it holds a delta, which this file describes (`models.delta_file`)."""
+"""In a folder: it holds a delta, which this file describes (`sds_clip.models.delta_file`)."""
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 ACTIVATIONS = {"gelu": False, "quickgelu": True}
 """What may follow the plus sign, and whether it means QuickGELU."""

@@ -1,7 +1,7 @@
 """A reproduction of the paper: SDS-CLIP and its control, trained alike, measured beside the base, and compared.
 
     OUT/plan.json                         what the folder was begun with
-    OUT/runs/control-0, sds-clip-0        the runs of a seed (`models.run_files`)
+    OUT/runs/control-0, sds-clip-0        the runs of a seed (`sds_clip.models.run_files`)
     OUT/evaluations/BENCHMARK/MODEL/      a model's results; those of sds-clip-0 are compared with those of control-0
     OUT/table.tsv                         every figure of every model
     OUT/report.md                         the page
@@ -22,26 +22,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.errors import TrainingError
-from models.evaluation.estimate import Estimate, estimate
-from models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
-from models.evaluation.request import EvaluationRequest
-from models.evaluation.results import write_json
-from models.references import DESCRIPTION_FILE
-from models.run_files import LOG_FILE
-from models.training.config import FinetuneConfig
-from models.training.influence import (
+from sds_clip.models.errors import TrainingError
+from sds_clip.models.evaluation.estimate import Estimate, estimate
+from sds_clip.models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
+from sds_clip.models.evaluation.request import EvaluationRequest
+from sds_clip.models.evaluation.results import write_json
+from sds_clip.models.references import DESCRIPTION_FILE
+from sds_clip.models.run_files import LOG_FILE
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.influence import (
     MIN_GRADIENT_SHARE,
     MIN_RESIDUAL_GAP,
     influence_figures,
     teacher_had_no_say,
 )
-from models.training.log import read_log
-from models.training.run import OPERATIONAL
+from sds_clip.models.training.log import read_log
+from sds_clip.models.training.run import OPERATIONAL
 
 if TYPE_CHECKING:
-    from models.clip import Clip
-    from models.evaluation.benchmark import Benchmark
+    from sds_clip.models.clip import Clip
+    from sds_clip.models.evaluation.benchmark import Benchmark
 
 BASE, CONTROL, SDS = "base", "control", "sds-clip"
 FOLDERS = RUNS, EVALUATIONS = "runs", "evaluations"

@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from models.atomic import write_atomic
-from models.evaluation.report.words import NO_BREAK, p_value, percent, points, points_interval
-from models.evaluation.results import GROUP_MATCH
-from models.evaluation.retrieval import TEXT_RETRIEVAL
-from models.markdown import markdown_table
-from models.reproduction import (
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.evaluation.report.words import NO_BREAK, p_value, percent, points, points_interval
+from sds_clip.models.evaluation.results import GROUP_MATCH
+from sds_clip.models.evaluation.retrieval import TEXT_RETRIEVAL
+from sds_clip.models.markdown import markdown_table
+from sds_clip.models.reproduction import (
     BASE,
     CONTROL,
     FIGURE,
@@ -27,10 +27,10 @@ from models.reproduction import (
     say_of_teacher,
     table,
 )
-from models.run_files import LOG_FILE
-from models.training.config import FinetuneConfig
-from models.training.log import read_log
-from models.training.run import OPERATIONAL
+from sds_clip.models.run_files import LOG_FILE
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.log import read_log
+from sds_clip.models.training.run import OPERATIONAL
 
 _SHOWN = ("acc", GROUP_MATCH, f"{TEXT_RETRIEVAL}@1")
 """What the page shows beside each primary figure. `acc` has the paired test that a mean over tags lacks."""

@@ -8,7 +8,7 @@ This module imports no torch, so that a supervisor and the service can use it.
     OUT/checkpoints/step-00000200/state.safetensors    parameters and the optimizer's moments
     OUT/checkpoints/step-00000200/state.json           step, the run's identity, and the hash of state.safetensors
     OUT/report.html                                    curves, configuration and samples of a finished run
-    OUT/delta                                          what a finished run has learned (`models.delta_file`)
+    OUT/delta                                          what a finished run has learned (`sds_clip.models.delta_file`)
 """
 
 import json
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from models.files import sha256_of
+from sds_clip.models.files import sha256_of
 
 CONFIG_FILE, LOG_FILE, REPORT_FILE = "config.yaml", "log.jsonl", "report.html"
 RUN_ID_FILE = "run-id"

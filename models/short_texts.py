@@ -43,7 +43,7 @@ def encode_text(network: nn.Module, tokens: Int[Tensor, "n length"]) -> Float[Te
 
 
 def _computing(network: nn.Module) -> nn.Module:
-    """The network that computes for a version that shares batches (`models.mixed.Member`), or the network itself."""
+    """What computes for a version that shares batches (`sds_clip.models.mixed.Member`), or the network itself."""
     return getattr(network, "computing", network)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
 
-from models.errors import first_line
-from models.model_config import CONFIG_FILE, STATED, checked_preprocess, read_config
-from models.published import (
+from sds_clip.models.errors import first_line
+from sds_clip.models.model_config import CONFIG_FILE, STATED, checked_preprocess, read_config
+from sds_clip.models.published import (
     QUICK_GELU_SUFFIX,
     architecture_config,
     entry_of_repository,
@@ -20,7 +20,7 @@ from models.published import (
     stated_activation,
     unknown_tag,
 )
-from models.references import (
+from sds_clip.models.references import (
     CheckpointError,
     Demo,
     Folder,
@@ -48,7 +48,7 @@ class Source:
     tokenizer: Path | str | None
     """The tokenizer's folder or hub name; None for CLIP's own."""
     dimensions: tuple[int, ...] = ()
-    """The lengths to which embeddings may be cut; see `models.model_config.read_config`."""
+    """The lengths to which embeddings may be cut; see `sds_clip.models.model_config.read_config`."""
 
 
 def resolve(reference: Reference) -> Source:
@@ -70,19 +70,8 @@ def resolve(reference: Reference) -> Source:
 
 
 def demo_folder() -> Path:
-    """Return the folder of the checkpoint that ships in the repository.
-
-    Raises CheckpointError if the package `demo` is not installed.
-    """
-    from importlib.util import find_spec
-
-    spec = find_spec("demo")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    if not places:
-        raise CheckpointError(
-            "The package `demo`, which contains the checkpoint, is not installed; choose another checkpoint."
-        )
-    return Path(places[0]) / "student"
+    """Return the folder of the checkpoint that ships with this package."""
+    return Path(__file__).parents[1] / "demo" / "student"
 
 
 def _from_registry(architecture: str, tag: str) -> Source:

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, get_args
 
 from torch import nn
 
-from models.choices import Trainable
-from models.clip import Clip
-from models.errors import ModelError
-from models.precision import is_layer_norm
+from sds_clip.models.choices import Trainable
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import ModelError
+from sds_clip.models.precision import is_layer_norm
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -35,7 +35,7 @@ def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[s
       which T5's text towers have instead, count as LayerNorms.
     - `batchnorm`: those, and the image tower's BatchNorm weights and biases.
     - `all`: every parameter, including logit_scale and logit_bias.
-    - `text-map`: none of the network's own. `models.text_map` has what is trained instead.
+    - `text-map`: none of the network's own. `sds_clip.models.text_map` has what is trained instead.
 
     The network is put in eval mode and must stay there: no dropout, and BatchNorms keep the running
     statistics that they were trained with.

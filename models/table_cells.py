@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from models.errors import DataError
-from models.image_files import MAX_IMAGE_BYTES, ImageFileError, read_image_file
+from sds_clip.models.errors import DataError
+from sds_clip.models.image_files import MAX_IMAGE_BYTES, ImageFileError, read_image_file
 
 PARQUET_SUFFIX = ".parquet"
 MAX_GROUP_BYTES = 512 * 2**20

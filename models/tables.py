@@ -1,6 +1,6 @@
 """Tables whose rows hold images: Parquet files, and folders that Hugging Face's `datasets` saved (`save_to_disk`).
 
-pyarrow reads them, which comes with the extra `tables`. Images are read one at a time; see `models.table_cells`.
+pyarrow reads them, which comes with the extra `tables`. Images are read singly; see `sds_clip.models.table_cells`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.errors import DataError
-from models.files import MAX_TEXT_BYTES, read_text
-from models.table_cells import (
+from sds_clip.models.errors import DataError
+from sds_clip.models.files import MAX_TEXT_BYTES, read_text
+from sds_clip.models.table_cells import (
     PARQUET_SUFFIX,
     Cell,
     check_groups,
@@ -22,7 +22,7 @@ from models.table_cells import (
     open_parquet,
     stream_batches,
 )
-from models.tar_index import PatternError, expand_braces
+from sds_clip.models.tar_index import PatternError, expand_braces
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 """What `save_to_disk` writes beside the Arrow files of a Dataset, and into the folder of a DatasetDict."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.student import StudentError
+from sds_clip.models.student import StudentError
 
 
 class TextMap(nn.Module):

@@ -11,9 +11,9 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 from transformers import CLIPConfig, CLIPVisionConfig
 
-from models.errors import first_line
-from models.references import CheckpointError
-from models.transformers_names import CLIP
+from sds_clip.models.errors import first_line
+from sds_clip.models.references import CheckpointError
+from sds_clip.models.transformers_names import CLIP
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}

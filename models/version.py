@@ -14,7 +14,7 @@ import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
-from models.files import sha256_of
+from sds_clip.models.files import sha256_of
 
 TOKENIZER_FILES = (
     "added_tokens.json",

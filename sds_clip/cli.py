@@ -129,8 +129,8 @@ def one_line(error: BaseException | str) -> str:
 
 def in_lines(error: BaseException) -> str:
     """Like `one_line`, but a list of problems keeps its lines, and a missing key is told where to put it."""
-    from models.errors import ModelError
     from sds_clip.client.errors import AuthenticationError
+    from sds_clip.models.errors import ModelError
 
     if isinstance(error, AuthenticationError):
         return f"{one_line(error)} To let `sds-clip` send it, set SDS_CLIP_API_KEY."
@@ -138,8 +138,8 @@ def in_lines(error: BaseException) -> str:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    from app.errors import ConfigurationError, ServiceError
-    from models.errors import ModelError
+    from sds_clip.app.errors import ConfigurationError, ServiceError
     from sds_clip.client.errors import ClientError
+    from sds_clip.models.errors import ModelError
 
     return ClientError, ConfigurationError, ModelError, ServiceError, OSError

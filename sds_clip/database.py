@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from app.settings import Settings
-    from app.store import Store
-    from app.store.database import Database
+    from sds_clip.app.settings import Settings
+    from sds_clip.app.store import Store
+    from sds_clip.app.store.database import Database
 
 EMBEDDED = "sds-clip.db"
 """The file in the data folder that is the database of `sds-clip up`, if SDS_CLIP_DATABASE_URL names none."""
@@ -22,8 +22,8 @@ def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Datab
 
     Raises: ConfigurationError.
     """
-    from app.errors import ConfigurationError
-    from app.store.database import Database
+    from sds_clip.app.errors import ConfigurationError
+    from sds_clip.app.store.database import Database
 
     url = settings.database_url or embedded_database(settings.data_dir)
     database = Database(url, timeout_s=settings.store_timeout_s)
@@ -43,9 +43,9 @@ def open_store(settings: Settings) -> Iterator[Store]:
 
     Raises: ConfigurationError, StoreUnavailable.
     """
-    from app.errors import ConfigurationError
-    from app.store import Store
-    from app.store.migrate import newest_revision, revision_of
+    from sds_clip.app.errors import ConfigurationError
+    from sds_clip.app.store import Store
+    from sds_clip.app.store.migrate import newest_revision, revision_of
 
     with open_database(settings) as database, database.reading() as connection:
         revision = revision_of(connection)
@@ -68,8 +68,8 @@ def check_data_folder(settings: Settings, database: Database) -> None:
 
     Raises: WrongDataFolder, StoreUnavailable.
     """
-    from app.data_folder import DataFolder
-    from app.store.migrate import newest_revision, revision_of
+    from sds_clip.app.data_folder import DataFolder
+    from sds_clip.app.store.migrate import newest_revision, revision_of
 
     with database.reading() as connection:
         revision = revision_of(connection)

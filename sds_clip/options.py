@@ -17,10 +17,10 @@ from sds_clip.extras import require_extra
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from app.settings import Settings
-    from models.clip import Clip
-    from models.images import ImageLimits
-    from worker.config import WorkerConfig
+    from sds_clip.app.settings import Settings
+    from sds_clip.models.clip import Clip
+    from sds_clip.models.images import ImageLimits
+    from sds_clip.worker.config import WorkerConfig
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -274,8 +274,8 @@ def read_settings(**given: Any) -> Settings:
     """Read the settings from the environment; options that were given override them."""
     from pydantic import ValidationError
 
-    from app.retired import name_retired
-    from app.settings import Settings
+    from sds_clip.app.retired import name_retired
+    from sds_clip.app.settings import Settings
 
     try:
         settings = Settings(**{name: value for name, value in given.items() if value not in (None, ())})
@@ -289,8 +289,8 @@ def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
     """Like `read_settings`, for a worker of the queue."""
     from pydantic import ValidationError
 
-    from app.retired import name_retired
-    from worker.config import OWN_VARIABLES, WorkerConfig
+    from sds_clip.app.retired import name_retired
+    from sds_clip.worker.config import OWN_VARIABLES, WorkerConfig
 
     try:
         config = WorkerConfig.read(queue, os.environ, **given)
@@ -308,7 +308,7 @@ def require_tracker(kind: str | None, what: str) -> None:
     if kind is not None:
         require_extra(kind, what)
     if kind == "mlflow":
-        from models.training.mlflow_runs import check_store
+        from sds_clip.models.training.mlflow_runs import check_store
 
         check_store()
 
@@ -316,7 +316,7 @@ def require_tracker(kind: str | None, what: str) -> None:
 def _wrong_setting(
     error: ValidationError, variables: Mapping[str, str] | None = None
 ) -> click.ClickException:
-    from models.validation import explain, first_problem
+    from sds_clip.models.validation import explain, first_problem
 
     problem = first_problem(error)
     # A model's own validator has no field. A limit is nested in `limits`, a path in a list.
@@ -335,7 +335,7 @@ def _wrong_setting(
 
 def load_model(settings: Settings, model: str | None, device: str | None, precision: str | None) -> Clip:
     """Load the model that --model, --device and --precision name."""
-    from models.checkpoints import load_clip
+    from sds_clip.models.checkpoints import load_clip
 
     return load_clip(
         model or settings.models[0],
@@ -346,7 +346,7 @@ def load_model(settings: Settings, model: str | None, device: str | None, precis
 
 def image_limits(settings: Settings) -> ImageLimits:
     """How large an image may be."""
-    from models.images import ImageLimits
+    from sds_clip.models.images import ImageLimits
 
     return ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
 

@@ -10,10 +10,10 @@ from typing import Any
 import click
 import numpy as np
 
-from models.vectors.encoder import Encoder, Problem
 from sds_clip.client import Client
 from sds_clip.client.errors import InvalidRequest
 from sds_clip.client.schemas import Embedding
+from sds_clip.models.vectors.encoder import Encoder, Problem
 
 _REQUESTS = 2
 """Requests for a batch, so that the service decodes the images of one while it computes the other."""

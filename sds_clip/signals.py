@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
-from models.deadline import ended_in_time
+from sds_clip.models.deadline import ended_in_time
 
 _LOOK_S = 0.05
 _STDIN = 0

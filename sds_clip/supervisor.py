@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Protocol
 
-from app.errors import ConfigurationError
+from sds_clip.app.errors import ConfigurationError
 from sds_clip.signals import handled
 
 logger = logging.getLogger(__name__)

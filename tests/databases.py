@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.store import Store
-from app.store.tables import metadata
+from sds_clip.app.store import Store
+from sds_clip.app.store.tables import metadata
 from tests.postgres import PostgreSQL
 
 KINDS = ("sqlite", "postgresql")

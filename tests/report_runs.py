@@ -6,7 +6,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
+from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
 
 ATTACK = "<script>window.attacked = true</script><img src=x onerror=\"window.attacked = true\"> & 'more'"
 COLOURS = ((220, 30, 30), (30, 60, 220))

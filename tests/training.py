@@ -13,11 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.clip import Clip
-from models.teacher.teacher import Teacher
-from models.training.config import FinetuneConfig, parse_config
-from models.training.processes import Place
-from models.training.watcher import Watcher
+from sds_clip.models.clip import Clip
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import FinetuneConfig, parse_config
+from sds_clip.models.training.processes import Place
+from sds_clip.models.training.watcher import Watcher
 
 PLACE = Place(torch.device("cpu"), 0, 1)
 _COLOURS, _SHAPES = ("red", "blue", "green"), ("circle", "square", "star")

@@ -1,6 +1,6 @@
 """What happens in the system whose console tools/screenshots.py takes pictures of.
 
-The demo teacher is distilled into the demo model, and the control is trained beside it, as in demo.live but shorter.
+The demo teacher is distilled into the demo model, and the control is trained beside it, as in `make demo`, but shorter.
 """
 
 import json
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from demo.folders import write_pairs, write_retrieval
-from demo.live import DATA
-from demo.sets import pairs, retrieval_set
-from demo.training_set import DISTILLATION_SEED
-from demo.world import Split
-from models.choices import Objective
 from sds_clip import Client
 from sds_clip.client.schemas import Hyperparameters
+from sds_clip.demo.folders import write_pairs, write_retrieval
+from sds_clip.demo.live import DATA
+from sds_clip.demo.sets import pairs, retrieval_set
+from sds_clip.demo.training_set import DISTILLATION_SEED
+from sds_clip.demo.world import Split
+from sds_clip.models.choices import Objective
 from tests.sds_clip.embedded import Running, until
 
 PAIRS = 1024

@@ -16,11 +16,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from app.keys import create_key
-from demo.folders import write_pairs
-from demo.sets import training_pairs
 from sds_clip import Client, ClientError, Job
+from sds_clip.app.keys import create_key
 from sds_clip.client.schemas import Hyperparameters
+from sds_clip.demo.folders import write_pairs
+from sds_clip.demo.sets import training_pairs
 from tests.app.serverside import free_ports
 from tests.monitoring.prometheus import Prometheus
 from tests.sds_clip.embedded import Running, until
@@ -81,7 +81,7 @@ def _work(system: Running, client: Client, pairs: Path, crawler: str) -> None:
         time.sleep(FLOOD_S)
     failing = finetune(LONG, "never")
     for attempt in (1, 2):
-        _kill(system, "worker.job_process", failing, attempt)
+        _kill(system, "sds_clip.worker.job_process", failing, attempt)
     until(lambda: failing.refresh().has_ended)
     interrupted, waiting = finetune(LONG, "always"), finetune(SHORT, "never")
     _kill(system, "--queue finetune", interrupted, 1)

@@ -22,8 +22,8 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from demo import live
 from sds_clip import Client
+from sds_clip.demo import live
 from tests.sds_clip.embedded import Running
 
 ROOT = Path(__file__).parents[1]

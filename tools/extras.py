@@ -9,7 +9,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from models.markdown import markdown_table
+from sds_clip.models.markdown import markdown_table
 
 PROJECT: dict[str, Any] = tomllib.loads(
     (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import unasync
 
-from app.main import api
+from sds_clip.app.main import api
 from tools import client_schemas
 
 ROOT = Path(__file__).parents[1]

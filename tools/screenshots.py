@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from demo.load import Load
+from sds_clip.demo.load import Load
 from tools.chromium import chromium
 from tools.console_story import CAPTIONS, PICTURE, REASON, story
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from app.datasets.folders import Content
-from app.datasets.unpack import content_root
-from models.evaluation.benchmark import Benchmark
-from models.evaluation.captions_file import is_pairs
-from models.evaluation.catalog import BENCHMARKS
-from models.evaluation.read import read_benchmark
-from models.evaluation.results import GROUP_MATCH, Results, as_json
-from worker.data import captions_files, exactly_one
+from sds_clip.app.datasets.folders import Content
+from sds_clip.app.datasets.unpack import content_root
+from sds_clip.models.evaluation.benchmark import Benchmark
+from sds_clip.models.evaluation.captions_file import is_pairs
+from sds_clip.models.evaluation.catalog import BENCHMARKS
+from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.results import GROUP_MATCH, Results, as_json
+from sds_clip.worker.data import captions_files, exactly_one
 
 _TAGS = 60
 

@@ -8,9 +8,9 @@ from celery import Celery, bootsteps
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 
-from app.jobs.wakeups import QUEUES, TASKS, broker_options
-from worker import transport
-from worker.config import WorkerConfig
+from sds_clip.app.jobs.wakeups import QUEUES, TASKS, broker_options
+from sds_clip.worker import transport
+from sds_clip.worker.config import WorkerConfig
 
 _BROKER_TIMEOUT_S = 5.0
 

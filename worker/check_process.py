@@ -1,4 +1,4 @@
-"""The process that checks data sets one after another until none waits: `python -m worker.check_process`."""
+"""The process that checks data sets one after another until none waits: `python -m sds_clip.worker.check_process`."""
 
 import argparse
 import contextlib
@@ -10,22 +10,22 @@ import sys
 import threading
 import time
 
-from app import logs
-from app.data_folder import DataFolder, WrongDataFolder
-from app.errors import LeaseLost, StoreUnavailable
-from app.jobs.wakeups import WakeUps
-from app.schemas.datasets import FORMATS
-from app.store import Store
-from app.store.records import Dataset
-from app.store.states import JobStatus
-from models.machine import usable_cores
-from worker.config import WorkerConfig
-from worker.dataset_checks import check
-from worker.identity import CHECK, owner_name
-from worker.periodic import Periodic
-from worker.protocol import Exit, Ticks, end_with
+from sds_clip.app import logs
+from sds_clip.app.data_folder import DataFolder, WrongDataFolder
+from sds_clip.app.errors import LeaseLost, StoreUnavailable
+from sds_clip.app.jobs.wakeups import WakeUps
+from sds_clip.app.schemas.datasets import FORMATS
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Dataset
+from sds_clip.app.store.states import JobStatus
+from sds_clip.models.machine import usable_cores
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.dataset_checks import check
+from sds_clip.worker.identity import CHECK, owner_name
+from sds_clip.worker.periodic import Periodic
+from sds_clip.worker.protocol import Exit, Ticks, end_with
 
-logger = logging.getLogger("worker.check_process")  # run as __main__
+logger = logging.getLogger("sds_clip.worker.check_process")  # run as __main__
 
 _TRY_AGAIN_S = 1.0
 _MEMORY_BYTES = 4 * 2**30

@@ -5,17 +5,17 @@ import signal
 import time
 from collections.abc import Sequence
 
-from app.store import Store
-from app.store.records import DatasetStatus
-from worker.config import WorkerConfig
-from worker.fitness import Fitness
-from worker.identity import CHECK, owner_name
-from worker.periodic import Periodic
-from worker.supervised import PYTHON, ChildProcess, died
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import DatasetStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.fitness import Fitness
+from sds_clip.worker.identity import CHECK, owner_name
+from sds_clip.worker.periodic import Periodic
+from sds_clip.worker.supervised import PYTHON, ChildProcess, died
 
 logger = logging.getLogger(__name__)
 
-COMMAND = (*PYTHON, "worker.check_process")
+COMMAND = (*PYTHON, "sds_clip.worker.check_process")
 _LOOK_S = 0.2  # how often a running check's process is looked at, so a stop is noticed quickly
 
 

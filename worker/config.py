@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
-from app.jobs.limits import JobLimits
-from app.logs import Format
-from app.retention.policy import Rules
-from app.retired import RETIRED
-from app.settings import DISK_RESERVE_BYTES, MAX_STORED_BYTES_PER_KEY, STORE_TIMEOUT_S, split
-from app.store.leases import RETRY_BASE_S
-from app.store.states import JobKind
+from sds_clip.app.jobs.limits import JobLimits
+from sds_clip.app.logs import Format
+from sds_clip.app.retention.policy import Rules
+from sds_clip.app.retired import RETIRED
+from sds_clip.app.settings import DISK_RESERVE_BYTES, MAX_STORED_BYTES_PER_KEY, STORE_TIMEOUT_S, split
+from sds_clip.app.store.leases import RETRY_BASE_S
+from sds_clip.app.store.states import JobKind
 
 # Variables that override the common ones for a worker, where service and worker share an environment.
 OWN_VARIABLES = {"device": "worker_device", "threads": "worker_threads", "nice": "worker_nice"}
@@ -130,7 +130,7 @@ class WorkerConfig:
 
     @property
     def datasets_dir(self) -> Path:
-        """Root of `app.datasets.folders.DatasetFolders`."""
+        """Root of `sds_clip.app.datasets.folders.DatasetFolders`."""
         return self.data_dir / "datasets"
 
     @classmethod

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn
 
-from app.data_folder import DataFolder
-from app.disk import check_reserve
-from app.errors import StoreUnavailable
-from app.store import Store
-from app.store.records import Job, Lease, Move, NewVersion
-from app.tracing import Stages
-from worker.config import WorkerConfig
-from worker.errors import Stopped
-from worker.folders import JobFolder
-from worker.protocol import Ticks
-from worker.reporter import Reporter
+from sds_clip.app.data_folder import DataFolder
+from sds_clip.app.disk import check_reserve
+from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease, Move, NewVersion
+from sds_clip.app.tracing import Stages
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.errors import Stopped
+from sds_clip.worker.folders import JobFolder
+from sds_clip.worker.protocol import Ticks
+from sds_clip.worker.reporter import Reporter
 
 _TRY_AGAIN_S = 1.0
 

@@ -4,23 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.datasets.folders import Content, DatasetFolders, set_content
-from app.datasets.roots import SourceRoots
-from app.datasets.unpack import content_root
-from app.store import Store
-from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
-from models.data.open import folder_format
-from models.errors import DataError
-from models.evaluation.annotations import image_folder
-from worker.config import WorkerConfig
-from worker.errors import JobFailed
+from sds_clip.app.datasets.folders import Content, DatasetFolders, set_content
+from sds_clip.app.datasets.roots import SourceRoots
+from sds_clip.app.datasets.unpack import content_root
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import SOURCE_PATH, Dataset, DatasetStatus
+from sds_clip.models.data.open import folder_format
+from sds_clip.models.errors import DataError
+from sds_clip.models.evaluation.annotations import image_folder
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.errors import JobFailed
 
 _TABLES = (".json", ".csv", ".tsv")
 
 
 @dataclass(frozen=True)
 class PairsPlace:
-    """Paths of image-caption pairs, as arguments of `models.data.open.open_pairs`."""
+    """Paths of image-caption pairs, as arguments of `sds_clip.models.data.open.open_pairs`."""
 
     data: Path
     images: Path | None = None

@@ -1,6 +1,6 @@
 """The check of one data set: read it as a run or a benchmark would, and record its contents or its problems.
 
-`source` in a data set's row is {"path": ...} if it was registered (`app.datasets.roots`). Anything else is an
+`source` in a data set's row is {"path": ...} if it was registered (`sds_clip.app.datasets.roots`). Anything else is an
 upload, stored under its id. Its `max_bad_share` is the share of pairs, or of a benchmark's items, that may be
 unusable (default 0).
 """
@@ -12,28 +12,28 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from app.data_folder import DataFolder
-from app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
-from app.datasets.folders import Content, DatasetFolders
-from app.datasets.limits import ArchiveLimits
-from app.datasets.roots import SourceRoots
-from app.datasets.samples import SAMPLES, write_samples
-from app.datasets.unpack import Progress
-from app.errors import ArchiveFormat, FilesUnreadable, ServiceError, UploadMissing
-from app.schemas.datasets import PAIRS
-from app.store import Store
-from app.store.records import SOURCE_PATH, Dataset, Job
-from models.data.check import check_pairs
-from models.data.open import open_pairs
-from models.errors import DataError, EvaluationError, ModelError
-from models.evaluation.catalog import BENCHMARKS
-from models.evaluation.checked import Problems, data_hash, look_at_images
-from models.evaluation.items import image_file
-from models.findings import Findings
-from worker.benchmarks import read_data, root_of
-from worker.config import WorkerConfig
-from worker.data import pairs_place
-from worker.samples import Sides, samples_of_items, samples_of_pairs, statistics
+from sds_clip.app.data_folder import DataFolder
+from sds_clip.app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
+from sds_clip.app.datasets.folders import Content, DatasetFolders
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.roots import SourceRoots
+from sds_clip.app.datasets.samples import SAMPLES, write_samples
+from sds_clip.app.datasets.unpack import Progress
+from sds_clip.app.errors import ArchiveFormat, FilesUnreadable, ServiceError, UploadMissing
+from sds_clip.app.schemas.datasets import PAIRS
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import SOURCE_PATH, Dataset, Job
+from sds_clip.models.data.check import check_pairs
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.errors import DataError, EvaluationError, ModelError
+from sds_clip.models.evaluation.catalog import BENCHMARKS
+from sds_clip.models.evaluation.checked import Problems, data_hash, look_at_images
+from sds_clip.models.evaluation.items import image_file
+from sds_clip.models.findings import Findings
+from sds_clip.worker.benchmarks import read_data, root_of
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.data import pairs_place
+from sds_clip.worker.samples import Sides, samples_of_items, samples_of_pairs, statistics
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.errors import DiskReserve, ServiceError, without_folder
-from app.store.records import JobError
-from models.errors import ModelError
+from sds_clip.app.errors import DiskReserve, ServiceError, without_folder
+from sds_clip.app.store.records import JobError
+from sds_clip.models.errors import ModelError
 
 # A full disk pauses the job until someone makes room (docs/decisions/0021); other faults are retried.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -4,24 +4,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.schemas.evaluate import EvaluateSpec
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.evaluation.checked import Say
-from models.evaluation.comparison import PairedDifference
-from models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
-from models.evaluation.results import Results
-from worker.benchmarks import data_path, described, root_of
-from worker.context import JobContext
-from worker.data import content_of
-from worker.references import check_version, loadable
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.comparison import PairedDifference
+from sds_clip.models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
+from sds_clip.models.evaluation.results import Results
+from sds_clip.worker.benchmarks import data_path, described, root_of
+from sds_clip.worker.context import JobContext
+from sds_clip.worker.data import content_of
+from sds_clip.worker.references import check_version, loadable
 
 if TYPE_CHECKING:
-    from models.teacher.teacher import Teacher
+    from sds_clip.models.teacher.teacher import Teacher
 
 
 def evaluate(context: JobContext) -> None:
-    """Measure, write the files, and end the job. Raises what `worker.job_process.Runner` may."""
+    """Measure, write the files, and end the job. Raises what `sds_clip.worker.job_process.Runner` may."""
     job = EvaluateSpec.read(context.job.config)
     context.stage("loading")
     content = content_of(context.store, context.config, job.data, param="data")
@@ -47,7 +47,7 @@ def _evaluator(context: JobContext, job: EvaluateSpec) -> Evaluator:
         return replace(loaded, reference=name)  # the name asked for, not its path on the server
 
     def teacher(reference: str, precision: str) -> "Teacher":
-        from models.teacher.load import load_teacher
+        from sds_clip.models.teacher.load import load_teacher
 
         loaded = load_teacher(reference, device=config.device, precision=precision, vae=True)
         context.stage("evaluating")

@@ -5,40 +5,40 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.errors import AliasLocked, AliasMoved, MissingScope, UnusableRecord, VersionGone
-from app.jobs.limits import steps_of
-from app.registry.gate import CandidateScores
-from app.registry.publish import lies_among, publish
-from app.registry.store_source import unpublished_version
-from app.schemas.finetune import Evaluation, FinetuneSpec
-from app.store.records import Level, NewVersion
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.delta import apply_delta
-from models.evaluation.evaluation import measure_clip
-from models.evaluation.results import Results, write_results
-from models.references import CheckpointError, parse
-from models.run_files import REPORT_FILE
-from models.training.config import FinetuneConfig
-from models.training.parts import Parts, load_parts
-from models.training.processes import Place, find_place
-from models.training.run import Result, train
-from models.training.trackers import make_tracker
-from models.training.tracking import Tracker
-from models.training.validation import validate
-from worker.benchmarks import described, read_data, summary
-from worker.context import JobContext
-from worker.data import content_of, pairs_place
-from worker.errors import JobFailed
-from worker.promotion import alias_of, decide
-from worker.references import check_version, loadable, of_version
-from worker.training_progress import TrainingProgress
+from sds_clip.app.errors import AliasLocked, AliasMoved, MissingScope, UnusableRecord, VersionGone
+from sds_clip.app.jobs.limits import steps_of
+from sds_clip.app.registry.gate import CandidateScores
+from sds_clip.app.registry.publish import lies_among, publish
+from sds_clip.app.registry.store_source import unpublished_version
+from sds_clip.app.schemas.finetune import Evaluation, FinetuneSpec
+from sds_clip.app.store.records import Level, NewVersion
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta import apply_delta
+from sds_clip.models.evaluation.evaluation import measure_clip
+from sds_clip.models.evaluation.results import Results, write_results
+from sds_clip.models.references import CheckpointError, parse
+from sds_clip.models.run_files import REPORT_FILE
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.parts import Parts, load_parts
+from sds_clip.models.training.processes import Place, find_place
+from sds_clip.models.training.run import Result, train
+from sds_clip.models.training.trackers import make_tracker
+from sds_clip.models.training.tracking import Tracker
+from sds_clip.models.training.validation import validate
+from sds_clip.worker.benchmarks import described, read_data, summary
+from sds_clip.worker.context import JobContext
+from sds_clip.worker.data import content_of, pairs_place
+from sds_clip.worker.errors import JobFailed
+from sds_clip.worker.promotion import alias_of, decide
+from sds_clip.worker.references import check_version, loadable, of_version
+from sds_clip.worker.training_progress import TrainingProgress
 
 
 def finetune(context: JobContext) -> None:
     """Load, train, measure, decide about the alias, publish, and end the job.
 
-    Raises what `worker.job_process.Runner` may.
+    Raises what `sds_clip.worker.job_process.Runner` may.
     """
     run = _load(context, FinetuneSpec.read(context.job.config))
     result = run.train()

@@ -10,12 +10,12 @@ import subprocess
 import threading
 import time
 
-from app.data_folder import DataFolder
-from app.errors import StoreUnavailable
-from app.store.records import Job
-from worker.config import WorkerConfig
-from worker.protocol import environment
-from worker.supervised import PYTHON
+from sds_clip.app.data_folder import DataFolder
+from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.store.records import Job
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.protocol import environment
+from sds_clip.worker.supervised import PYTHON
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Fitness:
         return self.out_because is None
 
     def note(self, job: Job, outcome: str, code: str, seconds: float) -> None:
-        """Note how an attempt ended: its outcome (`worker.metrics.OUTCOMES`), and the code of its error or ""."""
+        """Note how an attempt ended: its outcome (of `sds_clip.worker.metrics`), and the code of its error or ""."""
         if outcome == "succeeded" or seconds > QUICK_S:
             self._in_a_row, self._pause_s = 0, PAUSE_S
             self._failed.clear()
@@ -116,7 +116,7 @@ class Fitness:
     def _fault(self) -> str | None:
         """What the test has found, or None."""
         config = self._config
-        command = [*PYTHON, "worker.self_test", config.queue, config.device, str(config.jobs_dir)]
+        command = [*PYTHON, "sds_clip.worker.self_test", config.queue, config.device, str(config.jobs_dir)]
         try:
             done = subprocess.run(
                 command,

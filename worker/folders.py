@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from app.inside import inside
-from app.store.records import Lease
-from models.atomic import write_atomic
-from models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole, unfinished_in
-from worker.identity import ProcessId
+from sds_clip.app.inside import inside
+from sds_clip.app.store.records import Lease
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole, unfinished_in
+from sds_clip.worker.identity import ProcessId
 
 logger = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ import os
 import socket
 from collections.abc import Callable
 
-from app.errors import ConfigurationError, StoreUnavailable
-from app.store import Store
-from app.store.records import NewWorker
-from app.store.workers import HEARTBEAT_S
-from worker.config import WorkerConfig
-from worker.fitness import Fitness
-from worker.metrics import WorkerMetrics
-from worker.periodic import Periodic
+from sds_clip.app.errors import ConfigurationError, StoreUnavailable
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import NewWorker
+from sds_clip.app.store.workers import HEARTBEAT_S
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.fitness import Fitness
+from sds_clip.worker.metrics import WorkerMetrics
+from sds_clip.worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 

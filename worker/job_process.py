@@ -1,4 +1,4 @@
-"""A job's process: `python -m worker.job_process --ticks FD`, started by a supervisor that holds its stdin.
+"""A job's process: `python -m sds_clip.worker.job_process --ticks FD`, started by a supervisor that holds its stdin.
 
 The first line of its input is the assignment; until then it is warm and waits. When its input ends, its
 supervisor is gone, and it exits.
@@ -13,22 +13,22 @@ import threading
 import time
 from collections.abc import Callable
 
-from app import logs, tracing
-from app.errors import LeaseLost, StoreUnavailable, UnknownRecord
-from app.store import Store
-from app.store.claims import back_off_s
-from app.store.states import HELD, JobKind, JobStatus
-from models.deadline import ended_in_time
-from worker.config import WorkerConfig
-from worker.context import JobContext, StopFlag
-from worker.errors import Stopped, failure_of
-from worker.folders import JobFolder
-from worker.lease_keeper import LeaseKeeper
-from worker.periodic import Periodic
-from worker.protocol import Assignment, Exit, Ticks, end_with
-from worker.reporter import Reporter
+from sds_clip.app import logs, tracing
+from sds_clip.app.errors import LeaseLost, StoreUnavailable, UnknownRecord
+from sds_clip.app.store import Store
+from sds_clip.app.store.claims import back_off_s
+from sds_clip.app.store.states import HELD, JobKind, JobStatus
+from sds_clip.models.deadline import ended_in_time
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.context import JobContext, StopFlag
+from sds_clip.worker.errors import Stopped, failure_of
+from sds_clip.worker.folders import JobFolder
+from sds_clip.worker.lease_keeper import LeaseKeeper
+from sds_clip.worker.periodic import Periodic
+from sds_clip.worker.protocol import Assignment, Exit, Ticks, end_with
+from sds_clip.worker.reporter import Reporter
 
-logger = logging.getLogger("worker.job_process")  # run as __main__
+logger = logging.getLogger("sds_clip.worker.job_process")  # run as __main__
 
 Runner = Callable[[JobContext], None]
 """Does a job and ends it by `JobContext.succeed`. Raises Stopped, JobFailed, ModelError, or any other."""
@@ -64,10 +64,10 @@ def main() -> None:
 def import_runner(kind: JobKind) -> Runner:
     """Return the function that runs jobs of this kind; the imports take seconds."""
     if kind is JobKind.FINETUNE:
-        from worker.finetune_job import finetune
+        from sds_clip.worker.finetune_job import finetune
 
         return finetune
-    from worker.evaluate_job import evaluate
+    from sds_clip.worker.evaluate_job import evaluate
 
     return evaluate
 
@@ -222,7 +222,7 @@ def _limit(config: WorkerConfig) -> None:
         return
     import torch
 
-    from models.precision import limit_memory
+    from sds_clip.models.precision import limit_memory
 
     if config.threads:
         torch.set_num_threads(config.threads)

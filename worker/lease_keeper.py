@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from app.errors import StoreUnavailable
-from app.store import Store
-from app.store.records import Lease
-from app.store.states import JobStatus
-from worker.protocol import Exit
+from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Lease
+from sds_clip.app.store.states import JobStatus
+from sds_clip.worker.protocol import Exit
 
 logger = logging.getLogger(__name__)
 

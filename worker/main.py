@@ -6,23 +6,23 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from app import tracing
-from app.data_folder import DataFolder
-from app.errors import StoreUnavailable
-from app.jobs.wakeups import WakeUps
-from app.store import Store
-from worker.celery_app import make_app, run
-from worker.checker import Checker
-from worker.config import WorkerConfig
-from worker.fitness import Fitness
-from worker.heartbeat import Heartbeat
-from worker.identity import node_name, owner_name
-from worker.metrics import WorkerMetrics, serve
-from worker.mirror import MIRROR_EVERY_S, Mirror
-from worker.periodic import Periodic
-from worker.reaper import EVERY_S, Reaper, Sweep
-from worker.slot import Slot
-from worker.supervised import COMMAND
+from sds_clip.app import tracing
+from sds_clip.app.data_folder import DataFolder
+from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.jobs.wakeups import WakeUps
+from sds_clip.app.store import Store
+from sds_clip.worker.celery_app import make_app, run
+from sds_clip.worker.checker import Checker
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.fitness import Fitness
+from sds_clip.worker.heartbeat import Heartbeat
+from sds_clip.worker.identity import node_name, owner_name
+from sds_clip.worker.metrics import WorkerMetrics, serve
+from sds_clip.worker.mirror import MIRROR_EVERY_S, Mirror
+from sds_clip.worker.periodic import Periodic
+from sds_clip.worker.reaper import EVERY_S, Reaper, Sweep
+from sds_clip.worker.slot import Slot
+from sds_clip.worker.supervised import COMMAND
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from app.errors import ConfigurationError
-from app.metrics import clock_skew, gauge
-from app.retention.policy import Kind
-from app.store.records import Event
-from app.store.states import HELD, JobKind, JobStatus
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.metrics import clock_skew, gauge
+from sds_clip.app.retention.policy import Kind
+from sds_clip.app.store.records import Event
+from sds_clip.app.store.states import HELD, JobKind, JobStatus
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 SECONDS = (

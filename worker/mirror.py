@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.errors import StoreUnavailable
-from app.store import Store
-from app.store.paging import MAX_LIMIT
-from app.store.records import Alias, Version, VersionStatus
-from models.training.mlflow_runs import experiment_id, mlflow_client, run_of
-from worker.identity import owner_name
+from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.store import Store
+from sds_clip.app.store.paging import MAX_LIMIT
+from sds_clip.app.store.records import Alias, Version, VersionStatus
+from sds_clip.models.training.mlflow_runs import experiment_id, mlflow_client, run_of
+from sds_clip.worker.identity import owner_name
 
 logger = logging.getLogger(__name__)
 

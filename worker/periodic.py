@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from app.errors import StoreUnavailable
+from sds_clip.app.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 

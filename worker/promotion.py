@@ -1,17 +1,17 @@
-"""Decides whether a finished job's version takes an alias. `app.registry.gate` compares it with the version there.
+"""Decides whether a finished job's version takes an alias. `sds_clip.app.registry.gate` compares it with what is there.
 
 While the alias is locked, the job compares its version all the same, and does not promote it.
 """
 
 from collections.abc import Callable
 
-from app.errors import UnknownRecord
-from app.registry.gate import CandidateScores, Verdict, judge
-from app.registry.service import LOCKED
-from app.schemas.finetune import FinetuneSpec
-from app.store import Store
-from app.store.records import Alias, AliasLock, Move
-from worker.context import JobContext
+from sds_clip.app.errors import UnknownRecord
+from sds_clip.app.registry.gate import CandidateScores, Verdict, judge
+from sds_clip.app.registry.service import LOCKED
+from sds_clip.app.schemas.finetune import FinetuneSpec
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Alias, AliasLock, Move
+from sds_clip.worker.context import JobContext
 
 
 def decide(

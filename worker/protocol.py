@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import BinaryIO
 
-from app.store.records import Lease
-from worker.config import WorkerConfig
+from sds_clip.app.store.records import Lease
+from sds_clip.worker.config import WorkerConfig
 
 
 class Exit(IntEnum):
@@ -35,7 +35,7 @@ class Assignment:
     config: WorkerConfig
     lease: Lease
     trace: Mapping[str, str] = field(default_factory=dict)
-    """The span of the attempt (`app.tracing`)."""
+    """The span of the attempt (`sds_clip.app.tracing`)."""
 
     def dumps(self) -> str:
         content = {"config": self.config.dumps(), "job": self.lease.job_id, "fence": self.lease.fence}

@@ -10,21 +10,21 @@ import shutil
 import time
 from pathlib import Path
 
-from app.errors import JobStateConflict, UnknownRecord
-from app.jobs.removal import remove_job_files
-from app.registry.manifest import VersionError, read_manifest
-from app.registry.removal import remove_files, remove_leftovers
-from app.removal import REMOVING
-from app.retention.sweep import Sweeper, SweepUnderWay
-from app.store import Store
-from app.store.records import Job, Lease, VersionStatus
-from app.store.states import HELD, TERMINAL, JobStatus
-from models.references import is_version
-from worker.config import WorkerConfig
-from worker.fitness import Fitness
-from worker.folders import JobFolder
-from worker.identity import owner_name
-from worker.metrics import WorkerMetrics
+from sds_clip.app.errors import JobStateConflict, UnknownRecord
+from sds_clip.app.jobs.removal import remove_job_files
+from sds_clip.app.registry.manifest import VersionError, read_manifest
+from sds_clip.app.registry.removal import remove_files, remove_leftovers
+from sds_clip.app.removal import REMOVING
+from sds_clip.app.retention.sweep import Sweeper, SweepUnderWay
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease, VersionStatus
+from sds_clip.app.store.states import HELD, TERMINAL, JobStatus
+from sds_clip.models.references import is_version
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.fitness import Fitness
+from sds_clip.worker.folders import JobFolder
+from sds_clip.worker.identity import owner_name
+from sds_clip.worker.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 

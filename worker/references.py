@@ -1,18 +1,18 @@
 """Resolves the name a job has for a model, a version's id or a reference, to a loadable reference.
 
-There are no aliases here: they were resolved when the job was submitted (`app.jobs.model_resolver`).
+There are no aliases here: they were resolved when the job was submitted (`sds_clip.app.jobs.model_resolver`).
 """
 
 from pathlib import Path
 
-from app.errors import UnknownRecord
-from app.registry.store_source import weights_location
-from app.store import Store
-from app.store.records import VersionStatus
-from models.clip import Clip
-from models.references import Folder, is_version
-from worker.config import WorkerConfig
-from worker.errors import JobFailed
+from sds_clip.app.errors import UnknownRecord
+from sds_clip.app.registry.store_source import weights_location
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import VersionStatus
+from sds_clip.models.clip import Clip
+from sds_clip.models.references import Folder, is_version
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.errors import JobFailed
 
 
 def loadable(store: Store, config: WorkerConfig, name: str, *, param: str) -> str:

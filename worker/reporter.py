@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from app.errors import LeaseLost, StoreUnavailable
-from app.store import Store
-from app.store.records import Lease, Level
-from worker.periodic import Periodic
+from sds_clip.app.errors import LeaseLost, StoreUnavailable
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Lease, Level
+from sds_clip.worker.periodic import Periodic
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from app.datasets.folders import Content
-from app.datasets.samples import Place, Sample
-from models.data.cells import CellPairs
-from models.data.pairs import FilePairs, StoredPairs
-from models.data.shards import ShardPairs
-from models.evaluation.items import ArchiveImage, CellImage, Item
-from models.evaluation.results import ImageRegion
-from models.table_cells import Cell
+from sds_clip.app.datasets.folders import Content
+from sds_clip.app.datasets.samples import Place, Sample
+from sds_clip.models.data.cells import CellPairs
+from sds_clip.models.data.pairs import FilePairs, StoredPairs
+from sds_clip.models.data.shards import ShardPairs
+from sds_clip.models.evaluation.items import ArchiveImage, CellImage, Item
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.table_cells import Cell
 
 BINS = 20
 
@@ -80,7 +80,7 @@ class Places:
         return Place(self._path(file), offset, size)
 
     def of_shard(self, shard: Path, offset: int, size: int) -> Place:
-        """Shards of several folders are read by links, which are named by their number (`worker.data`)."""
+        """Shards of several folders are read by links, which are named by their number (`sds_clip.worker.data`)."""
         if not self._content.is_folder and shard not in self._content.paths:
             shard = self._content.paths[int(shard.stem)]
         return self.of_file(shard, offset, size)

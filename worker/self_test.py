@@ -1,4 +1,4 @@
-"""`python -m worker.self_test QUEUE DEVICE JOBS_DIR`: imports what jobs import, writes a file and computes.
+"""`python -m sds_clip.worker.self_test QUEUE DEVICE JOBS_DIR`: imports what jobs import, writes a file and computes.
 
 It ends with an error if a job could not do so.
 """
@@ -7,8 +7,8 @@ import os
 import sys
 import tempfile
 
-from app.store.states import JobKind
-from worker.job_process import import_runner
+from sds_clip.app.store.states import JobKind
+from sds_clip.worker.job_process import import_runner
 
 
 def main(queue: str, device: str, jobs_dir: str) -> None:
@@ -18,7 +18,7 @@ def main(queue: str, device: str, jobs_dir: str) -> None:
     import_runner(JobKind(queue))
     import torch
 
-    from models.precision import choose_device
+    from sds_clip.models.precision import choose_device
 
     ones = torch.ones(256, 256, device=choose_device(device))
     if (ones @ ones).sum().item() != 256**3:

@@ -1,7 +1,7 @@
 """A slot claims jobs of one kind, one at a time, and runs a process for each.
 
 What happens to a job whose process:
-    ends by itself (`worker.protocol`)        the process has updated the row
+    ends by itself (`sds_clip.worker.protocol`)        the process has updated the row
     dies                                   the attempt failed; retried after a while, up to the job's attempts
     runs for longer than it may            asked to stop; once it has written a checkpoint, the store fails the job
     takes no step for stall_timeout_s      killed, then the same as if it died
@@ -21,21 +21,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app import tracing
-from app.errors import FilesOutside, LeaseLost, StoreUnavailable, UnknownRecord
-from app.store import Store
-from app.store.claims import back_off_s
-from app.store.records import Event, Job, JobError, Lease
-from app.store.states import HELD, JobKind, JobStatus
-from worker.config import WorkerConfig
-from worker.errors import failure_of
-from worker.fitness import Fitness
-from worker.folders import JobFolder, Occupant, occupants
-from worker.identity import identify, is_alive, kill, owner_name
-from worker.metrics import WorkerMetrics, ending
-from worker.periodic import Periodic
-from worker.protocol import Assignment, Exit
-from worker.supervised import COMMAND, ChildProcess, died
+from sds_clip.app import tracing
+from sds_clip.app.errors import FilesOutside, LeaseLost, StoreUnavailable, UnknownRecord
+from sds_clip.app.store import Store
+from sds_clip.app.store.claims import back_off_s
+from sds_clip.app.store.records import Event, Job, JobError, Lease
+from sds_clip.app.store.states import HELD, JobKind, JobStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.errors import failure_of
+from sds_clip.worker.fitness import Fitness
+from sds_clip.worker.folders import JobFolder, Occupant, occupants
+from sds_clip.worker.identity import identify, is_alive, kill, owner_name
+from sds_clip.worker.metrics import WorkerMetrics, ending
+from sds_clip.worker.periodic import Periodic
+from sds_clip.worker.protocol import Assignment, Exit
+from sds_clip.worker.supervised import COMMAND, ChildProcess, died
 
 logger = logging.getLogger(__name__)
 

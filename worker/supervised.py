@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-from worker.identity import ProcessId, identify
-from worker.protocol import Exit, environment
+from sds_clip.worker.identity import ProcessId, identify
+from sds_clip.worker.protocol import Exit, environment
 
 # -P: a package of the current folder that is named as one of ours must not hide it.
 PYTHON = (sys.executable, "-P", "-m")
-COMMAND = (*PYTHON, "worker.job_process")
+COMMAND = (*PYTHON, "sds_clip.worker.job_process")
 _READ = 65536
 
 

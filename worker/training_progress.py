@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from models.training.log import read_log
-from models.training.watcher import Record, Watcher
-from worker.context import JobContext
+from sds_clip.models.training.log import read_log
+from sds_clip.models.training.watcher import Record, Watcher
+from sds_clip.worker.context import JobContext
 
 
 class TrainingProgress(Watcher):

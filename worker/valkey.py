@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from app.errors import ConfigurationError
+from sds_clip.app.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 

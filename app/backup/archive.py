@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from app.backup.scratch import BackupError
-from app.datasets.archives import Member, read_tar
-from app.datasets.folders import create_file, write_all
-from app.datasets.limits import ArchiveLimits
-from app.datasets.names import member_parts
-from app.errors import InvalidArchive
+from sds_clip.app.backup.scratch import BackupError
+from sds_clip.app.datasets.archives import Member, read_tar
+from sds_clip.app.datasets.folders import create_file, write_all
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.names import member_parts
+from sds_clip.app.errors import InvalidArchive
 
 FORMAT = 1
 HEADER, ROWS, MANIFEST, FILES = "sds-clip-backup.json", "rows.jsonl", "manifest.json", "files"

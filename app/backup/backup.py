@@ -18,15 +18,15 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import select
 
-from app.backup.archive import FILES, ROWS, ArchiveWriter, Header
-from app.backup.links import Links
-from app.backup.named import TABLES, Named, What, WrongPath, named_by
-from app.backup.scratch import BackupError, scratch_folder
-from app.store.database import Database
-from app.store.states import TERMINAL
-from app.store.tables import jobs
-from app.store.transfer import Row, WrongRows, read_rows, snapshot
-from models.atomic import atomic_file
+from sds_clip.app.backup.archive import FILES, ROWS, ArchiveWriter, Header
+from sds_clip.app.backup.links import Links
+from sds_clip.app.backup.named import TABLES, Named, What, WrongPath, named_by
+from sds_clip.app.backup.scratch import BackupError, scratch_folder
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.states import TERMINAL
+from sds_clip.app.store.tables import jobs
+from sds_clip.app.store.transfer import Row, WrongRows, read_rows, snapshot
+from sds_clip.models.atomic import atomic_file
 
 logger = logging.getLogger(__name__)
 

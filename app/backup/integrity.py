@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.backup.named import FOLDERS, TABLES, Named, What, WrongPath, named_by, place
-from app.datasets.folders import set_content
-from app.datasets.hashes import first_wrong_file, hash_of
-from app.errors import FilesOutside
-from app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
-from app.store.database import Database
-from app.store.records import VersionStatus
-from app.store.transfer import Row, read_rows, snapshot
-from models.run_files import CHECKPOINTS, DESCRIPTION_FILE, TENSORS_FILE, checkpoints_in, read_whole
+from sds_clip.app.backup.named import FOLDERS, TABLES, Named, What, WrongPath, named_by, place
+from sds_clip.app.datasets.folders import set_content
+from sds_clip.app.datasets.hashes import first_wrong_file, hash_of
+from sds_clip.app.errors import FilesOutside
+from sds_clip.app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.records import VersionStatus
+from sds_clip.app.store.transfer import Row, read_rows, snapshot
+from sds_clip.models.run_files import CHECKPOINTS, DESCRIPTION_FILE, TENSORS_FILE, checkpoints_in, read_whole
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.backup.named import Named, What, place
-from app.backup.scratch import BackupError
-from app.errors import FilesOutside
-from models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole
+from sds_clip.app.backup.named import Named, What, place
+from sds_clip.app.backup.scratch import BackupError
+from sds_clip.app.errors import FilesOutside
+from sds_clip.models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole
 
 _SCORES = Path("scores", "kept.sqlite3")
 _ASIDE = ".unfinished"

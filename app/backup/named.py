@@ -7,11 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from app.inside import inside
-from app.schemas.jobs import FILES
-from app.store.records import SOURCE_PATH, DatasetStatus, VersionStatus
-from app.store.states import TERMINAL, JobStatus
-from app.store.transfer import Row
+from sds_clip.app.inside import inside
+from sds_clip.app.schemas.jobs import FILES
+from sds_clip.app.store.records import SOURCE_PATH, DatasetStatus, VersionStatus
+from sds_clip.app.store.states import TERMINAL, JobStatus
+from sds_clip.app.store.transfer import Row
 
 TABLES = ("jobs", "datasets", "versions", "aliases")
 """The tables whose rows name files or versions."""

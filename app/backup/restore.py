@@ -14,14 +14,14 @@ from typing import BinaryIO
 
 from sqlalchemy import Connection
 
-from app.backup.archive import ROWS, ArchiveReader, damaged
-from app.backup.backup import Holds, all_rows_in, rows_in
-from app.backup.named import FOLDERS, WrongPath, named_by
-from app.backup.scratch import BackupError, scratch_folder
-from app.store.database import Database
-from app.store.migrate import check_known
-from app.store.transfer import WrongRows, replace_tables, rows_in_the_way
-from models.atomic import write_atomic
+from sds_clip.app.backup.archive import ROWS, ArchiveReader, damaged
+from sds_clip.app.backup.backup import Holds, all_rows_in, rows_in
+from sds_clip.app.backup.named import FOLDERS, WrongPath, named_by
+from sds_clip.app.backup.scratch import BackupError, scratch_folder
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.migrate import check_known
+from sds_clip.app.store.transfer import WrongRows, replace_tables, rows_in_the_way
+from sds_clip.models.atomic import write_atomic
 
 SCRATCH = "restoring"
 """The folder in the data folder in which a backup is unpacked."""

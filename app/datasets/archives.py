@@ -22,9 +22,9 @@ from functools import partial
 from itertools import pairwise
 from typing import IO, BinaryIO, Literal, cast
 
-from app.datasets.limits import ArchiveLimits
-from app.datasets.names import decode_name
-from app.errors import (
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.names import decode_name
+from sds_clip.app.errors import (
     ArchiveDamaged,
     ArchiveEncrypted,
     ArchiveFormat,

@@ -1,6 +1,6 @@
 """The background check, which turns an upload or registered files into a data set that is ready or rejected.
 
-Each format has its own `FormatChecker`. The worker supplies it, because it reads with models.data, which the
+Each format has its own `FormatChecker`. The worker supplies it, because it reads with sds_clip.models.data, which the
 service does not import.
 """
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.datasets.folders import ARCHIVE, FILES, Claim, Content, DatasetFolders, set_content
-from app.datasets.hashes import write_hashes
-from app.datasets.limits import ArchiveLimits
-from app.datasets.roots import SourceRoots
-from app.datasets.samples import SAMPLES, Sample, write_samples
-from app.datasets.unpack import Progress, check_shards, check_tars_within, unpack
-from app.errors import ServiceError
-from models.errors import ModelError
-from models.findings import Finding, Findings
+from sds_clip.app.datasets.folders import ARCHIVE, FILES, Claim, Content, DatasetFolders, set_content
+from sds_clip.app.datasets.hashes import write_hashes
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.roots import SourceRoots
+from sds_clip.app.datasets.samples import SAMPLES, Sample, write_samples
+from sds_clip.app.datasets.unpack import Progress, check_shards, check_tars_within, unpack
+from sds_clip.app.errors import ServiceError
+from sds_clip.models.errors import ModelError
+from sds_clip.models.findings import Finding, Findings
 
 _MAX_MESSAGE_CHARS = 1000
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from app.errors import DatasetBusy, StorageFull
-from app.inside import inside
-from models.atomic import sync_folder
+from sds_clip.app.errors import DatasetBusy, StorageFull
+from sds_clip.app.inside import inside
+from sds_clip.models.atomic import sync_folder
 
 ARCHIVE = "archive"
 """In an upload's folder: an archive that is to be unpacked."""

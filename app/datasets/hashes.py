@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.datasets.folders import FILES, storage_errors
-from models.files import sha256_of
+from sds_clip.app.datasets.folders import FILES, storage_errors
+from sds_clip.models.files import sha256_of
 
 HASHES = "sha256.json"
 """In a data set's folder: the hash of every file below `files`. Data sets of older releases do not have it."""

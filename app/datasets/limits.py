@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.errors import ArchiveBomb
+from sds_clip.app.errors import ArchiveBomb
 
 
 @dataclass(frozen=True)

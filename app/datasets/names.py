@@ -5,8 +5,8 @@ import re
 import secrets
 import unicodedata
 
-from app.datasets.limits import ArchiveLimits
-from app.errors import ArchiveTooLarge, DuplicateMember, UnsafeMember
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.errors import ArchiveTooLarge, DuplicateMember, UnsafeMember
 
 MAX_PART_BYTES = 255  # for one part of a path: the usual limit of file systems
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

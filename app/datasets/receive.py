@@ -8,8 +8,8 @@ from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.datasets.archives import SNIFF_BYTES, kind_of
-from app.datasets.folders import (
+from sds_clip.app.datasets.archives import SNIFF_BYTES, kind_of
+from sds_clip.app.datasets.folders import (
     ARCHIVE,
     SHARDS,
     Claim,
@@ -18,9 +18,9 @@ from app.datasets.folders import (
     storage_errors,
     write_all,
 )
-from app.errors import ArchiveFormat, EmptyUpload, UploadTooLarge
-from app.threads import to_the_end
-from models.atomic import sync_folder
+from sds_clip.app.errors import ArchiveFormat, EmptyUpload, UploadTooLarge
+from sds_clip.app.threads import to_the_end
+from sds_clip.models.atomic import sync_folder
 
 MAX_SHARDS = 10_000
 _WRITE_BYTES = 2**20

@@ -2,10 +2,10 @@
 
 from collections.abc import Container
 
-from app.datasets.folders import DatasetFolders
-from app.errors import UnknownRecord
-from app.store import Workspace
-from app.store.records import DatasetStatus
+from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.app.errors import UnknownRecord
+from sds_clip.app.store import Workspace
+from sds_clip.app.store.records import DatasetStatus
 
 _NEEDED = (DatasetStatus.VALIDATING, DatasetStatus.READY)
 

@@ -6,10 +6,10 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.datasets.folders import Content
-from app.errors import ConfigurationError, InvalidRequest, SourceForbidden, SourceMissing
-from app.schemas.datasets import MAX_SOURCE_CHARS
-from models.tar_index import PatternError, expand_braces
+from sds_clip.app.datasets.folders import Content
+from sds_clip.app.errors import ConfigurationError, InvalidRequest, SourceForbidden, SourceMissing
+from sds_clip.app.schemas.datasets import MAX_SOURCE_CHARS
+from sds_clip.models.tar_index import PatternError, expand_braces
 
 MAX_SHARDS = 100_000
 _FILE_URL = "file://"

@@ -5,19 +5,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from app.datasets.folders import FILES, SHARDS, DatasetFolders
-from app.datasets.roots import SourceRoots, expand
-from app.datasets.samples import SAMPLES, Place, count_images, read_page, read_sample
-from app.errors import InvalidImage, NoItem, NoSamples, NoTables, PictureGone, ServiceError, UnknownRecord
-from app.keys import Caller
-from app.pictures import Picture, Pictures
-from app.schemas.samples import SampleInfo, SampleList
-from app.store import SeenBy
-from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
-from app.store_threads import StoreThreads
-from app.threads import in_own_thread
-from models.image_files import ImageFileError, NoImageFile, read_image_file
-from models.table_cells import Cell
+from sds_clip.app.datasets.folders import FILES, SHARDS, DatasetFolders
+from sds_clip.app.datasets.roots import SourceRoots, expand
+from sds_clip.app.datasets.samples import SAMPLES, Place, count_images, read_page, read_sample
+from sds_clip.app.errors import (
+    InvalidImage,
+    NoItem,
+    NoSamples,
+    NoTables,
+    PictureGone,
+    ServiceError,
+    UnknownRecord,
+)
+from sds_clip.app.keys import Caller
+from sds_clip.app.pictures import Picture, Pictures
+from sds_clip.app.schemas.samples import SampleInfo, SampleList
+from sds_clip.app.store import SeenBy
+from sds_clip.app.store.records import SOURCE_PATH, Dataset, DatasetStatus
+from sds_clip.app.store_threads import StoreThreads
+from sds_clip.app.threads import in_own_thread
+from sds_clip.models.image_files import ImageFileError, NoImageFile, read_image_file
+from sds_clip.models.table_cells import Cell
 
 _FILE_URL = "file://"
 
@@ -25,7 +33,7 @@ Result = TypeVar("Result")
 
 
 class SampleService:
-    """Reads the lists that checks have written (`app.datasets.samples`), and the pictures that they name.
+    """Reads the lists that checks have written (`sds_clip.app.datasets.samples`), and the pictures that they name.
 
     Every method raises StoreUnavailable, StoreBusy, NoSamples, and UnknownRecord for a data set that the caller does
     not see.

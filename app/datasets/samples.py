@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.datasets.folders import storage_errors
-from app.errors import StorageFull
-from app.schemas.samples import MAX_TEXT_CHARS, MAX_TEXTS
+from sds_clip.app.datasets.folders import storage_errors
+from sds_clip.app.errors import StorageFull
+from sds_clip.app.schemas.samples import MAX_TEXT_CHARS, MAX_TEXTS
 
 SAMPLES = "samples.sqlite3"
 """In a data set's folder. Registered data, which stay in place, have a folder with this file alone."""

@@ -7,23 +7,23 @@ from contextlib import ExitStack, asynccontextmanager
 
 from pydantic import ValidationError
 
-from app.bodies import translated
-from app.budgets import Budget
-from app.datasets.folders import Claim, DatasetFolders
-from app.datasets.receive import receive_archive, receive_shards
-from app.datasets.removal import remove_leftovers
-from app.datasets.roots import SourceRoots
-from app.errors import DatasetBusy, InvalidRequest, MalformedBody
-from app.form_stream import FormStream, Part
-from app.keys import Caller
-from app.schemas.datasets import DatasetFields, RegisterDataset
-from app.store import SeenBy
-from app.store.datasets import new_dataset_id, stored_too_much
-from app.store.names import is_id
-from app.store.paging import Search
-from app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
-from app.store_threads import StoreThreads, in_store_thread
-from app.threads import in_own_thread, to_the_end
+from sds_clip.app.bodies import translated
+from sds_clip.app.budgets import Budget
+from sds_clip.app.datasets.folders import Claim, DatasetFolders
+from sds_clip.app.datasets.receive import receive_archive, receive_shards
+from sds_clip.app.datasets.removal import remove_leftovers
+from sds_clip.app.datasets.roots import SourceRoots
+from sds_clip.app.errors import DatasetBusy, InvalidRequest, MalformedBody
+from sds_clip.app.form_stream import FormStream, Part
+from sds_clip.app.keys import Caller
+from sds_clip.app.schemas.datasets import DatasetFields, RegisterDataset
+from sds_clip.app.store import SeenBy
+from sds_clip.app.store.datasets import new_dataset_id, stored_too_much
+from sds_clip.app.store.names import is_id
+from sds_clip.app.store.paging import Search
+from sds_clip.app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
+from sds_clip.app.store_threads import StoreThreads, in_store_thread
+from sds_clip.app.threads import in_own_thread, to_the_end
 
 logger = logging.getLogger(__name__)
 

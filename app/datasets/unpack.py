@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.datasets.archives import SNIFF_BYTES, Member, kind_of, read_archive, read_tar
-from app.datasets.folders import create_file, storage_errors, write_all
-from app.datasets.limits import ArchiveLimits
-from app.datasets.names import NameBook, is_clutter, member_parts
-from app.errors import (
+from sds_clip.app.datasets.archives import SNIFF_BYTES, Member, kind_of, read_archive, read_tar
+from sds_clip.app.datasets.folders import create_file, storage_errors, write_all
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.names import NameBook, is_clutter, member_parts
+from sds_clip.app.errors import (
     ArchiveDamaged,
     ArchiveFormat,
     ArchiveTooLarge,

@@ -18,17 +18,17 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from app.errors import ServiceError
-from app.jobs.service import needs_a_worker
-from app.jobs.stream import HEARTBEAT_S, POLL_S, RETRY_MS, frame
-from app.keys import Caller
-from app.registry.service import VersionService
-from app.schemas.jobs import job_info
-from app.store import SeenBy, Workspace
-from app.store.paging import MAX_LIMIT, MAX_ROWS
-from app.store.records import Alias, Job
-from app.store.states import OPEN, JobKind
-from app.store_threads import StoreThreads
+from sds_clip.app.errors import ServiceError
+from sds_clip.app.jobs.service import needs_a_worker
+from sds_clip.app.jobs.stream import HEARTBEAT_S, POLL_S, RETRY_MS, frame
+from sds_clip.app.keys import Caller
+from sds_clip.app.registry.service import VersionService
+from sds_clip.app.schemas.jobs import job_info
+from sds_clip.app.store import SeenBy, Workspace
+from sds_clip.app.store.paging import MAX_LIMIT, MAX_ROWS
+from sds_clip.app.store.records import Alias, Job
+from sds_clip.app.store.states import OPEN, JobKind
+from sds_clip.app.store_threads import StoreThreads
 
 logger = logging.getLogger(__name__)
 

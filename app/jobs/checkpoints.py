@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from models.run_files import CHECKPOINTS, DESCRIPTION_FILE, checkpoints_in
+from sds_clip.models.run_files import CHECKPOINTS, DESCRIPTION_FILE, checkpoints_in
 
 
 class Checkpoint(NamedTuple):

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
-from app.schemas.curves import MIN_POINTS, Curve, CurvePoint
-from app.store.job_events import MetricTexts
+from sds_clip.app.schemas.curves import MIN_POINTS, Curve, CurvePoint
+from sds_clip.app.store.job_events import MetricTexts
 
 _ABSENT = float("inf")  # no stored value is infinite
 Floats = NDArray[np.float64]

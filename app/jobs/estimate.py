@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from app.jobs.limits import steps_of
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import FinetuneSpec
-from app.schemas.jobs import Estimate
-from app.store import Workspace
-from app.store.records import Job
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.jobs.limits import steps_of
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.schemas.finetune import FinetuneSpec
+from sds_clip.app.schemas.jobs import Estimate
+from sds_clip.app.store import Workspace
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import JobKind, JobStatus
 
 _LIKE = ("base", "teacher", "objective")
 _LIKE_HYPERPARAMETERS = (

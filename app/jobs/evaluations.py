@@ -9,20 +9,20 @@ from typing import TypeVar
 
 from cachetools import LRUCache
 
-from app.budgets import Budget
-from app.errors import InvalidRequest, NoItems, NotComparable
-from app.inside import job_file
-from app.keys import Caller
-from app.registry.measured import Measured, measured_by
-from app.schemas.items import Flip
-from app.store import SeenBy
-from app.store.records import Job
-from app.store_threads import StoreThreads
-from app.threads import to_the_end
-from models.errors import EvaluationError
-from models.evaluation.comparison import Comparison, compare
-from models.evaluation.paired import paired_items
-from models.evaluation.results import ItemOutcome, Results, item_id, read_results
+from sds_clip.app.budgets import Budget
+from sds_clip.app.errors import InvalidRequest, NoItems, NotComparable
+from sds_clip.app.inside import job_file
+from sds_clip.app.keys import Caller
+from sds_clip.app.registry.measured import Measured, measured_by
+from sds_clip.app.schemas.items import Flip
+from sds_clip.app.store import SeenBy
+from sds_clip.app.store.records import Job
+from sds_clip.app.store_threads import StoreThreads
+from sds_clip.app.threads import to_the_end
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.comparison import Comparison, compare
+from sds_clip.models.evaluation.paired import paired_items
+from sds_clip.models.evaluation.results import ItemOutcome, Results, item_id, read_results
 
 MAX_FILE_BYTES = 64 * 2**20
 """The limit on a file of results. Parsed, it takes several times as much."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from app.errors import InvalidRequest, OverLimit
-from app.schemas.finetune import MAX_NUMBER, FinetuneSpec
-from app.store.records import Dataset, DatasetStatus
-from models.training.config import TrainingOptions
+from sds_clip.app.errors import InvalidRequest, OverLimit
+from sds_clip.app.schemas.finetune import MAX_NUMBER, FinetuneSpec
+from sds_clip.app.store.records import Dataset, DatasetStatus
+from sds_clip.models.training.config import TrainingOptions
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import contextlib
 from pathlib import Path
 
-from app.inside import inside
-from app.removal import moved_aside
-from app.store import Workspace
-from app.store.records import Job
+from sds_clip.app.inside import inside
+from sds_clip.app.removal import moved_aside
+from sds_clip.app.store import Workspace
+from sds_clip.app.store.records import Job
 
 
 def remove_job_files(store: Workspace, jobs_dir: Path, job_id: str, *, ended_for_s: float = 0.0) -> Job:

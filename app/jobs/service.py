@@ -8,22 +8,22 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Row
 
-from app import tracing
-from app.errors import NoReport
-from app.inside import inside, job_file, version_folder
-from app.jobs.checkpoints import checkpoints_of
-from app.jobs.curves import curves_of
-from app.jobs.estimate import estimate
-from app.jobs.removal import remove_job_files
-from app.jobs.validator import JobValidator
-from app.jobs.waker import Waker
-from app.joined_calls import JoinedCalls
-from app.keys import Caller
-from app.run_log import open_log
-from app.schemas.curves import Curves
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import FinetuneSpec
-from app.schemas.jobs import (
+from sds_clip.app import tracing
+from sds_clip.app.errors import NoReport
+from sds_clip.app.inside import inside, job_file, version_folder
+from sds_clip.app.jobs.checkpoints import checkpoints_of
+from sds_clip.app.jobs.curves import curves_of
+from sds_clip.app.jobs.estimate import estimate
+from sds_clip.app.jobs.removal import remove_job_files
+from sds_clip.app.jobs.validator import JobValidator
+from sds_clip.app.jobs.waker import Waker
+from sds_clip.app.joined_calls import JoinedCalls
+from sds_clip.app.keys import Caller
+from sds_clip.app.run_log import open_log
+from sds_clip.app.schemas.curves import Curves
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.schemas.finetune import FinetuneSpec
+from sds_clip.app.schemas.jobs import (
     CheckpointInfo,
     CheckpointList,
     DryRunResult,
@@ -36,16 +36,16 @@ from app.schemas.jobs import (
     job_info,
     report_of,
 )
-from app.schemas.workers import WorkerInfo, WorkerList
-from app.store import SeenBy, Workspace
-from app.store.alias_names import DEFAULT
-from app.store.job_events import MetricTexts
-from app.store.names import is_id
-from app.store.paging import Search
-from app.store.records import Event, Job, MetricPoint, NewJob
-from app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
-from app.store_threads import StoreThreads, in_store_thread
-from models.run_files import LOG_FILE
+from sds_clip.app.schemas.workers import WorkerInfo, WorkerList
+from sds_clip.app.store import SeenBy, Workspace
+from sds_clip.app.store.alias_names import DEFAULT
+from sds_clip.app.store.job_events import MetricTexts
+from sds_clip.app.store.names import is_id
+from sds_clip.app.store.paging import Search
+from sds_clip.app.store.records import Event, Job, MetricPoint, NewJob
+from sds_clip.app.store.states import OPEN, TRANSITIONS, Action, JobKind, JobStatus
+from sds_clip.app.store_threads import StoreThreads, in_store_thread
+from sds_clip.models.run_files import LOG_FILE
 
 CurvesAsked = tuple[str | None, str, tuple[str, ...], int, int, int]
 """Whose jobs are seen, the job, the names, the number of points, and the first and the last step."""

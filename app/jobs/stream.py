@@ -14,10 +14,10 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
-from app.errors import ServiceError
-from app.jobs.service import JobUpdate
-from app.schemas.jobs import EventInfo, JobProgress, job_info
-from app.store.states import TERMINAL
+from sds_clip.app.errors import ServiceError
+from sds_clip.app.jobs.service import JobUpdate
+from sds_clip.app.schemas.jobs import EventInfo, JobProgress, job_info
+from sds_clip.app.store.states import TERMINAL
 
 EVENT_STREAM = "text/event-stream"
 MAX_EVENTS_PER_READ = 200

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from app.errors import (
+from sds_clip.app.errors import (
     AmbiguousName,
     DatasetFormat,
     InvalidRequest,
@@ -12,18 +12,18 @@ from app.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from app.jobs.limits import JobLimits, steps_of
-from app.jobs.model_resolver import ModelResolver
-from app.keys import Caller
-from app.schemas.datasets import PAIRS
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import FinetuneSpec
-from app.settings import Settings
-from app.store import SeenBy, Workspace
-from app.store.alias_names import check_alias
-from app.store.names import is_id
-from app.store.records import Dataset, DatasetStatus, NewJob
-from app.store.states import OPEN
+from sds_clip.app.jobs.limits import JobLimits, steps_of
+from sds_clip.app.jobs.model_resolver import ModelResolver
+from sds_clip.app.keys import Caller
+from sds_clip.app.schemas.datasets import PAIRS
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.schemas.finetune import FinetuneSpec
+from sds_clip.app.settings import Settings
+from sds_clip.app.store import SeenBy, Workspace
+from sds_clip.app.store.alias_names import check_alias
+from sds_clip.app.store.names import is_id
+from sds_clip.app.store.records import Dataset, DatasetStatus, NewJob
+from sds_clip.app.store.states import OPEN
 
 _RETRY_AFTER_S = 60
 

@@ -4,8 +4,8 @@ import logging
 import threading
 from collections import deque
 
-from app.store.records import Job
-from app.store.states import JobKind
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import JobKind
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Waker:
             self._thread.join(_CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        from app.jobs.wakeups import WakeUps  # imported here because importing Celery is slow
+        from sds_clip.app.jobs.wakeups import WakeUps  # imported here because importing Celery is slow
 
         assert self._broker_url is not None
         wakeups = WakeUps(self._broker_url)

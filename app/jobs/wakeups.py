@@ -10,7 +10,7 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from app.store.states import JobKind
+from sds_clip.app.store.states import JobKind
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from models.references import DEMO, CheckpointError, canonical
+from sds_clip.models.references import DEMO, CheckpointError, canonical
 
 
 class BaseNotAllowed(CheckpointError):

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 
-from app.budgets import Budget
-from app.errors import CannotExport, NotPublished
-from app.inside import version_folder
-from app.registry.bases import AllowedBases
-from app.registry.publish import lies_among
-from app.store.records import Version, VersionStatus
-from app.threads import in_own_thread, with_one_torch_thread
-from models.checkpoints import unfold
-from models.delta_file import read_description
-from models.export import export_full
-from models.references import CheckpointError, Folder, is_delta
+from sds_clip.app.budgets import Budget
+from sds_clip.app.errors import CannotExport, NotPublished
+from sds_clip.app.inside import version_folder
+from sds_clip.app.registry.bases import AllowedBases
+from sds_clip.app.registry.publish import lies_among
+from sds_clip.app.store.records import Version, VersionStatus
+from sds_clip.app.threads import in_own_thread, with_one_torch_thread
+from sds_clip.models.checkpoints import unfold
+from sds_clip.models.delta_file import read_description
+from sds_clip.models.export import export_full
+from sds_clip.models.references import CheckpointError, Folder, is_delta
 
 logger = logging.getLogger(__name__)
 

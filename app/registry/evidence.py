@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from app.errors import FilesOutside, UnknownRecord
-from app.inside import job_file
-from app.registry.gate import CandidateScores, Verdict, judge, verdict_on
-from app.registry.measured import Measured, measured_by
-from app.schemas.finetune import FinetuneSpec, Thresholds
-from app.schemas.promotion import GateCheck, GateFigure, GateInfo, Missing
-from app.store import Workspace
-from app.store.records import Job, Version
-from models.errors import EvaluationError
-from models.evaluation.results import GROUP_MATCH, Metric, Results, read_results
+from sds_clip.app.errors import FilesOutside, UnknownRecord
+from sds_clip.app.inside import job_file
+from sds_clip.app.registry.gate import CandidateScores, Verdict, judge, verdict_on
+from sds_clip.app.registry.measured import Measured, measured_by
+from sds_clip.app.schemas.finetune import FinetuneSpec, Thresholds
+from sds_clip.app.schemas.promotion import GateCheck, GateFigure, GateInfo, Missing
+from sds_clip.app.store import Workspace
+from sds_clip.app.store.records import Job, Version
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.results import GROUP_MATCH, Metric, Results, read_results
 
 _NOT_ASKED = ("model", "baseline", "data", "batch_size", "max_bad_share")
 """Options of an evaluation that do not change its figures, or that say what is measured."""

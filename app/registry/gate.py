@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from app.schemas.finetune import Thresholds
-from app.schemas.jobs import VALIDATION
-from models.evaluation.comparison import PairedDifference, compare
-from models.evaluation.results import GROUP_MATCH, Results
-from models.evaluation.winoground import CHANCE
+from sds_clip.app.schemas.finetune import Thresholds
+from sds_clip.app.schemas.jobs import VALIDATION
+from sds_clip.models.evaluation.comparison import PairedDifference, compare
+from sds_clip.models.evaluation.results import GROUP_MATCH, Results
+from sds_clip.models.evaluation.winoground import CHANCE
 
 _ROUNDING = 1e-9  # differences below this come from float arithmetic
 _DECIDING = {GROUP_MATCH: GROUP_MATCH, "group_score": "group"}

@@ -5,10 +5,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from app.registry.manifest import VersionError
-from models.delta_file import GOLDEN_FILE
-from models.errors import first_line
-from models.golden import Golden
+from sds_clip.app.registry.manifest import VersionError
+from sds_clip.models.delta_file import GOLDEN_FILE
+from sds_clip.models.errors import first_line
+from sds_clip.models.golden import Golden
 
 
 def write_golden(folder: Path, golden: Golden) -> None:

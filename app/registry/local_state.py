@@ -24,15 +24,15 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from app.errors import ConfigurationError
-from app.inside import inside
-from app.registry.checked import Checked
-from app.registry.manifest import DamagedFiles, verify
-from app.registry.source import WeightsLocation
-from app.store.records import Alias
-from models.atomic import atomic_folder, write_atomic
-from models.delta_file import DeltaError, read_description
-from models.references import CheckpointError, is_delta
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.inside import inside
+from sds_clip.app.registry.checked import Checked
+from sds_clip.app.registry.manifest import DamagedFiles, verify
+from sds_clip.app.registry.source import WeightsLocation
+from sds_clip.app.store.records import Alias
+from sds_clip.models.atomic import atomic_folder, write_atomic
+from sds_clip.models.delta_file import DeltaError, read_description
+from sds_clip.models.references import CheckpointError, is_delta
 
 logger = logging.getLogger(__name__)
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import Evaluation, FinetuneSpec
-from app.schemas.jobs import FILES
-from app.store.records import Job, Json
-from app.store.states import JobKind
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.schemas.finetune import Evaluation, FinetuneSpec
+from sds_clip.app.schemas.jobs import FILES
+from sds_clip.app.store.records import Job, Json
+from sds_clip.app.store.states import JobKind
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
 
-from app.registry.golden_file import write_golden
-from app.registry.manifest import (
+from sds_clip.app.registry.golden_file import write_golden
+from sds_clip.app.registry.manifest import (
     MANIFEST_FILE,
     Manifest,
     VersionError,
@@ -21,14 +21,14 @@ from app.registry.manifest import (
     verify,
     write_manifest,
 )
-from app.removal import REMOVING
-from models.atomic import atomic_folder, sync_folder
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.delta_file import read_delta, read_description
-from models.golden import Golden
-from models.references import DESCRIPTION_FILE, CheckpointError, Folder, Reference, is_delta, parse
-from models.run_files import LOG_FILE
+from sds_clip.app.removal import REMOVING
+from sds_clip.models.atomic import atomic_folder, sync_folder
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta_file import read_delta, read_description
+from sds_clip.models.golden import Golden
+from sds_clip.models.references import DESCRIPTION_FILE, CheckpointError, Folder, Reference, is_delta, parse
+from sds_clip.models.run_files import LOG_FILE
 
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")
 

@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from app.removal import REMOVING, moved_aside
-from app.store import Workspace
+from sds_clip.app.removal import REMOVING, moved_aside
+from sds_clip.app.store import Workspace
 
-# What `app.registry.publish` writes until it is whole.
+# What `sds_clip.app.registry.publish` writes until it is whole.
 _TEMPORARY = re.compile(r"\.?\.publishing\.(?P<job>[A-Za-z0-9_-]+)\.(?P<fence>\d+)(\.[0-9a-f]+)?")
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from app.errors import (
+from sds_clip.app.errors import (
     AliasMoved,
     Conflict,
     Forbidden,
@@ -19,16 +19,16 @@ from app.errors import (
     VersionDamaged,
     body,
 )
-from app.inside import version_folder
-from app.keys import Caller
-from app.registry.download import Download, Downloads
-from app.registry.evidence import evaluations_of, gate_of
-from app.registry.manifest import DamagedFiles, verify
-from app.registry.removal import remove_files
-from app.run_log import open_log
-from app.schemas.common import ErrorDetail
-from app.schemas.promotion import GateInfo, PromotionPlan
-from app.schemas.versions import (
+from sds_clip.app.inside import version_folder
+from sds_clip.app.keys import Caller
+from sds_clip.app.registry.download import Download, Downloads
+from sds_clip.app.registry.evidence import evaluations_of, gate_of
+from sds_clip.app.registry.manifest import DamagedFiles, verify
+from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.run_log import open_log
+from sds_clip.app.schemas.common import ErrorDetail
+from sds_clip.app.schemas.promotion import GateInfo, PromotionPlan
+from sds_clip.app.schemas.versions import (
     AliasInfo,
     LockRequest,
     PromoteRequest,
@@ -39,14 +39,14 @@ from app.schemas.versions import (
     VersionDetail,
     VersionInfo,
 )
-from app.store import SeenBy, Workspace
-from app.store.alias_names import check_alias
-from app.store.paging import Search
-from app.store.records import Alias, Move, Version, VersionStatus
-from app.store_threads import StoreThreads, in_store_thread
-from app.threads import in_own_thread
-from models.references import is_prefix, is_version
-from models.run_files import LOG_FILE
+from sds_clip.app.store import SeenBy, Workspace
+from sds_clip.app.store.alias_names import check_alias
+from sds_clip.app.store.paging import Search
+from sds_clip.app.store.records import Alias, Move, Version, VersionStatus
+from sds_clip.app.store_threads import StoreThreads, in_store_thread
+from sds_clip.app.threads import in_own_thread
+from sds_clip.models.references import is_prefix, is_version
+from sds_clip.models.run_files import LOG_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from app.store.clock import Clock
-from app.store.records import Alias
-from models.atomic import write_atomic
-from models.references import is_version
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.records import Alias
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.references import is_version
 
 REPORTS = "serving"
 """The folder of reports in the data folder."""

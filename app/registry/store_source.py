@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.data_folder import DataFolder
-from app.errors import AliasLocked, AliasMoved, StoreUnavailable, UnknownRecord
-from app.inside import version_folder
-from app.registry.source import REPORTS, FileReports, Registry, WeightsLocation
-from app.store import Store
-from app.store.alias_names import DEFAULT
-from app.store.records import Move, NewVersion, Version, VersionStatus
-from models.clip import Clip
-from models.references import canonical
+from sds_clip.app.data_folder import DataFolder
+from sds_clip.app.errors import AliasLocked, AliasMoved, StoreUnavailable, UnknownRecord
+from sds_clip.app.inside import version_folder
+from sds_clip.app.registry.source import REPORTS, FileReports, Registry, WeightsLocation
+from sds_clip.app.store import Store
+from sds_clip.app.store.alias_names import DEFAULT
+from sds_clip.app.store.records import Move, NewVersion, Version, VersionStatus
+from sds_clip.models.clip import Clip
+from sds_clip.models.references import canonical
 
 logger = logging.getLogger(__name__)
 

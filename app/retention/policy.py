@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.settings import Settings
-from app.store.retention import Holdings
-from app.store.states import JobKind
+from sds_clip.app.settings import Settings
+from sds_clip.app.store.retention import Holdings
+from sds_clip.app.store.states import JobKind
 
 Seconds = Annotated[float, Field(ge=0)] | None
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.datasets.folders import DatasetFolders
-from app.datasets.removal import remove_leftovers
-from app.errors import (
+from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.app.datasets.removal import remove_leftovers
+from sds_clip.app.errors import (
     DatasetBusy,
     FilesOutside,
     JobStateConflict,
@@ -17,13 +17,13 @@ from app.errors import (
     StoreUnavailable,
     UnknownRecord,
 )
-from app.inside import inside, version_folder
-from app.jobs.removal import remove_job_files
-from app.registry.removal import remove_files
-from app.registry.source import REPORTS, FileReports
-from app.retention.policy import Finding, Kind, Rules, decide
-from app.store import Store
-from app.store.states import JobKind
+from sds_clip.app.inside import inside, version_folder
+from sds_clip.app.jobs.removal import remove_job_files
+from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.registry.source import REPORTS, FileReports
+from sds_clip.app.retention.policy import Finding, Kind, Rules, decide
+from sds_clip.app.store import Store
+from sds_clip.app.store.states import JobKind
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.auth import is_revoked
-from app.errors import Overloaded
-from app.openapi import describe_errors
-from app.routes.shared import READING, BackendDep, EngineDep, LastEventId, ReadOrTrain
-from app.routes.streamed import FRAMES, EventStream
+from sds_clip.app.auth import is_revoked
+from sds_clip.app.errors import Overloaded
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.shared import READING, BackendDep, EngineDep, LastEventId, ReadOrTrain
+from sds_clip.app.routes.streamed import FRAMES, EventStream
 
 Streamed: dict[int | str, dict[str, Any]] = {
     200: {

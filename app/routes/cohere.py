@@ -10,13 +10,13 @@ import torch
 from fastapi import APIRouter, Depends, Request, Response
 from jaxtyping import Float32
 
-from app.bodies import reads
-from app.errors import DimensionsNotOffered, TextTooLong
-from app.openapi import describe_errors
-from app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
-from app.routes.mixed import Mixed
-from app.routes.shared import of_app
-from app.schemas.cohere import (
+from sds_clip.app.bodies import reads
+from sds_clip.app.errors import DimensionsNotOffered, TextTooLong
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
+from sds_clip.app.routes.mixed import Mixed
+from sds_clip.app.routes.shared import of_app
+from sds_clip.app.schemas.cohere import (
     BilledUnits,
     CohereEmbedRequest,
     CohereEmbedResponse,
@@ -25,11 +25,11 @@ from app.schemas.cohere import (
     EmbeddingType,
     Meta,
 )
-from app.schemas.openai import ImagePart
-from app.serving.golden import GoldenEmbeddings
-from app.serving.predictor import written
-from models.clip import Clip
-from models.quantize import range_of, to_binary, to_int8, to_ubinary, to_uint8
+from sds_clip.app.schemas.openai import ImagePart
+from sds_clip.app.serving.golden import GoldenEmbeddings
+from sds_clip.app.serving.predictor import written
+from sds_clip.models.clip import Clip
+from sds_clip.models.quantize import range_of, to_binary, to_int8, to_ubinary, to_uint8
 
 router = APIRouter(prefix="/v2", tags=["Cohere's protocol"])
 

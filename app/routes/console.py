@@ -9,10 +9,10 @@ from pathlib import Path
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 
-import app as package
-from app.auth import public
-from app.errors import NotFound
-from app.settings import Settings
+import sds_clip.app as package
+from sds_clip.app.auth import public
+from sds_clip.app.errors import NotFound
+from sds_clip.app.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.bodies import reads
-from app.content_type import JSON, MULTIPART, media_type
-from app.datasets.service import FILE, SHARDS
-from app.errors import (
+from sds_clip.app.bodies import reads
+from sds_clip.app.content_type import JSON, MULTIPART, media_type
+from sds_clip.app.datasets.service import FILE, SHARDS
+from sds_clip.app.errors import (
     AmbiguousName,
     DatasetBusy,
     DiskReserve,
@@ -23,10 +23,10 @@ from app.errors import (
     StorageFull,
     UnsupportedMediaType,
 )
-from app.form_stream import FormStream
-from app.openapi import describe_errors, describe_upload
-from app.routes.pictures import PICTURE, AfterIndex, MaxSide, Number, PictureResponse
-from app.routes.shared import (
+from sds_clip.app.form_stream import FormStream
+from sds_clip.app.openapi import describe_errors, describe_upload
+from sds_clip.app.routes.pictures import PICTURE, AfterIndex, MaxSide, Number, PictureResponse
+from sds_clip.app.routes.shared import (
     READING,
     WRITING,
     After,
@@ -38,10 +38,10 @@ from app.routes.shared import (
     SearchDep,
     Train,
 )
-from app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, Format, RegisterDataset
-from app.schemas.listing import Deleted
-from app.schemas.samples import SampleList
-from app.store.records import DatasetStatus
+from sds_clip.app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, Format, RegisterDataset
+from sds_clip.app.schemas.listing import Deleted
+from sds_clip.app.schemas.samples import SampleList
+from sds_clip.app.store.records import DatasetStatus
 
 FILES: dict[str, Any] = {
     FILE: {

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
-from app.auth import requires
-from app.bodies import reads
-from app.errors import (
+from sds_clip.app.auth import requires
+from sds_clip.app.bodies import reads
+from sds_clip.app.errors import (
     AmbiguousName,
     BodyTimeout,
     BodyTooLarge,
@@ -24,18 +24,18 @@ from app.errors import (
     UnknownModel,
     UnsupportedMediaType,
 )
-from app.keys import Caller
-from app.openapi import describe_errors
-from app.routes.shared import of_app
-from app.schemas.classify import (
+from sds_clip.app.keys import Caller
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.shared import of_app
+from sds_clip.app.schemas.classify import (
     ClassifyComparison,
     ClassifyComparisonRequest,
     ClassifyRequest,
     ClassifyResponse,
 )
-from app.schemas.embed import EmbedRequest, EmbedResponse
-from app.schemas.match import MatchComparison, MatchComparisonRequest, MatchRequest, MatchResponse
-from app.serving.predictor import Predictor
+from sds_clip.app.schemas.embed import EmbedRequest, EmbedResponse
+from sds_clip.app.schemas.match import MatchComparison, MatchComparisonRequest, MatchRequest, MatchResponse
+from sds_clip.app.serving.predictor import Predictor
 
 ERRORS = (
     MalformedBody,

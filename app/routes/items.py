@@ -4,15 +4,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from app.datasets.samples import shown
-from app.errors import AmbiguousName, FilesOutside, NoItems, NotComparable, Overloaded
-from app.jobs.evaluations import Item
-from app.openapi import describe_errors
-from app.routes.pictures import AfterIndex
-from app.routes.shared import READING, BackendDep, BackendWithFiles, JobId, Limit, Train
-from app.schemas.items import ComparisonInfo, Flip, ItemInfo, ItemList, ItemScores
-from app.schemas.samples import MAX_TEXTS
-from models.evaluation.results import ItemOutcome
+from sds_clip.app.datasets.samples import shown
+from sds_clip.app.errors import AmbiguousName, FilesOutside, NoItems, NotComparable, Overloaded
+from sds_clip.app.jobs.evaluations import Item
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.pictures import AfterIndex
+from sds_clip.app.routes.shared import READING, BackendDep, BackendWithFiles, JobId, Limit, Train
+from sds_clip.app.schemas.items import ComparisonInfo, Flip, ItemInfo, ItemList, ItemScores
+from sds_clip.app.schemas.samples import MAX_TEXTS
+from sds_clip.models.evaluation.results import ItemOutcome
 
 router = APIRouter(
     tags=["jobs"], responses=describe_errors(*READING, AmbiguousName, NoItems, FilesOutside, Overloaded)

@@ -5,13 +5,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from app.auth import is_revoked
-from app.content_type import JSON
-from app.errors import AmbiguousName, DiskReserve, FilesOutside, InputsGone, JobStateConflict, Overloaded
-from app.jobs.service import JobUpdate
-from app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
-from app.openapi import describe_errors
-from app.routes.shared import (
+from sds_clip.app.auth import is_revoked
+from sds_clip.app.content_type import JSON
+from sds_clip.app.errors import (
+    AmbiguousName,
+    DiskReserve,
+    FilesOutside,
+    InputsGone,
+    JobStateConflict,
+    Overloaded,
+)
+from sds_clip.app.jobs.service import JobUpdate
+from sds_clip.app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.shared import (
     READING,
     After,
     BackendDep,
@@ -24,10 +31,10 @@ from app.routes.shared import (
     SearchDep,
     Train,
 )
-from app.routes.streamed import FRAMES, LOG, EventStream, LogResponse
-from app.schemas.curves import MAX_POINTS, MIN_POINTS, Curves
-from app.schemas.jobs import CheckpointList, EventList, JobInfo, JobList, MetricList
-from app.store.states import TERMINAL, JobKind, JobStatus
+from sds_clip.app.routes.streamed import FRAMES, LOG, EventStream, LogResponse
+from sds_clip.app.schemas.curves import MAX_POINTS, MIN_POINTS, Curves
+from sds_clip.app.schemas.jobs import CheckpointList, EventList, JobInfo, JobList, MetricList
+from sds_clip.app.store.states import TERMINAL, JobKind, JobStatus
 
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from app.errors import InvalidRequest
-from app.keys import Caller
-from app.schemas.common import MAX_URL_CHARS, ImageInput, UrlImage
-from app.serving.predictor import Embedded, Predictor
-from models.clip import Clip
+from sds_clip.app.errors import InvalidRequest
+from sds_clip.app.keys import Caller
+from sds_clip.app.schemas.common import MAX_URL_CHARS, ImageInput, UrlImage
+from sds_clip.app.serving.predictor import Embedded, Predictor
+from sds_clip.models.clip import Clip
 
 Item = TypeVar("Item")
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from app.auth import check_key, requires
-from app.backend import Backend
-from app.bodies import reads
-from app.errors import (
+from sds_clip.app.auth import check_key, requires
+from sds_clip.app.backend import Backend
+from sds_clip.app.bodies import reads
+from sds_clip.app.errors import (
     AmbiguousName,
     CannotExport,
     FilesOutside,
@@ -24,9 +24,9 @@ from app.errors import (
     UnknownModel,
     UnknownRecord,
 )
-from app.keys import Caller
-from app.openapi import describe_errors
-from app.routes.shared import (
+from sds_clip.app.keys import Caller
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.shared import (
     READING,
     WRITING,
     Administer,
@@ -41,12 +41,12 @@ from app.routes.shared import (
     Train,
     of_app,
 )
-from app.routes.streamed import LOG, TAR, LogResponse, TarResponse
-from app.schemas.listing import Deleted
-from app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
-from app.schemas.promotion import PromotionAnswer
-from app.schemas.rollout import MovedAlias
-from app.schemas.versions import (
+from sds_clip.app.routes.streamed import LOG, TAR, LogResponse, TarResponse
+from sds_clip.app.schemas.listing import Deleted
+from sds_clip.app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
+from sds_clip.app.schemas.promotion import PromotionAnswer
+from sds_clip.app.schemas.rollout import MovedAlias
+from sds_clip.app.schemas.versions import (
     AliasInfo,
     LockRequest,
     PromoteRequest,
@@ -55,14 +55,14 @@ from app.schemas.versions import (
     RollbackRequest,
     VersionDetail,
 )
-from app.serving.engine import Engine
-from app.serving.rollout import Rollout
-from app.serving.served_models import ModelHandle
-from app.serving.status import StatusBoard
-from app.serving.version_cache import VersionCache
-from app.store.alias_names import DEFAULT
-from app.store.records import VersionStatus
-from models.references import is_version
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.serving.rollout import Rollout
+from sds_clip.app.serving.served_models import ModelHandle
+from sds_clip.app.serving.status import StatusBoard
+from sds_clip.app.serving.version_cache import VersionCache
+from sds_clip.app.store.alias_names import DEFAULT
+from sds_clip.app.store.records import VersionStatus
+from sds_clip.models.references import is_version
 
 Archive: dict[int | str, dict[str, Any]] = {
     200: {

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from app.bodies import reads
-from app.errors import (
+from sds_clip.app.bodies import reads
+from sds_clip.app.errors import (
     DimensionsNotOffered,
     Forbidden,
     KeyLimitReached,
@@ -18,11 +18,11 @@ from app.errors import (
     Unauthorized,
     UnknownModel,
 )
-from app.openapi import describe_errors
-from app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
-from app.routes.mixed import Mixed
-from app.routes.shared import EngineDep
-from app.schemas.openai import (
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
+from sds_clip.app.routes.mixed import Mixed
+from sds_clip.app.routes.shared import EngineDep
+from sds_clip.app.schemas.openai import (
     EmbeddingItem,
     EmbeddingsRequest,
     EmbeddingsResponse,
@@ -34,8 +34,8 @@ from app.schemas.openai import (
     TextPart,
     Usage,
 )
-from app.serving.predictor import written
-from app.serving.served_models import ModelHandle
+from sds_clip.app.serving.predictor import written
+from sds_clip.app.serving.served_models import ModelHandle
 
 router = APIRouter(prefix="/v1", tags=["OpenAI's protocol"])
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query, Response
 
-from app.pictures import Picture
+from sds_clip.app.pictures import Picture
 
 POLICY = "default-src 'none'; sandbox"
 """For bytes that came from users: whatever they are, they load nothing and have no origin."""

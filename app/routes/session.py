@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.auth import check_session, identify, key_expired, public, refuse_other_origins, unauthorized
-from app.bodies import reads
-from app.errors import (
+from sds_clip.app.auth import check_session, identify, key_expired, public, refuse_other_origins, unauthorized
+from sds_clip.app.bodies import reads
+from sds_clip.app.errors import (
     BodyTimeout,
     BodyTooLarge,
     ForeignOrigin,
@@ -18,11 +18,11 @@ from app.errors import (
     UnsupportedMediaType,
     WrongCsrfToken,
 )
-from app.keys import Key, KeyRing
-from app.openapi import describe_errors
-from app.schemas.session import SessionInfo, SessionKey, SignIn
-from app.session import Session, Sessions, cookie_in, set_cookie
-from app.threads import in_own_thread
+from sds_clip.app.keys import Key, KeyRing
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.schemas.session import SessionInfo, SessionKey, SignIn
+from sds_clip.app.session import Session, Sessions, cookie_in, set_cookie
+from sds_clip.app.threads import in_own_thread
 
 WRONG_KEY_WAIT_S = 1.0
 MAX_BODY_BYTES = 4096

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request
 
-from app.auth import requires
-from app.backend import Backend
-from app.errors import (
+from sds_clip.app.auth import requires
+from sds_clip.app.backend import Backend
+from sds_clip.app.errors import (
     BodyTimeout,
     BodyTooLarge,
     Conflict,
@@ -23,9 +23,9 @@ from app.errors import (
     UnknownRecord,
     UnsupportedMediaType,
 )
-from app.keys import Caller
-from app.serving.engine import Engine
-from app.store.paging import Search
+from sds_clip.app.keys import Caller
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.store.paging import Search
 
 READING = (
     Unauthorized,

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.auth import public, requires
-from app.backend import Backend
-from app.errors import Unauthorized, Unavailable
-from app.openapi import describe_errors
-from app.routes.shared import EngineDep, of_app
-from app.schemas.models import Health, Ready
-from app.serving.status import StatusBoard
+from sds_clip.app.auth import public, requires
+from sds_clip.app.backend import Backend
+from sds_clip.app.errors import Unauthorized, Unavailable
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.shared import EngineDep, of_app
+from sds_clip.app.schemas.models import Health, Ready
+from sds_clip.app.serving.status import StatusBoard
 
 router = APIRouter(tags=["status"])
 

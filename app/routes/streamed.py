@@ -6,11 +6,11 @@ from typing import Any, BinaryIO
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.budgets import Budget
-from app.jobs.stream import EVENT_STREAM
-from app.keys import Caller
-from app.registry.download import Download
-from app.run_log import whole_lines
+from sds_clip.app.budgets import Budget
+from sds_clip.app.jobs.stream import EVENT_STREAM
+from sds_clip.app.keys import Caller
+from sds_clip.app.registry.download import Download
+from sds_clip.app.run_log import whole_lines
 
 TAR = "application/x-tar"
 JSON_LINES = "application/jsonl"

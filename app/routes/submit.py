@@ -4,16 +4,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
-from app.backend import Backend
-from app.bodies import reads
-from app.content_type import JSON
-from app.errors import DiskReserve, NameTaken
-from app.keys import Caller
-from app.openapi import describe_errors
-from app.routes.shared import READING, WRITING, BackendWithFiles, IdempotencyKey, Train
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import FinetuneSpec
-from app.schemas.jobs import DryRunResult, EvaluateJobInfo, FinetuneJobInfo
+from sds_clip.app.backend import Backend
+from sds_clip.app.bodies import reads
+from sds_clip.app.content_type import JSON
+from sds_clip.app.errors import DiskReserve, NameTaken
+from sds_clip.app.keys import Caller
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.shared import READING, WRITING, BackendWithFiles, IdempotencyKey, Train
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.schemas.finetune import FinetuneSpec
+from sds_clip.app.schemas.jobs import DryRunResult, EvaluateJobInfo, FinetuneJobInfo
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"model": DryRunResult, "description": "The result of a dry run."},

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from app.openapi import describe_errors
-from app.routes.shared import READING, BackendDep, Train
-from app.schemas.workers import WorkerList
+from sds_clip.app.openapi import describe_errors
+from sds_clip.app.routes.shared import READING, BackendDep, Train
+from sds_clip.app.schemas.workers import WorkerList
 
 router = APIRouter(tags=["jobs"], responses=describe_errors(*READING))
 

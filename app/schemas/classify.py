@@ -4,7 +4,7 @@ from typing import Annotated, get_args
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from app.schemas.common import (
+from sds_clip.app.schemas.common import (
     MODEL,
     PIXEL,
     Body,
@@ -18,7 +18,7 @@ from app.schemas.common import (
     Texts,
     example,
 )
-from models.choices import LabelSet, TemplateSet
+from sds_clip.models.choices import LabelSet, TemplateSet
 
 
 class ClassifyBody(Body):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from app.schemas.common import (
+from sds_clip.app.schemas.common import (
     PIXEL,
     Body,
     Dimensions,
@@ -14,7 +14,7 @@ from app.schemas.common import (
     example,
     one_of,
 )
-from app.schemas.openai import ImagePart, TextPart
+from sds_clip.app.schemas.openai import ImagePart, TextPart
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 

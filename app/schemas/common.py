@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
-from app.store.names import ID_PREFIXES, NAME_PATTERN, is_id
+from sds_clip.app.store.names import ID_PREFIXES, NAME_PATTERN, is_id
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.schemas.common import Body, Name
-from app.schemas.listing import Listing
-from app.store.records import SOURCE_PATH, Dataset, DatasetStatus
-from models.evaluation.catalog import BENCHMARKS, resolve
+from sds_clip.app.schemas.common import Body, Name
+from sds_clip.app.schemas.listing import Listing
+from sds_clip.app.store.records import SOURCE_PATH, Dataset, DatasetStatus
+from sds_clip.models.evaluation.catalog import BENCHMARKS, resolve
 
 PAIRS = "pairs"
 FORMATS = (PAIRS, *BENCHMARKS)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.schemas.common import (
+from sds_clip.app.schemas.common import (
     MODEL,
     PIXEL,
     Body,

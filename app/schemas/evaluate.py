@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from app.errors import InvalidRequest
-from app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
-from app.store.states import JobKind
-from models.choices import ErrorOf, LabelSet, Precision, TemplateSet
-from models.evaluation.catalog import ScorerName
-from models.evaluation.request import EvaluationRequest
-from models.references import is_version
-from models.training.config import Seed
+from sds_clip.app.errors import InvalidRequest
+from sds_clip.app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.choices import ErrorOf, LabelSet, Precision, TemplateSet
+from sds_clip.models.evaluation.catalog import ScorerName
+from sds_clip.models.evaluation.request import EvaluationRequest
+from sds_clip.models.references import is_version
+from sds_clip.models.training.config import Seed
 
 
 class EvaluateSpec(JobSpec):

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from app.errors import InvalidConfiguration
-from app.schemas.specs import Benchmark, DatasetId, JobSpec, Part, Reference
-from app.store.alias_names import ALIAS_PATTERN, DEFAULT
-from app.store.states import JobKind
-from models.choices import Objective
-from models.references import is_version
-from models.training.config import (
+from sds_clip.app.errors import InvalidConfiguration
+from sds_clip.app.schemas.specs import Benchmark, DatasetId, JobSpec, Part, Reference
+from sds_clip.app.store.alias_names import ALIAS_PATTERN, DEFAULT
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.choices import Objective
+from sds_clip.models.references import is_version
+from sds_clip.models.training.config import (
     FinetuneConfig,
     Seed,
     TrainingOptions,

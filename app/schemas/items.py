@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.listing import Listing
+from sds_clip.app.schemas.listing import Listing
 
 
 class Flip(StrEnum):

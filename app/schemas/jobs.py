@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from app.schemas.common import example
-from app.schemas.finetune import FinetuneSpec
-from app.schemas.listing import Listing
-from app.schemas.specs import JobSpec
-from app.store.records import Event, Job, Json, Level, MetricPoint
-from app.store.states import JobKind, JobStatus
-from models.evaluation.results import GROUP_MATCH
+from sds_clip.app.schemas.common import example
+from sds_clip.app.schemas.finetune import FinetuneSpec
+from sds_clip.app.schemas.listing import Listing
+from sds_clip.app.schemas.specs import JobSpec
+from sds_clip.app.store.records import Event, Job, Json, Level, MetricPoint
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.models.evaluation.results import GROUP_MATCH
 
 VALIDATION = ("validation_image_to_text", "validation_text_to_image")
 """The shares of right pairs within the batches of the validation data. Those of the base begin with `base_`."""

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from app.schemas.common import (
+from sds_clip.app.schemas.common import (
     MODEL,
     PIXEL,
     Body,

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.schemas.common import ModelInfo
-from app.schemas.versions import AliasInfo, VersionInfo
+from sds_clip.app.schemas.common import ModelInfo
+from sds_clip.app.schemas.versions import AliasInfo, VersionInfo
 
 
 class ServedModel(ModelInfo):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from app.schemas.common import PIXEL, Body, Dimensions, Text, example
+from sds_clip.app.schemas.common import PIXEL, Body, Dimensions, Text, example
 
 
 class ImageUrl(Body):

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from app.schemas.common import ErrorDetail
-from app.schemas.finetune import Thresholds
-from app.schemas.rollout import MovedAlias
-from app.schemas.versions import LockInfo
+from sds_clip.app.schemas.common import ErrorDetail
+from sds_clip.app.schemas.finetune import Thresholds
+from sds_clip.app.schemas.rollout import MovedAlias
+from sds_clip.app.schemas.versions import LockInfo
 
 
 class GateCheck(BaseModel):

@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, Field
 
-from app.schemas.models import NameStatus, ProcessStatus
-from app.schemas.versions import AliasInfo
+from sds_clip.app.schemas.models import NameStatus, ProcessStatus
+from sds_clip.app.schemas.versions import AliasInfo
 
 
 class RolloutState(StrEnum):

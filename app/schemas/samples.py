@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.schemas.listing import Listing
+from sds_clip.app.schemas.listing import Listing
 
 MAX_TEXT_CHARS = 2000
 MAX_TEXTS = 100

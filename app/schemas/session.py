@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.keys import Scope
-from app.schemas.common import Body, example
+from sds_clip.app.keys import Scope
+from sds_clip.app.schemas.common import Body, example
 
 
 class SignIn(Body):

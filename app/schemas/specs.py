@@ -12,13 +12,13 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
-from app.errors import InvalidRequest
-from app.schemas.common import Body, IdOrName, Name
-from app.store.records import JOB_FORMAT
-from app.store.states import JobKind
-from models.errors import ConfigError
-from models.evaluation.catalog import resolve
-from models.training.config import config_error
+from sds_clip.app.errors import InvalidRequest
+from sds_clip.app.schemas.common import Body, IdOrName, Name
+from sds_clip.app.store.records import JOB_FORMAT
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.errors import ConfigError
+from sds_clip.models.evaluation.catalog import resolve
+from sds_clip.models.training.config import config_error
 
 Benchmark = Annotated[str, AfterValidator(resolve)]
 DatasetId = Annotated[IdOrName, Field(examples=["ds_5f0c1a2b3c4d5e6f7a8b9c0d"])]

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.common import Body
-from app.schemas.listing import Listing
-from app.store.alias_names import ALIAS_PATTERN, DEFAULT
-from app.store.records import Alias, AliasAction, Promotion, Version, VersionStatus
+from sds_clip.app.schemas.common import Body
+from sds_clip.app.schemas.listing import Listing
+from sds_clip.app.store.alias_names import ALIAS_PATTERN, DEFAULT
+from sds_clip.app.store.records import Alias, AliasAction, Promotion, Version, VersionStatus
 
 Reason = Annotated[
     str,

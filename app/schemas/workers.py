@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.store.states import JobKind
+from sds_clip.app.store.states import JobKind
 
 
 class WorkerInfo(BaseModel):

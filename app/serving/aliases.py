@@ -1,18 +1,18 @@
 """What this process knows of the aliases: where each points, how loading went, and when they were read.
 
 If a name may be an alias and its version is not loaded, nothing answers for that name, and `withheld` says
-why (docs/decisions/0019-never-the-wrong-weights.md). `app.serving.swap` keeps this up to date.
+why (docs/decisions/0019-never-the-wrong-weights.md). `sds_clip.app.serving.swap` keeps this up to date.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from app.errors import ModelNotReady, RegistryAway, ServiceError, VersionDamaged
-from app.registry.local_state import LocalState
-from app.schemas.models import FailedLoad
-from app.store.alias_names import may_be_alias
-from app.store.records import Alias
+from sds_clip.app.errors import ModelNotReady, RegistryAway, ServiceError, VersionDamaged
+from sds_clip.app.registry.local_state import LocalState
+from sds_clip.app.schemas.models import FailedLoad
+from sds_clip.app.store.alias_names import may_be_alias
+from sds_clip.app.store.records import Alias
 
 NOT_READY_RETRY_S = 5
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Generic, TypeVar
 
-from app.budgets import Budget
-from app.errors import InternalError, OutOfMemory, Overloaded, ServiceError, Unavailable
+from sds_clip.app.budgets import Budget
+from sds_clip.app.errors import InternalError, OutOfMemory, Overloaded, ServiceError, Unavailable
 
 Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")

@@ -25,13 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from app.errors import ClassesBuilding, Overloaded
-from app.serving.engine import Engine
-from app.serving.forward import Features, as_features
-from app.serving.served_models import ModelHandle
-from app.threads import in_own_thread
-from models.disk_cache import DiskCache
-from models.zero_shot import fill
+from sds_clip.app.errors import ClassesBuilding, Overloaded
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.serving.forward import Features, as_features
+from sds_clip.app.serving.served_models import ModelHandle
+from sds_clip.app.threads import in_own_thread
+from sds_clip.models.disk_cache import DiskCache
+from sds_clip.models.zero_shot import fill
 
 logger = logging.getLogger(__name__)
 

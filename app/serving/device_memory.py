@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from prometheus_client.core import Metric
 
-from app.metrics import gauge
+from sds_clip.app.metrics import gauge
 
 
 def device_memory(devices: Iterable[torch.device]) -> list[Metric]:

@@ -17,15 +17,24 @@ import torch
 from prometheus_client.core import Metric
 from torch import Tensor
 
-from app.errors import DeadlineExceeded, NothingToServe, ServiceError, Unavailable
-from app.metrics import Metrics, gauge
-from app.serving import turns
-from app.serving.batcher import Batcher
-from app.serving.forward import Encode, EncodeJob, Family, Features, Forward, Head, as_features, rows_of
-from app.serving.served_models import ModelHandle, ServedModels
-from app.serving.turns import Turns
-from models.clip import Clip
-from models.mixed import family_of
+from sds_clip.app.errors import DeadlineExceeded, NothingToServe, ServiceError, Unavailable
+from sds_clip.app.metrics import Metrics, gauge
+from sds_clip.app.serving import turns
+from sds_clip.app.serving.batcher import Batcher
+from sds_clip.app.serving.forward import (
+    Encode,
+    EncodeJob,
+    Family,
+    Features,
+    Forward,
+    Head,
+    as_features,
+    rows_of,
+)
+from sds_clip.app.serving.served_models import ModelHandle, ServedModels
+from sds_clip.app.serving.turns import Turns
+from sds_clip.models.clip import Clip
+from sds_clip.models.mixed import family_of
 
 Answer = TypeVar("Answer")
 

@@ -9,15 +9,15 @@ import logging
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from app.errors import Unavailable
-from app.registry.golden_file import read_golden, write_golden
-from app.serving.engine import Engine
-from app.serving.loading import VersionLoader
-from app.serving.served_models import ModelHandle
-from models.atomic import atomic_folder
-from models.clip import Clip
-from models.golden import Golden
-from models.references import CheckpointError
+from sds_clip.app.errors import Unavailable
+from sds_clip.app.registry.golden_file import read_golden, write_golden
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.serving.loading import VersionLoader
+from sds_clip.app.serving.served_models import ModelHandle
+from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.clip import Clip
+from sds_clip.models.golden import Golden
+from sds_clip.models.references import CheckpointError
 
 logger = logging.getLogger(__name__)
 

@@ -10,24 +10,24 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import torch
 
-from app.errors import InternalError
-from app.joined_calls import JoinedCalls
-from app.registry.bases import AllowedBases
-from app.registry.golden_file import read_golden
-from app.registry.local_state import LocalState
-from app.registry.manifest import DamagedFiles, VersionError, kind_of, verify
-from app.registry.source import Registry, WeightsLocation
-from app.serving.engine import Engine
-from app.serving.served_models import ModelHandle
-from app.threads import in_own_thread, with_one_torch_thread
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.delta import lay_over
-from models.delta_file import Delta, DeltaError, base_of, read_delta
-from models.errors import first_line
-from models.golden import TOLERANCE, Golden
-from models.mixed import Member, as_member, set_apart
-from models.references import Folder, canonical, is_version
+from sds_clip.app.errors import InternalError
+from sds_clip.app.joined_calls import JoinedCalls
+from sds_clip.app.registry.bases import AllowedBases
+from sds_clip.app.registry.golden_file import read_golden
+from sds_clip.app.registry.local_state import LocalState
+from sds_clip.app.registry.manifest import DamagedFiles, VersionError, kind_of, verify
+from sds_clip.app.registry.source import Registry, WeightsLocation
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.serving.served_models import ModelHandle
+from sds_clip.app.threads import in_own_thread, with_one_torch_thread
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta import lay_over
+from sds_clip.models.delta_file import Delta, DeltaError, base_of, read_delta
+from sds_clip.models.errors import first_line
+from sds_clip.models.golden import TOLERANCE, Golden
+from sds_clip.models.mixed import Member, as_member, set_apart
+from sds_clip.models.references import Folder, canonical, is_version
 
 logger = logging.getLogger(__name__)
 

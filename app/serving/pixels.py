@@ -8,14 +8,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from app.budgets import Rate
-from app.errors import ImageUrlDisabled, InvalidRequest, ServiceError
-from app.fetch import Fetcher
-from app.images import Decoder
-from app.metrics import Metrics
-from app.schemas.common import ImageInput, UrlImage
-from app.serving import turns
-from models.clip import Clip
+from sds_clip.app.budgets import Rate
+from sds_clip.app.errors import ImageUrlDisabled, InvalidRequest, ServiceError
+from sds_clip.app.fetch import Fetcher
+from sds_clip.app.images import Decoder
+from sds_clip.app.metrics import Metrics
+from sds_clip.app.schemas.common import ImageInput, UrlImage
+from sds_clip.app.serving import turns
+from sds_clip.models.clip import Clip
 
 SHARE_OF_THREADS = 1 / 8
 """Of the threads that decode, what one key's images may take while other keys are active."""

@@ -16,11 +16,11 @@ from typing import Literal, NamedTuple, TypeVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from app.budgets import Rate
-from app.errors import DimensionsNotOffered, ServiceError, UnknownModel, body, log_cause
-from app.keys import Caller
-from app.limits import Limits
-from app.schemas.classify import (
+from sds_clip.app.budgets import Rate
+from sds_clip.app.errors import DimensionsNotOffered, ServiceError, UnknownModel, body, log_cause
+from sds_clip.app.keys import Caller
+from sds_clip.app.limits import Limits
+from sds_clip.app.schemas.classify import (
     ClassifyBody,
     ClassifyComparison,
     ClassifyComparisonRequest,
@@ -29,9 +29,9 @@ from app.schemas.classify import (
     ImageClasses,
     Prediction,
 )
-from app.schemas.common import ErrorDetail, ImageInput, ItemError, ModelError, OnError
-from app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
-from app.schemas.match import (
+from sds_clip.app.schemas.common import ErrorDetail, ImageInput, ItemError, ModelError, OnError
+from sds_clip.app.schemas.embed import Embedding, EmbedRequest, EmbedResponse
+from sds_clip.app.schemas.match import (
     ImageMatch,
     MatchBody,
     MatchComparison,
@@ -39,16 +39,16 @@ from app.schemas.match import (
     MatchRequest,
     MatchResponse,
 )
-from app.serving import turns, version_cache
-from app.serving.classes import ClassSet, ClassWeights
-from app.serving.engine import Engine
-from app.serving.forward import Features, as_features
-from app.serving.pixels import Decoded, ImageReader, RequestImages
-from app.serving.served_models import ModelHandle
-from app.serving.version_cache import VersionCache
-from models import scoring
-from models.clip import Clip
-from models.zero_shot import LABEL_SETS, TEMPLATE_SETS
+from sds_clip.app.serving import turns, version_cache
+from sds_clip.app.serving.classes import ClassSet, ClassWeights
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.serving.forward import Features, as_features
+from sds_clip.app.serving.pixels import Decoded, ImageReader, RequestImages
+from sds_clip.app.serving.served_models import ModelHandle
+from sds_clip.app.serving.version_cache import VersionCache
+from sds_clip.models import scoring
+from sds_clip.models.clip import Clip
+from sds_clip.models.zero_shot import LABEL_SETS, TEMPLATE_SETS
 
 Answer = TypeVar("Answer", ImageMatch, ImageClasses, Embedding)
 Response = TypeVar("Response", MatchResponse, ClassifyResponse)

@@ -7,11 +7,11 @@ process reports what it serves (app/serving/status.py). One that has ended is no
 import asyncio
 import time
 
-from app.schemas.rollout import MovedAlias, ProcessRollout, RolloutState
-from app.schemas.versions import AliasInfo
-from app.serving.engine import Engine
-from app.serving.status import LOOK_EVERY_S, StatusBoard
-from app.serving.swap import Swapper
+from sds_clip.app.schemas.rollout import MovedAlias, ProcessRollout, RolloutState
+from sds_clip.app.schemas.versions import AliasInfo
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.serving.status import LOOK_EVERY_S, StatusBoard
+from sds_clip.app.serving.swap import Swapper
 
 
 class Rollout:

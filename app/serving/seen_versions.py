@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from app.serving.loading import VersionLoader
+from sds_clip.app.serving.loading import VersionLoader
 
 LOOK_UP_EVERY_S = 2.0
 """How long a version may still answer from memory after it was deleted or its alias moved."""

@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from app.errors import ServiceError, UnknownModel
-from app.schemas.common import ModelInfo
-from app.serving.aliases import FollowedAliases
-from app.store.alias_names import DEFAULT
-from models.clip import Clip
-from models.mixed import as_member
+from sds_clip.app.errors import ServiceError, UnknownModel
+from sds_clip.app.schemas.common import ModelInfo
+from sds_clip.app.serving.aliases import FollowedAliases
+from sds_clip.app.store.alias_names import DEFAULT
+from sds_clip.models.clip import Clip
+from sds_clip.models.mixed import as_member
 
 MAX_NAMES = 10  # in an error
 

@@ -12,19 +12,19 @@ from pathlib import Path
 
 from filelock import BaseFileLock
 
-from app.errors import without_folder
-from app.registry.source import FileReports, ProcessReport
-from app.schemas.models import AliasReading, NameStatus, ProcessStatus
-from app.serving.aliases import FollowedAlias, Following
-from app.serving.loading import VersionLoader
-from app.serving.served_models import ModelHandle, ServedModels
-from app.threads import in_own_thread
+from sds_clip.app.errors import without_folder
+from sds_clip.app.registry.source import FileReports, ProcessReport
+from sds_clip.app.schemas.models import AliasReading, NameStatus, ProcessStatus
+from sds_clip.app.serving.aliases import FollowedAlias, Following
+from sds_clip.app.serving.loading import VersionLoader
+from sds_clip.app.serving.served_models import ModelHandle, ServedModels
+from sds_clip.app.threads import in_own_thread
 
 logger = logging.getLogger(__name__)
 
-# Other processes list this one while its report is fresh (`app.registry.source.FORGET_AFTER_S`).
+# Other processes list this one while its report is fresh (`sds_clip.app.registry.source.FORGET_AFTER_S`).
 REPORT_EVERY_S = 5.0
-# How soon a change is reported. Whoever waits for it looks as often (`app.serving.rollout`).
+# How soon a change is reported. Whoever waits for it looks as often (`sds_clip.app.serving.rollout`).
 LOOK_EVERY_S = 0.1
 TIMEOUT_S = 5.0
 

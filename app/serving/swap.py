@@ -9,8 +9,8 @@ reason (GET /models/status, metrics, log). Loading is retried with increasing pa
 moved to another version first.
 
 A process that starts while the aliases cannot be read follows those that it read last
-(`app.registry.local_state`). If it knows none, or has not loaded the version that an alias points to, requests for
-that name fail. They are never answered with other weights. Once an alias is removed, its name is unknown.
+(`sds_clip.app.registry.local_state`). If it knows none, or has not loaded the version that an alias points to, requests
+for that name fail. They are never answered with other weights. Once an alias is removed, its name is unknown.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from collections.abc import Coroutine, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from app.errors import ServiceError
-from app.metrics import SECONDS, Metrics
-from app.schemas.models import FailedLoad
-from app.serving.aliases import FollowedAlias, Following
-from app.serving.classes import ClassWeights
-from app.serving.loading import VersionLoader
-from app.serving.served_models import ModelHandle, ServedModels
-from app.store.alias_names import DEFAULT
-from app.store.records import Alias
-from app.threads import in_own_thread
-from models.clip import Clip
-from models.errors import ModelError, first_line
+from sds_clip.app.errors import ServiceError
+from sds_clip.app.metrics import SECONDS, Metrics
+from sds_clip.app.schemas.models import FailedLoad
+from sds_clip.app.serving.aliases import FollowedAlias, Following
+from sds_clip.app.serving.classes import ClassWeights
+from sds_clip.app.serving.loading import VersionLoader
+from sds_clip.app.serving.served_models import ModelHandle, ServedModels
+from sds_clip.app.store.alias_names import DEFAULT
+from sds_clip.app.store.records import Alias
+from sds_clip.app.threads import in_own_thread
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import ModelError, first_line
 
 logger = logging.getLogger(__name__)
 

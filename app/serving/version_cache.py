@@ -6,8 +6,8 @@ import math
 import time
 from collections import OrderedDict
 
-from app.budgets import Budget
-from app.errors import (
+from sds_clip.app.budgets import Budget
+from sds_clip.app.errors import (
     AmbiguousName,
     ServiceError,
     Unavailable,
@@ -16,17 +16,17 @@ from app.errors import (
     VersionLoading,
     VersionUnusable,
 )
-from app.joined_calls import JoinedCalls
-from app.keys import Caller
-from app.registry.manifest import DamagedFiles
-from app.serving.loading import UnknownVersion, VersionLoader
-from app.serving.seen_versions import SeenVersions
-from app.serving.served_models import ModelHandle, ServedModels
-from app.store.names import only
-from models.clip import Clip
-from models.errors import ModelError, first_line
-from models.references import is_prefix, is_version
-from models.sharing import HeldNetworks
+from sds_clip.app.joined_calls import JoinedCalls
+from sds_clip.app.keys import Caller
+from sds_clip.app.registry.manifest import DamagedFiles
+from sds_clip.app.serving.loading import UnknownVersion, VersionLoader
+from sds_clip.app.serving.seen_versions import SeenVersions
+from sds_clip.app.serving.served_models import ModelHandle, ServedModels
+from sds_clip.app.store.names import only
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import ModelError, first_line
+from sds_clip.models.references import is_prefix, is_version
+from sds_clip.models.sharing import HeldNetworks
 
 logger = logging.getLogger(__name__)
 

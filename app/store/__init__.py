@@ -28,22 +28,22 @@ The package does not depend on HTTP, Celery or torch. Its parts:
 import time
 from collections.abc import Callable
 
-from app.settings import STORE_TIMEOUT_S
-from app.store.aliases import Aliases
-from app.store.clock import Clock, DatabaseClock
-from app.store.connections import warn_if_few
-from app.store.database import Database
-from app.store.datasets import Datasets
-from app.store.job_events import JobEvents
-from app.store.jobs import JobQueries
-from app.store.leases import JobLeases
-from app.store.migrate import check_program, migrate
-from app.store.overview import Overviews
-from app.store.reaper import Reaper
-from app.store.retention import RetentionRecords
-from app.store.versions import Versions
-from app.store.watch import Watch
-from app.store.workers import Workers
+from sds_clip.app.settings import STORE_TIMEOUT_S
+from sds_clip.app.store.aliases import Aliases
+from sds_clip.app.store.clock import Clock, DatabaseClock
+from sds_clip.app.store.connections import warn_if_few
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.datasets import Datasets
+from sds_clip.app.store.job_events import JobEvents
+from sds_clip.app.store.jobs import JobQueries
+from sds_clip.app.store.leases import JobLeases
+from sds_clip.app.store.migrate import check_program, migrate
+from sds_clip.app.store.overview import Overviews
+from sds_clip.app.store.reaper import Reaper
+from sds_clip.app.store.retention import RetentionRecords
+from sds_clip.app.store.versions import Versions
+from sds_clip.app.store.watch import Watch
+from sds_clip.app.store.workers import Workers
 
 __all__ = ["Clock", "SeenBy", "Store", "Workspace"]
 

@@ -1,4 +1,4 @@
-"""Statements on aliases and their audit for use within a transaction. Callers use `app.store.aliases`.
+"""Statements on aliases and their audit for use within a transaction. Callers use `sds_clip.app.store.aliases`.
 
 An alias is always held before any version, so that two transactions never deadlock.
 
@@ -24,12 +24,19 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
-from app.errors import AliasLocked, AliasMoved, MissingScope, NothingToRollBack, RecordInUse, UnknownRecord
-from app.store import version_sql
-from app.store.alias_names import DEFAULT
-from app.store.owned import usable_by
-from app.store.records import Alias, AliasAction, AliasLock, Move, VersionStatus
-from app.store.tables import aliases, promotions
+from sds_clip.app.errors import (
+    AliasLocked,
+    AliasMoved,
+    MissingScope,
+    NothingToRollBack,
+    RecordInUse,
+    UnknownRecord,
+)
+from sds_clip.app.store import version_sql
+from sds_clip.app.store.alias_names import DEFAULT
+from sds_clip.app.store.owned import usable_by
+from sds_clip.app.store.records import Alias, AliasAction, AliasLock, Move, VersionStatus
+from sds_clip.app.store.tables import aliases, promotions
 
 MOVES = (AliasAction.PROMOTE, AliasAction.ROLL_BACK)
 LEAVINGS = (*MOVES, AliasAction.REMOVE)

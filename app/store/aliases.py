@@ -2,13 +2,13 @@
 
 from sqlalchemy import select
 
-from app.errors import UnknownRecord
-from app.store import alias_sql
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
-from app.store.records import Alias, AliasLock, Move, Promotion
-from app.store.tables import aliases, promotions
+from sds_clip.app.errors import UnknownRecord
+from sds_clip.app.store import alias_sql
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
+from sds_clip.app.store.records import Alias, AliasLock, Move, Promotion
+from sds_clip.app.store.tables import aliases, promotions
 
 
 class Aliases:

@@ -1,14 +1,14 @@
-"""Which job a worker claims, and which may not go on. Statements for use within a transaction of `app.store.leases`."""
+"""Which job a worker claims, and which may not go on. Statements in a transaction of `sds_clip.app.store.leases`."""
 
 from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, or_, select
 
-from app.store.records import JOB_FORMAT, Job, JobError, Level
-from app.store.states import Action, JobKind, JobStatus
-from app.store.tables import ELIGIBLE, jobs
-from app.store.transitions import move, ran_s
+from sds_clip.app.store.records import JOB_FORMAT, Job, JobError, Level
+from sds_clip.app.store.states import Action, JobKind, JobStatus
+from sds_clip.app.store.tables import ELIGIBLE, jobs
+from sds_clip.app.store.transitions import move, ran_s
 
 INTERRUPTED = "interrupted_too_often"
 OUT_OF_TIME = "run_time_exceeded"

@@ -4,9 +4,9 @@ import logging
 
 from sqlalchemy import func, select, text
 
-from app.store.database import Database
-from app.store.tables import workers
-from app.store.workers import LIVING_S
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.tables import workers
+from sds_clip.app.store.workers import LIVING_S
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.engine import URL
 
-from app.errors import ConfigurationError, StoreUnavailable
-from app.store.clock import DatabaseClock
-from app.store.values import dumps
+from sds_clip.app.errors import ConfigurationError, StoreUnavailable
+from sds_clip.app.store.clock import DatabaseClock
+from sds_clip.app.store.values import dumps
 
 logger = logging.getLogger(__name__)
 

@@ -5,18 +5,18 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, select, update
 
-from app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord
-from app.settings import MAX_INTERRUPTIONS
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.names import find, take
-from app.store.owned import Conditions, owned
-from app.store.paging import EVERYTHING, Search, page
-from app.store.records import WITH_FILES, Dataset, DatasetStatus, Job, JobError, Json, Level, Page
-from app.store.states import OPEN, Action, JobStatus
-from app.store.tables import datasets, job_datasets, jobs
-from app.store.transitions import locked_job, move
-from app.store.values import lock_number, new_id
+from sds_clip.app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord
+from sds_clip.app.settings import MAX_INTERRUPTIONS
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.names import find, take
+from sds_clip.app.store.owned import Conditions, owned
+from sds_clip.app.store.paging import EVERYTHING, Search, page
+from sds_clip.app.store.records import WITH_FILES, Dataset, DatasetStatus, Job, JobError, Json, Level, Page
+from sds_clip.app.store.states import OPEN, Action, JobStatus
+from sds_clip.app.store.tables import datasets, job_datasets, jobs
+from sds_clip.app.store.transitions import locked_job, move
+from sds_clip.app.store.values import lock_number, new_id
 
 MAX_CHECKS = 3
 """A data set is rejected after this many checks whose process died under a living worker."""

@@ -17,14 +17,14 @@ from sqlalchemy import (
     update,
 )
 
-from app.errors import UnknownRecord
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.owned import owned
-from app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
-from app.store.records import Event, EventType, MetricPoint
-from app.store.tables import events, jobs, metrics
-from app.store.values import bounded_data, bounded_message, finite
+from sds_clip.app.errors import UnknownRecord
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.owned import owned
+from sds_clip.app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
+from sds_clip.app.store.records import Event, EventType, MetricPoint
+from sds_clip.app.store.tables import events, jobs, metrics
+from sds_clip.app.store.values import bounded_data, bounded_message, finite
 
 MAX_TEXTS = 2000
 """Steps whose metrics are read at once as text."""

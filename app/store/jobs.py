@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from app.errors import (
+from sds_clip.app.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
     InputsGone,
@@ -14,13 +14,13 @@ from app.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.job_events import append
-from app.store.names import find, take
-from app.store.owned import owned
-from app.store.paging import EVERYTHING, Search, page
-from app.store.records import (
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.job_events import append
+from sds_clip.app.store.names import find, take
+from sds_clip.app.store.owned import owned
+from sds_clip.app.store.paging import EVERYTHING, Search, page
+from sds_clip.app.store.records import (
     DatasetStatus,
     Event,
     EventType,
@@ -31,7 +31,7 @@ from app.store.records import (
     Submission,
     VersionStatus,
 )
-from app.store.states import (
+from sds_clip.app.store.states import (
     FULFILLED,
     OPEN,
     TERMINAL,
@@ -41,9 +41,9 @@ from app.store.states import (
     JobStatus,
     TransitionRefused,
 )
-from app.store.tables import datasets, job_datasets, job_versions, jobs, versions
-from app.store.transitions import locked_job, move
-from app.store.values import lock_number, new_id, payload_hash
+from sds_clip.app.store.tables import datasets, job_datasets, job_versions, jobs, versions
+from sds_clip.app.store.transitions import locked_job, move
+from sds_clip.app.store.values import lock_number, new_id, payload_hash
 
 _ASKED = {
     Action.CANCEL: "Cancellation was requested.",
@@ -61,7 +61,7 @@ _FROM_THE_START = " Its files were removed, so it starts from the beginning."
 
 
 class JobQueries:
-    """The callers' side of the jobs table. `app.store.leases.JobLeases` is the workers' side.
+    """The callers' side of the jobs table. `sds_clip.app.store.leases.JobLeases` is the workers' side.
 
     With an owner, the jobs of all others are unknown.
 

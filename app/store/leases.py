@@ -7,15 +7,15 @@ from typing import Any
 
 from sqlalchemy import Connection, case, update
 
-from app.store import alias_sql, version_sql
-from app.store.claims import OUT_OF_TIME, back_off_s, eligible, exhaust, take, used_up
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.job_events import JobEvents
-from app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
-from app.store.states import HELD, Action, JobKind, JobStatus
-from app.store.tables import jobs
-from app.store.transitions import held_job, leased_job, lost, move
+from sds_clip.app.store import alias_sql, version_sql
+from sds_clip.app.store.claims import OUT_OF_TIME, back_off_s, eligible, exhaust, take, used_up
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.job_events import JobEvents
+from sds_clip.app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
+from sds_clip.app.store.states import HELD, Action, JobKind, JobStatus
+from sds_clip.app.store.tables import jobs
+from sds_clip.app.store.transitions import held_job, leased_job, lost, move
 
 RETRY_BASE_S = 5.0
 _HELD = sorted(HELD)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete, insert, inspect, select, text
 
-from app.errors import ConfigurationError
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.states import HELD
-from app.store.tables import jobs, oldest_program, workers
-from app.store.values import lock_number
-from app.store.workers import LIVING_S
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.states import HELD
+from sds_clip.app.store.tables import jobs, oldest_program, workers
+from sds_clip.app.store.values import lock_number
+from sds_clip.app.store.workers import LIVING_S
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -4,11 +4,11 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, Table, func, select
 
-from app.errors import AmbiguousName, NameTaken, RecordKind, UnknownRecord
-from app.store.owned import Conditions
-from app.store.records import DatasetStatus
-from app.store.tables import datasets, jobs
-from app.store.values import lock_number
+from sds_clip.app.errors import AmbiguousName, NameTaken, RecordKind, UnknownRecord
+from sds_clip.app.store.owned import Conditions
+from sds_clip.app.store.records import DatasetStatus
+from sds_clip.app.store.tables import datasets, jobs
+from sds_clip.app.store.values import lock_number
 
 ID_PREFIXES = ("job_", "ds_")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

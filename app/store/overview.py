@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.records import WITH_FILES, DatasetStatus, VersionStatus
-from app.store.states import HELD, JobKind, JobStatus
-from app.store.tables import datasets, failures, jobs, versions, workers
-from app.store.workers import LIVING_S
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.records import WITH_FILES, DatasetStatus, VersionStatus
+from sds_clip.app.store.states import HELD, JobKind, JobStatus
+from sds_clip.app.store.tables import datasets, failures, jobs, versions, workers
+from sds_clip.app.store.workers import LIVING_S
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Table, exists, or_
 
-from app.store.tables import aliases, jobs, versions
+from sds_clip.app.store.tables import aliases, jobs, versions
 
 Conditions = Sequence[ColumnElement[bool]]
 

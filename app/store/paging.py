@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, select, tuple_
 
-from app.errors import RecordKind, UnknownRecord
+from sds_clip.app.errors import RecordKind, UnknownRecord
 
 MAX_LIMIT = 100
 MAX_ROWS = 1000

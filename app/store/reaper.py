@@ -4,12 +4,12 @@ from typing import Any
 
 from sqlalchemy import Select, select
 
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.records import Job, Level
-from app.store.states import Action, JobStatus
-from app.store.tables import jobs
-from app.store.transitions import move
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.records import Job, Level
+from sds_clip.app.store.states import Action, JobStatus
+from sds_clip.app.store.tables import jobs
+from sds_clip.app.store.transitions import move
 
 
 class Reaper:

@@ -1,6 +1,6 @@
 """Rows as the rest of the program sees them: jobs, workers, events, metrics, data sets, versions and aliases.
 
-`app.store.tables` makes the tables' columns from the fields.
+`sds_clip.app.store.tables` makes the tables' columns from the fields.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from sqlalchemy import Connection, Executable
 
-from app.settings import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.settings import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S
+from sds_clip.app.store.states import JobKind, JobStatus
 
 Json = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ class Record:
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
-        """Build the record from a row. The column types of `app.store.tables` create enums and errors."""
+        """Build the record from a row. The column types of `sds_clip.app.store.tables` create enums and errors."""
         return cls(**{entry.name: row[entry.name] for entry in fields(cls)})
 
     @classmethod
@@ -128,7 +128,7 @@ class NewJob(Submission):
     datasets: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     trace: Mapping[str, str] = field(default_factory=dict)
-    """The request's span, for the workers' (`app.tracing`). It is stored in the first event."""
+    """The request's span, for the workers' (`sds_clip.app.tracing`). It is stored in the first event."""
 
 
 @dataclass(frozen=True, kw_only=True)

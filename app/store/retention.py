@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, fields
 
 from sqlalchemy import Column, ColumnElement, Connection, and_, case, delete, false, func, or_, select, update
 
-from app.errors import JobStateConflict
-from app.store import alias_sql
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.records import SOURCE_PATH, Alias, DatasetStatus, Job, Record, VersionStatus
-from app.store.states import OPEN, TERMINAL, JobKind
-from app.store.tables import (
+from sds_clip.app.errors import JobStateConflict
+from sds_clip.app.store import alias_sql
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.records import SOURCE_PATH, Alias, DatasetStatus, Job, Record, VersionStatus
+from sds_clip.app.store.states import OPEN, TERMINAL, JobKind
+from sds_clip.app.store.tables import (
     aliases,
     datasets,
     events,
@@ -23,8 +23,8 @@ from app.store.tables import (
     promotions,
     versions,
 )
-from app.store.transitions import locked_job
-from app.store.version_sql import insert_if_absent
+from sds_clip.app.store.transitions import locked_job
+from sds_clip.app.store.version_sql import insert_if_absent
 
 SWEEP = "retention"
 ROWS_AT_ONCE = 5000

@@ -1,6 +1,6 @@
 """The tables. `app/store/migrations` creates them, and a test checks that both agree.
 
-The fields of a record (`app.store.records`) are columns of its table. What their types do not tell stands here.
+The fields of a record (`sds_clip.app.store.records`) are columns of its table. What their types do not tell is here.
 
 Times are seconds since the epoch, UTC, by the clock of the process that writes.
 """
@@ -31,7 +31,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from app.store.records import (
+from sds_clip.app.store.records import (
     Alias,
     AliasAction,
     AliasLock,
@@ -45,7 +45,7 @@ from app.store.records import (
     Record,
     Version,
 )
-from app.store.states import JobKind
+from sds_clip.app.store.states import JobKind
 
 
 class Text(TypeDecorator[str]):
@@ -275,7 +275,7 @@ failures = Table(
 """How often jobs have failed, and attempts ended with an error after which the job goes on."""
 
 data_folder = Table("data_folder", metadata, Column("id", Text, primary_key=True))
-"""One row: the id that the data folder has too (`app.data_folder`)."""
+"""One row: the id that the data folder has too (`sds_clip.app.data_folder`)."""
 
 oldest_program = Table("oldest_program", metadata, Column("revision", Text, primary_key=True))
-"""One row: the oldest program that may use the tables, by its newest migration (`app.store.migrate`)."""
+"""One row: the oldest program that may use the tables, by its newest migration (`sds_clip.app.store.migrate`)."""

@@ -31,10 +31,10 @@ from sqlalchemy import (
     update,
 )
 
-from app.errors import ConfigurationError
-from app.store.database import Database
-from app.store.migrate import HEAD, check_known, lock_tables, revision_of, upgrade
-from app.store.tables import metadata
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.migrate import HEAD, check_known, lock_tables, revision_of, upgrade
+from sds_clip.app.store.tables import metadata
 
 Row = tuple[str, dict[str, Any]]
 """The name of a table, and a row of it by columns. All values have a form in JSON."""

@@ -4,12 +4,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select, text, update
 
-from app.errors import LeaseLost, UnknownRecord
-from app.store.job_events import append
-from app.store.owned import Conditions
-from app.store.records import Event, EventType, Job, Json, Lease, Level
-from app.store.states import HELD, TERMINAL, Action, JobStatus, after
-from app.store.tables import jobs
+from sds_clip.app.errors import LeaseLost, UnknownRecord
+from sds_clip.app.store.job_events import append
+from sds_clip.app.store.owned import Conditions
+from sds_clip.app.store.records import Event, EventType, Job, Json, Lease, Level
+from sds_clip.app.store.states import HELD, TERMINAL, Action, JobStatus, after
+from sds_clip.app.store.tables import jobs
 
 RETRIED = "retried"
 _COUNT = text(

@@ -1,4 +1,4 @@
-"""Statements on versions for use within a transaction. Callers use `app.store.versions`.
+"""Statements on versions for use within a transaction. Callers use `sds_clip.app.store.versions`.
 
 A registered version always has its files. They are removed only while a row lock blocks the registration of
 that version, and registering checks for the files under the same lock.
@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.errors import UnusableRecord, VersionGone
-from app.store.owned import Conditions
-from app.store.records import NewVersion, Version, VersionStatus
-from app.store.tables import versions
+from sds_clip.app.errors import UnusableRecord, VersionGone
+from sds_clip.app.store.owned import Conditions
+from sds_clip.app.store.records import NewVersion, Version, VersionStatus
+from sds_clip.app.store.tables import versions
 
 
 def find(

@@ -8,15 +8,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select, union_all, update
 
-from app.errors import AmbiguousName, RecordInUse, UnknownRecord
-from app.store import alias_sql, names, version_sql
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.owned import Conditions, made_by, owned, seen_by
-from app.store.paging import EVERYTHING, MAX_LIMIT, MAX_ROWS, Search, page
-from app.store.records import Job, NewVersion, Page, Version, VersionStatus
-from app.store.states import OPEN, JobKind, JobStatus
-from app.store.tables import aliases, job_versions, jobs, versions
+from sds_clip.app.errors import AmbiguousName, RecordInUse, UnknownRecord
+from sds_clip.app.store import alias_sql, names, version_sql
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.owned import Conditions, made_by, owned, seen_by
+from sds_clip.app.store.paging import EVERYTHING, MAX_LIMIT, MAX_ROWS, Search, page
+from sds_clip.app.store.records import Job, NewVersion, Page, Version, VersionStatus
+from sds_clip.app.store.states import OPEN, JobKind, JobStatus
+from sds_clip.app.store.tables import aliases, job_versions, jobs, versions
 
 
 class Versions:
@@ -24,7 +24,7 @@ class Versions:
 
     `JobLeases.succeed` adds the versions that jobs make. `register` adds those of the operator.
 
-    With an owner, versions that are neither its own nor offered to all (`app.store.owned`) are unknown.
+    With an owner, versions that are neither its own nor offered to all (`sds_clip.app.store.owned`) are unknown.
     """
 
     def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
@@ -175,7 +175,7 @@ class Versions:
         with self._database.writing() as connection:
             if version_sql.find(connection, version_id, seen=self._seen) is None:
                 raise UnknownRecord("version")
-            # Checked before the version is locked, since aliases are locked first: see app.store.alias_sql.
+            # Checked before the version is locked, since aliases are locked first: see sds_clip.app.store.alias_sql.
             _refuse_if_needed(connection, version_id, self._owner)
             connection.execute(
                 select(aliases.c.name).where(aliases.c.previous == version_id).with_for_update()

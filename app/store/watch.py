@@ -5,12 +5,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, select, union_all
 
-from app.store.database import Database
-from app.store.owned import owned
-from app.store.paging import MAX_ROWS
-from app.store.records import Job
-from app.store.states import OPEN, JobStatus
-from app.store.tables import jobs
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.owned import owned
+from sds_clip.app.store.paging import MAX_ROWS
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import OPEN, JobStatus
+from sds_clip.app.store.tables import jobs
 
 _OPEN = jobs.c.status.in_(sorted(OPEN))
 _SHOWN = tuple(

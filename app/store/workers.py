@@ -2,12 +2,12 @@
 
 from sqlalchemy import RowMapping, delete, insert, select, update
 
-from app.store.clock import Clock
-from app.store.database import Database
-from app.store.owned import owned
-from app.store.records import Job, NewWorker, Worker
-from app.store.states import HELD, JobKind
-from app.store.tables import jobs, workers
+from sds_clip.app.store.clock import Clock
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.owned import owned
+from sds_clip.app.store.records import Job, NewWorker, Worker
+from sds_clip.app.store.states import HELD, JobKind
+from sds_clip.app.store.tables import jobs, workers
 
 HEARTBEAT_S = 10.0
 LIVING_S = 3 * HEARTBEAT_S

@@ -9,7 +9,7 @@ import httpx
 import torch
 from torch import Tensor
 
-from app.store.records import Promotion
+from sds_clip.app.store.records import Promotion
 from tests.app.serving.swapping import MATCH
 
 ASK_EVERY_S = 0.1

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from app.registry.manifest import VersionError, verify
-from app.store.paging import MAX_LIMIT
-from app.store.records import EventType, Job, Page, Version
-from app.store.states import JobStatus
 from bench.faults.callers import what_is_wrong
 from bench.faults.system import System
+from sds_clip.app.registry.manifest import VersionError, verify
+from sds_clip.app.store.paging import MAX_LIMIT
+from sds_clip.app.store.records import EventType, Job, Page, Version
+from sds_clip.app.store.states import JobStatus
 
 R = TypeVar("R", Job, Version)
 

@@ -36,20 +36,20 @@ class Point:
 
 POINTS: Mapping[str, Point] = {
     # The service: a job's row is committed, no wake-up is sent yet.
-    "after-commit": Point("app.store.jobs", "JobQueries.submit", "after"),
+    "after-commit": Point("sds_clip.app.store.jobs", "JobQueries.submit", "after"),
     # A slot: a job is claimed, no process has it yet.
-    "after-claim": Point("app.store.leases", "JobLeases.claim", "result"),
+    "after-claim": Point("sds_clip.app.store.leases", "JobLeases.claim", "result"),
     # A job: a step is done, neither reported nor saved.
-    "mid-step": Point("worker.training_progress", "TrainingProgress.on_step", "before"),
+    "mid-step": Point("sds_clip.worker.training_progress", "TrainingProgress.on_step", "before"),
     # A job: a checkpoint's tensors are written, their description is not.
-    "mid-checkpoint": Point("models.training.checkpoint", "save_file", "after"),
+    "mid-checkpoint": Point("sds_clip.models.training.checkpoint", "save_file", "after"),
     # A job: a version's folder has its final name, the version has no row yet.
-    "after-rename": Point("app.registry.publish", "publish", "after"),
+    "after-rename": Point("sds_clip.app.registry.publish", "publish", "after"),
     # The service: a version is loaded, not in service yet.
-    "mid-swap": Point("app.serving.served_models", "ServedModels.replace", "before"),
+    "mid-swap": Point("sds_clip.app.serving.served_models", "ServedModels.replace", "before"),
     # A job, or a worker's test of itself: the device is about to be used. It fails instead, as long as the file of
     # its name is there.
-    DEVICE: Point("models.precision", "choose_device", "before"),
+    DEVICE: Point("sds_clip.models.precision", "choose_device", "before"),
 }
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx
 
-from app.jobs.wakeups import WakeUps
-from app.store.states import JobKind
 from bench.faults.proxy import Outage
 from bench.faults.system import STEPS, System
+from sds_clip.app.jobs.wakeups import WakeUps
+from sds_clip.app.store.states import JobKind
+from sds_clip.worker.identity import is_alive, kill
 from tests.worker.waiting import end
-from worker.identity import is_alive, kill
 
 OUTAGE_S = 10.0
 

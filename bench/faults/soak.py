@@ -22,8 +22,6 @@ from random import Random
 
 import httpx
 
-from app.errors import StoreUnavailable
-from app.store.states import JobStatus
 from bench import report
 from bench.faults.checks import Findings, check
 from bench.faults.proxy import Outage, Proxy
@@ -31,9 +29,11 @@ from bench.faults.storage import corrupt, fill_disk_of
 from bench.faults.system import System, make_inputs, running_system, work_dir
 from bench.options import option, parse
 from bench.servers import ended_by_sigterm
+from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.store.states import JobStatus
+from sds_clip.worker.folders import JobFolder, Occupant, occupants
+from sds_clip.worker.identity import kill
 from tests.postgres import running_postgresql
-from worker.folders import JobFolder, Occupant, occupants
-from worker.identity import kill
 
 STEPS, SAVE_EVERY = 480, 24
 MAX_OPEN = 6

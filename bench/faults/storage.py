@@ -10,11 +10,11 @@ from random import Random
 
 import httpx
 
-from app.store.states import TERMINAL, JobStatus
 from bench.faults.injections import Injected, submitted
 from bench.faults.system import SAVE_EVERY, System
-from worker.folders import Occupant
-from worker.identity import kill
+from sds_clip.app.store.states import TERMINAL, JobStatus
+from sds_clip.worker.folders import Occupant
+from sds_clip.worker.identity import kill
 
 # Limits the size of any file a process writes. Only the file meant to hit a full disk is larger.
 FULL_AT_BYTES = 8 * 2**20

@@ -20,25 +20,25 @@ import httpx
 import redis
 from torch import Tensor
 
-from app.settings import DISK_RESERVE_BYTES, MAX_ATTEMPTS
-from app.store import Store
-from app.store.records import Job
 from bench.faults.callers import Caller
 from bench.faults.crash_points import POINTS, REACHED, environment
 from bench.faults.parts import Part, Service
 from bench.faults.proxy import Outage, Proxy
-from models.checkpoints import load_clip
-from models.clip import Clip
+from sds_clip.app.settings import DISK_RESERVE_BYTES, MAX_ATTEMPTS
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.folders import JobFolder, Occupant, occupants
+from sds_clip.worker.identity import kill as kill_exactly
+from sds_clip.worker.valkey import Valkey
 from tests.app.serving.swapping import own_numbers
 from tests.checkpoints import save_tiny_clip
 from tests.databases import held
 from tests.postgres import PostgreSQL
 from tests.training import save_coco
 from tests.worker.sets import add_ready
-from worker.config import WorkerConfig
-from worker.folders import JobFolder, Occupant, occupants
-from worker.identity import kill as kill_exactly
-from worker.valkey import Valkey
 
 PATIENCE_S = 300.0
 STEPS, SAVE_EVERY = 96, 8

@@ -21,7 +21,7 @@ from bench.faults.kinds import KINDS, Kind, Outcome, nothing, try_out
 from bench.faults.system import Inputs, System, make_inputs, running_system, work_dir
 from bench.options import option, parse
 from bench.servers import ended_by_sigterm
-from models.markdown import markdown_table
+from sds_clip.models.markdown import markdown_table
 from tests.postgres import PostgreSQL, running_postgresql
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"

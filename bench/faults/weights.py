@@ -10,11 +10,11 @@ from random import Random
 
 import httpx
 
-from app.store.states import JobStatus
 from bench.faults.injections import Injected, submitted
 from bench.faults.parts import Service
 from bench.faults.storage import corrupt
 from bench.faults.system import System
+from sds_clip.app.store.states import JobStatus
 
 
 def service_starts_without_its_database(system: System, random: Random) -> Injected:

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from models.data.pairs import PairSet, Sample
-from models.errors import DataError
+from sds_clip.models.data.pairs import PairSet, Sample
+from sds_clip.models.errors import DataError
 
 _UINT64 = 2**64 - 1
 # The last word of Philox's counter separates the kinds of draws under one (seed, epoch).

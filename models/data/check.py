@@ -9,7 +9,7 @@ from typing import Any
 
 import PIL.Image
 
-from models.data.pairs import (
+from sds_clip.models.data.pairs import (
     MissingImage,
     PairSet,
     Sample,
@@ -19,9 +19,9 @@ from models.data.pairs import (
     combined_hash,
     sample_digest,
 )
-from models.errors import DataError
-from models.findings import LISTED, Findings
-from models.machine import usable_cores
+from sds_clip.models.errors import DataError
+from sds_clip.models.findings import LISTED, Findings
+from sds_clip.models.machine import usable_cores
 
 _AHEAD = 4  # images in flight for each worker
 _EXAMPLES = 3  # of each kind of problem, in the text of an error

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from models.data.pairs import FilePairs, Sample
-from models.errors import DataError
-from models.files import read_text
+from sds_clip.models.data.pairs import FilePairs, Sample
+from sds_clip.models.errors import DataError
+from sds_clip.models.files import read_text
 
 
 def read_coco(path: Path, images: Path | None = None) -> FilePairs:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from models.data.pairs import FilePairs, Sample
-from models.errors import DataError
-from models.files import read_text
-from models.image_files import IMAGE_SUFFIXES
+from sds_clip.models.data.pairs import FilePairs, Sample
+from sds_clip.models.errors import DataError
+from sds_clip.models.files import read_text
+from sds_clip.models.image_files import IMAGE_SUFFIXES
 
 
 def read_folder(folder: Path) -> FilePairs:

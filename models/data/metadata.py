@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.data.pairs import FilePairs, Sample
-from models.data.table import NEGATIVES_KEY, negatives_in, table_rows
-from models.errors import DataError
-from models.files import numbered_lines
-from models.tables import IMAGE_KEYS
+from sds_clip.models.data.pairs import FilePairs, Sample
+from sds_clip.models.data.table import NEGATIVES_KEY, negatives_in, table_rows
+from sds_clip.models.errors import DataError
+from sds_clip.models.files import numbered_lines
+from sds_clip.models.tables import IMAGE_KEYS
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTION_KEYS = ("text", "caption", "captions", "title")

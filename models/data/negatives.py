@@ -6,7 +6,7 @@ from itertools import combinations, zip_longest
 
 import numpy as np
 
-from models.data.phrases import REFERENCES, SYMMETRIC, Span, Words, phrases_and_verbs
+from sds_clip.models.data.phrases import REFERENCES, SYMMETRIC, Span, Words, phrases_and_verbs
 
 _UINT64 = 2**64 - 1
 

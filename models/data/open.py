@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import get_args
 
-from models.choices import DataFormat
-from models.data.cells import read_cells
-from models.data.coco import read_coco
-from models.data.folder import read_folder
-from models.data.metadata import CAPTION_KEYS, METADATA, metadata_file, read_metadata
-from models.data.pairs import StoredPairs
-from models.data.shards import read_shards
-from models.data.table import read_table
-from models.errors import DataError
-from models.table_cells import PARQUET_SUFFIX
-from models.tables import IMAGE_KEYS, is_saved_folder, table_files
+from sds_clip.models.choices import DataFormat
+from sds_clip.models.data.cells import read_cells
+from sds_clip.models.data.coco import read_coco
+from sds_clip.models.data.folder import read_folder
+from sds_clip.models.data.metadata import CAPTION_KEYS, METADATA, metadata_file, read_metadata
+from sds_clip.models.data.pairs import StoredPairs
+from sds_clip.models.data.shards import read_shards
+from sds_clip.models.data.table import read_table
+from sds_clip.models.errors import DataError
+from sds_clip.models.table_cells import PARQUET_SUFFIX
+from sds_clip.models.tables import IMAGE_KEYS, is_saved_folder, table_files
 
 _IMAGE_KEY, _CAPTION_KEY = "filepath", "title"
 """open_clip's defaults. In the layouts of Hugging Face they stand for the usual names."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import PIL.Image
 
-from models.errors import DataError
-from models.image_files import ImageFileError, NoImageFile, read_image_file
-from models.images import ImageError, decode_image
+from sds_clip.models.errors import DataError
+from sds_clip.models.image_files import ImageFileError, NoImageFile, read_image_file
+from sds_clip.models.images import ImageError, decode_image
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.data.pairs import MissingImage, Sample, StoredPairs
-from models.errors import DataError
-from models.tar_index import IMAGE_EXTENSIONS, Member, PatternError, expand_braces, read_members
+from sds_clip.models.data.pairs import MissingImage, Sample, StoredPairs
+from sds_clip.models.errors import DataError
+from sds_clip.models.tar_index import IMAGE_EXTENSIONS, Member, PatternError, expand_braces, read_members
 
 MAX_TEXT_BYTES = 2**20  # for one caption member
 

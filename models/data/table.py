@@ -5,9 +5,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.data.pairs import FilePairs, Sample
-from models.errors import DataError
-from models.files import not_utf_8
+from sds_clip.models.data.pairs import FilePairs, Sample
+from sds_clip.models.errors import DataError
+from sds_clip.models.files import not_utf_8
 
 NEGATIVES_KEY = "neg_caption"
 """NegCLIP's column, a Python list of texts. NegCLIP's `neg_image` is not used."""

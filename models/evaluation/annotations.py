@@ -9,12 +9,12 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from models.errors import EvaluationError, quoted
-from models.evaluation.items import CellImage
-from models.evaluation.results import ImageRegion
-from models.files import read_text
-from models.table_cells import Cell
-from models.tables import read_rows, table_files
+from sds_clip.models.errors import EvaluationError, quoted
+from sds_clip.models.evaluation.items import CellImage
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.files import read_text
+from sds_clip.models.table_cells import Cell
+from sds_clip.models.tables import read_rows, table_files
 
 
 @dataclass(frozen=True)

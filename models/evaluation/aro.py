@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from models.errors import EvaluationError, quoted
-from models.evaluation.annotations import Record, read_records, the_file
-from models.evaluation.caption_choice import CaptionChoice
-from models.evaluation.items import Item
-from models.evaluation.layouts import Layout
-from models.evaluation.results import ImageRegion
+from sds_clip.models.errors import EvaluationError, quoted
+from sds_clip.models.evaluation.annotations import Record, read_records, the_file
+from sds_clip.models.evaluation.caption_choice import CaptionChoice
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.layouts import Layout
+from sds_clip.models.evaluation.results import ImageRegion
 
 MIN_PAIR_CASES = 25
 """Attribute pairs with fewer cases are left out of the macro figure, as in the published one."""

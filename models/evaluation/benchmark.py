@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.errors import EvaluationError
-from models.evaluation.catalog import check_scorer
-from models.evaluation.checked import Problems, Say, data_hash, look_at_images
-from models.evaluation.computed_by import code_version
-from models.evaluation.items import ArchiveImage, CellImage, Item
-from models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
-from models.evaluation.scorers import Scorer
-from models.findings import LISTED
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.catalog import check_scorer
+from sds_clip.models.evaluation.checked import Problems, Say, data_hash, look_at_images
+from sds_clip.models.evaluation.computed_by import code_version
+from sds_clip.models.evaluation.items import ArchiveImage, CellImage, Item
+from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
+from sds_clip.models.evaluation.scorers import Scorer
+from sds_clip.models.findings import LISTED
 
 
 @dataclass(frozen=True)

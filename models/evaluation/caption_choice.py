@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import comb, prod
 
-from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
-from models.evaluation.checked import Say
-from models.evaluation.items import Item
-from models.evaluation.metrics import Chance, Whole, mean_over_tags, share, shares_by_tag
-from models.evaluation.results import ItemOutcome, Metric
-from models.evaluation.scorers import Scorer
+from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.metrics import Chance, Whole, mean_over_tags, share, shares_by_tag
+from sds_clip.models.evaluation.results import ItemOutcome, Metric
+from sds_clip.models.evaluation.scorers import Scorer
 
 OUTCOME = "text"
 MICRO, MACRO = "acc", "macro_acc"

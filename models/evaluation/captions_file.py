@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.data.cells import CellPairs
-from models.data.coco import read_coco
-from models.data.metadata import METADATA, metadata_file
-from models.data.open import open_pairs
-from models.data.pairs import FilePairs
-from models.errors import EvaluationError, quoted
-from models.evaluation.annotations import image_folder, other_layout, read_json, records, texts_of
-from models.evaluation.items import CellImage
-from models.evaluation.results import ImageRegion
-from models.image_files import ImageFileError
-from models.table_cells import Cell
-from models.tables import table_files
+from sds_clip.models.data.cells import CellPairs
+from sds_clip.models.data.coco import read_coco
+from sds_clip.models.data.metadata import METADATA, metadata_file
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.data.pairs import FilePairs
+from sds_clip.models.errors import EvaluationError, quoted
+from sds_clip.models.evaluation.annotations import image_folder, other_layout, read_json, records, texts_of
+from sds_clip.models.evaluation.items import CellImage
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.image_files import ImageFileError
+from sds_clip.models.table_cells import Cell
+from sds_clip.models.tables import table_files
 
 LAYOUT = "a list of {image, caption: [...]}, or COCO's {images: [{id, file_name}], annotations: [{image_id, caption}]}"
 

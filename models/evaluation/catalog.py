@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.errors import EvaluationError
+from sds_clip.models.errors import EvaluationError
 
 ScorerName = Literal["clip", "diffusion"]
 Option = Literal["images", "classes", "templates", "order_seed"]

@@ -12,12 +12,20 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from models.errors import EvaluationError
-from models.evaluation.items import ImageProblem, Item, Place, box_problem, image_file, image_name, read_bytes
-from models.evaluation.results import ImageRegion
-from models.findings import LISTED, Finding, Findings
-from models.images import ImageError, decode_image, read_header
-from models.machine import usable_cores
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.items import (
+    ImageProblem,
+    Item,
+    Place,
+    box_problem,
+    image_file,
+    image_name,
+    read_bytes,
+)
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.findings import LISTED, Finding, Findings
+from sds_clip.models.images import ImageError, decode_image, read_header
+from sds_clip.models.machine import usable_cores
 
 _AHEAD = 256  # files between two calls of `say`
 

@@ -13,10 +13,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import EvaluationError
-from models.evaluation.items import ArchiveImage
-from models.evaluation.results import ImageRegion
-from models.tar_index import IMAGE_EXTENSIONS, Member, read_members
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.items import ArchiveImage
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.tar_index import IMAGE_EXTENSIONS, Member, read_members
 
 CLASSNAMES, TEMPLATES, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "test"
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.evaluation.annotations import (
+from sds_clip.models.evaluation.annotations import (
     Record,
     by_id,
     file_or_tables,
@@ -22,8 +22,8 @@ from models.evaluation.annotations import (
     read_records,
     read_table,
 )
-from models.evaluation.layouts import Layout
-from models.evaluation.winoground import Winoground
+from sds_clip.models.evaluation.layouts import Layout
+from sds_clip.models.evaluation.winoground import Winoground
 
 _SOURCES = ("image_source", "caption_source")
 

@@ -1,7 +1,7 @@
 """Compare two models on the same items: paired differences, over all items and by tag.
 
 `compare` pairs the items by id. For every outcome it gives the 2x2 counts, McNemar's exact test, and a
-bootstrap interval of the difference. `promote: if_better` applies it to GroupMatch (`app.registry.gate`).
+bootstrap interval of the difference. `promote: if_better` applies it to GroupMatch (`sds_clip.app.registry.gate`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from models.errors import EvaluationError
-from models.evaluation.paired import (
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.paired import (
     PairedCounts,
     Pairs,
     bootstrap_interval,
@@ -21,7 +21,7 @@ from models.evaluation.paired import (
     mcnemar,
     paired_items,
 )
-from models.evaluation.results import FORMAT, GROUP_MATCH, Metric, Results, write_json
+from sds_clip.models.evaluation.results import FORMAT, GROUP_MATCH, Metric, Results, write_json
 
 # A primary figure may differ by this much from the mean of its items.
 _ROUNDING = 1e-6

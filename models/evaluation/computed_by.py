@@ -29,7 +29,7 @@ def code_version() -> str:
     installed = _version("sds-clip") or "unknown"
     if commit := os.environ.get("SDS_CLIP_COMMIT"):
         return f"{installed}+{commit}"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return installed
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]

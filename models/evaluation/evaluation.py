@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.clip import Clip
-from models.evaluation.benchmark import Benchmark, run_benchmark
-from models.evaluation.checked import Say
-from models.evaluation.comparison import Comparison, compare, write_comparison
-from models.evaluation.read import read_benchmark
-from models.evaluation.report import write_report
-from models.evaluation.request import EvaluationRequest
-from models.evaluation.results import Results, write_results
-from models.evaluation.scorers import ClipScorer
+from sds_clip.models.clip import Clip
+from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
+from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.comparison import Comparison, compare, write_comparison
+from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.report import write_report
+from sds_clip.models.evaluation.request import EvaluationRequest
+from sds_clip.models.evaluation.results import Results, write_results
+from sds_clip.models.evaluation.scorers import ClipScorer
 
 if TYPE_CHECKING:
-    from models.teacher.teacher import Teacher
+    from sds_clip.models.teacher.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Evaluator:
         assert asked.teacher is not None
         teacher = self.load_teacher(asked.teacher, asked.precision)
         # Needs packages of the extra `train`; without them, loading the teacher has failed with a better message.
-        from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
+        from sds_clip.models.evaluation.teacher_scorer import TeacherScorer, run_teacher
 
         scorer = TeacherScorer(
             teacher,

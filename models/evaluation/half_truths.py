@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
 
-from models.errors import EvaluationError
-from models.evaluation.annotations import Record, files_missing, read_table
-from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
-from models.evaluation.caption_choice import MICRO, OUTCOME, caption_scores
-from models.evaluation.checked import Say
-from models.evaluation.items import Item
-from models.evaluation.layouts import Layout, Numbered
-from models.evaluation.scorers import Scorer
-from models.files import read_lines
-from models.tables import table_files
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.annotations import Record, files_missing, read_table
+from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from sds_clip.models.evaluation.caption_choice import MICRO, OUTCOME, caption_scores
+from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.layouts import Layout, Numbered
+from sds_clip.models.evaluation.scorers import Scorer
+from sds_clip.models.files import read_lines
+from sds_clip.models.tables import table_files
 
 ORDERING = "ordering"
 CHANCE = {OUTCOME: 1 / 2, ORDERING: 1 / 6}

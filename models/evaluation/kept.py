@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.disk_cache import DiskCache
+from sds_clip.models.disk_cache import DiskCache
 
 _ROWS_AT_ONCE = 4096  # bounds the memory of one fetch
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from models.errors import EvaluationError
-from models.evaluation.annotations import Record, annotation_files, image_folder, no_items, texts_of
-from models.evaluation.caption_choice import CaptionChoice
-from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion
-from models.tables import split_of
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.annotations import Record, annotation_files, image_folder, no_items, texts_of
+from sds_clip.models.evaluation.caption_choice import CaptionChoice
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.tables import split_of
 
 Numbered = Iterable[tuple[object, Record]]
 """Records with their number, id or key, with which the item's id ends."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil, fsum, sqrt
 
-from models.errors import EvaluationError
-from models.evaluation.results import ItemOutcome, Metric
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.results import ItemOutcome, Metric
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution, for 95 % intervals."""

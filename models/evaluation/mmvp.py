@@ -17,12 +17,12 @@ import csv
 import io
 from pathlib import Path
 
-from models.errors import EvaluationError, quoted
-from models.evaluation.annotations import Record, image_folder, image_path, the_file
-from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion
-from models.evaluation.winoground import Winoground
-from models.files import read_text
+from sds_clip.models.errors import EvaluationError, quoted
+from sds_clip.models.evaluation.annotations import Record, image_folder, image_path, the_file
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.evaluation.winoground import Winoground
+from sds_clip.models.files import read_text
 
 FILE = "Questions.csv"
 IMAGES = ("MLLM_VLM Images", "MMVP_VLM_Images")

@@ -4,7 +4,7 @@ The authors' code draws the orders anew in every run. Here a set is made once fr
 identified by its hash, which every result states.
 
 The four wrong orders are those of arXiv 2210.01936, section 2.2. The authors' code finds nouns and adjectives
-with spaCy's tagger. Here `models.data.phrases` finds them by function words: the last word of a run of
+with spaCy's tagger. Here `sds_clip.models.data.phrases` finds them by function words: the last word of a run of
 content words is its noun, and the words before it are its adjectives. Words are counted without punctuation,
 which stays in place. A shuffle that gives the caption back is drawn again, unlike in the authors' code. If no
 other order exists, there is none.
@@ -22,15 +22,22 @@ from pathlib import Path
 
 import numpy as np
 
-from models.atomic import write_atomic
-from models.data.phrases import Words, phrases_and_verbs
-from models.errors import EvaluationError
-from models.evaluation.annotations import Record, image_folder, image_path, read_json, texts_of, the_file
-from models.evaluation.caption_choice import CaptionChoice
-from models.evaluation.captions_file import read_captions
-from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion
-from models.files import sha256_of
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.data.phrases import Words, phrases_and_verbs
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.annotations import (
+    Record,
+    image_folder,
+    image_path,
+    read_json,
+    texts_of,
+    the_file,
+)
+from sds_clip.models.evaluation.caption_choice import CaptionChoice
+from sds_clip.models.evaluation.captions_file import read_captions
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.files import sha256_of
 
 FILES = {"coco-order": "coco_karpathy_test.json", "flickr-order": "flickr30k_test.json"}
 LAYOUT = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.errors import EvaluationError
-from models.evaluation.results import ItemOutcome, Results
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.results import ItemOutcome, Results
 
 RESAMPLES = 10_000
 _LISTED = 5  # ids in a message

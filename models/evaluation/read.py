@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from models.evaluation.aro import vg_attribution, vg_relation
-from models.evaluation.benchmark import Benchmark
-from models.evaluation.catalog import resolve
-from models.evaluation.colorswap import colorswap
-from models.evaluation.half_truths import half_truths
-from models.evaluation.mmvp import mmvp_vlm
-from models.evaluation.order import order_benchmark
-from models.evaluation.retrieval import retrieval_benchmark
-from models.evaluation.sugarcrepe import sugarcrepe, sugarcrepe_pp, sugarcrepe_pp_text
-from models.evaluation.whats_up import coco_spatial, gqa_spatial, whats_up
-from models.evaluation.winoground import HUB_ID, download_winoground, winoground_benchmark
-from models.evaluation.zero_shot import zero_shot_benchmark
+from sds_clip.models.evaluation.aro import vg_attribution, vg_relation
+from sds_clip.models.evaluation.benchmark import Benchmark
+from sds_clip.models.evaluation.catalog import resolve
+from sds_clip.models.evaluation.colorswap import colorswap
+from sds_clip.models.evaluation.half_truths import half_truths
+from sds_clip.models.evaluation.mmvp import mmvp_vlm
+from sds_clip.models.evaluation.order import order_benchmark
+from sds_clip.models.evaluation.retrieval import retrieval_benchmark
+from sds_clip.models.evaluation.sugarcrepe import sugarcrepe, sugarcrepe_pp, sugarcrepe_pp_text
+from sds_clip.models.evaluation.whats_up import coco_spatial, gqa_spatial, whats_up
+from sds_clip.models.evaluation.winoground import HUB_ID, download_winoground, winoground_benchmark
+from sds_clip.models.evaluation.zero_shot import zero_shot_benchmark
 
 READERS: dict[str, Callable[[Path, Path | None], Benchmark]] = {
     "colorswap": colorswap,

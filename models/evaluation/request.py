@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from models.choices import SCORE_ERROR, ErrorOf, Precision
-from models.evaluation.catalog import BENCHMARKS, Option, ScorerName, check_scorer, resolve
+from sds_clip.models.choices import SCORE_ERROR, ErrorOf, Precision
+from sds_clip.models.evaluation.catalog import BENCHMARKS, Option, ScorerName, check_scorer, resolve
 
 
 @dataclass(frozen=True, kw_only=True)

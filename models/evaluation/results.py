@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.atomic import write_atomic
-from models.errors import EvaluationError
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.errors import EvaluationError
 
 FORMAT = 1
 """Version of the file format."""

@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.errors import EvaluationError
-from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, image_files
-from models.evaluation.captions_file import is_pairs, read_captions, read_pairs
-from models.evaluation.checked import Say
-from models.evaluation.items import Item
-from models.evaluation.metrics import share
-from models.evaluation.results import ItemOutcome
-from models.evaluation.scorers import ClipScorer, Scorer, features_of
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, image_files
+from sds_clip.models.evaluation.captions_file import is_pairs, read_captions, read_pairs
+from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.metrics import share
+from sds_clip.models.evaluation.results import ItemOutcome
+from sds_clip.models.evaluation.scorers import ClipScorer, Scorer, features_of
 
 KS = (1, 5, 10)
 IMAGE_RETRIEVAL, TEXT_RETRIEVAL = "image_retrieval_recall", "text_retrieval_recall"

@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.clip import Clip
-from models.evaluation.checked import Images, Problems, Say
-from models.evaluation.computed_by import computed_by
-from models.evaluation.items import ImageProblem, Item, open_region
-from models.evaluation.kept import KeptFeatures, open_cache
-from models.evaluation.results import ImageRegion
-from models.machine import usable_cores
+from sds_clip.models.clip import Clip
+from sds_clip.models.evaluation.checked import Images, Problems, Say
+from sds_clip.models.evaluation.computed_by import computed_by
+from sds_clip.models.evaluation.items import ImageProblem, Item, open_region
+from sds_clip.models.evaluation.kept import KeptFeatures, open_cache
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.machine import usable_cores
 
 _TEXTS = 256  # texts per batch of the encoder
 _ITEMS = 512  # items whose features are in memory at once

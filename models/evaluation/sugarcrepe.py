@@ -15,15 +15,15 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from models.errors import EvaluationError
-from models.evaluation.annotations import Record, by_id, other_layout, read_json, read_records
-from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
-from models.evaluation.caption_choice import MICRO, OUTCOME, CaptionChoice, caption_scores
-from models.evaluation.checked import Say
-from models.evaluation.items import Item
-from models.evaluation.layouts import Layout, Numbered
-from models.evaluation.results import ImageRegion, ItemOutcome
-from models.evaluation.scorers import Scorer, cosines, features_of
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.annotations import Record, by_id, other_layout, read_json, read_records
+from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from sds_clip.models.evaluation.caption_choice import MICRO, OUTCOME, CaptionChoice, caption_scores
+from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.layouts import Layout, Numbered
+from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome
+from sds_clip.models.evaluation.scorers import Scorer, cosines, features_of
 
 FILES = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 

@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.choices import SCORE_ERROR, ErrorOf
-from models.evaluation.benchmark import Benchmark, run_benchmark
-from models.evaluation.checked import Images, Problems, Say
-from models.evaluation.computed_by import computed_by
-from models.evaluation.items import ImageProblem, Item, open_region
-from models.evaluation.kept import KeptErrors, open_cache
-from models.evaluation.results import ImageRegion, Results
-from models.machine import usable_cores
-from models.teacher.diffusion_score import draws, image_errors
-from models.teacher.teacher import UNCONDITIONAL, Teacher
+from sds_clip.models.choices import SCORE_ERROR, ErrorOf
+from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
+from sds_clip.models.evaluation.checked import Images, Problems, Say
+from sds_clip.models.evaluation.computed_by import computed_by
+from sds_clip.models.evaluation.items import ImageProblem, Item, open_region
+from sds_clip.models.evaluation.kept import KeptErrors, open_cache
+from sds_clip.models.evaluation.results import ImageRegion, Results
+from sds_clip.models.machine import usable_cores
+from sds_clip.models.teacher.diffusion_score import draws, image_errors
+from sds_clip.models.teacher.teacher import UNCONDITIONAL, Teacher
 
 _AHEAD = 64  # images between two calls of `say`
 _CAPTIONS_AT_ONCE = 64

@@ -22,11 +22,11 @@ from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from models.errors import EvaluationError, quoted
-from models.evaluation.annotations import Record, image_path, other_layout, read_json, read_records
-from models.evaluation.caption_choice import CaptionChoice
-from models.evaluation.layouts import Layout, Numbered
-from models.evaluation.results import ImageRegion
+from sds_clip.models.errors import EvaluationError, quoted
+from sds_clip.models.evaluation.annotations import Record, image_path, other_layout, read_json, read_records
+from sds_clip.models.evaluation.caption_choice import CaptionChoice
+from sds_clip.models.evaluation.layouts import Layout, Numbered
+from sds_clip.models.evaluation.results import ImageRegion
 
 OPPOSITES = {
     "Controlled_Images_A": (("left", "right"), ("on", "under")),

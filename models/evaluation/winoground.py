@@ -23,18 +23,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.atomic import atomic_folder
-from models.errors import EvaluationError, quoted
-from models.evaluation.annotations import Record, by_id, file_or_tables, read_json, read_table
-from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
-from models.evaluation.checked import Say
-from models.evaluation.items import Item
-from models.evaluation.metrics import grouped_by_tag, share
-from models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
-from models.evaluation.scorers import Scorer
-from models.files import read_lines
-from models.image_files import IMAGE_SUFFIXES
-from models.table_cells import Cell
+from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.errors import EvaluationError, quoted
+from sds_clip.models.evaluation.annotations import Record, by_id, file_or_tables, read_json, read_table
+from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.metrics import grouped_by_tag, share
+from sds_clip.models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
+from sds_clip.models.evaluation.scorers import Scorer
+from sds_clip.models.files import read_lines
+from sds_clip.models.image_files import IMAGE_SUFFIXES
+from sds_clip.models.table_cells import Cell
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
 """The probability that random scores get an item right."""

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.errors import EvaluationError
-from models.evaluation.annotations import read_json
-from models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
-from models.evaluation.checked import Say
-from models.evaluation.class_shards import (
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.annotations import read_json
+from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.class_shards import (
     CLASSNAMES,
     SPLIT,
     TEMPLATES,
@@ -28,15 +28,15 @@ from models.evaluation.class_shards import (
     read_shard,
     shards_of,
 )
-from models.evaluation.class_tables import read_class_table
-from models.evaluation.items import Item
-from models.evaluation.metrics import mean_over_tags, share, shares_by_tag
-from models.evaluation.results import ImageRegion, ItemOutcome
-from models.evaluation.scorers import ClipScorer, Scorer, features_of
-from models.files import read_text
-from models.image_files import IMAGE_SUFFIXES
-from models.tables import table_files
-from models.zero_shot import (
+from sds_clip.models.evaluation.class_tables import read_class_table
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.metrics import mean_over_tags, share, shares_by_tag
+from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome
+from sds_clip.models.evaluation.scorers import ClipScorer, Scorer, features_of
+from sds_clip.models.files import read_text
+from sds_clip.models.image_files import IMAGE_SUFFIXES
+from sds_clip.models.tables import table_files
+from sds_clip.models.zero_shot import (
     LABEL_SETS,
     PLACES,
     TEMPLATE_SETS,

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.errors import LossError
-from models.losses.sds import DenoisingLoss, NoisePredictor
-from models.losses.weighting import weight
+from sds_clip.models.errors import LossError
+from sds_clip.models.losses.sds import DenoisingLoss, NoisePredictor
+from sds_clip.models.losses.weighting import weight
 
 TEMPERATURE = 0.1
 """That of DCR (arXiv 2603.04803)."""

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from models.errors import LossError
+from sds_clip.models.errors import LossError
 
 
 def score_distillation_loss(

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.choices import Gradient
-from models.errors import LossError
-from models.losses.weighting import weight
+from sds_clip.models.choices import Gradient
+from sds_clip.models.errors import LossError
+from sds_clip.models.losses.weighting import weight
 
 
 @runtime_checkable

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.choices import Weighting
-from models.errors import LossError
+from sds_clip.models.choices import Weighting
+from sds_clip.models.errors import LossError
 
 WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor
 
-from models.disk_cache import DiskCache
+from sds_clip.models.disk_cache import DiskCache
 
 
 class CaptionCache:

@@ -16,12 +16,12 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from models.choices import SCORE_ERROR, ErrorOf
-from models.errors import TeacherError
-from models.losses.sds import NoisePredictor
-from models.teacher.noise import velocity
-from models.teacher.pixels import teacher_preprocess
-from models.teacher.teacher import Teacher
+from sds_clip.models.choices import SCORE_ERROR, ErrorOf
+from sds_clip.models.errors import TeacherError
+from sds_clip.models.losses.sds import NoisePredictor
+from sds_clip.models.teacher.noise import velocity
+from sds_clip.models.teacher.pixels import teacher_preprocess
+from sds_clip.models.teacher.teacher import Teacher
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.errors import TeacherError
+from sds_clip.models.errors import TeacherError
 
 SCOPE = (
     "A teacher is a U-Net latent diffusion model with one CLIP text encoder (Stable Diffusion 1.x and 2.x), or a "

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from models.errors import TeacherError, first_line
-from models.files import sha256_of
-from models.sources import demo_folder
-from models.teacher.family import Family, family_of
-from models.version import TOKENIZER_FILES
+from sds_clip.models.errors import TeacherError, first_line
+from sds_clip.models.files import sha256_of
+from sds_clip.models.sources import demo_folder
+from sds_clip.models.teacher.family import Family, family_of
+from sds_clip.models.version import TOKENIZER_FILES
 
 _HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

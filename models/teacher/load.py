@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.errors import TeacherError, first_line
-from models.precision import DTYPES, choose_device, choose_precision
-from models.teacher.caption_cache import CaptionCache
-from models.teacher.family import Family
-from models.teacher.folder import (
+from sds_clip.models.errors import TeacherError, first_line
+from sds_clip.models.precision import DTYPES, choose_device, choose_precision
+from sds_clip.models.teacher.caption_cache import CaptionCache
+from sds_clip.models.teacher.family import Family
+from sds_clip.models.teacher.folder import (
     find_family,
     find_folder,
     read_json,
@@ -22,8 +22,8 @@ from models.teacher.folder import (
     version_of_vae,
     weight_files,
 )
-from models.teacher.noise import PredictionType
-from models.teacher.teacher import Teacher
+from sds_clip.models.teacher.noise import PredictionType
+from sds_clip.models.teacher.teacher import Teacher
 
 
 def load_teacher(

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.errors import TeacherError
-from models.teacher import noise as arithmetic
-from models.teacher.caption_cache import CaptionCache
-from models.teacher.family import Family
-from models.teacher.gradient_scale import with_scaled_gradient
-from models.teacher.noise import PredictionType
+from sds_clip.models.errors import TeacherError
+from sds_clip.models.teacher import noise as arithmetic
+from sds_clip.models.teacher.caption_cache import CaptionCache
+from sds_clip.models.teacher.family import Family
+from sds_clip.models.teacher.gradient_scale import with_scaled_gradient
+from sds_clip.models.teacher.noise import PredictionType
 
 _CAPTIONS_AT_ONCE = 8  # always this many, see _embed
 # A VAE's first layers hold about 2 KiB per pixel in float32: half a GiB for one image of 512 x 512. A CLIP's
@@ -27,7 +27,7 @@ UNCONDITIONAL = ""
 
 @dataclass(eq=False)
 class Teacher:
-    """One diffusion model in memory, made by `models.teacher.load`.
+    """One diffusion model in memory, made by `sds_clip.models.teacher.load`.
 
     The denoiser computes in `dtype`, the VAE, which sees an image once, in float32, and the text encoder as its family
     says.
@@ -228,7 +228,7 @@ class Teacher:
             height, width = pixels.shape[2:]
             raise TeacherError(
                 f"{self.reference} takes images of {self.resolution_px} x {self.resolution_px} pixels, not "
-                f"{height} x {width}; preprocess them with models.teacher.pixels."
+                f"{height} x {width}; preprocess them with sds_clip.models.teacher.pixels."
             )
         chunks = torch.split(pixels, self.images_at_once)
         with self._own_precision():

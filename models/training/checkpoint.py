@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.atomic import atomic_folder
-from models.errors import CheckpointTooLargeError, TrainingError
-from models.files import sha256_of
-from models.run_files import (
+from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.errors import CheckpointTooLargeError, TrainingError
+from sds_clip.models.files import sha256_of
+from sds_clip.models.run_files import (
     DESCRIPTION_FILE,
     TENSORS_FILE,
     checkpoint_name,
@@ -24,7 +24,7 @@ from models.run_files import (
     read_whole,
     unfinished_in,
 )
-from models.training.config import FinetuneConfig
+from sds_clip.models.training.config import FinetuneConfig
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from models.choices import (
+from sds_clip.models.choices import (
     NOISE_CONTRAST_GROUP,
     SCORE_ERROR,
     Conflicts,
@@ -24,8 +24,8 @@ from models.choices import (
     Trainable,
     Weighting,
 )
-from models.errors import ConfigError
-from models.validation import explain
+from sds_clip.models.errors import ConfigError
+from sds_clip.models.validation import explain
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

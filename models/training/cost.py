@@ -22,11 +22,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.clip import Clip
-from models.student import trainable_parameters
-from models.teacher.family import Family
-from models.teacher.folder import read_json, vae_factor
-from models.training.config import FinetuneConfig
+from sds_clip.models.clip import Clip
+from sds_clip.models.student import trainable_parameters
+from sds_clip.models.teacher.family import Family
+from sds_clip.models.teacher.folder import read_json, vae_factor
+from sds_clip.models.training.config import FinetuneConfig
 
 FLOAT32, _BFLOAT16 = 4, 2  # bytes
 _OF_MAPPER = 4 * FLOAT32  # its weights, their gradient and two moments

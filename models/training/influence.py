@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from models.training.watcher import Record
+from sds_clip.models.training.watcher import Record
 
 # The thresholds of `teacher_had_no_say`.
 MIN_GRADIENT_SHARE = 0.05

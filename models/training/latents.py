@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.clip import Clip
-from models.data.pairs import PairSet
-from models.teacher.pixels import teacher_view
-from models.teacher.teacher import Teacher
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.teacher.pixels import teacher_view
+from sds_clip.models.teacher.teacher import Teacher
 
 MAX_BYTES = 2**30
 """How much to keep. Once full, no more latents are added and none is dropped."""

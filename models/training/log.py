@@ -14,8 +14,8 @@ from typing import IO
 
 import torch
 
-from models.errors import TrainingError
-from models.training.watcher import Record
+from sds_clip.models.errors import TrainingError
+from sds_clip.models.training.watcher import Record
 
 
 class RunLog:

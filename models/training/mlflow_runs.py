@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from models.errors import ConfigError, first_line
-from models.training.tracking import Outcome, Tracker
-from models.training.watcher import Record
+from sds_clip.models.errors import ConfigError, first_line
+from sds_clip.models.training.tracking import Outcome, Tracker
+from sds_clip.models.training.watcher import Record
 
 KEY = "sds_clip.run"
 """The tag of an MLflow run with the id of the job, or of a run without a service."""

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from models.losses.contrastive import contrastive_loss
-from models.losses.score import hard_negative_loss, score_distillation_loss, teacher_choice
-from models.training.config import FinetuneConfig
-from models.training.distillation.teacher_loss import TeacherLoss
-from models.training.part import Part
-from models.training.score_targets import Targets, candidates_of
+from sds_clip.models.losses.contrastive import contrastive_loss
+from sds_clip.models.losses.score import hard_negative_loss, score_distillation_loss, teacher_choice
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.distillation.teacher_loss import TeacherLoss
+from sds_clip.models.training.part import Part
+from sds_clip.models.training.score_targets import Targets, candidates_of
 
 
 @dataclass(frozen=True, eq=False)

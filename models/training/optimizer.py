@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from models.precision import is_norm
-from models.training.config import FinetuneConfig
-from models.training.processes import gradient_of
+from sds_clip.models.precision import is_norm
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.processes import gradient_of
 
 Parameters = dict[str, nn.Parameter]
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import PIL.Image
 
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.data.check import check_pairs
-from models.data.negatives import swap_negatives
-from models.data.open import open_pairs
-from models.data.pairs import PairSet, Sample, StoredPairs
-from models.errors import ConfigError
-from models.machine import usable_cores
-from models.teacher.load import load_teacher
-from models.teacher.teacher import Teacher
-from models.training.config import FinetuneConfig
-from models.training.processes import Place, exchanged
-from models.training.score_targets import Targets
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.check import check_pairs
+from sds_clip.models.data.negatives import swap_negatives
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.data.pairs import PairSet, Sample, StoredPairs
+from sds_clip.models.errors import ConfigError
+from sds_clip.models.machine import usable_cores
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.processes import Place, exchanged
+from sds_clip.models.training.score_targets import Targets
 
 Tell = Callable[[str], None]
 
@@ -48,7 +48,7 @@ def load_parts(
     confined: bool = False,
     val_max_bad_share: float = 0.0,
 ) -> Parts:
-    """Load and check everything that a configuration names; `confined` as in `models.data.open`.
+    """Load and check everything that a configuration names; `confined` as in `sds_clip.models.data.open`.
 
     At most the larger of `val_max_bad_share` and the configuration's share of the validation pairs may be left out.
 

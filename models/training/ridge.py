@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from models.clip import Clip
-from models.data.batches import order
-from models.data.pairs import PairSet
-from models.mapper import Mapper
-from models.teacher.pixels import teacher_view
-from models.teacher.teacher import Teacher
-from models.training.config import FinetuneConfig
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.batches import order
+from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.mapper import Mapper
+from sds_clip.models.teacher.pixels import teacher_view
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import FinetuneConfig
 
 
 def ridge_mapper(
@@ -24,7 +24,7 @@ def ridge_mapper(
     pairs: PairSet,
     between: Callable[[int, int], None] = lambda done, total: None,
 ) -> Mapper:
-    """Fit a mapper from the base's image features to VAE latents; see `models.mapper`.
+    """Fit a mapper from the base's image features to VAE latents; see `sds_clip.models.mapper`.
 
     The images are drawn by the seed. `between(done, total)` is called before the first image, and each time that the
     VAE has encoded some.

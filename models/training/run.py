@@ -18,36 +18,36 @@ from typing import Any
 import yaml
 from torch import nn
 
-from models.choices import NOISE_CONTRAST_GROUP
-from models.data.batches import Loader, batch_indices
-from models.data.pairs import PairSet
-from models.delta import save_delta
-from models.errors import ConfigError, NotFiniteError, TrainingError
-from models.mapper import Mapper
-from models.precision import DTYPES, choose_precision
-from models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE
-from models.student import check_softmax, trainable_parameters
-from models.text_map import TextMap, fold, text_projection
-from models.training.checkpoint import Checkpoints
-from models.training.config import FinetuneConfig
-from models.training.distillation.condition import ConditionLoss
-from models.training.distillation.noise_contrast import NoiseContrastLoss
-from models.training.distillation.sds import SdsLoss
-from models.training.distillation.teacher_loss import TeacherLoss
-from models.training.influence import RunWarning, teacher_had_no_say
-from models.training.latents import Latents
-from models.training.log import Pace, RunLog, peak_memory_mib, writing
-from models.training.objective import Objective
-from models.training.optimizer import make_optimizer
-from models.training.parts import Parts, describe, with_negatives
-from models.training.processes import Place, anywhere, exchanged, start_alike
-from models.training.report import write_run_report
-from models.training.ridge import ridge_mapper
-from models.training.score_targets import BaseScores, ScoreTargets, ShuffledScores, TeacherScores
-from models.training.tracking import Outcome, Tracker, Tracking
-from models.training.trainer import Trainer
-from models.training.validation import validate
-from models.training.watcher import FITTING, VALIDATING, Record, Watcher
+from sds_clip.models.choices import NOISE_CONTRAST_GROUP
+from sds_clip.models.data.batches import Loader, batch_indices
+from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.delta import save_delta
+from sds_clip.models.errors import ConfigError, NotFiniteError, TrainingError
+from sds_clip.models.mapper import Mapper
+from sds_clip.models.precision import DTYPES, choose_precision
+from sds_clip.models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE
+from sds_clip.models.student import check_softmax, trainable_parameters
+from sds_clip.models.text_map import TextMap, fold, text_projection
+from sds_clip.models.training.checkpoint import Checkpoints
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.distillation.condition import ConditionLoss
+from sds_clip.models.training.distillation.noise_contrast import NoiseContrastLoss
+from sds_clip.models.training.distillation.sds import SdsLoss
+from sds_clip.models.training.distillation.teacher_loss import TeacherLoss
+from sds_clip.models.training.influence import RunWarning, teacher_had_no_say
+from sds_clip.models.training.latents import Latents
+from sds_clip.models.training.log import Pace, RunLog, peak_memory_mib, writing
+from sds_clip.models.training.objective import Objective
+from sds_clip.models.training.optimizer import make_optimizer
+from sds_clip.models.training.parts import Parts, describe, with_negatives
+from sds_clip.models.training.processes import Place, anywhere, exchanged, start_alike
+from sds_clip.models.training.report import write_run_report
+from sds_clip.models.training.ridge import ridge_mapper
+from sds_clip.models.training.score_targets import BaseScores, ScoreTargets, ShuffledScores, TeacherScores
+from sds_clip.models.training.tracking import Outcome, Tracker, Tracking
+from sds_clip.models.training.trainer import Trainer
+from sds_clip.models.training.validation import validate
+from sds_clip.models.training.watcher import FITTING, VALIDATING, Record, Watcher
 
 logger = logging.getLogger(__name__)
 

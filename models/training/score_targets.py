@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.clip import Clip
-from models.data.pairs import PairSet
-from models.teacher.diffusion_score import check_finite, denoising_errors, draws
-from models.teacher.teacher import Teacher
-from models.training.config import FinetuneConfig
-from models.training.latents import Latents
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.teacher.diffusion_score import check_finite, denoising_errors, draws
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.latents import Latents
 
 Targets = Callable[[Sequence[int], Sequence[tuple[str, ...]], int], Tensor]
 """Returns the errors of samples under candidate captions, as `ScoreTargets` does."""

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from models.run_files import CHECKPOINTS, RUN_ID_FILE, checkpoints_in
-from models.training.mlflow_runs import MLflow
-from models.training.tracking import Outcome, Tracker
-from models.training.watcher import Record
+from sds_clip.models.run_files import CHECKPOINTS, RUN_ID_FILE, checkpoints_in
+from sds_clip.models.training.mlflow_runs import MLflow
+from sds_clip.models.training.tracking import Outcome, Tracker
+from sds_clip.models.training.watcher import Record
 
 
 def make_tracker(kind: str, *, name: str, key: str, folder: Path, adds: bool = False) -> Tracker:

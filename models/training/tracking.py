@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
-from models.training.watcher import Record
+from sds_clip.models.training.watcher import Record
 
 logger = logging.getLogger(__name__)
 

@@ -13,18 +13,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models.choices import Conflicts
-from models.data.batches import Batch
-from models.errors import NotFiniteError
-from models.short_texts import encode_text, without_padding
-from models.text_map import TextMap
-from models.training.config import FinetuneConfig
-from models.training.frozen import Frozen
-from models.training.log import synchronize
-from models.training.objective import Losses, Objective
-from models.training.optimizer import gradient_norm, set_learning_rate
-from models.training.part import Part
-from models.training.processes import average, average_gradients
+from sds_clip.models.choices import Conflicts
+from sds_clip.models.data.batches import Batch
+from sds_clip.models.errors import NotFiniteError
+from sds_clip.models.short_texts import encode_text, without_padding
+from sds_clip.models.text_map import TextMap
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.frozen import Frozen
+from sds_clip.models.training.log import synchronize
+from sds_clip.models.training.objective import Losses, Objective
+from sds_clip.models.training.optimizer import gradient_norm, set_learning_rate
+from sds_clip.models.training.part import Part
+from sds_clip.models.training.processes import average, average_gradients
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's own ceiling
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
-from models.clip import Clip
-from models.data.pairs import PairSet
-from models.encode import encode_images, encode_texts
-from models.evaluation.retrieval import counted_batches, in_batch_accuracy
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.encode import encode_images, encode_texts
+from sds_clip.models.evaluation.retrieval import counted_batches, in_batch_accuracy
 
 MAX_PAIRS = 1024  # as the option `val` promises
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from models.errors import VectorsError
+from sds_clip.models.errors import VectorsError
 
 Dtype = Literal["float32", "float16"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from models.atomic import atomic_file
-from models.errors import VectorsError
-from models.tables import EMBEDDINGS
-from models.vectors.about import About
-from models.vectors.mapped import Records, Vectors, map_array, write_header
+from sds_clip.models.atomic import atomic_file
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.tables import EMBEDDINGS
+from sds_clip.models.vectors.about import About
+from sds_clip.models.vectors.mapped import Records, Vectors, map_array, write_header
 
 _ROWS_AT_ONCE = 16_384
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.clip import Clip
-from models.errors import VectorsError
-from models.images import ImageLimits, decode_image
-from models.vectors.encoder import Encoder
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.images import ImageLimits, decode_image
+from sds_clip.models.vectors.encoder import Encoder
 
 
 class ClipEncoder(Encoder):

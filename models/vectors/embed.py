@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from models.errors import VectorsError
-from models.machine import usable_cores
-from models.vectors.about import About, Dtype
-from models.vectors.encoder import Encoder, Problem
-from models.vectors.entries import Entry, list_entries, root_of
-from models.vectors.files import check_suffix, open_vectors, write_vectors
-from models.vectors.known import Known
-from models.vectors.reading import PART_ENTRIES, Image, gathered_parts, read_ahead, read_image
-from models.vectors.work import Manifest, Part, Work
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.machine import usable_cores
+from sds_clip.models.vectors.about import About, Dtype
+from sds_clip.models.vectors.encoder import Encoder, Problem
+from sds_clip.models.vectors.entries import Entry, list_entries, root_of
+from sds_clip.models.vectors.files import check_suffix, open_vectors, write_vectors
+from sds_clip.models.vectors.known import Known
+from sds_clip.models.vectors.reading import PART_ENTRIES, Image, gathered_parts, read_ahead, read_image
+from sds_clip.models.vectors.work import Manifest, Part, Work
 
 _MISSING = "image_missing"
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.data.shards import expand
-from models.errors import VectorsError
-from models.image_files import IMAGE_SUFFIXES, ImageFileError, read_image_file
-from models.table_cells import PARQUET_SUFFIX, Cell, check_groups, holds_images, open_parquet
-from models.tables import IMAGE_KEYS, find_column, read_rows, schema_of
-from models.tar_index import IMAGE_EXTENSIONS, read_members
+from sds_clip.models.data.shards import expand
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.image_files import IMAGE_SUFFIXES, ImageFileError, read_image_file
+from sds_clip.models.table_cells import PARQUET_SUFFIX, Cell, check_groups, holds_images, open_parquet
+from sds_clip.models.tables import IMAGE_KEYS, find_column, read_rows, schema_of
+from sds_clip.models.tar_index import IMAGE_EXTENSIONS, read_members
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models.atomic import atomic_file, write_atomic
-from models.errors import VectorsError
-from models.vectors.about import About
-from models.vectors.arrow_files import open_arrow, open_parquet, write_arrow
-from models.vectors.mapped import Records, Vectors, map_array, write_header
+from sds_clip.models.atomic import atomic_file, write_atomic
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.vectors.about import About
+from sds_clip.models.vectors.arrow_files import open_arrow, open_parquet, write_arrow
+from sds_clip.models.vectors.mapped import Records, Vectors, map_array, write_header
 
 SUFFIXES = (".parquet", ".arrow", ".npy")
 ARROW_SUFFIXES = (".parquet", ".arrow")

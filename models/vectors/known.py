@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from models.vectors.mapped import Vectors
-from models.vectors.work import Part
+from sds_clip.models.vectors.mapped import Vectors
+from sds_clip.models.vectors.work import Part
 
 
 class Known:

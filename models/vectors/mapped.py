@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from models.errors import VectorsError
-from models.vectors.about import About
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.vectors.about import About
 
 
 class Records(ABC):

@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from models.image_files import ImageFileError
-from models.images import ImageError
-from models.vectors.encoder import Encoder, Problem
-from models.vectors.entries import Entry
-from models.vectors.known import Known
+from sds_clip.models.image_files import ImageFileError
+from sds_clip.models.images import ImageError
+from sds_clip.models.vectors.encoder import Encoder, Problem
+from sds_clip.models.vectors.entries import Entry
+from sds_clip.models.vectors.known import Known
 
 PART_ENTRIES = 4096
 """A part has at most this many entries, however few of them are new."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
-from models.errors import VectorsError
-from models.vectors.mapped import Vectors
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.vectors.mapped import Vectors
 
 _ROWS_AT_ONCE = 65_536
 _HALF_ROWS_AT_ONCE = 4_096

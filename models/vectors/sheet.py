@@ -8,13 +8,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from models.image_files import ImageFileError
-from models.images import ImageError, decode_image
-from models.pages import environment, policy
-from models.thumbnails import Picture, thumbnail
-from models.vectors.entries import find_entry
-from models.vectors.mapped import Vectors
-from models.vectors.search import Hit
+from sds_clip.models.image_files import ImageFileError
+from sds_clip.models.images import ImageError, decode_image
+from sds_clip.models.pages import environment, policy
+from sds_clip.models.thumbnails import Picture, thumbnail
+from sds_clip.models.vectors.entries import find_entry
+from sds_clip.models.vectors.mapped import Vectors
+from sds_clip.models.vectors.search import Hit
 
 _HERE = Path(__file__).parent
 

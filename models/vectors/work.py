@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from models.atomic import write_atomic
-from models.errors import VectorsError
-from models.vectors.about import About
-from models.vectors.entries import Entry
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.vectors.about import About
+from sds_clip.models.vectors.entries import Entry
 
 _FILES = ("embeddings", "rows.jsonl", "errors.jsonl")
 _LOG = "log.jsonl"

@@ -16,9 +16,9 @@ from sds_clip.options import PATH, Command, data_dir_option, read_settings
 from sds_clip.table import say, size_text
 
 if TYPE_CHECKING:
-    from app.backup.backup import Holds
-    from app.settings import Settings
-    from app.store.database import Database
+    from sds_clip.app.backup.backup import Holds
+    from sds_clip.app.settings import Settings
+    from sds_clip.app.store.database import Database
 
 _STREAM = Path("-")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,7 +45,7 @@ def backup(file: Path, data_dir: Path | None) -> int:
     appears when it is complete. The exit code is 1 if files were missing; `sds-clip check` names them.
     """
     settings = read_settings(data_dir=data_dir)
-    from app.backup.backup import write_backup, write_backup_file
+    from sds_clip.app.backup.backup import write_backup, write_backup_file
 
     if file.is_dir():
         raise click.ClickException(f"{file} is a folder. Name a file, such as {file / 'backup.tar'}.")
@@ -83,7 +83,7 @@ def restore(file: Path, data_dir: Path | None) -> int:
     The database is the one of SDS_CLIP_DATABASE_URL, or the SQLite file in --data-dir that `sds-clip up` uses.
     """
     settings = read_settings(data_dir=data_dir)
-    from app.backup.restore import restore_backup
+    from sds_clip.app.backup.restore import restore_backup
 
     with _told(), open_database(settings, is_new=True) as database, _opened(file) as source:
         holds = restore_backup(source, database, settings.data_dir)
@@ -102,7 +102,7 @@ def restore(file: Path, data_dir: Path | None) -> int:
 @contextmanager
 def _told() -> Iterator[None]:
     """Turn errors that have told their user what to do into errors of the command line."""
-    from app.backup.scratch import BackupError
+    from sds_clip.app.backup.scratch import BackupError
 
     try:
         yield
@@ -137,8 +137,8 @@ def _say_missing(holds: Holds) -> None:
 
 
 def _states_ahead(settings: Settings, database: Database) -> list[Path]:
-    from app.registry.local_state import states_ahead
-    from app.store.aliases import Aliases
+    from sds_clip.app.registry.local_state import states_ahead
+    from sds_clip.app.store.aliases import Aliases
 
     aliases = Aliases(database, lambda: 0.0).ever()
     folder = settings.state_dir or settings.data_dir / "state"

@@ -39,7 +39,7 @@ def check(data_dir: Path | None, quick: bool, as_json: bool) -> int:
     The exit code is 1 if there are problems. If the data folder is not the one of the database, nothing is compared.
     """
     settings = read_settings(data_dir=data_dir)
-    from app.backup.integrity import check_integrity
+    from sds_clip.app.backup.integrity import check_integrity
 
     with open_database(settings) as database:
         check_data_folder(settings, database)

@@ -20,8 +20,8 @@ from sds_clip.options import Command, json_option, load_model, model_options, re
 from sds_clip.table import printable, say, table
 
 if TYPE_CHECKING:
-    from app.settings import Settings
-    from models.clip import Clip
+    from sds_clip.app.settings import Settings
+    from sds_clip.models.clip import Clip
 
 _PACKAGES = (
     "torch",
@@ -102,7 +102,7 @@ def _package(name: str) -> Finding:
 def _machine() -> Iterator[Finding]:
     import torch
 
-    from models.machine import usable_cores
+    from sds_clip.models.machine import usable_cores
 
     flags = set(_CPU_INFO.read_text().split()) if _CPU_INFO.is_file() else set()
     found = " ".join(flag for flag in _CPU_FLAGS if flag in flags) or "unknown"
@@ -116,7 +116,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _auto() -> str:
-    from models.precision import choose_device, choose_precision
+    from sds_clip.models.precision import choose_device, choose_precision
 
     device = choose_device("auto")
     return f"{device}, {choose_precision('auto', device)}"

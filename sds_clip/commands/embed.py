@@ -26,8 +26,8 @@ from sds_clip.signals import stopped_in_time
 from sds_clip.table import say
 
 if TYPE_CHECKING:
-    from models.vectors.embed import Summary
-    from models.vectors.encoder import Encoder
+    from sds_clip.models.vectors.embed import Summary
+    from sds_clip.models.vectors.encoder import Encoder
 
 service_option = option(
     "--url",
@@ -100,10 +100,10 @@ def embed(
     .errors.jsonl, and so are rows that were dropped because their images are gone. The exit code is 2 if no image can
     be read.
     """
-    from models.machine import usable_cores
-    from models.vectors.embed import Options, errors_file
-    from models.vectors.embed import embed as embed_images
-    from models.vectors.files import check_suffix
+    from sds_clip.models.machine import usable_cores
+    from sds_clip.models.vectors.embed import Options, errors_file
+    from sds_clip.models.vectors.embed import embed as embed_images
+    from sds_clip.models.vectors.files import check_suffix
 
     check_suffix(out)
     require_tables([*inputs, str(out)])
@@ -120,7 +120,7 @@ def embed(
 
 def require_tables(names: Sequence[str]) -> None:
     """Raise click.ClickException if a name ends as only pyarrow's formats do, and pyarrow is missing."""
-    from models.vectors.files import ARROW_SUFFIXES
+    from sds_clip.models.vectors.files import ARROW_SUFFIXES
 
     for name in names:
         if Path(name).suffix in ARROW_SUFFIXES:
@@ -132,7 +132,7 @@ def _encoder(
     url: str | None, model: str | None, device: str | None, precision: str | None
 ) -> Iterator[Encoder]:
     if url is None:
-        from models.vectors.clip_encoder import ClipEncoder
+        from sds_clip.models.vectors.clip_encoder import ClipEncoder
 
         settings = read_settings()
         clip = load_model(settings, model, device, precision)

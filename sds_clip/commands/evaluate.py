@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from models.choices import ErrorOf
-from models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo, ScorerName
-from models.evaluation.request import EvaluationRequest
 from sds_clip.extras import require_extra
+from sds_clip.models.choices import ErrorOf
+from sds_clip.models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo, ScorerName
+from sds_clip.models.evaluation.request import EvaluationRequest
 from sds_clip.options import (
     COMPUTATION,
     Bars,
@@ -34,9 +34,9 @@ from sds_clip.signals import stopped_in_time
 from sds_clip.table import say
 
 if TYPE_CHECKING:
-    from app.settings import Settings
-    from models.evaluation.evaluation import Evaluator
-    from models.teacher.teacher import Teacher
+    from sds_clip.app.settings import Settings
+    from sds_clip.models.evaluation.evaluation import Evaluator
+    from sds_clip.models.teacher.teacher import Teacher
 
 _DESCRIPTION = """\
 Every figure is printed with its 95 % confidence interval and its chance level. A tie counts as wrong, and the number of
@@ -210,8 +210,8 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
             say(
                 "--model is ignored: --scorer diffusion measures the teacher. Name a CLIP model with --baseline."
             )
-        from models.evaluation.evaluation import write_evaluation
         from sds_clip.commands.evaluate_print import print_evaluation
+        from sds_clip.models.evaluation.evaluation import write_evaluation
 
         if asked.baseline is not None:
             check_reference(asked.baseline)
@@ -236,15 +236,15 @@ def _check_out(out: Path) -> None:
 
 def check_reference(reference: str) -> None:
     """Fail before anything is measured if a model does not exist."""
-    from models.checkpoints import source_of
-    from models.references import parse
+    from sds_clip.models.checkpoints import source_of
+    from sds_clip.models.references import parse
 
     source_of(parse(reference))
 
 
 def _served_precision(settings: Settings, device: str) -> str:
     """Return the precision that serving would choose here."""
-    from models.precision import choose_device, choose_precision
+    from sds_clip.models.precision import choose_device, choose_precision
 
     return choose_precision(settings.precision, choose_device(device))
 
@@ -262,12 +262,12 @@ def _work_folder(out: Path | None, cache: Path | None) -> Iterator[Path]:
 
 
 def make_evaluator(work: Path, device: str) -> Evaluator:
-    from models.checkpoints import load_clip
-    from models.evaluation.evaluation import Evaluator
+    from sds_clip.models.checkpoints import load_clip
+    from sds_clip.models.evaluation.evaluation import Evaluator
 
     def load_teacher(reference: str, precision: str) -> Teacher:
         require_extra("train", "the diffusion score")
-        from models.teacher import load
+        from sds_clip.models.teacher import load
 
         return load.load_teacher(reference, device=device, precision=precision, vae=True)
 

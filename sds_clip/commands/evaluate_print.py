@@ -6,14 +6,14 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from models.evaluation.results import GROUP_MATCH
+from sds_clip.models.evaluation.results import GROUP_MATCH
 from sds_clip.table import printable_lines, say, table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from models.evaluation.evaluation import Evaluation
-    from models.evaluation.results import Results
+    from sds_clip.models.evaluation.evaluation import Evaluation
+    from sds_clip.models.evaluation.results import Results
 
 _TAGS = 60
 _LEFT_OUT = 5
@@ -28,7 +28,7 @@ def print_evaluation(found: Evaluation, report: Path | None, *, as_json: bool) -
     if found.results.by_tag:
         print(f"\n{_by_tag(found.results)}")
     if found.comparison is not None:
-        from models.evaluation.comparison import compared_by_tag, comparison_rows
+        from sds_clip.models.evaluation.comparison import compared_by_tag, comparison_rows
 
         header, rows = comparison_rows(found.comparison)
         by_tag = sum(
@@ -44,7 +44,7 @@ def print_evaluation(found: Evaluation, report: Path | None, *, as_json: bool) -
 
 def _remarks(results: Results) -> list[str]:
     """Caveats that a reader of the metrics must know."""
-    from models.evaluation.checked import listing
+    from sds_clip.models.evaluation.checked import listing
 
     provenance, remarks = results.provenance, []
     if missing := provenance["settings"].get("files_missing"):
@@ -66,7 +66,7 @@ def _remarks(results: Results) -> list[str]:
 
 
 def _as_json(found: Evaluation, report: Path | None) -> dict[str, object]:
-    from models.evaluation.results import as_json
+    from sds_clip.models.evaluation.results import as_json
 
     content: dict[str, object] = as_json(found.results, items=False)
     if found.baseline is not None and found.comparison is not None:

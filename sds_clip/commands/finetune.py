@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from models.training.watcher import Record, Watcher
 from sds_clip.extras import TRACKERS, missing_packages, require_extra
+from sds_clip.models.training.watcher import Record, Watcher
 from sds_clip.options import Command, Option, file_option, folder_option, option, require_tracker
 from sds_clip.progress import Progress
 from sds_clip.run_file import read_options
@@ -25,11 +25,11 @@ from sds_clip.table import say_written
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from models.training.config import FinetuneConfig
-    from models.training.parts import Parts
-    from models.training.processes import Place
-    from models.training.run import Result
-    from models.training.tracking import Tracker
+    from sds_clip.models.training.config import FinetuneConfig
+    from sds_clip.models.training.parts import Parts
+    from sds_clip.models.training.processes import Place
+    from sds_clip.models.training.run import Result
+    from sds_clip.models.training.tracking import Tracker
 
 # Options that most runs set. The help shows them first, in this order.
 _COMMON = ("data", "images", "base", "teacher", "objective", "steps", "batch_size", "sds_weight", "device")
@@ -46,7 +46,7 @@ class _Finetune(Command):
 @cache
 def _config_options() -> tuple[Option, ...]:
     """One option per field of the configuration; the field's description is its help."""
-    from models.training.config import FinetuneConfig, sections
+    from sds_clip.models.training.config import FinetuneConfig, sections
 
     options, section_of = [], sections(FinetuneConfig)
     for name, field in FinetuneConfig.model_fields.items():
@@ -68,7 +68,7 @@ def _spelled(name: str) -> str:
 
 def _help(field: FieldInfo) -> str:
     """The field's description, in which other fields are named as options."""
-    from models.training.config import FinetuneConfig
+    from sds_clip.models.training.config import FinetuneConfig
 
     own = get_args(field.annotation)  # its choices, one of which may be called as a field is
     others = FinetuneConfig.model_fields.keys() - set(map(str, own))
@@ -145,10 +145,10 @@ def finetune(
 def _train(
     config: FinetuneConfig, out: Path, *, control: Path | None, log_to: str | None, resume: bool
 ) -> int:
-    from models.training.parts import load_parts
-    from models.training.processes import find_place
-    from models.training.report import read_run
-    from models.training.run import check_out
+    from sds_clip.models.training.parts import load_parts
+    from sds_clip.models.training.processes import find_place
+    from sds_clip.models.training.report import read_run
+    from sds_clip.models.training.run import check_out
 
     # Before the data are read, which takes minutes.
     check_out(out, resume=resume)
@@ -175,8 +175,8 @@ def _train(
 
 
 def _tracker(kind: str, out: Path) -> Tracker:
-    from models.training.log import writing
-    from models.training.trackers import make_tracker, run_id
+    from sds_clip.models.training.log import writing
+    from sds_clip.models.training.trackers import make_tracker, run_id
 
     with writing(out):
         key = run_id(out)
@@ -199,7 +199,7 @@ def train_and_show(
     `stopped` is what a stopped run says, with a place for the number of its steps. A step that takes too long is not
     waited for: the state before it is saved, and the process ends.
     """
-    from models.training.run import train
+    from sds_clip.models.training.run import train
 
     terminal = _Terminal()
 
@@ -222,7 +222,7 @@ def train_and_show(
 
 def read_config(file: Path | None, given: Mapping[str, Any]) -> FinetuneConfig:
     """Read the configuration from the file; options that were given override it."""
-    from models.training.config import parse_config
+    from sds_clip.models.training.config import parse_config
 
     values = read_options(file) if file else {}
     given = {name: value for name, value in given.items() if value is not None}

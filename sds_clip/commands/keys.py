@@ -84,7 +84,7 @@ def create(name: str, scope: Sequence[str], expires: datetime | None, keys_file:
     workers, and downloads of versions and logs. The scope admin allows promoting, rolling back and deleting
     versions. No scope includes another one.
     """
-    from app.keys import create_key
+    from sds_clip.app.keys import create_key
 
     path = _file_of(keys_file)
     key = create_key(path, name, list(scope) or ["infer"], expires)
@@ -103,8 +103,8 @@ def list_keys(keys_file: Path | None, data_dir: Path | None) -> int:
 
     The keys themselves are stored nowhere. The data folder has the last use of each key, to within five minutes.
     """
-    from app.key_uses import FOLDER, last_used
-    from app.keys import read_keys
+    from sds_clip.app.key_uses import FOLDER, last_used
+    from sds_clip.app.keys import read_keys
 
     uses = read_settings(data_dir=data_dir).data_dir / FOLDER
     rows = []
@@ -124,7 +124,7 @@ def delete(name: str, keys_file: Path | None) -> int:
 
     What the key made stays. Only keys with the scope admin see it then.
     """
-    from app.keys import delete_key
+    from sds_clip.app.keys import delete_key
 
     path = _file_of(keys_file)
     delete_key(path, name)

@@ -52,14 +52,14 @@ def propose(images: Path, captions: Path, count: int, out: Path, **chosen: str |
 
     If an image cannot be read, an error names it, the other images get captions, and the exit code is 2.
     """
-    from models.atomic import write_atomic
-    from models.data.folder import read_folder
-    from models.data.pairs import MissingImage, UnreadableImage
-    from models.data.table import NEGATIVES_KEY
-    from models.encode import encode_texts
-    from models.errors import DataError
-    from models.files import read_text
-    from models.propose import best_captions
+    from sds_clip.models.atomic import write_atomic
+    from sds_clip.models.data.folder import read_folder
+    from sds_clip.models.data.pairs import MissingImage, UnreadableImage
+    from sds_clip.models.data.table import NEGATIVES_KEY
+    from sds_clip.models.encode import encode_texts
+    from sds_clip.models.errors import DataError
+    from sds_clip.models.files import read_text
+    from sds_clip.models.propose import best_captions
 
     if out.exists():
         raise click.ClickException(f"{out} exists already; choose another --out.")

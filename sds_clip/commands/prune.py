@@ -16,7 +16,7 @@ from sds_clip.options import Command, data_dir_option, json_option, option, read
 from sds_clip.table import say, size_text, table
 
 if TYPE_CHECKING:
-    from app.retention.policy import Finding
+    from sds_clip.app.retention.policy import Finding
 
 _DAY_S = 86400
 
@@ -44,8 +44,8 @@ def prune(data_dir: Path | None, apply: bool, in_use: bool, as_json: bool) -> in
     something could not be removed.
     """
     settings = read_settings(data_dir=data_dir)
-    from app.retention.policy import Rules
-    from app.retention.sweep import Sweeper, SweepUnderWay
+    from sds_clip.app.retention.policy import Rules
+    from sds_clip.app.retention.sweep import Sweeper, SweepUnderWay
 
     rules = Rules.of(settings)
     if not rules.are_set:
@@ -90,7 +90,7 @@ def _row(finding: Finding, size_bytes: int) -> dict[str, Any]:
 
 
 def _sums(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    from app.retention.policy import Kind
+    from sds_clip.app.retention.policy import Kind
 
     sums = {kind.value: {"count": 0, "bytes": 0} for kind in Kind}
     for row in rows:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.evaluation.catalog import BENCHMARKS
 from sds_clip.commands.evaluate import check_reference, make_evaluator
 from sds_clip.commands.finetune import train_and_show
 from sds_clip.commands.reproduce_options import DEFAULTS, IMAGES, TRAIN, VALIDATION, reproduction_of
+from sds_clip.models.evaluation.catalog import BENCHMARKS
 from sds_clip.options import (
     Command,
     compute_option,
@@ -29,10 +29,10 @@ from sds_clip.signals import stopped_in_time
 from sds_clip.table import printable_lines, say, table
 
 if TYPE_CHECKING:
-    from models.clip import Clip
-    from models.evaluation.benchmark import Benchmark
-    from models.reproduction import Reproduction
-    from models.training.processes import Place
+    from sds_clip.models.clip import Clip
+    from sds_clip.models.evaluation.benchmark import Benchmark
+    from sds_clip.models.reproduction import Reproduction
+    from sds_clip.models.training.processes import Place
 
 _BENCHMARKS = "Benchmarks"
 _RUNS = "Runs"
@@ -140,8 +140,8 @@ def reproduce(dry_run: bool, **given: Any) -> int:
     The folder --out receives report.md (one page), table.tsv (every figure), the runs and the evaluations. If the
     command was killed, the same command continues it. More seeds, benchmarks and models may be added later.
     """
-    from models.reproduction import continued
-    from models.training.processes import find_place
+    from sds_clip.models.reproduction import continued
+    from sds_clip.models.training.processes import find_place
 
     place = find_place(given["device"])
     if place.world_size > 1:
@@ -157,9 +157,9 @@ def reproduce(dry_run: bool, **given: Any) -> int:
 
 
 def _run(work: Reproduction, place: Place) -> int:
-    from models.reproduction import BASE, begin
-    from models.reproduction import table as figures
-    from models.reproduction_page import shown, write_page
+    from sds_clip.models.reproduction import BASE, begin
+    from sds_clip.models.reproduction import table as figures
+    from sds_clip.models.reproduction_page import shown, write_page
 
     begin(work)
     # Before hours of training, since benchmarks may have damaged images, and models damaged weights.
@@ -178,8 +178,8 @@ def _train(work: Reproduction, place: Place) -> int:
     """Train what is not trained yet. Return 0, or the exit code of a run that was stopped."""
     import torch
 
-    from models.reproduction import CONTROL, check_alike, say_of_teacher
-    from models.training.parts import load_parts
+    from sds_clip.models.reproduction import CONTROL, check_alike, say_of_teacher
+    from sds_clip.models.training.parts import load_parts
 
     parts = None
     for seed in work.seeds:
@@ -204,7 +204,7 @@ def _train(work: Reproduction, place: Place) -> int:
 
 
 def _measure(work: Reproduction, place: Place, models: Sequence[str]) -> None:
-    from models.reproduction import measure
+    from sds_clip.models.reproduction import measure
 
     evaluator = make_evaluator(work.out / "cache", str(place.device))
     # A model and its control are on all benchmarks one after another.
@@ -218,16 +218,16 @@ def _measure(work: Reproduction, place: Place, models: Sequence[str]) -> None:
 
 def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
     """Find what cannot be used before anything is written, and return the base and the benchmarks."""
-    from models.checkpoints import load_clip
-    from models.data.batches import steps_per_epoch
-    from models.data.open import open_pairs
-    from models.evaluation.items import read_bytes
-    from models.evaluation.read import read_benchmark
-    from models.evaluation.winoground import HUB_ID
-    from models.reproduction import check_kept
-    from models.student import check_softmax
-    from models.teacher.load import load_teacher
-    from models.training.parts import with_negatives
+    from sds_clip.models.checkpoints import load_clip
+    from sds_clip.models.data.batches import steps_per_epoch
+    from sds_clip.models.data.open import open_pairs
+    from sds_clip.models.evaluation.items import read_bytes
+    from sds_clip.models.evaluation.read import read_benchmark
+    from sds_clip.models.evaluation.winoground import HUB_ID
+    from sds_clip.models.reproduction import check_kept
+    from sds_clip.models.student import check_softmax
+    from sds_clip.models.teacher.load import load_teacher
+    from sds_clip.models.training.parts import with_negatives
 
     for reference in (work.config.base, *work.also.values()):
         check_reference(reference)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from models.data.open import open_pairs
-from models.evaluation.winoground import HUB_ID
-from models.machine import usable_bytes, usable_cores
-from models.precision import DTYPES
-from models.student import trainable_parameters
-from models.teacher.folder import find_family, find_folder, read_json
-from models.training.cost import (
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.evaluation.winoground import HUB_ID
+from sds_clip.models.machine import usable_bytes, usable_cores
+from sds_clip.models.precision import DTYPES
+from sds_clip.models.student import trainable_parameters
+from sds_clip.models.teacher.folder import find_family, find_folder, read_json
+from sds_clip.models.training.cost import (
     FLOAT32,
     clip_costs,
     denoiser_cost,
@@ -30,9 +30,9 @@ from models.training.cost import (
 from sds_clip.table import size_text, table
 
 if TYPE_CHECKING:
-    from models.clip import Clip
-    from models.evaluation.benchmark import Benchmark
-    from models.reproduction import Reproduction
+    from sds_clip.models.clip import Clip
+    from sds_clip.models.evaluation.benchmark import Benchmark
+    from sds_clip.models.reproduction import Reproduction
 
 _OVERHEAD = 1.15  # a step's time over that of its parts; `python -m bench.train` asks for 1.10
 _DECODED_PER_S = 178  # images, on each core; docs/benchmarks.md

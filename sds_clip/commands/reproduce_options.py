@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.errors import ConfigError, DataError
-from models.evaluation.catalog import BENCHMARKS
-from models.evaluation.request import EvaluationRequest
 from sds_clip.commands.finetune import read_config
+from sds_clip.models.errors import ConfigError, DataError
+from sds_clip.models.evaluation.catalog import BENCHMARKS
+from sds_clip.models.evaluation.request import EvaluationRequest
 from sds_clip.run_file import read_options
 
 if TYPE_CHECKING:
-    from models.reproduction import Reproduction
-    from models.training.config import FinetuneConfig
-    from models.training.processes import Place
+    from sds_clip.models.reproduction import Reproduction
+    from sds_clip.models.training.config import FinetuneConfig
+    from sds_clip.models.training.processes import Place
 
 DEFAULTS: dict[str, Any] = {
     "steps": 2000,
@@ -52,7 +52,7 @@ def reproduction_of(
     templates: str | None,
     **given: Any,
 ) -> Reproduction:
-    from models.reproduction import FOLDERS, Reproduction
+    from sds_clip.models.reproduction import FOLDERS, Reproduction
 
     coco, out = coco.absolute(), out.absolute()
     there = next(each for each in (out, *out.parents) if each.exists())
@@ -126,7 +126,7 @@ def _also(given: Sequence[str]) -> dict[str, str]:
 
 def _config(given: Mapping[str, Any], place: Place) -> FinetuneConfig:
     """The options of SDS-CLIP's run, resolved, so that all runs compute in the same format."""
-    from models.training.run import resolved
+    from sds_clip.models.training.run import resolved
 
     given = {name: value for name, value in given.items() if value is not None}
     file = given.pop("config", None)

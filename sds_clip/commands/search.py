@@ -32,10 +32,10 @@ from sds_clip.table import say, table
 if TYPE_CHECKING:
     import numpy as np
 
-    from app.settings import Settings
-    from models.clip import Clip
-    from models.images import ImageLimits
-    from models.vectors.mapped import Vectors
+    from sds_clip.app.settings import Settings
+    from sds_clip.models.clip import Clip
+    from sds_clip.models.images import ImageLimits
+    from sds_clip.models.vectors.mapped import Vectors
 
 
 class _QueryEncoder(Protocol):
@@ -96,8 +96,8 @@ def search(
     The rows of a .parquet are copied into an array beside it before the first search. An .arrow or a .npy is searched
     as it is.
     """
-    from models.vectors.files import open_vectors
-    from models.vectors.search import search as find
+    from sds_clip.models.vectors.files import open_vectors
+    from sds_clip.models.vectors.search import search as find
 
     if (text is None) == (image is None):
         raise click.UsageError("Give either a text or --image.")
@@ -119,8 +119,8 @@ def search(
     else:
         print(table(["cosine", "image"], [[hit.score, hit.path] for hit in hits]))
     if html is not None:
-        from models.atomic import write_atomic
-        from models.vectors.sheet import Elsewhere, Pictures, render_sheet
+        from sds_clip.models.atomic import write_atomic
+        from sds_clip.models.vectors.sheet import Elsewhere, Pictures, render_sheet
 
         pictures = Pictures.of(vectors, images)
         tiles = [(hit, pictures.read(hit.path)) for hit in hits]
@@ -164,7 +164,7 @@ def _encoder(
 
 def _named(vectors: Vectors, settings: Settings) -> str:
     """The model that the file names, which may be a stranger's: nothing is downloaded on its word."""
-    from models.checkpoints import is_local
+    from sds_clip.models.checkpoints import is_local
 
     reference = vectors.about.reference
     if reference is None:
@@ -185,12 +185,12 @@ class _ClipQueries:
         self.version = clip.version
 
     def encode_text(self, text: str) -> np.ndarray:
-        from models.encode import encode_texts
+        from sds_clip.models.encode import encode_texts
 
         return encode_texts(self._clip, [text])[0].numpy()
 
     def encode_query(self, image: bytes) -> np.ndarray:
-        from models.vectors.clip_encoder import ClipEncoder
+        from sds_clip.models.vectors.clip_encoder import ClipEncoder
 
         encoder = ClipEncoder(self._clip, self._limits)
         return encoder.encode([encoder.prepare(image)])[0]

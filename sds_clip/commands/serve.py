@@ -39,7 +39,7 @@ def serve(supervised: bool, **given: Any) -> int:
     settings = read_settings(**given)
     if settings.database_url or settings.broker_url:
         require_extra("jobs", "A service with SDS_CLIP_DATABASE_URL or SDS_CLIP_BROKER_URL")
-    from app.main import run as run_service
+    from sds_clip.app.main import run as run_service
 
     run_service(settings)
     return 0

@@ -35,11 +35,11 @@ def track(run: Path, log_to: str) -> int:
     has of this run already is left out, so that the command can be repeated.
     """
     require_tracker(log_to, f"--log-to {log_to}")
-    from models.errors import first_line
-    from models.run_files import CONFIG_FILE, LOG_FILE
-    from models.training.log import locked, read_log, writing
-    from models.training.trackers import make_tracker, run_id
-    from models.training.tracking import Outcome, figures
+    from sds_clip.models.errors import first_line
+    from sds_clip.models.run_files import CONFIG_FILE, LOG_FILE
+    from sds_clip.models.training.log import locked, read_log, writing
+    from sds_clip.models.training.trackers import make_tracker, run_id
+    from sds_clip.models.training.tracking import Outcome, figures
 
     log = run / LOG_FILE if run.is_dir() else run
     folder = log.parent
@@ -66,7 +66,7 @@ def track(run: Path, log_to: str) -> int:
 
 
 def _why_empty(run: Path, log: Path) -> str:
-    from models.run_files import CONFIG_FILE, LOG_FILE
+    from sds_clip.models.run_files import CONFIG_FILE, LOG_FILE
 
     if log.name == LOG_FILE and (log.exists() or (log.parent / CONFIG_FILE).exists()):
         return f"The run in {log.parent} has logged nothing yet. Repeat the command once it has."

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.references import DEMO
 from sds_clip.commands.worker import QUEUES
 from sds_clip.database import embedded_database
 from sds_clip.extras import how_to_get, missing_packages
+from sds_clip.models.references import DEMO
 from sds_clip.options import (
     Command,
     compute_option,
@@ -30,13 +30,13 @@ from sds_clip.options import (
 )
 
 if TYPE_CHECKING:
-    from app.settings import Settings
-    from worker.config import WorkerConfig
-    from worker.valkey import Valkey
+    from sds_clip.app.settings import Settings
+    from sds_clip.worker.config import WorkerConfig
+    from sds_clip.worker.valkey import Valkey
 
 logger = logging.getLogger(__name__)
 
-_DEMO_PICTURE = Path(__file__).parents[2] / "demo/data/heldout/images/ex_177_img_0.png"
+_DEMO_PICTURE = Path(__file__).parents[1] / "demo/data/heldout/images/ex_177_img_0.png"
 _CONTAINER = "SDS_CLIP_CONTAINER"  # the name of the container, which docker/embedded.py sets
 _NICE = 10  # workers': requests come before training steps
 _MARGIN_S = 10.0  # for a child to exit after its job or its requests have ended
@@ -81,8 +81,8 @@ def up(worker_device: str | None, worker_threads: int | None, **given: Any) -> i
     To use your own Redis and PostgreSQL instead of the embedded Valkey and SQLite, set SDS_CLIP_BROKER_URL and
     SDS_CLIP_DATABASE_URL. If the service cannot start, the exit code is that of the service.
     """
-    from app import logs
-    from worker.valkey import Valkey
+    from sds_clip.app import logs
+    from sds_clip.worker.valkey import Valkey
 
     settings = read_settings(**given)
     logs.configure(settings.log_level, settings.log_format)
@@ -153,7 +153,7 @@ def _command(*arguments: str) -> list[str]:
 
 def child_environment(config: WorkerConfig, given: Mapping[str, object]) -> dict[str, str]:
     """Variables for the children on top of the inherited environment: given options, and defaults of `up`."""
-    from models.machine import usable_cores
+    from sds_clip.models.machine import usable_cores
 
     values = {
         **given,

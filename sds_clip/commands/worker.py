@@ -66,9 +66,9 @@ def worker(
     config = read_worker_config(queue, worker_device=device, worker_threads=threads, data_dir=data_dir)
     require_tracker(config.log_to, f"SDS_CLIP_LOG_TO={config.log_to}")
     os.nice(config.nice)
-    from app import logs
-    from app.errors import StoreUnavailable
-    from worker.main import run_worker
+    from sds_clip.app import logs
+    from sds_clip.app.errors import StoreUnavailable
+    from sds_clip.worker.main import run_worker
 
     logs.configure(config.log_level, config.log_format)
     try:

@@ -10,11 +10,11 @@ import PIL.Image
 import pytest
 from starlette.testclient import TestClient
 
-from app.main import create_app
-from app.settings import Settings
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.mixed import as_member
+from sds_clip.app.main import create_app
+from sds_clip.app.settings import Settings
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.mixed import as_member
 from tests.checkpoints import save_tiny_clip
 
 
@@ -43,7 +43,7 @@ def other_clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 @pytest.fixture(autouse=True)
 def _metrics_are_always_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.metrics.FRESH_S", 0.0)
+    monkeypatch.setattr("sds_clip.app.metrics.FRESH_S", 0.0)
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.testclient import TestClient
 
-from app import auth, keys, responses
-from app.auth import public, requires
-from app.errors import ConfigurationError
-from app.keys import create_key
-from app.settings import Settings
+from sds_clip.app import auth, keys, responses
+from sds_clip.app.auth import public, requires
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.keys import create_key
+from sds_clip.app.settings import Settings
 
 
 def _app(settings: Settings) -> FastAPI:
@@ -224,7 +224,9 @@ def test_file_that_breaks_while_serving_leaves_the_old_keys_in_force(
     path.unlink()
     assert client.get("/infer", headers=_bearer(key)).status_code == 200
 
-    assert [record.levelname for record in caplog.records if record.name == "app.keys"] == ["ERROR"] * 2
+    assert [record.levelname for record in caplog.records if record.name == "sds_clip.app.keys"] == [
+        "ERROR"
+    ] * 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.budgets import Budget, Numbers, Rate
-from app.errors import BuffersFull, KeyLimitReached, Overloaded, ServiceError
+from sds_clip.app.budgets import Budget, Numbers, Rate
+from sds_clip.app.errors import BuffersFull, KeyLimitReached, Overloaded, ServiceError
 
 
 def test_refusal_names_the_limit_of_the_key_or_what_there_is_too_much_of_and_takes_nothing() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from app.main import create_app
-from app.settings import Settings
-from models.clip import Clip
+from sds_clip.app.main import create_app
+from sds_clip.app.settings import Settings
+from sds_clip.models.clip import Clip
 from tests.app.conftest import base64_of, png
 
 LABELS = ["circle", "square", "star", "ring"]
@@ -59,7 +59,7 @@ def test_named_templates_are_open_clips(client: TestClient, small_clip: Clip) ->
 def test_a_set_in_the_making_answers_503_with_progress_and_then_200(
     settings: Settings, small_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.main.CLASS_WAIT_S", 0.0)
+    monkeypatch.setattr("sds_clip.app.main.CLASS_WAIT_S", 0.0)
     request = {
         "images": [base64_of(IMAGES[0])],
         "labels": [f"label {n}" for n in range(600)],

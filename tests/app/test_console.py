@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from app.keys import create_key
-from app.main import create_app
-from app.routes import console
-from app.settings import Settings
-from models.clip import Clip
+from sds_clip.app.keys import create_key
+from sds_clip.app.main import create_app
+from sds_clip.app.routes import console
+from sds_clip.app.settings import Settings
+from sds_clip.models.clip import Clip
 
 POLICY = {
     "default-src": "'none'",
@@ -91,7 +91,7 @@ def test_page_that_is_not_built_says_how_to_build_it_and_so_does_the_log(
     built: Path, settings: Settings, small_clip: Clip, caplog: pytest.LogCaptureFixture
 ) -> None:
     (built / "index.html").unlink()
-    with caplog.at_level(logging.WARNING, "app.routes.console"):
+    with caplog.at_level(logging.WARNING, "sds_clip.app.routes.console"):
         app = create_app(settings, {"small": small_clip})
     with TestClient(app, base_url="http://localhost") as client:
         page, ready = client.get("/"), client.get("/ready")
@@ -99,7 +99,7 @@ def test_page_that_is_not_built_says_how_to_build_it_and_so_does_the_log(
     assert (page.status_code, ready.status_code) == (404, 200)
     assert page.headers["content-type"] == "text/plain; charset=utf-8"
     assert "make console" in page.text
-    (record,) = [record for record in caplog.records if record.name == "app.routes.console"]
+    (record,) = [record for record in caplog.records if record.name == "sds_clip.app.routes.console"]
     assert "make console" in record.getMessage()
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, select
 
-from app.data_folder import ID_FILE, DataFolder, WrongDataFolder
-from app.store import Store
-from app.store.records import NewVersion
-from app.store.tables import data_folder
+from sds_clip.app.data_folder import ID_FILE, DataFolder, WrongDataFolder
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import NewVersion
+from sds_clip.app.store.tables import data_folder
 from tests.databases import KINDS, Databases
 
 
@@ -138,7 +138,7 @@ def test_new_database_takes_over_the_id_of_its_folder(store: Store, right: Path)
 def test_folder_that_goes_away_and_comes_back_is_logged_once_each(
     store: Store, right: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "app.data_folder")
+    caplog.set_level(logging.INFO, "sds_clip.app.data_folder")
     folder = DataFolder(store.database, right)
     right.rename(tmp_path / "away")
     for _ in range(2):

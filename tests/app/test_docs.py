@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from app.keys import create_key
-from app.main import create_app
-from app.settings import Settings
-from models.clip import Clip
+from sds_clip.app.keys import create_key
+from sds_clip.app.main import create_app
+from sds_clip.app.settings import Settings
+from sds_clip.models.clip import Clip
 
 
 def test_the_page_names_only_files_of_this_service(client: TestClient) -> None:

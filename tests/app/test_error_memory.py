@@ -6,8 +6,8 @@ import weakref
 import pytest
 from fastapi.testclient import TestClient
 
-from app import responses
-from app.errors import ServiceError
+from sds_clip.app import responses
+from sds_clip.app.errors import ServiceError
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app import errors
-from app.errors import JOB_FAILURES, ServiceError
+from sds_clip.app import errors
+from sds_clip.app.errors import JOB_FAILURES, ServiceError
 from tools.generate_reference import ERRORS
 from tools.reference.errors import page
 

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.addresses import Address, is_public
-from app.errors import InvalidImage
-from app.fetch import Fetcher
+from sds_clip.app.addresses import Address, is_public
+from sds_clip.app.errors import InvalidImage
+from sds_clip.app.fetch import Fetcher
 
 Handler = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 LOOPBACK = ipaddress.ip_address("127.0.0.1")

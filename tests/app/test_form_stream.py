@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import MalformedBody
-from app.form_stream import MAX_EPILOGUE_BYTES, MAX_FIELD_BYTES, FormStream
+from sds_clip.app.errors import MalformedBody
+from sds_clip.app.form_stream import MAX_EPILOGUE_BYTES, MAX_FIELD_BYTES, FormStream
 
 TYPE = "multipart/form-data; boundary=b-b"
 

@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from app.keys import Scope, create_key
-from app.store import Store
+from sds_clip.app.keys import Scope, create_key
+from sds_clip.app.store import Store
 from tests.app.conftest import base64_of, png
 from tests.app.serverside import running_server
 
@@ -74,7 +74,7 @@ def target(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> It
         str(keys_file),
         SDS_CLIP_DATABASE_URL=database_url,
         SDS_CLIP_DATASET_ROOTS=str(folder / "roots"),
-        constants={"app.main.CLASS_WAIT_S": 0.5, "app.fetch.TIMEOUT_S": 0.5},
+        constants={"sds_clip.app.main.CLASS_WAIT_S": 0.5, "sds_clip.app.fetch.TIMEOUT_S": 0.5},
         SDS_CLIP_ALLOW_URL_IMAGES="1",
     ) as server:
         schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from app import images
-from app.decode_budget import DecodeBudget
-from app.errors import InvalidImage, OutOfMemory, Overloaded
-from app.images import Decoder, image_bytes
-from app.metrics import Metrics
-from app.serving.pixels import ImageReader
-from models.clip import Clip
-from models.images import ImageLimits
+from sds_clip.app import images
+from sds_clip.app.decode_budget import DecodeBudget
+from sds_clip.app.errors import InvalidImage, OutOfMemory, Overloaded
+from sds_clip.app.images import Decoder, image_bytes
+from sds_clip.app.metrics import Metrics
+from sds_clip.app.serving.pixels import ImageReader
+from sds_clip.models.clip import Clip
+from sds_clip.models.images import ImageLimits
 
 MAX_BYTES = 1000
 

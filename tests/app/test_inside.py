@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import FilesOutside
-from app.inside import inside, job_file, version_folder
+from sds_clip.app.errors import FilesOutside
+from sds_clip.app.inside import inside, job_file, version_folder
 
 
 @pytest.mark.parametrize("path", ["../victim", "..", ".", "", "a/../../victim", "/victim", "versions/../.."])

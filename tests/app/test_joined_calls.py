@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.joined_calls import JoinedCalls
+from sds_clip.app.joined_calls import JoinedCalls
 
 
 async def test_calls_that_overlap_are_joined_by_key() -> None:

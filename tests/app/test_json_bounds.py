@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import json_bounds
-from app.errors import BodyTooComplex
-from app.json_bounds import JsonBounds, _end_of_string
+from sds_clip.app import json_bounds
+from sds_clip.app.errors import BodyTooComplex
+from sds_clip.app.json_bounds import JsonBounds, _end_of_string
 
 FEW = JsonBounds(values=100, string_bytes=64)
 VALUES = st.recursive(

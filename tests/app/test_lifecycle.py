@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.keys import create_key
+from sds_clip.app.keys import create_key
 from tests.app.conftest import base64_of, png
 from tests.app.serverside import RunningServer, free_port, running_server
 from tests.worker.waiting import until

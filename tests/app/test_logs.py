@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from app import logs
+from sds_clip.app import logs
 
 
 def _logged(message: str, *arguments: object, **options: object) -> dict[str, object]:
@@ -56,7 +56,7 @@ def test_traceback_is_a_field() -> None:
 def test_configured_process_logs_only_json_lines_on_stderr() -> None:
     # In a process of its own: the configuration is the process's.
     script = (
-        "import logging, warnings; from app import logs; logs.configure('info');"
+        "import logging, warnings; from sds_clip.app import logs; logs.configure('info');"
         "logging.getLogger('uvicorn.error').info('up'); logging.getLogger('app.access').info('in');"
         "logging.getLogger('httpcore.http11').info('chatter'); logging.getLogger('app').debug('fine');"
         "warnings.warn('old')"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from app import logs
+from sds_clip.app import logs
 
 
 def _text(level: int, message: str, **options: object) -> str:
@@ -61,14 +61,15 @@ def _stderr(script: str, *, terminal: bool) -> str:
 def test_terminal_gets_text_and_a_file_gets_json_unless_told(
     log_format: str, terminal: bool, as_json: bool
 ) -> None:
-    script = (
-        f"import logging; from app import logs; logs.configure('info', {log_format!r}); logging.warning('x')"
-    )
+    script = "import logging; from sds_clip.app import logs; "
+    script += f"logs.configure('info', {log_format!r}); logging.warning('x')"
     assert _stderr(script, terminal=terminal).startswith("{") is as_json
 
 
 def test_libraries_draw_no_progress_bars_between_the_lines() -> None:
-    script = "from app import logs; logs.configure(); from tqdm import tqdm; list(tqdm([1, 2])); print()"
+    script = (
+        "from sds_clip.app import logs; logs.configure(); from tqdm import tqdm; list(tqdm([1, 2])); print()"
+    )
     assert _stderr(script + "; import sys; sys.stderr.write('end')", terminal=True) == "end"
 
 
@@ -92,5 +93,7 @@ def test_short_value_that_the_message_has_by_chance_is_shown() -> None:
 
 def test_file_gets_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    script = "import logging; from app import logs; logs.configure('info', 'text'); logging.warning('x')"
+    script = (
+        "import logging; from sds_clip.app import logs; logs.configure('info', 'text'); logging.warning('x')"
+    )
     assert "\x1b" not in _stderr(script, terminal=False)

@@ -3,8 +3,8 @@
 import pytest
 from prometheus_client.core import Metric
 
-from app import metrics
-from app.metrics import Metrics, gauge
+from sds_clip.app import metrics
+from sds_clip.app.metrics import Metrics, gauge
 
 
 def test_metrics_are_made_once_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,7 +18,7 @@ def test_metrics_are_made_once_in_a_second(monkeypatch: pytest.MonkeyPatch) -> N
     made.watch(values)
     read.clear()  # the registry has asked for names
     monkeypatch.setattr(metrics, "FRESH_S", 1.0)
-    monkeypatch.setattr("app.metrics.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sds_clip.app.metrics.time.monotonic", lambda: now[0])
     first = made.render()
     now[0] = 0.9
     assert made.render() == first

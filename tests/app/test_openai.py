@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
-from app.main import create_app
-from app.schemas.openai import EmbeddingsRequest
-from app.settings import Settings
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.model_config import CONFIG_FILE
+from sds_clip.app.main import create_app
+from sds_clip.app.schemas.openai import EmbeddingsRequest
+from sds_clip.app.settings import Settings
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.model_config import CONFIG_FILE
 from tests.app.conftest import base64_of, png
 from tests.app.test_bad_input import ACCEPTED, REFUSED
 from tests.checkpoints import save_resnet

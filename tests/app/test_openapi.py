@@ -17,10 +17,10 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from app.main import api
-from app.openapi import describe_json, install_openapi
-from app.schemas.common import PIXEL
-from models.validation import explain
+from sds_clip.app.main import api
+from sds_clip.app.openapi import describe_json, install_openapi
+from sds_clip.app.schemas.common import PIXEL
+from sds_clip.models.validation import explain
 from tests.app.serverside import running_server
 
 
@@ -31,7 +31,7 @@ def schema(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> It
         folder,
         "--model",
         small_reference,
-        constants={"app.main.CLASS_WAIT_S": 0.5},
+        constants={"sds_clip.app.main.CLASS_WAIT_S": 0.5},
         SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db",
     ) as server:
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from app.settings import MAX_TEXTS
+from sds_clip.app.settings import MAX_TEXTS
 from tests.app.conftest import base64_of, png
 from tests.app.serverside import running_server
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings
+from sds_clip.app.settings import Settings
 from tests.app.serverside import RunningServer, running_server
 from tests.worker.waiting import until
 

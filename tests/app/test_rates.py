@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.budgets import Rate
-from app.errors import KeyLimitReached
+from sds_clip.app.budgets import Rate
+from sds_clip.app.errors import KeyLimitReached
 
 LIMIT = "max_items_per_s_per_key"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.retired import RETIRED
-from app.settings import Settings
+from sds_clip.app.retired import RETIRED
+from sds_clip.app.settings import Settings
 from sds_clip.options import read_settings, read_worker_config
-from worker.config import WorkerConfig
+from sds_clip.worker.config import WorkerConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,6 +1,6 @@
 import pytest
 
-from app.settings import Settings
+from sds_clip.app.settings import Settings
 
 
 def test_lists_in_the_environment_are_names_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:

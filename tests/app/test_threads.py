@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from app.threads import to_the_end
+from sds_clip.app.threads import to_the_end
 
 
 async def test_a_caller_that_is_cancelled_goes_on_only_when_the_call_has_ended() -> None:

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from app import time_shares
-from app.budgets import Rate
-from app.errors import KeyLimitReached
-from app.threads import in_own_thread
-from app.time_shares import GUESS_S, TimeShares
+from sds_clip.app import time_shares
+from sds_clip.app.budgets import Rate
+from sds_clip.app.errors import KeyLimitReached
+from sds_clip.app.threads import in_own_thread
+from sds_clip.app.time_shares import GUESS_S, TimeShares
 
 SHARE = 0.1
 

@@ -7,7 +7,7 @@ from contextvars import copy_context
 
 import pytest
 
-from app.time_spent import TimeSpent, counted, in_thread
+from sds_clip.app.time_spent import TimeSpent, counted, in_thread
 
 A_WHILE_S = 0.05
 

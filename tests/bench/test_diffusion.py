@@ -3,8 +3,8 @@ import torch
 from torch import Tensor
 
 from bench.diffusion import best_caption
-from models.errors import TeacherError
-from models.teacher.diffusion_score import denoising_errors, draws
+from sds_clip.models.errors import TeacherError
+from sds_clip.models.teacher.diffusion_score import denoising_errors, draws
 from tests.toy_teacher import SHAPE, ToyTeacher, randn
 
 

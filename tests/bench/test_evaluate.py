@@ -10,7 +10,7 @@ if "CI" not in os.environ:
 from bench import evaluate
 from bench.evaluate_race import Encodes, Race, Times, check_same
 from bench.sets import PARTS, sugarcrepe_set
-from models.evaluation.results import Metric
+from sds_clip.models.evaluation.results import Metric
 
 
 def test_sugarcrepes_files_keep_their_lengths_and_share_their_images(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.store.records import Alias
 from bench.file_aliases import FileAliases
+from sds_clip.app.store.records import Alias
 
 ONE, TWO = "1" * 64, "2" * 64
 

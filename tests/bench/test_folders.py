@@ -7,8 +7,8 @@ import pytest
 
 from bench import folders
 from bench.folders_embed import least_cosine
-from models.vectors.about import About
-from models.vectors.files import write_vectors
+from sds_clip.models.vectors.about import About
+from sds_clip.models.vectors.files import write_vectors
 
 
 @pytest.mark.long

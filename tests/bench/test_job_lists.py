@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from app.store import Store
-from app.store.states import JobStatus
 from bench.job_lists import fill
+from sds_clip.app.store import Store
+from sds_clip.app.store.states import JobStatus
 
 
 def test_filled_database_has_so_many_finished_jobs_and_names_the_middle_one(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ from bench.train_parts import (
     new_loader,
     new_unet,
 )
-from demo.sets import pairs
-from demo.world import Split
-from models.data.batches import Batch
-from models.training import cost
-from models.training.parts import with_negatives
-from models.training.trainer import Trainer
+from sds_clip.demo.sets import pairs
+from sds_clip.demo.world import Split
+from sds_clip.models.data.batches import Batch
+from sds_clip.models.training import cost
+from sds_clip.models.training.parts import with_negatives
+from sds_clip.models.training.trainer import Trainer
 from tests.teachers import save_sd_teacher
 
 PEAK = """

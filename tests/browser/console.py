@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.routes.console import FOLDER
+from sds_clip.app.routes.console import FOLDER
 from tools.chromium import CHROMIUM, MISSING
 
 NEEDS_CONSOLE = [

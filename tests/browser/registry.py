@@ -6,12 +6,12 @@ from typing import Any, Self
 
 import httpx
 
-from app.registry.publish import read_published
-from app.store import Store
-from app.store.records import Lease, NewVersion
-from app.store.states import JobKind
-from models.checkpoints import load_clip
-from models.clip import Clip
+from sds_clip.app.registry.publish import read_published
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Lease, NewVersion
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
 from tests.app.serving.swapping import publish_tuned
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from demo.folders import write_pairs, write_retrieval
-from demo.sets import pairs, retrieval_set
-from demo.training_set import DISTILLATION_SEED
-from demo.winoground_sets import winoground_items, write_winoground
-from demo.world import Split
 from sds_clip import Client, Job
+from sds_clip.demo.folders import write_pairs, write_retrieval
+from sds_clip.demo.sets import pairs, retrieval_set
+from sds_clip.demo.training_set import DISTILLATION_SEED
+from sds_clip.demo.winoground_sets import winoground_items, write_winoground
+from sds_clip.demo.world import Split
 from tests.browser.console import NEEDS_CONSOLE, Look, go_to, item_cards, percent
 from tests.browser.test_results import points, table
 from tests.sds_clip.embedded import Running, until

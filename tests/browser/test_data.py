@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.schemas.datasets import FORMATS
+from sds_clip.app.schemas.datasets import FORMATS
 from tests.app.conftest import png
 from tests.browser.console import ATTACK, NEEDS_CONSOLE, Look
 from tests.sds_clip.embedded import Running, until

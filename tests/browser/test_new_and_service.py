@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.store import Store
+from sds_clip.app.store import Store
 from tests.app.conftest import png
 from tests.app.serverside import RunningServer, running_server
 from tests.browser.console import ATTACK, NEEDS_CONSOLE, TIMEOUT_MS, Look

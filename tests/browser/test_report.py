@@ -9,8 +9,8 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from models.evaluation.comparison import compare
-from models.evaluation.report import write_report
+from sds_clip.models.evaluation.comparison import compare
+from sds_clip.models.evaluation.report import write_report
 from tests.report_runs import attacked, two_runs
 from tools.chromium import CHROMIUM, MISSING
 

@@ -15,11 +15,11 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from demo.folders import write_pairs, write_retrieval
-from demo.sets import pairs, retrieval_set
-from demo.training_set import DISTILLATION_SEED
-from demo.winoground_sets import winoground_items, write_winoground
-from demo.world import IMAGE_SIZE_PX, Split
+from sds_clip.demo.folders import write_pairs, write_retrieval
+from sds_clip.demo.sets import pairs, retrieval_set
+from sds_clip.demo.training_set import DISTILLATION_SEED
+from sds_clip.demo.winoground_sets import winoground_items, write_winoground
+from sds_clip.demo.world import IMAGE_SIZE_PX, Split
 from tests.browser.console import (
     NEEDS_CONSOLE,
     Look,

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.keys import create_key
-from app.store.records import Lease
-from app.store.states import JobKind
+from sds_clip.app.keys import create_key
+from sds_clip.app.store.records import Lease
+from sds_clip.app.store.states import JobKind
 from tests.app.serverside import RunningServer, running_server
 from tests.browser.console import ATTACK, NEEDS_CONSOLE, Look, sign_in
 from tests.browser.registry import Registry

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.keys import create_key
+from sds_clip.app.keys import create_key
 from tests.app.serverside import running_server
 
 

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo import training_set
+from sds_clip.demo import training_set
 
 
 @pytest.fixture

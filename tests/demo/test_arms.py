@@ -2,8 +2,8 @@
 
 import pytest
 
-from demo.arms import PLACEBO, SETTINGS, arms, placebo_of, places_arms, places_by_condition
-from demo.experiment import Series
+from sds_clip.demo.arms import PLACEBO, SETTINGS, arms, placebo_of, places_arms, places_by_condition
+from sds_clip.demo.experiment import Series
 
 TEACHER = {
     "teacher", "objective", "score_by", "score_labels", "sds_weight", "mapper_start", "t_min",

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from demo.bindings import Probe, Residuals
-from demo.training_set import DemoPairs
-from models.checkpoints import load_clip
-from models.teacher.load import load_teacher
+from sds_clip.demo.bindings import Probe, Residuals
+from sds_clip.demo.training_set import DemoPairs
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.teacher.load import load_teacher
 
 
 def test_gap_is_in_percent_of_the_own_residual_with_its_standard_error() -> None:

@@ -6,9 +6,9 @@ import open_clip
 import pytest
 import torch
 
-from demo.build import build, main
-from demo.train_student import Recipe
-from models.evaluation.winoground import winoground_benchmark
+from sds_clip.demo.build import build, main
+from sds_clip.demo.train_student import Recipe
+from sds_clip.models.evaluation.winoground import winoground_benchmark
 
 DEMO = Path(__file__).parents[2] / "demo"
 
@@ -34,12 +34,12 @@ def test_built_folder_is_a_whole_demo_that_open_clip_loads(tmp_path: Path) -> No
 def test_another_student_does_not_replace_the_demo_s(
     other: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["demo.build", *other])
+    monkeypatch.setattr("sys.argv", ["sds_clip.demo.build", *other])
     with pytest.raises(SystemExit, match="2"):
         main()
 
 
 def test_help_names_the_work_folder() -> None:
-    command = [sys.executable, "-m", "demo.build", "--help"]
+    command = [sys.executable, "-m", "sds_clip.demo.build", "--help"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=DEMO.parent).stdout
     assert "--work-dir" in printed

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from diffusers import PixArtSigmaPipeline
 
-import demo.sets
-import demo.train_vae
-import demo.winoground_sets
-from demo import build_teacher as build
-from demo.teacher_validation import load_teacher_validation
-from demo.train_teacher import TeacherRecipe
-from demo.train_text_encoder import TextRecipe
-from demo.train_vae import VaeRecipe
-from demo.world import Scene, Split, draw_scene_of
+import sds_clip.demo.sets
+import sds_clip.demo.train_vae
+import sds_clip.demo.winoground_sets
+from sds_clip.demo import build_teacher as build
+from sds_clip.demo.teacher_validation import load_teacher_validation
+from sds_clip.demo.train_teacher import TeacherRecipe
+from sds_clip.demo.train_text_encoder import TextRecipe
+from sds_clip.demo.train_vae import VaeRecipe
+from sds_clip.demo.world import Scene, Split, draw_scene_of
 
 SHORT = TeacherRecipe(steps=2, batch_size=4, pool_size=8, warmup_steps=1)
 SHORT_TEXT = TextRecipe(steps=2, batch_size=4, warmup_steps=1)
@@ -37,7 +37,7 @@ def small() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "TOKENIZER_CAPTIONS", 1024)
         patch.setattr(build, "load_teacher_validation", partial(load_teacher_validation, items_per_kind=1))
-        patch.setattr(demo.train_vae, "SCALE_IMAGES", 64)
+        patch.setattr(sds_clip.demo.train_vae, "SCALE_IMAGES", 64)
         yield patch
 
 
@@ -51,8 +51,8 @@ def built(small: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -
         return draw_scene_of(split, rng)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo.sets, "draw_scene_of", partial(watched, trained_on))
-        patch.setattr(demo.winoground_sets, "draw_scene_of", partial(watched, watched_on))
+        patch.setattr(sds_clip.demo.sets, "draw_scene_of", partial(watched, trained_on))
+        patch.setattr(sds_clip.demo.winoground_sets, "draw_scene_of", partial(watched, watched_on))
         seconds = build.build_teacher(
             build.Build(SHORT, folder / "teacher", folder / "work"), SHORT_VAE, SHORT_TEXT
         )

@@ -4,9 +4,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from demo.captions import PLAIN_FRAMES, Wording, caption, draw_wording
-from demo.sets import Pairs, training_pairs
-from demo.world import COLOURS, SHAPES, Relation, Scene, Thing
+from sds_clip.demo.captions import PLAIN_FRAMES, Wording, caption, draw_wording
+from sds_clip.demo.sets import Pairs, training_pairs
+from sds_clip.demo.world import COLOURS, SHAPES, Relation, Scene, Thing
 
 WHERE = {
     "left": (-1, 0), "right": (1, 0), "above": (0, -1), "over": (0, -1), "higher": (0, -1), "atop": (0, -1),

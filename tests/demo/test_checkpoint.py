@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from demo.checkpoint import log, resume, save_checkpoint, seconds_trained
-from demo.learning_rate import PlateauRate
-from demo.train_vae import VaeRecipe
+from sds_clip.demo.checkpoint import log, resume, save_checkpoint, seconds_trained
+from sds_clip.demo.learning_rate import PlateauRate
+from sds_clip.demo.train_vae import VaeRecipe
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from demo.arms import PLACEBO
-from demo.teacher import new_text_encoder, new_transformer, new_vae
-from demo.teacher_tokenizer import load_teacher_tokenizer
-from demo.teacher_validation import load_teacher_validation, match_scores
-from demo.winoground_sets import KINDS
-from models.teacher.load import load_teacher
+from sds_clip.demo.arms import PLACEBO
+from sds_clip.demo.teacher import new_text_encoder, new_transformer, new_vae
+from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer
+from sds_clip.demo.teacher_validation import load_teacher_validation, match_scores
+from sds_clip.demo.winoground_sets import KINDS
+from sds_clip.models.teacher.load import load_teacher
 
 MAX_BYTES = 14_000_000
 FOLDERS = (Path(__file__).parents[2] / "demo" / "teacher", Path(PLACEBO))

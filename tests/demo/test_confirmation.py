@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from demo import confirmation
-from demo.arms import PLACEBO
-from demo.confirmation import BASES, SEED, SEEDS, compared, questions, series_of
-from demo.experiment import write_outcome
-from demo.world import Split
+from sds_clip.demo import confirmation
+from sds_clip.demo.arms import PLACEBO
+from sds_clip.demo.confirmation import BASES, SEED, SEEDS, compared, questions, series_of
+from sds_clip.demo.experiment import write_outcome
+from sds_clip.demo.world import Split
 from tests.demo.test_report import run
 
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from demo.experiment import Misled
-from demo.scores import OtherImages, smoothed
-from demo.training_set import DemoPairs
-from models.losses.score import teacher_choice
-from models.teacher.load import load_teacher
+from sds_clip.demo.experiment import Misled
+from sds_clip.demo.scores import OtherImages, smoothed
+from sds_clip.demo.training_set import DemoPairs
+from sds_clip.models.losses.score import teacher_choice
+from sds_clip.models.teacher.load import load_teacher
 
 
 def test_smoothed_targets_give_the_own_caption_its_share_and_the_others_equal_ones() -> None:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from demo.experiment import Series
-from demo.world import Split
-from models.training.config import parse_config
-from models.training.influence import influence_figures, teacher_had_no_say
-from models.training.log import read_log
-from models.training.processes import find_place
-from models.training.run import train
-from models.training.watcher import Record
+from sds_clip.demo.experiment import Series
+from sds_clip.demo.world import Split
+from sds_clip.models.training.config import parse_config
+from sds_clip.models.training.influence import influence_figures, teacher_had_no_say
+from sds_clip.models.training.log import read_log
+from sds_clip.models.training.processes import find_place
+from sds_clip.models.training.run import train
+from sds_clip.models.training.watcher import Record
 
 
 def logged(objective: str, folder: Path) -> list[Record]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import demo.measure
-from demo import experiment, fingerprint
-from demo.experiment import (
+import sds_clip.demo.measure
+from sds_clip.demo import experiment, fingerprint
+from sds_clip.demo.experiment import (
     Outcome,
     Run,
     Series,
@@ -24,12 +24,12 @@ from demo.experiment import (
     summary,
     write_outcome,
 )
-from demo.measure import StudentScores
-from demo.probe import POOLED, TEXT
-from demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
-from demo.world import Split
-from models.sources import demo_folder
-from models.training.parts import Parts
+from sds_clip.demo.measure import StudentScores
+from sds_clip.demo.probe import POOLED, TEXT
+from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
+from sds_clip.demo.world import Split
+from sds_clip.models.sources import demo_folder
+from sds_clip.models.training.parts import Parts
 from tests.demo.test_report import run as outcome_of
 
 NEGATIVES = {"negatives": "swap", "negatives_count": 3}
@@ -43,9 +43,9 @@ CLIP = Variant.of("clip", objective="clip", **NEGATIVES, **SHORT)
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
     """One run at a time, in this process; few items are measured."""
-    monkeypatch.setattr(demo.measure, "_pairs", partial(retrieval_set, count=RETRIEVAL_BATCH))
-    monkeypatch.setattr(demo.measure, "_labelled", partial(classification_set, count=8))
-    monkeypatch.setattr(demo.measure, "CLASS_TEMPLATES", ("{}",))
+    monkeypatch.setattr(sds_clip.demo.measure, "_pairs", partial(retrieval_set, count=RETRIEVAL_BATCH))
+    monkeypatch.setattr(sds_clip.demo.measure, "_labelled", partial(classification_set, count=8))
+    monkeypatch.setattr(sds_clip.demo.measure, "CLASS_TEMPLATES", ("{}",))
     monkeypatch.setattr(experiment, "probe_model", lambda *_, **__: PROBED)
     with ThreadPoolExecutor(1) as threads:
         yield threads
@@ -140,7 +140,7 @@ def test_another_base_teacher_vae_or_negatives_is_another_fingerprint(
     for of in (fingerprint.of_run, fingerprint.of_scores):
         found = {of(config, other) for other in others}
         with monkeypatch.context() as patch:
-            patch.setattr("models.training.parts.swap_negatives", lambda *_, **__: ("other words",))
+            patch.setattr("sds_clip.models.training.parts.swap_negatives", lambda *_, **__: ("other words",))
             found.add(of(config, parts))
         assert len(found) == len(others) + 1
 

@@ -3,8 +3,8 @@
 import pytest
 from matplotlib.axes import Axes
 
-from demo.figure import draw
-from demo.winoground_sets import KINDS
+from sds_clip.demo.figure import draw
+from sds_clip.demo.winoground_sets import KINDS
 from tests.demo.test_report import compared
 
 

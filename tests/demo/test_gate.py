@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from demo import gate as module
-from demo import probe
-from demo.gate import ExactPairs, Gate, ceiling_config, exact_sample, gate, row
-from demo.measure import StudentScores
-from demo.sets import training_pairs
-from demo.winoground_sets import KINDS
-from models.checkpoints import load_clip
+from sds_clip.demo import gate as module
+from sds_clip.demo import probe
+from sds_clip.demo.gate import ExactPairs, Gate, ceiling_config, exact_sample, gate, row
+from sds_clip.demo.measure import StudentScores
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.winoground_sets import KINDS
+from sds_clip.models.checkpoints import load_clip
 
 
 def scores(matched: dict[str, bool], retrieval: float) -> StudentScores:

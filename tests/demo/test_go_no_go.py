@@ -2,7 +2,7 @@
 
 import pytest
 
-from demo.go_no_go import page
+from sds_clip.demo.go_no_go import page
 from tests.demo.test_report import cells, run
 
 

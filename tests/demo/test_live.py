@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from demo import live
 from sds_clip import Client
+from sds_clip.demo import live
 from tests.sds_clip.embedded import Running, until
 
 SHORT = replace(
@@ -30,7 +30,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setattr("sys.argv", ["demo.live", "--url", url])
+    monkeypatch.setattr("sys.argv", ["sds_clip.demo.live", "--url", url])
     live.main()
 
 

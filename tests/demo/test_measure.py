@@ -5,12 +5,12 @@ import torch
 from open_clip import create_model_from_pretrained, get_tokenizer
 from PIL import Image
 
-from demo.measure import StudentScores, measure
-from demo.sets import CLASS_TEMPLATES, classification_set
-from demo.validation import load_validation, validate
-from demo.winoground_sets import KINDS
-from demo.world import Split
-from models.checkpoints import load_clip
+from sds_clip.demo.measure import StudentScores, measure
+from sds_clip.demo.sets import CLASS_TEMPLATES, classification_set
+from sds_clip.demo.validation import load_validation, validate
+from sds_clip.demo.winoground_sets import KINDS
+from sds_clip.demo.world import Split
+from sds_clip.models.checkpoints import load_clip
 
 REFERENCE = f"local-dir:{Path(__file__).parents[2] / 'demo' / 'student'}"
 PER_KIND = 20

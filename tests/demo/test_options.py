@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from demo import folders, table, teacher_grid, teacher_validation
-from demo.options import run
+from sds_clip.demo import folders, table, teacher_grid, teacher_validation
+from sds_clip.demo.options import run
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from demo.captions import Wording, caption
-from demo.places import (
+from sds_clip.demo.captions import Wording, caption
+from sds_clip.demo.places import (
     HEAD_SIZES,
     SLOT_SIZES,
     UNSAID,
@@ -20,9 +20,9 @@ from demo.places import (
     slots_loss,
     told_captions,
 )
-from demo.sets import training_pairs
-from demo.winoground_sets import two_different
-from demo.world import COLOURS, SHAPES, Relation, with_places_exchanged
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.winoground_sets import two_different
+from sds_clip.demo.world import COLOURS, SHAPES, Relation, with_places_exchanged
 
 SCENES = training_pairs(0, 0, 200).scenes
 PAIRS = [scene for scene in SCENES if len(scene.things) == 2]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from demo import probe
-from demo.places import colour_of, in_order, shape_of
-from demo.probe import (
+from sds_clip.demo import probe
+from sds_clip.demo.places import colour_of, in_order, shape_of
+from sds_clip.demo.probe import (
     PROBES,
     accuracies,
     captions_of,
@@ -18,7 +18,7 @@ from demo.probe import (
     right_choices,
     two_object_scenes,
 )  # fmt: skip
-from demo.world import COLOURS, SHAPES, Scene, Split
+from sds_clip.demo.world import COLOURS, SHAPES, Scene, Split
 
 TRAIN, VALIDATION = two_object_scenes(Split.TRAIN, 1500), two_object_scenes(Split.VALIDATION, 200)
 

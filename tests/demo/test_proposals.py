@@ -2,8 +2,8 @@
 
 import pytest
 
-from demo.proposals import shares
-from demo.training_set import DemoPairs, true_captions
+from sds_clip.demo.proposals import shares
+from sds_clip.demo.training_set import DemoPairs, true_captions
 
 
 @pytest.mark.usefixtures("fresh_captions")
@@ -14,7 +14,9 @@ def test_a_true_caption_is_found_only_if_it_is_in_the_list(
     scenes = DemoPairs(24).scenes
     true = sorted(text for scene in scenes for text in true_captions(scene))
     others = [f"{text} and a mug" for text in true]
-    monkeypatch.setattr("demo.training_set.training_captions", lambda: [*(true if listed else []), *others])
+    monkeypatch.setattr(
+        "sds_clip.demo.training_set.training_captions", lambda: [*(true if listed else []), *others]
+    )
 
     count, among, first = shares(DemoPairs(24, captions="proposed"))
 

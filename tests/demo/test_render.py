@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from demo.render import coverage, render
-from demo.world import BACKGROUND, COLOURS, RADII_PX, SHAPES, Scene, Thing
+from sds_clip.demo.render import coverage, render
+from sds_clip.demo.world import BACKGROUND, COLOURS, RADII_PX, SHAPES, Scene, Thing
 
 GREY = (BACKGROUND,) * 3
 SCALE = 16

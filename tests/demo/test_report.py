@@ -9,14 +9,20 @@ from PIL import Image
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
-from demo.arms import placebo_of
-from demo.compared import MEASURES, Compared
-from demo.experiment import Outcome, Variant
-from demo.measure import StudentScores
-from demo.probe import POOLED, TEXT
-from demo.report import _verdict, confirmation_tables, screening_table, write_confirmation, write_screening
-from demo.winoground_sets import KINDS
-from models.evaluation.estimate import estimate
+from sds_clip.demo.arms import placebo_of
+from sds_clip.demo.compared import MEASURES, Compared
+from sds_clip.demo.experiment import Outcome, Variant
+from sds_clip.demo.measure import StudentScores
+from sds_clip.demo.probe import POOLED, TEXT
+from sds_clip.demo.report import (
+    _verdict,
+    confirmation_tables,
+    screening_table,
+    write_confirmation,
+    write_screening,
+)
+from sds_clip.demo.winoground_sets import KINDS
+from sds_clip.models.evaluation.estimate import estimate
 
 ITEMS = [kind for kind in KINDS for _ in range(20)]
 ARMS = [

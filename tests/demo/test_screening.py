@@ -2,9 +2,9 @@
 
 import pytest
 
-from demo.experiment import Outcome, Variant
-from demo.measure import StudentScores
-from demo.screening import choose
+from sds_clip.demo.experiment import Outcome, Variant
+from sds_clip.demo.measure import StudentScores
+from sds_clip.demo.screening import choose
 
 ARMS = [
     Variant.of("clip", steps=1, objective="clip"),

@@ -2,8 +2,8 @@ import hashlib
 
 import numpy as np
 
-from demo.sets import RETRIEVAL_BATCH, classification_set, pairs, retrieval_set, training_pairs
-from demo.world import COLOURS, SHAPES, Scene, Split, combination, combination_split
+from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set, pairs, retrieval_set, training_pairs
+from sds_clip.demo.world import COLOURS, SHAPES, Scene, Split, combination, combination_split
 
 
 def test_pair_depends_on_its_index_alone() -> None:

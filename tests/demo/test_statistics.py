@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from demo.experiment import Outcome
-from demo.measure import StudentScores
-from demo.statistics import difference, holm, interval
+from sds_clip.demo.experiment import Outcome
+from sds_clip.demo.measure import StudentScores
+from sds_clip.demo.statistics import difference, holm, interval
 
 
 def outcome(

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from demo.stopwatch import Stopwatch
+from sds_clip.demo.stopwatch import Stopwatch
 
 
 def test_a_later_start_counts_on_from_the_last_tick(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors import safe_open
 
-from demo.sets import retrieval_set
-from demo.student import model_config, new_student, pixels_to_input, sines_and_cosines
-from demo.validation import load_validation, validate
-from demo.world import Split
+from sds_clip.demo.sets import retrieval_set
+from sds_clip.demo.student import model_config, new_student, pixels_to_input, sines_and_cosines
+from sds_clip.demo.validation import load_validation, validate
+from sds_clip.demo.world import Split
 
 DEMO = Path(__file__).parents[2] / "demo"
 REFERENCE = f"local-dir:{DEMO / 'student'}"

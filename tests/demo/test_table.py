@@ -8,16 +8,16 @@ import torch
 from open_clip import create_model_and_transforms, get_tokenizer
 from PIL import Image
 
-from demo.sets import CLASS_TEMPLATES, classification_set
-from demo.validation import load_validation, validate
-from demo.world import Split
+from sds_clip.demo.sets import CLASS_TEMPLATES, classification_set
+from sds_clip.demo.validation import load_validation, validate
+from sds_clip.demo.world import Split
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = f"local-dir:{ROOT / 'demo' / 'student'}"
 
 
 def table_of(split: str) -> str:
-    command = [sys.executable, "-m", "demo.table", "--split", split]
+    command = [sys.executable, "-m", "sds_clip.demo.table", "--split", split]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300).stdout
 
 

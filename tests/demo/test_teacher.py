@@ -6,8 +6,8 @@ from diffusers import AutoencoderKL, PixArtSigmaPipeline
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from demo.sets import training_pairs
-from demo.teacher import (
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.teacher import (
     CONTEXT_LENGTH,
     TEXT_WIDTH,
     new_scheduler,
@@ -16,9 +16,9 @@ from demo.teacher import (
     new_vae,
     save_teacher,
 )
-from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
-from demo.train_vae import pixels_to_vae
-from models.teacher.load import load_teacher
+from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
+from sds_clip.demo.train_vae import pixels_to_vae
+from sds_clip.models.teacher.load import load_teacher
 
 CAPTIONS = ["a red circle left of a blue star", ""]
 

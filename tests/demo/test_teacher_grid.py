@@ -7,8 +7,8 @@ import torch
 from diffusers import DiffusionPipeline, PixArtSigmaPipeline
 from PIL import Image
 
-from demo import teacher_grid
-from demo.teacher_grid import (
+from sds_clip.demo import teacher_grid
+from sds_clip.demo.teacher_grid import (
     CAPTION_PX,
     COLUMNS,
     COUNT,

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 from transformers import T5Tokenizer
 
-from demo.captions import HORIZONTAL, SIZE_WORDS, VERTICAL
-from demo.sets import pairs, training_pairs
-from demo.teacher import CONTEXT_LENGTH
-from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
-from demo.world import COLOURS, SHAPES, Split
+from sds_clip.demo.captions import HORIZONTAL, SIZE_WORDS, VERTICAL
+from sds_clip.demo.sets import pairs, training_pairs
+from sds_clip.demo.teacher import CONTEXT_LENGTH
+from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
+from sds_clip.demo.world import COLOURS, SHAPES, Split
 
 
 @pytest.fixture(scope="module")

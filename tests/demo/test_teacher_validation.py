@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import T5Tokenizer
 
-from demo.render import render
-from demo.sets import training_pairs
-from demo.teacher import CONTEXT_LENGTH, new_scheduler, new_vae
-from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
-from demo.teacher_validation import (
+from sds_clip.demo.render import render
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.teacher import CONTEXT_LENGTH, new_scheduler, new_vae
+from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
+from sds_clip.demo.teacher_validation import (
     LEVELS,
     TeacherValidation,
     in_memory,
@@ -20,9 +20,9 @@ from demo.teacher_validation import (
     main,
     match_scores,
 )
-from demo.train_teacher import encode
-from demo.winoground_sets import WINOGROUND_SEED, winoground_items
-from demo.world import Split
+from sds_clip.demo.train_teacher import encode
+from sds_clip.demo.winoground_sets import WINOGROUND_SEED, winoground_items
+from sds_clip.demo.world import Split
 
 WORDS = [
     "red circle",

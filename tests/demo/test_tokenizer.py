@@ -6,9 +6,9 @@ import pytest
 import torch
 from open_clip.tokenizer import HFTokenizer
 
-from demo.sets import pairs, training_pairs
-from demo.tokenizer import CONTEXT_LENGTH, END, PAD, build_tokenizer, save_tokenizer
-from demo.world import Split
+from sds_clip.demo.sets import pairs, training_pairs
+from sds_clip.demo.tokenizer import CONTEXT_LENGTH, END, PAD, build_tokenizer, save_tokenizer
+from sds_clip.demo.world import Split
 
 STUDENT = Path(__file__).parents[2] / "demo" / "student"
 

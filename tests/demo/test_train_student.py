@@ -8,10 +8,10 @@ import pytest
 import torch
 from open_clip.tokenizer import HFTokenizer
 
-from demo.places import UNSAID, place_targets
-from demo.sets import training_pairs
-from demo.train_student import Recipe, _batch, train_student
-from demo.validation import ValidationSet, load_validation
+from sds_clip.demo.places import UNSAID, place_targets
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.train_student import Recipe, _batch, train_student
+from sds_clip.demo.validation import ValidationSet, load_validation
 
 STUDENT = Path(__file__).parents[2] / "demo" / "student"
 SHORT = Recipe(steps=3, batch_size=8, warmup_steps=2)

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from transformers import T5EncoderModel, T5Tokenizer
 
-from demo.sets import pairs, training_pairs
-from demo.teacher import CONTEXT_LENGTH, new_text_encoder, new_vae
-from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
-from demo.train_teacher import Pool, TeacherRecipe, batch_at, encode, load_pool, train_teacher
-from demo.winoground_sets import two_different
-from demo.world import COLOURS, SHAPES, Split
+from sds_clip.demo.sets import pairs, training_pairs
+from sds_clip.demo.teacher import CONTEXT_LENGTH, new_text_encoder, new_vae
+from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
+from sds_clip.demo.train_teacher import Pool, TeacherRecipe, batch_at, encode, load_pool, train_teacher
+from sds_clip.demo.winoground_sets import two_different
+from sds_clip.demo.world import COLOURS, SHAPES, Split
 
 ROOT = Path(__file__).parents[2]
 SHORT = TeacherRecipe(steps=5, batch_size=4, pool_size=8, warmup_steps=2)
@@ -27,9 +27,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from demo.teacher_tokenizer import load_teacher_tokenizer
+from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer
 from tests.demo.test_train_teacher import SHORT, fresh_text_encoder, random_pool
-from demo.train_teacher import train_teacher
+from sds_clip.demo.train_teacher import train_teacher
 
 def watch(transformer, text_encoder):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -5,11 +5,11 @@ import pytest
 import torch
 from transformers import T5Tokenizer
 
-from demo import train_text_encoder as module
-from demo.sets import training_pairs
-from demo.teacher import CONTEXT_LENGTH
-from demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer, tokenize
-from demo.train_text_encoder import TextRecipe, train_text_encoder
+from sds_clip.demo import train_text_encoder as module
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.teacher import CONTEXT_LENGTH
+from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer, tokenize
+from sds_clip.demo.train_text_encoder import TextRecipe, train_text_encoder
 
 SHORT = TextRecipe(steps=5, batch_size=8, warmup_steps=2)
 

@@ -4,16 +4,16 @@ from pathlib import Path
 import pytest
 import torch
 
-import demo.train_vae
-from demo.sets import training_pairs
-from demo.train_vae import VaeRecipe, pixels_to_vae, train_vae
+import sds_clip.demo.train_vae
+from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.train_vae import VaeRecipe, pixels_to_vae, train_vae
 
 SHORT = VaeRecipe(steps=4, batch_size=4, warmup_steps=2)
 
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.train_vae, "SCALE_IMAGES", 64)
+    monkeypatch.setattr(sds_clip.demo.train_vae, "SCALE_IMAGES", 64)
 
 
 def test_pixels_become_the_range_of_diffusers() -> None:
@@ -34,7 +34,7 @@ def test_run_stopped_and_resumed_ends_where_a_whole_run_ends(
         return training_pairs(seed, start, count)
 
     with monkeypatch.context() as patch:
-        patch.setattr(demo.train_vae, "training_pairs", stop_in_the_fourth)
+        patch.setattr(sds_clip.demo.train_vae, "training_pairs", stop_in_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             train_vae(SHORT, tmp_path / "parts", save_every=2)
     assert steps == [0, 1, 2, 3]

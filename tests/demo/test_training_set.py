@@ -7,25 +7,25 @@ import numpy as np
 import open_clip
 import pytest
 
-import demo.sets
-import demo.train_vae
-from demo.build import TOKENIZER_CAPTIONS
-from demo.live import EXACT, TAGS
-from demo.sets import classification_set, pairs, retrieval_set, training_pairs
-from demo.teacher_grid import COUNT, GRID_SEED
-from demo.train_student import Recipe, train_student
-from demo.train_teacher import TeacherRecipe, load_pool
-from demo.train_vae import VaeRecipe, train_vae
-from demo.training_set import (
+import sds_clip.demo.sets
+import sds_clip.demo.train_vae
+from sds_clip.demo.build import TOKENIZER_CAPTIONS
+from sds_clip.demo.live import EXACT, TAGS
+from sds_clip.demo.sets import classification_set, pairs, retrieval_set, training_pairs
+from sds_clip.demo.teacher_grid import COUNT, GRID_SEED
+from sds_clip.demo.train_student import Recipe, train_student
+from sds_clip.demo.train_teacher import TeacherRecipe, load_pool
+from sds_clip.demo.train_vae import VaeRecipe, train_vae
+from sds_clip.demo.training_set import (
     DISTILLATION_SEED,
     PROPOSED,
     DemoPairs,
     training_captions,
     true_captions,
 )
-from demo.validation import load_validation
-from demo.winoground_sets import two_different, winoground_items
-from demo.world import Relation, Scene, Split, combination, combination_split, draw_scene_of
+from sds_clip.demo.validation import load_validation
+from sds_clip.demo.winoground_sets import two_different, winoground_items
+from sds_clip.demo.world import Relation, Scene, Split, combination, combination_split, draw_scene_of
 
 STUDENT = Path(__file__).parents[2] / "demo" / "student"
 SOME = 1000  # pairs looked at from either end of a training's data
@@ -84,7 +84,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Split]:
         parts.append(split)
         return draw_scene_of(split, rng)
 
-    monkeypatch.setattr(demo.sets, "draw_scene_of", watched)
+    monkeypatch.setattr(sds_clip.demo.sets, "draw_scene_of", watched)
     return parts
 
 
@@ -100,7 +100,7 @@ def test_training_the_teacher_draws_from_the_training_part_alone(
     tmp_path: Path, drawn: list[Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The U-Net is trained on the pool's latents, and draws no scenes itself."""
-    monkeypatch.setattr(demo.train_vae, "SCALE_IMAGES", 8)
+    monkeypatch.setattr(sds_clip.demo.train_vae, "SCALE_IMAGES", 8)
     vae = train_vae(VaeRecipe(steps=4, batch_size=8, warmup_steps=2), tmp_path)
     assert drawn == [Split.TRAIN] * (4 * 8 + 8)
     recipe = TeacherRecipe(pool_size=16)
@@ -176,7 +176,7 @@ def test_proposed_captions_have_the_right_words_and_not_only_the_right_binding(
     exact, tagged = DemoPairs(24), DemoPairs(24, captions="tags")
     candidates = [text for index in range(24) for text in tagged.sample(index).negatives[0]]
     others = training_pairs(DISTILLATION_SEED, 24, 400).captions
-    monkeypatch.setattr("demo.training_set.training_captions", lambda: [*candidates, *others])
+    monkeypatch.setattr("sds_clip.demo.training_set.training_captions", lambda: [*candidates, *others])
     proposed = DemoPairs(24, captions="proposed")
     for index, scene in enumerate(exact.scenes):
         sample = proposed.sample(index)

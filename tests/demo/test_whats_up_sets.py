@@ -5,10 +5,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from demo.render import render
-from demo.whats_up_sets import FILE, WhatsUpItem, whats_up_items, write_whats_up
-from demo.world import Relation, Split, combination_split
-from models.evaluation.whats_up import whats_up
+from sds_clip.demo.render import render
+from sds_clip.demo.whats_up_sets import FILE, WhatsUpItem, whats_up_items, write_whats_up
+from sds_clip.demo.world import Relation, Split, combination_split
+from sds_clip.models.evaluation.whats_up import whats_up
 
 
 @pytest.fixture(scope="module")

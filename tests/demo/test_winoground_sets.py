@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.render import render
-from demo.winoground_sets import (
+from sds_clip.demo.render import render
+from sds_clip.demo.winoground_sets import (
     COLOR_SWAP,
     KINDS,
     WinogroundItem,
@@ -15,8 +15,8 @@ from demo.winoground_sets import (
     winoground_items,
     write_winoground,
 )
-from demo.world import Split, combination_split
-from models.evaluation.winoground import winoground_benchmark
+from sds_clip.demo.world import Split, combination_split
+from sds_clip.models.evaluation.winoground import winoground_benchmark
 
 DATA = Path(__file__).parents[2] / "demo" / "data"
 STORED = (Split.VALIDATION, Split.HELD_OUT)

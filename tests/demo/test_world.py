@@ -4,10 +4,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from demo.render import coverage
-from demo.sets import classification_set, pairs, retrieval_set, training_pairs
-from demo.winoground_sets import winoground_items
-from demo.world import (
+from sds_clip.demo.render import coverage
+from sds_clip.demo.sets import classification_set, pairs, retrieval_set, training_pairs
+from sds_clip.demo.winoground_sets import winoground_items
+from sds_clip.demo.world import (
     COLOURS,
     SHAPES,
     Relation,

@@ -12,11 +12,11 @@ from typing import Any
 
 from PIL import Image
 
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.encode import encode_images
-from models.markdown import markdown_table
 from sds_clip import Client, Job
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.encode import encode_images
+from sds_clip.models.markdown import markdown_table
 from tests.docker.system import System, tried, until
 
 TEXTS = ["a red circle left of a blue star", "a blue star left of a red circle"]

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from app.retired import RETIRED
-from app.settings import Settings
+from sds_clip.app.retired import RETIRED
+from sds_clip.app.settings import Settings
+from sds_clip.worker.config import OWN_VARIABLES, WorkerConfig
 from tests.docker.compose import (
     BASE,
     GPU,
@@ -25,7 +26,6 @@ from tests.docker.compose import (
     text,
     variables,
 )
-from worker.config import OWN_VARIABLES, WorkerConfig
 
 ONE_SHOT = {"init", "migrate"}
 CHECKER = shutil.which("check-jsonschema", path=str(Path(sys.executable).parent))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.keys import PREFIX, KeyRing
+from sds_clip.app.keys import PREFIX, KeyRing
 from tests.docker.compose import REPOSITORY
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 import pytest
 
-from app.retired import RETIRED
-from app.settings import Settings
+from sds_clip.app.retired import RETIRED
+from sds_clip.app.settings import Settings
 from sds_clip.cli import cli
+from sds_clip.worker.config import OWN_VARIABLES, WorkerConfig
 from tests.docs.commands import DOCS, PAGES, ROOT, blocks
-from worker.config import OWN_VARIABLES, WorkerConfig
 
 OF_CLIENTS = {"url", "api_key", "complete"}
 OF_IMAGES = {"commit"}

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from app.auth import declared
-from app.main import api
-from app.settings import Settings
+from sds_clip.app.auth import declared
+from sds_clip.app.main import api
+from sds_clip.app.settings import Settings
+from sds_clip.worker.config import WorkerConfig
 from tests.docker.compose import seconds, services
 from tests.docs.commands import DOCS
 from tests.docs.test_commands import parse
-from worker.config import WorkerConfig
 
 FOLDER = DOCS / "how-to" / "kubernetes"
 FILES = sorted(FOLDER.glob("*.yaml"))

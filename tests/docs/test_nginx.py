@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.errors import BodyTooLarge, ServiceError, Unavailable, body
-from app.keys import create_key
-from app.store import Store
-from app.store.records import Lease, NewJob
-from app.store.states import JobKind
+from sds_clip.app.errors import BodyTooLarge, ServiceError, Unavailable, body
+from sds_clip.app.keys import create_key
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Lease, NewJob
+from sds_clip.app.store.states import JobKind
 from tests.app.conftest import base64_of, png
 from tests.app.datasets.archives import file_names, tar_header
 from tests.app.datasets.test_routes_streaming import CHUNK, FORM, HEAD, MB, TAIL

@@ -2,8 +2,8 @@
 
 import re
 
-from app.settings import Settings
-from models.images import MAX_PASSES, MAX_PIXELS, ImageLimits
+from sds_clip.app.settings import Settings
+from sds_clip.models.images import MAX_PASSES, MAX_PIXELS, ImageLimits
 from tests.docs.commands import DOCS
 
 PAGE = (DOCS / "reference" / "pictures.md").read_text(encoding="utf-8")

@@ -4,12 +4,12 @@ import re
 
 import pytest
 
-from app.main import api
-from app.retired import RETIRED
-from app.settings import Settings
 from sds_clip import AsyncClient, Client, Job
+from sds_clip.app.main import api
+from sds_clip.app.retired import RETIRED
+from sds_clip.app.settings import Settings
+from sds_clip.worker.config import WorkerConfig
 from tools.reference import cli, client, routes, settings
-from worker.config import WorkerConfig
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings
+from sds_clip.app.settings import Settings
 from sds_clip.commands.worker import QUEUES
+from sds_clip.worker.config import WorkerConfig
 from tests.docker.compose import services
 from tests.docs.commands import DOCS
 from tests.docs.test_commands import parse
-from worker.config import WorkerConfig
 
 UNITS = DOCS / "how-to" / "systemd"
 SERVICE, WORKER = "sds-clip.service", "sds-clip-worker@.service"

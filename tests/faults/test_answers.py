@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from app.store.records import AliasAction, Promotion
 from bench.faults.callers import Answer, what_is_wrong
+from sds_clip.app.store.records import AliasAction, Promotion
 
 SCORES = {"a": torch.tensor([[0.1, 0.2]]), "b": torch.tensor([[0.3, 0.4]]), "c": torch.tensor([[0.5, 0.6]])}
 

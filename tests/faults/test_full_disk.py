@@ -8,10 +8,10 @@ from random import Random
 import httpx
 import pytest
 
-from app.store.states import JobStatus
 from bench.faults.checks import Findings, check
 from bench.faults.injections import begun
 from bench.faults.system import make_inputs, running_system
+from sds_clip.app.store.states import JobStatus
 from tests.disks import small_disk
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("app", "demo", "models", "sds_clip", "worker")
+LINKED = ("app", "demo", "models", "worker")
+"""The packages at the top that are installed below `sds_clip`, by its links to them."""
 
 
 def build_wheel(folder: Path) -> Path:
@@ -21,9 +22,9 @@ def build_wheel(folder: Path) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in PACKAGES:
+    for name in (*LINKED, "sds_clip"):
         without = shutil.ignore_patterns("__pycache__", "data" if name == "demo" else "")
-        shutil.copytree(ROOT / name, source / name, ignore=without)
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=without)
     _pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(source))
     (wheel,) = folder.glob("*.whl")
     return wheel

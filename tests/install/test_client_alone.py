@@ -22,8 +22,8 @@ HEAVY = (
     "celery",
     "sqlalchemy",
     "tqdm",
-    "app",
-    "models",
+    "sds_clip.app",
+    "sds_clip.models",
 )
 CALL = """
 import sys

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worker import checker, supervised
-from worker.protocol import Exit
+from sds_clip.worker import checker, supervised
+from sds_clip.worker.protocol import Exit
 
 
 def run(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":

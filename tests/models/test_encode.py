@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.encode import encode_images, encode_texts
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.encode import encode_images, encode_texts
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.mixed import Family
-from models.student import StudentError, trainable_parameters
-from models.training.optimizer import decaying_parameters
+from sds_clip.models.mixed import Family
+from sds_clip.models.student import StudentError, trainable_parameters
+from sds_clip.models.training.optimizer import decaying_parameters
 from tests.architectures import build, every_network
 
 Networks = list[tuple[str, nn.Module]]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.checkpoints import load_clip
-from models.delta import apply_delta, save_delta
-from models.export import export_full
-from models.references import BadReferenceError, CheckpointError
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.delta import apply_delta, save_delta
+from sds_clip.models.export import export_full
+from sds_clip.models.references import BadReferenceError, CheckpointError
 from tests.deltas import save_tuned, tuned_copy
 
 WEIGHTS = "open_clip_model.safetensors"

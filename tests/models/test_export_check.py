@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.checkpoints import load_clip
-from models.export_check import agreement
-from models.references import CheckpointError
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.export_check import agreement
+from sds_clip.models.references import CheckpointError
 
 
 def on_white(image: Image.Image) -> Image.Image:

@@ -20,14 +20,14 @@ from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
 from transformers import AutoModel, AutoProcessor, CLIPModel, SiglipModel
 
-from models.checkpoints import load_clip
-from models.choices import ExportFormat
-from models.delta import save_delta
-from models.export import export_full
-from models.export_check import AT_LEAST
-from models.images import decode_image
-from models.references import CheckpointError
-from models.text_map import fold
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.choices import ExportFormat
+from sds_clip.models.delta import save_delta
+from sds_clip.models.export import export_full
+from sds_clip.models.export_check import AT_LEAST
+from sds_clip.models.images import decode_image
+from sds_clip.models.references import CheckpointError
+from sds_clip.models.text_map import fold
 from tests.checkpoints import (
     PREPROCESS,
     SIGLIP,

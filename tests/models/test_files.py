@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from models import files
-from models.data.coco import read_coco
-from models.data.folder import read_folder
-from models.errors import DataError, EvaluationError, ModelError
-from models.evaluation.annotations import read_json
-from models.evaluation.zero_shot import class_names
+from sds_clip.models import files
+from sds_clip.models.data.coco import read_coco
+from sds_clip.models.data.folder import read_folder
+from sds_clip.models.errors import DataError, EvaluationError, ModelError
+from sds_clip.models.evaluation.annotations import read_json
+from sds_clip.models.evaluation.zero_shot import class_names
 
 READERS: dict[str, tuple[str, Callable[[Path], object], type[ModelError]]] = {
     "json": ("a.json", lambda file: read_json(file, "a list"), EvaluationError),

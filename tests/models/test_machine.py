@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.machine import usable_bytes
+from sds_clip.models.machine import usable_bytes
 
 MIB = 2**20
 

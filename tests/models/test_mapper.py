@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.mapper import Mapper, MapperError, ridge_fit
+from sds_clip.models.mapper import Mapper, MapperError, ridge_fit
 
 
 def pairs(count: int = 20) -> tuple[Tensor, Tensor]:

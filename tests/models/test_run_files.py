@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models.run_files import checkpoint_name, checkpoints_in, unfinished_in
+from sds_clip.models.run_files import checkpoint_name, checkpoints_in, unfinished_in
 
 
 def test_checkpoints_are_in_the_order_of_their_steps_however_long_their_numbers(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import ModelError
-from models.tar_index import PatternError, expand_braces, read_members
+from sds_clip.models.errors import ModelError
+from sds_clip.models.tar_index import PatternError, expand_braces, read_members
 
 
 @pytest.mark.parametrize(

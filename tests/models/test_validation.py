@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from models.validation import explain, first_problem, json_problem
+from sds_clip.models.validation import explain, first_problem, json_problem
 
 
 class Inner(BaseModel):

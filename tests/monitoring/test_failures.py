@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from app import store_gauges
-from app.store import Store
-from app.store_gauges import StoreGauges
+from sds_clip.app import store_gauges
+from sds_clip.app.store import Store
+from sds_clip.app.store_gauges import StoreGauges
 from tests.app.serverside import free_ports
 from tests.app.store.conftest import FakeClock
 from tests.app.store.failing import WAYS

@@ -67,8 +67,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             dataset = client.upload_dataset(folder / "pairs", format="pairs")["id"]
             client.finetune(dataset, objective="clip", hyperparameters=SHORT, promote="always").wait()
             failing = client.finetune(dataset, objective="clip", hyperparameters=ENDLESS)
-            until(lambda: failing.refresh().info["status"] == "running" and system.part("worker.job_process"))
-            process = system.part("worker.job_process")
+            until(
+                lambda: (
+                    failing.refresh().info["status"] == "running"
+                    and system.part("sds_clip.worker.job_process")
+                )
+            )
+            process = system.part("sds_clip.worker.job_process")
             assert process is not None
             os.kill(process, signal.SIGKILL)
             until(lambda: failing.refresh().info["status"] == "failed")

@@ -10,9 +10,9 @@ import click
 import pytest
 import torch
 
-from models.training.config import FinetuneConfig
 from sds_clip.cli import cli, main
 from sds_clip.commands.finetune import read_config
+from sds_clip.models.training.config import FinetuneConfig
 
 
 def exit_code(arguments: Sequence[str]) -> int:

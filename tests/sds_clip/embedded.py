@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from worker.valkey import end_leftover, socket_path
+from sds_clip.worker.valkey import end_leftover, socket_path
 
 PATIENCE_S = 240.0
 SETTINGS = {"SDS_CLIP_LEASE_TTL_S": "20", "SDS_CLIP_KEEP_WARM": "false", "SDS_CLIP_WORKER_NICE": "0"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.keys import SCOPES, create_key
-from app.settings import Settings
+from sds_clip.app.keys import SCOPES, create_key
+from sds_clip.app.settings import Settings
 from sds_clip.commands.up import Address, announce
 from tests.app.serverside import running_server
 from tests.sds_clip.embedded import first_tip

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.registry.local_state import LocalState
-from app.store.records import Alias
+from sds_clip.app.registry.local_state import LocalState
+from sds_clip.app.store.records import Alias
 from sds_clip.cli import main
 from sds_clip.database import embedded_database
 from tests.app.backup.contents import Made, System

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import click
 import pytest
 
-from app.settings import Settings
+from sds_clip.app.settings import Settings
 from sds_clip.cli import cli, main
 from sds_clip.commands import doctor
 from sds_clip.options import _MEANT, read_settings
@@ -25,7 +25,7 @@ HEAVY = (
     "pydantic",
     "PIL",
     "numpy",
-    "app",
+    "sds_clip.app",
 )
 
 

@@ -34,7 +34,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A service that takes few images and texts in a request, which a client cannot know."""
     folder = tmp_path_factory.mktemp("narrow")
     options = ("--model", "demo", "--device", "cpu", "--precision", "float32")
-    constants = {"app.settings.MAX_TEXTS": 2}
+    constants = {"sds_clip.app.settings.MAX_TEXTS": 2}
     with running_server(folder, *options, constants=constants, SDS_CLIP_MAX_IMAGES="3") as server:
         yield server
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.checkpoints import load_clip
-from models.references import BadReferenceError, parse
 from sds_clip.cli import main
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.references import BadReferenceError, parse
 from tests.sds_clip.command_line import parsed
 from tests.sds_clip.transcript import test_transcript  # noqa: F401
 

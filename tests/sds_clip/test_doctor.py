@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.data_folder import DataFolder
-from app.store import Store
+from sds_clip.app.data_folder import DataFolder
+from sds_clip.app.store import Store
 from sds_clip.cli import main
 from tests.sds_clip.transcript import test_transcript  # noqa: F401
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.vectors.files import open_vectors
 from sds_clip.cli import main
+from sds_clip.models.vectors.files import open_vectors
 from tests.app.serverside import RunningServer, running_server
 from tests.sds_clip.transcript import test_transcript  # noqa: F401
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.evaluation.results import Metric, read_results
 from sds_clip.cli import main
+from sds_clip.models.evaluation.results import Metric, read_results
 from tests.benchmark_sets import (
     save_coco_spatial,
     save_colorswap,
@@ -172,10 +172,10 @@ def test_the_served_precision_stands_beside(
 
 
 def test_the_score_s_error_has_one_default_in_training_and_in_every_evaluation() -> None:
-    from app.schemas.evaluate import EvaluateSpec
-    from models.evaluation.teacher_scorer import TeacherScorer
-    from models.teacher import diffusion_score
-    from models.training.config import FinetuneConfig
+    from sds_clip.app.schemas.evaluate import EvaluateSpec
+    from sds_clip.models.evaluation.teacher_scorer import TeacherScorer
+    from sds_clip.models.teacher import diffusion_score
+    from sds_clip.models.training.config import FinetuneConfig
 
     asked = ["evaluate", "winoground", "--data", "set", "--scorer", "diffusion", "--teacher", "demo"]
     functions = (
@@ -209,7 +209,7 @@ def test_a_teacher_scores_too(
 def test_a_run_that_was_killed_is_continued_by_the_same_command(
     winoground: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from models.evaluation import teacher_scorer
+    from sds_clip.models.evaluation import teacher_scorer
 
     options = ["--scorer", "diffusion", "--teacher", f"local-dir:{teacher}", "--draws", "2"]
     computed: list[int] = []
@@ -228,7 +228,7 @@ def test_a_run_that_was_killed_is_continued_by_the_same_command(
     assert main(command(straight)) == 0
     all_of_it = sum(computed)
     # It dies once it has kept the first scores.
-    point = ("models.evaluation.kept", "KeptErrors.add", "after", "1")
+    point = ("sds_clip.models.evaluation.kept", "KeptErrors.add", "after", "1")
     killed = subprocess.run(
         [sys.executable, "-m", "tests.app.backup.killed", *point, *command(out)],
         cwd=Path(__file__).parents[2],

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluation.catalog import BENCHMARKS
 from sds_clip import Client, Job
 from sds_clip.cli import main
+from sds_clip.models.evaluation.catalog import BENCHMARKS
 from tests.benchmark_sets import (
     CAPTION,
     case,

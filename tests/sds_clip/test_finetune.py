@@ -16,11 +16,11 @@ import pytest
 import torch
 import yaml
 
-from models.checkpoints import load_clip
-from models.delta_file import read_delta
-from models.training.config import FinetuneConfig
 from sds_clip.cli import main
 from sds_clip.commands.finetune import finetune
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.delta_file import read_delta
+from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.options import Option
 from tests.sds_clip.command_line import exit_code, start
 from tests.sds_clip.transcript import test_transcript, without  # noqa: F401
@@ -167,7 +167,7 @@ def test_an_interrupt_before_the_first_step_ends_the_run_at_once(
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the run went on")
 
-    monkeypatch.setattr("models.training.parts.load_parts", interrupted)
+    monkeypatch.setattr("sds_clip.models.training.parts.load_parts", interrupted)
     assert main(["finetune", *made, "--out", str(tmp_path / "out")]) == 130
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.key_uses import FOLDER
-from app.keys import read_keys
+from sds_clip.app.key_uses import FOLDER
+from sds_clip.app.keys import read_keys
 from sds_clip.cli import main
 from tests.sds_clip.transcript import test_transcript  # noqa: F401
 
@@ -58,7 +58,7 @@ def test_key_with_an_expiry_and_its_last_use_are_listed(
 def test_keys_that_are_created_at_once_are_all_kept(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     script = (
-        "import os, sys, pathlib, app.keys as k\n"
+        "import os, sys, pathlib, sds_clip.app.keys as k\n"
         "for n in range(8):\n"
         "    if os.fork() == 0:\n"
         "        os._exit(k.create_key(pathlib.Path(sys.argv[1]), f'key-{n}', ['infer']) == '')\n"

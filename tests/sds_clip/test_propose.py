@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.data.open import open_pairs
 from sds_clip.cli import main
+from sds_clip.models.data.open import open_pairs
 from tests.sds_clip.transcript import test_transcript  # noqa: F401
 
 CAPTIONS = ["a red circle", "two blue squares", "a horse", "a green tree", "a boat"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store import Store
+from sds_clip.app.store import Store
 from sds_clip.cli import main
 from sds_clip.database import embedded_database
 from tests.app.backup.contents import Made, System

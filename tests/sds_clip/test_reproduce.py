@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from models.evaluation.estimate import estimate
-from models.evaluation.report.words import NO_BREAK, p_value, points_interval
-from models.training.influence import teacher_had_no_say
+from sds_clip.models.evaluation.estimate import estimate
+from sds_clip.models.evaluation.report.words import NO_BREAK, p_value, points_interval
+from sds_clip.models.training.influence import teacher_had_no_say
 from tests.checkpoints import save_tiny_clip
 from tests.sds_clip.command_line import exit_code, start
 from tests.sds_clip.transcript import test_transcript  # noqa: F401

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.errors import ConfigurationError
+from sds_clip.app.errors import ConfigurationError
 from sds_clip.supervisor import LONGEST_S, SETTLED_S, Restarts
 
 

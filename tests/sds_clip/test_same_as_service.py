@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.main import create_app
-from app.settings import Settings
-from models.checkpoints import load_clip
+from sds_clip.app.main import create_app
+from sds_clip.app.settings import Settings
 from sds_clip.cli import main
+from sds_clip.models.checkpoints import load_clip
 
 
 @pytest.fixture

@@ -27,19 +27,19 @@ DEFAULT = {TERM: -TERM, INT: 128 + INT}
 ORDERLY = {TERM: 128 + TERM, INT: 128 + INT}
 
 BEFORE_THE_RUN = {
-    "loading the base": "models.training.parts:load_clip",
-    "loading the teacher": "models.training.parts:load_teacher",
-    "checking the data": "models.data.check:_check:3",
+    "loading the base": "sds_clip.models.training.parts:load_clip",
+    "loading the teacher": "sds_clip.models.training.parts:load_teacher",
+    "checking the data": "sds_clip.models.data.check:_check:3",
 }
 IN_THE_RUN = {
-    "setting up": ("models.training.run:with_negatives", None),
-    "fitting the mapper": ("models.teacher.teacher:Teacher.encode_image:2", 0),
-    "decoding": ("models.data.batches:Loader._load", 0),
-    "embedding captions": ("models.teacher.teacher:Teacher.encode_captions:3", 2),
-    "a step": ("models.training.trainer:Trainer.gradients:3", 2),
-    "validating": ("models.training.run:validate:2", 4),
-    "writing the report": ("models.training.run:write_run_report", 4),
-    "writing the delta": ("models.training.run:save_delta", 4),
+    "setting up": ("sds_clip.models.training.run:with_negatives", None),
+    "fitting the mapper": ("sds_clip.models.teacher.teacher:Teacher.encode_image:2", 0),
+    "decoding": ("sds_clip.models.data.batches:Loader._load", 0),
+    "embedding captions": ("sds_clip.models.teacher.teacher:Teacher.encode_captions:3", 2),
+    "a step": ("sds_clip.models.training.trainer:Trainer.gradients:3", 2),
+    "validating": ("sds_clip.models.training.run:validate:2", 4),
+    "writing the report": ("sds_clip.models.training.run:write_run_report", 4),
+    "writing the delta": ("sds_clip.models.training.run:save_delta", 4),
 }
 """Where a run is busy, and how many steps it has done by then."""
 
@@ -161,7 +161,7 @@ def test_a_run_that_is_told_to_stop_while_it_writes_a_checkpoint_ends_with_that_
 
 SLOW_WRITE = """
 import os, signal, sys, time
-from models.training import checkpoint
+from sds_clip.models.training import checkpoint
 from sds_clip.cli import main
 save = checkpoint.save_file
 def slow(*arguments):
@@ -174,22 +174,22 @@ sys.exit(main(sys.argv[1:]))
 
 
 COMMANDS = {
-    "evaluate, loading": ("evaluate", "models.checkpoints:load_clip"),
-    "evaluate, checking images": ("evaluate", "models.evaluation.checked:read_bytes"),
-    "evaluate, encoding images": ("evaluate", "models.clip:Clip.encode_image"),
-    "evaluate, encoding texts": ("evaluate", "models.clip:Clip.encode_text"),
-    "evaluate, comparing": ("evaluate", "models.evaluation.evaluation:compare"),
-    "evaluate, writing": ("evaluate", "models.evaluation.evaluation:write_report"),
-    "evaluate, denoising": ("diffusion", "models.teacher.teacher:Teacher.noise_pred:2"),
-    "embed, loading": ("embed", "models.checkpoints:load_clip"),
-    "embed, reading": ("embed", "models.vectors.embed:read_image:2"),
-    "embed, encoding": ("embed", "models.clip:Clip.encode_image"),
-    "embed, writing": ("embed", "models.vectors.embed:write_vectors"),
-    "reproduce, checking": ("reproduce", "models.student:check_softmax"),
-    "reproduce, evaluating": ("reproduce", "models.clip:Clip.encode_image"),
-    "reproduce, loading": ("reproduce", "models.training.parts:load_parts"),
-    "reproduce, a step": ("reproduce", "models.training.trainer:Trainer.gradients:2"),
-    "reproduce, the page": ("reproduce", "models.reproduction_page:write_page"),
+    "evaluate, loading": ("evaluate", "sds_clip.models.checkpoints:load_clip"),
+    "evaluate, checking images": ("evaluate", "sds_clip.models.evaluation.checked:read_bytes"),
+    "evaluate, encoding images": ("evaluate", "sds_clip.models.clip:Clip.encode_image"),
+    "evaluate, encoding texts": ("evaluate", "sds_clip.models.clip:Clip.encode_text"),
+    "evaluate, comparing": ("evaluate", "sds_clip.models.evaluation.evaluation:compare"),
+    "evaluate, writing": ("evaluate", "sds_clip.models.evaluation.evaluation:write_report"),
+    "evaluate, denoising": ("diffusion", "sds_clip.models.teacher.teacher:Teacher.noise_pred:2"),
+    "embed, loading": ("embed", "sds_clip.models.checkpoints:load_clip"),
+    "embed, reading": ("embed", "sds_clip.models.vectors.embed:read_image:2"),
+    "embed, encoding": ("embed", "sds_clip.models.clip:Clip.encode_image"),
+    "embed, writing": ("embed", "sds_clip.models.vectors.embed:write_vectors"),
+    "reproduce, checking": ("reproduce", "sds_clip.models.student:check_softmax"),
+    "reproduce, evaluating": ("reproduce", "sds_clip.models.clip:Clip.encode_image"),
+    "reproduce, loading": ("reproduce", "sds_clip.models.training.parts:load_parts"),
+    "reproduce, a step": ("reproduce", "sds_clip.models.training.trainer:Trainer.gradients:2"),
+    "reproduce, the page": ("reproduce", "sds_clip.models.reproduction_page:write_page"),
 }
 
 

@@ -7,9 +7,9 @@ import click
 import pytest
 import yaml
 
-from app.schemas.finetune import PATH_OPTIONS, FinetuneSpec
-from models.training.config import FinetuneConfig, TrainingOptions
+from sds_clip.app.schemas.finetune import PATH_OPTIONS, FinetuneSpec
 from sds_clip.commands.submit import FINETUNE, OF_A_MACHINE, RENAMED, request
+from sds_clip.models.training.config import FinetuneConfig, TrainingOptions
 from sds_clip.run_file import read_options
 
 

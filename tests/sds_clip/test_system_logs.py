@@ -49,7 +49,7 @@ def test_file_gets_json_lines_and_nothing_else(tmp_path: Path) -> None:
             assert process.wait(LIMIT_S) == 0
 
     lines = [json.loads(line) for line in (tmp_path / "err").read_text().splitlines()]
-    assert {line["logger"].split(".")[0] for line in lines} <= {"app", "worker", "sds_clip", "uvicorn"}
+    assert {line["logger"].split(".")[0] for line in lines} <= {"app", "sds_clip", "uvicorn"}
     (refused,) = (line for line in lines if line.get("status") == 404)
     assert refused["code"] == "job_not_found"
     assert "Next, in another terminal:" in (tmp_path / "out").read_text()

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app import tracing
-from app.errors import ConfigurationError
 from sds_clip import Client
+from sds_clip.app import tracing
+from sds_clip.app.errors import ConfigurationError
 from tests.sds_clip.embedded import Running, until
 from tests.training import save_coco
 

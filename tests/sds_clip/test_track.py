@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from models.training.trackers import make_tracker, run_id
-from models.training.tracking import Outcome
-from models.training.watcher import Record
+from sds_clip.models.training.trackers import make_tracker, run_id
+from sds_clip.models.training.tracking import Outcome
+from sds_clip.models.training.watcher import Record
 from tests.mlflow_store import local_mlflow
 from tests.sds_clip.command_line import exit_code
 from tests.sds_clip.transcript import test_transcript  # noqa: F401
@@ -116,7 +116,7 @@ def test_run_that_another_process_trains_is_not_sent(run: Path, capsys: pytest.C
 
 SLOW_MLFLOW = """
 import sys, time
-from models.training import mlflow_runs
+from sds_clip.models.training import mlflow_runs
 from sds_clip.cli import main
 client = mlflow_runs.mlflow_client
 def slow():

@@ -3,11 +3,11 @@ from dataclasses import fields
 import click
 import pytest
 
-from app.retention.policy import Rules
-from app.settings import Settings
+from sds_clip.app.retention.policy import Rules
+from sds_clip.app.settings import Settings
 from sds_clip.options import read_worker_config
+from sds_clip.worker.config import OWN_VARIABLES, WorkerConfig
 from tests.sds_clip.transcript import test_transcript  # noqa: F401
-from worker.config import OWN_VARIABLES, WorkerConfig
 
 
 @pytest.mark.parametrize(("lease", "is_enough"), [("6", False), ("19.9", False), ("20", True)])

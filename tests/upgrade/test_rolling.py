@@ -17,20 +17,20 @@ from typing import Any
 import httpx
 import pytest
 
-from app.store import Store
 from sds_clip import Client, Job
+from sds_clip.app.store import Store
+from sds_clip.worker.valkey import Valkey
 from tests.app.serverside import START_TIMEOUT_S, free_port
 from tests.databases import Databases, on_both
 from tests.sds_clip.embedded import PATIENCE_S, until
 from tests.training import save_coco
 from tests.upgrade.make import FLOAT32, IMAGE, TEXTS
-from worker.valkey import Valkey
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 TODAY = Path(__file__).parents[2]
 BEFORE = "397b9204909ede642ca898878c859f4ee352416b"
-"""The commit before the first that keeps this promise. Its newest migration is `app.store.migrate.OLDEST`."""
+"""The commit before the first that keeps this promise. Its newest migration is `sds_clip.app.store.migrate.OLDEST`."""
 PARTS = ("app", "worker", "models", "sds_clip", "demo", "pyproject.toml")
 SHORT = {"steps": 4, "batch_size": 8, "warmup_steps": 1, "lr": 1e-3, "precision": "float32"}
 LONG = {**SHORT, "steps": 200, "log_every": 5}

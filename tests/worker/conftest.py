@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import FinetuneSpec, Hyperparameters
-from app.store import Store
-from app.store.records import Job, NewJob
-from app.store.states import JobKind
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.schemas.finetune import FinetuneSpec, Hyperparameters
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, NewJob
+from sds_clip.app.store.states import JobKind
+from sds_clip.worker.config import WorkerConfig
 from tests.teachers import save_sd_teacher
 from tests.training import save_coco
 from tests.worker.sets import add_ready, save_winoground
-from worker.config import WorkerConfig
 
 
 @pytest.fixture(scope="session")

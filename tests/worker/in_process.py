@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.registry.publish import publish
-from app.registry.store_source import unpublished_version
-from app.store import Store
-from app.store.records import Job, Lease, NewVersion
-from app.store.states import JobKind, JobStatus
-from models.clip import Clip
-from worker.config import WorkerConfig
-from worker.context import JobContext
-from worker.folders import JobFolder
-from worker.job_process import Runner
-from worker.protocol import Ticks
-from worker.reporter import Reporter
+from sds_clip.app.registry.publish import publish
+from sds_clip.app.registry.store_source import unpublished_version
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease, NewVersion
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.models.clip import Clip
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.context import JobContext
+from sds_clip.worker.folders import JobFolder
+from sds_clip.worker.job_process import Runner
+from sds_clip.worker.protocol import Ticks
+from sds_clip.worker.reporter import Reporter
 
 
 @contextmanager

@@ -8,10 +8,10 @@ import signal
 import time
 from pathlib import Path
 
-from app.store.states import JobKind
-from worker.context import JobContext
-from worker.errors import JobFailed
-from worker.job_process import Runner, serve
+from sds_clip.app.store.states import JobKind
+from sds_clip.worker.context import JobContext
+from sds_clip.worker.errors import JobFailed
+from sds_clip.worker.job_process import Runner, serve
 
 STEP_S = 0.01
 
@@ -125,7 +125,7 @@ def _note(context: JobContext, what: str) -> None:
 if __name__ == "__main__":
     import argparse
 
-    from worker.protocol import Ticks
+    from sds_clip.worker.protocol import Ticks
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--ticks", type=int)

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from app import logs
-from worker.config import WorkerConfig
-from worker.main import run_worker
+from sds_clip.app import logs
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.main import run_worker
 
 if __name__ == "__main__":
     logs.configure()

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from app.datasets.folders import FILES, DatasetFolders
-from app.store import Store
+from sds_clip.app.datasets.folders import FILES, DatasetFolders
+from sds_clip.app.store import Store
+from sds_clip.worker.config import WorkerConfig
 from tests.training import captions
-from worker.config import WorkerConfig
 
 
 def save_winoground(folder: Path, count: int = 4, *, seed: int = 0) -> Path:

@@ -11,10 +11,10 @@ if __name__ == "__main__":
     import sys
     from pathlib import Path
 
-    from app import logs
+    from sds_clip.app import logs
+    from sds_clip.worker.config import WorkerConfig
+    from sds_clip.worker.main import run_worker
     from tests.worker.waiting import LIGHT
-    from worker.config import WorkerConfig
-    from worker.main import run_worker
 
     logs.configure()
     run_worker(WorkerConfig.loads(Path(sys.argv[1]).read_text()), command=LIGHT)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.folders import Content
-from app.store import Store
-from app.store.records import Job
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.datasets.folders import Content
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.dataset_checks import BenchmarkChecker
+from sds_clip.worker.evaluate_job import evaluate
 from tests.benchmark_sets import CAPTION, case, save_captions, save_cases
 from tests.worker.in_process import claimed
-from worker.config import WorkerConfig
-from worker.dataset_checks import BenchmarkChecker
-from worker.evaluate_job import evaluate
 
 
 @pytest.mark.parametrize("benchmark", ["coco-order", "retrieval"])

@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
-from app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.limits import ArchiveLimits
 
 LIMITED = """
 import resource
-from worker.check_process import limit_resources
+from sds_clip.worker.check_process import limit_resources
 
 limit_resources()
 print(resource.getrlimit(resource.RLIMIT_FSIZE)[0])

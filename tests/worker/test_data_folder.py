@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from app.data_folder import ID_FILE, DataFolder, WrongDataFolder
-from app.store import Store
-from app.store.records import DatasetStatus, Job, NewVersion
-from app.store.states import JobStatus
+from sds_clip.app.data_folder import ID_FILE, DataFolder, WrongDataFolder
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import DatasetStatus, Job, NewVersion
+from sds_clip.app.store.states import JobStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.context import JobContext
+from sds_clip.worker.dataset_checks import check
+from sds_clip.worker.errors import Stopped
+from sds_clip.worker.fitness import Fitness
+from sds_clip.worker.job_process import _attempt
+from sds_clip.worker.main import run_worker
+from sds_clip.worker.protocol import Exit
+from sds_clip.worker.reaper import Reaper
 from tests.databases import on_both_if_long
 from tests.worker.in_process import claimed
 from tests.worker.waiting import WorkerProcess, notes, until, until_status
-from worker.config import WorkerConfig
-from worker.context import JobContext
-from worker.dataset_checks import check
-from worker.errors import Stopped
-from worker.fitness import Fitness
-from worker.job_process import _attempt
-from worker.main import run_worker
-from worker.protocol import Exit
-from worker.reaper import Reaper
 
 Submit = Callable[..., Job]
 

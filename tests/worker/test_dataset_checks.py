@@ -14,27 +14,27 @@ from typing import Any
 
 import pytest
 
-from app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard_name
-from app.errors import SourceForbidden
-from app.store import Store
-from app.store.datasets import MAX_CHECKS
-from app.store.records import Dataset, DatasetStatus, Job, NewJob
-from app.store.states import JobKind, JobStatus
-from models.data.check import check_pairs
-from models.data.open import open_pairs
-from models.errors import DataError
+from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard_name
+from sds_clip.app.errors import SourceForbidden
+from sds_clip.app.store import Store
+from sds_clip.app.store.datasets import MAX_CHECKS
+from sds_clip.app.store.records import Dataset, DatasetStatus, Job, NewJob
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.models.data.check import check_pairs
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.errors import DataError
+from sds_clip.worker.check_process import CheckClaim
+from sds_clip.worker.checker import Checker
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.data import content_of, pairs_place
+from sds_clip.worker.dataset_checks import check
+from sds_clip.worker.errors import JobFailed
+from sds_clip.worker.finetune_job import finetune
 from tests.databases import held, on_both
 from tests.pictures import save_pictures
 from tests.worker.in_process import claimed as claimed_job
 from tests.worker.sets import add_ready
 from tests.worker.waiting import fit, until
-from worker.check_process import CheckClaim
-from worker.checker import Checker
-from worker.config import WorkerConfig
-from worker.data import content_of, pairs_place
-from worker.dataset_checks import check
-from worker.errors import JobFailed
-from worker.finetune_job import finetune
 
 
 def tar_of(folder: Path, top: str = "") -> bytes:
@@ -478,7 +478,7 @@ def test_check_whose_database_was_away_is_given_back_when_it_answers(
     giving_back = threading.Thread(target=claim.release)
     with held(database_url):
         giving_back.start()
-        until(lambda: any(record.name == "app.store.database" for record in caplog.records))
+        until(lambda: any(record.name == "sds_clip.app.store.database" for record in caplog.records))
     giving_back.join()
     assert store.datasets.get(dataset.id).lease_owner is None
     impatient.close()

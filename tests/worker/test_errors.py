@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.errors import DiskReserve, InternalError, InvalidRequest, StorageFull, StoreUnavailable
-from models.atomic import atomic_folder
-from models.errors import DataError, NotFiniteError
-from models.precision import DeviceError
-from models.references import CheckpointError
-from worker.errors import JobFailed, failure_of
+from sds_clip.app.errors import DiskReserve, InternalError, InvalidRequest, StorageFull, StoreUnavailable
+from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.errors import DataError, NotFiniteError
+from sds_clip.models.precision import DeviceError
+from sds_clip.models.references import CheckpointError
+from sds_clip.worker.errors import JobFailed, failure_of
 
 
 @pytest.mark.parametrize(

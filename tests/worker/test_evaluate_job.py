@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from app.registry.store_source import unpublished_version
-from app.store import Store
-from app.store.records import Job, Move
-from app.store.states import JobKind, JobStatus
-from models.checkpoints import load_clip
-from models.evaluation.scorers import ClipScorer
-from models.teacher.diffusion_score import image_errors
+from sds_clip.app.registry.store_source import unpublished_version
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Move
+from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.cli import main
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.models.teacher.diffusion_score import image_errors
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.errors import JobFailed, Stopped
+from sds_clip.worker.evaluate_job import evaluate
+from sds_clip.worker.references import loadable
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
 from tests.worker.in_process import claimed, published, run_job
 from tests.worker.sets import add_ready
-from worker.config import WorkerConfig
-from worker.errors import JobFailed, Stopped
-from worker.evaluate_job import evaluate
-from worker.references import loadable
 
 Submit = Callable[..., Job]
 
@@ -161,7 +161,7 @@ def test_scores_of_a_stopped_attempt_are_not_computed_again(
         computed.append(found.numel())
         return found
 
-    monkeypatch.setattr("models.evaluation.teacher_scorer.image_errors", counted)
+    monkeypatch.setattr("sds_clip.models.evaluation.teacher_scorer.image_errors", counted)
     asked = {"benchmark": "winoground", "data": winoground_id, "scorer": "diffusion", "draws": 2}
     job = submit({**asked, "teacher": str(teacher_folder)}, JobKind.EVALUATE)
     with claimed(config, store, JobKind.EVALUATE) as context:

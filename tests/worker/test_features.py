@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from app.store import Store
-from app.store.records import Job
-from app.store.states import JobKind
-from models.checkpoints import load_clip
-from models.evaluation.scorers import ClipScorer
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.evaluate_job import evaluate
+from sds_clip.worker.finetune_job import finetune
 from tests.checkpoints import save_tiny_clip
 from tests.worker.in_process import claimed, run_job
-from worker.config import WorkerConfig
-from worker.evaluate_job import evaluate
-from worker.finetune_job import finetune
 
 Submit = Callable[..., Job]
 Encoded = list[dict[str, int]]

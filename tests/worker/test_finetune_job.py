@@ -9,31 +9,31 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-import worker.finetune_job
-from app.errors import DiskReserve, InvalidRequest
-from app.jobs.limits import JobLimits
-from app.registry.manifest import verify
-from app.registry.removal import remove_files
-from app.registry.store_source import unpublished_version
-from app.store import Store
-from app.store.records import Job, Level, Move, VersionStatus
-from app.store.states import JobKind, JobStatus
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.training.config import parse_config
-from models.training.parts import load_parts
-from models.training.run import train
+import sds_clip.worker.finetune_job
+from sds_clip.app.errors import DiskReserve, InvalidRequest
+from sds_clip.app.jobs.limits import JobLimits
+from sds_clip.app.registry.manifest import verify
+from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.registry.store_source import unpublished_version
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Level, Move, VersionStatus
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.training.config import parse_config
+from sds_clip.models.training.parts import load_parts
+from sds_clip.models.training.run import train
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.context import JobContext
+from sds_clip.worker.errors import JobFailed, Stopped
+from sds_clip.worker.finetune_job import finetune
+from sds_clip.worker.job_process import _attempt
+from sds_clip.worker.protocol import Exit
 from tests.databases import on_both, on_both_if_long
 from tests.deltas import save_tuned
 from tests.training import PLACE, changed, save_coco
 from tests.worker.in_process import claimed, published, run_job
 from tests.worker.sets import add_ready, save_winoground_of
-from worker.config import WorkerConfig
-from worker.context import JobContext
-from worker.errors import JobFailed, Stopped
-from worker.finetune_job import finetune
-from worker.job_process import _attempt
-from worker.protocol import Exit
 
 Submit = Callable[..., Job]
 
@@ -402,14 +402,14 @@ def test_alias_that_is_moved_and_its_version_deleted_while_that_is_loaded_is_loo
 ) -> None:
     other = published(config, store, base, save_tuned(tmp_path / "delta", base, seed=3))
     store.aliases.promote(Move("default", "a test", "", 0), other)
-    of_version = worker.finetune_job.of_version
+    of_version = sds_clip.worker.finetune_job.of_version
 
     def delete_first(*arguments: Any, **named: Any) -> str:
         store.aliases.promote(Move("default", "somebody", "", 1), base.version)
         store.versions.delete(other)
         return of_version(*arguments, **named)
 
-    monkeypatch.setattr(worker.finetune_job, "of_version", delete_first)
+    monkeypatch.setattr(sds_clip.worker.finetune_job, "of_version", delete_first)
     asked = {
         "promote": "if_better",
         "evaluate": [{"benchmark": "winoground", "data": winoground_id}],

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.removal import remove_job_files
-from app.registry.publish import read_published
-from app.store import Store
-from app.store.records import Event, Job
-from app.store.states import JobStatus
+from sds_clip.app.jobs.removal import remove_job_files
+from sds_clip.app.registry.publish import read_published
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Event, Job
+from sds_clip.app.store.states import JobStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.identity import is_alive
 from tests.databases import held
 from tests.disks import small_disk
 from tests.worker.waiting import Running, WorkerProcess, end, job_process, until, until_status
-from worker.config import WorkerConfig
-from worker.identity import is_alive
 
 STEPS = 40
 

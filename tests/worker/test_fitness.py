@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from app.data_folder import DataFolder
-from app.store import Store
-from app.store.records import Job
-from app.store.states import JobStatus
+from sds_clip.app.data_folder import DataFolder
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import JobStatus
+from sds_clip.worker import fitness as of_workers
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.fitness import BEFORE_PAUSE, QUICK_S, Fitness
 from tests.databases import on_both_if_long
 from tests.worker.waiting import LIGHT, Running, until, until_status
-from worker import fitness as of_workers
-from worker.config import WorkerConfig
-from worker.fitness import BEFORE_PAUSE, QUICK_S, Fitness
 
 Submit = Callable[..., Job]
 
@@ -53,7 +53,9 @@ def test_worker_whose_jobs_die_one_after_the_other_stops_taking_them_and_says_so
         assert not slot._look()
         assert store.jobs.get(waiting.id).fence == 0
         (error,) = (
-            each for each in caplog.records if each.levelno == logging.ERROR and each.name == "worker.fitness"
+            each
+            for each in caplog.records
+            if each.levelno == logging.ERROR and each.name == "sds_clip.worker.fitness"
         )
         assert all(job.id in error.getMessage() for job in dying)
         fitness._test_at = 0.0  # the pause is over

@@ -5,8 +5,8 @@ import json
 import os
 from pathlib import Path
 
-from app.store.records import Lease
-from worker.folders import JobFolder
+from sds_clip.app.store.records import Lease
+from sds_clip.worker.folders import JobFolder
 
 
 def folder(root: Path, fence: int) -> JobFolder:

@@ -10,17 +10,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.store import Store
-from app.store.records import Job
-from app.store.states import JobStatus
 from bench.faults.proxy import Proxy
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import JobStatus
+from sds_clip.worker.config import WorkerConfig
 from tests.worker.waiting import WorkerProcess, until, until_status
-from worker.config import WorkerConfig
 
 RUN = """
 import sys
-from worker import main
-from worker.config import WorkerConfig
+from sds_clip.worker import main
+from sds_clip.worker.config import WorkerConfig
 
 class Heartbeat:
     def __init__(self, *_, **__): pass

@@ -11,14 +11,14 @@ from random import Random
 
 import pytest
 
-from app.store import Store
-from app.store.records import Job
-from app.store.states import TERMINAL, JobStatus
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import TERMINAL, JobStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.folders import occupants
+from sds_clip.worker.identity import kill
 from tests.databases import on_both_if_long
 from tests.worker.waiting import WorkerProcess, notes, until, until_status
-from worker.config import WorkerConfig
-from worker.folders import occupants
-from worker.identity import kill
 
 Submit = Callable[..., Job]
 pytestmark = on_both_if_long

@@ -12,15 +12,15 @@ from dataclasses import replace
 import pytest
 from prometheus_client import generate_latest
 
-from app.errors import ConfigurationError
-from app.store import Store
-from app.store.records import Job, Lease
-from app.store.states import JobStatus
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease
+from sds_clip.app.store.states import JobStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.metrics import WorkerMetrics, serve
+from sds_clip.worker.protocol import Ticks
+from sds_clip.worker.supervised import ChildProcess
 from tests.worker.waiting import LIGHT, PATIENCE_S, Running, WorkerProcess, until, until_status
-from worker.config import WorkerConfig
-from worker.metrics import WorkerMetrics, serve
-from worker.protocol import Ticks
-from worker.supervised import ChildProcess
 
 Submit = Callable[..., Job]
 

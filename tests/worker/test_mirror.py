@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.store import Store
-from app.store.records import Move, NewVersion
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Move, NewVersion
+from sds_clip.worker.mirror import MODEL, Mirror, alias_in_mlflow
 from tests.mlflow_store import local_mlflow
-from worker.mirror import MODEL, Mirror, alias_in_mlflow
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -133,7 +133,7 @@ def test_mlflow_that_is_away_fails_nothing_and_catches_up(
         move(store, old)
         move(store, new)
         mirror.look()
-    warnings = [each for each in caplog.records if each.name == "worker.mirror"]
+    warnings = [each for each in caplog.records if each.name == "sds_clip.worker.mirror"]
     assert [each.levelno for each in warnings] == [logging.WARNING]
 
     mirror.look()

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from app.store import Store
-from app.store.records import Job
-from app.store.states import JobStatus
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import JobStatus
+from sds_clip.worker.config import WorkerConfig
 from tests.databases import on_both
 from tests.worker.skewed_worker import AHEAD_S
 from tests.worker.waiting import PATIENCE_S, WorkerProcess, until, until_status
-from worker.config import WorkerConfig
 
 pytestmark = pytest.mark.slow
 

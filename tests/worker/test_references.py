@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from app.registry.store_source import unpublished_version
-from app.store import Store
-from app.store.records import Job, Move
-from app.store.states import JobKind
-from models.checkpoints import load_clip
+from sds_clip.app.registry.store_source import unpublished_version
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Move
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.errors import JobFailed
+from sds_clip.worker.evaluate_job import evaluate
+from sds_clip.worker.finetune_job import finetune
 from tests.checkpoints import save_tiny_clip
 from tests.worker.in_process import claimed
-from worker.config import WorkerConfig
-from worker.errors import JobFailed
-from worker.evaluate_job import evaluate
-from worker.finetune_job import finetune
 
 Submit = Callable[..., Job]
 

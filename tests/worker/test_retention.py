@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import StoreUnavailable, UnknownRecord
-from app.jobs.removal import remove_job_files
-from app.registry.manifest import write_manifest
-from app.retention.policy import Rules
-from app.store import Store
-from app.store.records import Job, JobError, Lease, NewVersion
-from app.store.states import JobKind
+from sds_clip.app.errors import StoreUnavailable, UnknownRecord
+from sds_clip.app.jobs.removal import remove_job_files
+from sds_clip.app.registry.manifest import write_manifest
+from sds_clip.app.retention.policy import Rules
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, JobError, Lease, NewVersion
+from sds_clip.app.store.states import JobKind
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.folders import JobFolder
+from sds_clip.worker.metrics import WorkerMetrics
+from sds_clip.worker.reaper import Retention, Sweep
 from tests.databases import on_both
 from tests.worker.waiting import WorkerProcess, fit, until
-from worker.config import WorkerConfig
-from worker.folders import JobFolder
-from worker.metrics import WorkerMetrics
-from worker.reaper import Retention, Sweep
 
 pytestmark = on_both
 

@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from worker.samples import BINS, Sides, histogram, statistics
+from sds_clip.worker.samples import BINS, Sides, histogram, statistics
 
 
 def test_words_of_captions_and_longer_sides_are_counted_by_hand() -> None:

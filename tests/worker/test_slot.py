@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select
 
-from app.store import Store, tables
-from app.store.records import Job, Lease
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.store import Store, tables
+from sds_clip.app.store.records import Job, Lease
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.folders import JobFolder, Occupant, occupants
+from sds_clip.worker.identity import ProcessId, identify, is_alive
+from sds_clip.worker.protocol import Assignment, Exit
+from sds_clip.worker.slot import Slot, end_orphans
+from sds_clip.worker.supervised import ChildProcess
 from tests.databases import held, on_both_if_long
 from tests.worker.waiting import LIGHT, PATIENCE_S, Running, end, job_process, notes, until, until_status
-from worker.config import WorkerConfig
-from worker.folders import JobFolder, Occupant, occupants
-from worker.identity import ProcessId, identify, is_alive
-from worker.protocol import Assignment, Exit
-from worker.slot import Slot, end_orphans
-from worker.supervised import ChildProcess
 
 Submit = Callable[..., Job]
 pytestmark = on_both_if_long

@@ -8,28 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from app.store import Store
-from app.store.records import Job
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.worker.config import WorkerConfig
 from tests.stalls import environment
 from tests.worker.sets import add_ready
 from tests.worker.test_finetune_process import resumes
 from tests.worker.waiting import Running, until, until_status
-from worker.config import WorkerConfig
 
 STALLED = (sys.executable, "-m", "tests.worker.stalled_process")
 LONG = pytest.mark.long
 STAGES = {
-    "loading the base": ("models.training.parts:load_clip", 0),
-    "loading the teacher": ("models.training.parts:load_teacher", 0),
-    "checking the data": ("models.data.check:_check:3", 0),
-    "fitting the mapper": ("models.teacher.teacher:Teacher.encode_image:2", 0),
-    "embedding captions": ("models.teacher.teacher:Teacher.encode_captions:3", 2),
-    "a step": ("models.training.trainer:Trainer.gradients:3", 2),
-    "validating": ("models.training.run:validate:2", 4),
-    "the report": ("models.training.run:write_run_report", 4),
-    "measuring": ("worker.finetune_job:measure_clip", 4),
-    "publishing": ("worker.finetune_job:publish", 4),
+    "loading the base": ("sds_clip.models.training.parts:load_clip", 0),
+    "loading the teacher": ("sds_clip.models.training.parts:load_teacher", 0),
+    "checking the data": ("sds_clip.models.data.check:_check:3", 0),
+    "fitting the mapper": ("sds_clip.models.teacher.teacher:Teacher.encode_image:2", 0),
+    "embedding captions": ("sds_clip.models.teacher.teacher:Teacher.encode_captions:3", 2),
+    "a step": ("sds_clip.models.training.trainer:Trainer.gradients:3", 2),
+    "validating": ("sds_clip.models.training.run:validate:2", 4),
+    "the report": ("sds_clip.models.training.run:write_run_report", 4),
+    "measuring": ("sds_clip.worker.finetune_job:measure_clip", 4),
+    "publishing": ("sds_clip.worker.finetune_job:publish", 4),
 }
 """Where a job is busy, and the step from which it goes on."""
 
@@ -138,7 +138,9 @@ def test_evaluation_is_let_go_while_it_encodes(
     asked = {"benchmark": "winoground", "data": winoground_id, "model": f"local-dir:{tiny_folder}"}
     job = submit(asked, JobKind.EVALUATE)
     evaluating = replace(config, queue="evaluate")
-    with stuck(evaluating, store, "models.clip:Clip.encode_image", tmp_path / "reached", monkeypatch):
+    with stuck(
+        evaluating, store, "sds_clip.models.clip:Clip.encode_image", tmp_path / "reached", monkeypatch
+    ):
         store.jobs.request_pause(job.id)
         until_status(store, job.id, JobStatus.PAUSED)
     store.jobs.request_resume(job.id)
@@ -156,7 +158,7 @@ def test_job_tells_how_much_of_the_mappers_fit_is_done(
 ) -> None:
     """It counts for no step: another attempt does it again, and has not come further by it."""
     job = submit(finetune_config | {"batch_size": 4})
-    place = "models.teacher.teacher:Teacher.encode_image:3"
+    place = "sds_clip.models.teacher.teacher:Teacher.encode_image:3"
     with stuck(config, store, place, tmp_path / "reached", monkeypatch):
         until(lambda: store.jobs.get(job.id).step == 8)
         found = store.jobs.get(job.id)

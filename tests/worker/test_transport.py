@@ -14,8 +14,8 @@ import redis
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from worker.transport import install
-from worker.valkey import Valkey
+from sds_clip.worker.transport import install
+from sds_clip.worker.valkey import Valkey
 
 
 @pytest.fixture

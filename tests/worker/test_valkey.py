@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.errors import ConfigurationError
-from app.jobs.wakeups import WakeUps
-from app.store.states import JobKind
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.jobs.wakeups import WakeUps
+from sds_clip.app.store.states import JobKind
+from sds_clip.worker.valkey import MAX_SOCKET_BYTES, Valkey, socket_path
 from tests.worker.waiting import until
-from worker.valkey import MAX_SOCKET_BYTES, Valkey, socket_path
 
 
 @pytest.fixture

@@ -21,16 +21,16 @@ import pytest
 import redis
 from celery import Celery
 
-from app.jobs.wakeups import WakeUps
-from app.store import Store
-from app.store.records import Job
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.jobs.wakeups import WakeUps
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.identity import node_name
+from sds_clip.worker.reaper import Reaper
+from sds_clip.worker.valkey import Valkey
 from tests.databases import on_both_if_long
 from tests.worker.waiting import LIGHT, Running, WorkerProcess, fit, notes, until, until_status
-from worker.config import WorkerConfig
-from worker.identity import node_name
-from worker.reaper import Reaper
-from worker.valkey import Valkey
 
 Submit = Callable[..., Job]
 LONG = {"act": "count", "steps": 10**6}

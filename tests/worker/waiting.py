@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from app.data_folder import DataFolder
-from app.store import Store
-from app.store.states import JobStatus
-from worker.config import WorkerConfig
-from worker.fitness import Fitness
-from worker.folders import occupants
-from worker.identity import ProcessId, is_alive, kill
-from worker.slot import Slot
+from sds_clip.app.data_folder import DataFolder
+from sds_clip.app.store import Store
+from sds_clip.app.store.states import JobStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.fitness import Fitness
+from sds_clip.worker.folders import occupants
+from sds_clip.worker.identity import ProcessId, is_alive, kill
+from sds_clip.worker.slot import Slot
 
 PATIENCE_S = 600.0
 LIGHT = (sys.executable, "-m", "tests.worker.light_process")

@@ -5,12 +5,11 @@ import pkgutil
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-import app
-import models
-from app.errors import JOB_FAILURES, ServiceError
-from models.errors import ModelError
-from models.images import ImageError
+from sds_clip import app, models
+from sds_clip.app.errors import JOB_FAILURES, ServiceError
 from sds_clip.client.errors import CLIENT_CODES
+from sds_clip.models.errors import ModelError
+from sds_clip.models.images import ImageError
 from tools.reference.markdown import table
 
 Error = TypeVar("Error", bound=Exception)
@@ -92,7 +91,7 @@ def model_rows() -> list[Row]:
     """The ModelErrors of `models` and `app`, except those of images."""
     for package in (models, app):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.startswith("app.store.migrations."):  # only alembic can run these
+            if not module.name.startswith("sds_clip.app.store.migrations."):  # only alembic can run these
                 importlib.import_module(module.name)
     kinds: list[type[ModelError]] = [ModelError, *_below(ModelError)]
     return sorted(_own_codes(kind for kind in kinds if not issubclass(kind, ImageError)))

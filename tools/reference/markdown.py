@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from models.markdown import markdown_table
+from sds_clip.models.markdown import markdown_table
 
 Schema = dict[str, Any]
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from app.main import api
+from sds_clip.app.main import api
 from tools.reference.markdown import Schema, fields, kind, table
 
 PAGE = """\

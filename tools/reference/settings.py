@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from app.retired import RETIRED
-from app.settings import Settings
+from sds_clip.app.retired import RETIRED
+from sds_clip.app.settings import Settings
 from sds_clip.client.connection import DEFAULT_URL
+from sds_clip.worker.config import OWN_VARIABLES, WorkerConfig
 from tools.reference.markdown import Schema, default, kind, table
-from worker.config import OWN_VARIABLES, WorkerConfig
 
 PAGE = """\
 # Settings

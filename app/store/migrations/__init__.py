@@ -1,1 +1,1 @@
-"""Alembic's folder: `env` connects it to `app.store.migrate`, `versions/` holds the steps."""
+"""Alembic's folder: `env` connects it to `sds_clip.app.store.migrate`, `versions/` holds the steps."""

@@ -1,8 +1,8 @@
-"""Run by Alembic: use the connection, and the transaction, of `app.store.migrate`."""
+"""Run by Alembic: use the connection, and the transaction, of `sds_clip.app.store.migrate`."""
 
 from alembic import context
 
-from app.store.tables import metadata
+from sds_clip.app.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

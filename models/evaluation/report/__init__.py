@@ -8,13 +8,13 @@ from pathlib import Path
 from jinja2 import Template
 from markupsafe import Markup
 
-from models.atomic import write_atomic
-from models.errors import EvaluationError
-from models.evaluation.comparison import Comparison
-from models.evaluation.paired import RESAMPLES
-from models.evaluation.report import words
-from models.evaluation.report.charts import QUANTILES, histogram
-from models.evaluation.report.content import (
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.comparison import Comparison
+from sds_clip.models.evaluation.paired import RESAMPLES
+from sds_clip.models.evaluation.report import words
+from sds_clip.models.evaluation.report.charts import QUANTILES, histogram
+from sds_clip.models.evaluation.report.content import (
     BASELINE,
     MODEL,
     axis_limit,
@@ -26,9 +26,9 @@ from models.evaluation.report.content import (
     tag_changes,
     tag_scores,
 )
-from models.evaluation.report.gallery import IMAGES, galleries, pictures_of
-from models.evaluation.results import GROUP_MATCH, Results
-from models.pages import environment, policy
+from sds_clip.models.evaluation.report.gallery import IMAGES, galleries, pictures_of
+from sds_clip.models.evaluation.results import GROUP_MATCH, Results
+from sds_clip.models.pages import environment, policy
 
 __all__ = ["STYLE", "render_report", "write_report"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.evaluation.report.content import Run
-from models.evaluation.results import Results
+from sds_clip.models.evaluation.report.content import Run
+from sds_clip.models.evaluation.results import Results
 
 BINS = 24
 QUANTILES = {"least": 0, "25 %": 25, "median": 50, "75 %": 75, "most": 100}

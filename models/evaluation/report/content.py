@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.evaluation.comparison import Comparison, MacroDifference, PairedDifference, compared_by_tag
-from models.evaluation.results import GROUP_MATCH, Metric, Results
+from sds_clip.models.evaluation.comparison import (
+    Comparison,
+    MacroDifference,
+    PairedDifference,
+    compared_by_tag,
+)
+from sds_clip.models.evaluation.results import GROUP_MATCH, Metric, Results
 
 MODEL, BASELINE = "model", "baseline"
 

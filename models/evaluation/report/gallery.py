@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from PIL import Image
 
-from models.evaluation.results import ImageRegion, ItemOutcome, Results
-from models.images import ImageError, decode_image
-from models.thumbnails import Picture, thumbnail
+from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome, Results
+from sds_clip.models.images import ImageError, decode_image
+from sds_clip.models.thumbnails import Picture, thumbnail
 
 SHOWN = 9
 """Items in a gallery. With at most IMAGES images each, this bounds the page's size."""

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.training.distillation.teacher_loss import TeacherLoss
-from models.training.latents import Latents
-from models.training.part import Part
+from sds_clip.models.training.distillation.teacher_loss import TeacherLoss
+from sds_clip.models.training.latents import Latents
+from sds_clip.models.training.part import Part
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.choices import NOISE_CONTRAST_GROUP
-from models.losses.noise_contrast import noise_contrast_loss
-from models.losses.sds import DenoisingLoss
-from models.training.distillation.condition import ConditionLoss
+from sds_clip.models.choices import NOISE_CONTRAST_GROUP
+from sds_clip.models.losses.noise_contrast import noise_contrast_loss
+from sds_clip.models.losses.sds import DenoisingLoss
+from sds_clip.models.training.distillation.condition import ConditionLoss
 
 
 class NoiseContrastLoss(ConditionLoss):

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from models.training.distillation.teacher_loss import TeacherLoss
-from models.training.part import Part
+from sds_clip.models.training.distillation.teacher_loss import TeacherLoss
+from sds_clip.models.training.part import Part
 
 
 class SdsLoss(TeacherLoss):

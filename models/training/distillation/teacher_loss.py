@@ -10,12 +10,12 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.losses.sds import DenoisingLoss, caption_residual, sds_loss
-from models.mapper import Mapper
-from models.teacher.teacher import Teacher
-from models.training.config import FinetuneConfig
-from models.training.part import Part
-from models.training.randomness import draw_noise, draw_timesteps
+from sds_clip.models.losses.sds import DenoisingLoss, caption_residual, sds_loss
+from sds_clip.models.mapper import Mapper
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.part import Part
+from sds_clip.models.training.randomness import draw_noise, draw_timesteps
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,19 +12,19 @@ import yaml
 from jinja2 import Template
 from markupsafe import Markup
 
-from models.atomic import write_atomic
-from models.data.pairs import PairSet, Sample
-from models.errors import DataError, TrainingError
-from models.evaluation.report import STYLE
-from models.evaluation.report.words import FILTERS
-from models.images import ImageError
-from models.pages import environment, policy
-from models.run_files import CONFIG_FILE, LOG_FILE, REPORT_FILE
-from models.thumbnails import Picture, thumbnail
-from models.training.influence import RunWarning
-from models.training.log import read_log, writing
-from models.training.report.charts import charts, validation
-from models.training.watcher import Record
+from sds_clip.models.atomic import write_atomic
+from sds_clip.models.data.pairs import PairSet, Sample
+from sds_clip.models.errors import DataError, TrainingError
+from sds_clip.models.evaluation.report import STYLE
+from sds_clip.models.evaluation.report.words import FILTERS
+from sds_clip.models.images import ImageError
+from sds_clip.models.pages import environment, policy
+from sds_clip.models.run_files import CONFIG_FILE, LOG_FILE, REPORT_FILE
+from sds_clip.models.thumbnails import Picture, thumbnail
+from sds_clip.models.training.influence import RunWarning
+from sds_clip.models.training.log import read_log, writing
+from sds_clip.models.training.report.charts import charts, validation
+from sds_clip.models.training.watcher import Record
 
 RUN, CONTROL = "model", "baseline"
 """The two series, by their names in the style sheet."""

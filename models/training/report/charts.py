@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
 
-from models.training.influence import MIN_GRADIENT_SHARE, MIN_RESIDUAL_GAP
-from models.training.watcher import Record
+from sds_clip.models.training.influence import MIN_GRADIENT_SHARE, MIN_RESIDUAL_GAP
+from sds_clip.models.training.watcher import Record
 
 POINTS = 200
 """The most points of a curve. Of a longer one, the means of successive records are shown."""

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.backup.integrity import Report, check_integrity
-from app.datasets.folders import ARCHIVE, FILES, SHARDS, DatasetFolders, shard_name
-from app.datasets.hashes import write_hashes
-from app.registry.manifest import write_manifest
-from app.store import Clock, Store
-from app.store.database import Database
-from app.store.records import Job, JobError, Lease, Move, NewJob, NewVersion
-from app.store.states import JobKind
-from app.store.transfer import read_rows
-from models.model_config import CONFIG_FILE
-from models.run_files import checkpoint_name
+from sds_clip.app.backup.integrity import Report, check_integrity
+from sds_clip.app.datasets.folders import ARCHIVE, FILES, SHARDS, DatasetFolders, shard_name
+from sds_clip.app.datasets.hashes import write_hashes
+from sds_clip.app.registry.manifest import write_manifest
+from sds_clip.app.store import Clock, Store
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.records import Job, JobError, Lease, Move, NewJob, NewVersion
+from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.transfer import read_rows
+from sds_clip.models.model_config import CONFIG_FILE
+from sds_clip.models.run_files import checkpoint_name
 
 REPORT = "report.html"
 

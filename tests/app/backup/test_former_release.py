@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.backup.backup import write_backup
-from app.backup.restore import restore_backup
-from app.store.database import Database
-from app.store.migrate import revision_of
+from sds_clip.app.backup.backup import write_backup
+from sds_clip.app.backup.restore import restore_backup
+from sds_clip.app.store.database import Database
+from sds_clip.app.store.migrate import revision_of
 from tests.app.backup.conftest import MakeSystem
 from tests.app.backup.contents import rows_of
 from tests.databases import KINDS

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import update
 
-from app.backup.archive import FILES, HEADER, MANIFEST, ROWS
-from app.backup.backup import write_backup
-from app.backup.restore import SCRATCH, restore_backup
-from app.backup.scratch import BackupError
-from app.errors import ConfigurationError
-from app.store.tables import jobs
+from sds_clip.app.backup.archive import FILES, HEADER, MANIFEST, ROWS
+from sds_clip.app.backup.backup import write_backup
+from sds_clip.app.backup.restore import SCRATCH, restore_backup
+from sds_clip.app.backup.scratch import BackupError
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.store.tables import jobs
 from tests.app.backup.conftest import MakeSystem
 from tests.app.backup.contents import Made, System
 from tests.databases import Databases

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from app.backup.backup import write_backup
-from app.backup.integrity import check_integrity
-from app.backup.scratch import BackupError
-from app.datasets.folders import DatasetFolders
-from app.registry.removal import remove_files
-from app.store.records import Lease
-from app.store.states import JobKind
-from app.store.tables import jobs, versions
+from sds_clip.app.backup.backup import write_backup
+from sds_clip.app.backup.integrity import check_integrity
+from sds_clip.app.backup.scratch import BackupError
+from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.store.records import Lease
+from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.tables import jobs, versions
 from tests.app.backup.contents import REPORT, Made, System
 
 
@@ -107,7 +107,7 @@ def test_a_check_beside_deletions_reports_none_of_them(
     system: System, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doomed = system.publish("doomed")
-    from app.backup import integrity
+    from sds_clip.app.backup import integrity
 
     named_by = integrity.named_by
 

@@ -10,23 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from app.backup import backup, restore
-from app.backup.backup import write_backup
-from app.backup.scratch import scratch_folder
-from app.store import Store
+from sds_clip.app.backup import backup, restore
+from sds_clip.app.backup.backup import write_backup
+from sds_clip.app.backup.scratch import scratch_folder
+from sds_clip.app.store import Store
 from sds_clip.cli import main
 from tests.app.backup.contents import Made, System
 
 OF_BACKUP = [
-    ("app.backup.links", "Links._take", "after", 2),
-    ("app.backup.archive", "ArchiveWriter.add_file", "after", 4),
-    ("app.backup.archive", "ArchiveWriter.finish", "after", 1),
+    ("sds_clip.app.backup.links", "Links._take", "after", 2),
+    ("sds_clip.app.backup.archive", "ArchiveWriter.add_file", "after", 4),
+    ("sds_clip.app.backup.archive", "ArchiveWriter.finish", "after", 1),
 ]
 OF_RESTORE = [
-    ("app.backup.archive", "ArchiveReader._write", "after", 3),
-    ("app.backup.restore", "replace_tables", "after", 1),
+    ("sds_clip.app.backup.archive", "ArchiveReader._write", "after", 3),
+    ("sds_clip.app.backup.restore", "replace_tables", "after", 1),
     ("shutil", "move", "after", 2),
-    ("app.backup.restore", "_place", "after", 1),
+    ("sds_clip.app.backup.restore", "_place", "after", 1),
 ]
 
 

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from app.backup.backup import SCRATCH, write_backup
-from app.backup.links import Links
-from app.backup.named import Named, What
-from app.backup.restore import restore_backup
-from app.backup.scratch import BackupError
-from app.datasets.folders import DatasetFolders
-from app.registry.removal import remove_files
-from app.session import SECRET_FILE, Sessions
-from app.store.records import Lease, Move
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.backup.backup import SCRATCH, write_backup
+from sds_clip.app.backup.links import Links
+from sds_clip.app.backup.named import Named, What
+from sds_clip.app.backup.restore import restore_backup
+from sds_clip.app.backup.scratch import BackupError
+from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.session import SECRET_FILE, Sessions
+from sds_clip.app.store.records import Lease, Move
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.worker.folders import JobFolder
 from tests.app.backup.conftest import MakeSystem
 from tests.app.backup.contents import REPORT, Made, System
 from tests.databases import KINDS
-from worker.folders import JobFolder
 
 
 def backup(system: System) -> bytes:

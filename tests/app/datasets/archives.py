@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.limits import ArchiveLimits
-from app.datasets.unpack import unpack
-from app.errors import InvalidArchive
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.unpack import unpack
+from sds_clip.app.errors import InvalidArchive
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.datasets.limits import ArchiveLimits
-from app.datasets.unpack import unpack
-from app.errors import EmptyUpload, InvalidArchive
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.unpack import unpack
+from sds_clip.app.errors import EmptyUpload, InvalidArchive
 from tests.app.datasets.archives import pax, tar_entry, tar_of, tree, zip_of
 
 LIMITS = ArchiveLimits(max_file_bytes=2**20, max_total_bytes=2**21, max_entries=100)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import ArchiveDamaged, ArchiveTooLarge
+from sds_clip.app.errors import ArchiveDamaged, ArchiveTooLarge
 from tests.app.datasets.archives import END, ZipEntry, refused, tar_header, zip_by_hand
 
 GIB = 2**30
@@ -18,9 +18,9 @@ BLOCK = 2**26  # of zeros, compressed once and repeated
 UNPACK = """
 import resource, sys
 from pathlib import Path
-from app.errors import InvalidArchive
-from app.datasets.limits import ArchiveLimits
-from app.datasets.unpack import unpack
+from sds_clip.app.errors import InvalidArchive
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.unpack import unpack
 
 folder = Path(sys.argv[1])
 most = int(sys.argv[2])

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.check import check_upload
-from app.datasets.folders import ARCHIVE, DatasetFolders
-from app.datasets.receive import receive
-from app.datasets.unpack import unpack
-from app.errors import StorageFull
+from sds_clip.app.datasets.check import check_upload
+from sds_clip.app.datasets.folders import ARCHIVE, DatasetFolders
+from sds_clip.app.datasets.receive import receive
+from sds_clip.app.datasets.unpack import unpack
+from sds_clip.app.errors import StorageFull
+from sds_clip.worker.dataset_checks import BenchmarkChecker
 from tests.app.datasets.archives import tar_of, zip_of
 from tests.disks import small_disk
-from worker.dataset_checks import BenchmarkChecker
 
 check_winoground = BenchmarkChecker("winoground")
 
@@ -78,9 +78,9 @@ def test_check_on_a_full_disk_keeps_the_upload_for_another_try(disk: Path) -> No
 LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
-from app.errors import StorageFull
-from app.datasets.receive import receive
-from app.datasets.unpack import unpack
+from sds_clip.app.errors import StorageFull
+from sds_clip.app.datasets.receive import receive
+from sds_clip.app.datasets.unpack import unpack
 
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.folders import DatasetFolders
-from app.errors import DatasetBusy
+from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.app.errors import DatasetBusy
 
 
 def layout(folders: DatasetFolders) -> list[str]:
@@ -125,7 +125,7 @@ def test_many_threads_are_never_two_at_work(tmp_path: Path) -> None:
 WORKER = """
 import sys, time
 from pathlib import Path
-from app.datasets.folders import DatasetFolders
+from sds_clip.app.datasets.folders import DatasetFolders
 
 folders = DatasetFolders(Path(sys.argv[1]))
 with folders.claim("ds_1") as claim:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.limits import ArchiveLimits
-from app.datasets.unpack import unpack
-from app.errors import ServiceError
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.unpack import unpack
+from sds_clip.app.errors import ServiceError
 from tests.app.datasets.archives import (
     BLOCK,
     END,

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.check import CheckResult, check_registered, check_upload
-from app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolders, set_content, shard_name
-from app.datasets.hashes import first_wrong_file
-from app.datasets.limits import ArchiveLimits
-from app.datasets.roots import SourceRoots
-from app.errors import DatasetBusy
+from sds_clip.app.datasets.check import CheckResult, check_registered, check_upload
+from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolders, set_content, shard_name
+from sds_clip.app.datasets.hashes import first_wrong_file
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.roots import SourceRoots
+from sds_clip.app.errors import DatasetBusy
+from sds_clip.worker.dataset_checks import BenchmarkChecker
 from tests.app.datasets.archives import END, pax, tar_entry, tar_of, tree, zip_of
 from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture
-from worker.dataset_checks import BenchmarkChecker
 
 check_winoground = BenchmarkChecker("winoground")
 

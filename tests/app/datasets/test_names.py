@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.datasets.limits import ArchiveLimits
-from app.datasets.names import NameBook, decode_name, folded, is_clutter, member_parts
-from app.errors import ArchiveTooLarge, DuplicateMember, UnsafeMember, shown
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.names import NameBook, decode_name, folded, is_clutter, member_parts
+from sds_clip.app.errors import ArchiveTooLarge, DuplicateMember, UnsafeMember, shown
 
 LIMITS = ArchiveLimits()
 NASTY = st.text(st.sampled_from("./\\:\0\n~ C é\u0301ßſİ"), max_size=12)

@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 import pytest
 
-import app.datasets.receive as receiving
-from app.datasets.receive import Received, receive
-from app.errors import EmptyUpload, UploadTooLarge
+import sds_clip.app.datasets.receive as receiving
+from sds_clip.app.datasets.receive import Received, receive
+from sds_clip.app.errors import EmptyUpload, UploadTooLarge
 
 
 async def stream(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:

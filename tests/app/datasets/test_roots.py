@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.folders import Content
-from app.datasets.roots import MAX_SHARDS, SourceRoots, expand
-from app.errors import ConfigurationError, InvalidRequest, SourceForbidden, SourceMissing
-from models.data.shards import expand as expand_in_training
+from sds_clip.app.datasets.folders import Content
+from sds_clip.app.datasets.roots import MAX_SHARDS, SourceRoots, expand
+from sds_clip.app.errors import ConfigurationError, InvalidRequest, SourceForbidden, SourceMissing
+from sds_clip.models.data.shards import expand as expand_in_training
 
 
 @pytest.fixture

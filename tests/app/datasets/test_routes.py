@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from app.datasets.folders import DatasetFolders
+from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.dataset_checks import check
 from tests.app.conftest import png
 from tests.app.datasets.archives import END, ZipEntry, tar_entry, tar_of, tree, zip_by_hand, zip_of
 from tests.app.jobs.conftest import Service, error_of
 from tests.worker.waiting import until
-from worker.config import WorkerConfig
-from worker.dataset_checks import check
 
 FORM = {"format": "winoground"}
 
@@ -336,7 +336,7 @@ def test_disk_that_is_full_is_said_and_nothing_is_left(
     refusing: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # /dev/full is a real file on which every write fails for want of space.
-    monkeypatch.setattr("app.datasets.receive.create_file", lambda path: io.FileIO("/dev/full", "w"))
+    monkeypatch.setattr("sds_clip.app.datasets.receive.create_file", lambda path: io.FileIO("/dev/full", "w"))
 
     assert error_of(upload(refusing, tar_of(winoground(1))), 507)["code"] == "storage_full"
     assert left(refusing) == {}

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from app.backend import MAX_UPLOADS
-from app.keys import create_key
+from sds_clip.app.backend import MAX_UPLOADS
+from sds_clip.app.keys import create_key
 from tests.app.datasets.archives import file_names, tar_header
 from tests.app.serverside import RunningServer, running_server
 from tests.worker.waiting import until
@@ -50,7 +50,10 @@ def server(folder: Path, key: str, small_reference: str) -> Iterator[RunningServ
         "--keys-file",
         str(folder / "keys.json"),
         SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db",
-        constants={"app.middleware.BODY_TIMEOUT_S": 1.0, "app.backend.MAX_UPLOADS_PER_KEY": MAX_UPLOADS},
+        constants={
+            "sds_clip.app.middleware.BODY_TIMEOUT_S": 1.0,
+            "sds_clip.app.backend.MAX_UPLOADS_PER_KEY": MAX_UPLOADS,
+        },
         SDS_CLIP_MAX_BODY_BYTES="65536",
         SDS_CLIP_MAX_UPLOAD_BYTES=str(300 * MB),
     ) as server:

@@ -12,13 +12,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from app.datasets import samples
-from app.datasets.folders import DatasetFolders
-from models.clip import Clip
-from models.data.open import open_pairs
-from models.evaluation.catalog import BENCHMARKS
-from models.evaluation.items import open_region
-from models.evaluation.read import read_benchmark
+from sds_clip.app.datasets import samples
+from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.evaluation.catalog import BENCHMARKS
+from sds_clip.models.evaluation.items import open_region
+from sds_clip.models.evaluation.read import read_benchmark
 from tests.app.conftest import png
 from tests.app.datasets.archives import tar_of, tree
 from tests.app.datasets.test_routes import checked, upload, winoground

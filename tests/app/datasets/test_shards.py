@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.folders import shard_name
-from app.datasets.limits import ArchiveLimits
-from app.datasets.unpack import check_shard, check_shards
-from app.errors import (
+from sds_clip.app.datasets.folders import shard_name
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.unpack import check_shard, check_shards
+from sds_clip.app.errors import (
     ArchiveDamaged,
     ArchiveFormat,
     ArchiveTooLarge,
@@ -18,7 +18,7 @@ from app.errors import (
     InvalidArchive,
     UnsafeMember,
 )
-from models.data.shards import read_shards
+from sds_clip.models.data.shards import read_shards
 from tests.app.datasets.archives import END, tar_entry, tar_of, zip_of
 from tests.pictures import picture
 

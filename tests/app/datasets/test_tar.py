@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.limits import ArchiveLimits
-from app.errors import (
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.errors import (
     ArchiveBomb,
     ArchiveDamaged,
     ArchiveFormat,
@@ -347,7 +347,7 @@ def test_folders_on_the_way_count_as_entries(tmp_path: Path) -> None:
 
 
 def test_gzip_of_endless_empty_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.datasets.archives._MAX_GZIP_MEMBERS", 1000)
+    monkeypatch.setattr("sds_clip.app.datasets.archives._MAX_GZIP_MEMBERS", 1000)
     data = gzip.compress(tar_of({"a": b"a"}))
     assert isinstance(refused(tmp_path, gzip.compress(b"") * 1000 + data), ArchiveDamaged)
     assert unpacked(tmp_path, gzip.compress(b"") * 900 + data) == {"a": b"a"}

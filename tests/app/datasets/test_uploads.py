@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.folders import DatasetFolders
-from app.datasets.receive import Received, receive_archive, receive_shards
-from app.errors import ArchiveFormat, EmptyUpload, ServiceError, UploadTooLarge
+from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.app.datasets.receive import Received, receive_archive, receive_shards
+from sds_clip.app.errors import ArchiveFormat, EmptyUpload, ServiceError, UploadTooLarge
 from tests.app.datasets.archives import tar_of, tree, zip_of
 
 TAR = tar_of({"a": b"1"})

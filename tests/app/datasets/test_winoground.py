@@ -8,12 +8,12 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from app.datasets.check import CheckResult
-from app.datasets.folders import Content
-from models.findings import LISTED
+from sds_clip.app.datasets.check import CheckResult
+from sds_clip.app.datasets.folders import Content
+from sds_clip.models.findings import LISTED
+from sds_clip.worker.dataset_checks import BenchmarkChecker
 from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture
-from worker.dataset_checks import BenchmarkChecker
 
 check_winoground = BenchmarkChecker("winoground")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.limits import ArchiveLimits
-from app.errors import (
+from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.errors import (
     ArchiveBomb,
     ArchiveDamaged,
     ArchiveEncrypted,

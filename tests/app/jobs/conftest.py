@@ -10,14 +10,14 @@ import pytest
 from httpx import Response
 from starlette.testclient import TestClient
 
-from app.keys import create_key
-from app.main import create_app
-from app.registry.publish import read_published
-from app.settings import Settings
-from app.store import Store
-from app.store.records import Dataset, Job, Lease, NewVersion
-from app.store.states import JobKind
-from models.clip import Clip
+from sds_clip.app.keys import create_key
+from sds_clip.app.main import create_app
+from sds_clip.app.registry.publish import read_published
+from sds_clip.app.settings import Settings
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Dataset, Job, Lease, NewVersion
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.clip import Clip
 from tests.app.changed import changed
 from tests.app.jobs.consoles import SCOPES, Console
 from tests.app.serving.swapping import MATCH, publish_tuned
@@ -202,8 +202,8 @@ def make_console(
     make_service: Callable[..., Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Console]:
     def make(**changed: Any) -> Console:
-        monkeypatch.setattr("app.keys.RECHECK_S", 0.0)
-        monkeypatch.setattr("app.routes.session.WRONG_KEY_WAIT_S", 0.0)
+        monkeypatch.setattr("sds_clip.app.keys.RECHECK_S", 0.0)
+        monkeypatch.setattr("sds_clip.app.routes.session.WRONG_KEY_WAIT_S", 0.0)
         file = tmp_path / "keys.json"
         by_name = {name: create_key(file, name, scopes) for name, scopes in SCOPES.items()}
         return Console(make_service(keys_file=file, **changed), file, by_name)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.backend import migrate_early
-from app.errors import ConfigurationError
-from app.keys import create_key
-from app.main import create_app
-from app.settings import Settings
-from models.clip import Clip
+from sds_clip.app.backend import migrate_early
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.keys import create_key
+from sds_clip.app.main import create_app
+from sds_clip.app.settings import Settings
+from sds_clip.models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of, running
 from tests.app.serving.swapping import MATCH
 from tests.databases import Databases, held, on_both
@@ -142,9 +142,9 @@ def test_requests_that_wait_for_the_database_hold_up_no_other(
 def test_service_starts_without_its_database_and_uses_it_once_it_is_there(
     tmp_path: Path, database_url: str, small_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.backend._TRY_AGAIN_S", 0.05)
+    monkeypatch.setattr("sds_clip.app.backend._TRY_AGAIN_S", 0.05)
     monkeypatch.setattr(
-        sys.modules["app.store.migrate"], "_WAIT_S", 1
+        sys.modules["sds_clip.app.store.migrate"], "_WAIT_S", 1
     )  # the package has a function of this name
     settings = Settings(data_dir=tmp_path / "data", database_url=database_url, store_timeout_s=0.1)
 

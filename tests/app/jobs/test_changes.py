@@ -9,14 +9,14 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import pytest
 
-from app.jobs import changes
-from app.jobs.changes import Changes
-from app.keys import Caller
-from app.registry.service import VersionService
-from app.store import Store
-from app.store.records import Job, Lease, NewJob, NewWorker
-from app.store.states import JobKind
-from app.store_threads import StoreThreads
+from sds_clip.app.jobs import changes
+from sds_clip.app.jobs.changes import Changes
+from sds_clip.app.keys import Caller
+from sds_clip.app.registry.service import VersionService
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease, NewJob, NewWorker
+from sds_clip.app.store.states import JobKind
+from sds_clip.app.store_threads import StoreThreads
 from tests.app.jobs.streamed import CONFIG
 from tests.app.store.conftest import register, to
 from tests.databases import held, on_both

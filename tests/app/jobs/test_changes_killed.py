@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.keys import create_key, delete_key
-from app.store import Store
-from app.store.records import Job, Lease, NewJob
-from app.store.states import JobKind
 from sds_clip import Client
+from sds_clip.app.keys import create_key, delete_key
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease, NewJob
+from sds_clip.app.store.states import JobKind
 from tests.app.jobs.conftest import Service, error_of
 from tests.app.jobs.streamed import CONFIG
 from tests.app.serverside import free_port, running_server

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from models.run_files import CHECKPOINTS, DESCRIPTION_FILE, TENSORS_FILE, checkpoint_name
+from sds_clip.models.run_files import CHECKPOINTS, DESCRIPTION_FILE, TENSORS_FILE, checkpoint_name
 from tests.app.jobs.conftest import Service
 from tests.databases import on_both
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert
 
-from app.jobs.curves import thin
-from app.schemas.curves import MIN_POINTS
-from app.store.job_events import MAX_TEXTS
-from app.store.tables import metrics
+from sds_clip.app.jobs.curves import thin
+from sds_clip.app.schemas.curves import MIN_POINTS
+from sds_clip.app.store.job_events import MAX_TEXTS
+from sds_clip.app.store.tables import metrics
 from tests.app.jobs.conftest import Service
 from tests.databases import on_both
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app import backend
-from app.backend import migrate_early
-from app.data_folder import DataFolder, WrongDataFolder
-from app.registry.store_source import registry_of
-from app.settings import Settings
-from app.store import Store
-from app.store.records import NewVersion
+from sds_clip.app import backend
+from sds_clip.app.backend import migrate_early
+from sds_clip.app.data_folder import DataFolder, WrongDataFolder
+from sds_clip.app.registry.store_source import registry_of
+from sds_clip.app.settings import Settings
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import NewVersion
 from tests.app.jobs.conftest import Service
 from tests.app.serving.swapping import MATCH
 

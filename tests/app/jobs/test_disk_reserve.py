@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store.records import JobError
+from sds_clip.app.store.records import JobError
 from tests.app.datasets.archives import tar_of
 from tests.app.jobs.conftest import Service, error_of
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from app.registry.gate import CandidateScores, Verdict, judge
-from app.schemas.finetune import Thresholds
-from app.store.states import JobKind
-from app.store.tables import versions
-from models.clip import Clip
-from models.evaluation.results import Results, write_results
+from sds_clip.app.registry.gate import CandidateScores, Verdict, judge
+from sds_clip.app.schemas.finetune import Thresholds
+from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.tables import versions
+from sds_clip.models.clip import Clip
+from sds_clip.models.evaluation.results import Results, write_results
+from sds_clip.worker.benchmarks import summary
 from tests.app.jobs.conftest import Keyed, Service, error_of, published
 from tests.app.registry.test_gate import retrieval, winoground
 from tests.databases import on_both
-from worker.benchmarks import summary
 
 REASON = {"reason": "it is better"}
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from app.schemas.evaluate import EvaluateSpec
-from app.store.states import JobKind
-from models.clip import Clip
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from app.jobs.limits import JobLimits
-from app.schemas.finetune import FinetuneSpec
-from app.store.records import NewJob, NewVersion
-from app.store.states import JobKind
-from models.clip import Clip
+from sds_clip.app.jobs.limits import JobLimits
+from sds_clip.app.schemas.finetune import FinetuneSpec
+from sds_clip.app.store.records import NewJob, NewVersion
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
 
@@ -149,7 +149,7 @@ def test_limits_themselves_are_allowed_and_are_the_service_s(
     make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = partial(JobLimits, max_steps=100, max_keep_checkpoints=3, max_log_points=50)
-    monkeypatch.setattr("app.jobs.validator.JobLimits", limits)
+    monkeypatch.setattr("sds_clip.app.jobs.validator.JobLimits", limits)
     service = make_service()
     most = {"steps": 100, "keep_checkpoints": 3, "log_every": 2}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, update
 
-from app.store.records import NewVersion, VersionStatus
-from app.store.states import JobStatus
-from app.store.tables import jobs, versions
+from sds_clip.app.store.records import NewVersion, VersionStatus
+from sds_clip.app.store.states import JobStatus
+from sds_clip.app.store.tables import jobs, versions
 from tests.app.jobs.conftest import Service, error_of
 
 VERSION = "d" * 64

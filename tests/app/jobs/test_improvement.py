@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.store.states import JobKind
+from sds_clip.app.store.states import JobKind
 from tests.app.jobs.conftest import Service
 
 MATCH = {"group_match": {"baseline": 0.5, "model": 0.75, "difference": 0.25}}

@@ -10,12 +10,15 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import Evaluation, FinetuneSpec, Hyperparameters
-from app.store.records import Job, NewJob
-from app.store.states import JobKind
-from models.evaluation.comparison import compare
-from models.evaluation.results import ItemOutcome, Metric, Results, read_results, write_results
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.schemas.finetune import Evaluation, FinetuneSpec, Hyperparameters
+from sds_clip.app.store.records import Job, NewJob
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.evaluation.comparison import compare
+from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results, read_results, write_results
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.evaluate_job import evaluate
+from sds_clip.worker.finetune_job import finetune
 from tests.app.datasets.archives import tar_of, tree
 from tests.app.datasets.test_routes import checked
 from tests.app.jobs.conftest import Keyed, Service, error_of
@@ -25,9 +28,6 @@ from tests.sds_clip.test_every_benchmark import retrieval
 from tests.training import save_coco
 from tests.worker.in_process import run_job
 from tests.worker.sets import save_winoground
-from worker.config import WorkerConfig
-from worker.evaluate_job import evaluate
-from worker.finetune_job import finetune
 
 COUNT = 24
 

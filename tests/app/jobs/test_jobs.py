@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from app.keys import create_key
-from app.store.records import JobError, Move, NewVersion, NewWorker
-from app.store.states import JobKind
+from sds_clip.app.keys import create_key
+from sds_clip.app.store.records import JobError, Move, NewVersion, NewWorker
+from sds_clip.app.store.states import JobKind
 from tests.app.jobs.conftest import Service, error_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from httpx import Response
 
-from app.budgets import Budget
+from sds_clip.app.budgets import Budget
 from tests.app.datasets.archives import tar_of
 from tests.app.jobs.conftest import Keyed, Service, error_of
 from tests.app.serving.swapping import MATCH

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.store.records import Move, NewVersion
+from sds_clip.app.store.records import Move, NewVersion
 from tests.app.jobs.conftest import Service, error_of
 from tests.app.store.conftest import claimed
 from tests.databases import on_both

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app import store_gauges
-from app.keys import create_key
-from app.store.overview import Overview, Overviews
+from sds_clip.app import store_gauges
+from sds_clip.app.keys import create_key
+from sds_clip.app.store.overview import Overview, Overviews
 from tests.app.jobs.conftest import Service, error_of
 
 

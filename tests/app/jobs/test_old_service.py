@@ -15,7 +15,7 @@ from tests.worker.waiting import until
 def test_service_that_has_become_too_old_matches_and_leaves_the_database_alone(
     make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("app.backend.CHECK_PROGRAM_EVERY_S", 0.05)
+    monkeypatch.setattr("sds_clip.app.backend.CHECK_PROGRAM_EVERY_S", 0.05)
     service = make_service()
     assert service.client.get("/jobs").status_code == 200
     until(lambda: "sds_clip_clock_skew_seconds" in service.client.get("/metrics").text)

@@ -10,10 +10,10 @@ import pytest
 from fastapi import FastAPI
 from httpx import Response
 
-from app import auth
-from app.keys import create_key
-from app.store.records import Move, NewVersion
-from models.clip import Clip
+from sds_clip.app import auth
+from sds_clip.app.keys import create_key
+from sds_clip.app.store.records import Move, NewVersion
+from sds_clip.models.clip import Clip
 from tests.app.jobs.conftest import USERS, Keyed, error_of, running
 from tests.app.serving.swapping import MATCH
 from tests.databases import Databases
@@ -241,7 +241,7 @@ def test_what_a_deleted_key_made_is_left_to_the_administrator(alices: Alices) ->
 def test_version_that_an_alias_points_to_is_for_all_and_deleted_by_none_of_them(
     keyed: Keyed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.seen_versions.LOOK_UP_EVERY_S", 0.0)
+    monkeypatch.setattr("sds_clip.app.serving.seen_versions.LOOK_UP_EVERY_S", 0.0)
     version, later = keyed.version("alice"), keyed.version("alice", seed=1)
     named = {**MATCH, "model": version}
     keyed.give("live", "", version)

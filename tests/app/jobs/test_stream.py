@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.keys import create_key, delete_key
-from app.store import Store
-from app.store.records import Job, Lease, NewJob
-from app.store.states import JobKind
+from sds_clip.app.keys import create_key, delete_key
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease, NewJob
+from sds_clip.app.store.states import JobKind
 from tests.app.jobs.conftest import Service
 from tests.app.jobs.streamed import CONFIG
 from tests.app.serverside import RunningServer, running_server
@@ -85,7 +85,7 @@ class Live:
 def live(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("live")
     url = f"sqlite:///{folder}/jobs.db"
-    constants = {"app.settings.MAX_EVENT_STREAMS": 2}
+    constants = {"sds_clip.app.settings.MAX_EVENT_STREAMS": 2}
     with running_server(
         folder, "--model", small_reference, constants=constants, SDS_CLIP_DATABASE_URL=url
     ) as server:

@@ -7,15 +7,15 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from app.jobs import stream as streams
-from app.jobs.service import JobService, JobUpdate
-from app.jobs.stream import stream
-from app.jobs.waker import Waker
-from app.keys import Caller
-from app.store import Store
-from app.store.records import Job, Lease, NewJob, NewWorker
-from app.store.states import JobKind
-from app.store_threads import StoreThreads
+from sds_clip.app.jobs import stream as streams
+from sds_clip.app.jobs.service import JobService, JobUpdate
+from sds_clip.app.jobs.stream import stream
+from sds_clip.app.jobs.waker import Waker
+from sds_clip.app.keys import Caller
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease, NewJob, NewWorker
+from sds_clip.app.store.states import JobKind
+from sds_clip.app.store_threads import StoreThreads
 from tests.app.jobs.streamed import CONFIG
 from tests.databases import held, on_both
 

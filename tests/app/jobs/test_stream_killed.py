@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.store import Store
-from app.store.records import Lease, NewJob
-from app.store.states import JobKind
 from sds_clip import Client
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Lease, NewJob
+from sds_clip.app.store.states import JobKind
 from tests.app.jobs.streamed import CONFIG
 from tests.app.serverside import free_port, running_server
 from tests.worker.waiting import until

@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.schemas.evaluate import EvaluateSpec
-from app.store.records import NewJob
-from app.store.states import JobKind
-from models.clip import Clip
-from models.evaluation.results import Results
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.store.records import NewJob
+from sds_clip.app.store.states import JobKind
+from sds_clip.models.clip import Clip
+from sds_clip.models.evaluation.results import Results
+from sds_clip.worker.benchmarks import summary
 from tests.app.jobs.conftest import Keyed, Service, published
 from tests.app.jobs.test_dry_run import evaluated, of_version
 from tests.app.registry.test_gate import retrieval, winoground
 from tests.databases import on_both
-from worker.benchmarks import summary
 
 
 def figures(service: Service, version: str) -> Any:

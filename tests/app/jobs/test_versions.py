@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.store.records import JobError, NewVersion
-from models.checkpoints import load_clip
-from models.clip import Clip
+from sds_clip.app.store.records import JobError, NewVersion
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
 from tests.app.jobs.conftest import Service, error_of, published, served
 from tests.app.serving.swapping import MATCH, publish_tuned
 from tests.databases import on_both
@@ -159,7 +159,7 @@ def status_of(service: Service, version: str) -> tuple[str, str, bool]:
 def test_damaged_version_is_told_as_such_by_everything_that_would_use_it(
     quick: Service, small_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.version_cache.RETRY_FAILED_AFTER_S", 0.0)
+    monkeypatch.setattr("sds_clip.app.serving.version_cache.RETRY_FAILED_AFTER_S", 0.0)
     version = published(quick, small_clip, tmp_path)
     weights = quick.settings.data_dir / "versions" / version / "delta.safetensors"
     content = weights.read_bytes()

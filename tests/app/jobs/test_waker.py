@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from app.jobs.waker import Waker
+from sds_clip.app.jobs.waker import Waker
+from sds_clip.worker.valkey import Valkey
 from tests.app.jobs.conftest import Service
 from tests.worker.waiting import until
-from worker.valkey import Valkey
 
 NOBODY = "redis://127.0.0.1:1/0"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import CannotExport, Overloaded
-from app.registry import download
-from app.registry.download import Downloads
-from app.registry.publish import publish
-from app.store.records import Version
-from models.checkpoints import load_clip
-from models.clip import Clip
+from sds_clip.app.errors import CannotExport, Overloaded
+from sds_clip.app.registry import download
+from sds_clip.app.registry.download import Downloads
+from sds_clip.app.registry.publish import publish
+from sds_clip.app.store.records import Version
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
 

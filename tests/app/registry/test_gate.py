@@ -1,8 +1,8 @@
 """Is a version better? By hand: McNemar's one-sided p of g gains and l losses is P(X >= g), X ~ B(g + l, 1/2)."""
 
-from app.registry.gate import CandidateScores, judge
-from app.schemas.finetune import Thresholds
-from models.evaluation.results import ItemOutcome, Metric, Results
+from sds_clip.app.registry.gate import CandidateScores, judge
+from sds_clip.app.schemas.finetune import Thresholds
+from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
 
 STRICT = Thresholds()
 

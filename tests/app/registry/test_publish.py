@@ -17,22 +17,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.registry.golden_file import read_golden
-from app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
-from app.registry.publish import PublishedVersion, publish, read_published
-from app.registry.removal import remove_leftovers
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.delta import save_delta
-from models.golden import Golden
-from models.references import CheckpointError
+from sds_clip.app.registry.golden_file import read_golden
+from sds_clip.app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
+from sds_clip.app.registry.publish import PublishedVersion, publish, read_published
+from sds_clip.app.registry.removal import remove_leftovers
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta import save_delta
+from sds_clip.models.golden import Golden
+from sds_clip.models.references import CheckpointError
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned, tuned_copy
 
 CRASHES = """
 import resource, signal, sys
 from pathlib import Path
-from app.registry.publish import publish
+from sds_clip.app.registry.publish import publish
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the kernel kills at the byte that is too many
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 publish(Path(sys.argv[1]), Path(sys.argv[2]), job="job_7", fence=3)
@@ -209,7 +209,7 @@ def test_version_that_is_removed_while_it_is_read_is_published_again(
         shutil.rmtree(folder)
         return read_published(folder, version)
 
-    monkeypatch.setattr("app.registry.publish.read_published", remove_first)
+    monkeypatch.setattr("sds_clip.app.registry.publish.read_published", remove_first)
     assert publish(delta, tmp_path, job="job_2", fence=1, base=base) == first
     assert read_manifest(first.folder).job == "job_2"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.registry.source import FileReports, ProcessReport, find_folder, folders_begun
-from models.references import is_prefix, is_version
+from sds_clip.app.registry.source import FileReports, ProcessReport, find_folder, folders_begun
+from sds_clip.models.references import is_prefix, is_version
 
 ONE, TWO = "1" * 64, "2" * 64
 
@@ -71,7 +71,7 @@ def test_report_that_a_crashed_machine_left_incomplete_hides_no_other(tmp_path: 
 HOLD = """
 import sys
 from pathlib import Path
-from app.registry.source import FileReports
+from sds_clip.app.registry.source import FileReports
 
 lock = FileReports(Path(sys.argv[1])).enter("one")
 print("entered", flush=True)

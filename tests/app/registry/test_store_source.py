@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.registry.store_source import register_served
-from app.store import Store
-from app.store.records import Move
-from models.clip import Clip
+from sds_clip.app.registry.store_source import register_served
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Move
+from sds_clip.models.clip import Clip
 from tests.databases import on_both
 
 

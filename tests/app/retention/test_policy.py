@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from app.retention.policy import Finding, Kind, Rules, decide
-from app.store.retention import EndedJob, HeldDataset, HeldVersion, Holdings
-from app.store.states import JobKind
+from sds_clip.app.retention.policy import Finding, Kind, Rules, decide
+from sds_clip.app.store.retention import EndedJob, HeldDataset, HeldVersion, Holdings
+from sds_clip.app.store.states import JobKind
 
 NOW = 1_700_000_000.0
 DAY = 86400.0

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import UnknownRecord
-from app.registry.source import REPORTS, FileReports, ProcessReport
-from app.retention.policy import Finding, Kind, Rules
-from app.retention.sweep import TTL_S, Removed, Sweeper, SweepUnderWay
-from app.store import Store
-from app.store.records import DatasetStatus, Move, NewVersion, VersionStatus
+from sds_clip.app.errors import UnknownRecord
+from sds_clip.app.registry.source import REPORTS, FileReports, ProcessReport
+from sds_clip.app.retention.policy import Finding, Kind, Rules
+from sds_clip.app.retention.sweep import TTL_S, Removed, Sweeper, SweepUnderWay
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import DatasetStatus, Move, NewVersion, VersionStatus
+from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.reaper import Retention
 from tests.app.backup.contents import Made, System
-from worker.config import WorkerConfig
-from worker.reaper import Retention
 
 DAY = 86400.0
 RULES = Rules(DAY, DAY, DAY, DAY)
@@ -28,12 +28,12 @@ KEEP = {f"SDS_CLIP_KEEP_{what}_S": str(DAY) for what in ("JOBS", "EVALUATIONS", 
 POINTS = [
     *(("os", "rename", "after", count) for count in (1, 5)),
     *(("shutil", "rmtree", "before", count) for count in (1, 5)),
-    ("app.store.versions", "Versions.delete", "after", 1),
-    ("app.store.datasets", "Datasets.delete", "after", 1),
-    ("app.retention.sweep", "remove_job_files", "after", 1),
-    ("app.store.retention", "_thinned", "after", 1),
-    ("app.store.retention", "_remove_row", "after", 1),
-    ("app.store.retention", "RetentionRecords.remove_job", "after", 1),
+    ("sds_clip.app.store.versions", "Versions.delete", "after", 1),
+    ("sds_clip.app.store.datasets", "Datasets.delete", "after", 1),
+    ("sds_clip.app.retention.sweep", "remove_job_files", "after", 1),
+    ("sds_clip.app.store.retention", "_thinned", "after", 1),
+    ("sds_clip.app.store.retention", "_remove_row", "after", 1),
+    ("sds_clip.app.store.retention", "RetentionRecords.remove_job", "after", 1),
     *(
         pytest.param(point, marks=pytest.mark.long)
         for count in (2, 3, 4)

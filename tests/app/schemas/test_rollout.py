@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from app.schemas.models import AliasReading, FailedLoad, NameStatus, ProcessStatus
-from app.schemas.rollout import MovedAlias, ProcessRollout
-from app.schemas.versions import AliasInfo
-from app.store.records import Alias
+from sds_clip.app.schemas.models import AliasReading, FailedLoad, NameStatus, ProcessStatus
+from sds_clip.app.schemas.rollout import MovedAlias, ProcessRollout
+from sds_clip.app.schemas.versions import AliasInfo
+from sds_clip.app.store.records import Alias
 
 ALIAS = AliasInfo.model_validate(Alias("live", "b" * 64, 2))
 

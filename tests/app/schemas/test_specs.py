@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.errors import InvalidRequest
-from app.schemas.evaluate import EvaluateSpec
-from app.schemas.finetune import PATH_OPTIONS, FinetuneSpec, Hyperparameters
-from app.schemas.specs import JobSpec
-from app.store.records import JOB_FORMAT
-from models.errors import ConfigError
-from models.evaluation.catalog import BENCHMARKS
-from models.training.config import FinetuneConfig
+from sds_clip.app.errors import InvalidRequest
+from sds_clip.app.schemas.evaluate import EvaluateSpec
+from sds_clip.app.schemas.finetune import PATH_OPTIONS, FinetuneSpec, Hyperparameters
+from sds_clip.app.schemas.specs import JobSpec
+from sds_clip.app.store.records import JOB_FORMAT
+from sds_clip.models.errors import ConfigError
+from sds_clip.models.evaluation.catalog import BENCHMARKS
+from sds_clip.models.training.config import FinetuneConfig
 
 SMALL: dict[str, Any] = {"objective": "clip", "hyperparameters": {"steps": 5}, "training_data": "ds_1"}
 IF_BETTER = SMALL | {"promote": "if_better"}

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from app.metrics import Metrics
-from app.serving.classes import SMALL_SET_PROMPTS, ClassSet, ClassWeights
-from app.serving.engine import Engine
-from app.serving.served_models import ServedModels
-from models.clip import Clip
-from models.disk_cache import DiskCache
+from sds_clip.app.metrics import Metrics
+from sds_clip.app.serving.classes import SMALL_SET_PROMPTS, ClassSet, ClassWeights
+from sds_clip.app.serving.engine import Engine
+from sds_clip.app.serving.served_models import ServedModels
+from sds_clip.models.clip import Clip
+from sds_clip.models.disk_cache import DiskCache
 from tests.tokenizing import Tokenizing
 
 CLASSES = ClassSet(("circle", "square", "a very long star"), ("a photo of a {}.", "the {c}", "{} {}"))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.errors import InternalError, KeyLimitReached, OutOfMemory, Overloaded, Unavailable
-from app.serving.batcher import Batcher, Job
+from sds_clip.app.errors import InternalError, KeyLimitReached, OutOfMemory, Overloaded, Unavailable
+from sds_clip.app.serving.batcher import Batcher, Job
 
 Work = Job[str, int, int]
 
@@ -277,7 +277,7 @@ async def test_beside_requests_the_background_takes_a_quarter_of_the_time() -> N
 
 
 async def test_an_image_being_decoded_comes_before_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.serving.batcher.MAX_DECODE_WAIT_S", 60)
+    monkeypatch.setattr("sds_clip.app.serving.batcher.MAX_DECODE_WAIT_S", 60)
     decoding = threading.Event()
     doubler = Doubler()
     async with batching(doubler, pending_decodes=lambda: int(decoding.is_set()), cores=2) as batcher:
@@ -378,7 +378,7 @@ async def test_closing_answers_what_still_waits() -> None:
 async def test_where_cores_are_shared_a_batch_waits_for_what_is_being_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.serving.batcher.MAX_DECODE_WAIT_S", 30.0)
+    monkeypatch.setattr("sds_clip.app.serving.batcher.MAX_DECODE_WAIT_S", 30.0)
 
     doubler = Doubler()
     decoding, asked = 1, 0
@@ -412,7 +412,7 @@ async def test_a_batch_does_not_wait_for_ever_nor_once_it_is_full() -> None:
 
 
 async def test_a_first_job_does_not_wait_for_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.serving.batcher.MAX_DECODE_WAIT_S", 3600.0)
+    monkeypatch.setattr("sds_clip.app.serving.batcher.MAX_DECODE_WAIT_S", 3600.0)
     doubler = Doubler()
     async with batching(doubler, pending_decodes=lambda: 1) as batcher:
         waiting = asyncio.create_task(batcher.submit("a", 1, cost=1))

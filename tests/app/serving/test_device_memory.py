@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from app.serving.device_memory import device_memory
+from sds_clip.app.serving.device_memory import device_memory
 
 
 def test_cpu_has_no_gauge() -> None:

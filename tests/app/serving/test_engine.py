@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
-from app.serving import turns
-from app.serving.engine import TURN_CHARS, Engine
-from app.serving.forward import Features, as_features
-from app.serving.served_models import ModelHandle, ServedModels
-from models.clip import Clip
+from sds_clip.app.errors import DeadlineExceeded, InternalError, Unavailable, UnknownModel
+from sds_clip.app.serving import turns
+from sds_clip.app.serving.engine import TURN_CHARS, Engine
+from sds_clip.app.serving.forward import Features, as_features
+from sds_clip.app.serving.served_models import ModelHandle, ServedModels
+from sds_clip.models.clip import Clip
 from tests.app.serving.building import new_engine
 from tests.tokenizing import Tokenizing
 
@@ -280,7 +280,7 @@ async def is_ready(engine: Engine) -> bool:
 async def test_not_ready_while_no_forward_pass_answers(
     small_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.engine.PROBE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("sds_clip.app.serving.engine.PROBE_TIMEOUT_S", 0.05)
 
     stalled = Stalled()
     async with serving(dataclasses.replace(small_clip, network=stalled)) as engine:  # type: ignore[arg-type]

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from app.errors import ConfigurationError, FilesOutside
-from app.registry.local_state import LocalState
-from app.registry.publish import publish
-from app.store.records import Alias
 from bench.file_aliases import FileAliases
-from models.atomic import atomic_folder
-from models.checkpoints import load_clip
-from models.clip import Clip
+from sds_clip.app.errors import ConfigurationError, FilesOutside
+from sds_clip.app.registry.local_state import LocalState
+from sds_clip.app.registry.publish import publish
+from sds_clip.app.store.records import Alias
+from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
 from tests.app.serving.swapping import (
     MATCH,
     Library,
@@ -239,7 +239,7 @@ async def test_running_process_keeps_what_it_serves_where_an_alias_moves_to_a_da
 async def test_process_whose_version_is_still_loading_answers_with_no_other(
     library: Library, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.swap.START_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("sds_clip.app.serving.swap.START_TIMEOUT_S", 0.05)
     FileAliases(tmp_path / "aliases.json").point("default", library.published[0])
     versions = Versions(registry)
     versions.gate.clear()
@@ -373,13 +373,13 @@ async def test_state_that_cannot_be_written_stops_no_swap_and_is_told(
     def full(out: Path) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.registry.local_state.atomic_folder", full)
+    monkeypatch.setattr("sds_clip.app.registry.local_state.atomic_folder", full)
 
     async with serving(tmp_path, [library.base]) as service:
         await promoted(service, library, 0)
         assert "No space left" in (await service.status())["aliases"]["state_error"]
-        monkeypatch.setattr("app.registry.local_state.atomic_folder", atomic_folder)
-        monkeypatch.setattr("app.registry.local_state.RECORD_EVERY_S", 0.0)
+        monkeypatch.setattr("sds_clip.app.registry.local_state.atomic_folder", atomic_folder)
+        monkeypatch.setattr("sds_clip.app.registry.local_state.RECORD_EVERY_S", 0.0)
         async with asyncio.timeout(20):
             while (await service.status())["aliases"]["state_error"] is not None:
                 await asyncio.sleep(0.01)
@@ -395,7 +395,7 @@ def test_aliases_that_cannot_be_written_leave_no_older_ones(
     def full(file: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.registry.local_state.write_atomic", full)
+    monkeypatch.setattr("sds_clip.app.registry.local_state.write_atomic", full)
     state.record([Alias("default", "1" * 64, 2)])
     assert "No space left" in str(state.error)
     state.close()
@@ -420,7 +420,7 @@ def test_processes_that_share_a_folder_have_a_state_each(tmp_path: Path) -> None
 def test_too_many_processes_in_a_folder_are_told_to_use_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.registry.local_state.MAX_PROCESSES", 2)
+    monkeypatch.setattr("sds_clip.app.registry.local_state.MAX_PROCESSES", 2)
     states = [LocalState(tmp_path) for _ in range(2)]
     with pytest.raises(ConfigurationError, match="SDS_CLIP_STATE_DIR"):
         LocalState(tmp_path)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import app.images
-import app.serving.engine
-import app.serving.forward
-import app.serving.loading
-from app.keys import create_key
-from app.registry.publish import publish
-from models.checkpoints import load_clip
-from models.clip import Clip
+import sds_clip.app.images
+import sds_clip.app.serving.engine
+import sds_clip.app.serving.forward
+import sds_clip.app.serving.loading
+from sds_clip.app.keys import create_key
+from sds_clip.app.registry.publish import publish
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
 from tests.app.conftest import base64_of, png
 from tests.app.serving.swapping import (
     CLASSIFY,
@@ -43,13 +43,13 @@ def library(tmp_path_factory: pytest.TempPathFactory, small_clip: Clip) -> Libra
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """The versions in each batch of images."""
     found: list[set[str]] = []
-    encode = app.serving.forward.encode_images
+    encode = sds_clip.app.serving.forward.encode_images
 
     def noting(clips: Sequence[Clip], pixels: Tensor) -> Tensor:
         found.append({clip.version for clip in clips})
         return encode(clips, pixels)
 
-    monkeypatch.setattr("app.serving.forward.encode_images", noting)
+    monkeypatch.setattr("sds_clip.app.serving.forward.encode_images", noting)
     return found
 
 
@@ -75,8 +75,8 @@ async def test_while_another_key_is_active_a_comparison_computes_one_version_aft
     names = ["small", *library.published]
     async with serving(tmp_path, [library.base], root=library.root) as service:
         await service.ask("/match/compare", MATCH, models=names)
-        monkeypatch.setattr("app.serving.turns.Turns.shared", True)
-        monkeypatch.setattr("app.serving.turns.TURN_S", 1e-9)  # one version, at any rate
+        monkeypatch.setattr("sds_clip.app.serving.turns.Turns.shared", True)
+        monkeypatch.setattr("sds_clip.app.serving.turns.TURN_S", 1e-9)  # one version, at any rate
         batches.clear()
         await service.ask("/match/compare", MATCH, models=names)
     assert set(map(len, batches)) == {1}
@@ -105,13 +105,13 @@ async def test_images_of_a_comparison_are_decoded_once(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    pixels = app.images.Decoder.pixels
+    pixels = sds_clip.app.images.Decoder.pixels
 
     async def counting(self: Any, file: Any, clip: Clip, took: Any) -> Tensor:
         decoded.append(file)
         return await pixels(self, file, clip, took)
 
-    monkeypatch.setattr("app.images.Decoder.pixels", counting)
+    monkeypatch.setattr("sds_clip.app.images.Decoder.pixels", counting)
     async with serving(tmp_path, [library.base], root=library.root) as service:
         await service.ask("/match/compare", MATCH, models=["small", *library.published])
     assert len(decoded) == len(MATCH["images"])
@@ -160,7 +160,7 @@ async def test_version_that_computes_no_numbers_is_the_error_of_its_entry(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, broken, _ = library.published
-    encode = app.serving.forward.encode_images
+    encode = sds_clip.app.serving.forward.encode_images
 
     def spoiling(clips: Sequence[Clip], pixels: Tensor) -> Tensor:
         features = encode(clips, pixels).clone()
@@ -170,7 +170,7 @@ async def test_version_that_computes_no_numbers_is_the_error_of_its_entry(
     async with serving(tmp_path, [library.base], root=library.root) as service:
         for name in (good, broken):
             await service.version(model=name)
-        monkeypatch.setattr("app.serving.forward.encode_images", spoiling)
+        monkeypatch.setattr("sds_clip.app.serving.forward.encode_images", spoiling)
         for path, body in (("/match/compare", MATCH), ("/classify/compare", CLASSIFY)):
             one, spoilt = (await service.ask(path, body, models=[good, broken]))["answers"]
             assert_of_its_version(one, library)
@@ -184,7 +184,7 @@ async def test_cause_of_an_internal_error_within_a_comparison_is_logged(
         raise RuntimeError("the cause")
 
     async with serving(tmp_path, [library.base], root=library.root) as service:
-        monkeypatch.setattr("app.serving.forward.encode_images", failing)
+        monkeypatch.setattr("sds_clip.app.serving.forward.encode_images", failing)
         (answer,) = (await service.ask("/match/compare", MATCH, models=["small"]))["answers"]
     assert answer["error"]["code"] == "internal_error"
     assert "the cause" in caplog.text
@@ -194,13 +194,13 @@ async def test_texts_whose_features_are_cached_cost_a_comparison_nothing(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     costs = []
-    place = app.serving.engine.Engine.place
+    place = sds_clip.app.serving.engine.Engine.place
 
     def noting(self: Any, images: int, texts: int, **options: Any) -> Any:
         costs.append((images, texts))
         return place(self, images, texts, **options)
 
-    monkeypatch.setattr("app.serving.engine.Engine.place", noting)
+    monkeypatch.setattr("sds_clip.app.serving.engine.Engine.place", noting)
     async with serving(tmp_path, [library.base], root=library.root) as service:
         for _ in range(2):
             await service.ask("/match/compare", MATCH, models=library.published)
@@ -226,13 +226,13 @@ async def test_request_that_is_refused_loads_no_version(
     library: Library, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = []
-    load = app.serving.loading.VersionLoader.load
+    load = sds_clip.app.serving.loading.VersionLoader.load
 
     async def noting(self: Any, version: str, **options: Any) -> Clip:
         loaded.append(version)
         return await load(self, version, **options)
 
-    monkeypatch.setattr("app.serving.loading.VersionLoader.load", noting)
+    monkeypatch.setattr("sds_clip.app.serving.loading.VersionLoader.load", noting)
     body = MATCH if "match" in path else CLASSIFY
     name = {"models": library.published} if "compare" in path else {"model": library.published[0]}
     async with serving(tmp_path, [library.base], root=library.root, max_images=1) as service:
@@ -278,13 +278,13 @@ async def test_base_beside_its_version_is_loaded_once(
     whole = load_clip(str(base_folder), device="cpu", precision="float32")
     version = publish_tuned(root, whole, tmp_path / "delta", seed=0)
     read = []
-    load = app.serving.loading.load_clip
+    load = sds_clip.app.serving.loading.load_clip
 
     def noting(reference: str, **options: Any) -> Clip:
         read.append(reference)
         return load(reference, **options)
 
-    monkeypatch.setattr("app.serving.loading.load_clip", noting)
+    monkeypatch.setattr("sds_clip.app.serving.loading.load_clip", noting)
     async with serving(tmp_path, [library.base], root=root) as service:
         answers = (await service.ask("/match/compare", MATCH, models=[base, version]))["answers"]
     assert [answer["model"]["version"] for answer in answers] == [base, version]

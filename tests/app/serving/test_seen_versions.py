@@ -5,10 +5,10 @@ from collections.abc import Collection
 
 import pytest
 
-from app.registry.source import Registry
-from app.serving.seen_versions import SeenVersions
+from sds_clip.app.registry.source import Registry
+from sds_clip.app.serving.seen_versions import SeenVersions
 
-EVERY_S = "app.serving.seen_versions.LOOK_UP_EVERY_S"
+EVERY_S = "sds_clip.app.serving.seen_versions.LOOK_UP_EVERY_S"
 
 
 class Looked:

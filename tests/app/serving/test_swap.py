@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from app.registry.local_state import LocalState
-from app.registry.publish import publish
-from app.registry.source import FileReports, ProcessReport
-from app.serving.classes import SMALL_SET_PROMPTS, ClassWeights
-from app.serving.served_models import ServedModels
-from app.store.records import Alias
 from bench.file_aliases import FileAliases
-from models.clip import Clip
-from models.delta import save_delta
+from sds_clip.app.registry.local_state import LocalState
+from sds_clip.app.registry.publish import publish
+from sds_clip.app.registry.source import FileReports, ProcessReport
+from sds_clip.app.serving.classes import SMALL_SET_PROMPTS, ClassWeights
+from sds_clip.app.serving.served_models import ServedModels
+from sds_clip.app.store.records import Alias
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta import save_delta
 from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,
@@ -234,7 +234,7 @@ async def test_failed_load_leaves_the_old_version_serving_and_says_why(
     bad, good = damaged(library, root), library.published[1]
     shutil.copytree(library.root / good, root / good)
 
-    caplog.set_level(logging.WARNING, "app.serving.swap")
+    caplog.set_level(logging.WARNING, "sds_clip.app.serving.swap")
 
     async with serving(tmp_path, [library.base], root=root) as service:
         service.aliases.point("default", good)
@@ -256,7 +256,7 @@ async def test_failed_load_leaves_the_old_version_serving_and_says_why(
 async def test_version_that_failed_is_tried_again_and_served_once_it_is_whole(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.swap.FIRST_RETRY_S", 0.05)
+    monkeypatch.setattr("sds_clip.app.serving.swap.FIRST_RETRY_S", 0.05)
     root = tmp_path / "versions"
     bad = damaged(library, root)
 
@@ -270,7 +270,7 @@ async def test_version_that_failed_is_tried_again_and_served_once_it_is_whole(
 async def test_version_that_failed_is_not_tried_again_whenever_the_aliases_are_read(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.swap.FIRST_RETRY_S", 600.0)
+    monkeypatch.setattr("sds_clip.app.serving.swap.FIRST_RETRY_S", 600.0)
     versions = Versions(tmp_path / "none")
     aliases = FileAliases(tmp_path / "aliases.json")
     readings = 0
@@ -293,7 +293,7 @@ async def test_version_that_failed_is_not_tried_again_whenever_the_aliases_are_r
 async def test_version_that_cannot_be_put_in_place_is_reported_and_tried_again_later(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.swap.FIRST_RETRY_S", 600.0)
+    monkeypatch.setattr("sds_clip.app.serving.swap.FIRST_RETRY_S", 600.0)
     tried: list[str] = []
 
     def fail(_: ServedModels, name: str, clip: Clip, generation: int) -> None:
@@ -376,7 +376,7 @@ class HangingAliases:
 async def test_source_that_hangs_holds_nothing_up(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.swap.READ_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("sds_clip.app.serving.swap.READ_TIMEOUT_S", 0.1)
     aliases = HangingAliases([Alias("default", library.published[0], 7)])
 
     async with serving(tmp_path, [library.base], root=library.root, read_aliases=aliases.read) as service:

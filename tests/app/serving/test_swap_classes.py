@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.errors import ClassesBuilding
-from app.serving.served_models import ModelHandle
-from models.clip import Clip
+from sds_clip.app.errors import ClassesBuilding
+from sds_clip.app.serving.served_models import ModelHandle
+from sds_clip.models.clip import Clip
 from tests.app.serving.building import CLASSES, building, gated, large_set
 from tests.tokenizing import Tokenizing
 

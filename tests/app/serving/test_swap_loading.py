@@ -15,19 +15,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from app.registry.bases import BaseNotAllowed
-from app.registry.manifest import MANIFEST_FILE, VersionError, write_manifest
-from app.registry.publish import publish
-from app.registry.source import Registry, WeightsLocation, find_folder
-from app.serving.loading import UnknownVersion, VersionLoader
-from app.threads import in_own_thread, with_one_torch_thread
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.delta_file import DeltaError
-from models.golden import Golden
-from models.mixed import as_member
-from models.references import CheckpointError
-from models.sharing import bytes_apart, storages
+from sds_clip.app.registry.bases import BaseNotAllowed
+from sds_clip.app.registry.manifest import MANIFEST_FILE, VersionError, write_manifest
+from sds_clip.app.registry.publish import publish
+from sds_clip.app.registry.source import Registry, WeightsLocation, find_folder
+from sds_clip.app.serving.loading import UnknownVersion, VersionLoader
+from sds_clip.app.threads import in_own_thread, with_one_torch_thread
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.delta_file import DeltaError
+from sds_clip.models.golden import Golden
+from sds_clip.models.mixed import as_member
+from sds_clip.models.references import CheckpointError
+from sds_clip.models.sharing import bytes_apart, storages
 from tests.app.serving.building import new_engine
 from tests.app.serving.swapping import Versions
 from tests.checkpoints import save_tiny_clip

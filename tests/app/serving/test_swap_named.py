@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.keys import create_key
-from models.checkpoints import load_clip
-from models.clip import Clip
+from sds_clip.app.keys import create_key
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
 from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,
@@ -46,7 +46,7 @@ async def test_named_version_answers_under_its_own_name(library: Library, tmp_pa
 async def test_version_that_is_deleted_is_unknown_though_it_was_in_memory(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.seen_versions.LOOK_UP_EVERY_S", 0.0)
+    monkeypatch.setattr("sds_clip.app.serving.seen_versions.LOOK_UP_EVERY_S", 0.0)
     shutil.copytree(library.root, tmp_path / "versions")
     name = library.published[0]
 
@@ -276,7 +276,7 @@ async def test_reference_that_is_not_listed_is_served_by_its_alias_and_not_loade
 
 
 async def test_whole_version_beside_the_served_ones(library: Library, tmp_path: Path) -> None:
-    from app.registry.publish import publish
+    from sds_clip.app.registry.publish import publish
 
     root = tmp_path / "versions"
     whole = publish(save_tiny_clip(tmp_path / "whole", seed=9), root, job="import", fence=0)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from bench.file_aliases import FileAliases
-from models.clip import Clip
+from sds_clip.models.clip import Clip
 from tests.app.serverside import RunningServer, _wait_until_ready, free_port
 from tests.app.serving.swapping import CLASSIFY, EMBED, MATCH, Library, assert_of_its_version, make_library
 
@@ -23,9 +23,9 @@ SERVE = """
 import sys
 from functools import partial
 from pathlib import Path
-from app.main import run
-from app.registry.source import FileReports, Registry, find_folder
-from app.settings import Settings
+from sds_clip.app.main import run
+from sds_clip.app.registry.source import FileReports, Registry, find_folder
+from sds_clip.app.settings import Settings
 from bench.file_aliases import FileAliases
 
 folder = Path(sys.argv[1])

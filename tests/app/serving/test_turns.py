@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from app.serving import turns as turns_module
-from app.serving.turns import ACTIVE_S, HALF_LIFE_S, TURN_S, Turns, give_way, meter
+from sds_clip.app.serving import turns as turns_module
+from sds_clip.app.serving.turns import ACTIVE_S, HALF_LIFE_S, TURN_S, Turns, give_way, meter
 
 ITEM_S = TURN_S / 4  # so a turn has four items
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.store import Store
-from app.store.records import Job, Lease, Move, NewJob, NewVersion
-from app.store.states import JobKind
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, Lease, Move, NewJob, NewVersion
+from sds_clip.app.store.states import JobKind
 from tests.databases import KINDS, Databases
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from app.store import Store
-from app.store.records import JobError, NewJob
-from app.store.states import JobKind
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import JobError, NewJob
+from sds_clip.app.store.states import JobKind
 from tests.app.store.conftest import FakeClock, claimed, submitted
 
 

@@ -6,8 +6,8 @@ from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from app.store import Store
-from app.store.states import JobKind
+from sds_clip.app.store import Store
+from sds_clip.app.store.states import JobKind
 
 _BARRIER: Barrier | None = None
 

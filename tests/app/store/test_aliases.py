@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from app.errors import AliasLocked, AliasMoved, NothingToRollBack, RecordInUse, UnknownRecord
-from app.store import Store
-from app.store.paging import Search
-from app.store.records import Alias, AliasAction, NewVersion
+from sds_clip.app.errors import AliasLocked, AliasMoved, NothingToRollBack, RecordInUse, UnknownRecord
+from sds_clip.app.store import Store
+from sds_clip.app.store.paging import Search
+from sds_clip.app.store.records import Alias, AliasAction, NewVersion
 from tests.app.store.conftest import claimed, register, submitted, to
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from app.store import Store
-from app.store.clock import READ_EVERY_S, WARN_ABOVE_S
-from app.store.states import JobKind
+from sds_clip.app.store import Store
+from sds_clip.app.store.clock import READ_EVERY_S, WARN_ABOVE_S
+from sds_clip.app.store.states import JobKind
 from tests.app.store.conftest import claimed, submitted
 from tests.app.store.test_workers import worker
 from tests.databases import Databases
@@ -26,7 +26,9 @@ class Wall:
         self.ahead_s = 0.0
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + self.ahead_s)
-        monkeypatch.setattr("app.store.clock._SLOW_S", float("inf"))  # on a busy machine every answer is slow
+        monkeypatch.setattr(
+            "sds_clip.app.store.clock._SLOW_S", float("inf")
+        )  # on a busy machine every answer is slow
 
 
 @pytest.fixture

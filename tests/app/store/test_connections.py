@@ -6,9 +6,9 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 
-from app.errors import StoreUnavailable
-from app.store import Store
-from app.store.connections import PER_WORKER
+from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.store import Store
+from sds_clip.app.store.connections import PER_WORKER
 from tests.app.store.test_workers import worker
 from tests.databases import Databases
 

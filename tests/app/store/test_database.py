@@ -11,17 +11,17 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import insert, text
 
-from app.errors import ConfigurationError, StoreUnavailable
-from app.store import Store
-from app.store.claims import eligible
-from app.store.job_events import events_query
-from app.store.migrate import MIGRATIONS
-from app.store.owned import seen_by
-from app.store.paging import page_query
-from app.store.records import JobError
-from app.store.states import JobKind, JobStatus
-from app.store.tables import events, jobs, versions
-from app.store.versions import begun_query
+from sds_clip.app.errors import ConfigurationError, StoreUnavailable
+from sds_clip.app.store import Store
+from sds_clip.app.store.claims import eligible
+from sds_clip.app.store.job_events import events_query
+from sds_clip.app.store.migrate import MIGRATIONS
+from sds_clip.app.store.owned import seen_by
+from sds_clip.app.store.paging import page_query
+from sds_clip.app.store.records import JobError
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.app.store.tables import events, jobs, versions
+from sds_clip.app.store.versions import begun_query
 from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.databases import Databases
 from tests.postgres import PostgreSQL

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
-from app.settings import MAX_INTERRUPTIONS
-from app.store import Store
-from app.store.datasets import MAX_CHECKS
-from app.store.records import Dataset, DatasetStatus, Job
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
+from sds_clip.app.settings import MAX_INTERRUPTIONS
+from sds_clip.app.store import Store
+from sds_clip.app.store.datasets import MAX_CHECKS
+from sds_clip.app.store.records import Dataset, DatasetStatus, Job
+from sds_clip.app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, submitted
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from app.store import Store
-from app.store.records import JobError
-from app.store.states import TRANSITIONS, Action, JobKind, JobStatus
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import JobError
+from sds_clip.app.store.states import TRANSITIONS, Action, JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.app.store.failing import WAYS
 

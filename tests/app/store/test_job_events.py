@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable
 
-from app.store import Store
-from app.store.records import EventType, Level
-from app.store.states import JobStatus
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import EventType, Level
+from sds_clip.app.store.states import JobStatus
 from tests.app.store.conftest import FakeClock, claimed, submitted
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import (
+from sds_clip.app.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
     InputsGone,
@@ -16,9 +16,9 @@ from app.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from app.store import Store
-from app.store.records import Job, JobError, NewVersion
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, JobError, NewVersion
+from sds_clip.app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, new_job, submitted
 from tests.databases import Databases
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from app.errors import AliasMoved, LeaseLost, UnusableRecord
-from app.store import Store
-from app.store.records import JobError, Lease, Level, Move, NewVersion
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.errors import AliasMoved, LeaseLost, UnusableRecord
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import JobError, Lease, Level, Move, NewVersion
+from sds_clip.app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, submitted
 
 BOOM = JobError("boom", "Boom.", "lr", retryable=True)

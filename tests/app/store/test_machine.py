@@ -21,10 +21,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.errors import JobStateConflict, LeaseLost
-from app.store import Store
-from app.store.records import Job, JobError, Lease, NewJob, NewVersion
-from app.store.states import HELD, TERMINAL, JobKind, JobStatus
+from sds_clip.app.errors import JobStateConflict, LeaseLost
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Job, JobError, Lease, NewJob, NewVersion
+from sds_clip.app.store.states import HELD, TERMINAL, JobKind, JobStatus
 from tests.app.store.conftest import FakeClock
 from tests.databases import Databases
 

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.errors import AmbiguousName, NameTaken, UnknownRecord
-from app.store import Store
-from app.store.records import NewJob
-from app.store.states import JobKind
+from sds_clip.app.errors import AmbiguousName, NameTaken, UnknownRecord
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import NewJob
+from sds_clip.app.store.states import JobKind
 
 Add = Callable[..., str]
 

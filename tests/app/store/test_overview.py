@@ -1,8 +1,8 @@
 """What operators watch, counted on both databases."""
 
-from app.store import Store
-from app.store.records import DatasetStatus, NewVersion, VersionStatus
-from app.store.states import JobKind, JobStatus
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import DatasetStatus, NewVersion, VersionStatus
+from sds_clip.app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.app.store.test_workers import worker
 

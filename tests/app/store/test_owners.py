@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from app.errors import MissingScope, RecordInUse, ServiceError, UnknownRecord
-from app.store import Store, Workspace
-from app.store.records import Job, NewVersion, NewWorker
+from sds_clip.app.errors import MissingScope, RecordInUse, ServiceError, UnknownRecord
+from sds_clip.app.store import Store, Workspace
+from sds_clip.app.store.records import Job, NewVersion, NewWorker
 from tests.app.store.conftest import claimed, submitted
 from tests.app.store.test_database import upgrade_to
 from tests.app.store.test_versions import register, to

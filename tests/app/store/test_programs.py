@@ -9,12 +9,12 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, inspect, text
 
-from app.errors import ConfigurationError
-from app.store import Store
-from app.store.migrate import MIGRATIONS, NEWEST, OLDEST
-from app.store.records import JOB_FORMAT, Lease
-from app.store.states import JobKind, JobStatus
-from app.store.tables import metadata
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.store import Store
+from sds_clip.app.store.migrate import MIGRATIONS, NEWEST, OLDEST
+from sds_clip.app.store.records import JOB_FORMAT, Lease
+from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.app.store.tables import metadata
 from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.app.store.test_database import upgrade_to
 from tests.app.store.test_workers import worker

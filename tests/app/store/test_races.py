@@ -11,10 +11,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from app.store import Store
-from app.store.migrate import MIGRATIONS
-from app.store.states import JobStatus
-from app.store.tables import metadata
+from sds_clip.app.store import Store
+from sds_clip.app.store.migrate import MIGRATIONS
+from sds_clip.app.store.states import JobStatus
+from sds_clip.app.store.tables import metadata
 from tests.app.store import racing
 from tests.app.store.conftest import submitted
 from tests.databases import Databases
@@ -43,7 +43,7 @@ def test_processes_that_start_at_once_migrate_once(
 KILLED = """
 import os, signal, sys
 from alembic import op
-from app.store import Store
+from sds_clip.app.store import Store
 
 add_column = op.add_column
 

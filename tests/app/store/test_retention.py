@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import Column, Connection, func, select
 
-from app.errors import JobStateConflict, UnknownRecord
-from app.store import Store, retention
-from app.store.records import Job, JobError, NewVersion
-from app.store.states import JobKind
-from app.store.tables import events, job_datasets, job_versions, metrics
+from sds_clip.app.errors import JobStateConflict, UnknownRecord
+from sds_clip.app.store import Store, retention
+from sds_clip.app.store.records import Job, JobError, NewVersion
+from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.tables import events, job_datasets, job_versions, metrics
 from tests.app.store.conftest import FakeClock, claimed, register, submitted, to
 
 EVERYTHING = dict.fromkeys(JobKind, 0.0)

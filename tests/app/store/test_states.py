@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.store.states import (
+from sds_clip.app.store.states import (
     FULFILLED,
     HELD,
     OPEN,

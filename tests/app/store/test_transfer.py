@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import ConfigurationError
-from app.store import Store
-from app.store.transfer import read_rows, rows_in_the_way, snapshot
+from sds_clip.app.errors import ConfigurationError
+from sds_clip.app.store import Store
+from sds_clip.app.store.transfer import read_rows, rows_in_the_way, snapshot
 from tests.app.store.conftest import submitted
 from tests.databases import Databases
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.errors import StoreUnavailable, UnknownRecord, VersionGone
-from app.registry.removal import remove_files
-from app.store import Store
-from app.store.records import Lease, Move, NewVersion, VersionStatus
-from app.store.states import JobStatus
+from sds_clip.app.errors import StoreUnavailable, UnknownRecord, VersionGone
+from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import Lease, Move, NewVersion, VersionStatus
+from sds_clip.app.store.states import JobStatus
 from tests.app.store.conftest import claimed, submitted
 
 BEFORE = ["unknown", "deleted"]

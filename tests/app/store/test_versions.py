@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from app.errors import AmbiguousName, NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
-from app.store import Store
-from app.store.records import NewVersion, VersionStatus
+from sds_clip.app.errors import AmbiguousName, NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import NewVersion, VersionStatus
 from tests.app.store.conftest import claimed, register, submitted, to
 
 

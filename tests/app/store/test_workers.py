@@ -2,9 +2,9 @@
 
 import pytest
 
-from app.store import Store
-from app.store.records import NewWorker
-from app.store.states import JobKind
+from sds_clip.app.store import Store
+from sds_clip.app.store.records import NewWorker
+from sds_clip.app.store.states import JobKind
 from tests.app.store.conftest import FakeClock, claimed, submitted
 
 

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.data.batches import Loader, batch_indices, caption_choice, order, steps_per_epoch
-from models.data.pairs import FilePairs, Sample
-from models.errors import DataError
+from sds_clip.models.data.batches import Loader, batch_indices, caption_choice, order, steps_per_epoch
+from sds_clip.models.data.pairs import FilePairs, Sample
+from sds_clip.models.errors import DataError
 from tests.pictures import save_pictures
 
 SAMPLE = Sample("x", ("a", "b", "c"), ((), (), ()))

@@ -11,10 +11,10 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from models.data.check import CheckedPairs, check_pairs
-from models.data.pairs import FilePairs, Sample
-from models.errors import DataError
-from models.findings import LISTED
+from sds_clip.models.data.check import CheckedPairs, check_pairs
+from sds_clip.models.data.pairs import FilePairs, Sample
+from sds_clip.models.errors import DataError
+from sds_clip.models.findings import LISTED
 from tests.pictures import save_pictures
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.data.coco import read_coco
-from models.data.pairs import Sample
-from models.errors import DataError
+from sds_clip.models.data.coco import read_coco
+from sds_clip.models.data.pairs import Sample
+from sds_clip.models.errors import DataError
 from tests.pictures import save_pictures
 
 

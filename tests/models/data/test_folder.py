@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from models.data.folder import read_folder
-from models.data.pairs import MissingImage, Sample
-from models.errors import DataError
+from sds_clip.models.data.folder import read_folder
+from sds_clip.models.data.pairs import MissingImage, Sample
+from sds_clip.models.errors import DataError
 from tests.pictures import save_pictures
 
 

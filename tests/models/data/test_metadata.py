@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from models.data.check import check_pairs
-from models.data.open import open_pairs
-from models.data.pairs import Sample
-from models.errors import DataError
+from sds_clip.models.data.check import check_pairs
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.data.pairs import Sample
+from sds_clip.models.errors import DataError
 from tests.pictures import save_pictures
 
 NAMES = ["a.png", "sub/b.png"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.data.negatives import swap_negatives
+from sds_clip.models.data.negatives import swap_negatives
 
 
 def every(caption: str) -> set[str]:

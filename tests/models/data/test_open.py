@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from models.data.open import open_pairs
-from models.errors import DataError
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.errors import DataError
 from tests.pictures import picture, save_pictures
 from tests.tars import save_tar
 

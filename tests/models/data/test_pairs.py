@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.data.pairs import FilePairs, Sample, Subset, UnreadableImage
+from sds_clip.models.data.pairs import FilePairs, Sample, Subset, UnreadableImage
 from tests.pictures import picture, save_pictures
 
 

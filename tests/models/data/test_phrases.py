@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.data.phrases import Words, phrases_and_verbs
+from sds_clip.models.data.phrases import Words, phrases_and_verbs
 
 
 @pytest.mark.parametrize(

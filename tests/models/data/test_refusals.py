@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from models.data.open import open_pairs
-from models.errors import DataError
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.errors import DataError
 from tests.tars import tar_of
 
 

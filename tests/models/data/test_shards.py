@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from models.data.pairs import MissingImage, UnreadableImage
-from models.data.shards import expand, read_shards
-from models.errors import DataError
+from sds_clip.models.data.pairs import MissingImage, UnreadableImage
+from sds_clip.models.data.shards import expand, read_shards
+from sds_clip.models.errors import DataError
 from tests.pictures import picture
 from tests.tars import save_tar
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from models.data.pairs import Sample
-from models.data.table import read_table
+from sds_clip.models.data.pairs import Sample
+from sds_clip.models.data.table import read_table
 
 
 def test_table_with_open_clips_columns_and_tabs_is_read(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.evaluation.checked import Images, Problems, Say
-from models.evaluation.items import Item
+from sds_clip.models.evaluation.checked import Images, Problems, Say
+from sds_clip.models.evaluation.items import Item
 
 
 class FixedScorer:

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.clip import Clip
-from models.errors import EvaluationError
-from models.evaluation.aro import SYMMETRIC_RELATIONS, vg_attribution, vg_relation
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.items import box_problem
-from models.evaluation.scorers import ClipScorer
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.aro import SYMMETRIC_RELATIONS, vg_attribution, vg_relation
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.items import box_problem
+from sds_clip.models.evaluation.scorers import ClipScorer
 from tests.benchmark_sets import case, save_cases
 from tests.models.evaluation.fixed_scorer import FixedScorer
 

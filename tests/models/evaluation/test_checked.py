@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.errors import EvaluationError
-from models.evaluation.checked import Problems, data_hash, look_at_images
-from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion
-from models.findings import LISTED
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.checked import Problems, data_hash, look_at_images
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.findings import LISTED
 
 
 def save(file: Path, colour: str = "red", format: str | None = None) -> Path:

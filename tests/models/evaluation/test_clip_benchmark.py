@@ -17,16 +17,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.evaluation.benchmark import Benchmark, run_benchmark
-from models.evaluation.items import open_region
-from models.evaluation.results import Metric, Results
-from models.evaluation.retrieval import retrieval_benchmark
-from models.evaluation.scorers import ClipScorer
-from models.evaluation.sugarcrepe import sugarcrepe
-from models.evaluation.winoground import winoground_benchmark
-from models.evaluation.zero_shot import zero_shot_benchmark
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
+from sds_clip.models.evaluation.items import open_region
+from sds_clip.models.evaluation.results import Metric, Results
+from sds_clip.models.evaluation.retrieval import retrieval_benchmark
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.models.evaluation.sugarcrepe import sugarcrepe
+from sds_clip.models.evaluation.winoground import winoground_benchmark
+from sds_clip.models.evaluation.zero_shot import zero_shot_benchmark
 
 if "CI" not in os.environ:
     pytest.importorskip("clip_benchmark", reason="needs pip install --no-deps clip-benchmark==1.6.1")

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.colorswap import colorswap
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.colorswap import colorswap
 from tests.benchmark_sets import colorswap_entry, save_colorswap
 from tests.models.evaluation.fixed_scorer import FixedScorer
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from models.errors import EvaluationError
-from models.evaluation.comparison import compare, comparison_rows
-from models.evaluation.paired import PairedCounts, bootstrap_interval, mcnemar
-from models.evaluation.results import ItemOutcome, Metric, Results
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.comparison import compare, comparison_rows
+from sds_clip.models.evaluation.paired import PairedCounts, bootstrap_interval, mcnemar
+from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
 from sds_clip.table import table
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from models.clip import Clip
-from models.evaluation.computed_by import PACKAGES, code_version, computed_by
-from models.evaluation.scorers import ClipScorer
+from sds_clip.models.clip import Clip
+from sds_clip.models.evaluation.computed_by import PACKAGES, code_version, computed_by
+from sds_clip.models.evaluation.scorers import ClipScorer
 
 
 @pytest.fixture(autouse=True)

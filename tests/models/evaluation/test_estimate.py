@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from models.evaluation.estimate import estimate
+from sds_clip.models.evaluation.estimate import estimate
 
 
 def test_an_estimate_over_samples_alone_is_the_t_test() -> None:

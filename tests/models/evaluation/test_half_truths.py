@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.half_truths import half_truths
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.half_truths import half_truths
 from tests.benchmark_sets import half_truth, save_half_truths
 from tests.models.evaluation.fixed_scorer import FixedScorer
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.evaluation.kept import KeptErrors, KeptFeatures, open_cache
+from sds_clip.models.evaluation.kept import KeptErrors, KeptFeatures, open_cache
 
 WIDTH = 8  # a row then has as many bytes as a key
 

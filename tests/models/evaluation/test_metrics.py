@@ -1,7 +1,7 @@
 import pytest
 from scipy.stats import binomtest, norm
 
-from models.evaluation.metrics import Z, mean_of_shares, wilson
+from sds_clip.models.evaluation.metrics import Z, mean_of_shares, wilson
 
 
 def test_z_is_the_normal_quantile() -> None:

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.mmvp import mmvp_vlm
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.mmvp import mmvp_vlm
 from tests.benchmark_sets import save_mmvp
 from tests.models.evaluation.fixed_scorer import FixedScorer
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from models.data.phrases import Words
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.order import cleaned, make_order_set, order_benchmark, shuffled_captions
-from models.evaluation.retrieval import retrieval_benchmark
+from sds_clip.models.data.phrases import Words
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.order import cleaned, make_order_set, order_benchmark, shuffled_captions
+from sds_clip.models.evaluation.retrieval import retrieval_benchmark
 from tests.benchmark_sets import CAPTION, save_captions
 from tests.models.evaluation.fixed_scorer import FixedScorer
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.comparison import compare
-from models.evaluation.report import render_report, write_report
-from models.evaluation.report.content import axis_mark
-from models.evaluation.report.gallery import IMAGES, SHOWN
-from models.evaluation.results import ImageRegion, Metric, Results
-from models.evaluation.winoground import winoground_benchmark
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.comparison import compare
+from sds_clip.models.evaluation.report import render_report, write_report
+from sds_clip.models.evaluation.report.content import axis_mark
+from sds_clip.models.evaluation.report.gallery import IMAGES, SHOWN
+from sds_clip.models.evaluation.results import ImageRegion, Metric, Results
+from sds_clip.models.evaluation.winoground import winoground_benchmark
 from tests.benchmark_sets import save_set
 from tests.models.evaluation.fixed_scorer import FixedScorer
 from tests.report_runs import ATTACK, COLOURS, attacked, two_runs

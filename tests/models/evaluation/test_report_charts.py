@@ -4,11 +4,18 @@ from itertools import pairwise
 
 import pytest
 
-from models.evaluation.comparison import compare
-from models.evaluation.report import render_report
-from models.evaluation.report.charts import BINS, bin_counts, bin_edges
-from models.evaluation.report.words import items, p_value, percent, points, points_interval, shortened
-from models.evaluation.results import ItemOutcome, Metric, Results
+from sds_clip.models.evaluation.comparison import compare
+from sds_clip.models.evaluation.report import render_report
+from sds_clip.models.evaluation.report.charts import BINS, bin_counts, bin_edges
+from sds_clip.models.evaluation.report.words import (
+    items,
+    p_value,
+    percent,
+    points,
+    points_interval,
+    shortened,
+)
+from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
 
 SPACE = "\u00a0"
 

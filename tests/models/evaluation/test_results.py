@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluation.computed_by import code_version
-from models.evaluation.results import (
+from sds_clip.models.evaluation.computed_by import code_version
+from sds_clip.models.evaluation.results import (
     ImageRegion,
     ItemOutcome,
     Metric,

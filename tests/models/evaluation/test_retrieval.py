@@ -7,17 +7,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.clip import Clip
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.comparison import compare
-from models.evaluation.retrieval import (
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.comparison import compare
+from sds_clip.models.evaluation.retrieval import (
     KS,
     in_batch_accuracy,
     recall_margins,
     retrieval_benchmark,
 )
-from models.evaluation.scorers import ClipScorer
+from sds_clip.models.evaluation.scorers import ClipScorer
 from tests.plain_metrics import recalls
 
 

@@ -12,17 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.encode import encode_images, encode_texts
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.caption_choice import CaptionChoice
-from models.evaluation.checked import Problems, look_at_images
-from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion
-from models.evaluation.scorers import ClipScorer
-from models.evaluation.sugarcrepe import sugarcrepe
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.encode import encode_images, encode_texts
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.caption_choice import CaptionChoice
+from sds_clip.models.evaluation.checked import Problems, look_at_images
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.models.evaluation.sugarcrepe import sugarcrepe
 
 
 def save_picture(file: Path, number: int, mode: str = "RGB") -> Path:
@@ -206,10 +206,10 @@ def test_an_image_that_cannot_be_decoded_leaves_its_item_out(tiny_clip: Clip, tm
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from models.checkpoints import load_clip
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.scorers import ClipScorer
-from models.evaluation.sugarcrepe import sugarcrepe
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.models.evaluation.sugarcrepe import sugarcrepe
 
 clip = load_clip(sys.argv[1], device="cpu", precision="float32")
 batches = []

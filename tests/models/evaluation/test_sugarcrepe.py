@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.clip import Clip
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.catalog import check_scorer
-from models.evaluation.comparison import compare
-from models.evaluation.metrics import mean_of_shares, wilson
-from models.evaluation.scorers import ClipScorer
-from models.evaluation.sugarcrepe import (
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.catalog import check_scorer
+from sds_clip.models.evaluation.comparison import compare
+from sds_clip.models.evaluation.metrics import mean_of_shares, wilson
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.models.evaluation.sugarcrepe import (
     FILES,
     sugarcrepe,
     sugarcrepe_pp,

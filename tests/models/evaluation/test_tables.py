@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from models.clip import Clip
-from models.errors import DataError, EvaluationError
-from models.evaluation.benchmark import Benchmark, run_benchmark
-from models.evaluation.colorswap import colorswap
-from models.evaluation.half_truths import half_truths
-from models.evaluation.items import image_name, open_region
-from models.evaluation.read import read_benchmark
-from models.evaluation.results import as_json
-from models.evaluation.retrieval import retrieval_benchmark
-from models.evaluation.scorers import ClipScorer
-from models.evaluation.winoground import winoground_benchmark
-from models.evaluation.zero_shot import zero_shot_benchmark
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import DataError, EvaluationError
+from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
+from sds_clip.models.evaluation.colorswap import colorswap
+from sds_clip.models.evaluation.half_truths import half_truths
+from sds_clip.models.evaluation.items import image_name, open_region
+from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.results import as_json
+from sds_clip.models.evaluation.retrieval import retrieval_benchmark
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.models.evaluation.winoground import winoground_benchmark
+from sds_clip.models.evaluation.zero_shot import zero_shot_benchmark
 from tests.benchmark_sets import CLASSES, picture, save_colorswap, save_folders, save_half_truths
 from tests.models.evaluation.fixed_scorer import FixedScorer
 

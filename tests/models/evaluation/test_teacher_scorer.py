@@ -9,19 +9,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.choices import SCORE_ERROR, ErrorOf
-from models.errors import EvaluationError
-from models.evaluation import teacher_scorer
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.caption_choice import CaptionChoice
-from models.evaluation.checked import Problems, look_at_images
-from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion, Results
-from models.evaluation.teacher_scorer import TeacherScorer, run_teacher
-from models.evaluation.winoground import Winoground
-from models.teacher.diffusion_score import draws, image_errors
-from models.teacher.load import load_teacher
-from models.teacher.teacher import UNCONDITIONAL, Teacher
+from sds_clip.models.choices import SCORE_ERROR, ErrorOf
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation import teacher_scorer
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.caption_choice import CaptionChoice
+from sds_clip.models.evaluation.checked import Problems, look_at_images
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.results import ImageRegion, Results
+from sds_clip.models.evaluation.teacher_scorer import TeacherScorer, run_teacher
+from sds_clip.models.evaluation.winoground import Winoground
+from sds_clip.models.teacher.diffusion_score import draws, image_errors
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import UNCONDITIONAL, Teacher
 from tests.plain_metrics import winoground_shares
 from tests.teachers import save_sd_teacher
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.evaluation.benchmark import Benchmark, run_benchmark
-from models.evaluation.caption_choice import CaptionChoice
-from models.evaluation.half_truths import HalfTruths
-from models.evaluation.items import Item
-from models.evaluation.results import ImageRegion
-from models.evaluation.retrieval import in_batch_accuracy, recall_margins
-from models.evaluation.sugarcrepe import text_only_margin
-from models.evaluation.winoground import Winoground
-from models.evaluation.zero_shot import class_margins
+from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
+from sds_clip.models.evaluation.caption_choice import CaptionChoice
+from sds_clip.models.evaluation.half_truths import HalfTruths
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.evaluation.retrieval import in_batch_accuracy, recall_margins
+from sds_clip.models.evaluation.sugarcrepe import text_only_margin
+from sds_clip.models.evaluation.winoground import Winoground
+from sds_clip.models.evaluation.zero_shot import class_margins
 from tests.models.evaluation.fixed_scorer import FixedScorer
 from tests.pictures import save_pictures
 

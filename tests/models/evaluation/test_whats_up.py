@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.comparison import compare
-from models.evaluation.items import Item
-from models.evaluation.results import Results
-from models.evaluation.whats_up import coco_spatial, gqa_spatial, whats_up
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.comparison import compare
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.results import Results
+from sds_clip.models.evaluation.whats_up import coco_spatial, gqa_spatial, whats_up
 from tests.benchmark_sets import (
     WHATS_UP_A,
     WHATS_UP_B,

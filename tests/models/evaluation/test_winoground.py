@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.errors import EvaluationError
-from models.evaluation.checked import Problems, look_at_images
-from models.evaluation.winoground import winoground_benchmark
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.checked import Problems, look_at_images
+from sds_clip.models.evaluation.winoground import winoground_benchmark
 
 
 def example(number: int, **changes: Any) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.errors import EvaluationError
-from models.evaluation.read import read_benchmark
-from models.evaluation.winoground import HUB_ID, unpack_winoground
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.winoground import HUB_ID, unpack_winoground
 
 
 def save_download(folder: Path, prefix: str = "images/") -> tuple[Path, Path]:

@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from models.clip import Clip
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.metrics import wilson
-from models.evaluation.scorers import ClipScorer, cosines
-from models.evaluation.winoground import (
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.metrics import wilson
+from sds_clip.models.evaluation.scorers import ClipScorer, cosines
+from sds_clip.models.evaluation.winoground import (
     CHANCE,
     NEW_TAGS,
     d_prime,

@@ -7,12 +7,12 @@ import torch
 from open_clip import build_zero_shot_classifier
 from PIL import Image
 
-from models.clip import Clip
-from models.errors import EvaluationError
-from models.evaluation.benchmark import run_benchmark
-from models.evaluation.metrics import wilson
-from models.evaluation.scorers import ClipScorer
-from models.evaluation.zero_shot import (
+from sds_clip.models.clip import Clip
+from sds_clip.models.errors import EvaluationError
+from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.metrics import wilson
+from sds_clip.models.evaluation.scorers import ClipScorer
+from sds_clip.models.evaluation.zero_shot import (
     NAMED_TEMPLATES,
     ZeroShot,
     class_margins,

@@ -11,7 +11,7 @@ from open_clip.loss import ClipLoss
 from scipy.special import log_softmax
 from torch import Tensor
 
-from models.losses.contrastive import contrastive_loss
+from sds_clip.models.losses.contrastive import contrastive_loss
 
 
 def leaves(seed: int = 0) -> list[Tensor]:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.errors import LossError
-from models.losses.noise_contrast import noise_contrast_loss
-from models.losses.weighting import WEIGHTINGS
+from sds_clip.models.errors import LossError
+from sds_clip.models.losses.noise_contrast import noise_contrast_loss
+from sds_clip.models.losses.weighting import WEIGHTINGS
 from tests.models.losses.toys import ToyTeacher, toy_teacher
 
 TIMESTEPS = torch.tensor([0, 3, 2, 1])

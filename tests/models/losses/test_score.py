@@ -4,8 +4,8 @@ import torch
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from models.errors import LossError
-from models.losses.score import hard_negative_loss, score_distillation_loss
+from sds_clip.models.errors import LossError
+from sds_clip.models.losses.score import hard_negative_loss, score_distillation_loss
 
 LOGITS = torch.tensor([[2.0, 1.0, -1.0], [0.5, 0.0, 3.0]])
 ERRORS = torch.tensor([[0.10, 0.12, 0.20], [0.30, 0.25, 0.28]])

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.errors import LossError
-from models.losses.sds import NoisePredictor, caption_residual, sds_loss
-from models.losses.weighting import WEIGHTINGS, weight
-from models.mapper import Mapper
+from sds_clip.models.errors import LossError
+from sds_clip.models.losses.sds import NoisePredictor, caption_residual, sds_loss
+from sds_clip.models.losses.weighting import WEIGHTINGS, weight
+from sds_clip.models.mapper import Mapper
 from tests.models.losses.toys import ToyTeacher, toy_teacher
 
 TIMESTEPS = torch.tensor([0, 3, 2])

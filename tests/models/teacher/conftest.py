@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from models.teacher.load import load_teacher
-from models.teacher.teacher import Teacher
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import Teacher
 from tests.teachers import save_sd_teacher
 
 

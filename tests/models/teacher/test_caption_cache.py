@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.teacher.caption_cache import CaptionCache
+from sds_clip.models.teacher.caption_cache import CaptionCache
 
 CAPTIONS = ["a red cube", "", "ein Würfel \ud800"]
 

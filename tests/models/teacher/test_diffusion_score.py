@@ -7,11 +7,16 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
-from models.errors import TeacherError
-from models.teacher.diffusion_score import denoising_errors, denoising_errors_many, draws, image_errors
-from models.teacher.load import load_teacher
-from models.teacher.pixels import teacher_preprocess
-from models.teacher.teacher import Teacher
+from sds_clip.models.errors import TeacherError
+from sds_clip.models.teacher.diffusion_score import (
+    denoising_errors,
+    denoising_errors_many,
+    draws,
+    image_errors,
+)
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.pixels import teacher_preprocess
+from sds_clip.models.teacher.teacher import Teacher
 from tests.teachers import save_sd_teacher
 from tests.toy_teacher import SHAPE, ToyTeacher, randn
 

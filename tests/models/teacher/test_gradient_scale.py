@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.teacher.gradient_scale import with_scaled_gradient
+from sds_clip.models.teacher.gradient_scale import with_scaled_gradient
 
 
 def leaf() -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from models.teacher.noise import PredictionType, add_noise, epsilon_of
+from sds_clip.models.teacher.noise import PredictionType, add_noise, epsilon_of
 
 TIMESTEPS = torch.tensor([0, 1, 250, 999])
 

@@ -11,10 +11,10 @@ from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 
-from models.errors import TeacherError
-from models.losses.sds import sds_loss
-from models.teacher.load import load_teacher
-from models.teacher.teacher import Teacher
+from sds_clip.models.errors import TeacherError
+from sds_clip.models.losses.sds import sds_loss
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import Teacher
 from tests.teachers import noise_by_scheduler, save_pixart_teacher
 
 CAPTIONS = ["A red cube, left of a blue ball ", "", "long " * 100]

@@ -7,8 +7,8 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from models.checkpoints import load_clip
-from models.teacher.pixels import teacher_preprocess, teacher_view
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.teacher.pixels import teacher_preprocess, teacher_view
 
 
 def picture(width: int, height: int) -> Image.Image:

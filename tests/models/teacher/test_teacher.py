@@ -20,10 +20,10 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from models.errors import TeacherError
-from models.teacher.load import load_teacher
-from models.teacher.pixels import teacher_preprocess
-from models.teacher.teacher import Teacher
+from sds_clip.models.errors import TeacherError
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.pixels import teacher_preprocess
+from sds_clip.models.teacher.teacher import Teacher
 from tests.teachers import CONTEXT_LENGTH, noise_by_scheduler, save_sd_teacher
 
 CAPTIONS = ["a red cube left of a blue ball", "", "long " * CONTEXT_LENGTH]
@@ -240,7 +240,7 @@ def test_many_images_go_through_the_vae_a_few_at_a_time(
     pixels = randn(9, 3, 64, 64).clamp(-1, 1)
     alone = torch.cat([teacher.encode_image(image[None]) for image in pixels])
     encode, batches = teacher.vae.encode, []
-    monkeypatch.setattr("models.teacher.teacher._PIXELS_AT_ONCE", 4 * 64**2)
+    monkeypatch.setattr("sds_clip.models.teacher.teacher._PIXELS_AT_ONCE", 4 * 64**2)
     monkeypatch.setattr(teacher.vae, "encode", lambda chunk: batches.append(len(chunk)) or encode(chunk))
     torch.testing.assert_close(teacher.encode_image(pixels), alone)
     assert batches == [4, 4, 1]

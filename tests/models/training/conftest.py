@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import load_clip
-from models.clip import Clip
-from models.data.check import check_pairs
-from models.data.open import open_pairs
-from models.data.pairs import PairSet
-from models.teacher.load import load_teacher
-from models.teacher.teacher import Teacher
-from models.training.parts import Parts
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.check import check_pairs
+from sds_clip.models.data.open import open_pairs
+from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.parts import Parts
 from tests.teachers import save_sd_teacher
 from tests.training import save_coco
 

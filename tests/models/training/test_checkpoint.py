@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models.errors import CheckpointTooLargeError, TrainingError
-from models.training.checkpoint import Checkpoints
+from sds_clip.models.errors import CheckpointTooLargeError, TrainingError
+from sds_clip.models.training.checkpoint import Checkpoints
 
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -103,7 +103,7 @@ def test_room_is_made_before_one_is_written_and_the_newest_stays_until_that_is_w
         save_file(*args)  # type: ignore[arg-type]
         seen.append(names(tmp_path))
 
-    monkeypatch.setattr("models.training.checkpoint.save_file", save_and_look)
+    monkeypatch.setattr("sds_clip.models.training.checkpoint.save_file", save_and_look)
     model, checkpoints = Model(), checkpoints_of(tmp_path, keep=9)
     for step in (1, 2, 3):
         saved_step(model, checkpoints, step)

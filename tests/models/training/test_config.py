@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from models.errors import ConfigError
-from models.training.config import FinetuneConfig, parse_config
+from sds_clip.models.errors import ConfigError
+from sds_clip.models.training.config import FinetuneConfig, parse_config
 from tests.training import configure
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models.checkpoints import load_clip
-from models.teacher.folder import find_family
-from models.teacher.load import load_teacher
-from models.training import cost
-from models.training.cost import Cost
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.teacher.folder import find_family
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.training import cost
+from sds_clip.models.training.cost import Cost
 from tests.teachers import save_pixart_teacher, save_sd_teacher
 from tests.training import configure
 

@@ -11,9 +11,9 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from models.data.pairs import PairSet, Sample, Subset
-from models.mapper import Mapper
-from models.training.parts import Parts, Swapped
+from sds_clip.models.data.pairs import PairSet, Sample, Subset
+from sds_clip.models.mapper import Mapper
+from sds_clip.models.training.parts import Parts, Swapped
 from tests.models.training.test_gradients import Step, first_gradients
 
 SWAPS: dict[str, object] = {"objective": "clip", "negatives": "swap", "trainable": "all"}

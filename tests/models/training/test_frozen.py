@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.training import frozen as module
-from models.training.frozen import Frozen
+from sds_clip.models.training import frozen as module
+from sds_clip.models.training.frozen import Frozen
 
 
 class Tower:

@@ -21,13 +21,13 @@ from diffusers import (
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
-from models.data.batches import batch_indices
-from models.mapper import Mapper
-from models.teacher.load import load_teacher
-from models.teacher.pixels import teacher_view
-from models.training.parts import Parts, Swapped
-from models.training.randomness import draw_noise, draw_timesteps
-from models.training.run import train
+from sds_clip.models.data.batches import batch_indices
+from sds_clip.models.mapper import Mapper
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.pixels import teacher_view
+from sds_clip.models.training.parts import Parts, Swapped
+from sds_clip.models.training.randomness import draw_noise, draw_timesteps
+from sds_clip.models.training.run import train
 from tests.teachers import save_pixart_teacher, save_sd_teacher
 from tests.training import PLACE, changed, configure, frozen_state, gradients, last_checkpoint
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo.arms import SDS
-from demo.training_set import DemoPairs
-from models.checkpoints import load_clip
-from models.teacher.load import load_teacher
-from models.teacher.teacher import Teacher
-from models.training.influence import teacher_had_no_say
-from models.training.parts import Parts
-from models.training.run import train
-from models.training.watcher import Record
+from sds_clip.demo.arms import SDS
+from sds_clip.demo.training_set import DemoPairs
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.influence import teacher_had_no_say
+from sds_clip.models.training.parts import Parts
+from sds_clip.models.training.run import train
+from sds_clip.models.training.watcher import Record
 from tests.training import PLACE, configure
 
 

@@ -4,12 +4,12 @@ import PIL.Image
 import pytest
 import torch
 
-from models.clip import Clip
-from models.data.pairs import PairSet, Subset
-from models.teacher.pixels import teacher_view
-from models.teacher.teacher import Teacher
-from models.training import latents as module
-from models.training.latents import Latents
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.pairs import PairSet, Subset
+from sds_clip.models.teacher.pixels import teacher_view
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training import latents as module
+from sds_clip.models.training.latents import Latents
 
 
 class Watched(Subset):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from models.errors import TrainingError
-from models.training.log import Pace, RunLog
+from sds_clip.models.errors import TrainingError
+from sds_clip.models.training.log import Pace, RunLog
 
 
 def steps_in(file: Path) -> list[int]:
@@ -71,7 +71,7 @@ def test_a_full_disk_is_named_with_its_remedy(tmp_path: Path) -> None:
 def test_pace_counts_since_it_was_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([10.0, 14.0, 16.0])
     # Not time.monotonic itself: the event loops of other tests' services run in threads of this process.
-    monkeypatch.setattr("models.training.log.time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr("sds_clip.models.training.log.time", SimpleNamespace(monotonic=lambda: next(now)))
     pace = Pace()
     assert pace.since(8, 1.0) == {"examples_per_s": 2.0, "data_share": 0.25}
     assert pace.since(8, 1.5) == {"examples_per_s": 4.0, "data_share": 0.25}

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.checkpoints import load_clip
-from models.teacher.load import load_teacher
-from models.training.distillation.teacher_loss import timestep_range
-from models.training.latents import Latents
-from models.training.parts import Parts
-from models.training.run import train
-from models.training.score_targets import ShuffledScores, TeacherScores
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.training.distillation.teacher_loss import timestep_range
+from sds_clip.models.training.latents import Latents
+from sds_clip.models.training.parts import Parts
+from sds_clip.models.training.run import train
+from sds_clip.models.training.score_targets import ShuffledScores, TeacherScores
 from tests.training import PLACE, changed, configure, gradients, last_checkpoint
 
 

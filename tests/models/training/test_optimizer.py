@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.training.optimizer import gradient_norm, make_optimizer, rate_share, set_learning_rate
+from sds_clip.models.training.optimizer import gradient_norm, make_optimizer, rate_share, set_learning_rate
 from tests.architectures import build
 from tests.checkpoints import tiny_network
 from tests.training import configure

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.checkpoints import CheckpointError
-from models.data.negatives import swap_negatives
-from models.data.pairs import PairSet, Sample, Subset
-from models.errors import ConfigError, DataError, TeacherError
-from models.teacher.teacher import Teacher
-from models.training.config import FinetuneConfig
-from models.training.parts import Parts, Swapped, describe, load_parts, with_negatives
+from sds_clip.models.checkpoints import CheckpointError
+from sds_clip.models.data.negatives import swap_negatives
+from sds_clip.models.data.pairs import PairSet, Sample, Subset
+from sds_clip.models.errors import ConfigError, DataError, TeacherError
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.parts import Parts, Swapped, describe, load_parts, with_negatives
 from tests.teachers import save_sd_teacher
 from tests.training import PLACE, captions, configure, save_coco
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from models.errors import DataError, TrainingError
-from models.training.config import FinetuneConfig
-from models.training.parts import Parts, load_parts
-from models.training.processes import find_place, start_alike
-from models.training.run import train
+from sds_clip.models.errors import DataError, TrainingError
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.parts import Parts, load_parts
+from sds_clip.models.training.processes import find_place, start_alike
+from sds_clip.models.training.run import train
 from tests.training import PLACE, Stopper, configure, gradients, save_coco, state_after
 
 UNCLIPPED = 1e9

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.training.randomness import draw_noise, draw_timesteps
+from sds_clip.models.training.randomness import draw_noise, draw_timesteps
 
 SHAPE = (4, 8, 8)
 

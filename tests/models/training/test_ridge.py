@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from models.data.batches import order
-from models.mapper import Mapper
-from models.teacher import teacher as teachers
-from models.teacher.pixels import teacher_view
-from models.training.parts import Parts
-from models.training.ridge import ridge_mapper
+from sds_clip.models.data.batches import order
+from sds_clip.models.mapper import Mapper
+from sds_clip.models.teacher import teacher as teachers
+from sds_clip.models.teacher.pixels import teacher_view
+from sds_clip.models.training.parts import Parts
+from sds_clip.models.training.ridge import ridge_mapper
 from tests.training import configure
 
 

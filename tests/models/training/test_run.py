@@ -14,21 +14,21 @@ import pytest
 import torch
 import yaml
 
-from models.checkpoints import load_clip
-from models.data import batches
-from models.data.batches import order
-from models.data.pairs import Subset
-from models.errors import ConfigError, DataError, TrainingError
-from models.precision import choose_precision
-from models.references import CheckpointError
-from models.student import StudentError
-from models.teacher.load import load_teacher
-from models.training.config import parse_config
-from models.training.parts import Parts
-from models.training.processes import Place
-from models.training.run import train
-from models.training.validation import validate
-from models.training.watcher import Record, Watcher
+from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.data import batches
+from sds_clip.models.data.batches import order
+from sds_clip.models.data.pairs import Subset
+from sds_clip.models.errors import ConfigError, DataError, TrainingError
+from sds_clip.models.precision import choose_precision
+from sds_clip.models.references import CheckpointError
+from sds_clip.models.student import StudentError
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.training.config import parse_config
+from sds_clip.models.training.parts import Parts
+from sds_clip.models.training.processes import Place
+from sds_clip.models.training.run import train
+from sds_clip.models.training.validation import validate
+from sds_clip.models.training.watcher import Record, Watcher
 from tests.training import PLACE, configure, last_checkpoint
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from models.data.pairs import PairSet
-from models.errors import TrainingError
-from models.training.influence import teacher_had_no_say
-from models.training.parts import Parts
-from models.training.report import SAMPLES, read_run, write_run_report
-from models.training.report.charts import POINTS, charts, validation
-from models.training.run import train
-from models.training.watcher import Record
+from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.errors import TrainingError
+from sds_clip.models.training.influence import teacher_had_no_say
+from sds_clip.models.training.parts import Parts
+from sds_clip.models.training.report import SAMPLES, read_run, write_run_report
+from sds_clip.models.training.report.charts import POINTS, charts, validation
+from sds_clip.models.training.run import train
+from sds_clip.models.training.watcher import Record
 from tests.models.evaluation.test_report import Document
 from tests.report_runs import ATTACK
 from tests.training import PLACE, Stopper, configure

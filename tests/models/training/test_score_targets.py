@@ -8,15 +8,15 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
-from models.clip import Clip
-from models.data.pairs import PairSet, Subset
-from models.errors import TeacherError
-from models.losses.score import teacher_choice
-from models.teacher.diffusion_score import draws
-from models.teacher.load import load_teacher
-from models.teacher.teacher import Teacher
-from models.training.latents import Latents
-from models.training.score_targets import BaseScores, ShuffledScores, TeacherScores
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.pairs import PairSet, Subset
+from sds_clip.models.errors import TeacherError
+from sds_clip.models.losses.score import teacher_choice
+from sds_clip.models.teacher.diffusion_score import draws
+from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.latents import Latents
+from sds_clip.models.training.score_targets import BaseScores, ShuffledScores, TeacherScores
 from tests.teachers import save_sd_teacher
 from tests.training import configure
 
@@ -87,7 +87,7 @@ def test_no_more_samples_are_kept_than_there_is_room_for(
             scored.append(index)
             return super().image(index)
 
-    monkeypatch.setattr("models.training.score_targets.MAX_KNOWN", 2)
+    monkeypatch.setattr("sds_clip.models.training.score_targets.MAX_KNOWN", 2)
     scored: list[int] = []
     bounded = targets_of(base, Watched(pairs, range(8)), teacher)
     asked = ([4, 7, 5], [CANDIDATES] * 3, 3)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from models.training.parts import Parts
-from models.training.run import train
-from models.training.trackers import make_tracker
-from models.training.tracking import Outcome, Tracking
-from models.training.watcher import Record
+from sds_clip.models.training.parts import Parts
+from sds_clip.models.training.run import train
+from sds_clip.models.training.trackers import make_tracker
+from sds_clip.models.training.tracking import Outcome, Tracking
+from sds_clip.models.training.watcher import Record
 from tests.mlflow_store import local_mlflow
 from tests.training import PLACE, configure
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from models.training import tracking
-from models.training.parts import Parts
-from models.training.run import train
-from models.training.trackers import run_id
-from models.training.tracking import Outcome, Tracker
-from models.training.watcher import Record, Watcher
+from sds_clip.models.training import tracking
+from sds_clip.models.training.parts import Parts
+from sds_clip.models.training.run import train
+from sds_clip.models.training.trackers import run_id
+from sds_clip.models.training.tracking import Outcome, Tracker
+from sds_clip.models.training.watcher import Record, Watcher
 from tests.training import PLACE, Stopper, configure
 from tests.worker.waiting import until
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.choices import Conflicts
-from models.training.objective import Losses
-from models.training.trainer import Encoded, _backward, sub_batch
+from sds_clip.models.choices import Conflicts
+from sds_clip.models.training.objective import Losses
+from sds_clip.models.training.trainer import Encoded, _backward, sub_batch
 
 
 class Tower:

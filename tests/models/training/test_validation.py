@@ -2,9 +2,9 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss
 
-from models.clip import Clip
-from models.data.pairs import PairSet, Subset
-from models.training.validation import validate
+from sds_clip.models.clip import Clip
+from sds_clip.models.data.pairs import PairSet, Subset
+from sds_clip.models.training.validation import validate
 
 
 def test_every_pair_counts_once_beside_as_many_others_as_a_batch_has(base: Clip, pairs: PairSet) -> None:
@@ -41,7 +41,7 @@ def test_whole_batches_have_open_clip_s_loss(base: Clip, pairs: PairSet) -> None
 def test_a_batch_larger_than_what_is_validated_is_all_of_it(
     base: Clip, pairs: PairSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.training.validation.MAX_PAIRS", 6)
+    monkeypatch.setattr("sds_clip.models.training.validation.MAX_PAIRS", 6)
     assert validate(base, Subset(pairs, range(11)), 8) == validate(base, Subset(pairs, range(6)), 6)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.images import decode_image
-from models.vectors.embed import Options, embed
-from models.vectors.encoder import Encoder
+from sds_clip.models.images import decode_image
+from sds_clip.models.vectors.embed import Options, embed
+from sds_clip.models.vectors.encoder import Encoder
 
 
 class Colours(Encoder):

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import VectorsError
-from models.vectors.embed import Options, Summary, embed, errors_file, work_folder
-from models.vectors.files import open_vectors
-from models.vectors.work import Work
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.vectors.embed import Options, Summary, embed, errors_file, work_folder
+from sds_clip.models.vectors.files import open_vectors
+from sds_clip.models.vectors.work import Work
 from tests.models.vectors.colours import Colours, colour
 from tests.models.vectors.conftest import NAMES
 from tests.pictures import picture, save_pictures
@@ -288,7 +288,7 @@ def test_a_run_that_was_killed_while_it_replaced_its_files_is_finished(
     embed([str(photos)], out, Colours(), TWO)
     (photos / "a.png").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("models.vectors.files.write_atomic", interrupt)
+        patch.setattr("sds_clip.models.vectors.files.write_atomic", interrupt)
         with pytest.raises(KeyboardInterrupt):
             embed([str(photos)], out, Colours(), TWO)
     with pytest.raises(VectorsError, match=r"v.about.json belongs to .* and is missing"):

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import DataError, VectorsError
-from models.image_files import ImageFileError
-from models.vectors.entries import find_entry, list_entries, root_of
+from sds_clip.models.errors import DataError, VectorsError
+from sds_clip.models.image_files import ImageFileError
+from sds_clip.models.vectors.entries import find_entry, list_entries, root_of
 from tests.pictures import picture
 from tests.tars import save_tar
 

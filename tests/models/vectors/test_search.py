@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import VectorsError
-from models.vectors.about import About
-from models.vectors.files import about_file, open_vectors, write_vectors
-from models.vectors.mapped import Vectors
-from models.vectors.search import search
+from sds_clip.models.errors import VectorsError
+from sds_clip.models.vectors.about import About
+from sds_clip.models.vectors.files import about_file, open_vectors, write_vectors
+from sds_clip.models.vectors.mapped import Vectors
+from sds_clip.models.vectors.search import search
 
 DIMENSIONS = 16
 

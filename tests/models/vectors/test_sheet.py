@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.vectors.embed import embed
-from models.vectors.files import open_vectors
-from models.vectors.mapped import Vectors
-from models.vectors.search import Hit, search
-from models.vectors.sheet import Elsewhere, Pictures, render_sheet
+from sds_clip.models.vectors.embed import embed
+from sds_clip.models.vectors.files import open_vectors
+from sds_clip.models.vectors.mapped import Vectors
+from sds_clip.models.vectors.search import Hit, search
+from sds_clip.models.vectors.sheet import Elsewhere, Pictures, render_sheet
 from tests.models.vectors.colours import Colours, colour
 from tests.pictures import picture
 
