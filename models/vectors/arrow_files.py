@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from glob import escape
 from itertools import islice
 from pathlib import Path
@@ -14,16 +15,16 @@ from sds_clip.models.atomic import atomic_file
 from sds_clip.models.errors import VectorsError
 from sds_clip.models.tables import EMBEDDINGS
 from sds_clip.models.vectors.about import About
-from sds_clip.models.vectors.mapped import Records, Vectors, map_array, write_header
+from sds_clip.models.vectors.mapped import Records, Row, Vectors, map_array, write_header
 
 _ROWS_AT_ONCE = 16_384
 
 
-def write_arrow(path: Path, about: About, embeddings: np.ndarray, rows: Iterator[tuple[str, str]]) -> None:
+def write_arrow(path: Path, about: About, rows: Iterable[Row]) -> None:
     """Write the columns path, sha256 and embedding. Raises OSError."""
     import pyarrow as pa
 
-    number = pa.from_numpy_dtype(embeddings.dtype)
+    number = pa.from_numpy_dtype(np.dtype(about.dtype))
     fields = [
         ("path", pa.string()),
         ("sha256", pa.string()),
@@ -31,15 +32,15 @@ def write_arrow(path: Path, about: About, embeddings: np.ndarray, rows: Iterator
     ]
     schema = pa.schema(fields, metadata={EMBEDDINGS: about.as_json()})
     with atomic_file(path) as file, _writer(path, file, schema) as writer:
-        for start in range(0, len(embeddings), _ROWS_AT_ONCE):
-            block = embeddings[start : start + _ROWS_AT_ONCE]
-            paths, hashes = zip(*islice(rows, len(block)), strict=True)
-            numbers = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), about.dimensions)
-            writer.write_batch(
-                pa.record_batch(
-                    [pa.array(paths, pa.string()), pa.array(hashes, pa.string()), numbers], schema
-                )
-            )
+        remaining = iter(rows)
+        while block := list(islice(remaining, _ROWS_AT_ONCE)):
+            records = [json.loads(record) for record, _ in block]
+            embeddings = np.frombuffer(b"".join(embedding for _, embedding in block), about.dtype)
+            columns = [
+                pa.array([record[name] for record in records], pa.string()) for name in ("path", "sha256")
+            ]
+            numbers = pa.FixedSizeListArray.from_arrays(pa.array(embeddings), about.dimensions)
+            writer.write_batch(pa.record_batch([*columns, numbers], schema))
 
 
 def _writer(path: Path, file: Any, schema: Any) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sds_clip.models.atomic import atomic_file
 from sds_clip.models.errors import VectorsError
 from sds_clip.models.machine import usable_cores
 from sds_clip.models.vectors.about import About, Dtype
@@ -141,7 +142,7 @@ def _run(
                 raise
             _add_parts(work, manifest, encoder, known, options, progress, summary)
         _join(work, out, manifest.about, summary)
-        is_current = is_new or work.is_listed(listed(), manifest)
+        is_current = is_new or work.is_listed(listed())
         work.remove()
     return is_current
 
@@ -260,17 +261,15 @@ def _part(gathered: Sequence[Image], encoder: Encoder, known: Known, dtype: Dtyp
 
 
 def _join(work: Work, out: Path, about: About, summary: Summary) -> None:
-    work.sync()
-    listed = work.folder / "errors.jsonl"
-    if listed.stat().st_size:
-        shutil.copyfile(listed, errors_file(out))
+    codes = Counter(error["code"] for error in work.errors())
+    if codes:
+        with atomic_file(errors_file(out)) as file:
+            file.writelines(f"{json.dumps(error)}\n".encode() for error in work.errors())
     else:
         errors_file(out).unlink(missing_ok=True)
-    with listed.open(encoding="utf-8") as lines:
-        codes = Counter(json.loads(line)["code"] for line in lines)
     summary.rows, summary.missing = work.done.rows, codes.pop(_MISSING, 0)
     summary.unreadable = codes.total()
     if not work.done.rows:
         work.remove()
         raise VectorsError(f"No image can be read. {errors_file(out)} lists why.")
-    write_vectors(out, about, work.embeddings(about), work.folder / "rows.jsonl")
+    write_vectors(out, about, work.done.rows, work.rows())

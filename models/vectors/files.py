@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from sds_clip.models.atomic import atomic_file, write_atomic
 from sds_clip.models.errors import VectorsError
 from sds_clip.models.vectors.about import About
 from sds_clip.models.vectors.arrow_files import open_arrow, open_parquet, write_arrow
-from sds_clip.models.vectors.mapped import Records, Vectors, map_array, write_header
+from sds_clip.models.vectors.mapped import Records, Row, Vectors, map_array, write_header
 
 SUFFIXES = (".parquet", ".arrow", ".npy")
 ARROW_SUFFIXES = (".parquet", ".arrow")
@@ -46,31 +45,22 @@ def open_vectors(path: Path) -> Vectors:
     return vectors
 
 
-def write_vectors(path: Path, about: About, embeddings: np.ndarray, rows: Path) -> None:
-    """Write embeddings, with `rows` (JSON lines of path and sha256) as their records. Equal input makes equal bytes.
+def write_vectors(path: Path, about: About, count: int, rows: Iterable[Row]) -> None:
+    """Write `count` rows, each a record (path and sha256, as JSON) and an embedding. Equal input makes equal bytes.
 
     Each file appears whole or not at all. Raises OSError.
     """
     if path.suffix == ".npy":
         with suppress(FileNotFoundError):
             about_file(path).unlink()  # until all three are there again, there is no set of them
-        with atomic_file(path) as file:
-            write_header(file, embeddings.shape, embeddings.dtype)
-            for start in range(0, len(embeddings), 16_384):
-                file.write(embeddings[start : start + 16_384].tobytes())
-        with atomic_file(rows_file(path)) as file, rows.open("rb") as source:
-            shutil.copyfileobj(source, file)
+        with atomic_file(path) as array, atomic_file(rows_file(path)) as records:
+            write_header(array, (count, about.dimensions), np.dtype(about.dtype))
+            for record, embedding in rows:
+                records.write(f"{record}\n".encode())
+                array.write(embedding)
         write_atomic(about_file(path), about.as_json() + "\n")
     else:
-        write_arrow(path, about, embeddings, read_rows(rows))
-
-
-def read_rows(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield path and hash of JSON lines."""
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            record = json.loads(line)
-            yield record["path"], record["sha256"]
+        write_arrow(path, about, rows)
 
 
 def rows_file(npy: Path) -> Path:
@@ -88,7 +78,10 @@ class _JsonLines(Records):
         self._file = file
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return read_rows(self._file)
+        with self._file.open(encoding="utf-8") as lines:
+            for line in lines:
+                record = json.loads(line)
+                yield record["path"], record["sha256"]
 
     def paths(self, rows: Sequence[int]) -> list[str]:
         found: dict[int, str] = {}

@@ -14,6 +14,9 @@ import numpy as np
 from sds_clip.models.errors import VectorsError
 from sds_clip.models.vectors.about import About
 
+Row = tuple[str, bytes]
+"""What is written for an image: path and sha256 as JSON, and the numbers of its embedding."""
+
 
 class Records(ABC):
     """The paths and the hashes of a file's rows."""

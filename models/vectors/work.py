@@ -1,42 +1,39 @@
-"""An unfinished run's folder: what is to be embedded, and what is done of it.
+"""An unfinished run: what is to be embedded, and what is done of it, in one SQLite file in a folder.
 
-    manifest.json     what the run is; written last, so that a folder without it was not begun
-    entries.jsonl     the images, in their order
-    embeddings        finished rows: numbers
-    rows.jsonl        finished rows: path and sha256
-    errors.jsonl      the images that could not be embedded
-    log.jsonl         a line for each finished part: where it ends in these files, and a checksum of what it added
-
-The kernel keeps what a killed process has written. A part counts if all that its line promises is there: after a
-power cut, the checksums find what the disk did not get. Whatever follows the last whole part is cut off.
+Each part is one transaction of a write-ahead log, which is flushed to the disk from time to time. A killed process
+loses no finished part, since the kernel has it. After a power cut, the log's checksums find what the disk did not get.
+One connection has the file for itself, so that what decision 31 says about such logs does not apply. Records are JSON,
+whose escapes keep names that are not UTF-8.
 """
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
-import os
 import shutil
-import time
-import zlib
+import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from sds_clip.models.atomic import write_atomic
 from sds_clip.models.errors import VectorsError
 from sds_clip.models.vectors.about import About
 from sds_clip.models.vectors.entries import Entry
 
-_FILES = ("embeddings", "rows.jsonl", "errors.jsonl")
-_LOG = "log.jsonl"
-_SYNC_EVERY_S = 5.0
+_TABLES = (
+    "run (manifest TEXT NOT NULL, entries INTEGER NOT NULL, is_last INTEGER NOT NULL)",
+    "entries (number INTEGER PRIMARY KEY, record TEXT NOT NULL)",
+    "errors (number INTEGER PRIMARY KEY, record TEXT NOT NULL)",
+    "rows (number INTEGER PRIMARY KEY, record TEXT NOT NULL, embedding BLOB NOT NULL)",
+)
+_AT_ONCE = 1024
+"""Entries that are read together, so that no query stays open while parts are added."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,6 @@ class Manifest:
     inputs: list[str]
     batch_size: int
     entries: int
-    entries_sha256: str
 
 
 @dataclass
@@ -64,31 +60,34 @@ class Part:
 
 @dataclass(frozen=True)
 class Done:
-    """How far a run has come: a line of the log."""
+    """How far a run has come."""
 
     entries: int = 0
     rows: int = 0
-    errors: int = 0
-    sizes: tuple[int, ...] = (0, 0, 0)
     is_last: bool = False
-    crc32: int = 0
 
 
 class Work:
-    """The folder, locked while it is open."""
+    """The folder, locked while it is open. Its methods raise OSError, and VectorsError if the file is damaged."""
 
     def __init__(self, folder: Path) -> None:
         """Raises VectorsError while another process uses the folder; OSError."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.done = Done()
-        self._lock = FileLock(folder / "lock", fallback_to_soft=False)
-        self._files = ExitStack()
-        self._synced_at = time.monotonic()
+        self._file = folder / "run.sqlite3"
+        with _translated(self._file):
+            self._database = sqlite3.connect(self._file, timeout=0)
         try:
-            self._lock.acquire(blocking=False)
-        except Timeout as error:
-            raise VectorsError(f"Another process is working in {folder}. Wait until it has ended.") from error
+            with self._transaction():
+                for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
+                    self._database.execute(f"PRAGMA {pragma}")
+                self._database.execute("BEGIN EXCLUSIVE")
+                for table in _TABLES:
+                    self._database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        except BaseException:
+            self._database.close()
+            raise
 
     def __enter__(self) -> Work:
         return self
@@ -96,143 +95,104 @@ class Work:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._files.close()
-        self._lock.release()
+        self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _translated(self._file), self._database:
+            yield
+
+    def _records(self, table: str, start: int = 0) -> Iterator[dict[str, Any]]:
+        query = f"SELECT number, record FROM {table} WHERE number > ? ORDER BY number LIMIT {_AT_ONCE}"
+        while found := self._all(query, start):
+            start = found[-1][0]
+            for _, record in found:
+                yield json.loads(record)
+
+    def _all(self, query: str, *values: int) -> list[Any]:
+        with self._transaction():
+            return self._database.execute(query, values).fetchall()
 
     def manifest(self) -> Manifest | None:
-        """Return what the run is, or None if it was not begun. Raises VectorsError."""
-        file = self.folder / "manifest.json"
-        try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            about = About.of_json(json.dumps(content.pop("about")), file)
+        """Return what the run is, or None if it was not begun."""
+        for (text,) in self._all("SELECT manifest FROM run"):
+            content = json.loads(text)
+            about = About.of_json(json.dumps(content.pop("about")), self._file)
             return Manifest(about, **content)
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, KeyError) as error:
-            raise VectorsError(
-                f"{file} is damaged; remove the folder {self.folder} to begin again."
-            ) from error
+        return None
 
     def begin(self, about: About, inputs: list[str], batch_size: int, entries: Iterable[Entry]) -> Manifest:
-        """Write down what is to be embedded. Raises OSError, and what listing the entries raises."""
-        for name in (*_FILES, _LOG):
-            (self.folder / name).unlink(missing_ok=True)
-        count, digest = self._write_entries("entries.jsonl", entries)
-        manifest = Manifest(about, inputs, batch_size, count, digest)
-        write_atomic(self.folder / "manifest.json", json.dumps(asdict(manifest), indent=1))
+        """Write down what is to be embedded. Raises what listing the entries raises, too."""
+        with self._transaction():
+            records = ((json.dumps(asdict(entry)),) for entry in entries)
+            count = self._database.executemany("INSERT INTO entries (record) VALUES (?)", records).rowcount
+            manifest = Manifest(about, inputs, batch_size, max(0, count))
+            self._database.execute("INSERT INTO run VALUES (?, 0, 0)", (json.dumps(asdict(manifest)),))
         return manifest
 
-    def is_listed(self, entries: Iterable[Entry], manifest: Manifest) -> bool:
+    def is_listed(self, entries: Iterable[Entry]) -> bool:
         """Whether these are the entries that were written down."""
-        _, digest = self._write_entries("entries.new", entries)
-        (self.folder / "entries.new").unlink()
-        return digest == manifest.entries_sha256
-
-    def _write_entries(self, name: str, entries: Iterable[Entry]) -> tuple[int, str]:
-        digest, count = hashlib.sha256(), 0
-        with (self.folder / name).open("wb") as file:
-            for entry in entries:
-                given = {key: value for key, value in asdict(entry).items() if value is not None}
-                line = (json.dumps(given) + "\n").encode()
-                file.write(line)
-                digest.update(line)
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        return count, digest.hexdigest()
+        listed = (Entry(**record) for record in self._records("entries"))
+        return all(one == other for one, other in zip_longest(listed, entries))
 
     def resume(self) -> None:
-        """Find the last whole part, and cut off what follows it. Raises OSError."""
-        paths = [self.folder / name for name in (*_FILES, _LOG)]
-        for path in paths:
-            path.touch()
-        log_bytes = 0
-        with ExitStack() as stack:
-            *files, log = [stack.enter_context(path.open("rb")) for path in paths]
-            for line in log:
-                done = _parsed(line)
-                if done is None or done.crc32 != _crc32_of(files, self.done, done):
-                    break
-                self.done = done
-                log_bytes += len(line)
-        for path, size in zip(paths, (*self.done.sizes, log_bytes), strict=True):
-            os.truncate(path, size)
-        self._appended = [self._files.enter_context(path.open("ab")) for path in paths]
+        """Find out how far the run has come."""
+        ((entries, is_last),) = self._all("SELECT entries, is_last FROM run")
+        ((rows,),) = self._all("SELECT count(*) FROM rows")
+        self.done = Done(entries, rows, bool(is_last))
 
     def remaining(self) -> Iterator[Entry]:
         """Yield the entries that no part has."""
-        with (self.folder / "entries.jsonl").open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines):
-                if number >= self.done.entries:
-                    yield Entry(**json.loads(line))
+        for record in self._records("entries", self.done.entries):
+            yield Entry(**record)
 
     def finished_paths(self) -> Iterator[str]:
         """Yield the paths that have a row or an error."""
-        for name in ("rows.jsonl", "errors.jsonl"):
-            with (self.folder / name).open(encoding="utf-8") as lines:
-                for line in lines:
-                    yield json.loads(line)["path"]
+        for table in ("rows", "errors"):
+            for record in self._records(table):
+                yield record["path"]
 
     def add(self, part: Part) -> None:
-        """Append a finished part. When this returns, killing the process loses nothing of it. Raises OSError."""
-        added = [
-            b"".join(row.tobytes() for row in part.embeddings),
-            _json_lines(part.rows),
-            _json_lines(part.errors),
-        ]
-        crc32 = 0
-        for data in added:
-            crc32 = zlib.crc32(data, crc32)
-        before = self.done
-        self.done = Done(
-            entries=before.entries + part.entries,
-            rows=before.rows + len(part.rows),
-            errors=before.errors + len(part.errors),
-            sizes=tuple(size + len(data) for size, data in zip(before.sizes, added, strict=True)),
-            is_last=part.is_last,
-            crc32=crc32,
-        )
-        for file, data in zip(self._appended, [*added, _json_lines([asdict(self.done)])], strict=True):
-            file.write(data)
-            file.flush()
-        if time.monotonic() - self._synced_at > _SYNC_EVERY_S:
-            self.sync()
+        """Add a finished part."""
+        done = Done(self.done.entries + part.entries, self.done.rows + len(part.rows), part.is_last)
+        rows = zip(map(json.dumps, part.rows), (each.tobytes() for each in part.embeddings), strict=True)
+        errors = ((json.dumps(each),) for each in part.errors)
+        with self._transaction():
+            self._database.executemany("INSERT INTO rows (record, embedding) VALUES (?, ?)", rows)
+            self._database.executemany("INSERT INTO errors (record) VALUES (?)", errors)
+            self._database.execute("UPDATE run SET entries = ?, is_last = ?", (done.entries, done.is_last))
+        self.done = done
 
-    def sync(self) -> None:
-        """Flush what was added to the disk, for the case of a power cut."""
-        for file in self._appended:
-            os.fsync(file.fileno())
-        self._synced_at = time.monotonic()
+    def errors(self) -> Iterator[dict[str, str]]:
+        """Yield why entries have no row: path, code and message."""
+        return self._records("errors")
 
-    def embeddings(self, about: About) -> np.ndarray:
-        """Map the finished rows into memory."""
-        shape = (self.done.rows, about.dimensions)
-        if not self.done.rows:
-            return np.empty(shape, about.dtype)
-        return np.memmap(self.folder / "embeddings", about.dtype, "r", shape=shape)
+    def rows(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the finished rows: the record as JSON, and the embedding."""
+        with _translated(self._file):
+            yield from self._database.execute("SELECT record, embedding FROM rows ORDER BY number")
 
     def remove(self) -> None:
-        """Remove the folder; the manifest goes first, so that what remains after a kill was not begun."""
-        (self.folder / "manifest.json").unlink()
+        """Remove the folder. The file goes first, so that what remains after a kill was not begun."""
+        self._database.close()
+        self._file.unlink()
         shutil.rmtree(self.folder)
 
 
-def _json_lines(records: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(record) + "\n" for record in records).encode()
-
-
-def _parsed(line: bytes) -> Done | None:
+@contextmanager
+def _translated(file: Path) -> Iterator[None]:
+    """Raise VectorsError or OSError in place of SQLite's errors."""
     try:
-        content = json.loads(line)
-        return Done(**{**content, "sizes": tuple(content["sizes"])}) if line.endswith(b"\n") else None
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _crc32_of(files: Iterable[Any], before: Done, after: Done) -> int:
-    """Return the checksum of what a part added. What is missing in a file makes it another one."""
-    crc32 = 0
-    for file, start, end in zip(files, before.sizes, after.sizes, strict=True):
-        file.seek(start)
-        crc32 = zlib.crc32(file.read(max(0, end - start)), crc32)
-    return crc32
+        yield
+    except sqlite3.DatabaseError as error:
+        code = error.sqlite_errorcode & 0xFF
+        if code == sqlite3.SQLITE_BUSY:
+            raise VectorsError(
+                f"Another process is working in {file.parent}. Wait until it has ended."
+            ) from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+            raise VectorsError(
+                f"{file} is damaged; remove the folder {file.parent} to begin again."
+            ) from error
+        is_full = code == sqlite3.SQLITE_FULL
+        raise OSError(errno.ENOSPC if is_full else errno.EIO, str(error), str(file)) from error

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from sds_clip.models.errors import VectorsError
 from sds_clip.models.vectors.embed import Options, Summary, embed, errors_file, work_folder
 from sds_clip.models.vectors.files import open_vectors
-from sds_clip.models.vectors.work import Work
+from sds_clip.models.vectors.work import Part, Work
 from tests.models.vectors.colours import Colours, colour
 from tests.models.vectors.conftest import NAMES
 from tests.pictures import picture, save_pictures
@@ -155,7 +156,7 @@ def test_a_process_that_is_killed_repeats_at_most_one_batch_and_the_bytes_are_eq
     command = [sys.executable, "-m", "tests.models.vectors.colours", str(photos), str(out), str(calls)]
     for done in (3, 20, 41):
         process = subprocess.Popen(command)
-        while process.poll() is None and lines(work_folder(out) / "log.jsonl") < done:
+        while process.poll() is None and lines(calls) < done:
             time.sleep(0.001)
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -170,33 +171,41 @@ def lines(file: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
-@pytest.mark.parametrize("name", ["embeddings", "rows.jsonl", "errors.jsonl", "log.jsonl"])
-def test_what_the_disk_did_not_get_is_computed_again(photos: Path, out: Path, name: str) -> None:
-    (photos / "b" / "c.jpg").write_bytes(b"no image")
-    whole = out.with_stem("whole")
-    embed([str(photos)], whole, Colours(), TWO)
+@pytest.mark.parametrize("content", [b"no database", None])
+def test_damaged_folder_of_an_unfinished_run_says_what_to_remove(
+    photos: Path, out: Path, content: bytes | None
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed([str(photos)], out, Stopping(2), TWO)
-    names = ("embeddings", "rows.jsonl", "errors.jsonl", "log.jsonl")
-    kept = {other: (work_folder(out) / other).read_bytes() for other in names}
-    content = kept[name]
-    for size in range(0, len(content), 1 + len(content) // 20):
-        cut = content[:size]
-        for damaged in (cut, cut + bytes(len(content) - size), content + b"more"):
-            restore(work_folder(out), kept | {name: damaged})
-            with Work(work_folder(out)) as work:
-                work.resume()
-                found = [lines(work_folder(out) / other) for other in ("rows.jsonl", "errors.jsonl")]
-                assert found == [work.done.rows, work.done.errors]
-                assert (work_folder(out) / "embeddings").stat().st_size == 16 * work.done.rows
-    restore(work_folder(out), kept | {name: content[: len(content) // 2]})
+    (file,) = work_folder(out).iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(content or whole[:4096] + bytes(len(whole) - 4096))
+    with pytest.raises(VectorsError, match=r"is damaged; remove the folder .*\.partial to begin again"):
+        embed([str(photos)], out, Colours(), TWO)
+    shutil.rmtree(work_folder(out))
+    assert embed([str(photos)], out, Colours(), TWO).rows == 7
+
+
+def test_part_is_whole_or_not_there(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = out.with_stem("whole")
+    embed([str(photos)], whole, Colours(), TWO)
+
+    def interrupted(self: Work, part: Part) -> None:
+        part.errors = [object()]  # type: ignore[list-item]  # the rows are written before
+        with pytest.raises(TypeError):
+            add(self, part)
+        raise KeyboardInterrupt
+
+    add = Work.add
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed([str(photos)], out, Colours(), TWO)
+    with Work(work_folder(out)) as work:
+        work.resume()
+        assert (work.done.rows, list(work.rows())) == (0, [])
     embed([str(photos)], out, Colours(), TWO)
     assert out.read_bytes() == whole.read_bytes()
-
-
-def restore(folder: Path, contents: dict[str, bytes]) -> None:
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
 
 
 def test_a_second_run_embeds_only_new_contents(photos: Path, any_out: Path) -> None:

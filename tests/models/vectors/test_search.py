@@ -16,10 +16,9 @@ DIMENSIONS = 16
 def stored(folder: Path, rows: np.ndarray, suffix: str = ".npy") -> Vectors:
     """A file of these rows, whose paths are their numbers."""
     file = folder / f"v{suffix}"
-    records = folder / "rows"
-    records.write_text("".join(f'{{"path": "{row}", "sha256": "{row:064}"}}\n' for row in range(len(rows))))
+    records = (f'{{"path": "{row}", "sha256": "{row:064}"}}' for row in range(len(rows)))
     about = About(version="v", dimensions=rows.shape[1], dtype=rows.dtype.name, images=".")  # type: ignore[arg-type]
-    write_vectors(file, about, rows, records)
+    write_vectors(file, about, len(rows), zip(records, (row.tobytes() for row in rows), strict=True))
     return open_vectors(file)
 
 
