@@ -18,7 +18,7 @@ NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
 .PHONY: help console run demo test test-long test-lowest faults soak test-compose test-clients extras pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
-	bench-promote bench-neighbours bench-bodies bench-jobs bench-exports bench-folders bench-console bench-versions demo-tenants soak-versions bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-neighbours bench-bodies bench-jobs bench-folders bench-versions bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -157,9 +157,6 @@ bench-evaluate: $(STAMP) ## Benchmark evaluation against CLIP_benchmark (minutes
 bench-swap: $(STAMP) ## Swap weights under load and check every answer (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.swap $(ARGS)
 
-bench-promote: $(STAMP) ## Measure how long a promotion waits for two processes under load (minutes; ARGS="--quick": a short run)
-	$(BIN)/python -m bench.promote $(ARGS)
-
 bench-neighbours: $(STAMP) ## Measure what a key notices of another that floods the service (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.neighbours $(ARGS)
 
@@ -169,22 +166,10 @@ bench-bodies: $(STAMP) ## Measure how long hostile bodies hold up another caller
 bench-jobs: $(STAMP) ## Measure the overhead of jobs (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.jobs $(ARGS)
 
-bench-console: $(STAMP) console ## Measure how fast the console is, and what 50 open ones cost (minutes; needs Chromium; ARGS="--quick": a short run)
-	$(BIN)/python -m bench.console $(ARGS)
-
-soak-versions: $(STAMP) ## Let versions come and go beside swaps and jobs (45 minutes; ARGS="--minutes 5")
-	$(BIN)/python -m bench.soak_versions $(ARGS)
-
-demo-tenants: $(STAMP) ## Serve 200 versions to 200 clients from one process, and move their aliases meanwhile (minutes)
-	$(BIN)/python -m bench.tenants $(ARGS)
-
 bench-versions: $(STAMP) ## Measure what it costs to serve a thousand versions of one base (half an hour; ARGS="--quick")
 	$(BIN)/python -m bench.versions $(ARGS)
 
-bench-exports: $(STAMP) ## Measure how exactly exports agree with the original (minutes; ARGS="--quick": one architecture)
-	$(BIN)/python -m bench.exports $(ARGS)
-
-bench-folders: $(STAMP) ## Embed a folder, search it, and kill the embedding (minutes; ARGS="--quick": a short run)
+bench-folders: $(STAMP) ## Embed a folder, and search it (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.folders $(ARGS)
 
 bench-quantisation: $(STAMP) ## Measure how many nearest images each type of embedding finds again (a minute; ARGS="--quick": a short run)

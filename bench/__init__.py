@@ -5,16 +5,12 @@ edge         where a request's time goes, by part, with py-spy
 train        a training step against its bare parts, and the choice of captions (train_parts, steps,
              bare_step, diffusion)
 evaluate     evaluation against CLIP_benchmark, and the diffusion score (evaluate_race, diffusion)
-swap         a swap of weights under load (swap_server, swap_check, file_aliases)
-promote      how long a promotion waits until two processes serve it, under load; with swap: swap_system
+swap         a swap of weights under load (swap_system, swap_server, swap_check, file_aliases)
 versions     what it costs to serve a thousand versions of one base (version_set, separate_server)
-tenants      200 versions served to 200 clients while their aliases move; with versions: version_set
-soak_versions   versions that come and go beside swaps and jobs, for 40 minutes
 neighbours   what a key notices of another one that floods the service (flood)
 jobs         the overhead of jobs (job_lists, curves)
-console      how fast the console's pages are, and what open ones cost others (console_pages, console_sessions)
-folders      embedding a folder against the bare path and a peer, searches, and kills (folders_embed,
-             infinity_folder, folders_search, folders_kill)
+folders      embedding a folder against the bare path and a peer, and searches (folders_embed,
+             infinity_folder, folders_search)
 quantisation how many nearest images the types of /v2/embed find again
 decode_memory, flops   the figures behind two documents
 faults/      faults that are injected into a running system

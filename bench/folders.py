@@ -1,4 +1,4 @@
-"""Measures `sds-clip embed` against the bare path and a peer on the same JPEGs, searches, and what a kill costs.
+"""Measures `sds-clip embed` against the bare path and a peer on the same JPEGs, and searches.
 
 The model is ViT-B/32 with random weights, and the JPEGs are distinct and have 640x480 pixels. The bare path has the
 files in memory, decodes them and encodes them in batches, and keeps nothing. Embedding begins with the folder and
@@ -13,7 +13,6 @@ from statistics import median
 from bench import child, embedders, report, servers, weights
 from bench.bare import BareSpec, run_bare
 from bench.folders_embed import EmbedSpec, Infinity, least_cosine, measure_embed
-from bench.folders_kill import Kills, kill_and_resume
 from bench.folders_search import Searched, measure_search
 from bench.options import cache_option, option, parse
 from bench.report import Target, at_least, at_most, note
@@ -24,8 +23,6 @@ from sds_clip.models.markdown import markdown_table
 BATCH_SIZE = 32
 COMPARED = 64
 """Images whose embeddings are compared with the peer's."""
-KILL_MODEL, KILL_BATCH_SIZE = "demo", 8
-"""A small model, so that most of a run is not its start, and many batches."""
 PEER = "infinity-emb"
 Rates = dict[str, float]
 """Images a second, by the way in which they were embedded."""
@@ -39,13 +36,10 @@ class Plan:
     images: int = option(2000, "Number of JPEGs.", quick=64)
     precision: str = option("auto", "Precision of the model.")
     suffix: str = option(".npy", "Format of the embeddings: .npy, .arrow or .parquet.")
-    kills: int = option(10, "Number of runs that are killed.", quick=1)
-    kill_images: int = option(320, "Number of JPEGs in such a run.", quick=64)
     rows: int = option(1_000_000, "The largest number of rows that is searched.", quick=10_000)
     skip_peers: bool = option(False, "Measure only this project and its bare path.")
     skip_embed: bool = option(False, "Measure no embedding.")
     skip_search: bool = option(False, "Measure no search.")
-    skip_kills: bool = option(False, "Kill nothing.")
     cache: Path = cache_option()
 
 
@@ -55,11 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     model = f"local-dir:{weights.make_open_clip(plan.cache / weights.ARCHITECTURE)}"
     paragraphs = [f"{report.versions(report.SERVICE)}. {servers.THREADS} threads."]
     targets: list[Target] = []
-    for is_skipped, measure in (
-        (plan.skip_embed, _embedding),
-        (plan.skip_search, _search),
-        (plan.skip_kills, _kills),
-    ):
+    for is_skipped, measure in ((plan.skip_embed, _embedding), (plan.skip_search, _search)):
         if not is_skipped:
             found, met = measure(plan, model)
             paragraphs.append(found)
@@ -153,16 +143,6 @@ def _search(plan: Plan, model: str) -> tuple[str, list[Target]]:
     )
     slowest = max(median(each.seconds) for each in found if each.rows == counts[-1])
     return table, [at_most(f"search of {counts[-1]} rows, slowest file, s", slowest, 1)]
-
-
-def _kills(plan: Plan, model: str) -> tuple[str, list[Target]]:
-    folder = plan.cache / f"folder-{plan.kill_images}"
-    make_images(folder, plan.kill_images)
-    found: Kills = kill_and_resume(plan.cache, folder, KILL_MODEL, plan.suffix, plan.kills, KILL_BATCH_SIZE)
-    return found.text(plan.kill_images), [
-        at_least("killed and continued runs whose file has the same bytes", found.equal, plan.kills),
-        at_most("batches computed again after a kill", max(found.repeated), 1),
-    ]
 
 
 if __name__ == "__main__":

@@ -61,5 +61,5 @@ def test_sources_that_are_named_exist(document: Path) -> None:
 
 @on_each
 def test_modules_that_are_run_exist(document: Path) -> None:
-    modules = set(re.findall(r"\bpython -m ((?:bench|demo|tools)[\w.]*)", code(document)))
+    modules = set(re.findall(r"\bpython -m ((?:bench|sds_clip\.demo|tools)[\w.]*)", code(document)))
     assert {each for each in modules if importlib.util.find_spec(each) is None} == set()
