@@ -205,8 +205,9 @@ class Engine:
         return await self._submit(work, cost=max(1, len(pixels) + len(rest)), background=background)
 
     async def compute(self, model: ModelHandle, call: Callable[[], Answer], *, first: bool) -> Answer:
-        """Run `call` in the forward thread, next or in its turn. It must take no longer than a request on `model`."""
-        return await self._submit(Encode(model, lambda _: call()), cost=1, first=first)
+        """Run `call` in the forward thread, next or in the background. It takes no longer than a request on `model`."""
+        work = Encode(model, lambda _: call())
+        return await self._submit(work, cost=1, first=first, background=not first)
 
     async def check_ready(self) -> None:
         """Return if a forward pass answered recently, or answers now. Raises Unavailable."""

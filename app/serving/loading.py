@@ -241,8 +241,7 @@ class VersionLoader:
         """Compute with the weights for the first time, in the forward thread.
 
         For a swap, the few golden inputs come `first`, so that it does not wait for the backlog. Those of versions that
-        requests name take turns with the requests, however many are loaded. The warm-up of new shapes runs behind the
-        requests.
+        requests name, and the warm-up of new shapes, run in the background, however many are loaded.
         """
         model = ModelHandle(clip.version, 0, clip)
         if golden is not None and not self._was_checked(clip):

@@ -30,7 +30,7 @@ from sds_clip.models.sharing import HeldNetworks
 
 logger = logging.getLogger(__name__)
 
-MAX_LOADS = 4  # a load may read a whole model, so more at once would only slow each other down
+MAX_LOADS = 2  # a load reads and hashes on one core, which requests need too
 MAX_WAITING_LOADS = 256
 MAX_LOADS_PER_KEY = MAX_WAITING_LOADS // 8
 MAX_VERSIONS = 10_000

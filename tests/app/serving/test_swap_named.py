@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from sds_clip.app.keys import create_key
+from sds_clip.app.serving.version_cache import MAX_LOADS
 from sds_clip.models.checkpoints import load_clip
 from sds_clip.models.clip import Clip
 from tests.app.serving.swapping import (
@@ -177,7 +178,7 @@ async def test_no_more_than_a_few_versions_are_loaded_at_once(library: Library, 
             name = f"{number:064x}"
             answer = await service.client.post("/match", json={**MATCH, "model": name})
             assert answer.status_code == 503
-        assert len(versions.found) == 4
+        assert len(versions.found) == MAX_LOADS
         versions.gate.set()
         async with asyncio.timeout(10):
             while len(versions.found) < 10:  # the others had to wait
