@@ -1,7 +1,7 @@
 """The folder benchmark's searches: files of random rows of length 1, in a warm page cache."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -10,12 +10,12 @@ import numpy as np
 
 from sds_clip.models.vectors.about import About
 from sds_clip.models.vectors.files import open_vectors, write_vectors
+from sds_clip.models.vectors.mapped import Row
 from sds_clip.models.vectors.search import search
 
 DIMENSIONS = 512
 TOP_K = 20
 SEARCHES = 7
-_ROWS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,17 @@ def measure_search(cache: Path, count: int, suffix: str) -> Searched:
 
 def _written(folder: Path, count: int, suffix: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    rows, records = folder / "rows.npy", folder / "records.jsonl"
-    embeddings = np.lib.format.open_memmap(rows, "w+", np.float32, (count, DIMENSIONS))
-    generator = np.random.default_rng(0)
-    for start in range(0, count, _ROWS_AT_ONCE):
-        block = generator.standard_normal((min(_ROWS_AT_ONCE, count - start), DIMENSIONS), dtype=np.float32)
-        embeddings[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
-    with records.open("w") as lines:
-        lines.writelines(f'{{"path": "{row:08}.jpg", "sha256": "{row:064x}"}}\n' for row in range(count))
     about = About(version="bench", dimensions=DIMENSIONS, dtype="float32", images=".")
     file = folder / f"vectors{suffix}"
-    write_vectors(file, about, embeddings, records)
-    del embeddings
-    rows.unlink()
-    records.unlink()
+    write_vectors(file, about, count, _rows(count))
     return file
+
+
+def _rows(count: int) -> Iterator[Row]:
+    generator = np.random.default_rng(0)
+    for row in range(count):
+        embedding = generator.standard_normal(DIMENSIONS, dtype=np.float32)
+        yield (
+            f'{{"path": "{row:08}.jpg", "sha256": "{row:064x}"}}',
+            (embedding / np.linalg.norm(embedding)).tobytes(),
+        )
