@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from sds_clip.models.references import CheckpointError
+from sds_clip.models.errors import CheckpointError
 
 
 @contextmanager

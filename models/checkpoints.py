@@ -21,14 +21,13 @@ from sds_clip.models.attention import attend_batch_first
 from sds_clip.models.clip import Clip
 from sds_clip.models.delta import apply_delta
 from sds_clip.models.delta_file import DeltaError, base_of
-from sds_clip.models.errors import first_line
+from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.model_config import size_pair
 from sds_clip.models.precision import apply_precision, choose_device, choose_precision
 from sds_clip.models.preprocess import Preprocess
 from sds_clip.models.references import (
     DESCRIPTION_FILE,
     BadReferenceError,
-    CheckpointError,
     Folder,
     Hub,
     Published,

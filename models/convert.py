@@ -22,7 +22,7 @@ from sds_clip.models.checkpoints import (
     some,
     source_of,
 )
-from sds_clip.models.errors import first_line
+from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.export import copy_tokenizer, write_folder
 from sds_clip.models.model_config import checked_preprocess
 from sds_clip.models.published import (
@@ -31,7 +31,7 @@ from sds_clip.models.published import (
     published_preprocess,
     stated_activation,
 )
-from sds_clip.models.references import CheckpointError, architecture_and_activation, parse
+from sds_clip.models.references import architecture_and_activation, parse
 from sds_clip.models.sources import WEIGHT_FILES, Source
 from sds_clip.models.transformers_clip import (
     Stated,

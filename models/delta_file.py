@@ -21,17 +21,9 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from sds_clip.models.clip import Clip
-from sds_clip.models.errors import first_line
+from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.golden import SEED, Golden
-from sds_clip.models.references import (
-    DESCRIPTION_FILE,
-    CheckpointError,
-    Folder,
-    Reference,
-    WeightsFile,
-    expanded,
-    parse,
-)
+from sds_clip.models.references import DESCRIPTION_FILE, Folder, Reference, WeightsFile, expanded, parse
 
 TENSORS_FILE = "delta.safetensors"
 GOLDEN_FILE = "golden.safetensors"

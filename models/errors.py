@@ -12,6 +12,12 @@ class ModelError(ValueError):
     code: ClassVar[str] = "invalid_input"
 
 
+class CheckpointError(ModelError):
+    """A checkpoint cannot be found, read or trusted; the message names what is wrong and what to do."""
+
+    code = "bad_checkpoint"
+
+
 class DataError(ModelError):
     """Training data cannot be used as given; the message names the item and the remedy."""
 

@@ -16,10 +16,11 @@ from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.checkpoints import load_clip, source_of, tokenizer_files
 from sds_clip.models.choices import ExportFormat
 from sds_clip.models.clip import Clip
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export_check import Agreement
 from sds_clip.models.model_card import figures_beside, read_figures, write_card
 from sds_clip.models.model_config import CONFIG_FILE
-from sds_clip.models.references import BadReferenceError, CheckpointError, Folder, parse
+from sds_clip.models.references import BadReferenceError, Folder, parse
 from sds_clip.models.sources import WEIGHT_FILES, Source
 from sds_clip.models.version import as_stored
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from sds_clip.models.clip import Clip
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.golden import SEED, SENTENCES
-from sds_clip.models.references import CheckpointError
 
 AT_LEAST = 0.99999
 """The smallest cosine between an embedding of ours and the export's, in float32."""

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sds_clip.models.clip import Clip
-from sds_clip.models.errors import first_line
+from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.export_check import Agreement, agreement
 from sds_clip.models.export_tokenizer import write_tokenizer_json
 from sds_clip.models.model_config import CONFIG_FILE
-from sds_clip.models.references import CheckpointError
 from sds_clip.models.sources import Source
 
 INPUTS = {"image": "pixels", "text": "tokens"}

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer as FastTokenizer
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
 from sds_clip.models.clip import Clip
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export_check import TEXTS
-from sds_clip.models.references import CheckpointError
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -26,10 +26,10 @@ from transformers import (
 from transformers.utils import logging
 
 from sds_clip.models.clip import Clip
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export_check import Agreement, agreement
 from sds_clip.models.export_tokenizer import transformers_tokenizer
 from sds_clip.models.model_config import size_pair
-from sds_clip.models.references import CheckpointError
 from sds_clip.models.sources import Source
 from sds_clip.models.transformers_clip import INTERPOLATIONS
 from sds_clip.models.transformers_names import CLIP, SIGLIP, Names

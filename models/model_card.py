@@ -16,13 +16,13 @@ from open_clip.pretrained import get_pretrained_cfg
 from sds_clip.models.checkpoints import unfold
 from sds_clip.models.choices import ExportFormat
 from sds_clip.models.clip import Clip
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export_check import Agreement
 from sds_clip.models.markdown import code, markdown_table
 from sds_clip.models.model_card_texts import LIBRARIES, LIMITS, LOADING, WHAT_IT_IS
 from sds_clip.models.published import is_architecture
 from sds_clip.models.references import (
     DESCRIPTION_FILE,
-    CheckpointError,
     Folder,
     Hub,
     Published,

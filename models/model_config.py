@@ -7,7 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from sds_clip.models.references import CheckpointError
+from sds_clip.models.errors import CheckpointError
 
 CONFIG_FILE = "open_clip_config.json"
 STATED = ("mean", "std", "interpolation", "resize_mode")

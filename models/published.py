@@ -9,8 +9,8 @@ from typing import Any
 import open_clip
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained, list_pretrained_tags_by_model
 
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.model_config import CONFIG_FILE, STATED
-from sds_clip.models.references import CheckpointError
 from sds_clip.models.version import effective_model_config
 
 QUICK_GELU_SUFFIX = "-quickgelu"

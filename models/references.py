@@ -16,9 +16,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
-from sds_clip.models.errors import ModelError
+from sds_clip.models.errors import CheckpointError
 
 DEMO = "demo"
 """The reference of the checkpoint that ships in the repository."""
@@ -38,16 +37,10 @@ _ALPHA = re.compile(r"(.*)#alpha=(.*)")
 _PATH_STARTS = ("./", "../", "/", "~")
 
 
-class CheckpointError(ModelError):
-    """A checkpoint cannot be found, read or trusted; the message names what is wrong and what to do."""
-
-    code: ClassVar[str] = "bad_checkpoint"
-
-
 class BadReferenceError(CheckpointError):
     """The text is not a reference to a checkpoint."""
 
-    code: ClassVar[str] = "bad_reference"
+    code = "bad_reference"
 
 
 @dataclass(frozen=True)

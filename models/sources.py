@@ -9,7 +9,7 @@ from typing import Any
 
 from open_clip.pretrained import download_pretrained, download_pretrained_from_hf, get_pretrained_cfg
 
-from sds_clip.models.errors import first_line
+from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.model_config import CONFIG_FILE, STATED, checked_preprocess, read_config
 from sds_clip.models.published import (
     QUICK_GELU_SUFFIX,
@@ -20,16 +20,7 @@ from sds_clip.models.published import (
     stated_activation,
     unknown_tag,
 )
-from sds_clip.models.references import (
-    CheckpointError,
-    Demo,
-    Folder,
-    Hub,
-    Published,
-    Reference,
-    WeightsFile,
-    expanded,
-)
+from sds_clip.models.references import Demo, Folder, Hub, Published, Reference, WeightsFile, expanded
 
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 """In open_clip's order of preference."""

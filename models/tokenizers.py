@@ -16,8 +16,7 @@ from jaxtyping import Int
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
-from sds_clip.models.errors import ModelError, first_line
-from sds_clip.models.references import CheckpointError
+from sds_clip.models.errors import CheckpointError, ModelError, first_line
 
 # open_clip's cache of merged words has no bound, and a service sees any number of words.
 MAX_CACHED_WORDS = 50_000

@@ -11,8 +11,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 from transformers import CLIPConfig, CLIPVisionConfig
 
-from sds_clip.models.errors import first_line
-from sds_clip.models.references import CheckpointError
+from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.transformers_names import CLIP
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")

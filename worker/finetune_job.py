@@ -15,9 +15,10 @@ from sds_clip.app.store.records import Level, NewVersion
 from sds_clip.models.checkpoints import load_clip
 from sds_clip.models.clip import Clip
 from sds_clip.models.delta import apply_delta
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.evaluation.evaluation import measure_clip
 from sds_clip.models.evaluation.results import Results, write_results
-from sds_clip.models.references import CheckpointError, parse
+from sds_clip.models.references import parse
 from sds_clip.models.run_files import REPORT_FILE
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.parts import Parts, load_parts

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from sds_clip.models.references import DEMO, CheckpointError, canonical
+from sds_clip.models.errors import CheckpointError
+from sds_clip.models.references import DEMO, canonical
 
 
 class BaseNotAllowed(CheckpointError):

@@ -24,8 +24,9 @@ from sds_clip.app.store.records import Version, VersionStatus
 from sds_clip.app.threads import in_own_thread, with_one_torch_thread
 from sds_clip.models.checkpoints import unfold
 from sds_clip.models.delta_file import read_description
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export import export_full
-from sds_clip.models.references import CheckpointError, Folder, is_delta
+from sds_clip.models.references import Folder, is_delta
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from sds_clip.models.errors import first_line
+from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.files import sha256_of
 from sds_clip.models.model_config import CONFIG_FILE
-from sds_clip.models.references import DESCRIPTION_FILE, CheckpointError, is_delta
+from sds_clip.models.references import DESCRIPTION_FILE, is_delta
 
 MANIFEST_FILE = "sds_clip_version.json"
 FORMAT = 1

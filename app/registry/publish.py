@@ -26,8 +26,9 @@ from sds_clip.models.atomic import atomic_folder, sync_folder
 from sds_clip.models.checkpoints import load_clip
 from sds_clip.models.clip import Clip
 from sds_clip.models.delta_file import read_delta, read_description
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.golden import Golden
-from sds_clip.models.references import DESCRIPTION_FILE, CheckpointError, Folder, Reference, is_delta, parse
+from sds_clip.models.references import DESCRIPTION_FILE, Folder, Reference, is_delta, parse
 from sds_clip.models.run_files import LOG_FILE
 
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")

@@ -16,8 +16,8 @@ from sds_clip.app.serving.loading import VersionLoader
 from sds_clip.app.serving.served_models import ModelHandle
 from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.clip import Clip
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.golden import Golden
-from sds_clip.models.references import CheckpointError
 
 logger = logging.getLogger(__name__)
 

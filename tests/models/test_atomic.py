@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from sds_clip.models.atomic import atomic_file, atomic_folder, write_atomic
-from sds_clip.models.references import CheckpointError
+from sds_clip.models.errors import CheckpointError
 
 
 def test_folder_appears_whole(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from transformers import (
 from sds_clip.models.checkpoints import load_clip
 from sds_clip.models.clip import Clip
 from sds_clip.models.convert import convert_checkpoint
-from sds_clip.models.references import CheckpointError
+from sds_clip.models.errors import CheckpointError
 from tests.checkpoints import PREPROCESS, TINY, save_tiny_clip, tiny_network
 
 VISION = {

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export_check import agreement
-from sds_clip.models.references import CheckpointError
 
 
 def on_white(image: Image.Image) -> Image.Image:

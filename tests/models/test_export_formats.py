@@ -23,10 +23,10 @@ from transformers import AutoModel, AutoProcessor, CLIPModel, SiglipModel
 from sds_clip.models.checkpoints import load_clip
 from sds_clip.models.choices import ExportFormat
 from sds_clip.models.delta import save_delta
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export import export_full
 from sds_clip.models.export_check import AT_LEAST
 from sds_clip.models.images import decode_image
-from sds_clip.models.references import CheckpointError
 from sds_clip.models.text_map import fold
 from tests.checkpoints import (
     PREPROCESS,

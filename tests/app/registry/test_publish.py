@@ -24,8 +24,8 @@ from sds_clip.app.registry.removal import remove_leftovers
 from sds_clip.models.checkpoints import load_clip
 from sds_clip.models.clip import Clip
 from sds_clip.models.delta import save_delta
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.golden import Golden
-from sds_clip.models.references import CheckpointError
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned, tuned_copy
 
