@@ -37,7 +37,7 @@ from sds_clip.app.store import Store
 from sds_clip.app.store_gauges import StoreGauges
 from sds_clip.app.store_threads import StoreThreads
 from sds_clip.app.threads import in_own_thread
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 
 logger = logging.getLogger(__name__)
 

@@ -260,7 +260,7 @@ class DimensionsNotOffered(InvalidRequest, code="dimensions_not_offered", status
     """The model was not trained for shorter vectors of that length; ask for the whole vectors."""
 
 
-# Images. The decoder's codes are those of the classes in models/images.py, sent as an InvalidImage.
+# Images. The decoder's codes are those of the classes in models/images/decode.py, sent as an InvalidImage.
 
 
 class InvalidImage(InvalidRequest, code="invalid_image"):

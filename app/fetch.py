@@ -20,7 +20,7 @@ import httpx
 from sds_clip.app.addresses import Address, is_public
 from sds_clip.app.errors import ImageUrlFailed, ImageUrlForbidden, ImageUrlTimeout, InvalidImage
 from sds_clip.app.settings import Settings
-from sds_clip.models.images import ImageTooLarge
+from sds_clip.models.images.decode import ImageTooLarge
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 IsAllowed = Callable[[Address], bool]

@@ -22,8 +22,8 @@ from sds_clip.app.errors import (
     Overloaded,
     ServiceError,
 )
-from sds_clip.models.clip import Clip
-from sds_clip.models.images import (
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.images.decode import (
     ImageError,
     ImageFile,
     ImageLimits,

@@ -8,8 +8,8 @@ from sds_clip.app.errors import Counted, InvalidTemplate, InvalidText, TextTooLo
 from sds_clip.app.json_bounds import JsonBounds
 from sds_clip.app.settings import MAX_TEXTS
 from sds_clip.models.choices import TemplateSet
-from sds_clip.models.images import ImageLimits
-from sds_clip.models.zero_shot import PLACES
+from sds_clip.models.clip.zero_shot import PLACES
+from sds_clip.models.images.decode import ImageLimits
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ Format = Literal["auto", "text", "json"]
 """`auto` is text on a terminal and JSON elsewhere."""
 
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
-"""The id of the request being answered, set by `sds_clip.app.middleware.RequestId`."""
+"""The id of the request being answered, set by `sds_clip.app.edge.middleware.RequestId`."""
 
 _COLORS = {"DEBUG": "bright_black", "INFO": "green", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 # What these libraries log at level info says nothing about this service.

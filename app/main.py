@@ -12,19 +12,20 @@ from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
-from sds_clip.app import auth, logs, middleware, responses, tracing
+from sds_clip.app import logs, tracing
 from sds_clip.app.backend import Backend, migrate_early
 from sds_clip.app.budgets import Rate
-from sds_clip.app.disconnect import CancelOnDisconnect
+from sds_clip.app.edge import auth, middleware, responses
+from sds_clip.app.edge.disconnect import CancelOnDisconnect
+from sds_clip.app.edge.guard import GuardHost
+from sds_clip.app.edge.limit_key import PROBES
+from sds_clip.app.edge.openapi import describe_errors, install_openapi
+from sds_clip.app.edge.query import refuse_unknown_parameters
 from sds_clip.app.errors import InvalidRequest
 from sds_clip.app.fetch import Fetcher
-from sds_clip.app.guard import GuardHost
 from sds_clip.app.images import Decoder
-from sds_clip.app.limit_key import PROBES
 from sds_clip.app.limits import Limits
 from sds_clip.app.metrics import Metrics, gauge
-from sds_clip.app.openapi import describe_errors, install_openapi
-from sds_clip.app.query import refuse_unknown_parameters
 from sds_clip.app.registry.local_state import LocalState
 from sds_clip.app.registry.source import Registry, find_folder, folders_begun
 from sds_clip.app.routes import (
@@ -58,12 +59,12 @@ from sds_clip.app.serving.status import StatusBoard
 from sds_clip.app.serving.swap import Swapper
 from sds_clip.app.serving.version_cache import VersionCache
 from sds_clip.app.settings import Settings
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.precision import limit_memory
 from sds_clip.models.disk_cache import DiskCache
-from sds_clip.models.images import ImageLimits
+from sds_clip.models.images.decode import ImageLimits
 from sds_clip.models.machine import usable_bytes, usable_cores
-from sds_clip.models.precision import limit_memory
 
 DESCRIPTION = (
     "This service matches images with texts, classifies images without training, and computes embeddings with a "

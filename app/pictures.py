@@ -11,7 +11,7 @@ from sds_clip.app.budgets import Budget
 from sds_clip.app.errors import InvalidImage
 from sds_clip.app.images import Decoder
 from sds_clip.app.threads import in_own_thread
-from sds_clip.models.images import ImageFile, decode_file
+from sds_clip.models.images.decode import ImageFile, decode_file
 
 Box = tuple[int, int, int, int]
 """Left, top, width and height, in pixels."""

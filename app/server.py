@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from sds_clip.app.edge.protocol import BoundedHeadersProtocol
 from sds_clip.app.errors import ConfigurationError
-from sds_clip.app.protocol import BoundedHeadersProtocol
 from sds_clip.app.serving.engine import Engine
 from sds_clip.app.settings import Settings
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from bench import child
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.images import decode_image
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.images.decode import decode_image
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from bench.train_parts import CONDITION, FULL, NOISE, SCORE, SDS, SWAPS, TEXT_MAP, KnownLatents, Model
 from sds_clip.models.choices import NOISE_CONTRAST_GROUP
+from sds_clip.models.clip.short_texts import encode_text, without_padding
 from sds_clip.models.data.batches import Batch
 from sds_clip.models.losses.noise_contrast import TEMPERATURE
-from sds_clip.models.short_texts import encode_text, without_padding
 from sds_clip.models.teacher.diffusion_score import Draws, draws
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.distillation.teacher_loss import timestep_range

@@ -3,7 +3,7 @@
 Each run starts the service in its own process. It sends images of every kind at the limits on pixels and bytes,
 more of them at once than there are threads, and reads the peak resident memory. The bound is the resident
 memory before, plus the decoding budget, plus a fifth. `--formats` instead measures how many bytes per pixel
-decoding takes for each file type. The numbers in models/images.py are upper bounds of these figures.
+decoding takes for each file type. The numbers in models/images/decode.py are upper bounds of these figures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bench.memory import peak_mib, read_peak, start_peak
 from bench.options import option, parse
 from bench.report import heading, note
 from bench.servers import running, sds_clip
-from sds_clip.models.images import ImageLimits, decode_bytes, decode_file, open_image
+from sds_clip.models.images.decode import ImageLimits, decode_bytes, decode_file, open_image
 from sds_clip.models.machine import usable_cores
 from sds_clip.models.markdown import markdown_table
 

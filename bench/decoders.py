@@ -1,6 +1,6 @@
 """Compares simplejpeg, a binding of libjpeg-turbo's TurboJPEG, with Pillow: the pixels bit for bit, and the CPU time.
 
-The corpus has JPEGs of many sizes, subsamplings, modes and kinds. "Ours" is `sds_clip.models.images.decode_image`,
+The corpus has JPEGs of many sizes, subsamplings, modes and kinds. "Ours" is `decode_image` (models/images/decode.py),
 which reads the segments, checks the limits, and then lets Pillow decode. Pillow's `draft` decodes at a reduced scale.
 """
 
@@ -24,9 +24,9 @@ from PIL import Image, features
 from bench.embedders import install
 from bench.options import cache_option, option, parse
 from bench.report import heading, note, paired_ratio, spread
-from sds_clip.models.images import ImageError, decode_image
+from sds_clip.models.clip.preprocess import Preprocess
+from sds_clip.models.images.decode import ImageError, decode_image
 from sds_clip.models.markdown import markdown_table
-from sds_clip.models.preprocess import Preprocess
 
 REQUIREMENT = "simplejpeg==1.9.0"
 SIZES = ((1, 1), (7, 5), (16, 16), (17, 33), (500, 375), (640, 480), (1920, 1080))

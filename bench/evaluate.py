@@ -25,7 +25,7 @@ from bench.options import cache_option, option, parse
 from bench.report import at_least, at_most, note
 from bench.rounds import in_turns
 from bench.sets import demo_set, noise_set, sugarcrepe_set, winoground_set
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.machine import usable_cores
 from sds_clip.models.markdown import markdown_table
 from sds_clip.models.teacher.load import load_teacher

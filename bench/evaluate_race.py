@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.rounds import in_turns
 from bench.sets import PARTS
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
 from sds_clip.models.evaluation.results import Metric, Results
 from sds_clip.models.evaluation.scorers import ClipScorer

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from bench.train_parts import CONTEXT_LENGTH, new_unet, student_config, text_config
-from sds_clip.models.attention import attend_batch_first
+from sds_clip.models.clip.attention import attend_batch_first
+from sds_clip.models.clip.student import trainable_parameters
 from sds_clip.models.markdown import markdown_table
-from sds_clip.models.student import trainable_parameters
 from sds_clip.models.training.cost import Cost, count, count_parameters, operations
 
 STUDENTS = ("ViT-B-32", "ViT-B-16", "ViT-L-14")

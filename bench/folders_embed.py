@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.images import ImageLimits
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.images.decode import ImageLimits
 from sds_clip.models.vectors.clip_encoder import ClipEncoder
 from sds_clip.models.vectors.embed import Options, embed
 from sds_clip.models.vectors.files import open_vectors

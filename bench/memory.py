@@ -52,7 +52,7 @@ def take_step(shapes: Shapes, variant: str, data: Path) -> Memory:
 
 
 def evaluate(folder: Path) -> float:
-    from sds_clip.models.checkpoints import load_clip
+    from sds_clip.models.checkpoints.load import load_clip
     from sds_clip.models.evaluation.benchmark import run_benchmark
     from sds_clip.models.evaluation.scorers import ClipScorer
     from sds_clip.models.evaluation.winoground import winoground_benchmark

@@ -15,11 +15,11 @@ from jaxtyping import Float32
 
 from bench.options import option, parse
 from bench.report import heading
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.encode import encode_images, encode_texts
-from sds_clip.models.golden import Golden
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.encode import encode_images, encode_texts
+from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.quantize import range_of, to_binary, to_int8, to_ubinary, to_uint8
 from sds_clip.models.markdown import markdown_table
-from sds_clip.models.quantize import range_of, to_binary, to_int8, to_ubinary, to_uint8
 
 DEMO = Path(__file__).parents[1] / "demo" / "data"
 NEAREST = 10

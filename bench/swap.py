@@ -27,12 +27,12 @@ from bench.report import at_least, at_most, note
 from bench.serve_measure import build_classes
 from bench.swap_check import TOLERANCE, Checked, Reference, check, separation
 from bench.swap_system import CALLS, capacity_of, find_inputs, make_versions, training
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta import lay_over
-from sds_clip.models.delta_file import read_delta
+from sds_clip.models.checkpoints.delta import lay_over
+from sds_clip.models.checkpoints.delta_file import read_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.sharing import bytes_apart, storages
 from sds_clip.models.markdown import markdown_table
-from sds_clip.models.sharing import bytes_apart, storages
 
 BEFORE_S, AFTER_S = 1.0, 3.0
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from bench.load import TEXT, Answer, Call, text_of
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.images import ImageLimits, decode_image
-from sds_clip.models.zero_shot import class_weights, prompts
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.zero_shot import class_weights, prompts
+from sds_clip.models.images.decode import ImageLimits, decode_image
 
 # How far a score may be from the one computed in another batch.
 TOLERANCE = {"float32": 2e-4, "bfloat16": 2e-2}

@@ -20,10 +20,10 @@ from sds_clip.demo.folders import write_pairs
 from sds_clip.demo.sets import pairs
 from sds_clip.demo.training_set import DISTILLATION_SEED
 from sds_clip.demo.world import Split
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta import save_delta
-from sds_clip.models.student import trainable_parameters
+from sds_clip.models.checkpoints.delta import save_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.student import trainable_parameters
 
 LABELS = ["dog", "car", "house", "tree", "boat", "chair", "bird", "clock", "bridge", "shoe"]
 CLASSES = {

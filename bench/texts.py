@@ -17,8 +17,8 @@ from bench.options import option, parse
 from bench.report import heading, ratio, spread, training_versions
 from bench.rounds import in_turns, timed
 from sds_clip.demo.sets import training_pairs
+from sds_clip.models.clip.short_texts import encode_text, without_padding
 from sds_clip.models.markdown import markdown_table
-from sds_clip.models.short_texts import encode_text, without_padding
 from sds_clip.models.training.trainer import plain_attention
 
 CPU = torch.device("cpu")

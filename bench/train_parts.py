@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from bench.weights import write_tokenizer
-from sds_clip.models.attention import attend_batch_first
+from sds_clip.models.clip.attention import attend_batch_first
+from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
+from sds_clip.models.clip.preprocess import Preprocess
+from sds_clip.models.clip.student import trainable_parameters
+from sds_clip.models.clip.text_map import TextMap
 from sds_clip.models.data.batches import Loader
 from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.mapper import Mapper
-from sds_clip.models.precision import DTYPES, choose_device, choose_precision
-from sds_clip.models.preprocess import Preprocess
-from sds_clip.models.student import trainable_parameters
 from sds_clip.models.teacher.family import StableDiffusion
 from sds_clip.models.teacher.teacher import Teacher
-from sds_clip.models.text_map import TextMap
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.distillation.condition import ConditionLoss
 from sds_clip.models.training.distillation.noise_contrast import NoiseContrastLoss

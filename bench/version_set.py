@@ -12,12 +12,12 @@ from bench.swap_system import MOVED
 from sds_clip.app.registry.manifest import write_manifest
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import NewVersion
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta_file import write_delta
-from sds_clip.models.golden import Golden
-from sds_clip.models.mixed import Member, as_member
-from sds_clip.models.student import trainable_parameters
+from sds_clip.models.checkpoints.delta_file import write_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.mixed import Member, as_member
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.student import trainable_parameters
 
 JOB = "job_bench"
 

@@ -26,7 +26,7 @@ from bench.rounds import in_turns
 from bench.servers import Running, Server
 from bench.swap_system import find_inputs
 from bench.version_set import make_version_set, register_only
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.markdown import markdown_table
 
 ONE, MIXED, SEPARATE = "one version", "mixed", "separate"

@@ -10,7 +10,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sds_clip.models.transformers_names import CLIP
+from sds_clip.models.checkpoints.transformers_names import CLIP
 
 ARCHITECTURE = "ViT-B-32"
 SEED = 0

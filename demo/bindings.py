@@ -19,8 +19,8 @@ from sds_clip.demo.options import run
 from sds_clip.demo.sets import pairs
 from sds_clip.demo.training_set import DemoPairs
 from sds_clip.demo.world import Split
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.negatives import swap_negatives
 from sds_clip.models.losses.sds import caption_residual
 from sds_clip.models.teacher.load import load_teacher

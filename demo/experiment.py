@@ -28,8 +28,8 @@ from sds_clip.demo.training_set import DISTILLATION_SEED, DemoPairs
 from sds_clip.demo.winoground_sets import ITEMS_PER_KIND
 from sds_clip.demo.world import Split
 from sds_clip.models.atomic import write_atomic
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.machine import usable_cores
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import Teacher

@@ -29,8 +29,8 @@ from sds_clip.demo.render import render
 from sds_clip.demo.sets import scenes
 from sds_clip.demo.winoground_sets import KINDS, counterpart
 from sds_clip.demo.world import Scene, Split
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet, Sample
 from sds_clip.models.training.config import FinetuneConfig, parse_config
 from sds_clip.models.training.parts import Parts

@@ -14,14 +14,14 @@ from sds_clip.demo.render import render
 from sds_clip.demo.sets import CLASS_TEMPLATES, RETRIEVAL_BATCH, classification_set, retrieval_set
 from sds_clip.demo.winoground_sets import ITEMS_PER_KIND, WinogroundItem, winoground_items
 from sds_clip.demo.world import Split
-from sds_clip.models.clip import Clip
-from sds_clip.models.encode import encode_images, encode_texts
+from sds_clip.models.clip.encode import encode_images, encode_texts
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.zero_shot import class_weights, prompts
 from sds_clip.models.evaluation.results import GROUP_MATCH
 from sds_clip.models.evaluation.retrieval import in_batch_accuracy
 from sds_clip.models.evaluation.scorers import cosines
 from sds_clip.models.evaluation.winoground import winoground_margins
 from sds_clip.models.evaluation.zero_shot import class_margins
-from sds_clip.models.zero_shot import class_weights, prompts
 
 
 @dataclass(frozen=True)

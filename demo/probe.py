@@ -37,9 +37,9 @@ from sds_clip.demo.sets import scenes
 from sds_clip.demo.training_set import DemoPairs
 from sds_clip.demo.winoground_sets import two_different
 from sds_clip.demo.world import COLOURS, SHAPES, Scene, Split
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.encode import encode_texts
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.encode import encode_texts
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.mapper import Mapper
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.pixels import teacher_view

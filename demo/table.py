@@ -14,9 +14,9 @@ from sds_clip.demo.options import run
 from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
 from sds_clip.demo.winoground_sets import KINDS
 from sds_clip.demo.world import Split
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.encode import encode_images, encode_texts
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.encode import encode_images, encode_texts
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
 from sds_clip.models.evaluation.results import Metric, Results
 from sds_clip.models.evaluation.retrieval import in_batch_accuracy

@@ -22,8 +22,8 @@ from sds_clip.demo.sets import training_pairs
 from sds_clip.demo.student import new_student, pixels_to_input
 from sds_clip.demo.validation import ValidationSet, validate
 from sds_clip.demo.world import with_places_exchanged
-from sds_clip.models.precision import native_bf16
-from sds_clip.models.short_texts import encode_text, without_padding
+from sds_clip.models.clip.precision import native_bf16
+from sds_clip.models.clip.short_texts import encode_text, without_padding
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from sds_clip.demo.train_vae import pixels_to_vae
 from sds_clip.demo.winoground_sets import two_different
 from sds_clip.demo.world import Scene, Split, with_colours_exchanged, with_places_exchanged
 from sds_clip.models.atomic import atomic_file
-from sds_clip.models.precision import native_bf16
+from sds_clip.models.clip.precision import native_bf16
 
 ENCODED_AT_ONCE = 256
 CHECKED = 8  # latents that are encoded again when a pool is read back

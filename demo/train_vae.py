@@ -14,7 +14,7 @@ from torch import Tensor
 from sds_clip.demo.checkpoint import log, resume, save_checkpoint
 from sds_clip.demo.sets import training_pairs
 from sds_clip.demo.teacher import new_vae
-from sds_clip.models.precision import native_bf16
+from sds_clip.models.clip.precision import native_bf16
 
 SCALE_IMAGES = 1024  # number of images over which the latents' scale is measured
 

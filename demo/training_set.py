@@ -32,7 +32,7 @@ from sds_clip.models.data.pairs import PairSet, Sample
 if TYPE_CHECKING:  # torch and open_clip, which `make demo` does not wait for
     from torch import Tensor
 
-    from sds_clip.models.clip import Clip
+    from sds_clip.models.clip.model import Clip
 
 DISTILLATION_SEED = 2000  # differs from the student's and the teacher's
 WORDING_SEED = 2002
@@ -116,7 +116,7 @@ def proposed(
     images: UInt8[np.ndarray, "n 64 64 3"], proposer: str = "demo"
 ) -> list[tuple[str, tuple[str, ...]]]:
     """For each image the best caption by a model, and the next best ones."""
-    from sds_clip.models.propose import best_captions
+    from sds_clip.models.clip.propose import best_captions
 
     clip, captions, features = _all_captions(proposer)
     found: list[tuple[str, tuple[str, ...]]] = []
@@ -157,8 +157,8 @@ def _plain(shape: str, colour: str) -> Thing:
 
 @cache
 def _all_captions(proposer: str) -> tuple[Clip, list[str], Float[Tensor, "captions d"]]:
-    from sds_clip.models.checkpoints import load_clip
-    from sds_clip.models.encode import encode_texts
+    from sds_clip.models.checkpoints.load import load_clip
+    from sds_clip.models.clip.encode import encode_texts
 
     clip = load_clip(proposer, device="cpu", precision="float32")
     captions = list(training_captions())

@@ -25,8 +25,8 @@ SCORE_ERROR: ErrorOf = "velocity"
 """The default, in training and in evaluation alike (decision 25)."""
 
 ExportFormat = Literal["open_clip", "transformers", "onnx"]
-"""The layouts in which `sds_clip.models.export` writes a checkpoint."""
+"""The layouts in which `sds_clip.models.export.write` writes a checkpoint."""
 
 LabelSet = Literal["imagenet"]
 TemplateSet = Literal["simple", "openai"]
-"""The named sets of zero-shot classification, whose texts are in `sds_clip.models.zero_shot`."""
+"""The named sets of zero-shot classification, whose texts are in `sds_clip.models.clip.zero_shot`."""

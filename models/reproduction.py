@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sds_clip.models.checkpoints.references import DESCRIPTION_FILE
 from sds_clip.models.errors import TrainingError
 from sds_clip.models.evaluation.estimate import Estimate, estimate
 from sds_clip.models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
 from sds_clip.models.evaluation.request import EvaluationRequest
 from sds_clip.models.evaluation.results import write_json
-from sds_clip.models.references import DESCRIPTION_FILE
 from sds_clip.models.run_files import LOG_FILE
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.influence import (
@@ -40,7 +40,7 @@ from sds_clip.models.training.log import read_log
 from sds_clip.models.training.run import OPERATIONAL
 
 if TYPE_CHECKING:
-    from sds_clip.models.clip import Clip
+    from sds_clip.models.clip.model import Clip
     from sds_clip.models.evaluation.benchmark import Benchmark
 
 BASE, CONTROL, SDS = "base", "control", "sds-clip"

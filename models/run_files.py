@@ -8,7 +8,7 @@ This module imports no torch, so that a supervisor and the service can use it.
     OUT/checkpoints/step-00000200/state.safetensors    parameters and the optimizer's moments
     OUT/checkpoints/step-00000200/state.json           step, the run's identity, and the hash of state.safetensors
     OUT/report.html                                    curves, configuration and samples of a finished run
-    OUT/delta                                          what a finished run has learned (`sds_clip.models.delta_file`)
+    OUT/delta                                          what a finished run has learned (checkpoints/delta_file.py)
 """
 
 import json

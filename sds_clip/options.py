@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from sds_clip.app.settings import Settings
-    from sds_clip.models.clip import Clip
-    from sds_clip.models.images import ImageLimits
+    from sds_clip.models.clip.model import Clip
+    from sds_clip.models.images.decode import ImageLimits
     from sds_clip.worker.config import WorkerConfig
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -335,7 +335,7 @@ def _wrong_setting(
 
 def load_model(settings: Settings, model: str | None, device: str | None, precision: str | None) -> Clip:
     """Load the model that --model, --device and --precision name."""
-    from sds_clip.models.checkpoints import load_clip
+    from sds_clip.models.checkpoints.load import load_clip
 
     return load_clip(
         model or settings.models[0],
@@ -346,7 +346,7 @@ def load_model(settings: Settings, model: str | None, device: str | None, precis
 
 def image_limits(settings: Settings) -> ImageLimits:
     """How large an image may be."""
-    from sds_clip.models.images import ImageLimits
+    from sds_clip.models.images.decode import ImageLimits
 
     return ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta import save_delta
-from sds_clip.models.precision import is_norm
+from sds_clip.models.checkpoints.delta import save_delta
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.precision import is_norm
 
 
 def tuned_copy(

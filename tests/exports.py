@@ -17,8 +17,8 @@ from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.images import decode_image
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.images.decode import decode_image
 from tests.checkpoints import PREPROCESS, save_checkpoint, save_word_tokenizer
 
 TEXTS = [

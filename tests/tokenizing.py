@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from sds_clip.models.tokenizers import Tokenizer
+from sds_clip.models.clip.tokenizers import Tokenizer
 
 
 class Tokenizing(Tokenizer):

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sds_clip.app.schemas.evaluate import EvaluateSpec
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.comparison import PairedDifference
 from sds_clip.models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation

@@ -12,13 +12,13 @@ from sds_clip.app.registry.publish import lies_among, publish
 from sds_clip.app.registry.store_source import unpublished_version
 from sds_clip.app.schemas.finetune import Evaluation, FinetuneSpec
 from sds_clip.app.store.records import Level, NewVersion
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta import apply_delta
+from sds_clip.models.checkpoints.delta import apply_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.references import parse
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import CheckpointError
 from sds_clip.models.evaluation.evaluation import measure_clip
 from sds_clip.models.evaluation.results import Results, write_results
-from sds_clip.models.references import parse
 from sds_clip.models.run_files import REPORT_FILE
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.parts import Parts, load_parts

@@ -222,7 +222,7 @@ def _limit(config: WorkerConfig) -> None:
         return
     import torch
 
-    from sds_clip.models.precision import limit_memory
+    from sds_clip.models.clip.precision import limit_memory
 
     if config.threads:
         torch.set_num_threads(config.threads)

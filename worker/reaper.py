@@ -19,7 +19,7 @@ from sds_clip.app.retention.sweep import Sweeper, SweepUnderWay
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, Lease, VersionStatus
 from sds_clip.app.store.states import HELD, TERMINAL, JobStatus
-from sds_clip.models.references import is_version
+from sds_clip.models.checkpoints.references import is_version
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.fitness import Fitness
 from sds_clip.worker.folders import JobFolder

@@ -9,8 +9,8 @@ from sds_clip.app.errors import UnknownRecord
 from sds_clip.app.registry.store_source import weights_location
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import VersionStatus
-from sds_clip.models.clip import Clip
-from sds_clip.models.references import Folder, is_version
+from sds_clip.models.checkpoints.references import Folder, is_version
+from sds_clip.models.clip.model import Clip
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.errors import JobFailed
 

@@ -16,7 +16,7 @@ from sds_clip.models.data.pairs import FilePairs, StoredPairs
 from sds_clip.models.data.shards import ShardPairs
 from sds_clip.models.evaluation.items import ArchiveImage, CellImage, Item
 from sds_clip.models.evaluation.results import ImageRegion
-from sds_clip.models.table_cells import Cell
+from sds_clip.models.images.table_cells import Cell
 
 BINS = 20
 

@@ -18,7 +18,7 @@ def main(queue: str, device: str, jobs_dir: str) -> None:
     import_runner(JobKind(queue))
     import torch
 
-    from sds_clip.models.precision import choose_device
+    from sds_clip.models.clip.precision import choose_device
 
     ones = torch.ones(256, 256, device=choose_device(device))
     if (ones @ ones).sum().item() != 256**3:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sds_clip.app.datasets.folders import Content
 from sds_clip.app.errors import ConfigurationError, InvalidRequest, SourceForbidden, SourceMissing
 from sds_clip.app.schemas.datasets import MAX_SOURCE_CHARS
-from sds_clip.models.tar_index import PatternError, expand_braces
+from sds_clip.models.images.tar_index import PatternError, expand_braces
 
 MAX_SHARDS = 100_000
 _FILE_URL = "file://"

@@ -24,8 +24,8 @@ from sds_clip.app.store import SeenBy
 from sds_clip.app.store.records import SOURCE_PATH, Dataset, DatasetStatus
 from sds_clip.app.store_threads import StoreThreads
 from sds_clip.app.threads import in_own_thread
-from sds_clip.models.image_files import ImageFileError, NoImageFile, read_image_file
-from sds_clip.models.table_cells import Cell
+from sds_clip.models.images.files import ImageFileError, NoImageFile, read_image_file
+from sds_clip.models.images.table_cells import Cell
 
 _FILE_URL = "file://"
 

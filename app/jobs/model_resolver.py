@@ -11,7 +11,7 @@ from sds_clip.app.errors import AmbiguousName, ModelNotAllowed, UnknownRecord, U
 from sds_clip.app.store import Workspace
 from sds_clip.app.store.alias_names import DEFAULT
 from sds_clip.app.store.records import VersionStatus
-from sds_clip.models.references import DEMO, BadReferenceError, canonical, is_prefix, is_version
+from sds_clip.models.checkpoints.references import DEMO, BadReferenceError, canonical, is_prefix, is_version
 
 
 class ModelResolver:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
+from sds_clip.models.checkpoints.references import DEMO, canonical
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.references import DEMO, canonical
 
 
 class BaseNotAllowed(CheckpointError):

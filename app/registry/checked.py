@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 
 logger = logging.getLogger(__name__)
 

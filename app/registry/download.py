@@ -22,11 +22,11 @@ from sds_clip.app.registry.bases import AllowedBases
 from sds_clip.app.registry.publish import lies_among
 from sds_clip.app.store.records import Version, VersionStatus
 from sds_clip.app.threads import in_own_thread, with_one_torch_thread
-from sds_clip.models.checkpoints import unfold
-from sds_clip.models.delta_file import read_description
+from sds_clip.models.checkpoints.delta_file import read_description
+from sds_clip.models.checkpoints.load import unfold
+from sds_clip.models.checkpoints.references import Folder, is_delta
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.export import export_full
-from sds_clip.models.references import Folder, is_delta
+from sds_clip.models.export.write import export_full
 
 logger = logging.getLogger(__name__)
 

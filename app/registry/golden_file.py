@@ -6,9 +6,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sds_clip.app.registry.manifest import VersionError
-from sds_clip.models.delta_file import GOLDEN_FILE
+from sds_clip.models.checkpoints.delta_file import GOLDEN_FILE
+from sds_clip.models.clip.golden import Golden
 from sds_clip.models.errors import first_line
-from sds_clip.models.golden import Golden
 
 
 def write_golden(folder: Path, golden: Golden) -> None:

@@ -31,9 +31,9 @@ from sds_clip.app.registry.manifest import DamagedFiles, verify
 from sds_clip.app.registry.source import WeightsLocation
 from sds_clip.app.store.records import Alias
 from sds_clip.models.atomic import atomic_folder, write_atomic
-from sds_clip.models.delta_file import DeltaError, read_description
+from sds_clip.models.checkpoints.delta_file import DeltaError, read_description
+from sds_clip.models.checkpoints.references import is_delta
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.references import is_delta
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """A version's folder: weights, golden embeddings and `sds_clip_version.json` with the hash of every file.
 
-    delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (`sds_clip.models.delta_file`), log.jsonl
+    delta   sds_clip_delta.json, delta.safetensors, golden.safetensors (models/checkpoints/delta_file.py), log.jsonl
     full    open_clip_config.json, weights and tokenizer in open_clip's layout, golden.safetensors
 
 Both kinds are also checkpoints: `local-dir:FOLDER` loads them.
@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from sds_clip.models.checkpoints.model_config import CONFIG_FILE
+from sds_clip.models.checkpoints.references import DESCRIPTION_FILE, is_delta
 from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.files import sha256_of
-from sds_clip.models.model_config import CONFIG_FILE
-from sds_clip.models.references import DESCRIPTION_FILE, is_delta
 
 MANIFEST_FILE = "sds_clip_version.json"
 FORMAT = 1

@@ -23,12 +23,12 @@ from sds_clip.app.registry.manifest import (
 )
 from sds_clip.app.removal import REMOVING
 from sds_clip.models.atomic import atomic_folder, sync_folder
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta_file import read_delta, read_description
+from sds_clip.models.checkpoints.delta_file import read_delta, read_description
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.references import DESCRIPTION_FILE, Folder, Reference, is_delta, parse
+from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.golden import Golden
-from sds_clip.models.references import DESCRIPTION_FILE, Folder, Reference, is_delta, parse
 from sds_clip.models.run_files import LOG_FILE
 
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,128}")

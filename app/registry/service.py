@@ -45,7 +45,7 @@ from sds_clip.app.store.paging import Search
 from sds_clip.app.store.records import Alias, Move, Version, VersionStatus
 from sds_clip.app.store_threads import StoreThreads, in_store_thread
 from sds_clip.app.threads import in_own_thread
-from sds_clip.models.references import is_prefix, is_version
+from sds_clip.models.checkpoints.references import is_prefix, is_version
 from sds_clip.models.run_files import LOG_FILE
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from sds_clip.app.store.clock import Clock
 from sds_clip.app.store.records import Alias
 from sds_clip.models.atomic import write_atomic
-from sds_clip.models.references import is_version
+from sds_clip.models.checkpoints.references import is_version
 
 REPORTS = "serving"
 """The folder of reports in the data folder."""

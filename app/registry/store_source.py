@@ -14,8 +14,8 @@ from sds_clip.app.registry.source import REPORTS, FileReports, Registry, Weights
 from sds_clip.app.store import Store
 from sds_clip.app.store.alias_names import DEFAULT
 from sds_clip.app.store.records import Move, NewVersion, Version, VersionStatus
-from sds_clip.models.clip import Clip
-from sds_clip.models.references import canonical
+from sds_clip.models.checkpoints.references import canonical
+from sds_clip.models.clip.model import Clip
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from sds_clip.app.auth import is_revoked
+from sds_clip.app.edge.auth import is_revoked
+from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import Overloaded
-from sds_clip.app.openapi import describe_errors
 from sds_clip.app.routes.shared import READING, BackendDep, EngineDep, LastEventId, ReadOrTrain
 from sds_clip.app.routes.streamed import FRAMES, EventStream
 

@@ -1,6 +1,6 @@
 """POST /v2/embed: Cohere's protocol, over what POST /embed does.
 
-Errors below /v2/ have Cohere's shape: app/responses.py.
+Errors below /v2/ have Cohere's shape: app/edge/responses.py.
 """
 
 from typing import Annotated
@@ -11,8 +11,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from jaxtyping import Float32
 
 from sds_clip.app.bodies import reads
+from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import DimensionsNotOffered, TextTooLong
-from sds_clip.app.openapi import describe_errors
 from sds_clip.app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
 from sds_clip.app.routes.mixed import Mixed
 from sds_clip.app.routes.shared import of_app
@@ -28,8 +28,8 @@ from sds_clip.app.schemas.cohere import (
 from sds_clip.app.schemas.openai import ImagePart
 from sds_clip.app.serving.golden import GoldenEmbeddings
 from sds_clip.app.serving.predictor import written
-from sds_clip.models.clip import Clip
-from sds_clip.models.quantize import range_of, to_binary, to_int8, to_ubinary, to_uint8
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.quantize import range_of, to_binary, to_int8, to_ubinary, to_uint8
 
 router = APIRouter(prefix="/v2", tags=["Cohere's protocol"])
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 
 import sds_clip.app as package
-from sds_clip.app.auth import public
+from sds_clip.app.edge.auth import public
 from sds_clip.app.errors import NotFound
 from sds_clip.app.settings import Settings
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from sds_clip.app.bodies import reads
 from sds_clip.app.content_type import JSON, MULTIPART, media_type
 from sds_clip.app.datasets.service import FILE, SHARDS
+from sds_clip.app.edge.openapi import describe_errors, describe_upload
 from sds_clip.app.errors import (
     AmbiguousName,
     DatasetBusy,
@@ -24,7 +25,6 @@ from sds_clip.app.errors import (
     UnsupportedMediaType,
 )
 from sds_clip.app.form_stream import FormStream
-from sds_clip.app.openapi import describe_errors, describe_upload
 from sds_clip.app.routes.pictures import PICTURE, AfterIndex, MaxSide, Number, PictureResponse
 from sds_clip.app.routes.shared import (
     READING,

@@ -10,7 +10,7 @@ from importlib.resources import files
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
-from sds_clip.app.auth import public
+from sds_clip.app.edge.auth import public
 from sds_clip.app.errors import NotFound
 
 # Addresses are relative, so that the page also works below a path of a reverse proxy.

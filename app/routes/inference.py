@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
-from sds_clip.app.auth import requires
 from sds_clip.app.bodies import reads
+from sds_clip.app.edge.auth import requires
+from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import (
     AmbiguousName,
     BodyTimeout,
@@ -25,7 +26,6 @@ from sds_clip.app.errors import (
     UnsupportedMediaType,
 )
 from sds_clip.app.keys import Caller
-from sds_clip.app.openapi import describe_errors
 from sds_clip.app.routes.shared import of_app
 from sds_clip.app.schemas.classify import (
     ClassifyComparison,

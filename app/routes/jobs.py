@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from sds_clip.app.auth import is_revoked
 from sds_clip.app.content_type import JSON
+from sds_clip.app.edge.auth import is_revoked
+from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import (
     AmbiguousName,
     DiskReserve,
@@ -17,7 +18,6 @@ from sds_clip.app.errors import (
 )
 from sds_clip.app.jobs.service import JobUpdate
 from sds_clip.app.jobs.stream import EVENT_STREAM, MAX_EVENTS_PER_READ, stream
-from sds_clip.app.openapi import describe_errors
 from sds_clip.app.routes.shared import (
     READING,
     After,

@@ -10,7 +10,7 @@ from sds_clip.app.errors import InvalidRequest
 from sds_clip.app.keys import Caller
 from sds_clip.app.schemas.common import MAX_URL_CHARS, ImageInput, UrlImage
 from sds_clip.app.serving.predictor import Embedded, Predictor
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 
 Item = TypeVar("Item")
 

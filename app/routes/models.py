@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from sds_clip.app.auth import check_key, requires
 from sds_clip.app.backend import Backend
 from sds_clip.app.bodies import reads
+from sds_clip.app.edge.auth import check_key, requires
+from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import (
     AmbiguousName,
     CannotExport,
@@ -25,7 +26,6 @@ from sds_clip.app.errors import (
     UnknownRecord,
 )
 from sds_clip.app.keys import Caller
-from sds_clip.app.openapi import describe_errors
 from sds_clip.app.routes.shared import (
     READING,
     WRITING,
@@ -62,7 +62,7 @@ from sds_clip.app.serving.status import StatusBoard
 from sds_clip.app.serving.version_cache import VersionCache
 from sds_clip.app.store.alias_names import DEFAULT
 from sds_clip.app.store.records import VersionStatus
-from sds_clip.models.references import is_version
+from sds_clip.models.checkpoints.references import is_version
 
 Archive: dict[int | str, dict[str, Any]] = {
     200: {

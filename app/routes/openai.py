@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from sds_clip.app.bodies import reads
+from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import (
     DimensionsNotOffered,
     Forbidden,
@@ -18,7 +19,6 @@ from sds_clip.app.errors import (
     Unauthorized,
     UnknownModel,
 )
-from sds_clip.app.openapi import describe_errors
 from sds_clip.app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
 from sds_clip.app.routes.mixed import Mixed
 from sds_clip.app.routes.shared import EngineDep

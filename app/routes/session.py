@@ -6,8 +6,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from sds_clip.app.auth import check_session, identify, key_expired, public, refuse_other_origins, unauthorized
 from sds_clip.app.bodies import reads
+from sds_clip.app.edge.auth import (
+    check_session,
+    identify,
+    key_expired,
+    public,
+    refuse_other_origins,
+    unauthorized,
+)
+from sds_clip.app.edge.openapi import describe_errors
+from sds_clip.app.edge.session import Session, Sessions, cookie_in, set_cookie
 from sds_clip.app.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -19,9 +28,7 @@ from sds_clip.app.errors import (
     WrongCsrfToken,
 )
 from sds_clip.app.keys import Key, KeyRing
-from sds_clip.app.openapi import describe_errors
 from sds_clip.app.schemas.session import SessionInfo, SessionKey, SignIn
-from sds_clip.app.session import Session, Sessions, cookie_in, set_cookie
 from sds_clip.app.threads import in_own_thread
 
 WRONG_KEY_WAIT_S = 1.0

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request
 
-from sds_clip.app.auth import requires
 from sds_clip.app.backend import Backend
+from sds_clip.app.edge.auth import requires
 from sds_clip.app.errors import (
     BodyTimeout,
     BodyTooLarge,

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from sds_clip.app.auth import public, requires
 from sds_clip.app.backend import Backend
+from sds_clip.app.edge.auth import public, requires
+from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import Unauthorized, Unavailable
-from sds_clip.app.openapi import describe_errors
 from sds_clip.app.routes.shared import EngineDep, of_app
 from sds_clip.app.schemas.models import Health, Ready
 from sds_clip.app.serving.status import StatusBoard

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Response
 from sds_clip.app.backend import Backend
 from sds_clip.app.bodies import reads
 from sds_clip.app.content_type import JSON
+from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import DiskReserve, NameTaken
 from sds_clip.app.keys import Caller
-from sds_clip.app.openapi import describe_errors
 from sds_clip.app.routes.shared import READING, WRITING, BackendWithFiles, IdempotencyKey, Train
 from sds_clip.app.schemas.evaluate import EvaluateSpec
 from sds_clip.app.schemas.finetune import FinetuneSpec

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from sds_clip.app.openapi import describe_errors
+from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.routes.shared import READING, BackendDep, Train
 from sds_clip.app.schemas.workers import WorkerList
 

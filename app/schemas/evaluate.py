@@ -10,10 +10,10 @@ from pydantic import ConfigDict, Field, model_validator
 from sds_clip.app.errors import InvalidRequest
 from sds_clip.app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
 from sds_clip.app.store.states import JobKind
+from sds_clip.models.checkpoints.references import is_version
 from sds_clip.models.choices import ErrorOf, LabelSet, Precision, TemplateSet
 from sds_clip.models.evaluation.catalog import ScorerName
 from sds_clip.models.evaluation.request import EvaluationRequest
-from sds_clip.models.references import is_version
 from sds_clip.models.training.config import Seed
 
 

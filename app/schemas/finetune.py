@@ -10,8 +10,8 @@ from sds_clip.app.errors import InvalidConfiguration
 from sds_clip.app.schemas.specs import Benchmark, DatasetId, JobSpec, Part, Reference
 from sds_clip.app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from sds_clip.app.store.states import JobKind
+from sds_clip.models.checkpoints.references import is_version
 from sds_clip.models.choices import Objective
-from sds_clip.models.references import is_version
 from sds_clip.models.training.config import (
     FinetuneConfig,
     Seed,

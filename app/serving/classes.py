@@ -30,8 +30,8 @@ from sds_clip.app.serving.engine import Engine
 from sds_clip.app.serving.forward import Features, as_features
 from sds_clip.app.serving.served_models import ModelHandle
 from sds_clip.app.threads import in_own_thread
+from sds_clip.models.clip.zero_shot import fill
 from sds_clip.models.disk_cache import DiskCache
-from sds_clip.models.zero_shot import fill
 
 logger = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ from sds_clip.app.serving.forward import (
 )
 from sds_clip.app.serving.served_models import ModelHandle, ServedModels
 from sds_clip.app.serving.turns import Turns
-from sds_clip.models.clip import Clip
-from sds_clip.models.mixed import family_of
+from sds_clip.models.clip.mixed import family_of
+from sds_clip.models.clip.model import Clip
 
 Answer = TypeVar("Answer")
 

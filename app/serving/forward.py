@@ -1,6 +1,6 @@
 """One batch in the forward thread: all images in one forward pass, all uncached texts in another.
 
-Jobs of several versions share it if the versions are of one family (`sds_clip.models.mixed`).
+Jobs of several versions share it if the versions are of one family (`sds_clip.models.clip.mixed`).
 
 No other thread of the service computes with torch. OpenMP keeps a team of threads for each thread that does.
 With more team threads than cores, they stop spinning between operations, and a forward pass of one image
@@ -22,8 +22,8 @@ from sds_clip.app.errors import InternalError, Unavailable
 from sds_clip.app.metrics import Metrics
 from sds_clip.app.serving.batcher import Job
 from sds_clip.app.serving.served_models import ModelHandle
-from sds_clip.models.clip import Clip
-from sds_clip.models.mixed import encode_images, encode_texts
+from sds_clip.models.clip.mixed import encode_images, encode_texts
+from sds_clip.models.clip.model import Clip
 
 # About as many forward passes count in what an image or a text takes.
 RECENT = 5
@@ -72,7 +72,7 @@ class Encode(Generic[Answer]):
 
 
 Family = Hashable
-"""What jobs that may share a batch have in common: `sds_clip.models.mixed.family_of`."""
+"""What jobs that may share a batch have in common: `sds_clip.models.clip.mixed.family_of`."""
 EncodeJob = Job[Family, Encode[object], object]
 ModelKey = tuple[str, str]
 TextKey = tuple[ModelKey, str]

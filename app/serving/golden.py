@@ -15,9 +15,9 @@ from sds_clip.app.serving.engine import Engine
 from sds_clip.app.serving.loading import VersionLoader
 from sds_clip.app.serving.served_models import ModelHandle
 from sds_clip.models.atomic import atomic_folder
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.golden import Golden
 
 logger = logging.getLogger(__name__)
 

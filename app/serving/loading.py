@@ -20,14 +20,14 @@ from sds_clip.app.registry.source import Registry, WeightsLocation
 from sds_clip.app.serving.engine import Engine
 from sds_clip.app.serving.served_models import ModelHandle
 from sds_clip.app.threads import in_own_thread, with_one_torch_thread
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta import lay_over
-from sds_clip.models.delta_file import Delta, DeltaError, base_of, read_delta
+from sds_clip.models.checkpoints.delta import lay_over
+from sds_clip.models.checkpoints.delta_file import Delta, DeltaError, base_of, read_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.references import Folder, canonical, is_version
+from sds_clip.models.clip.golden import TOLERANCE, Golden
+from sds_clip.models.clip.mixed import Member, as_member, set_apart
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import first_line
-from sds_clip.models.golden import TOLERANCE, Golden
-from sds_clip.models.mixed import Member, as_member, set_apart
-from sds_clip.models.references import Folder, canonical, is_version
 
 logger = logging.getLogger(__name__)
 

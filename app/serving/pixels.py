@@ -15,7 +15,7 @@ from sds_clip.app.images import Decoder
 from sds_clip.app.metrics import Metrics
 from sds_clip.app.schemas.common import ImageInput, UrlImage
 from sds_clip.app.serving import turns
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 
 SHARE_OF_THREADS = 1 / 8
 """Of the threads that decode, what one key's images may take while other keys are active."""

@@ -46,9 +46,9 @@ from sds_clip.app.serving.forward import Features, as_features
 from sds_clip.app.serving.pixels import Decoded, ImageReader, RequestImages
 from sds_clip.app.serving.served_models import ModelHandle
 from sds_clip.app.serving.version_cache import VersionCache
-from sds_clip.models import scoring
-from sds_clip.models.clip import Clip
-from sds_clip.models.zero_shot import LABEL_SETS, TEMPLATE_SETS
+from sds_clip.models.clip import scoring
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.zero_shot import LABEL_SETS, TEMPLATE_SETS
 
 Answer = TypeVar("Answer", ImageMatch, ImageClasses, Embedding)
 Response = TypeVar("Response", MatchResponse, ClassifyResponse)

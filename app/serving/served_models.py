@@ -9,8 +9,8 @@ from sds_clip.app.errors import ServiceError, UnknownModel
 from sds_clip.app.schemas.common import ModelInfo
 from sds_clip.app.serving.aliases import FollowedAliases
 from sds_clip.app.store.alias_names import DEFAULT
-from sds_clip.models.clip import Clip
-from sds_clip.models.mixed import as_member
+from sds_clip.models.clip.mixed import as_member
+from sds_clip.models.clip.model import Clip
 
 MAX_NAMES = 10  # in an error
 

@@ -31,7 +31,7 @@ from sds_clip.app.serving.served_models import ModelHandle, ServedModels
 from sds_clip.app.store.alias_names import DEFAULT
 from sds_clip.app.store.records import Alias
 from sds_clip.app.threads import in_own_thread
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import ModelError, first_line
 
 logger = logging.getLogger(__name__)

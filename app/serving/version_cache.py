@@ -23,10 +23,10 @@ from sds_clip.app.serving.loading import UnknownVersion, VersionLoader
 from sds_clip.app.serving.seen_versions import SeenVersions
 from sds_clip.app.serving.served_models import ModelHandle, ServedModels
 from sds_clip.app.store.names import only
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.references import is_prefix, is_version
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.sharing import HeldNetworks
 from sds_clip.models.errors import ModelError, first_line
-from sds_clip.models.references import is_prefix, is_version
-from sds_clip.models.sharing import HeldNetworks
 
 logger = logging.getLogger(__name__)
 

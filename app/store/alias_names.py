@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sds_clip.app.errors import InvalidAlias
-from sds_clip.models.references import DEMO, is_version
+from sds_clip.models.checkpoints.references import DEMO, is_version
 
 DEFAULT = "default"
 """The alias or model of a request that names none."""

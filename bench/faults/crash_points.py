@@ -49,7 +49,7 @@ POINTS: Mapping[str, Point] = {
     "mid-swap": Point("sds_clip.app.serving.served_models", "ServedModels.replace", "before"),
     # A job, or a worker's test of itself: the device is about to be used. It fails instead, as long as the file of
     # its name is there.
-    DEVICE: Point("sds_clip.models.precision", "choose_device", "before"),
+    DEVICE: Point("sds_clip.models.clip.precision", "choose_device", "before"),
 }
 
 

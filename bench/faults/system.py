@@ -27,8 +27,8 @@ from bench.faults.proxy import Outage, Proxy
 from sds_clip.app.settings import DISK_RESERVE_BYTES, MAX_ATTEMPTS
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.folders import JobFolder, Occupant, occupants
 from sds_clip.worker.identity import kill as kill_exactly

@@ -7,9 +7,9 @@ from sds_clip.models.data.metadata import CAPTION_KEYS, sample_of
 from sds_clip.models.data.pairs import FilePairs, Sample, StoredPairs, UnreadableImage
 from sds_clip.models.data.table import NEGATIVES_KEY
 from sds_clip.models.errors import DataError
-from sds_clip.models.image_files import ImageFileError
-from sds_clip.models.table_cells import Cell
-from sds_clip.models.tables import IMAGE_KEYS, find_column, read_rows, table_files
+from sds_clip.models.images.files import ImageFileError
+from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.tables import IMAGE_KEYS, find_column, read_rows, table_files
 
 _OPTION = "Name the right column with image_key and caption_key."
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from sds_clip.models.data.pairs import FilePairs, Sample
 from sds_clip.models.errors import DataError
 from sds_clip.models.files import read_text
-from sds_clip.models.image_files import IMAGE_SUFFIXES
+from sds_clip.models.images.files import IMAGE_SUFFIXES
 
 
 def read_folder(folder: Path) -> FilePairs:

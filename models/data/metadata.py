@@ -12,7 +12,7 @@ from sds_clip.models.data.pairs import FilePairs, Sample
 from sds_clip.models.data.table import NEGATIVES_KEY, negatives_in, table_rows
 from sds_clip.models.errors import DataError
 from sds_clip.models.files import numbered_lines
-from sds_clip.models.tables import IMAGE_KEYS
+from sds_clip.models.images.tables import IMAGE_KEYS
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTION_KEYS = ("text", "caption", "captions", "title")

@@ -12,8 +12,8 @@ from sds_clip.models.data.pairs import StoredPairs
 from sds_clip.models.data.shards import read_shards
 from sds_clip.models.data.table import read_table
 from sds_clip.models.errors import DataError
-from sds_clip.models.table_cells import PARQUET_SUFFIX
-from sds_clip.models.tables import IMAGE_KEYS, is_saved_folder, table_files
+from sds_clip.models.images.table_cells import PARQUET_SUFFIX
+from sds_clip.models.images.tables import IMAGE_KEYS, is_saved_folder, table_files
 
 _IMAGE_KEY, _CAPTION_KEY = "filepath", "title"
 """open_clip's defaults. In the layouts of Hugging Face they stand for the usual names."""

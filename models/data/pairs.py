@@ -11,8 +11,8 @@ from pathlib import Path
 import PIL.Image
 
 from sds_clip.models.errors import DataError
-from sds_clip.models.image_files import ImageFileError, NoImageFile, read_image_file
-from sds_clip.models.images import ImageError, decode_image
+from sds_clip.models.images.decode import ImageError, decode_image
+from sds_clip.models.images.files import ImageFileError, NoImageFile, read_image_file
 
 
 @dataclass(frozen=True, slots=True)

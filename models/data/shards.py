@@ -7,7 +7,13 @@ from pathlib import Path
 
 from sds_clip.models.data.pairs import MissingImage, Sample, StoredPairs
 from sds_clip.models.errors import DataError
-from sds_clip.models.tar_index import IMAGE_EXTENSIONS, Member, PatternError, expand_braces, read_members
+from sds_clip.models.images.tar_index import (
+    IMAGE_EXTENSIONS,
+    Member,
+    PatternError,
+    expand_braces,
+    read_members,
+)
 
 MAX_TEXT_BYTES = 2**20  # for one caption member
 

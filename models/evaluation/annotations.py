@@ -13,8 +13,8 @@ from sds_clip.models.errors import EvaluationError, quoted
 from sds_clip.models.evaluation.items import CellImage
 from sds_clip.models.evaluation.results import ImageRegion
 from sds_clip.models.files import read_text
-from sds_clip.models.table_cells import Cell
-from sds_clip.models.tables import read_rows, table_files
+from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.tables import read_rows, table_files
 
 
 @dataclass(frozen=True)

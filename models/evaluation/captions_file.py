@@ -19,9 +19,9 @@ from sds_clip.models.errors import EvaluationError, quoted
 from sds_clip.models.evaluation.annotations import image_folder, other_layout, read_json, records, texts_of
 from sds_clip.models.evaluation.items import CellImage
 from sds_clip.models.evaluation.results import ImageRegion
-from sds_clip.models.image_files import ImageFileError
-from sds_clip.models.table_cells import Cell
-from sds_clip.models.tables import table_files
+from sds_clip.models.images.files import ImageFileError
+from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.tables import table_files
 
 LAYOUT = "a list of {image, caption: [...]}, or COCO's {images: [{id, file_name}], annotations: [{image_id, caption}]}"
 

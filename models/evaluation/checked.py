@@ -24,7 +24,7 @@ from sds_clip.models.evaluation.items import (
 )
 from sds_clip.models.evaluation.results import ImageRegion
 from sds_clip.models.findings import LISTED, Finding, Findings
-from sds_clip.models.images import ImageError, decode_image, read_header
+from sds_clip.models.images.decode import ImageError, decode_image, read_header
 from sds_clip.models.machine import usable_cores
 
 _AHEAD = 256  # files between two calls of `say`

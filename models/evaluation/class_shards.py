@@ -16,7 +16,7 @@ from pathlib import Path
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.items import ArchiveImage
 from sds_clip.models.evaluation.results import ImageRegion
-from sds_clip.models.tar_index import IMAGE_EXTENSIONS, Member, read_members
+from sds_clip.models.images.tar_index import IMAGE_EXTENSIONS, Member, read_members
 
 CLASSNAMES, TEMPLATES, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "test"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.items import CellImage
 from sds_clip.models.evaluation.results import ImageRegion
-from sds_clip.models.table_cells import Cell
-from sds_clip.models.tables import IMAGE_KEYS, class_names, find_column, read_rows
+from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.tables import IMAGE_KEYS, class_names, find_column, read_rows
 
 LABEL = "label"
 _OPTION = "Rename the column, or give a folder for each class."

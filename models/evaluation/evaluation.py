@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.comparison import Comparison, compare, write_comparison

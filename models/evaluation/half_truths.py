@@ -26,7 +26,7 @@ from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.layouts import Layout, Numbered
 from sds_clip.models.evaluation.scorers import Scorer
 from sds_clip.models.files import read_lines
-from sds_clip.models.tables import table_files
+from sds_clip.models.images.tables import table_files
 
 ORDERING = "ordering"
 CHANCE = {OUTCOME: 1 / 2, ORDERING: 1 / 6}

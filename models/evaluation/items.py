@@ -9,9 +9,9 @@ from PIL import Image
 
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.results import ImageRegion
-from sds_clip.models.image_files import ImageFileError, NoImageFile, read_image_file
-from sds_clip.models.images import ImageError, ImageLimits, decode_image
-from sds_clip.models.table_cells import Cell
+from sds_clip.models.images.decode import ImageError, ImageLimits, decode_image
+from sds_clip.models.images.files import ImageFileError, NoImageFile, read_image_file
+from sds_clip.models.images.table_cells import Cell
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sds_clip.models.evaluation.annotations import Record, annotation_files, ima
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.results import ImageRegion
-from sds_clip.models.tables import split_of
+from sds_clip.models.images.tables import split_of
 
 Numbered = Iterable[tuple[object, Record]]
 """Records with their number, id or key, with which the item's id ends."""

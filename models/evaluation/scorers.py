@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.checked import Images, Problems, Say
 from sds_clip.models.evaluation.computed_by import computed_by
 from sds_clip.models.evaluation.items import ImageProblem, Item, open_region

@@ -33,8 +33,8 @@ from sds_clip.models.evaluation.metrics import grouped_by_tag, share
 from sds_clip.models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
 from sds_clip.models.evaluation.scorers import Scorer
 from sds_clip.models.files import read_lines
-from sds_clip.models.image_files import IMAGE_SUFFIXES
-from sds_clip.models.table_cells import Cell
+from sds_clip.models.images.files import IMAGE_SUFFIXES
+from sds_clip.models.images.table_cells import Cell
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
 """The probability that random scores get an item right."""

@@ -16,6 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sds_clip.models.clip.zero_shot import (
+    LABEL_SETS,
+    PLACES,
+    TEMPLATE_SETS,
+    class_weights,
+    prompts,
+)
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.annotations import read_json
 from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
@@ -34,15 +41,8 @@ from sds_clip.models.evaluation.metrics import mean_over_tags, share, shares_by_
 from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome
 from sds_clip.models.evaluation.scorers import ClipScorer, Scorer, features_of
 from sds_clip.models.files import read_text
-from sds_clip.models.image_files import IMAGE_SUFFIXES
-from sds_clip.models.tables import table_files
-from sds_clip.models.zero_shot import (
-    LABEL_SETS,
-    PLACES,
-    TEMPLATE_SETS,
-    class_weights,
-    prompts,
-)
+from sds_clip.models.images.files import IMAGE_SUFFIXES
+from sds_clip.models.images.tables import table_files
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
 """torchvision's list, so that a file in a format that cannot be read is counted as unusable."""

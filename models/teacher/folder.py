@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sds_clip.models.checkpoints.sources import demo_folder
+from sds_clip.models.clip.version import TOKENIZER_FILES
 from sds_clip.models.errors import TeacherError, first_line
 from sds_clip.models.files import sha256_of
-from sds_clip.models.sources import demo_folder
 from sds_clip.models.teacher.family import Family, family_of
-from sds_clip.models.version import TOKENIZER_FILES
 
 _HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
 from sds_clip.models.errors import TeacherError, first_line
-from sds_clip.models.precision import DTYPES, choose_device, choose_precision
 from sds_clip.models.teacher.caption_cache import CaptionCache
 from sds_clip.models.teacher.family import Family
 from sds_clip.models.teacher.folder import (

@@ -4,8 +4,8 @@ from typing import Any
 
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from sds_clip.models.clip import Clip
-from sds_clip.models.preprocess import Preprocess
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.preprocess import Preprocess
 
 
 def teacher_view(base: Clip, resolution_px: int) -> Preprocess:

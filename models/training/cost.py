@@ -22,8 +22,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from sds_clip.models.clip import Clip
-from sds_clip.models.student import trainable_parameters
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.student import trainable_parameters
 from sds_clip.models.teacher.family import Family
 from sds_clip.models.teacher.folder import read_json, vae_factor
 from sds_clip.models.training.config import FinetuneConfig

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.teacher.pixels import teacher_view
 from sds_clip.models.teacher.teacher import Teacher

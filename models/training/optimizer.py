@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sds_clip.models.precision import is_norm
+from sds_clip.models.clip.precision import is_norm
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.processes import gradient_of
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import PIL.Image
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.negatives import swap_negatives
 from sds_clip.models.data.open import open_pairs

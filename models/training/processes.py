@@ -12,7 +12,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from sds_clip.models.precision import choose_device
+from sds_clip.models.clip.precision import choose_device
 
 _PATIENCE = timedelta(hours=2)
 """How long processes wait for each other, since one may read its data or fetch a teacher far more slowly."""

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.batches import order
 from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.mapper import Mapper

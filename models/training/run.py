@@ -18,16 +18,16 @@ from typing import Any
 import yaml
 from torch import nn
 
+from sds_clip.models.checkpoints.delta import save_delta
 from sds_clip.models.choices import NOISE_CONTRAST_GROUP
+from sds_clip.models.clip.precision import DTYPES, choose_precision
+from sds_clip.models.clip.student import check_softmax, trainable_parameters
+from sds_clip.models.clip.text_map import TextMap, fold, text_projection
 from sds_clip.models.data.batches import Loader, batch_indices
 from sds_clip.models.data.pairs import PairSet
-from sds_clip.models.delta import save_delta
 from sds_clip.models.errors import ConfigError, NotFiniteError, TrainingError
 from sds_clip.models.mapper import Mapper
-from sds_clip.models.precision import DTYPES, choose_precision
 from sds_clip.models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE
-from sds_clip.models.student import check_softmax, trainable_parameters
-from sds_clip.models.text_map import TextMap, fold, text_projection
 from sds_clip.models.training.checkpoint import Checkpoints
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.distillation.condition import ConditionLoss

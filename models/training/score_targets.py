@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.teacher.diffusion_score import check_finite, denoising_errors, draws
 from sds_clip.models.teacher.teacher import Teacher

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sds_clip.models.choices import Conflicts
+from sds_clip.models.clip.short_texts import encode_text, without_padding
+from sds_clip.models.clip.text_map import TextMap
 from sds_clip.models.data.batches import Batch
 from sds_clip.models.errors import NotFiniteError
-from sds_clip.models.short_texts import encode_text, without_padding
-from sds_clip.models.text_map import TextMap
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.frozen import Frozen
 from sds_clip.models.training.log import synchronize

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.encode import encode_images, encode_texts
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet
-from sds_clip.models.encode import encode_images, encode_texts
 from sds_clip.models.evaluation.retrieval import counted_batches, in_batch_accuracy
 
 MAX_PAIRS = 1024  # as the option `val` promises

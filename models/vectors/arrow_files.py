@@ -13,7 +13,7 @@ import numpy as np
 
 from sds_clip.models.atomic import atomic_file
 from sds_clip.models.errors import VectorsError
-from sds_clip.models.tables import EMBEDDINGS
+from sds_clip.models.images.tables import EMBEDDINGS
 from sds_clip.models.vectors.about import About
 from sds_clip.models.vectors.mapped import Records, Row, Vectors, map_array, write_header
 

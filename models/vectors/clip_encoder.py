@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import VectorsError
-from sds_clip.models.images import ImageLimits, decode_image
+from sds_clip.models.images.decode import ImageLimits, decode_image
 from sds_clip.models.vectors.encoder import Encoder
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from sds_clip.models.data.shards import expand
 from sds_clip.models.errors import VectorsError
-from sds_clip.models.image_files import IMAGE_SUFFIXES, ImageFileError, read_image_file
-from sds_clip.models.table_cells import PARQUET_SUFFIX, Cell, check_groups, holds_images, open_parquet
-from sds_clip.models.tables import IMAGE_KEYS, find_column, read_rows, schema_of
-from sds_clip.models.tar_index import IMAGE_EXTENSIONS, read_members
+from sds_clip.models.images.files import IMAGE_SUFFIXES, ImageFileError, read_image_file
+from sds_clip.models.images.table_cells import PARQUET_SUFFIX, Cell, check_groups, holds_images, open_parquet
+from sds_clip.models.images.tables import IMAGE_KEYS, find_column, read_rows, schema_of
+from sds_clip.models.images.tar_index import IMAGE_EXTENSIONS, read_members
 
 
 @dataclass(frozen=True, slots=True)

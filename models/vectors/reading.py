@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from sds_clip.models.image_files import ImageFileError
-from sds_clip.models.images import ImageError
+from sds_clip.models.images.decode import ImageError
+from sds_clip.models.images.files import ImageFileError
 from sds_clip.models.vectors.encoder import Encoder, Problem
 from sds_clip.models.vectors.entries import Entry
 from sds_clip.models.vectors.known import Known

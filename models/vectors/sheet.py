@@ -8,10 +8,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from sds_clip.models.image_files import ImageFileError
-from sds_clip.models.images import ImageError, decode_image
+from sds_clip.models.images.decode import ImageError, decode_image
+from sds_clip.models.images.files import ImageFileError
+from sds_clip.models.images.thumbnails import Picture, thumbnail
 from sds_clip.models.pages import environment, policy
-from sds_clip.models.thumbnails import Picture, thumbnail
 from sds_clip.models.vectors.entries import find_entry
 from sds_clip.models.vectors.mapped import Vectors
 from sds_clip.models.vectors.search import Hit

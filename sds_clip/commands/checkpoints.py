@@ -65,7 +65,7 @@ def convert(
     if not file.exists():
         raise click.ClickException(f"There is no file {file}.")
     stated = None if preprocess is None else _read_preprocess(preprocess)
-    from sds_clip.models.convert import convert_checkpoint
+    from sds_clip.models.export.convert import convert_checkpoint
 
     convert_checkpoint(file, out, architecture=architecture, base=base, preprocess=stated)
     print(f"local-dir:{out}")
@@ -132,8 +132,8 @@ def export(
     """
     if format == "onnx":
         require_extra("onnx", "--format onnx")
-    from sds_clip.models.export import export_full
-    from sds_clip.models.references import is_delta
+    from sds_clip.models.checkpoints.references import is_delta
+    from sds_clip.models.export.write import export_full
 
     folder = Path(delta.partition("#alpha=")[0])
     if is_delta(folder / "delta"):
@@ -151,15 +151,15 @@ def export(
 
 def _is_known(reference: str) -> bool:
     """Whether a reference that could be read as a path or as an architecture is one that open_clip knows."""
-    from sds_clip.models.published import is_architecture
-    from sds_clip.models.references import Published, parse
+    from sds_clip.models.checkpoints.published import is_architecture
+    from sds_clip.models.checkpoints.references import Published, parse
 
     parsed = parse(reference)
     return not isinstance(parsed, Published) or is_architecture(parsed.architecture)
 
 
 def _no_delta(folder: Path) -> str:
-    from sds_clip.models.references import DESCRIPTION_FILE
+    from sds_clip.models.checkpoints.references import DESCRIPTION_FILE
 
     if not folder.is_dir():
         return f"There is no folder {folder}, and open_clip has no model of this name."

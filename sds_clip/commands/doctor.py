@@ -21,7 +21,7 @@ from sds_clip.table import printable, say, table
 
 if TYPE_CHECKING:
     from sds_clip.app.settings import Settings
-    from sds_clip.models.clip import Clip
+    from sds_clip.models.clip.model import Clip
 
 _PACKAGES = (
     "torch",
@@ -116,7 +116,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _auto() -> str:
-    from sds_clip.models.precision import choose_device, choose_precision
+    from sds_clip.models.clip.precision import choose_device, choose_precision
 
     device = choose_device("auto")
     return f"{device}, {choose_precision('auto', device)}"

@@ -236,15 +236,15 @@ def _check_out(out: Path) -> None:
 
 def check_reference(reference: str) -> None:
     """Fail before anything is measured if a model does not exist."""
-    from sds_clip.models.checkpoints import source_of
-    from sds_clip.models.references import parse
+    from sds_clip.models.checkpoints.load import source_of
+    from sds_clip.models.checkpoints.references import parse
 
     source_of(parse(reference))
 
 
 def _served_precision(settings: Settings, device: str) -> str:
     """Return the precision that serving would choose here."""
-    from sds_clip.models.precision import choose_device, choose_precision
+    from sds_clip.models.clip.precision import choose_device, choose_precision
 
     return choose_precision(settings.precision, choose_device(device))
 
@@ -262,7 +262,7 @@ def _work_folder(out: Path | None, cache: Path | None) -> Iterator[Path]:
 
 
 def make_evaluator(work: Path, device: str) -> Evaluator:
-    from sds_clip.models.checkpoints import load_clip
+    from sds_clip.models.checkpoints.load import load_clip
     from sds_clip.models.evaluation.evaluation import Evaluator
 
     def load_teacher(reference: str, precision: str) -> Teacher:

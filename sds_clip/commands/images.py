@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sds_clip.app.settings import Settings
-    from sds_clip.models.clip import Clip
-    from sds_clip.models.images import ImageLimits
-    from sds_clip.models.scoring import Match
+    from sds_clip.models.clip.model import Clip
+    from sds_clip.models.clip.scoring import Match
+    from sds_clip.models.images.decode import ImageLimits
 
 _BATCH_SIZE = 32
 
@@ -193,7 +193,7 @@ def _labels(given: Sequence[str], file: Path | None, label_set: str | None) -> l
             raise click.ClickException(f"{file} is not a UTF-8 text file; save it as UTF-8.") from error
         labels += [line.strip() for line in lines if line.strip()]
     if label_set is not None:
-        from sds_clip.models.zero_shot import LABEL_SETS
+        from sds_clip.models.clip.zero_shot import LABEL_SETS
 
         labels += LABEL_SETS[label_set]
     if not labels:
@@ -214,7 +214,7 @@ def _check_texts(texts: Sequence[str], what: str) -> None:
 
 def _templates(given: Sequence[str]) -> list[str]:
     if len(given) == 1 and given[0] in get_args(TemplateSet):
-        from sds_clip.models.zero_shot import TEMPLATE_SETS
+        from sds_clip.models.clip.zero_shot import TEMPLATE_SETS
 
         return list(TEMPLATE_SETS[given[0]])
     for template in given:
@@ -226,7 +226,7 @@ def _templates(given: Sequence[str]) -> list[str]:
 
 
 def _class_weights(clip: Clip, labels: list[str], templates: list[str]) -> Tensor:
-    from sds_clip.models.zero_shot import class_weights, prompts
+    from sds_clip.models.clip.zero_shot import class_weights, prompts
 
     features = _encode_texts(clip, prompts(labels, templates), progress=partial(Bars().show, "prompts"))
     return class_weights(features, len(templates))
@@ -247,7 +247,7 @@ def _top(matched: Match, row: int, labels: list[str], top_k: int) -> list[dict[s
 
 
 def _match(clip: Clip, image_features: Tensor, text_features: Tensor) -> Match:
-    from sds_clip.models.scoring import match
+    from sds_clip.models.clip.scoring import match
 
     return match(image_features, text_features, logit_scale=clip.logit_scale, logit_bias=clip.logit_bias)
 
@@ -273,7 +273,7 @@ def _encode_files(
 def _encode_texts(
     clip: Clip, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None
 ) -> Tensor:
-    from sds_clip.models.encode import encode_texts
+    from sds_clip.models.clip.encode import encode_texts
 
     return _finite(encode_texts(clip, texts, progress=progress))
 
@@ -287,7 +287,7 @@ def _finite(features: Tensor) -> Tensor:
 
 
 def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | Problem:
-    from sds_clip.models.images import ImageError, decode_image
+    from sds_clip.models.images.decode import ImageError, decode_image
 
     try:
         # One byte over the limit is enough for the decoder to reject the file.

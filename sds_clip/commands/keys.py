@@ -103,7 +103,7 @@ def list_keys(keys_file: Path | None, data_dir: Path | None) -> int:
 
     The keys themselves are stored nowhere. The data folder has the last use of each key, to within five minutes.
     """
-    from sds_clip.app.key_uses import FOLDER, last_used
+    from sds_clip.app.edge.key_uses import FOLDER, last_used
     from sds_clip.app.keys import read_keys
 
     uses = read_settings(data_dir=data_dir).data_dir / FOLDER

@@ -53,13 +53,13 @@ def propose(images: Path, captions: Path, count: int, out: Path, **chosen: str |
     If an image cannot be read, an error names it, the other images get captions, and the exit code is 2.
     """
     from sds_clip.models.atomic import write_atomic
+    from sds_clip.models.clip.encode import encode_texts
+    from sds_clip.models.clip.propose import best_captions
     from sds_clip.models.data.folder import read_folder
     from sds_clip.models.data.pairs import MissingImage, UnreadableImage
     from sds_clip.models.data.table import NEGATIVES_KEY
-    from sds_clip.models.encode import encode_texts
     from sds_clip.models.errors import DataError
     from sds_clip.models.files import read_text
-    from sds_clip.models.propose import best_captions
 
     if out.exists():
         raise click.ClickException(f"{out} exists already; choose another --out.")

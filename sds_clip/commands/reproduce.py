@@ -29,7 +29,7 @@ from sds_clip.signals import stopped_in_time
 from sds_clip.table import printable_lines, say, table
 
 if TYPE_CHECKING:
-    from sds_clip.models.clip import Clip
+    from sds_clip.models.clip.model import Clip
     from sds_clip.models.evaluation.benchmark import Benchmark
     from sds_clip.models.reproduction import Reproduction
     from sds_clip.models.training.processes import Place
@@ -218,14 +218,14 @@ def _measure(work: Reproduction, place: Place, models: Sequence[str]) -> None:
 
 def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
     """Find what cannot be used before anything is written, and return the base and the benchmarks."""
-    from sds_clip.models.checkpoints import load_clip
+    from sds_clip.models.checkpoints.load import load_clip
+    from sds_clip.models.clip.student import check_softmax
     from sds_clip.models.data.batches import steps_per_epoch
     from sds_clip.models.data.open import open_pairs
     from sds_clip.models.evaluation.items import read_bytes
     from sds_clip.models.evaluation.read import read_benchmark
     from sds_clip.models.evaluation.winoground import HUB_ID
     from sds_clip.models.reproduction import check_kept
-    from sds_clip.models.student import check_softmax
     from sds_clip.models.teacher.load import load_teacher
     from sds_clip.models.training.parts import with_negatives
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sds_clip.models.clip.precision import DTYPES
+from sds_clip.models.clip.student import trainable_parameters
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.evaluation.winoground import HUB_ID
 from sds_clip.models.machine import usable_bytes, usable_cores
-from sds_clip.models.precision import DTYPES
-from sds_clip.models.student import trainable_parameters
 from sds_clip.models.teacher.folder import find_family, find_folder, read_json
 from sds_clip.models.training.cost import (
     FLOAT32,
@@ -30,7 +30,7 @@ from sds_clip.models.training.cost import (
 from sds_clip.table import size_text, table
 
 if TYPE_CHECKING:
-    from sds_clip.models.clip import Clip
+    from sds_clip.models.clip.model import Clip
     from sds_clip.models.evaluation.benchmark import Benchmark
     from sds_clip.models.reproduction import Reproduction
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sds_clip.app.settings import Settings
-    from sds_clip.models.clip import Clip
-    from sds_clip.models.images import ImageLimits
+    from sds_clip.models.clip.model import Clip
+    from sds_clip.models.images.decode import ImageLimits
     from sds_clip.models.vectors.mapped import Vectors
 
 
@@ -164,7 +164,7 @@ def _encoder(
 
 def _named(vectors: Vectors, settings: Settings) -> str:
     """The model that the file names, which may be a stranger's: nothing is downloaded on its word."""
-    from sds_clip.models.checkpoints import is_local
+    from sds_clip.models.checkpoints.load import is_local
 
     reference = vectors.about.reference
     if reference is None:
@@ -185,7 +185,7 @@ class _ClipQueries:
         self.version = clip.version
 
     def encode_text(self, text: str) -> np.ndarray:
-        from sds_clip.models.encode import encode_texts
+        from sds_clip.models.clip.encode import encode_texts
 
         return encode_texts(self._clip, [text])[0].numpy()
 

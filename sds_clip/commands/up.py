@@ -19,7 +19,7 @@ import click
 from sds_clip.commands.worker import QUEUES
 from sds_clip.database import embedded_database
 from sds_clip.extras import how_to_get, missing_packages
-from sds_clip.models.references import DEMO
+from sds_clip.models.checkpoints.references import DEMO
 from sds_clip.options import (
     Command,
     compute_option,

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from sds_clip.app.main import create_app
 from sds_clip.app.settings import Settings
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.mixed import as_member
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.mixed import as_member
+from sds_clip.models.clip.model import Clip
 from tests.checkpoints import save_tiny_clip
 
 

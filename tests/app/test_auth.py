@@ -10,8 +10,9 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.testclient import TestClient
 
-from sds_clip.app import auth, keys, responses
-from sds_clip.app.auth import public, requires
+from sds_clip.app import keys
+from sds_clip.app.edge import auth, responses
+from sds_clip.app.edge.auth import public, requires
 from sds_clip.app.errors import ConfigurationError
 from sds_clip.app.keys import create_key
 from sds_clip.app.settings import Settings

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from sds_clip.app.main import create_app
 from sds_clip.app.settings import Settings
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.conftest import base64_of, png
 
 GOOD = {"images": [base64_of(png(seed=1))], "texts": ["a red circle"]}

@@ -15,12 +15,12 @@ from starlette.testclient import TestClient
 from sds_clip.app.main import create_app
 from sds_clip.app.registry.golden_file import read_golden, write_golden
 from sds_clip.app.settings import Settings
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta_file import read_delta
-from sds_clip.models.golden import Golden
-from sds_clip.models.model_config import CONFIG_FILE
-from sds_clip.models.quantize import range_of, to_int8
+from sds_clip.models.checkpoints.delta_file import read_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.model_config import CONFIG_FILE
+from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.quantize import range_of, to_int8
 from tests.app.conftest import base64_of, png
 from tests.app.serving.swapping import publish_tuned
 from tests.app.test_bad_input import ACCEPTED, REFUSED

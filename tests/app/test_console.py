@@ -11,7 +11,7 @@ from sds_clip.app.keys import create_key
 from sds_clip.app.main import create_app
 from sds_clip.app.routes import console
 from sds_clip.app.settings import Settings
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 
 POLICY = {
     "default-src": "'none'",

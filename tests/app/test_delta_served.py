@@ -8,8 +8,8 @@ import open_clip
 import PIL.Image
 import torch
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.export import export_full
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.export.write import export_full
 from tests.app.conftest import base64_of, png
 from tests.app.serverside import running_server
 from tests.deltas import save_tuned

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from sds_clip.app.keys import create_key
 from sds_clip.app.main import create_app
 from sds_clip.app.settings import Settings
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 
 
 def test_the_page_names_only_files_of_this_service(client: TestClient) -> None:

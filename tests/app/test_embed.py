@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from starlette.testclient import TestClient
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.conftest import base64_of, png
 
 

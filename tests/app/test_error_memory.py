@@ -6,7 +6,7 @@ import weakref
 import pytest
 from fastapi.testclient import TestClient
 
-from sds_clip.app import responses
+from sds_clip.app.edge import responses
 from sds_clip.app.errors import ServiceError
 
 

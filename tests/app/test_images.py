@@ -22,8 +22,8 @@ from sds_clip.app.errors import InvalidImage, OutOfMemory, Overloaded
 from sds_clip.app.images import Decoder, image_bytes
 from sds_clip.app.metrics import Metrics
 from sds_clip.app.serving.pixels import ImageReader
-from sds_clip.models.clip import Clip
-from sds_clip.models.images import ImageLimits
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.images.decode import ImageLimits
 
 MAX_BYTES = 1000
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.app.key_uses import KeyUses, last_used
+from sds_clip.app.edge.key_uses import KeyUses, last_used
 from tests.worker.waiting import until
 
 HASH = "0123456789abcdef" * 4

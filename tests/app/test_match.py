@@ -7,7 +7,7 @@ import PIL.Image
 import torch
 from starlette.testclient import TestClient
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.conftest import base64_of, png
 
 TEXTS = ["a red circle", "a blue square", "three green stars"]

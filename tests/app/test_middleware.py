@@ -18,10 +18,11 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 from starlette.testclient import TestClient
 
-from sds_clip.app import logs, middleware, protocol, responses
+from sds_clip.app import logs
+from sds_clip.app.edge import middleware, protocol, responses
+from sds_clip.app.edge.protocol import BoundedHeadersProtocol
 from sds_clip.app.errors import InternalError, InvalidImage, Overloaded
 from sds_clip.app.metrics import Metrics
-from sds_clip.app.protocol import BoundedHeadersProtocol
 from tests.app.changed import changed
 from tests.worker.waiting import until
 

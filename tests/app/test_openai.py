@@ -17,9 +17,9 @@ from starlette.testclient import TestClient
 from sds_clip.app.main import create_app
 from sds_clip.app.schemas.openai import EmbeddingsRequest
 from sds_clip.app.settings import Settings
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.model_config import CONFIG_FILE
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.model_config import CONFIG_FILE
+from sds_clip.models.clip.model import Clip
 from tests.app.conftest import base64_of, png
 from tests.app.test_bad_input import ACCEPTED, REFUSED
 from tests.checkpoints import save_resnet

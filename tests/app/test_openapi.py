@@ -17,8 +17,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
+from sds_clip.app.edge.openapi import describe_json, install_openapi
 from sds_clip.app.main import api
-from sds_clip.app.openapi import describe_json, install_openapi
 from sds_clip.app.schemas.common import PIXEL
 from sds_clip.models.validation import explain
 from tests.app.serverside import running_server

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sds_clip.app.main import create_app
 from sds_clip.app.settings import Settings
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from tests.app.conftest import base64_of
 
 TEXTS = ["a photo of a dog", "a red cube left of a blue ball", "two cats on the green cube", "an image"]

@@ -9,14 +9,14 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sds_clip.app import limit_key
 from sds_clip.app.budgets import Budget, Rate
+from sds_clip.app.edge import limit_key
+from sds_clip.app.edge.limit_key import INFERENCE, MAX_DEBT_S, NO_KEY, NO_KEY_PROBES, LimitKey
+from sds_clip.app.edge.responses import ErrorResponse
+from sds_clip.app.edge.time_shares import TimeShares
 from sds_clip.app.errors import BodyTimeout, KeyLimitReached, ServiceError, Unauthorized
 from sds_clip.app.keys import Key
-from sds_clip.app.limit_key import INFERENCE, MAX_DEBT_S, NO_KEY, NO_KEY_PROBES, LimitKey
-from sds_clip.app.responses import ErrorResponse
 from sds_clip.app.routes import cohere, inference, openai
-from sds_clip.app.time_shares import TimeShares
 
 GIVEN_UP = 3
 

@@ -14,11 +14,11 @@ import pytest
 from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
 
-from sds_clip.app import auth, responses
+from sds_clip.app.edge import auth, responses
+from sds_clip.app.edge.session import COOKIE, Session, Sessions
 from sds_clip.app.errors import Unavailable
 from sds_clip.app.keys import create_key
 from sds_clip.app.routes import session as routes
-from sds_clip.app.session import COOKIE, Session, Sessions
 from sds_clip.app.settings import Settings
 
 HASH = "0123456789abcdef" * 4
@@ -163,7 +163,7 @@ async def test_secret_that_cannot_be_read_for_a_while_signs_nobody_out(
 async def test_data_folder_that_does_not_respond_holds_up_only_cookies_that_do_not_open(
     sessions: Sessions, secret_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sds_clip.app.session.READ_WAIT_S", 0.05)
+    monkeypatch.setattr("sds_clip.app.edge.session.READ_WAIT_S", 0.05)
     cookie, session = sessions.start(HASH)
     secret_file.unlink()
     os.mkfifo(secret_file)  # whoever reads it waits for a writer
@@ -184,7 +184,7 @@ async def test_ended_sessions_open_nowhere_and_new_ones_do_also_after_a_restart(
     sessions: Sessions, secret_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "sds_clip.app.session.RECHECK_S", 0.0
+        "sds_clip.app.edge.session.RECHECK_S", 0.0
     )  # of which only the tests know how long it lasts
     other = Sessions(secret_file, lifetime_s=HOUR_S, clock=clock)
     copied, former = sessions.start(HASH)
@@ -211,7 +211,7 @@ async def test_ended_sessions_open_nowhere_and_new_ones_do_also_after_a_restart(
 async def test_ended_sessions_stay_so_while_the_endings_cannot_be_read(
     sessions: Sessions, secret_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr("sds_clip.app.session.RECHECK_S", 0.0)
+    monkeypatch.setattr("sds_clip.app.edge.session.RECHECK_S", 0.0)
     copied, _ = sessions.start(HASH)
     sessions.end_all(HASH)
     cookie, session = sessions.start(HASH)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import Message
 
-from sds_clip.app.streamed_body import StreamedBody
+from sds_clip.app.edge.streamed_body import StreamedBody
 
 CHUNK: Message = {"type": "http.request", "body": b"x", "more_body": True}
 GONE: Message = {"type": "http.disconnect"}

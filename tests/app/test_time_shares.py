@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from sds_clip.app import time_shares
 from sds_clip.app.budgets import Rate
+from sds_clip.app.edge import time_shares
+from sds_clip.app.edge.time_shares import GUESS_S, TimeShares
 from sds_clip.app.errors import KeyLimitReached
 from sds_clip.app.threads import in_own_thread
-from sds_clip.app.time_shares import GUESS_S, TimeShares
 
 SHARE = 0.1
 

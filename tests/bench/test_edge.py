@@ -9,9 +9,7 @@ import pytest
 from bench.edge import Plan, by_part, part_of, sampled
 
 LOOP = "run (uvicorn/server.py:75);run_until_complete (uvloop/loop.pyx:1518)"
-ENCODE = (
-    "_in_chunks (app/serving/forward.py:150);encode_images (models/mixed.py:77);linear (torch/nn/linear.py:1)"
-)
+ENCODE = "_in_chunks (app/serving/forward.py:150);encode_images (models/clip/mixed.py:77);linear (torch/nn/linear.py:1)"
 
 
 def test_innermost_frame_of_a_part_decides() -> None:

@@ -4,7 +4,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from bench.weights import huggingface_config
-from sds_clip.models.transformers_names import CLIP
+from sds_clip.models.checkpoints.transformers_names import CLIP
 
 TINY = {
     "embed_dim": 16,

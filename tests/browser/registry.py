@@ -10,8 +10,8 @@ from sds_clip.app.registry.publish import read_published
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Lease, NewVersion
 from sds_clip.app.store.states import JobKind
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from tests.app.serving.swapping import publish_tuned
 
 

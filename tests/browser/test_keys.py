@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import APIResponse, Page, expect
 
+from sds_clip.app.edge.session import COOKIE, SECRET_FILE, Sessions
 from sds_clip.app.keys import create_key, delete_key
-from sds_clip.app.session import COOKIE, SECRET_FILE, Sessions
 from tests.app.conftest import base64_of, png
 from tests.app.jobs.consoles import SCOPES
 from tests.app.serverside import running_server

@@ -7,7 +7,7 @@ import pytest
 from sds_clip.demo import base_students
 from sds_clip.demo.base_students import student_of, train_base
 from sds_clip.demo.train_student import Recipe
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 
 SHORT = Recipe(steps=1, batch_size=8)
 

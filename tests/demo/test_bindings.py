@@ -3,7 +3,7 @@ import torch
 
 from sds_clip.demo.bindings import Probe, Residuals
 from sds_clip.demo.training_set import DemoPairs
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.teacher.load import load_teacher
 
 

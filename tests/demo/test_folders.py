@@ -10,15 +10,15 @@ from sds_clip.demo.folders import write_image_folder, write_retrieval, write_zer
 from sds_clip.demo.sets import CLASS_TEMPLATES, classification_set, retrieval_set
 from sds_clip.demo.training_set import DemoPairs
 from sds_clip.demo.world import Split
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.encode import encode_images, encode_texts
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.zero_shot import class_weights, prompts
 from sds_clip.models.data.open import open_pairs
-from sds_clip.models.encode import encode_images, encode_texts
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
 from sds_clip.models.evaluation.read import read_benchmark
 from sds_clip.models.evaluation.results import Results
 from sds_clip.models.evaluation.scorers import ClipScorer
-from sds_clip.models.zero_shot import class_weights, prompts
 from tests.plain_metrics import accuracies, recalls
 
 COUNT = 128

@@ -12,7 +12,7 @@ from sds_clip.demo.gate import ExactPairs, Gate, ceiling_config, exact_sample, g
 from sds_clip.demo.measure import StudentScores
 from sds_clip.demo.sets import training_pairs
 from sds_clip.demo.winoground_sets import KINDS
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 
 
 def scores(matched: dict[str, bool], retrieval: float) -> StudentScores:

@@ -10,7 +10,7 @@ from sds_clip.demo.sets import CLASS_TEMPLATES, classification_set
 from sds_clip.demo.validation import load_validation, validate
 from sds_clip.demo.winoground_sets import KINDS
 from sds_clip.demo.world import Split
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 
 REFERENCE = f"local-dir:{Path(__file__).parents[2] / 'demo' / 'student'}"
 PER_KIND = 20

@@ -13,9 +13,9 @@ from typing import Any
 from PIL import Image
 
 from sds_clip import Client, Job
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.encode import encode_images
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.encode import encode_images
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.markdown import markdown_table
 from tests.docker.system import System, tried, until
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sds_clip.app.auth import declared
+from sds_clip.app.edge.auth import declared
 from sds_clip.app.main import api
 from sds_clip.app.settings import Settings
 from sds_clip.worker.config import WorkerConfig

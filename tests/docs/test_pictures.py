@@ -3,7 +3,7 @@
 import re
 
 from sds_clip.app.settings import Settings
-from sds_clip.models.images import MAX_PASSES, MAX_PIXELS, ImageLimits
+from sds_clip.models.images.decode import MAX_PASSES, MAX_PIXELS, ImageLimits
 from tests.docs.commands import DOCS
 
 PAGE = (DOCS / "reference" / "pictures.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 BOTH = """
 import app, demo, models, worker
-import sds_clip.app.schemas.match, sds_clip.models.checkpoints, sds_clip.worker.celery_app
+import sds_clip.app.schemas.match, sds_clip.models.checkpoints.load, sds_clip.worker.celery_app
 from sds_clip.commands import finetune
 
 assert [each.OWN for each in (app, demo, models, worker)] == [True] * 4

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from sds_clip.models.checkpoints import CheckpointError, is_local, load_clip
-from sds_clip.models.published import published_preprocess, stated_activation
-from sds_clip.models.references import DESCRIPTION_FILE, Hub, Published
-from sds_clip.models.sources import resolve
+from sds_clip.models.checkpoints.load import CheckpointError, is_local, load_clip
+from sds_clip.models.checkpoints.published import published_preprocess, stated_activation
+from sds_clip.models.checkpoints.references import DESCRIPTION_FILE, Hub, Published
+from sds_clip.models.checkpoints.sources import resolve
 from tests.checkpoints import (
     PREPROCESS,
     SIGLIP,
@@ -308,7 +308,8 @@ def test_quick_gelu_name_with_plain_weights_contradicts_itself() -> None:
 
 @pytest.fixture
 def published_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sds_clip.models.sources.download_pretrained", lambda entry: str(tmp_path / WEIGHTS))
+    file = str(tmp_path / WEIGHTS)
+    monkeypatch.setattr("sds_clip.models.checkpoints.sources.download_pretrained", lambda entry: file)
 
 
 @pytest.mark.usefixtures("published_file")
@@ -340,7 +341,9 @@ def test_published_weights_get_their_own_activation(architecture: str, tag: str,
 def test_downloaded_pickle_is_sent_to_convert(
     reference: Published, stated: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sds_clip.models.sources.download_pretrained", lambda entry: f"/cache/{name}")
+    monkeypatch.setattr(
+        "sds_clip.models.checkpoints.sources.download_pretrained", lambda entry: f"/cache/{name}"
+    )
     with pytest.raises(CheckpointError) as refused:
         resolve(reference)
     assert f"`sds-clip convert /cache/{name} --architecture {stated} --out FOLDER`" in str(refused.value)
@@ -383,7 +386,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
             raise FileNotFoundError(filename)
         return str(folder / filename)
 
-    monkeypatch.setattr("sds_clip.models.sources.download_pretrained_from_hf", download)
+    monkeypatch.setattr("sds_clip.models.checkpoints.sources.download_pretrained_from_hf", download)
     return folder
 
 

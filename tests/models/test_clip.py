@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 import torch
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.scoring import match
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.scoring import match
 
 TEXTS = ["a red cube on the left", "Two DOGS, and a cat!", "", "a  photo\tof &amp; the_ball " * 20]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sds_clip.models.checkpoints import CheckpointError, load_clip
-from sds_clip.models.convert import convert_checkpoint
+from sds_clip.models.checkpoints.load import CheckpointError, load_clip
+from sds_clip.models.export.convert import convert_checkpoint
 from tests.checkpoints import TINY, tiny_network
 
 

@@ -23,10 +23,10 @@ from transformers import (
     SiglipModel,
 )
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.convert import convert_checkpoint
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import CheckpointError
+from sds_clip.models.export.convert import convert_checkpoint
 from tests.checkpoints import PREPROCESS, TINY, save_tiny_clip, tiny_network
 
 VISION = {

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta import apply_delta, save_delta
-from sds_clip.models.delta_file import DeltaError, read_delta
+from sds_clip.models.checkpoints.delta import apply_delta, save_delta
+from sds_clip.models.checkpoints.delta_file import DeltaError, read_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.references import BadReferenceError
+from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.golden import Golden
-from sds_clip.models.references import BadReferenceError
 from tests.checkpoints import save_resnet, save_tiny_clip
 from tests.deltas import save_tuned, tuned_copy
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.encode import encode_images, encode_texts
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.encode import encode_images, encode_texts
+from sds_clip.models.clip.model import Clip
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sds_clip.models.mixed import Family
-from sds_clip.models.student import StudentError, trainable_parameters
+from sds_clip.models.clip.mixed import Family
+from sds_clip.models.clip.student import StudentError, trainable_parameters
 from sds_clip.models.training.optimizer import decaying_parameters
 from tests.architectures import build, every_network
 

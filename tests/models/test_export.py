@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.delta import apply_delta, save_delta
+from sds_clip.models.checkpoints.delta import apply_delta, save_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.references import BadReferenceError
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.export import export_full
-from sds_clip.models.references import BadReferenceError
+from sds_clip.models.export.write import export_full
 from tests.deltas import save_tuned, tuned_copy
 
 WEIGHTS = "open_clip_model.safetensors"

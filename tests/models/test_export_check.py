@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.export_check import agreement
+from sds_clip.models.export.check import agreement
 
 
 def on_white(image: Image.Image) -> Image.Image:

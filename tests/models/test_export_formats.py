@@ -20,14 +20,14 @@ from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
 from transformers import AutoModel, AutoProcessor, CLIPModel, SiglipModel
 
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.delta import save_delta
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.choices import ExportFormat
-from sds_clip.models.delta import save_delta
+from sds_clip.models.clip.text_map import fold
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.export import export_full
-from sds_clip.models.export_check import AT_LEAST
-from sds_clip.models.images import decode_image
-from sds_clip.models.text_map import fold
+from sds_clip.models.export.check import AT_LEAST
+from sds_clip.models.export.write import export_full
+from sds_clip.models.images.decode import decode_image
 from tests.checkpoints import (
     PREPROCESS,
     SIGLIP,

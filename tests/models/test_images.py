@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.ImageCms import ImageCmsProfile, createProfile
 
 from sds_clip.models.errors import ModelError
-from sds_clip.models.images import ImageError, ImageLimits, decode_file, decode_image, open_image
+from sds_clip.models.images.decode import ImageError, ImageLimits, decode_file, decode_image, open_image
 
 WIDTH, HEIGHT = 40, 24
 LIMITS = ImageLimits(max_bytes=100_000, max_pixels=10_000, max_side=400, max_aspect=20.0)

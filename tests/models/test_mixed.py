@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta import apply_delta, lay_over, save_delta
-from sds_clip.models.delta_file import read_delta
-from sds_clip.models.mixed import Member, as_member, encode_images, encode_texts, family_of
-from sds_clip.models.sharing import bytes_apart
+from sds_clip.models.checkpoints.delta import apply_delta, lay_over, save_delta
+from sds_clip.models.checkpoints.delta_file import read_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.mixed import Member, as_member, encode_images, encode_texts, family_of
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.sharing import bytes_apart
 from tests.checkpoints import save_resnet, save_siglip, save_tiny_clip
 from tests.deltas import save_tuned, tuned_copy
 

@@ -16,13 +16,13 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.delta import save_delta
+from sds_clip.models.checkpoints.delta import save_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.references import Hub, parse
 from sds_clip.models.errors import CheckpointError
 from sds_clip.models.evaluation.results import Metric, Results, write_results
-from sds_clip.models.export import export_full
-from sds_clip.models.model_card import _front_matter as front_matter
-from sds_clip.models.references import Hub, parse
+from sds_clip.models.export.model_card import _front_matter as front_matter
+from sds_clip.models.export.write import export_full
 from tests.deltas import save_tuned, tuned_copy
 
 DATA_HASH, RESULTS_HASH = "5e" * 32, "ab" * 32

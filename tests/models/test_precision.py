@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sds_clip.models.attention import BatchFirstAttention, attend_batch_first
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.precision import (
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.attention import BatchFirstAttention, attend_batch_first
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.precision import (
     PrecisionError,
     apply_precision,
     choose_device,

@@ -5,7 +5,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torchvision.transforms import Compose, ToTensor
 
-from sds_clip.models.preprocess import Preprocess
+from sds_clip.models.clip.preprocess import Preprocess
 
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.encode import encode_texts
-from sds_clip.models.golden import Golden
-from sds_clip.models.quantize import MARGIN, range_of, to_binary, to_int8, to_ubinary, to_uint8
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.encode import encode_texts
+from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.quantize import MARGIN, range_of, to_binary, to_int8, to_ubinary, to_uint8
 
 EMBEDDINGS = np.array([[0.5, -0.25, 0.001, 0.9], [-0.5, 0.0, -0.9, 0.002]], dtype=np.float32)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sds_clip.models.references import (
+from sds_clip.models.checkpoints.references import (
     BadReferenceError,
     Demo,
     Folder,
@@ -94,6 +94,7 @@ def test_other_words_are_refused_with_advice(text: str, advice: str) -> None:
 
 
 def test_reading_a_reference_imports_nothing_heavy() -> None:
-    code = "import sys, sds_clip.models.references; print(sorted({'torch', 'open_clip', 'numpy'} & sys.modules.keys()))"
+    code = "import sys, sds_clip.models.checkpoints.references as _; "
+    code += "print(sorted({'torch', 'open_clip', 'numpy'} & sys.modules.keys()))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sds_clip.models.scoring import match
+from sds_clip.models.clip.scoring import match
 
 IMAGES = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
 TEXTS = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.8, 0.6]])

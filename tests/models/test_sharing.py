@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.delta import apply_delta, lay_over
-from sds_clip.models.delta_file import read_delta
-from sds_clip.models.sharing import HeldNetworks, bytes_apart, storages
+from sds_clip.models.checkpoints.delta import apply_delta, lay_over
+from sds_clip.models.checkpoints.delta_file import read_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.sharing import HeldNetworks, bytes_apart, storages
 from tests.deltas import save_tuned
 
 

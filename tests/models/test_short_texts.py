@@ -7,8 +7,8 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from torch import Tensor
 
-from sds_clip.models.mixed import Family
-from sds_clip.models.short_texts import encode_text, without_padding
+from sds_clip.models.clip.mixed import Family
+from sds_clip.models.clip.short_texts import encode_text, without_padding
 
 CONTEXT, END = 12, 49
 VISION = CLIPVisionCfg(layers=1, width=16, head_width=8, patch_size=8, image_size=16)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import nn
 
+from sds_clip.models.clip.student import StudentError, trainable_parameters
 from sds_clip.models.losses.contrastive import contrastive_loss
 from sds_clip.models.losses.sds import sds_loss
 from sds_clip.models.mapper import Mapper
-from sds_clip.models.student import StudentError, trainable_parameters
 from tests.architectures import build
 from tests.checkpoints import TINY, tiny_network
 from tests.models.losses.toys import toy_teacher

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sds_clip.models.errors import ModelError
-from sds_clip.models.tar_index import PatternError, expand_braces, read_members
+from sds_clip.models.images.tar_index import PatternError, expand_braces, read_members
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sds_clip.models.student import StudentError
-from sds_clip.models.text_map import TextMap, fold, text_projection
+from sds_clip.models.clip.student import StudentError
+from sds_clip.models.clip.text_map import TextMap, fold, text_projection
 from tests.architectures import build
 from tests.checkpoints import tiny_network
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
-from sds_clip.models import tokenizers
-from sds_clip.models.tokenizers import (
+from sds_clip.models.clip import tokenizers
+from sds_clip.models.clip.tokenizers import (
     LONGEST_SYMBOL,
     BoundedSimpleTokenizer,
     TextError,

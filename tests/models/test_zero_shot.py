@@ -12,8 +12,8 @@ from open_clip.zero_shot_metadata import (
     SIMPLE_IMAGENET_TEMPLATES,
 )
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.zero_shot import (
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.zero_shot import (
     LABEL_SETS,
     TEMPLATE_SETS,
     class_weights,

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from sds_clip.cli import main
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.references import BadReferenceError, parse
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.references import BadReferenceError, parse
 from tests.sds_clip.command_line import parsed
 from tests.sds_clip.transcript import test_transcript  # noqa: F401
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sds_clip.cli import main
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from tests.deltas import save_tuned
 from tests.sds_clip.transcript import test_transcript  # noqa: F401
 
@@ -41,7 +41,7 @@ def test_the_exported_delta_answers_as_the_delta(
 
 def test_the_command_knows_the_formats_that_are_written() -> None:
     from sds_clip.commands.checkpoints import export
-    from sds_clip.models.export import _WRITERS
+    from sds_clip.models.export.write import _WRITERS
 
     (choice,) = (parameter.type for parameter in export.params if parameter.name == "format")
     assert list(choice.choices) == list(_WRITERS)  # type: ignore[attr-defined]

@@ -18,8 +18,8 @@ import yaml
 
 from sds_clip.cli import main
 from sds_clip.commands.finetune import finetune
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.delta_file import read_delta
+from sds_clip.models.checkpoints.delta_file import read_delta
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.options import Option
 from tests.sds_clip.command_line import exit_code, start

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.app.key_uses import FOLDER
+from sds_clip.app.edge.key_uses import FOLDER
 from sds_clip.app.keys import read_keys
 from sds_clip.cli import main
 from tests.sds_clip.transcript import test_transcript  # noqa: F401

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from sds_clip.app.main import create_app
 from sds_clip.app.settings import Settings
 from sds_clip.cli import main
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from sds_clip.app.registry.store_source import unpublished_version
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, Lease, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.context import JobContext
 from sds_clip.worker.folders import JobFolder

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from sds_clip.app.errors import DiskReserve, InternalError, InvalidRequest, StorageFull, StoreUnavailable
 from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.clip.precision import DeviceError
 from sds_clip.models.errors import CheckpointError, DataError, NotFiniteError
-from sds_clip.models.precision import DeviceError
 from sds_clip.worker.errors import JobFailed, failure_of
 
 

@@ -13,7 +13,7 @@ from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, Move
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.cli import main
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.evaluation.scorers import ClipScorer
 from sds_clip.models.teacher.diffusion_score import image_errors
 from sds_clip.worker.config import WorkerConfig

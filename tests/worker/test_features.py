@@ -9,7 +9,7 @@ import pytest
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobKind
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.evaluation.scorers import ClipScorer
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.evaluate_job import evaluate

@@ -18,8 +18,8 @@ from sds_clip.app.registry.store_source import unpublished_version
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, Level, Move, VersionStatus
 from sds_clip.app.store.states import JobKind, JobStatus
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.training.config import parse_config
 from sds_clip.models.training.parts import load_parts
 from sds_clip.models.training.run import train

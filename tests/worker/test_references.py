@@ -11,7 +11,7 @@ from sds_clip.app.registry.store_source import unpublished_version
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, Move
 from sds_clip.app.store.states import JobKind
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.errors import JobFailed
 from sds_clip.worker.evaluate_job import evaluate

@@ -139,7 +139,7 @@ def test_evaluation_is_let_go_while_it_encodes(
     job = submit(asked, JobKind.EVALUATE)
     evaluating = replace(config, queue="evaluate")
     with stuck(
-        evaluating, store, "sds_clip.models.clip:Clip.encode_image", tmp_path / "reached", monkeypatch
+        evaluating, store, "sds_clip.models.clip.model:Clip.encode_image", tmp_path / "reached", monkeypatch
     ):
         store.jobs.request_pause(job.id)
         until_status(store, job.id, JobStatus.PAUSED)

@@ -9,7 +9,7 @@ from sds_clip import app, models
 from sds_clip.app.errors import JOB_FAILURES, ServiceError
 from sds_clip.client.errors import CLIENT_CODES
 from sds_clip.models.errors import ModelError
-from sds_clip.models.images import ImageError
+from sds_clip.models.images.decode import ImageError
 from tools.reference.markdown import table
 
 Error = TypeVar("Error", bound=Exception)

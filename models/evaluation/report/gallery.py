@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from PIL import Image
 
 from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome, Results
-from sds_clip.models.images import ImageError, decode_image
-from sds_clip.models.thumbnails import Picture, thumbnail
+from sds_clip.models.images.decode import ImageError, decode_image
+from sds_clip.models.images.thumbnails import Picture, thumbnail
 
 SHOWN = 9
 """Items in a gallery. With at most IMAGES images each, this bounds the page's size."""

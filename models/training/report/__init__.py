@@ -17,10 +17,10 @@ from sds_clip.models.data.pairs import PairSet, Sample
 from sds_clip.models.errors import DataError, TrainingError
 from sds_clip.models.evaluation.report import STYLE
 from sds_clip.models.evaluation.report.words import FILTERS
-from sds_clip.models.images import ImageError
+from sds_clip.models.images.decode import ImageError
+from sds_clip.models.images.thumbnails import Picture, thumbnail
 from sds_clip.models.pages import environment, policy
 from sds_clip.models.run_files import CONFIG_FILE, LOG_FILE, REPORT_FILE
-from sds_clip.models.thumbnails import Picture, thumbnail
 from sds_clip.models.training.influence import RunWarning
 from sds_clip.models.training.log import read_log, writing
 from sds_clip.models.training.report.charts import charts, validation

@@ -16,7 +16,7 @@ from sds_clip.app.store.database import Database
 from sds_clip.app.store.records import Job, JobError, Lease, Move, NewJob, NewVersion
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.transfer import read_rows
-from sds_clip.models.model_config import CONFIG_FILE
+from sds_clip.models.checkpoints.model_config import CONFIG_FILE
 from sds_clip.models.run_files import checkpoint_name
 
 REPORT = "report.html"

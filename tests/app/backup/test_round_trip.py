@@ -13,8 +13,8 @@ from sds_clip.app.backup.named import Named, What
 from sds_clip.app.backup.restore import restore_backup
 from sds_clip.app.backup.scratch import BackupError
 from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.app.edge.session import SECRET_FILE, Sessions
 from sds_clip.app.registry.removal import remove_files
-from sds_clip.app.session import SECRET_FILE, Sessions
 from sds_clip.app.store.records import Lease, Move
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.folders import JobFolder

@@ -51,7 +51,7 @@ def server(folder: Path, key: str, small_reference: str) -> Iterator[RunningServ
         str(folder / "keys.json"),
         SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db",
         constants={
-            "sds_clip.app.middleware.BODY_TIMEOUT_S": 1.0,
+            "sds_clip.app.edge.middleware.BODY_TIMEOUT_S": 1.0,
             "sds_clip.app.backend.MAX_UPLOADS_PER_KEY": MAX_UPLOADS,
         },
         SDS_CLIP_MAX_BODY_BYTES="65536",

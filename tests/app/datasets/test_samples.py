@@ -14,7 +14,7 @@ import pytest
 
 from sds_clip.app.datasets import samples
 from sds_clip.app.datasets.folders import DatasetFolders
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.evaluation.catalog import BENCHMARKS
 from sds_clip.models.evaluation.items import open_region

@@ -17,7 +17,7 @@ from sds_clip.app.settings import Settings
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Dataset, Job, Lease, NewVersion
 from sds_clip.app.store.states import JobKind
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.changed import changed
 from tests.app.jobs.consoles import SCOPES, Console
 from tests.app.serving.swapping import MATCH, publish_tuned

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fastapi import FastAPI
 from httpx import Response
 
-from sds_clip.app.session import COOKIE
+from sds_clip.app.edge.session import COOKIE
 
 if TYPE_CHECKING:
     from tests.app.jobs.conftest import Service

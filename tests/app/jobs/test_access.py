@@ -14,7 +14,7 @@ from sds_clip.app.errors import ConfigurationError
 from sds_clip.app.keys import create_key
 from sds_clip.app.main import create_app
 from sds_clip.app.settings import Settings
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.jobs.conftest import Service, error_of, running
 from tests.app.serving.swapping import MATCH
 from tests.databases import Databases, held, on_both

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.jobs.conftest import Service, error_of, published, served
 from tests.app.serving.swapping import MATCH
 from tests.databases import on_both

@@ -12,10 +12,10 @@ from typing import Any, cast
 import pytest
 from fastapi import FastAPI
 
-from sds_clip.app import auth
+from sds_clip.app.edge import auth
 from sds_clip.app.store.records import JobError, NewVersion
 from sds_clip.app.store.states import JobStatus
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.datasets.archives import tree
 from tests.app.jobs.conftest import Service, error_of, running
 from tests.databases import KINDS, Databases

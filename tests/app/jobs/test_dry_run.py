@@ -11,7 +11,7 @@ from sds_clip.app.registry.gate import CandidateScores, Verdict, judge
 from sds_clip.app.schemas.finetune import Thresholds
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.tables import versions
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.results import Results, write_results
 from sds_clip.worker.benchmarks import summary
 from tests.app.jobs.conftest import Keyed, Service, error_of, published

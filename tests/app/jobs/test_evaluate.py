@@ -6,7 +6,7 @@ import pytest
 
 from sds_clip.app.schemas.evaluate import EvaluateSpec
 from sds_clip.app.store.states import JobKind
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.jobs.conftest import Service, error_of
 
 

@@ -10,7 +10,7 @@ from sds_clip.app.jobs.limits import JobLimits
 from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.store.records import NewJob, NewVersion
 from sds_clip.app.store.states import JobKind
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
 

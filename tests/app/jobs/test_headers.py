@@ -6,9 +6,9 @@ import pytest
 from fastapi import FastAPI
 from httpx import Response
 
-from sds_clip.app.auth import declared
+from sds_clip.app.edge.auth import declared
 from sds_clip.app.store.states import JobStatus
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.jobs.conftest import Service, published
 from tests.app.jobs.consoles import Console
 

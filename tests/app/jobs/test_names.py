@@ -2,7 +2,7 @@
 
 import pytest
 
-from sds_clip.app import auth
+from sds_clip.app.edge import auth
 from tests.app.jobs.conftest import Service, error_of
 
 

@@ -10,10 +10,10 @@ import pytest
 from fastapi import FastAPI
 from httpx import Response
 
-from sds_clip.app import auth
+from sds_clip.app.edge import auth
 from sds_clip.app.keys import create_key
 from sds_clip.app.store.records import Move, NewVersion
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.jobs.conftest import USERS, Keyed, error_of, running
 from tests.app.serving.swapping import MATCH
 from tests.databases import Databases

@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 from fastapi import FastAPI
 
-from sds_clip.app import auth
-from sds_clip.app.session import COOKIE
+from sds_clip.app.edge import auth
+from sds_clip.app.edge.session import COOKIE
 from tests.app.datasets.archives import tar_of
 from tests.app.jobs.conftest import error_of
 from tests.app.jobs.consoles import SCOPES, Console

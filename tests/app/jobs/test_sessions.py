@@ -10,10 +10,10 @@ import httpx
 import pytest
 from httpx import Response
 
-from sds_clip.app.key_uses import FOLDER, last_used
+from sds_clip.app.edge.key_uses import FOLDER, last_used
+from sds_clip.app.edge.session import COOKIE, Sessions
 from sds_clip.app.keys import KeysFile, create_key, delete_key, read_keys
 from sds_clip.app.routes import session as routes
-from sds_clip.app.session import COOKIE, Sessions
 from tests.app.jobs.conftest import Service, error_of
 from tests.app.jobs.consoles import Console, cookie_of, is_cleared
 from tests.app.serverside import running_server

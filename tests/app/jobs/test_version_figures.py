@@ -7,7 +7,7 @@ from typing import Any
 from sds_clip.app.schemas.evaluate import EvaluateSpec
 from sds_clip.app.store.records import NewJob
 from sds_clip.app.store.states import JobKind
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.results import Results
 from sds_clip.worker.benchmarks import summary
 from tests.app.jobs.conftest import Keyed, Service, published

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sds_clip.app.store.records import JobError, NewVersion
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from tests.app.jobs.conftest import Service, error_of, published, served
 from tests.app.serving.swapping import MATCH, publish_tuned
 from tests.databases import on_both

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sds_clip.app.registry.checked import Checked
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 
 
 def test_checked_versions_are_known_after_a_restart_and_others_are_not(

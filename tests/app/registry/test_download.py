@@ -15,8 +15,8 @@ from sds_clip.app.registry import download
 from sds_clip.app.registry.download import Downloads
 from sds_clip.app.registry.publish import publish
 from sds_clip.app.store.records import Version
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned
 

@@ -21,11 +21,11 @@ from sds_clip.app.registry.golden_file import read_golden
 from sds_clip.app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
 from sds_clip.app.registry.publish import PublishedVersion, publish, read_published
 from sds_clip.app.registry.removal import remove_leftovers
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta import save_delta
+from sds_clip.models.checkpoints.delta import save_delta
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.golden import Golden
 from tests.checkpoints import save_tiny_clip
 from tests.deltas import save_tuned, tuned_copy
 

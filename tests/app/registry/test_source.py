@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sds_clip.app.registry.source import FileReports, ProcessReport, find_folder, folders_begun
-from sds_clip.models.references import is_prefix, is_version
+from sds_clip.models.checkpoints.references import is_prefix, is_version
 
 ONE, TWO = "1" * 64, "2" * 64
 

@@ -7,7 +7,7 @@ import pytest
 from sds_clip.app.registry.store_source import register_served
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Move
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.databases import on_both
 
 

@@ -13,7 +13,7 @@ from sds_clip.app.metrics import Metrics
 from sds_clip.app.serving.classes import SMALL_SET_PROMPTS, ClassSet, ClassWeights
 from sds_clip.app.serving.engine import Engine
 from sds_clip.app.serving.served_models import ServedModels
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.disk_cache import DiskCache
 from tests.tokenizing import Tokenizing
 

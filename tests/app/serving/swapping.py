@@ -19,10 +19,10 @@ from sds_clip.app.main import create_app
 from sds_clip.app.registry.publish import publish
 from sds_clip.app.registry.source import FileReports, Registry, WeightsLocation, find_folder, folders_begun
 from sds_clip.app.store.records import Alias
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.images import ImageLimits, decode_image
-from sds_clip.models.scoring import match
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.scoring import match
+from sds_clip.models.images.decode import ImageLimits, decode_image
 from tests.app.changed import changed
 from tests.app.conftest import base64_of, png
 from tests.deltas import save_tuned

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sds_clip.app.errors import ClassesBuilding, Overloaded
 from sds_clip.app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.disk_cache import DiskCache
 from tests.app.serving.building import CLASSES, building, gated, large_set
 from tests.tokenizing import Tokenizing

@@ -16,7 +16,7 @@ from sds_clip.app.serving import turns
 from sds_clip.app.serving.engine import TURN_CHARS, Engine
 from sds_clip.app.serving.forward import Features, as_features
 from sds_clip.app.serving.served_models import ModelHandle, ServedModels
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.serving.building import new_engine
 from tests.tokenizing import Tokenizing
 

@@ -17,8 +17,8 @@ from sds_clip.app.registry.local_state import LocalState
 from sds_clip.app.registry.publish import publish
 from sds_clip.app.store.records import Alias
 from sds_clip.models.atomic import atomic_folder
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from tests.app.serving.swapping import (
     MATCH,
     Library,

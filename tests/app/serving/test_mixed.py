@@ -16,8 +16,8 @@ import sds_clip.app.serving.forward
 import sds_clip.app.serving.loading
 from sds_clip.app.keys import create_key
 from sds_clip.app.registry.publish import publish
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from tests.app.conftest import base64_of, png
 from tests.app.serving.swapping import (
     CLASSIFY,

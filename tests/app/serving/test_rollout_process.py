@@ -13,7 +13,7 @@ import pytest
 from sds_clip.app.registry.publish import read_published
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import NewVersion
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.serverside import RunningServer, running_server
 from tests.app.serving.swapping import MATCH, publish_tuned
 from tests.worker.waiting import until

@@ -16,8 +16,8 @@ import pytest
 
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Move, NewVersion
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from tests.app.serverside import free_port
 from tests.app.serving.swapping import MATCH, Library, assert_of_its_version, flip_a_byte, publish_tuned
 from tests.databases import Databases, held, on_both_if_long

@@ -22,8 +22,8 @@ from sds_clip.app.registry.source import FileReports, ProcessReport
 from sds_clip.app.serving.classes import SMALL_SET_PROMPTS, ClassWeights
 from sds_clip.app.serving.served_models import ServedModels
 from sds_clip.app.store.records import Alias
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta import save_delta
+from sds_clip.models.checkpoints.delta import save_delta
+from sds_clip.models.clip.model import Clip
 from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sds_clip.app.errors import ClassesBuilding
 from sds_clip.app.serving.served_models import ModelHandle
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.serving.building import CLASSES, building, gated, large_set
 from tests.tokenizing import Tokenizing
 

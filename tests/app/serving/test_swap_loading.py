@@ -21,13 +21,13 @@ from sds_clip.app.registry.publish import publish
 from sds_clip.app.registry.source import Registry, WeightsLocation, find_folder
 from sds_clip.app.serving.loading import UnknownVersion, VersionLoader
 from sds_clip.app.threads import in_own_thread, with_one_torch_thread
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.delta_file import DeltaError
+from sds_clip.models.checkpoints.delta_file import DeltaError
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.mixed import as_member
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.sharing import bytes_apart, storages
 from sds_clip.models.errors import CheckpointError
-from sds_clip.models.golden import Golden
-from sds_clip.models.mixed import as_member
-from sds_clip.models.sharing import bytes_apart, storages
 from tests.app.serving.building import new_engine
 from tests.app.serving.swapping import Versions
 from tests.checkpoints import save_tiny_clip

@@ -10,8 +10,8 @@ import pytest
 
 from sds_clip.app.keys import create_key
 from sds_clip.app.serving.version_cache import MAX_LOADS
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from bench.file_aliases import FileAliases
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from tests.app.serverside import RunningServer, _wait_until_ready, free_port
 from tests.app.serving.swapping import CLASSIFY, EMBED, MATCH, Library, assert_of_its_version, make_library
 

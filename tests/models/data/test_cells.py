@@ -17,7 +17,7 @@ from sds_clip.models.data.metadata import read_metadata
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.data.pairs import Sample, UnreadableImage
 from sds_clip.models.errors import DataError
-from sds_clip.models.image_files import MAX_IMAGE_BYTES
+from sds_clip.models.images.files import MAX_IMAGE_BYTES
 from tests.pictures import picture, save_pictures
 
 pa = pytest.importorskip("pyarrow")
@@ -308,9 +308,9 @@ def test_compressed_arrow_files_are_refused(tmp_path: Path) -> None:
 def test_a_small_file_that_grows_is_refused_before_it_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sds_clip.models.table_cells.MAX_GROUP_BYTES", 2**20)
-    monkeypatch.setattr("sds_clip.models.tables.MAX_ROWS", 1000)
-    monkeypatch.setattr("sds_clip.models.tables.MAX_TEXT_BYTES", 2**20)
+    monkeypatch.setattr("sds_clip.models.images.table_cells.MAX_GROUP_BYTES", 2**20)
+    monkeypatch.setattr("sds_clip.models.images.tables.MAX_ROWS", 1000)
+    monkeypatch.setattr("sds_clip.models.images.tables.MAX_TEXT_BYTES", 2**20)
     # A dictionary holds a value once, however many rows repeat it. So the group states a small size.
     repeated = write(tmp_path / "a.parquet", image=[bytes(2**16)] * 100, text=DOG * 100)
     assert repeated.stat().st_size < 10_000

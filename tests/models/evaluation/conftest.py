@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
 
 
 @pytest.fixture

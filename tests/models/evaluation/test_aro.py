@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.aro import SYMMETRIC_RELATIONS, vg_attribution, vg_relation
 from sds_clip.models.evaluation.benchmark import run_benchmark

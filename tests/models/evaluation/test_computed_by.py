@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.computed_by import PACKAGES, code_version, computed_by
 from sds_clip.models.evaluation.scorers import ClipScorer
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.benchmark import run_benchmark
 from sds_clip.models.evaluation.comparison import compare

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sds_clip.models.checkpoints import load_clip
-from sds_clip.models.clip import Clip
-from sds_clip.models.encode import encode_images, encode_texts
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.encode import encode_images, encode_texts
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.benchmark import run_benchmark
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
@@ -206,7 +206,7 @@ def test_an_image_that_cannot_be_decoded_leaves_its_item_out(tiny_clip: Clip, tm
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.evaluation.benchmark import run_benchmark
 from sds_clip.models.evaluation.scorers import ClipScorer
 from sds_clip.models.evaluation.sugarcrepe import sugarcrepe

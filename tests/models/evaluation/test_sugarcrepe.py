@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.benchmark import run_benchmark
 from sds_clip.models.evaluation.catalog import check_scorer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import DataError, EvaluationError
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
 from sds_clip.models.evaluation.colorswap import colorswap

@@ -7,7 +7,7 @@ import torch
 from open_clip import build_zero_shot_classifier
 from PIL import Image
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.benchmark import run_benchmark
 from sds_clip.models.evaluation.metrics import wilson

@@ -9,8 +9,8 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+from sds_clip.models.clip.precision import PrecisionError
 from sds_clip.models.errors import TeacherError
-from sds_clip.models.precision import PrecisionError
 from sds_clip.models.teacher import folder as folders
 from sds_clip.models.teacher.load import load_teacher
 from tests.teachers import CONTEXT_LENGTH, save_sd_teacher

@@ -7,7 +7,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.teacher.pixels import teacher_preprocess, teacher_view
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.teacher.folder import find_family
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.training import cost

@@ -10,7 +10,7 @@ import torch
 
 from sds_clip.demo.arms import SDS
 from sds_clip.demo.training_set import DemoPairs
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.influence import teacher_had_no_say

@@ -4,7 +4,7 @@ import PIL.Image
 import pytest
 import torch
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet, Subset
 from sds_clip.models.teacher.pixels import teacher_view
 from sds_clip.models.teacher.teacher import Teacher

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.training.distillation.teacher_loss import timestep_range
 from sds_clip.models.training.latents import Latents

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sds_clip.models.checkpoints import CheckpointError
+from sds_clip.models.checkpoints.load import CheckpointError
 from sds_clip.models.data.negatives import swap_negatives
 from sds_clip.models.data.pairs import PairSet, Sample, Subset
 from sds_clip.models.errors import ConfigError, DataError, TeacherError

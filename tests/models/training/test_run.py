@@ -14,13 +14,13 @@ import pytest
 import torch
 import yaml
 
-from sds_clip.models.checkpoints import load_clip
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.precision import choose_precision
+from sds_clip.models.clip.student import StudentError
 from sds_clip.models.data import batches
 from sds_clip.models.data.batches import order
 from sds_clip.models.data.pairs import Subset
 from sds_clip.models.errors import CheckpointError, ConfigError, DataError, TrainingError
-from sds_clip.models.precision import choose_precision
-from sds_clip.models.student import StudentError
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.training.config import parse_config
 from sds_clip.models.training.parts import Parts

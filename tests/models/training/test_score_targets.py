@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet, Subset
 from sds_clip.models.errors import TeacherError
 from sds_clip.models.losses.score import teacher_choice

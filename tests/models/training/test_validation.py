@@ -2,7 +2,7 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss
 
-from sds_clip.models.clip import Clip
+from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet, Subset
 from sds_clip.models.training.validation import validate
 

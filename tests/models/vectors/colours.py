@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sds_clip.models.images import decode_image
+from sds_clip.models.images.decode import decode_image
 from sds_clip.models.vectors.embed import Options, embed
 from sds_clip.models.vectors.encoder import Encoder
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sds_clip.models.errors import DataError, VectorsError
-from sds_clip.models.image_files import ImageFileError
+from sds_clip.models.images.files import ImageFileError
 from sds_clip.models.vectors.entries import find_entry, list_entries, root_of
 from tests.pictures import picture
 from tests.tars import save_tar

@@ -1,0 +1,1 @@
+"""The HTTP edge: what a request passes before its route and after it."""

@@ -1,0 +1,1 @@
+"""References, and what they name: open_clip's and transformers' checkpoints, weights files and deltas."""

@@ -1,0 +1,89 @@
+"""Which parameters of a CLIP are trained."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, get_args
+
+from torch import nn
+
+from sds_clip.models.choices import Trainable
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.precision import is_layer_norm
+from sds_clip.models.errors import ModelError
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+class StudentError(ModelError):
+    """A CLIP cannot be trained as asked."""
+
+    code: ClassVar[str] = "bad_student"
+
+
+def check_softmax(base: Clip) -> None:
+    """Raise StudentError for a CLIP that L_CLIP is not the loss of."""
+    if base.logit_bias is not None:
+        raise StudentError(
+            f"{base.reference} was trained with a sigmoid loss (SigLIP), but L_CLIP is the softmax "
+            "loss of CLIP. Choose a base without a logit bias."
+        )
+
+
+def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[str, nn.Parameter]:
+    """Freeze a CLIP in place, except the parameters that are returned, by name and in the network's order.
+
+    - `layernorm`: weights and biases of every LayerNorm of both towers, as in arXiv 2307.09233. RMSNorms,
+      which T5's text towers have instead, count as LayerNorms.
+    - `batchnorm`: those, and the image tower's BatchNorm weights and biases.
+    - `all`: every parameter, including logit_scale and logit_bias.
+    - `text-map`: none of the network's own. `sds_clip.models.clip.text_map` has what is trained instead.
+
+    The network is put in eval mode and must stay there: no dropout, and BatchNorms keep the running
+    statistics that they were trained with.
+
+    Raises StudentError for another choice, and if a tower has no parameter of that kind and so would stay as
+    it is. Without trained parameters in the image tower, L_SDS would reach nothing but the mapper.
+    """
+    if which not in get_args(Trainable):
+        raise StudentError(
+            f"The trained parameters cannot be {which!r}; use {', '.join(get_args(Trainable))}."
+        )
+    image_tower: Any = network.visual
+    if which == "text-map":
+        chosen = set[int]()
+    elif which == "all":
+        chosen = {id(parameter) for parameter in network.parameters()}
+    else:
+        chosen = _affine(network.modules(), is_layer_norm)
+        of_image_tower = _affine(image_tower.modules(), is_layer_norm)
+        batch_norms = _affine(image_tower.modules(), lambda module: isinstance(module, _BatchNorm))
+        only_mapper = "the distillation would train only the mapper"
+        if which == "batchnorm":
+            _require(batch_norms, "image tower has no BatchNorm", only_mapper, "train layernorm or all")
+        else:
+            hint = "train batchnorm (its BatchNorm weights and biases)" if batch_norms else "train all"
+            _require(of_image_tower, "image tower has no LayerNorm", only_mapper, hint)
+        _require(
+            chosen - of_image_tower, "text tower has no LayerNorm", "it would not be trained", "train all"
+        )
+        if which == "batchnorm":
+            chosen |= batch_norms
+    for parameter in network.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+    network.eval()
+    return {name: parameter for name, parameter in network.named_parameters() if id(parameter) in chosen}
+
+
+def _affine(modules: Iterable[nn.Module], is_kind: Callable[[nn.Module], bool]) -> set[int]:
+    return {
+        id(parameter)
+        for module in modules
+        if is_kind(module)
+        for parameter in module.parameters(recurse=False)
+    }
+
+
+def _require(found: set[int], fault: str, consequence: str, remedy: str) -> None:
+    if not found:
+        raise StudentError(
+            f"This CLIP's {fault} with weights, so {consequence}. Choose another base, or {remedy} instead."
+        )

@@ -1,0 +1,253 @@
+"""Images in the cells of Parquet and Arrow files, read in any order. pyarrow comes with the extra `tables`.
+
+An Arrow file is indexed once, and each image is then a range of the file. Of a Parquet file, which cannot be entered
+in the middle, the row group around the image is read, and the last groups are kept.
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from sds_clip.models.errors import DataError
+from sds_clip.models.images.files import MAX_IMAGE_BYTES, ImageFileError, read_image_file
+
+PARQUET_SUFFIX = ".parquet"
+MAX_GROUP_BYTES = 512 * 2**20
+"""The limit on a row group, all of whose images are in memory while one is read."""
+_KEPT_GROUPS, _KEPT_INDEXES = 2, 1024
+_BATCH_ROWS = 16  # decoded at once, so that a dictionary that repeats one large value is noticed early
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The place of an image in a table."""
+
+    file: Path
+    column: str
+    row: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.file.name}/{self.row:08d}"
+
+    def read(self) -> bytes:
+        """Return the image's bytes. Raises ImageFileError."""
+        try:
+            changed_ns = self.file.stat().st_mtime_ns
+            is_parquet = self.file.suffix.lower() == PARQUET_SUFFIX
+            data = self._of_parquet(changed_ns) if is_parquet else self._of_arrow()
+        except (OSError, DataError, IndexError, UnicodeDecodeError) as error:
+            reason = f": {error}" if isinstance(error, DataError) else ""
+            raise ImageFileError(f"is in a table that cannot be read{reason}") from error
+        if data is None:
+            raise ImageFileError("has no bytes in the table")
+        if len(data) > MAX_IMAGE_BYTES:
+            raise ImageFileError(f"has {len(data)} bytes; at most {MAX_IMAGE_BYTES} are allowed")
+        return data
+
+    def range(self) -> tuple[int, int] | None:
+        """Return the offset and the size of the image in an Arrow file, or None in a Parquet file or without bytes.
+
+        Raises: DataError, OSError.
+        """
+        if self.file.suffix.lower() == PARQUET_SUFFIX:
+            return None
+        offsets, sizes = _index(self.file, self.file.stat().st_mtime_ns, self.column)
+        return None if sizes[self.row] < 0 else (int(offsets[self.row]), int(sizes[self.row]))
+
+    def _of_parquet(self, changed_ns: int) -> bytes | None:
+        starts = _group_starts(self.file, changed_ns)
+        group = bisect_right(starts, self.row) - 1
+        cells = _group(self.file, changed_ns, self.column, group).cells()
+        cell = cells[self.row - starts[group]]
+        is_struct = _pyarrow().types.is_struct(cell.type)
+        if not cell.is_valid:
+            return None
+        image: bytes | None = (cell["bytes"] if is_struct else cell).as_py()
+        if image is None and is_struct and "path" in cell and (path := cell["path"].as_py()):
+            raise ImageFileError(
+                f"is only the path {path!r}. Save the set with save_to_disk(), which puts the images inside"
+            )
+        return image
+
+    def _of_arrow(self) -> bytes | None:
+        found = self.range()
+        return None if found is None else read_image_file(self.file, offset=found[0], size=found[1])
+
+
+def holds_images(kind: Any) -> bool:
+    """Return whether a column of this type holds images: bytes, or the structs of bytes and path of `datasets`."""
+    import pyarrow.types as types
+
+    if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+@contextmanager
+def damaged(file: Path) -> Iterator[None]:
+    """Raise what pyarrow and the disk say about a file as DataError."""
+    pa = _pyarrow()
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {file}; check the path.") from error
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{file} cannot be read: it is not a whole Parquet or Arrow file, or needs too much memory. Write it again."
+        ) from error
+
+
+def open_parquet(file: Path, metadata: Any = None) -> Any:
+    """Open a Parquet file. Raises DataError."""
+    with damaged(file):
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(file, metadata=metadata)
+
+
+def check_groups(file: Path) -> None:
+    """Raise DataError if a row group of a Parquet file states a larger size than is read."""
+    if file.suffix.lower() == PARQUET_SUFFIX:
+        with damaged(file):
+            metadata = open_parquet(file).metadata
+            # Not by column: pyarrow ends the process where the description of a column is damaged.
+            sizes = [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
+        if max(sizes, default=0) > MAX_GROUP_BYTES:
+            raise _group_too_large(file)
+
+
+@contextmanager
+def stream_batches(file: Path, columns: Sequence[str] = ()) -> Iterator[Any]:
+    """Map an Arrow file, and yield a reader of its batches, with these columns or with all of them.
+
+    The batches are parts of the map. Raises DataError.
+    """
+    with _mapped(file) as whole:
+        yield _reader(whole, columns)
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise DataError(
+            "Parquet files and saved data sets are read by pyarrow, which is not installed. Install the extra "
+            "`tables`: pip install 'sds-clip[tables]'."
+        ) from error
+    return pyarrow
+
+
+@contextmanager
+def _mapped(file: Path) -> Iterator[Any]:
+    with damaged(file):
+        with file.open("rb") as opened:
+            if not opened.seek(0, 2):
+                raise DataError(f"{file} is empty; write it again.")
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        yield _pyarrow().py_buffer(mapped)
+
+
+def _reader(whole: Any, columns: Sequence[str]) -> Any:
+    pa = _pyarrow()
+    reader = pa.ipc.open_stream(pa.BufferReader(whole))
+    if not columns:
+        return reader
+    included = [reader.schema.get_field_index(name) for name in columns]
+    options = pa.ipc.IpcReadOptions(included_fields=included)
+    return pa.ipc.open_stream(pa.BufferReader(whole), options=options)
+
+
+@lru_cache(maxsize=_KEPT_INDEXES)
+def _index(
+    file: Path, changed_ns: int, column: str
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Return where each image begins in an Arrow file and its size, which is -1 where there is none."""
+    offsets, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    with _mapped(file) as whole:
+        for batch in _reader(whole, [column]):
+            batch.validate(full=True)
+            if not batch.num_rows:
+                continue
+            values = batch.column(0)
+            there = values.is_valid().to_numpy(zero_copy_only=False)
+            if _pyarrow().types.is_struct(values.type):
+                values = values.field("bytes")
+                there = there & values.is_valid().to_numpy(zero_copy_only=False)
+            wide = np.dtype(np.int64 if _pyarrow().types.is_large_binary(values.type) else np.int32)
+            _, bounds, data = values.buffers()
+            ends = np.frombuffer(bounds, wide, len(values) + 1, values.offset * wide.itemsize)
+            start = data.address - whole.address if data is not None else 0
+            if not 0 <= start <= whole.size:
+                raise DataError(
+                    f"{file} is compressed; save the set again, uncompressed as `save_to_disk` does."
+                )
+            offsets.append(start + ends[:-1].astype(np.int64))
+            sizes.append(np.where(there, np.diff(ends), -1).astype(np.int64))
+    return np.concatenate(offsets), np.concatenate(sizes)
+
+
+@lru_cache(maxsize=_KEPT_INDEXES)
+def _metadata(file: Path, changed_ns: int) -> Any:
+    return open_parquet(file).metadata
+
+
+@lru_cache(maxsize=_KEPT_INDEXES)
+def _group_starts(file: Path, changed_ns: int) -> list[int]:
+    """Return the first row of each row group."""
+    metadata = _metadata(file, changed_ns)
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return list(accumulate(sizes, initial=0))[:-1]
+
+
+class _Group:
+    """A column's cells in a row group, read when they are first asked for, and by one thread."""
+
+    def __init__(self, file: Path, changed_ns: int, column: str, group: int) -> None:
+        self._file, self._changed_ns, self._column, self._group = file, changed_ns, column, group
+        self._cells: Any = None
+        self._lock = Lock()
+
+    def cells(self) -> Any:
+        """Return the cells in their order. Raises DataError."""
+        with self._lock:
+            if self._cells is None:
+                self._cells = self._read()
+            return self._cells
+
+    def _read(self) -> Any:
+        found = []
+        size = 0
+        with damaged(self._file):
+            parquet = open_parquet(self._file, _metadata(self._file, self._changed_ns))
+            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[self._group], columns=[self._column]):
+                size += batch.nbytes
+                if size > MAX_GROUP_BYTES:
+                    raise _group_too_large(self._file)
+                found.append(batch.column(0))
+            return _pyarrow().chunked_array(found)
+
+
+@lru_cache(maxsize=_KEPT_GROUPS)
+def _group(file: Path, changed_ns: int, column: str, group: int) -> _Group:
+    return _Group(file, changed_ns, column, group)
+
+
+def _group_too_large(file: Path) -> DataError:
+    return DataError(
+        f"{file} has a row group of more than {MAX_GROUP_BYTES} bytes, all of which must be read for each of its "
+        "images. Write it again with smaller groups: pyarrow.parquet.write_table(table, file, "
+        "row_group_size=100)."
+    )
