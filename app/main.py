@@ -132,47 +132,18 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     """The service over loaded weights, keyed by the name that requests use. The first is the default."""
     metrics = Metrics()
     limits = _limits(settings)
-    decoder = Decoder(
-        limits.image,
-        threads=settings.threads or usable_cores(),
-        max_bytes=settings.max_decode_bytes or usable_bytes() // 4,
-        max_waiting=settings.max_queue,
-    )
-    metrics.watch(
-        lambda: [
-            gauge(
-                "decode_bytes",
-                "Memory reserved for images that are being decoded, in bytes.",
-                {(): decoder.budget.used_bytes},
-            )
-        ]
-    )
+    decoder = _decoder(settings, limits, metrics)
     metrics.watch(lambda: device_memory({clip.device for clip in clips.values()}))
     backend = None
     if settings.database_url is not None:
         backend = Backend(settings, settings.database_url, list(clips.values()), decoder)
-        registry = registry or backend.registry
         metrics.watch(backend.gauges.collect)
-    if registry is None:
-        root = settings.data_dir / "versions"
-        registry = Registry(
-            partial(find_folder, root), begun=lambda prefix, owner: folders_begun(root, prefix)
-        )
+    registry = registry or (_of_folders(settings) if backend is None else backend.registry)
     following = None
     if registry.read_aliases is not None:
         following = Following(registry.read_aliases, FollowedAliases(), LocalState(settings.own_state_dir))
     models = ServedModels(clips, None if following is None else following.aliases)
-    on_cpu = any(clip.device.type == "cpu" for clip in clips.values())
-    engine = Engine(
-        models,
-        metrics,
-        max_batch=settings.max_batch_size,
-        max_queue=settings.max_queue,
-        max_queue_per_key=settings.max_queue_per_key,
-        deadline_s=settings.deadline_s,
-        pending_decodes=(lambda: decoder.unfinished) if on_cpu else None,
-        cores=usable_cores(),
-    )
+    engine = _engine(settings, models, decoder, metrics)
     fetcher = Fetcher.of(settings) if settings.allow_url_images else None
     # A request waits while the cache is read. The short wait_s keeps another process that writes to it from holding the
     # request up.
@@ -187,9 +158,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
         bases=[*settings.models, *settings.allowed_models],
     )
     versions = VersionCache(models, loader, max_bytes=settings.max_version_bytes)
-    swapper = None
-    if following is not None:
-        swapper = Swapper(models, following, loader, classes, metrics)
+    swapper = None if following is None else Swapper(models, following, loader, classes, metrics)
     board = StatusBoard(
         models,
         loader,
@@ -201,28 +170,27 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine.start()
-        await engine.warm_up()
-        if backend is not None:
-            await backend.start()  # before the aliases are read for the first time
-        if swapper is not None:
-            await swapper.start()
-        board.start()
-        yield
-        await board.close()
-        if swapper is not None:
-            await swapper.close()
-        await versions.close()
-        await loader.close()
-        if backend is not None:
-            await backend.close()
-        if following is not None:
-            following.state.close()
-        await classes.close()
-        await engine.close()
-        decoder.close()
-        if fetcher is not None:
-            await fetcher.close()
+        async with contextlib.AsyncExitStack() as parts:  # each ends before those that it needs
+            if fetcher is not None:
+                parts.push_async_callback(fetcher.close)
+            parts.callback(decoder.close)
+            parts.push_async_callback(engine.close)
+            engine.start()
+            await engine.warm_up()
+            parts.push_async_callback(classes.close)
+            if following is not None:
+                parts.callback(following.state.close)
+            if backend is not None:
+                parts.push_async_callback(backend.close)
+                await backend.start()  # before the aliases are read for the first time
+            parts.push_async_callback(loader.close)
+            parts.push_async_callback(versions.close)
+            if swapper is not None:
+                parts.push_async_callback(swapper.close)
+                await swapper.start()
+            parts.push_async_callback(board.close)
+            board.start()
+            yield
 
     app = api(lifespan)
     app.state.metrics_need_a_key = settings.metrics_address is not None
@@ -250,6 +218,38 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     middleware.install(app, settings, metrics)
     app.add_middleware(CancelOnDisconnect)
     return app
+
+
+def _decoder(settings: Settings, limits: Limits, metrics: Metrics) -> Decoder:
+    decoder = Decoder(
+        limits.image,
+        threads=settings.threads or usable_cores(),
+        max_bytes=settings.max_decode_bytes or usable_bytes() // 4,
+        max_waiting=settings.max_queue,
+    )
+    said = "Memory reserved for images that are being decoded, in bytes."
+    metrics.watch(lambda: [gauge("decode_bytes", said, {(): decoder.budget.used_bytes})])
+    return decoder
+
+
+def _of_folders(settings: Settings) -> Registry:
+    """Without a database: the versions below the data folder."""
+    root = settings.data_dir / "versions"
+    return Registry(partial(find_folder, root), begun=lambda prefix, owner: folders_begun(root, prefix))
+
+
+def _engine(settings: Settings, models: ServedModels, decoder: Decoder, metrics: Metrics) -> Engine:
+    on_cpu = any(model.clip.device.type == "cpu" for model in models)
+    return Engine(
+        models,
+        metrics,
+        max_batch=settings.max_batch_size,
+        max_queue=settings.max_queue,
+        max_queue_per_key=settings.max_queue_per_key,
+        deadline_s=settings.deadline_s,
+        pending_decodes=(lambda: decoder.unfinished) if on_cpu else None,
+        cores=usable_cores(),
+    )
 
 
 def metrics_app(app: FastAPI, settings: Settings) -> FastAPI:
