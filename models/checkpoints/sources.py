@@ -70,7 +70,7 @@ def resolve(reference: Reference) -> Source:
 
 def demo_folder() -> Path:
     """Return the folder of the checkpoint that ships with this package."""
-    return Path(__file__).parents[1] / "demo" / "student"
+    return Path(__file__).parents[2] / "demo" / "student"
 
 
 def _from_registry(architecture: str, tag: str) -> Source:
