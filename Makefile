@@ -11,6 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-emit-package torch --no-emit-package torchvision --custom-compile-command "make lock" pyproject.toml
 
 LOWEST := .cache/lowest
+PICTURES := demo/data/heldout.zip demo/data/validation.zip
 
 CONSOLE := app/console/index.html
 MODULES := console/node_modules/.package-lock.json
@@ -23,7 +24,7 @@ NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml locks/dev.txt locks/clip-benchmark.txt
+$(STAMP): pyproject.toml locks/dev.txt locks/clip-benchmark.txt $(PICTURES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
 		{ echo "Python 3.11.4 or newer is needed. Name it with PYTHON=/path/to/python."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +34,7 @@ $(STAMP): pyproject.toml locks/dev.txt locks/clip-benchmark.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	# The tests compare with it. It pins older packages than ours, and does not need them.
 	$(PIP) --require-hashes --no-deps -r locks/clip-benchmark.txt
+	for part in $(PICTURES:.zip=); do $(BIN)/python -m zipfile -e $$part.zip $$part; done
 	@touch $(STAMP)
 
 $(MODULES): console/package-lock.json | $(STAMP)

@@ -37,6 +37,7 @@ def build(work_dir: Path, into: Path, recipe: Recipe, *, compiled: bool = False)
     save_tokenizer(student_folder, training_pairs(recipe.seed, 0, TOKENIZER_CAPTIONS).captions)
     for split in (Split.VALIDATION, Split.HELD_OUT):
         write_winoground(into / "data" / split, winoground_items(split))
+        shutil.make_archive(str(into / "data" / split), "zip", into / "data" / split, "images")
     tokenizer = HFTokenizer(str(student_folder), context_length=CONTEXT_LENGTH)
     student = train_student(recipe, tokenizer, load_validation(tokenizer), work_dir, compiled=compiled)
     save_student(student, student_folder)
