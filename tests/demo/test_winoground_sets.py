@@ -1,4 +1,5 @@
 import json
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -138,7 +139,14 @@ def test_stored_sets_have_winogrounds_own_fields(split: Split) -> None:
 
 
 def test_stored_pictures_stay_small() -> None:
-    assert sum(file.stat().st_size for file in DATA.rglob("*") if file.is_file()) < 1_000_000
+    assert sum(file.stat().st_size for file in DATA.glob("*.zip")) < 1_000_000
+
+
+def test_pictures_are_those_of_the_archive(split: Split) -> None:
+    with zipfile.ZipFile(DATA / f"{split}.zip") as archive:
+        assert len(archive.namelist()) == 900
+        for name in archive.namelist():
+            assert (DATA / split / name).read_bytes() == archive.read(name)
 
 
 def test_palette_png_keeps_every_pixel(tmp_path: Path) -> None:
