@@ -187,10 +187,10 @@ def invalid_request(
     """Pydantic's error details as this API's error: the first one, which has those of other fields beside it."""
     found = dict[tuple[str | None, int | None], InvalidRequest]()
     for detail in details:
-        place = _told_place(detail)
-        if place not in found:
-            param, index = place
-            found[place] = InvalidRequest(explain(detail, schema), param=param, index=index)
+        field_path = _told_field(detail)
+        if field_path not in found:
+            param, index = field_path
+            found[field_path] = InvalidRequest(explain(detail, schema), param=param, index=index)
         if len(found) == MAX_ERRORS:
             break
     first, *others = found.values()
@@ -198,29 +198,31 @@ def invalid_request(
     return first
 
 
-def _told_place(detail: Mapping[str, Any]) -> tuple[str | None, int | None]:
+def _told_field(detail: Mapping[str, Any]) -> tuple[str | None, int | None]:
     if detail["type"] == "extra_forbidden":  # its name is the caller's: it may look like anything
-        return _within(*_place(detail["loc"][:-1]), str(detail["loc"][-1])[:64]), None
-    return _place(detail["loc"])
+        return _within(*_field_of(detail["loc"][:-1]), str(detail["loc"][-1])[:64]), None
+    return _field_of(detail["loc"])
 
 
-def _place(location: Sequence[str | int]) -> tuple[str | None, int | None]:
+def _field_of(location: Sequence[str | int]) -> tuple[str | None, int | None]:
     """The field, and the index if a list's item itself is wrong.
 
     ("body", "images", 3, "str") is images, 3, and ("images", 3, "UrlImage", "url") is images[3].url.
     """
     if location and location[0] == "header":  # only headers that the route declares are checked
         return str(location[1]), None
-    place: str | None = None
+    field_path: str | None = None
     index: int | None = None
     for position, part in enumerate(location):
         if isinstance(part, int):
-            place, index = (place, part) if index is None else (f"{place or ''}[{index}]", part)
+            field_path, index = (
+                (field_path, part) if index is None else (f"{field_path or ''}[{index}]", part)
+            )
         elif _FIELD.fullmatch(part) and part not in _BRANCHES and not (position == 0 and part in _SOURCES):
-            place, index = _within(place, index, part), None
-    return place, index
+            field_path, index = _within(field_path, index, part), None
+    return field_path, index
 
 
-def _within(place: str | None, index: int | None, field: str) -> str:
+def _within(field_path: str | None, index: int | None, field: str) -> str:
     item = "" if index is None else f"[{index}]"
-    return f"{place or ''}{item}.{field}" if place or item else field
+    return f"{field_path or ''}{item}.{field}" if field_path or item else field

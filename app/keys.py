@@ -218,8 +218,8 @@ def _read(path: Path) -> list[Key]:
         form = 'A keys file has the form {"keys": [{"name": ..., "sha256": ..., "scopes": [...]}]}.'
         if problem["type"] == "json_invalid":
             raise ConfigurationError(f"{path} is not valid JSON {json_problem(problem)}. {form}") from None
-        place = ".".join(str(part) for part in problem["loc"])
-        what = f"{place}: {explain(problem)}" if place else explain(problem)
+        field = ".".join(str(part) for part in problem["loc"])
+        what = f"{field}: {explain(problem)}" if field else explain(problem)
         raise ConfigurationError(f"{path} is not a valid keys file. {what} {form}") from None
 
 

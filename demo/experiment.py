@@ -35,7 +35,7 @@ from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig, parse_config
 from sds_clip.models.training.parts import Parts
-from sds_clip.models.training.processes import find_place
+from sds_clip.models.training.processes import find_rank
 from sds_clip.models.training.run import train
 from sds_clip.models.training.watcher import Record, Watcher
 
@@ -287,7 +287,7 @@ def _run(series: Series, run: Run) -> Outcome:
     config, parts, folder = run.config, series.parts(run.config), run.folder
     if not (folder / "delta").exists():
         parts = _as_the_variant_has_it(run, parts)
-        train(config, parts, folder, find_place("cpu"), resume=True, watcher=_Timed(stopwatch))
+        train(config, parts, folder, find_rank("cpu"), resume=True, watcher=_Timed(stopwatch))
         stopwatch.tick()
     tuned = load_clip(str(folder / "delta"), device="cpu", precision="float32")
     measured, probes = _measured(tuned, series)

@@ -34,7 +34,7 @@ from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet, Sample
 from sds_clip.models.training.config import FinetuneConfig, parse_config
 from sds_clip.models.training.parts import Parts
-from sds_clip.models.training.processes import find_place
+from sds_clip.models.training.processes import find_rank
 from sds_clip.models.training.run import train
 
 WORK_DIR = Path(tempfile.gettempdir()) / "sds-clip-demo-gate"
@@ -116,7 +116,7 @@ def gate(clip: Clip, work_dir: Path, config: FinetuneConfig, pairs: PairSet) -> 
     probed = probe_model(clip, sources=(POOLED, TEXT))
     folder = work_dir / f"{clip.version[:12]}-{config.steps}"
     if not (folder / "delta").exists():
-        train(config, Parts(clip, pairs), folder, find_place("cpu"), resume=True)
+        train(config, Parts(clip, pairs), folder, find_rank("cpu"), resume=True)
     tuned = load_clip(str(folder / "delta"), device="cpu", precision="float32")
     return Gate(
         parameters=clip.parameters,

@@ -16,10 +16,10 @@ from torch import Tensor
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig, parse_config
-from sds_clip.models.training.processes import Place
+from sds_clip.models.training.processes import Rank
 from sds_clip.models.training.watcher import Watcher
 
-PLACE = Place(torch.device("cpu"), 0, 1)
+PLACE = Rank(torch.device("cpu"), 0, 1)
 _COLOURS, _SHAPES = ("red", "blue", "green"), ("circle", "square", "star")
 _THINGS = [f"{colour} {shape}" for colour, shape in product(_COLOURS, _SHAPES)]
 

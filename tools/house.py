@@ -41,7 +41,8 @@ def _git(*arguments: str) -> str:
 def main() -> None:
     before, after = counts(sys.argv[1]), counts((sys.argv[2:] or ["HEAD"])[0])
     rows = [
-        [name, f"{count:,}", f"{after[name]:,}", f"{after[name] - count:+,}"] for name, count in before.items()
+        [name, f"{count:,}", f"{after[name]:,}", f"{after[name] - count:+,}"]
+        for name, count in before.items()
     ]
     print(markdown_table(("", "before", "after", "difference"), rows))
 

@@ -22,7 +22,7 @@ from sds_clip.models.evaluation.results import Results, write_results
 from sds_clip.models.run_files import REPORT_FILE
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.parts import Parts, load_parts
-from sds_clip.models.training.processes import Place, find_place
+from sds_clip.models.training.processes import Rank, find_rank
 from sds_clip.models.training.run import Result, train
 from sds_clip.models.training.trackers import make_tracker
 from sds_clip.models.training.tracking import Tracker
@@ -55,7 +55,7 @@ def _load(context: JobContext, job: FinetuneSpec) -> "_Run":
     training = context.store.datasets.get(job.training_data)
     # The number of steps of `epochs` is known only now that the data are checked.
     context.config.limits.check(config, steps_of(job, training))
-    place = find_place(config.device)
+    rank = find_rank(config.device)
     # What the check of the validation pairs allowed, so that an accepted data set cannot fail its job.
     held_out = job.validation_data
     val_max_bad_share = 0.0 if held_out is None else context.store.datasets.get(held_out).max_bad_share
@@ -64,9 +64,9 @@ def _load(context: JobContext, job: FinetuneSpec) -> "_Run":
         context.check()
         context.reporter.event(message.replace(f"{context.config.data_dir}/", ""))
 
-    parts = load_parts(config, place, say, confined=True, val_max_bad_share=val_max_bad_share)
+    parts = load_parts(config, rank, say, confined=True, val_max_bad_share=val_max_bad_share)
     check_version(parts.base, job.base, param="base")
-    return _Run(context, job, config, parts, place)
+    return _Run(context, job, config, parts, rank)
 
 
 def _resolved(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
@@ -96,7 +96,7 @@ class _Run:
     job: FinetuneSpec
     config: FinetuneConfig
     parts: Parts
-    place: Place
+    rank: Rank
 
     def train(self) -> Result:
         context = self.context
@@ -117,7 +117,7 @@ class _Run:
             self.job.recorded(self.config),
             self.parts,
             context.folder.run,
-            self.place,
+            self.rank,
             resume=True,
             watcher=progress,
             tracker=self._tracker(),

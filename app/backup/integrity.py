@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sds_clip.app.backup.named import FOLDERS, TABLES, Named, What, WrongPath, named_by, place
+from sds_clip.app.backup.named import FOLDERS, TABLES, Named, What, WrongPath, data_path, named_by
 from sds_clip.app.datasets.folders import set_content
 from sds_clip.app.datasets.hashes import first_wrong_file, hash_of
 from sds_clip.app.errors import FilesOutside
@@ -91,7 +91,7 @@ class _Checker:
             yield Problem(named.what.value, named.id, error.message)
 
     def _version(self, named: Named) -> Iterator[str]:
-        folder = place(self._data_dir, named.paths[0])
+        folder = data_path(self._data_dir, named.paths[0])
         if not folder.is_dir():
             yield (
                 f"The folder {folder} is missing. Restore it from a backup, or delete the version by "
@@ -107,7 +107,7 @@ class _Checker:
             yield f"{error} A backup may have the files too."
 
     def _dataset(self, named: Named) -> Iterator[str]:
-        folder, row = place(self._data_dir, named.paths[0]), self._datasets[named.id]
+        folder, row = data_path(self._data_dir, named.paths[0]), self._datasets[named.id]
         again = "Restore it from a backup, or upload the data set again, and delete this one."
         try:
             content = set_content(folder)
@@ -128,14 +128,14 @@ class _Checker:
                     yield f"{shard} is not the shard that was uploaded. {again}"
 
     def _upload(self, named: Named) -> Iterator[str]:
-        if not any(place(self._data_dir, path).is_dir() for path in named.paths):
+        if not any(data_path(self._data_dir, path).is_dir() for path in named.paths):
             yield (
                 f"The folder {self._data_dir / named.paths[0]} is missing, so the data set cannot be checked. "
                 "Upload it again."
             )
 
     def _report(self, named: Named) -> Iterator[str]:
-        file = place(self._data_dir, named.paths[0])
+        file = data_path(self._data_dir, named.paths[0])
         if not file.is_file():
             yield (
                 f"The file {file} is missing. Restore it from a backup, or submit the evaluation again. If you do not "
@@ -143,7 +143,7 @@ class _Checker:
             )
 
     def _job(self, named: Named) -> Iterator[str]:
-        for checkpoint in self._checkpoints(place(self._data_dir, named.paths[0])):
+        for checkpoint in self._checkpoints(data_path(self._data_dir, named.paths[0])):
             if self._is_quick:
                 is_whole = all((checkpoint / name).is_file() for name in (TENSORS_FILE, DESCRIPTION_FILE))
             else:

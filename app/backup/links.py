@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from sds_clip.app.backup.named import Named, What, place
+from sds_clip.app.backup.named import Named, What, data_path
 from sds_clip.app.backup.scratch import BackupError
 from sds_clip.app.errors import FilesOutside
 from sds_clip.models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole
@@ -40,7 +40,7 @@ class Links:
             raise BackupError(f"The {named.what} {named.id}: {error.message}") from error
 
     def _take(self, path: str) -> bool:
-        source, target = place(self._data_dir, path), self._folder / path
+        source, target = data_path(self._data_dir, path), self._folder / path
         if target.exists():
             return True
         aside = self._folder / _ASIDE
@@ -56,7 +56,7 @@ class Links:
 
     def _take_job(self, job_id: str) -> None:
         """Link a job's newest complete checkpoint. Copy the logs of its runs, and what it has scored so far."""
-        job = place(self._data_dir, f"jobs/{job_id}")
+        job = data_path(self._data_dir, f"jobs/{job_id}")
         attempts = sorted((path for path in job.glob("[0-9]*") if path.name.isdigit()), key=_number)
         self.jobs_without_checkpoint.discard(job_id)
         if not any(self._take_checkpoint(checkpoint) for checkpoint in _newest_first(attempts)):

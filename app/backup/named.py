@@ -71,7 +71,7 @@ def named_by(rows: Iterable[Row]) -> Iterator[Named]:
         yield from _named(table, row)
 
 
-def place(data_dir: Path, path: str) -> Path:
+def data_path(data_dir: Path, path: str) -> Path:
     """Where the files of a path are that `named_by` has checked. Raises FilesOutside if a link leads elsewhere."""
     folder = next(each for each in FOLDERS if path.startswith(f"{each}/"))
     return inside(data_dir / folder, data_dir / path)

@@ -128,7 +128,7 @@ class Engine:
     async def request(
         self, model: ModelHandle, *, images: int = 0, texts: Sequence[str] = (), caller: str = ""
     ) -> AsyncIterator[Sequence[str]]:
-        """Hold a place for a request's images and texts, from before its turn until its deadline.
+        """Admit a request's images and texts, from before its turn until its deadline.
 
         Yields the new texts for `encode`: each distinct text whose features are not cached. The images and
         the new texts are the cost of the request. `caller` is the name of an API key, or "" for none.
@@ -136,14 +136,14 @@ class Engine:
         Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
         """
         new_texts = self.new_texts(model, texts)
-        async with self.place(images, len(new_texts), caller=caller, lane=model.name):
+        async with self.admit(images, len(new_texts), caller=caller, lane=model.name):
             yield new_texts
 
     @contextlib.asynccontextmanager
-    async def place(
+    async def admit(
         self, images: int, texts: int, *, caller: str, lane: Hashable = None
     ) -> AsyncIterator[None]:
-        """Hold a place for images and new texts, from before their turn until their deadline. See `request`."""
+        """Admit images and new texts, from before their turn until their deadline. See `request`."""
         with self._batcher.admit(max(1, images + texts), caller, lane=lane):
             try:
                 seconds = self._seconds(images, texts)

@@ -234,7 +234,7 @@ class Predictor:
         texts: int,
         answer: Callable[[ModelHandle, Decode], Awaitable[Response]],
     ) -> list[Response | ModelError]:
-        """The answer of each model, or why it cannot answer. Together they take one place and one turn.
+        """The answer of each model, or why it cannot answer. They are admitted and have their turn together.
 
         `texts` are the new ones of all models. Images that cannot be read fail the request.
         """
@@ -255,7 +255,7 @@ class Predictor:
                 log_cause(error)
                 return _model_error(name, error)
 
-        async with self._engine.place(images, texts, caller=caller.name):
+        async with self._engine.admit(images, texts, caller=caller.name):
             try:
                 async with asyncio.TaskGroup() as tasks:
                     pairs = zip(request.models, models, strict=True)

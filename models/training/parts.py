@@ -20,7 +20,7 @@ from sds_clip.models.machine import usable_cores
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig
-from sds_clip.models.training.processes import Place, exchanged
+from sds_clip.models.training.processes import Rank, exchanged
 from sds_clip.models.training.score_targets import Targets
 
 Tell = Callable[[str], None]
@@ -42,7 +42,7 @@ class Parts:
 
 def load_parts(
     config: FinetuneConfig,
-    place: Place,
+    rank: Rank,
     say: Tell = lambda message: None,
     *,
     confined: bool = False,
@@ -57,13 +57,13 @@ def load_parts(
     opened = _open(config, config.data, config.images, confined)
     held_out = _open(config, config.val, config.val_images or config.images, confined) if config.val else None
     say(f"loading the base {config.base}")
-    base = load_clip(config.base, device=str(place.device), precision="float32")
+    base = load_clip(config.base, device=str(rank.device), precision="float32")
     teacher = None
     if config.teacher and config.uses_teacher:
         say(f"loading the teacher {config.teacher}")
         teacher = load_teacher(
             config.teacher,
-            device=str(place.device),
+            device=str(rank.device),
             precision=config.teacher_precision,
             guidance=config.guidance,
             vae=config.needs_vae,
@@ -73,11 +73,11 @@ def load_parts(
             teacher.enable_activation_checkpointing()
     # The data comes last, since it takes longest: a misspelt name above is reported at once.
     say("checking the data")
-    pairs = _checked(config, config.data, opened, config.max_bad_share, place, say)
+    pairs = _checked(config, config.data, opened, config.max_bad_share, rank, say)
     validation = None
     if config.val and held_out:
         allowed = max(config.max_bad_share, val_max_bad_share)
-        validation = _checked(config, config.val, held_out, allowed, place, say)
+        validation = _checked(config, config.val, held_out, allowed, rank, say)
     return Parts(base, pairs, teacher, validation)
 
 
@@ -162,7 +162,7 @@ def _open(config: FinetuneConfig, path: Path, images: Path | None, confined: boo
 
 
 def _checked(
-    config: FinetuneConfig, path: Path, opened: StoredPairs, max_bad_share: float, place: Place, say: Tell
+    config: FinetuneConfig, path: Path, opened: StoredPairs, max_bad_share: float, rank: Rank, say: Tell
 ) -> PairSet:
     """Return the usable samples, and report those that are left out."""
 
@@ -173,11 +173,11 @@ def _checked(
     checked = check_pairs(
         opened,
         max_bad_share=max_bad_share,
-        workers=max(config.workers, usable_cores() // place.world_size),  # nothing else is computed yet
+        workers=max(config.workers, usable_cores() // rank.world_size),  # nothing else is computed yet
         progress=show,
-        rank=place.rank,
-        world_size=place.world_size,
-        exchange=exchanged if place.world_size > 1 else None,
+        rank=rank.index,
+        world_size=rank.world_size,
+        exchange=exchanged if rank.world_size > 1 else None,
     )
     if checked.report.bad_share:
         say(f"{path}: unusable samples are left out: {checked.report}")

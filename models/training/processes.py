@@ -19,20 +19,20 @@ _PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """The device of this process, and which part of every batch it takes."""
 
     device: torch.device
-    rank: int
+    index: int
     world_size: int
 
     @property
     def is_main(self) -> bool:
-        return self.rank == 0
+        return self.index == 0
 
 
-def find_place(device: str) -> Place:
-    """Return the place of a single process, or of one that `torchrun` or `accelerate launch` started.
+def find_rank(device: str) -> Rank:
+    """Return the rank of a single process, or of one that `torchrun` or `accelerate launch` started.
 
     Such a launcher also chooses the device.
     """
@@ -40,7 +40,7 @@ def find_place(device: str) -> Place:
     cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     state = PartialState(cpu=cpu, timeout=_PATIENCE)
     chosen = state.device if state.num_processes > 1 else choose_device(device)
-    return Place(chosen, state.process_index, state.num_processes)
+    return Rank(chosen, state.process_index, state.num_processes)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

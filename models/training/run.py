@@ -40,7 +40,7 @@ from sds_clip.models.training.log import Pace, RunLog, peak_memory_mib, writing
 from sds_clip.models.training.objective import Objective
 from sds_clip.models.training.optimizer import make_optimizer
 from sds_clip.models.training.parts import Parts, describe, with_negatives
-from sds_clip.models.training.processes import Place, anywhere, exchanged, start_alike
+from sds_clip.models.training.processes import Rank, anywhere, exchanged, start_alike
 from sds_clip.models.training.report import write_run_report
 from sds_clip.models.training.ridge import ridge_mapper
 from sds_clip.models.training.score_targets import BaseScores, ScoreTargets, ShuffledScores, TeacherScores
@@ -86,7 +86,7 @@ def train(
     config: FinetuneConfig,
     parts: Parts,
     out: Path,
-    place: Place,
+    rank: Rank,
     *,
     resume: bool = False,
     watcher: Watcher | None = None,
@@ -112,8 +112,8 @@ def train(
         CheckpointError: a file cannot be written; the checkpoints before it are whole.
     """
     watcher = watcher or Watcher()
-    asked, config = config, resolved(config, place)
-    run = _set_up(config, parts, place)
+    asked, config = config, resolved(config, rank)
+    run = _set_up(config, parts, rank)
     checkpoints = Checkpoints(
         out / CHECKPOINTS,
         _identity(config, parts),
@@ -131,9 +131,9 @@ def train(
             f"{out} is not the same folder for every process; choose an --out on a disk that all "
             "processes share."
         )
-    saver = _Saver(checkpoints, run, place.is_main, done)
-    log = RunLog(out / LOG_FILE, done) if place.is_main else None
-    if place.is_main:
+    saver = _Saver(checkpoints, run, rank.is_main, done)
+    log = RunLog(out / LOG_FILE, done) if rank.is_main else None
+    if rank.is_main:
         watcher.on_restored(saver.save)
         # An unset weight stays unset, since the file may be used again with another objective, whose default differs.
         kept = config.model_copy(update={"sds_weight": asked.sds_weight})
@@ -155,11 +155,11 @@ def train(
         # As early as possible, since a tracker may need a while to start.
         tracking.begin(json.loads(config.model_dump_json()), [] if log is None else log.records())
         try:
-            _start_mapper(run, parts, done, partial(_between, watcher, place, FITTING))
-            _loop(run, parts, saver, place, tell, watcher, min_save_interval_s)
+            _start_mapper(run, parts, done, partial(_between, watcher, rank, FITTING))
+            _loop(run, parts, saver, rank, tell, watcher, min_save_interval_s)
             if run.text_map is not None:
                 fold(run.network, run.text_map.matrix)
-            metrics = _measure(run, parts, partial(_between, watcher, place, VALIDATING))
+            metrics = _measure(run, parts, partial(_between, watcher, rank, VALIDATING))
         except _Stopped:
             return Result(None, saver.done, {})
         done = saver.done
@@ -238,11 +238,11 @@ class _Saver:
             return self.done
 
 
-def _between(watcher: Watcher, place: Place, stage: str, done: int, total: int) -> None:
-    if place.is_main:
+def _between(watcher: Watcher, rank: Rank, stage: str, done: int, total: int) -> None:
+    if rank.is_main:
         watcher.on_batch(stage, done, total)
     # Agreed between the processes, like a stop after a step.
-    if anywhere(watcher.should_stop(), place.device):
+    if anywhere(watcher.should_stop(), rank.device):
         raise _Stopped
 
 
@@ -255,23 +255,23 @@ def _start_mapper(run: _Run, parts: Parts, done: int, between: Callable[[int, in
     start_alike(run.trainer.mapper.values())
 
 
-def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
+def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
     base = parts.base
     check_softmax(base)
     pairs = with_negatives(config, parts.pairs)
-    _check_batches(config, len(pairs), place.world_size)
+    _check_batches(config, len(pairs), rank.world_size)
     steps = config.steps_over(len(pairs))
     network = deepcopy(base.network)
     student = trainable_parameters(network, config.trainable)
     text_map = None
     if config.trainable == "text-map":
         text_projection(network)  # refuses a text tower that it could not be folded into
-        text_map = TextMap(base.embed_dim).to(place.device)
+        text_map = TextMap(base.embed_dim).to(rank.device)
         student = dict(text_map.named_parameters(prefix="text_map"))
     targets = None
     if config.objective == "score":
         targets = parts.targets or _score_targets(config, parts, pairs)
-    teacher_loss = _teacher_loss(config, parts, pairs, steps, place)
+    teacher_loss = _teacher_loss(config, parts, pairs, steps, rank)
     objective = Objective(config, steps, teacher_loss, targets)
     trainer = Trainer(
         network,
@@ -279,10 +279,10 @@ def _set_up(config: FinetuneConfig, parts: Parts, place: Place) -> _Run:
         objective,
         student,
         make_optimizer(network, student, objective.mapper, config),
-        device=place.device,
+        device=rank.device,
         dtype=DTYPES[config.precision],
         text_map=text_map,
-        world_size=place.world_size,
+        world_size=rank.world_size,
     )
     mapper = teacher_loss.mapper if teacher_loss else None
     return _Run(network, text_map, mapper, trainer, pairs, steps)
@@ -297,7 +297,7 @@ def _score_targets(config: FinetuneConfig, parts: Parts, pairs: PairSet) -> Scor
 
 
 def _teacher_loss(
-    config: FinetuneConfig, parts: Parts, pairs: PairSet, steps: int, place: Place
+    config: FinetuneConfig, parts: Parts, pairs: PairSet, steps: int, rank: Rank
 ) -> TeacherLoss | None:
     """The loss by which the teacher reaches the image features, for objectives that have one."""
     base, teacher = parts.base, parts.teacher
@@ -306,7 +306,7 @@ def _teacher_loss(
     assert teacher is not None
 
     def mapper(shape: tuple[int, ...]) -> Mapper:
-        return Mapper(base.embed_dim, shape, input=config.mapper_input, seed=config.seed).to(place.device)
+        return Mapper(base.embed_dim, shape, input=config.mapper_input, seed=config.seed).to(rank.device)
 
     if config.objective == "sds-clip":
         return SdsLoss(config, steps, teacher, mapper(teacher.latent_shape))
@@ -316,14 +316,14 @@ def _teacher_loss(
 
 
 def _loop(
-    run: _Run, parts: Parts, saver: _Saver, place: Place, tell: Callable[[Record], None], watcher: Watcher,
+    run: _Run, parts: Parts, saver: _Saver, rank: Rank, tell: Callable[[Record], None], watcher: Watcher,
     min_save_interval_s: float,
 ) -> None:  # fmt: skip
     """Take the remaining steps. Raises _Stopped, after a checkpoint, if the watcher stops the run before the last."""
     config, pace, since = run.trainer.config, Pace(), saver.done
     loader = Loader(
         run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=saver.done,
-        last_step=run.steps, rank=place.rank, world_size=place.world_size, workers=config.workers,
+        last_step=run.steps, rank=rank.index, world_size=rank.world_size, workers=config.workers,
         known=run.trainer.knows_image,
     )  # fmt: skip
     with closing(loader):
@@ -344,13 +344,13 @@ def _loop(
                     waited_s = loader.wait_s + run.trainer.embedding_s
                     speed = pace.since((done - since) * config.batch_size, waited_s)
                     since = done
-                    memory = {"peak_memory_mib": peak_memory_mib(place.device), "non_finite": 0}
+                    memory = {"peak_memory_mib": peak_memory_mib(rank.device), "non_finite": 0}
                     tell({"step": done, "steps": run.steps, **values, "lr": rate, **speed, **memory})
-            if place.is_main:
+            if rank.is_main:
                 watcher.on_step(done, run.steps)
             # Agreed between the processes: one that stopped alone would leave the others waiting for its
             # gradients.
-            stopping = anywhere(watcher.should_stop(), place.device)
+            stopping = anywhere(watcher.should_stop(), rank.device)
             is_due = (
                 done % config.save_every == 0 and time.monotonic() - saver.saved_at >= min_save_interval_s
             )
@@ -360,10 +360,10 @@ def _loop(
                 raise _Stopped
 
 
-def resolved(config: FinetuneConfig, place: Place) -> FinetuneConfig:
+def resolved(config: FinetuneConfig, rank: Rank) -> FinetuneConfig:
     """Replace what a default means here by its value, so that resuming elsewhere or later does not change it."""
     names = ("precision", "teacher_precision")
-    chosen = {name: choose_precision(getattr(config, name), place.device) for name in names}
+    chosen = {name: choose_precision(getattr(config, name), rank.device) for name in names}
     return config.model_copy(update={**chosen, "sds_weight": config.teacher_weight})
 
 

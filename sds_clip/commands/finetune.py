@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sds_clip.models.training.config import FinetuneConfig
     from sds_clip.models.training.parts import Parts
-    from sds_clip.models.training.processes import Place
+    from sds_clip.models.training.processes import Rank
     from sds_clip.models.training.run import Result
     from sds_clip.models.training.tracking import Tracker
 
@@ -146,7 +146,7 @@ def _train(
     config: FinetuneConfig, out: Path, *, control: Path | None, log_to: str | None, resume: bool
 ) -> int:
     from sds_clip.models.training.parts import load_parts
-    from sds_clip.models.training.processes import find_place
+    from sds_clip.models.training.processes import find_rank
     from sds_clip.models.training.report import read_run
     from sds_clip.models.training.run import check_out
 
@@ -154,14 +154,14 @@ def _train(
     check_out(out, resume=resume)
     if control is not None:
         read_run(control)
-    place = find_place(config.device)
-    parts = load_parts(config, place, say=_say if place.is_main else lambda message: None)
-    tracker = _tracker(log_to, out) if log_to is not None and place.is_main else None
+    rank = find_rank(config.device)
+    parts = load_parts(config, rank, say=_say if rank.is_main else lambda message: None)
+    tracker = _tracker(log_to, out) if log_to is not None and rank.is_main else None
     stopped = "The run stopped after step {}. The same command with --resume continues it."
     result, code = train_and_show(
-        config, parts, out, place, stopped, control=control, tracker=tracker, resume=resume
+        config, parts, out, rank, stopped, control=control, tracker=tracker, resume=resume
     )
-    if not place.is_main:
+    if not rank.is_main:
         return 0
     if result.delta is None:
         return code
@@ -187,7 +187,7 @@ def train_and_show(
     config: FinetuneConfig,
     parts: Parts,
     out: Path,
-    place: Place,
+    rank: Rank,
     stopped: str,
     *,
     resume: bool,
@@ -213,9 +213,9 @@ def train_and_show(
         closing(terminal),
     ):
         result = train(
-            config, parts, out, place, resume=resume, watcher=terminal, control=control, tracker=tracker
+            config, parts, out, rank, resume=resume, watcher=terminal, control=control, tracker=tracker
         )
-    if result.delta is None and place.is_main:
+    if result.delta is None and rank.is_main:
         _say(stopped.format(result.steps_done))
     return result, 128 + (terminal.received or signal.SIGTERM)  # None if another process got the signal
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sds_clip.models.clip.model import Clip
     from sds_clip.models.evaluation.benchmark import Benchmark
     from sds_clip.models.reproduction import Reproduction
-    from sds_clip.models.training.processes import Place
+    from sds_clip.models.training.processes import Rank
 
 _BENCHMARKS = "Benchmarks"
 _RUNS = "Runs"
@@ -141,32 +141,32 @@ def reproduce(dry_run: bool, **given: Any) -> int:
     command was killed, the same command continues it. More seeds, benchmarks and models may be added later.
     """
     from sds_clip.models.reproduction import continued
-    from sds_clip.models.training.processes import find_place
+    from sds_clip.models.training.processes import find_rank
 
-    place = find_place(given["device"])
-    if place.world_size > 1:
+    rank = find_rank(given["device"])
+    if rank.world_size > 1:
         raise click.UsageError("`sds-clip reproduce` runs in one process. Start it without a launcher.")
-    work = continued(reproduction_of(place, **given))
+    work = continued(reproduction_of(rank, **given))
     base, benchmarks = _checked(work)
     if dry_run:
         from sds_clip.commands.reproduce_estimate import estimate
 
-        print(printable_lines(estimate(work, base, benchmarks, place.device)))
+        print(printable_lines(estimate(work, base, benchmarks, rank.device)))
         return 0
-    return _run(work, place)
+    return _run(work, rank)
 
 
-def _run(work: Reproduction, place: Place) -> int:
+def _run(work: Reproduction, rank: Rank) -> int:
     from sds_clip.models.reproduction import BASE, begin
     from sds_clip.models.reproduction import table as figures
     from sds_clip.models.reproduction_page import shown, write_page
 
     begin(work)
     # Before hours of training, since benchmarks may have damaged images, and models damaged weights.
-    _measure(work, place, [BASE, *work.also])
-    if code := _train(work, place):
+    _measure(work, rank, [BASE, *work.also])
+    if code := _train(work, rank):
         return code
-    _measure(work, place, list(work.measured()))
+    _measure(work, rank, list(work.measured()))
     page = write_page(work)
     print(table(*shown(work, figures(work))))
     print(f"\n{page}")
@@ -174,7 +174,7 @@ def _run(work: Reproduction, place: Place) -> int:
     return 0
 
 
-def _train(work: Reproduction, place: Place) -> int:
+def _train(work: Reproduction, rank: Rank) -> int:
     """Train what is not trained yet. Return 0, or the exit code of a run that was stopped."""
     import torch
 
@@ -186,15 +186,15 @@ def _train(work: Reproduction, place: Place) -> int:
         for name, config in work.runs(seed).items():
             if work.delta(name).exists():
                 continue
-            parts = parts or load_parts(work.config, place, say)
+            parts = parts or load_parts(work.config, rank, say)
             own = replace(parts, teacher=None) if config.objective == "clip" else parts
             say(f"training {name}")
-            if place.device.type == "cuda":  # the peak in the log is then that of this run
-                torch.cuda.reset_peak_memory_stats(place.device)
+            if rank.device.type == "cuda":  # the peak in the log is then that of this run
+                torch.cuda.reset_peak_memory_stats(rank.device)
             control = None if config.objective == "clip" else work.run_folder(f"{CONTROL}-{seed}")
             stopped = f"{name} stopped after step {{}}. The same command continues it."
             result, code = train_and_show(
-                config, own, work.run_folder(name), place, stopped, control=control, resume=True
+                config, own, work.run_folder(name), rank, stopped, control=control, resume=True
             )
             if result.delta is None:
                 return code
@@ -203,10 +203,10 @@ def _train(work: Reproduction, place: Place) -> int:
     return 0
 
 
-def _measure(work: Reproduction, place: Place, models: Sequence[str]) -> None:
+def _measure(work: Reproduction, rank: Rank, models: Sequence[str]) -> None:
     from sds_clip.models.reproduction import measure
 
-    evaluator = make_evaluator(work.out / "cache", str(place.device))
+    evaluator = make_evaluator(work.out / "cache", str(rank.device))
     # A model and its control are on all benchmarks one after another.
     evaluator = replace(evaluator, load_clip=lru_cache(maxsize=2)(evaluator.load_clip))
     for model in models:

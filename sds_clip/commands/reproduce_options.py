@@ -19,7 +19,7 @@ from sds_clip.run_file import read_options
 if TYPE_CHECKING:
     from sds_clip.models.reproduction import Reproduction
     from sds_clip.models.training.config import FinetuneConfig
-    from sds_clip.models.training.processes import Place
+    from sds_clip.models.training.processes import Rank
 
 DEFAULTS: dict[str, Any] = {
     "steps": 2000,
@@ -42,7 +42,7 @@ _ON_VALIDATION_IMAGES = ("sugarcrepe", "sugarcrepe-pp", "coco-spatial")
 
 
 def reproduction_of(
-    place: Place,
+    rank: Rank,
     *,
     coco: Path,
     out: Path,
@@ -73,7 +73,7 @@ def reproduction_of(
     if given["zero_shot"] is None and (classes or templates):
         raise click.UsageError("--classes and --templates belong to --zero-shot, which is missing.")
     paths = {name: given.pop(name.replace("-", "_")) for name in BENCHMARKS if name != "retrieval"}
-    configs = [_config(given | own | {"seed": seed}, place) for seed in numbers]
+    configs = [_config(given | own | {"seed": seed}, rank) for seed in numbers]
     asked = [
         EvaluationRequest(
             benchmark=name,
@@ -124,7 +124,7 @@ def _also(given: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _config(given: Mapping[str, Any], place: Place) -> FinetuneConfig:
+def _config(given: Mapping[str, Any], rank: Rank) -> FinetuneConfig:
     """The options of SDS-CLIP's run, resolved, so that all runs compute in the same format."""
     from sds_clip.models.training.run import resolved
 
@@ -136,7 +136,7 @@ def _config(given: Mapping[str, Any], place: Place) -> FinetuneConfig:
     stated = given.keys() | in_file.keys() | ({"sds_weight"} if "lambda" in in_file else set())
     stated |= {"steps"} if "epochs" in in_file else set()
     defaults = {name: value for name, value in DEFAULTS.items() if name not in stated}
-    return resolved(read_config(file, defaults | given), place)
+    return resolved(read_config(file, defaults | given), rank)
 
 
 def _images(data: Path, coco: Path) -> Path | None:

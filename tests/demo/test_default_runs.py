@@ -9,7 +9,7 @@ from sds_clip.demo.world import Split
 from sds_clip.models.training.config import parse_config
 from sds_clip.models.training.influence import influence_figures, teacher_had_no_say
 from sds_clip.models.training.log import read_log
-from sds_clip.models.training.processes import find_place
+from sds_clip.models.training.processes import find_rank
 from sds_clip.models.training.run import train
 from sds_clip.models.training.watcher import Record
 
@@ -17,7 +17,7 @@ from sds_clip.models.training.watcher import Record
 def logged(objective: str, folder: Path) -> list[Record]:
     config = parse_config({"objective": objective, "steps": 100, "teacher": "demo", "data": "demo-exact"})
     series = Series(Split.VALIDATION, "demo", work_dir=folder, outcomes=folder)
-    train(config, series.parts(config), folder / objective, find_place("cpu"))
+    train(config, series.parts(config), folder / objective, find_rank("cpu"))
     return list(read_log(folder / objective / "log.jsonl"))
 
 

@@ -194,13 +194,13 @@ async def test_texts_whose_features_are_cached_cost_a_comparison_nothing(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     costs = []
-    place = sds_clip.app.serving.engine.Engine.place
+    admit = sds_clip.app.serving.engine.Engine.admit
 
     def noting(self: Any, images: int, texts: int, **options: Any) -> Any:
         costs.append((images, texts))
-        return place(self, images, texts, **options)
+        return admit(self, images, texts, **options)
 
-    monkeypatch.setattr("sds_clip.app.serving.engine.Engine.place", noting)
+    monkeypatch.setattr("sds_clip.app.serving.engine.Engine.admit", noting)
     async with serving(tmp_path, [library.base], root=library.root) as service:
         for _ in range(2):
             await service.ask("/match/compare", MATCH, models=library.published)

@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from sds_clip.models.errors import DataError, TrainingError
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.parts import Parts, load_parts
-from sds_clip.models.training.processes import find_place, start_alike
+from sds_clip.models.training.processes import find_rank, start_alike
 from sds_clip.models.training.run import train
 from tests.training import PLACE, Stopper, configure, gradients, save_coco, state_after
 
@@ -44,21 +44,21 @@ def _process(rank: int, port: int, names: Names, out: Path) -> None:
     torch.set_num_threads(1)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **address}
-    place = find_place("auto")
-    assert (place.rank, place.world_size, place.device.type) == (rank, 2, "cpu")
+    here = find_rank("auto")
+    assert (here.index, here.world_size, here.device.type) == (rank, 2, "cpu")
     parameter = torch.nn.Parameter(torch.tensor([1.0 + rank]))
     start_alike([parameter])
     assert parameter.item() == 1
-    parts = load_parts(configure(objective="score", negatives="swap", **names), place)
+    parts = load_parts(configure(objective="score", negatives="swap", **names), here)
     for run in RUNS:
-        train(_config(run, **names), parts, out / run, place)
+        train(_config(run, **names), parts, out / run, here)
     config = configure(**names)
-    stopped = train(config, parts, out / "stopped", place, watcher=Stopper(lambda: rank == 1))
+    stopped = train(config, parts, out / "stopped", here, watcher=Stopper(lambda: rank == 1))
     assert (stopped.delta, stopped.steps_done) == (None, 1)
     with pytest.raises(TrainingError, match="--out"):
-        train(config, parts, out / ("stopped" if rank == 0 else "other"), place, resume=True)
+        train(config, parts, out / ("stopped" if rank == 0 else "other"), here, resume=True)
     with pytest.raises(DataError, match=r"(?s)1 of 24 samples .*0\.png"):
-        load_parts(configure(**(names | {"data": str(out / "broken" / "captions.json")})), place)
+        load_parts(configure(**(names | {"data": str(out / "broken" / "captions.json")})), here)
     torch.distributed.destroy_process_group()
 
 

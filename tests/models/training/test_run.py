@@ -24,7 +24,7 @@ from sds_clip.models.errors import CheckpointError, ConfigError, DataError, Trai
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.training.config import parse_config
 from sds_clip.models.training.parts import Parts
-from sds_clip.models.training.processes import Place
+from sds_clip.models.training.processes import Rank
 from sds_clip.models.training.run import train
 from sds_clip.models.training.validation import validate
 from sds_clip.models.training.watcher import Record, Watcher
@@ -228,10 +228,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(DataError, match=r"32.*24"):
         train(configure(batch_size=32), parts, out, PLACE)
     with pytest.raises(ConfigError, match="sds_batch_size 3 cannot be split evenly over 2 processes"):
-        train(configure(sds_batch_size=3), parts, out, Place(torch.device("cpu"), 0, 2))
+        train(configure(sds_batch_size=3), parts, out, Rank(torch.device("cpu"), 0, 2))
     contrast = configure(objective="noise-contrast", sds_batch_size=4)
     with pytest.raises(ConfigError, match="sds_batch_size 4 cannot be split over 2 processes in groups of 4"):
-        train(contrast, parts, out, Place(torch.device("cpu"), 0, 2))
+        train(contrast, parts, out, Rank(torch.device("cpu"), 0, 2))
     sigmoid = load_clip(f"local-dir:{siglip_folder}", device="cpu", precision="float32")
     with pytest.raises(StudentError, match="SigLIP"):
         train(configure(), replace(parts, base=sigmoid), out, PLACE)
