@@ -30,6 +30,7 @@ pytestmark = [
 ]
 
 HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[2] / "sds_clip"
 FIXTURES = [
     pytest.param(
         path.parent.relative_to(HERE).as_posix(),
@@ -74,12 +75,15 @@ def upgraded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     fixture, folder = HERE / request.param, tmp_path_factory.mktemp("upgraded")
     # The jobs of a release go on with its own demo model and teacher.
     weights = fixture.parent / "demo"
-    demo = folder / "path" / "demo"
-    demo.mkdir(parents=True)
-    (demo / "__init__.py").touch()
+    package = folder / "path" / "sds_clip"
+    package.mkdir(parents=True)
+    for file in PACKAGE.iterdir():
+        if file.name != "demo":
+            (package / file.name).symlink_to(file)
+    (package / "demo").mkdir()
     for part in ("student", "teacher"):
-        (demo / part).symlink_to(weights / part)
-    settings = {**FLOAT32, **KEPT_FOREVER, "PYTHONPATH": str(demo.parent)}
+        (package / "demo" / part).symlink_to(weights / part)
+    settings = {**FLOAT32, **KEPT_FOREVER, "PYTHONPATH": str(package.parent)}
     with tarfile.open(fixture / "data.tar.gz") as tar:
         tar.extractall(folder / "data", filter="data")
     if (dump := fixture / "database.sql.gz").exists():
