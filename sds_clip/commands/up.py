@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DEMO_PICTURE = Path(__file__).parents[1] / "demo/data/heldout/images/ex_177_img_0.png"
+_DEMO_PICTURE = (Path(__file__).parents[1] / "demo").resolve() / "data/heldout/images/ex_177_img_0.png"
 _CONTAINER = "SDS_CLIP_CONTAINER"  # the name of the container, which docker/embedded.py sets
 _NICE = 10  # workers': requests come before training steps
 _MARGIN_S = 10.0  # for a child to exit after its job or its requests have ended

@@ -64,6 +64,17 @@ def test_first_thing_to_do_next_is_within_what_the_demo_model_knows(
     assert json.loads(answer.stdout)["results"][0]["best_text"] == "a black circle"
 
 
+def test_picture_of_the_first_tip_is_where_the_readme_has_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    announce(Address("127.0.0.1", 0), Settings(models=["demo"]))
+    picture = "images=@demo/data/heldout/images/ex_177_img_0.png"
+    assert picture in capsys.readouterr().out
+    assert picture in (root / "README.md").read_text()
+
+
 def test_a_photo_is_only_for_a_model_that_knows_photos(capsys: pytest.CaptureFixture[str]) -> None:
     announce(Address("127.0.0.1", 0), Settings(models=["ViT-B-32/openai"]))
     assert "-F images=@photo.jpg" in capsys.readouterr().out
