@@ -214,6 +214,7 @@ def test_process_that_is_stopped_as_a_whole_is_killed_when_its_lease_is_long_ove
     assert (failed.error.code, failed.attempt) == ("interrupted_too_often", 1)
 
 
+@pytest.mark.long
 def test_process_that_dies_at_a_new_step_each_time_is_begun_again_each_time(
     config: WorkerConfig, store: Store, submit: Submit
 ) -> None:
