@@ -218,7 +218,8 @@ def device_fails(system: System, random: Random) -> Injected:
             system.until_out(worker)
             left = system.job(job)
             assert left.finished_at is None, "the job has used up its attempts"
-            assert left.attempt == 2
+            # On busy cores, an attempt may take too long to count as one that failed quickly.
+            assert left.attempt in (2, 3), f"the worker left after attempt {left.attempt}"
             other.send(signal.SIGCONT)
             at = time.time()
             system.until(lambda: system.job(job).finished_at, "the end of the job")
