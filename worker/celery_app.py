@@ -18,7 +18,7 @@ _BROKER_TIMEOUT_S = 5.0
 def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
     """A Celery application whose one task calls `run_job` with a job's id and returns its result.
 
-    The row decides whether a job runs, so messages are acknowledged before the task (docs/decisions/0033).
+    The row decides whether a job runs, so messages are acknowledged before the task (docs/decisions/0016).
     """
     transport.install()
     app = Celery("sds_clip", broker=config.broker_url, set_as_current=False)

@@ -1,7 +1,7 @@
 """Whether a worker may take jobs, or else why not.
 
 A worker whose device or installation is broken would fail one job after the other within seconds, and take them from
-the workers that are whole (docs/decisions/0079-workers-take-themselves-out.md).
+the workers that are whole (docs/decisions/0078-one-data-folder.md).
 """
 
 import logging

@@ -246,6 +246,7 @@ class Slot:
             return
         child = self._take_process()
         try:
+            # Before it has the job: if this supervisor dies, the next one must find the process to end it.
             self._write_down(child, folder)
             child.assign(Assignment(self._config, Lease.of(job), tracing.carrier()).dumps())
             end = _Watch(
@@ -254,6 +255,7 @@ class Slot:
         finally:
             child.close()
         folder.vacate()
+        # Only now, as the process is gone: from here on another worker may take the job.
         self._settle(job, end, child.done)
 
     def _write_down(self, child: ChildProcess, folder: JobFolder) -> None:
@@ -393,6 +395,7 @@ def end_orphans(config: WorkerConfig) -> None:
     for folder, occupant in occupants(config.jobs_dir):
         if me is None or occupant.process.space != me.space or is_alive(occupant.supervisor):
             continue
+        # Before its note goes: without the note, nobody would find a process that still runs.
         if kill(occupant.process):
             logger.warning(
                 "Process %d, which a crashed worker left running, was killed.", occupant.process.pid

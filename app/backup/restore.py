@@ -36,6 +36,7 @@ def restore_backup(source: BinaryIO, database: Database, data_dir: Path) -> Hold
     restored then.
     """
     with scratch_folder(data_dir / SCRATCH) as scratch:
+        # Before files are removed: if the rows of a restore were committed, its files belong to them.
         with database.reading() as connection:
             _check_no_rows(connection)
         _remove_placed(data_dir, database)
@@ -54,9 +55,11 @@ def restore_backup(source: BinaryIO, database: Database, data_dir: Path) -> Hold
             with database.writing() as connection:
                 _check_no_rows(connection)
                 replace_tables(connection, archive.header.revision, all_rows_in(rows))
+                # Before the commit, so that no row names a missing file. The next restore removes files without rows.
                 _place(files, data_dir, folders, database)
         except (WrongRows, RecursionError) as error:
             raise damaged(f"its rows are wrong ({error})") from error
+        # After the commit: until then, a repeated restore knows by this note which files it may remove.
         (data_dir / SCRATCH / _PLACED).unlink()
         return Holds(archive.header.rows, size_bytes, missing)
 
@@ -88,6 +91,7 @@ def _place(files: Path, data_dir: Path, folders: set[str], database: Database) -
         target = data_dir / folder
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(files / folder, target)  # a copy, if versions or data sets have a disk of their own
+    # Before the rows are committed: after a power cut they must find their files.
     # One sync for all files: syncing each takes milliseconds, and there may be half a million.
     os.sync()
 
@@ -100,4 +104,5 @@ def _remove_placed(data_dir: Path, database: Database) -> None:
         if placed["database"] == database.name:  # otherwise its rows may be in another one
             for folder in placed["folders"]:
                 shutil.rmtree(data_dir / folder, ignore_errors=True)
+            # Last: if this is killed before, the next restore removes the rest.
             note.unlink()

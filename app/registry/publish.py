@@ -119,6 +119,7 @@ def _copy(source: Path, finished: Path, weights: _Weights, job: str, log: Path |
             _name_base_from_beside(working / DESCRIPTION_FILE, finished.parent)
         if weights.golden is not None:
             write_golden(working, weights.golden)
+        # After every other file: one that the manifest lacks makes the version count as damaged.
         write_manifest(working, weights.version, job, weights.about)
         verify(working, weights.version)
 
@@ -166,6 +167,7 @@ def _take_name(finished: Path, folder: Path) -> None:
             raise CheckpointError(f"{folder} cannot be written ({error.strerror}).") from error
         shutil.rmtree(finished, ignore_errors=True)  # another process published the same weights meanwhile
     else:
+        # Before the caller writes the row: after a power cut, a registered version must have its folder.
         sync_folder(folder.parent)
 
 

@@ -8,7 +8,7 @@ Keys take turns, and so do the lanes of one key within a batch: whoever sends ma
 There is no batching window when idle: a job that arrives alone starts at once. Under load, batches grow while
 the worker is busy. If decoding and computing share the cores, running both at once slows both. The next batch
 then also waits for the images that are being decoded at that moment (`pending_decodes`), because no core is
-idle meanwhile (docs/decisions/0008-decode-then-compute.md). The batcher knows nothing else about images, and
+idle meanwhile (docs/decisions/0007-one-thread-computes.md). The batcher knows nothing else about images, and
 nothing about CLIP.
 """
 

@@ -130,6 +130,7 @@ class Swapper:
         Runs in a thread. Raises RegistryBehind.
         """
         aliases = self._read_aliases()
+        # Check, record, follow: an older registry must not replace the state that tells that it is older.
         self._state.check_not_behind(aliases)
         self._state.record(aliases)
         return aliases
@@ -234,6 +235,7 @@ class Swapper:
 
     async def _load(self, name: str, version: str) -> Clip:
         clip = await self._loader.load(version, by_alias=True)
+        # Awaited before the version serves: a process that is killed starts with a copy of what it answered with.
         keeping = in_own_thread(lambda: self._state.keep(version), f"keep {version[:12]}")
         await asyncio.gather(keeping, self._prepare_classes(name, clip))
         return clip

@@ -259,11 +259,13 @@ class JobLeases:
         with self._database.writing() as connection:
             job = leased_job(connection, lease)
             made = None if version is None else version.id
+            # First: the answer to an earlier call may have been lost, and a job that has succeeded is no longer held.
             if job.status is JobStatus.SUCCEEDED and job.result_version == made:
                 return job
             if job.status not in HELD:
                 raise lost(lease)
             now = self._clock()
+            # Before the version is made: a cancelled job would commit it too, and the move of the alias.
             if job.status is JobStatus.CANCELLING:
                 return move(
                     connection,

@@ -1,4 +1,4 @@
-"""open_clip's inference transform, with the arithmetic of its last two steps in numpy (decision 2).
+"""open_clip's inference transform, with the arithmetic of its last two steps in numpy (decision 7).
 
 torch would start a team of threads for each image, in every decoding thread at once, and starve the forward
 pass. numpy computes the same numbers, bit for bit, in the calling thread.

@@ -1,4 +1,4 @@
-"""WebDataset shards, indexed once so that samples can be read in any order (decision 11: exact resuming)."""
+"""WebDataset shards, indexed once so that samples can be read in any order (decision 64: exact resuming)."""
 
 import json
 from collections.abc import Iterator, Sequence

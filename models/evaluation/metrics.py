@@ -80,7 +80,7 @@ def wilson(right: int, n: int | float) -> tuple[float, float]:
     centre = (p + z^2 / 2n) / (1 + z^2 / n), half = z / (1 + z^2 / n) sqrt(p (1 - p) / n + z^2 / 4n^2)
 
     SciPy's `binomtest` differs from it in the last bit of some ends, so the results of a run would be another file
-    than before (decision 35). Raises ValueError unless 0 <= right <= n and n > 0.
+    than before (decision 13). Raises ValueError unless 0 <= right <= n and n > 0.
     """
     if not 0 <= right <= n or n == 0:
         raise ValueError(f"{right} of {n} is not a share")

@@ -1,4 +1,4 @@
-"""WebDataset shards: the files that a pattern names, and the position of each member in them (decision 11).
+"""WebDataset shards: the files that a pattern names, and the position of each member in them (decision 64).
 
 A shard is an uncompressed tar file. It is indexed once, so that any member can then be read at its offset.
 """

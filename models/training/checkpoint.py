@@ -54,6 +54,7 @@ class Checkpoints:
         for unfinished in list(unfinished_in(self.folder)):  # left by a run that was killed
             shutil.rmtree(unfinished)
         self.before_saving(size_bytes)
+        # One of this step is broken, or the run would have begun from it. So nothing is lost with it.
         if target.exists():
             _discard(target)
         self._make_room(step, size_bytes)
@@ -63,6 +64,7 @@ class Checkpoints:
             (working / DESCRIPTION_FILE).write_text(
                 json.dumps(description, indent=2) + "\n", encoding="utf-8"
             )
+        # Only once the new one is whole: a kill in between would leave neither.
         self._prune(step)
 
     def restore(self, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
