@@ -116,9 +116,12 @@ class Work:
     def manifest(self) -> Manifest | None:
         """Return what the run is, or None if it was not begun."""
         for (text,) in self._all("SELECT manifest FROM run"):
-            content = json.loads(text)
-            about = About.of_json(json.dumps(content.pop("about")), self._file)
-            return Manifest(about, **content)
+            try:
+                content: dict[str, Any] = json.loads(text)
+                about = About.of_json(json.dumps(content.pop("about")), self._file)
+                return Manifest(about, **content)
+            except (ValueError, TypeError, KeyError) as error:
+                raise _damaged(self._file) from error
         return None
 
     def begin(self, about: About, inputs: list[str], batch_size: int, entries: Iterable[Entry]) -> Manifest:
@@ -191,8 +194,10 @@ def _translated(file: Path) -> Iterator[None]:
                 f"Another process is working in {file.parent}. Wait until it has ended."
             ) from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-            raise VectorsError(
-                f"{file} is damaged; remove the folder {file.parent} to begin again."
-            ) from error
+            raise _damaged(file) from error
         is_full = code == sqlite3.SQLITE_FULL
         raise OSError(errno.ENOSPC if is_full else errno.EIO, str(error), str(file)) from error
+
+
+def _damaged(file: Path) -> VectorsError:
+    return VectorsError(f"{file} is damaged; remove the folder {file.parent} to begin again.")

@@ -2,9 +2,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +186,16 @@ def test_damaged_folder_of_an_unfinished_run_says_what_to_remove(
         embed([str(photos)], out, Colours(), TWO)
     shutil.rmtree(work_folder(out))
     assert embed([str(photos)], out, Colours(), TWO).rows == 7
+
+
+def test_damaged_manifest_says_what_to_remove(photos: Path, out: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed([str(photos)], out, Stopping(1), TWO)
+    (file,) = work_folder(out).iterdir()
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE run SET manifest = '{}'")
+    with pytest.raises(VectorsError, match=r"is damaged; remove the folder .*\.partial to begin again"):
+        embed([str(photos)], out, Colours(), TWO)
 
 
 def test_part_is_whole_or_not_there(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
