@@ -10,7 +10,6 @@ import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -30,61 +29,49 @@ _KEPT_GROUPS, _KEPT_INDEXES = 2, 1024
 _BATCH_ROWS = 16  # decoded at once, so that a dictionary that repeats one large value is noticed early
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The place of an image in a table."""
+def read_cell(file: Path, column: str, row: int) -> bytes:
+    """Return an image's bytes. Raises ImageFileError."""
+    try:
+        if file.suffix.lower() == PARQUET_SUFFIX:
+            data = _of_parquet(file, column, row)
+        else:
+            found = cell_range(file, column, row)
+            data = None if found is None else read_image_file(file, offset=found[0], size=found[1])
+    except (OSError, DataError, IndexError, UnicodeDecodeError) as error:
+        reason = f": {error}" if isinstance(error, DataError) else ""
+        raise ImageFileError(f"is in a table that cannot be read{reason}") from error
+    if data is None:
+        raise ImageFileError("has no bytes in the table")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ImageFileError(f"has {len(data)} bytes; at most {MAX_IMAGE_BYTES} are allowed")
+    return data
 
-    file: Path
-    column: str
-    row: int
 
-    @property
-    def name(self) -> str:
-        return f"{self.file.name}/{self.row:08d}"
+def cell_range(file: Path, column: str, row: int) -> tuple[int, int] | None:
+    """Return the offset and the size of an image in an Arrow file, or None in a Parquet file or without bytes.
 
-    def read(self) -> bytes:
-        """Return the image's bytes. Raises ImageFileError."""
-        try:
-            changed_ns = self.file.stat().st_mtime_ns
-            is_parquet = self.file.suffix.lower() == PARQUET_SUFFIX
-            data = self._of_parquet(changed_ns) if is_parquet else self._of_arrow()
-        except (OSError, DataError, IndexError, UnicodeDecodeError) as error:
-            reason = f": {error}" if isinstance(error, DataError) else ""
-            raise ImageFileError(f"is in a table that cannot be read{reason}") from error
-        if data is None:
-            raise ImageFileError("has no bytes in the table")
-        if len(data) > MAX_IMAGE_BYTES:
-            raise ImageFileError(f"has {len(data)} bytes; at most {MAX_IMAGE_BYTES} are allowed")
-        return data
+    Raises: DataError, OSError.
+    """
+    if file.suffix.lower() == PARQUET_SUFFIX:
+        return None
+    offsets, sizes = _index(file, file.stat().st_mtime_ns, column)
+    return None if sizes[row] < 0 else (int(offsets[row]), int(sizes[row]))
 
-    def range(self) -> tuple[int, int] | None:
-        """Return the offset and the size of the image in an Arrow file, or None in a Parquet file or without bytes.
 
-        Raises: DataError, OSError.
-        """
-        if self.file.suffix.lower() == PARQUET_SUFFIX:
-            return None
-        offsets, sizes = _index(self.file, self.file.stat().st_mtime_ns, self.column)
-        return None if sizes[self.row] < 0 else (int(offsets[self.row]), int(sizes[self.row]))
-
-    def _of_parquet(self, changed_ns: int) -> bytes | None:
-        starts = _group_starts(self.file, changed_ns)
-        group = bisect_right(starts, self.row) - 1
-        cells = _group(self.file, changed_ns, self.column, group).cells()
-        cell = cells[self.row - starts[group]]
-        is_struct = _pyarrow().types.is_struct(cell.type)
-        if not cell.is_valid:
-            return None
-        image: bytes | None = (cell["bytes"] if is_struct else cell).as_py()
-        if image is None and is_struct and "path" in cell and (path := cell["path"].as_py()):
-            raise ImageFileError(
-                f"is only the path {path!r}. Save the set with save_to_disk(), which puts the images inside"
-            )
-        return image
-
-    def _of_arrow(self) -> bytes | None:
-        found = self.range()
-        return None if found is None else read_image_file(self.file, offset=found[0], size=found[1])
+def _of_parquet(file: Path, column: str, row: int) -> bytes | None:
+    changed_ns = file.stat().st_mtime_ns
+    starts = _group_starts(file, changed_ns)
+    group = bisect_right(starts, row) - 1
+    cell = _group(file, changed_ns, column, group).cells()[row - starts[group]]
+    is_struct = _pyarrow().types.is_struct(cell.type)
+    if not cell.is_valid:
+        return None
+    image: bytes | None = (cell["bytes"] if is_struct else cell).as_py()
+    if image is None and is_struct and "path" in cell and (path := cell["path"].as_py()):
+        raise ImageFileError(
+            f"is only the path {path!r}. Save the set with save_to_disk(), which puts the images inside"
+        )
+    return image
 
 
 def holds_images(kind: Any) -> bool:

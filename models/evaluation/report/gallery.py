@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from PIL import Image
 
-from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome, Results
+from sds_clip.models.evaluation.results import ItemOutcome, Results
 from sds_clip.models.images.decode import ImageError, decode_image
+from sds_clip.models.images.files import ImageFileError
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.thumbnails import Picture, thumbnail
 
 SHOWN = 9
@@ -60,16 +62,16 @@ def _best(pairs: Sequence[Pair], rank: Callable[[Pair], tuple[float, float]]) ->
     return sorted(above, key=rank, reverse=True)[:SHOWN]
 
 
-def pictures_of(regions: Iterable[ImageRegion]) -> dict[ImageRegion, Picture]:
+def pictures_of(regions: Iterable[ImageRef]) -> dict[ImageRef, Picture]:
     """Return a picture of each region, cropped to its box. A file that cannot be read (any more) has none."""
     found = ((region, _picture(region)) for region in dict.fromkeys(regions))
     return {region: picture for region, picture in found if picture is not None}
 
 
-def _picture(region: ImageRegion) -> Picture | None:
+def _picture(region: ImageRef) -> Picture | None:
     try:
-        image = decode_image(region.path.read_bytes(), orient=False)
-    except (OSError, ImageError):
+        image = decode_image(region.read(), orient=False)
+    except (ImageFileError, ImageError):
         return None
     return thumbnail(image.crop(_corners(region.box, image)) if region.box else image)
 

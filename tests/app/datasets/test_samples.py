@@ -22,6 +22,7 @@ from sds_clip.models.data.open import open_pairs
 from sds_clip.models.evaluation.catalog import BENCHMARKS
 from sds_clip.models.evaluation.items import open_region
 from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.images.ref import ImageRef
 from tests.app.conftest import png
 from tests.app.datasets.archives import tar_of, tree
 from tests.app.datasets.test_routes import checked, upload, winoground
@@ -341,8 +342,8 @@ def test_no_file_outside_the_data_is_served(service: Service, roots: Path, tmp_p
     )
     for each in (uploaded, linked):
         file = DatasetFolders(service.settings.data_dir / "datasets").content(each["id"]) / samples.SAMPLES
-        places = tuple(samples.Place(name) for name in wrong)
-        samples.write_samples(file, [samples.Sample("a", (), (), places)])
+        images = tuple(ImageRef(Path(name)) for name in wrong)
+        samples.write_samples(file, [samples.Sample("a", (), (), images)])
         for number in range(len(wrong)):
             answer = service.client.get(f"/datasets/{each['id']}/samples/0/images/{number}")
             assert answer.status_code in (410, 422), (each["source"], wrong[number])
