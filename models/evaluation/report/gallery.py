@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from PIL import Image
-
 from sds_clip.models.evaluation.results import ItemOutcome, Results
 from sds_clip.models.images.decode import ImageError, decode_image
 from sds_clip.models.images.files import ImageFileError
 from sds_clip.models.images.ref import ImageRef
-from sds_clip.models.images.thumbnails import Picture, thumbnail
+from sds_clip.models.images.thumbnails import Picture, cropped, thumbnail
 
 SHOWN = 9
 """Items in a gallery. With at most IMAGES images each, this bounds the page's size."""
@@ -73,11 +71,4 @@ def _picture(region: ImageRef) -> Picture | None:
         image = decode_image(region.read(), orient=False)
     except (ImageFileError, ImageError):
         return None
-    return thumbnail(image.crop(_corners(region.box, image)) if region.box else image)
-
-
-def _corners(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom inside the image, or the whole image if the box lies outside."""
-    left, top = max(0, box[0]), max(0, box[1])
-    right, bottom = min(image.width, box[0] + box[2]), min(image.height, box[1] + box[3])
-    return (left, top, right, bottom) if left < right and top < bottom else (0, 0, *image.size)
+    return thumbnail(cropped(image, region.box) if region.box else image)
