@@ -148,13 +148,10 @@ def _mapped(file: Path) -> Iterator[Any]:
 
 
 def _reader(whole: Any, columns: Sequence[str]) -> Any:
-    pa = _pyarrow()
-    reader = pa.ipc.open_stream(pa.BufferReader(whole))
-    if not columns:
-        return reader
-    included = [reader.schema.get_field_index(name) for name in columns]
-    options = pa.ipc.IpcReadOptions(included_fields=included)
-    return pa.ipc.open_stream(pa.BufferReader(whole), options=options)
+    ipc = _pyarrow().ipc
+    schema = ipc.open_stream(whole).schema
+    included = [schema.get_field_index(name) for name in columns]
+    return ipc.open_stream(whole, options=ipc.IpcReadOptions(included_fields=included))
 
 
 @lru_cache(maxsize=_KEPT_INDEXES)
@@ -169,10 +166,9 @@ def _index(
             if not batch.num_rows:
                 continue
             values = batch.column(0)
-            there = values.is_valid().to_numpy(zero_copy_only=False)
             if _pyarrow().types.is_struct(values.type):
-                values = values.field("bytes")
-                there = there & values.is_valid().to_numpy(zero_copy_only=False)
+                values = values.flatten()[values.type.get_field_index("bytes")]
+            there = values.is_valid().to_numpy(zero_copy_only=False)
             wide = np.dtype(np.int64 if _pyarrow().types.is_large_binary(values.type) else np.int32)
             _, bounds, data = values.buffers()
             ends = np.frombuffer(bounds, wide, len(values) + 1, values.offset * wide.itemsize)
