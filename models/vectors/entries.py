@@ -36,10 +36,9 @@ def find_entry(root: Path, name: str, *, image_key: str | None = None) -> ImageR
     Raises:
         DataError: it is in a table that cannot be read.
     """
-    for depth, path in enumerate([root / name, *(root / name).parents][: len(Path(name).parts)]):
-        if path.is_file():
-            given = [Path(name), *Path(name).parents][depth]
-            inside = _inside(path, given.as_posix(), image_key)
+    for part in [Path(name), *Path(name).parents][: len(Path(name).parts)]:
+        if (root / part).is_file():
+            inside = _inside(root / part, part.as_posix(), image_key)
             return next((entry for entry in inside if entry.name == name), None)
     return None
 
