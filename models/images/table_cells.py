@@ -60,7 +60,7 @@ def cell_range(file: Path, column: str, row: int) -> tuple[int, int] | None:
 
 def _of_parquet(file: Path, column: str, row: int) -> bytes | None:
     changed_ns = file.stat().st_mtime_ns
-    starts = _group_starts(file, changed_ns)
+    _, starts = _groups(file, changed_ns)
     group = bisect_right(starts, row) - 1
     cell = _group(file, changed_ns, column, group).cells()[row - starts[group]]
     is_struct = _pyarrow().types.is_struct(cell.type)
@@ -183,16 +183,11 @@ def _index(
 
 
 @lru_cache(maxsize=_KEPT_INDEXES)
-def _metadata(file: Path, changed_ns: int) -> Any:
-    return open_parquet(file).metadata
-
-
-@lru_cache(maxsize=_KEPT_INDEXES)
-def _group_starts(file: Path, changed_ns: int) -> list[int]:
-    """Return the first row of each row group."""
-    metadata = _metadata(file, changed_ns)
+def _groups(file: Path, changed_ns: int) -> tuple[Any, list[int]]:
+    """Return the metadata of a Parquet file, and the first row of each row group."""
+    metadata = open_parquet(file).metadata
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    return list(accumulate(sizes, initial=0))[:-1]
+    return metadata, list(accumulate(sizes, initial=0))[:-1]
 
 
 class _Group:
@@ -214,7 +209,7 @@ class _Group:
         found = []
         size = 0
         with damaged(self._file):
-            parquet = open_parquet(self._file, _metadata(self._file, self._changed_ns))
+            parquet = open_parquet(self._file, _groups(self._file, self._changed_ns)[0])
             for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[self._group], columns=[self._column]):
                 size += batch.nbytes
                 if size > MAX_GROUP_BYTES:
@@ -223,9 +218,7 @@ class _Group:
             return _pyarrow().chunked_array(found)
 
 
-@lru_cache(maxsize=_KEPT_GROUPS)
-def _group(file: Path, changed_ns: int, column: str, group: int) -> _Group:
-    return _Group(file, changed_ns, column, group)
+_group = lru_cache(maxsize=_KEPT_GROUPS)(_Group)
 
 
 def _group_too_large(file: Path) -> DataError:
