@@ -5,16 +5,13 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import PIL.Image
-
 from sds_clip.app.budgets import Budget
 from sds_clip.app.errors import InvalidImage
 from sds_clip.app.images import Decoder
 from sds_clip.app.threads import in_own_thread
 from sds_clip.models.images.decode import ImageFile, decode_file
-
-Box = tuple[int, int, int, int]
-"""Left, top, width and height, in pixels."""
+from sds_clip.models.images.ref import Box
+from sds_clip.models.images.thumbnails import cropped
 
 # The decoder's other threads are left to requests that compute.
 _AT_ONCE, _WAITING = 2, 256
@@ -62,7 +59,7 @@ def _picture(file: ImageFile, data: bytes, box: Box | None, max_side: int | None
     # A box is measured in the pixels that the model sees, which is given the file without its orientation.
     image = decode_file(file, orient=box is None)
     if box is not None:
-        image = image.crop(_corners(box, image))
+        image = cropped(image, box)
     is_large = max_side is not None and max(image.size) > max_side
     if box is None and not is_large:
         return Picture(data, f"image/{file.format.lower()}")
@@ -75,10 +72,3 @@ def _picture(file: ImageFile, data: bytes, box: Box | None, max_side: int | None
         return Picture(encoded.getvalue(), "image/png")
     image.save(encoded, "JPEG", quality=_QUALITY)
     return Picture(encoded.getvalue(), "image/jpeg")
-
-
-def _corners(box: Box, image: PIL.Image.Image) -> Box:
-    """Left, top, right and bottom inside the image, or the whole image if the box lies outside."""
-    left, top = max(0, box[0]), max(0, box[1])
-    right, bottom = min(image.width, box[0] + box[2]), min(image.height, box[1] + box[3])
-    return (left, top, right, bottom) if left < right and top < bottom else (0, 0, *image.size)

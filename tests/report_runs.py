@@ -6,7 +6,8 @@ from pathlib import Path
 
 import PIL.Image
 
-from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
+from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
+from sds_clip.models.images.ref import ImageRef
 
 ATTACK = "<script>window.attacked = true</script><img src=x onerror=\"window.attacked = true\"> & 'more'"
 COLOURS = ((220, 30, 30), (30, 60, 220))
@@ -65,7 +66,7 @@ def _item(number: int, margin: float, pictures: Sequence[Path]) -> ItemOutcome:
         correct={name: value > 0 for name, value in margins.items()},
         margins=margins,
         tags=("Object" if number % 2 else "Relation",),
-        images=(ImageRegion(pictures[0], (0, 0, 300, 400)), ImageRegion(pictures[1], (300, 100, 300, 200))),
+        images=(ImageRef(pictures[0], (0, 0, 300, 400)), ImageRef(pictures[1], (300, 100, 300, 200))),
         captions=(f"red {number}", f"blue {number}"),
     )
 

@@ -28,7 +28,6 @@ from sds_clip.models.data.open import open_pairs
 from sds_clip.models.errors import DataError, EvaluationError, ModelError
 from sds_clip.models.evaluation.catalog import BENCHMARKS
 from sds_clip.models.evaluation.checked import Problems, data_hash, look_at_images
-from sds_clip.models.evaluation.items import image_file
 from sds_clip.models.findings import Findings
 from sds_clip.worker.benchmarks import read_data, root_of
 from sds_clip.worker.config import WorkerConfig
@@ -164,7 +163,7 @@ class BenchmarkChecker:
         counts = {
             "items": len(benchmark.items),
             "usable": len(usable),
-            "images": len({image_file(region) for item in usable for region in item.images}),
+            "images": len({image.whole for item in usable for image in item.images}),
         }
         content_hash = None if images is None else data_hash(usable, images.keys, benchmark.settings)
         found = CheckResult.of(problems.images, counts, content_hash, hidden)

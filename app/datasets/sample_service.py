@@ -2,12 +2,13 @@
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from sds_clip.app.datasets.folders import FILES, SHARDS, DatasetFolders
 from sds_clip.app.datasets.roots import SourceRoots, expand
-from sds_clip.app.datasets.samples import SAMPLES, Place, count_images, read_page, read_sample
+from sds_clip.app.datasets.samples import SAMPLES, count_images, read_page, read_sample
 from sds_clip.app.errors import (
     InvalidImage,
     NoItem,
@@ -24,8 +25,8 @@ from sds_clip.app.store import SeenBy
 from sds_clip.app.store.records import SOURCE_PATH, Dataset, DatasetStatus
 from sds_clip.app.store_threads import StoreThreads
 from sds_clip.app.threads import in_own_thread
-from sds_clip.models.images.files import ImageFileError, NoImageFile, read_image_file
-from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.files import ImageFileError, NoImageFile
+from sds_clip.models.images.ref import ImageRef
 
 _FILE_URL = "file://"
 
@@ -92,9 +93,9 @@ class SampleService:
             raise NoItem(
                 f"This sample has no picture with this number; it has {len(sample.images)}.", param="n"
             )
-        place = sample.images[number]
+        image = sample.images[number]
         picture = await self._pictures.of(
-            lambda: _read(self._path(dataset, place), place), box=place.box, max_side=max_side
+            lambda: _read(replace(image, path=self._path(dataset, image))), box=image.box, max_side=max_side
         )
         return picture, SOURCE_PATH not in dataset.source
 
@@ -118,7 +119,7 @@ class SampleService:
                 "was lost. Add it again."
             ) from None
 
-    def _path(self, dataset: Dataset, place: Place) -> Path:
+    def _path(self, dataset: Dataset, image: ImageRef) -> Path:
         """The file of a picture, with all links resolved. Raises PictureGone unless it is one of the data's."""
         registered = dataset.source.get(SOURCE_PATH)
         try:
@@ -126,10 +127,10 @@ class SampleService:
                 # As it was when the data were checked: the folder, or the folder of the first shard.
                 first = self._roots.inside(next(expand(str(registered).removeprefix(_FILE_URL))))
                 folder = first if first.is_dir() else first.parent
-                return self._roots.inside(str(folder / place.path))
+                return self._roots.inside(str(folder / image.path))
             folder = self._folders.content(dataset.id).resolve()
             parts = [folder / name for name in (FILES, SHARDS)]
-            path = next(part for part in parts if part.is_dir()).joinpath(place.path).resolve()
+            path = next(part for part in parts if part.is_dir()).joinpath(image.path).resolve()
         except (ServiceError, OSError, ValueError, RuntimeError, StopIteration):
             raise _gone() from None
         if not any(path.is_relative_to(part) for part in parts):
@@ -141,21 +142,19 @@ def _paths(dataset_id: str, index: int, count: int) -> list[str]:
     return [f"/datasets/{dataset_id}/samples/{index}/images/{n}" for n in range(count)]
 
 
-def _read(path: Path, place: Place) -> bytes:
+def _read(image: ImageRef) -> bytes:
     """Raises: PictureGone, InvalidImage, NoTables."""
+    if image.column is not None and importlib.util.find_spec("pyarrow") is None:
+        raise NoTables(
+            "This picture is in a Parquet file, which this server cannot read. Install the extra `tables` where "
+            "the service runs: pip install 'sds-clip[tables]'."
+        )
     try:
-        if place.column is None or place.row is None:
-            return read_image_file(path, offset=place.offset or 0, size=place.size)
-        if importlib.util.find_spec("pyarrow") is None:
-            raise NoTables(
-                "This picture is in a Parquet file, which this server cannot read. Install the extra `tables` where "
-                "the service runs: pip install 'sds-clip[tables]'."
-            )
-        return Cell(path, place.column, place.row).read()
+        return image.read()
     except NoImageFile:
         raise _gone() from None
     except ImageFileError as error:
-        reason = str(error).replace(str(path), path.name)
+        reason = str(error).replace(str(image.path), image.path.name)
         raise InvalidImage(f"The file of this picture {reason}.") from None
 
 

@@ -9,29 +9,17 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sds_clip.app.datasets.folders import storage_errors
 from sds_clip.app.errors import StorageFull
 from sds_clip.app.schemas.samples import MAX_TEXT_CHARS, MAX_TEXTS
+from sds_clip.models.images.ref import ImageRef
 
 SAMPLES = "samples.sqlite3"
 """In a data set's folder. Registered data, which stay in place, have a folder with this file alone."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a picture is: a file, a range of one, or a cell of a table; and the box in it that a model sees."""
-
-    path: str
-    """Relative to the folder of the data, or absolute for registered data."""
-    offset: int | None = None
-    size: int | None = None
-    column: str | None = None
-    row: int | None = None
-    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +29,8 @@ class Sample:
     id: str
     captions: tuple[str, ...]
     tags: tuple[str, ...]
-    images: tuple[Place, ...]
+    images: tuple[ImageRef, ...]
+    """Their paths are relative to the folder of the data."""
 
 
 def write_samples(file: Path, samples: Iterable[Sample]) -> None:
@@ -116,17 +105,15 @@ def _opened(file: Path) -> Iterator[sqlite3.Connection]:
 
 def _dumps(sample: Sample) -> str:
     content = {
-        **asdict(sample),
         "id": shown(sample.id),
         "captions": [shown(text) for text in sample.captions[:MAX_TEXTS]],
         "tags": [shown(text) for text in sample.tags[:MAX_TEXTS]],
+        "images": [image.as_json() for image in sample.images],
     }
     return json.dumps(content)
 
 
 def _loads(content: str) -> Sample:
     fields: dict[str, Any] = json.loads(content)
-    images = tuple(
-        Place(**{**place, "box": place["box"] and tuple(place["box"])}) for place in fields["images"]
-    )
+    images = tuple(map(ImageRef.of_json, fields["images"]))
     return Sample(fields["id"], tuple(fields["captions"]), tuple(fields["tags"]), images)

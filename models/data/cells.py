@@ -1,14 +1,14 @@
 """Tables whose cells hold images: Parquet files, and folders that Hugging Face's `datasets` saved."""
 
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sds_clip.models.data.metadata import CAPTION_KEYS, sample_of
-from sds_clip.models.data.pairs import FilePairs, Sample, StoredPairs, UnreadableImage
+from sds_clip.models.data.pairs import FilePairs, Sample, StoredPairs
 from sds_clip.models.data.table import NEGATIVES_KEY
 from sds_clip.models.errors import DataError
-from sds_clip.models.images.files import ImageFileError
-from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.tables import IMAGE_KEYS, find_column, read_rows, table_files
 
 _OPTION = "Name the right column with image_key and caption_key."
@@ -17,15 +17,13 @@ _OPTION = "Name the right column with image_key and caption_key."
 class CellPairs(StoredPairs):
     """Samples whose images are cells of tables."""
 
-    def __init__(self, samples: Sequence[Sample], cells: Sequence[Cell]) -> None:
+    def __init__(self, samples: Sequence[Sample], cells: Sequence[ImageRef]) -> None:
         super().__init__(samples)
-        self.cells = cells
+        self._column, self._files = cells[0].column, [cell.path for cell in cells]
+        self._rows = array("q", (cell.row for cell in cells))
 
-    def read(self, index: int) -> bytes:
-        try:
-            return self.cells[index].read()
-        except ImageFileError as error:
-            raise UnreadableImage(f"{self.samples[index].name}: the image {error}.") from error
+    def ref(self, index: int) -> ImageRef:
+        return ImageRef(self._files[index], column=self._column, row=self._rows[index])
 
 
 def read_cells(
@@ -46,12 +44,14 @@ def read_cells(
     if not files:
         raise DataError(f"{path} holds no Parquet files and no saved data set; check the path.")
     image_key, caption_key = (find_column(files[0], keys, _OPTION) for keys in (image_keys, caption_keys))
-    rows = list(_rows(files, image_key, caption_key))
-    if not rows:
+    samples: list[Sample] = []
+    cells: list[ImageRef] = []
+    for sample, image in _rows(files, image_key, caption_key):
+        samples.append(sample)
+        cells += [image] if image else []
+    if not samples:
         raise DataError(f"{path} has no rows; add data.")
-    samples = [sample for sample, _ in rows]
-    cells = [cell for _, cell in rows if cell is not None]
-    if len(cells) == len(rows):
+    if len(cells) == len(samples):
         return CellPairs(samples, cells)
     if cells:
         raise DataError(
@@ -60,14 +60,14 @@ def read_cells(
     return FilePairs.by_image(samples, files[0].parent if images is None else images)
 
 
-def _rows(files: list[Path], image_key: str, caption_key: str) -> Iterator[tuple[Sample, Cell | None]]:
+def _rows(files: list[Path], image_key: str, caption_key: str) -> Iterator[tuple[Sample, ImageRef | None]]:
     for file in files:
         for key in (image_key, caption_key):
             find_column(file, (key,), _OPTION)
         for where, row in read_rows([file], image_key, caption_key, NEGATIVES_KEY):
             image = row[image_key]
-            cell = image if isinstance(image, Cell) else None
-            name = cell.name if cell is not None else image
+            cell = image if isinstance(image, ImageRef) else None
+            name = cell.row_name if cell else image
             if not isinstance(name, str) or not name.strip():
                 raise DataError(
                     f"{where}: `{image_key}` holds no image and no path; fill it in or remove the row."

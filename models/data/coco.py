@@ -53,7 +53,7 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
     ]
     if not samples:
         raise DataError(f"{path} contains no captions; give a COCO captions file (captions_train2017.json).")
-    return FilePairs(samples, [folder / sample.name for sample in samples])
+    return FilePairs(samples, folder)
 
 
 def _content(path: Path) -> dict[str, Any]:

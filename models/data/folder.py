@@ -36,13 +36,12 @@ def read_folder(folder: Path) -> FilePairs:
         )
     texts = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
     keys = sorted(images.keys() | texts.keys())
-    samples, paths = [], []
+    samples = []
     for key in keys:
-        path = images.get(key, key)
+        name = images.get(key, key).relative_to(folder).as_posix()
         captions = _captions(texts[key]) if key in texts else ()
-        samples.append(Sample(path.relative_to(folder).as_posix(), captions, ((),) * len(captions)))
-        paths.append(path)
-    return FilePairs(samples, paths)
+        samples.append(Sample(name, captions, ((),) * len(captions)))
+    return FilePairs(samples, folder)
 
 
 def _is_hidden(file: Path, folder: Path) -> bool:

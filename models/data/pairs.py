@@ -12,7 +12,8 @@ import PIL.Image
 
 from sds_clip.models.errors import DataError
 from sds_clip.models.images.decode import ImageError, decode_image
-from sds_clip.models.images.files import ImageFileError, NoImageFile, read_image_file
+from sds_clip.models.images.files import ImageFileError, NoImageFile
+from sds_clip.models.images.ref import ImageRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +84,23 @@ class StoredPairs(PairSet):
         return self.samples[index]
 
     @abstractmethod
+    def ref(self, index: int) -> ImageRef | None:
+        """Return where an image is, or None if its shard has only a text. Made anew, since a set may have millions."""
+
     def read(self, index: int) -> bytes:
         """Return the bytes of an image file.
 
         Raises MissingImage or UnreadableImage; a file that is too large is not read.
         """
-
-    def read_from(self, path: Path, index: int, *, offset: int = 0, size: int | None = None) -> bytes:
-        """Return the bytes of image `index`: the whole file, or `size` bytes of it from `offset`.
-
-        Raises as `read` does.
-        """
+        place, image = self.samples[index].place, self.ref(index)
+        if image is None:
+            raise MissingImage(f"{place}: the shard has a text for this key but no image.")
         try:
-            return read_image_file(path, offset=offset, size=size)
+            return image.read()
         except ImageFileError as error:
             kind = MissingImage if isinstance(error, NoImageFile) else UnreadableImage
-            raise kind(f"{self.samples[index].place}: {path} {error}.") from error
+            what = image.path if image.column is None else "the image"
+            raise kind(f"{place}: {what} {error}.") from error
 
     def image(self, index: int) -> PIL.Image.Image:
         """Return the image as RGB. Raises MissingImage or UnreadableImage, naming the sample."""
@@ -113,15 +115,15 @@ class StoredPairs(PairSet):
 
 
 class FilePairs(StoredPairs):
-    """Samples whose images are separate files."""
+    """Samples whose images are separate files, with names relative to a folder."""
 
-    def __init__(self, samples: Sequence[Sample], files: Sequence[Path]) -> None:
+    def __init__(self, samples: Sequence[Sample], folder: Path) -> None:
         super().__init__(samples)
-        self.files = files
+        self.folder = folder
 
     @classmethod
     def by_image(cls, rows: Iterable[Sample], folder: Path) -> "FilePairs":
-        """Make one sample of the rows of each image, in the order of its first row. Names are relative to `folder`."""
+        """Make one sample of the rows of each image, in the order of its first row."""
         captions: dict[str, list[str]] = {}
         negatives: dict[str, list[tuple[str, ...]]] = {}
         lines: dict[str, int | None] = {}
@@ -133,10 +135,10 @@ class FilePairs(StoredPairs):
             Sample(name, tuple(texts), tuple(negatives[name]), lines[name])
             for name, texts in captions.items()
         ]
-        return cls(samples, [folder / sample.name for sample in samples])
+        return cls(samples, folder)
 
-    def read(self, index: int) -> bytes:
-        return self.read_from(self.files[index], index)
+    def ref(self, index: int) -> ImageRef:
+        return ImageRef(self.folder / self.samples[index].name)
 
 
 class Subset(PairSet):

@@ -1,12 +1,14 @@
 """WebDataset shards, indexed once so that samples can be read in any order (decision 64: exact resuming)."""
 
 import json
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sds_clip.models.data.pairs import MissingImage, Sample, StoredPairs
+from sds_clip.models.data.pairs import Sample, StoredPairs
 from sds_clip.models.errors import DataError
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.tar_index import (
     IMAGE_EXTENSIONS,
     Member,
@@ -18,20 +20,11 @@ from sds_clip.models.images.tar_index import (
 MAX_TEXT_BYTES = 2**20  # for one caption member
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The position of an image's bytes in an uncompressed shard."""
-
-    shard: Path
-    offset: int
-    size: int
-
-
 @dataclass
 class _Members:
     key: str
     shard: Path
-    image: Place | None = None
+    image: ImageRef | None = None
     txt: str | None = None
     json: str | None = None
 
@@ -39,15 +32,20 @@ class _Members:
 class ShardPairs(StoredPairs):
     """Samples whose images are members of tar files."""
 
-    def __init__(self, samples: Sequence[Sample], places: Sequence[Place | None]) -> None:
+    def __init__(self, indexed: Iterable[tuple[Sample, ImageRef | None]]) -> None:
+        samples: list[Sample] = []
+        self._shards: list[Path | None] = []
+        self._ranges = array("q")
+        for sample, image in indexed:
+            samples.append(sample)
+            self._shards.append(image.path if image else None)
+            self._ranges.extend((image.offset, image.size or 0) if image else (0, 0))
         super().__init__(samples)
-        self.places = places
 
-    def read(self, index: int) -> bytes:
-        place, name = self.places[index], self.samples[index].name
-        if place is None:
-            raise MissingImage(f"{name}: the shard has a text for this key but no image.")
-        return self.read_from(place.shard, index, offset=place.offset, size=place.size)
+    def ref(self, index: int) -> ImageRef | None:
+        shard = self._shards[index]
+        offset, size = self._ranges[2 * index : 2 * index + 2]
+        return ImageRef(shard, offset=offset, size=size) if shard else None
 
 
 def read_shards(pattern: str) -> ShardPairs:
@@ -59,10 +57,10 @@ def read_shards(pattern: str) -> ShardPairs:
     Raises:
         DataError: a shard is missing, compressed, cut short or damaged, or holds the same member twice.
     """
-    indexed = [found for shard in expand(pattern) for found in _index(shard)]
-    if not indexed:
+    pairs = ShardPairs(found for shard in expand(pattern) for found in _index(shard))
+    if not pairs.samples:
         raise DataError(f"{pattern} contains no samples (KEY.jpg with KEY.txt); check the shards.")
-    return ShardPairs([sample for sample, _ in indexed], [place for _, place in indexed])
+    return pairs
 
 
 def expand(pattern: str) -> Iterator[Path]:
@@ -80,7 +78,7 @@ def expand(pattern: str) -> Iterator[Path]:
         raise DataError(f"{pattern}: {error}") from error
 
 
-def _index(shard: Path) -> list[tuple[Sample, Place | None]]:
+def _index(shard: Path) -> list[tuple[Sample, ImageRef | None]]:
     """Return a shard's samples. Of their texts, only captions are kept, since a shard's JSON can be long."""
     samples: dict[str, _Members] = {}
     for member in read_members(shard, DataError):
@@ -94,7 +92,7 @@ def _add(sample: _Members, member: Member) -> None:
     if member.extension in IMAGE_EXTENSIONS:
         if sample.image is not None:
             raise DataError(f"{where}: the key has two images in one shard; keep one.")
-        sample.image = Place(sample.shard, member.offset, member.size)
+        sample.image = ImageRef(sample.shard, offset=member.offset, size=member.size)
         return
     if getattr(sample, member.extension) is not None:
         raise DataError(f"{where}: the key has two .{member.extension} members in one shard; keep one.")
@@ -108,7 +106,7 @@ def _add(sample: _Members, member: Member) -> None:
         ) from error
 
 
-def _sample(found: _Members) -> tuple[Sample, Place | None]:
+def _sample(found: _Members) -> tuple[Sample, ImageRef | None]:
     captions = _captions(found)
     return Sample(f"{found.shard.name}/{found.key}", captions, ((),) * len(captions)), found.image
 

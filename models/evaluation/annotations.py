@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sds_clip.models.errors import EvaluationError, quoted
-from sds_clip.models.evaluation.items import CellImage
-from sds_clip.models.evaluation.results import ImageRegion
 from sds_clip.models.files import read_text
-from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.tables import read_rows, table_files
 
 
@@ -51,12 +49,12 @@ class Record:
             ) from error
         return value
 
-    def image(self, key: str, folder: Path) -> ImageRegion:
+    def image(self, key: str, folder: Path) -> ImageRef:
         """Return the image of a key: the cell of a table, or the file below `folder` that the record names."""
         value = self.values.get(key)
-        if isinstance(value, Cell):
-            return CellImage(value.file, None, value.column, value.row)
-        return ImageRegion(image_path(folder, self.text(key), self.where))
+        if isinstance(value, ImageRef):
+            return value
+        return ImageRef(image_path(folder, self.text(key), self.where))
 
 
 def annotation_files(path: Path, names: Iterable[str] | None, benchmark: str) -> list[Path]:

@@ -15,7 +15,7 @@ from sds_clip.models.evaluation.annotations import Record, read_records, the_fil
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.layouts import Layout
-from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.images.ref import ImageRef
 
 MIN_PAIR_CASES = 25
 """Attribute pairs with fewer cases are left out of the macro figure, as in the published one."""
@@ -60,7 +60,7 @@ def _read(path: Path, name: str, images: Path | None, layout: Layout) -> tuple[I
     return layout.items(enumerate(found), folder)
 
 
-def _boxed(record: Record, key: str, folder: Path) -> ImageRegion:
+def _boxed(record: Record, key: str, folder: Path) -> ImageRef:
     image = record.image(key, folder)
     for side in _BOX:
         value = record.values[side]
@@ -70,7 +70,7 @@ def _boxed(record: Record, key: str, folder: Path) -> ImageRegion:
                 f"{record.where}: `{side}` must be a whole number of pixels; its value is {quoted(value)}."
             )
     left, top, width, height = (int(record.values[side]) for side in _BOX)
-    return ImageRegion(image.path, (left, top, width, height))
+    return ImageRef(image.path, (left, top, width, height))
 
 
 def _attributes(record: Record) -> list[str]:

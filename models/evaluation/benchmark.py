@@ -15,8 +15,8 @@ from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.catalog import check_scorer
 from sds_clip.models.evaluation.checked import Problems, Say, data_hash, look_at_images
 from sds_clip.models.evaluation.computed_by import code_version
-from sds_clip.models.evaluation.items import ArchiveImage, CellImage, Item
-from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome, Metric, Results
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
 from sds_clip.models.evaluation.scorers import Scorer
 from sds_clip.models.findings import LISTED
 
@@ -117,15 +117,6 @@ def outcome_of(item: Item, margins: dict[str, float]) -> ItemOutcome:
         correct={name: margin > 0 for name, margin in margins.items()},
         margins=margins,
         tags=item.tags,
-        images=image_files(item),
+        images=item.files,
         captions=item.captions,
-    )
-
-
-def image_files(item: Item) -> tuple[ImageRegion, ...]:
-    """Return an item's images, without those inside an archive or a table, which a report cannot open."""
-    return tuple(
-        ImageRegion(region.path, region.box)
-        for region in item.images
-        if not isinstance(region, ArchiveImage | CellImage)
     )

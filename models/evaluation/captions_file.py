@@ -6,37 +6,24 @@ They are COCO's file, a list of {image, caption: [...]} (Karpathy's splits), or 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sds_clip.models.data.cells import CellPairs
 from sds_clip.models.data.coco import read_coco
 from sds_clip.models.data.metadata import METADATA, metadata_file
 from sds_clip.models.data.open import open_pairs
-from sds_clip.models.data.pairs import FilePairs
 from sds_clip.models.errors import EvaluationError, quoted
 from sds_clip.models.evaluation.annotations import image_folder, other_layout, read_json, records, texts_of
-from sds_clip.models.evaluation.items import CellImage
-from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.evaluation.items import Item
 from sds_clip.models.images.files import ImageFileError
-from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.tables import table_files
 
 LAYOUT = "a list of {image, caption: [...]}, or COCO's {images: [{id, file_name}], annotations: [{image_id, caption}]}"
 
 
-@dataclass(frozen=True)
-class CaptionedImage:
-    """An image and its captions. `name` is unique in its file."""
-
-    name: str
-    image: ImageRegion
-    captions: tuple[str, ...]
-
-
-def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage]:
-    """Read every image with its captions, in the file's order.
+def read_captions(file: Path, images: Path | None = None) -> list[Item]:
+    """Read every image with its captions, in the file's order. An item's id is unique in its file.
 
     Images are in `images`, or by default in `images/` or next to the file.
 
@@ -51,12 +38,12 @@ def read_captions(file: Path, images: Path | None = None) -> list[CaptionedImage
     content = read_json(file, LAYOUT)
     found = _of_list(content, file, folder) if isinstance(content, list) else _of_coco(content, file, folder)
     seen: set[str] = set()
-    for image in found:
-        if image.name in seen:
+    for item in found:
+        if item.id in seen:
             raise EvaluationError(
-                f"{file}: the image {image.name!r} appears twice; put all of its captions in one entry."
+                f"{file}: the image {item.id!r} appears twice; put all of its captions in one entry."
             )
-        seen.add(image.name)
+        seen.add(item.id)
     return found
 
 
@@ -66,53 +53,50 @@ def is_pairs(path: Path) -> bool:
     return is_metadata or metadata_file(path) is not None or bool(table_files(path))
 
 
-def read_pairs(path: Path, images: Path | None = None) -> list[CaptionedImage]:
+def read_pairs(path: Path, images: Path | None = None) -> list[Item]:
     """Read every image with its captions as training does. Names must not lead out of the folder of images.
 
     Raises:
         EvaluationError or DataError: another layout, an empty caption, or two rows with one image.
     """
     pairs = open_pairs(path, images=images, confined=True)
-    found: list[CaptionedImage] = []
+    found: list[Item] = []
     rows: dict[bytes, str] = {}
     for index, sample in enumerate(pairs.samples):
         where = f"{path}, {sample.name}"
         captions = texts_of(sample.captions, "caption", where)
         if not captions:
             raise EvaluationError(f"{where}: the image has no caption; add one, or remove the row.")
-        if isinstance(pairs, CellPairs):
-            cell = pairs.cells[index]
-            _check_once(cell, rows)
-            image: ImageRegion = CellImage(cell.file, None, cell.column, cell.row)
-        else:
-            assert isinstance(pairs, FilePairs)
-            image = ImageRegion(pairs.files[index])
-        found.append(CaptionedImage(sample.name, image, captions))
+        image = pairs.ref(index)
+        assert image is not None  # only a key of a shard has none
+        if not image.is_file:
+            _check_once(image, rows)
+        found.append(Item(sample.name, (image,), captions))
     return found
 
 
-def _check_once(cell: Cell, rows: dict[bytes, str]) -> None:
+def _check_once(cell: ImageRef, rows: dict[bytes, str]) -> None:
     """Refuse an image that another row holds too: each of the two would be a wrong answer for the other's captions."""
     try:
         digest = hashlib.sha256(cell.read()).digest()
     except ImageFileError:
         return  # the check of all images says so
-    if rows.setdefault(digest, cell.name) != cell.name:
+    if rows.setdefault(digest, cell.row_name) != cell.row_name:
         raise EvaluationError(
-            f"{cell.file}: the rows {rows[digest]} and {cell.name} hold the same image. Put all of its captions "
+            f"{cell.path}: the rows {rows[digest]} and {cell.row_name} hold the same image. Put all of its captions "
             "into one row, as a list."
         )
 
 
-def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
+def _of_coco(content: Any, file: Path, folder: Path) -> list[Item]:
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise other_layout(file, LAYOUT)
     pairs = read_coco(file, folder)
     found = []
-    for sample, path in zip(pairs.samples, pairs.files, strict=True):
+    for sample in pairs.samples:
         where = f"{file}, {sample.name}"
         captions = texts_of(sample.captions, "caption", where)
-        found.append(CaptionedImage(sample.name, ImageRegion(path), captions))
+        found.append(Item(sample.name, (ImageRef(folder / sample.name),), captions))
     without = len(content["images"]) - len(found)
     if without:
         raise EvaluationError(
@@ -123,7 +107,7 @@ def _of_coco(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
     return found
 
 
-def _of_list(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
+def _of_list(content: Any, file: Path, folder: Path) -> list[Item]:
     found = []
     for record in records(content, file, LAYOUT):
         record.require(("image", "caption"), LAYOUT)
@@ -135,5 +119,5 @@ def _of_list(content: Any, file: Path, folder: Path) -> list[CaptionedImage]:
                 f"{record.where}: `caption` must be a list of texts; its value is {quoted(captions)}."
             )
         texts = texts_of(captions, "caption", record.where)
-        found.append(CaptionedImage(name, record.image("image", folder), texts))
+        found.append(Item(name, (record.image("image", folder),), texts))
     return found

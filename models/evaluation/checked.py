@@ -9,22 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.items import (
-    ImageProblem,
-    Item,
-    Place,
-    box_problem,
-    image_file,
-    image_name,
-    read_bytes,
-)
-from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.evaluation.items import ImageProblem, Item, box_problem, read_bytes
 from sds_clip.models.findings import LISTED, Finding, Findings
 from sds_clip.models.images.decode import ImageError, decode_image, read_header
+from sds_clip.models.images.ref import Box, ImageRef
 from sds_clip.models.machine import usable_cores
 
 _AHEAD = 256  # files between two calls of `say`
@@ -74,7 +65,7 @@ def listing(found: Mapping[str, str], total: int, most: int) -> list[str]:
 class Images:
     """Keys of the items' images, which depend on content and box and not on a file's location."""
 
-    keys: dict[ImageRegion, bytes]
+    keys: dict[ImageRef, bytes]
     """SHA-256 over a file's content and the box in it."""
     over_the_edge: int
     """Number of boxes that reach over their image's edge. PIL's crop makes that part black."""
@@ -86,27 +77,23 @@ def look_at_images(
     items: Sequence[Item], problems: Problems, say: Say | None = None, *, decode: bool = False
 ) -> Images:
     """Read every file once, in threads, and decode it if asked to. Items with bad images go to `problems`."""
-    regions: dict[tuple[Path, Place], list[ImageRegion]] = {}
-    for item in items:
-        for region in item.images:
-            regions.setdefault(image_file(region), []).append(region)
-    facts: dict[tuple[Path, Place], _File | Finding] = {}
-    files = list(regions)
+    files = list(dict.fromkeys(image.whole for item in items for image in item.images))
+    facts: dict[ImageRef, _File | Finding] = {}
     with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         for start in range(0, len(files), _AHEAD):
             batch = files[start : start + _AHEAD]
-            looked = list(pool.map(lambda file: _look(regions[file][0], decode), batch))
+            looked = list(pool.map(lambda file: _look(file, decode), batch))
             facts.update(zip(batch, looked, strict=True))
             for fact in looked:
                 if isinstance(fact, Finding):
                     problems.images.add(fact.code, fact.message)
             if say is not None:
                 say("files", start + len(batch), len(files))
-    keys: dict[ImageRegion, bytes] = {}
+    keys: dict[ImageRef, bytes] = {}
     over = 0
     for item in items:
         for region in item.images:
-            fact = facts[image_file(region)]
+            fact = facts[region.whole]
             if isinstance(fact, Finding):
                 problems.add(item.id, fact.message)
             elif (reason := _box_reason(region, fact)) is not None:
@@ -120,7 +107,7 @@ def look_at_images(
     return Images(keys, over, sides)
 
 
-def data_hash(items: Iterable[Item], keys: dict[ImageRegion, bytes], settings: dict[str, Any]) -> str:
+def data_hash(items: Iterable[Item], keys: dict[ImageRef, bytes], settings: dict[str, Any]) -> str:
     """SHA-256 of everything that the metrics depend on, except the model: items in order, images, settings."""
     total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for item in items:
@@ -137,7 +124,7 @@ class _File:
     height: int
 
 
-def _look(region: ImageRegion, decode: bool) -> _File | Finding:
+def _look(region: ImageRef, decode: bool) -> _File | Finding:
     try:
         data = read_bytes(region)
         if decode:
@@ -146,21 +133,21 @@ def _look(region: ImageRegion, decode: bool) -> _File | Finding:
     except ImageProblem as error:
         return Finding(error.code, str(error))
     except ImageError as error:
-        return Finding(error.code, f"{image_name(region)}: {error}")
+        return Finding(error.code, f"{region}: {error}")
     return _File(hashlib.sha256(data).digest(), file.width, file.height)
 
 
-def _box_reason(region: ImageRegion, file: _File) -> str | None:
+def _box_reason(region: ImageRef, file: _File) -> str | None:
     reason = None if region.box is None else box_problem(region.box, file.width, file.height)
-    return reason and f"{image_name(region)}: {reason}."
+    return reason and f"{region}: {reason}."
 
 
-def _is_over(box: tuple[int, int, int, int] | None, file: _File) -> bool:
+def _is_over(box: Box | None, file: _File) -> bool:
     if box is None:
         return False
     left, top, width, height = box
     return left < 0 or top < 0 or left + width > file.width or top + height > file.height
 
 
-def _key(digest: bytes, box: tuple[int, int, int, int] | None) -> bytes:
+def _key(digest: bytes, box: Box | None) -> bytes:
     return hashlib.sha256(digest + json.dumps(box).encode()).digest()

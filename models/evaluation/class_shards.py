@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.items import ArchiveImage
-from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.tar_index import IMAGE_EXTENSIONS, Member, read_members
 
 CLASSNAMES, TEMPLATES, SPLIT = "classnames.txt", "zeroshot_classification_templates.txt", "test"
@@ -25,7 +25,7 @@ _MAX_CLASS_BYTES = 32  # a .cls member holds one number
 
 @dataclass
 class _Sample:
-    image: ArchiveImage | None = None
+    image: ImageRef | None = None
     target: int | None = None
 
 
@@ -48,8 +48,8 @@ def shards_of(path: Path) -> list[Path]:
     return shards
 
 
-def read_shard(shard: Path) -> list[tuple[str, ImageRegion, int]]:
-    """Return the key, image and class of each sample, in the shard's order.
+def read_shard(shard: Path) -> list[Item]:
+    """Return each sample with the number of its class, in the shard's order.
 
     Raises:
         EvaluationError: it is compressed, cut short or damaged, or a sample lacks its image or its class.
@@ -67,15 +67,17 @@ def read_shard(shard: Path) -> list[tuple[str, ImageRegion, int]]:
         elif sample.image is not None:
             raise EvaluationError(f"{where}: the sample has two images; keep one.")
         else:
-            sample.image = ArchiveImage(shard, None, member.offset, member.size, member.name)
+            sample.image = ImageRef(
+                shard, offset=member.offset, size=member.size, name=f"{shard}/{member.name}"
+            )
     return [_whole(shard, key, sample) for key, sample in found.items()]
 
 
-def _whole(shard: Path, key: str, sample: _Sample) -> tuple[str, ImageRegion, int]:
+def _whole(shard: Path, key: str, sample: _Sample) -> Item:
     if sample.image is None or sample.target is None:
         lacks = "image" if sample.image is None else "class (.cls)"
         raise EvaluationError(f"{shard}, {key}: the sample has no {lacks}; write the shard again.")
-    return f"{shard.name}/{key}", sample.image, sample.target
+    return Item(f"{shard.name}/{key}", (sample.image,), target=sample.target)
 
 
 def _target(member: Member, where: str) -> int:

@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.items import CellImage
-from sds_clip.models.evaluation.results import ImageRegion
-from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.evaluation.items import Item
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.tables import IMAGE_KEYS, class_names, find_column, read_rows
 
 LABEL = "label"
 _OPTION = "Rename the column, or give a folder for each class."
 
-Labelled = tuple[str, ImageRegion, int]
-"""The key of an image, the image, and the number of its class."""
 
-
-def read_class_table(files: Sequence[Path]) -> tuple[list[Labelled], tuple[str, ...] | None]:
+def read_class_table(files: Sequence[Path]) -> tuple[list[Item], tuple[str, ...] | None]:
     """Return a table's images with the numbers of their classes, and the classes' names.
 
     Numbered classes have the names that `datasets` wrote beside them, or None. Named ones are sorted, as folders are.
@@ -28,10 +24,10 @@ def read_class_table(files: Sequence[Path]) -> tuple[list[Labelled], tuple[str, 
     """
     image_key = find_column(files[0], IMAGE_KEYS, _OPTION)
     find_column(files[0], (LABEL,), _OPTION)
-    found: list[tuple[Cell, int | str]] = []
+    found: list[tuple[ImageRef, int | str]] = []
     for where, row in read_rows(files, image_key, LABEL):
         image, label = row.get(image_key), row.get(LABEL)
-        if not isinstance(image, Cell):
+        if not isinstance(image, ImageRef):
             raise EvaluationError(f"{where}: `{image_key}` must hold the image itself, not its path.")
         if not isinstance(label, int | str) or label == "" or (isinstance(label, int) and label < 0):
             raise EvaluationError(
@@ -44,12 +40,8 @@ def read_class_table(files: Sequence[Path]) -> tuple[list[Labelled], tuple[str, 
         found.append((image, label))
     named = sorted({label for _, label in found if isinstance(label, str)})
     number = {name: place for place, name in enumerate(named)}
-    samples: list[Labelled] = [
-        (
-            cell.name,
-            CellImage(cell.file, None, cell.column, cell.row),
-            number[label] if isinstance(label, str) else label,
-        )
-        for cell, label in found
+    items = [
+        Item(image.row_name, (image,), target=number[label] if isinstance(label, str) else label)
+        for image, label in found
     ]
-    return samples, tuple(named) or class_names(files[0], LABEL)
+    return items, tuple(named) or class_names(files[0], LABEL)

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.results import ImageRegion
 from sds_clip.models.images.decode import ImageError, ImageLimits, decode_image
-from sds_clip.models.images.files import ImageFileError, NoImageFile, read_image_file
-from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.files import ImageFileError, NoImageFile
+from sds_clip.models.images.ref import Box, ImageRef
 
 
-@dataclass(frozen=True)
-class ArchiveImage(ImageRegion):
-    """An image whose bytes are a range of a file: a member of an uncompressed tar archive."""
-
-    offset: int = 0
-    size: int = 0
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class CellImage(ImageRegion):
-    """An image that is a cell of a table."""
-
-    column: str = ""
-    row: int = 0
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A case of a benchmark, which defines how its captions relate to its images.
 
@@ -39,10 +20,15 @@ class Item:
     """
 
     id: str
-    images: tuple[ImageRegion, ...]
+    images: tuple[ImageRef, ...]
     captions: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     target: int = -1
+
+    @property
+    def files(self) -> tuple[ImageRef, ...]:
+        """The images that a report can open, which are in no archive and no table."""
+        return tuple(image for image in self.images if image.is_file)
 
 
 class ImageProblem(EvaluationError):
@@ -57,47 +43,16 @@ class ImageMissing(ImageProblem):
     code = "missing_file"
 
 
-Place = int | tuple[str, int] | None
-"""Where an image is in its file: its offset in an archive, its column and row in a table, or None if it is the file."""
-
-
-def image_file(region: ImageRegion) -> tuple[Path, Place]:
-    """Return what regions of one image have in common: its file, and its place in it."""
-    match region:
-        case ArchiveImage():
-            return region.path, region.offset
-        case CellImage():
-            return region.path, (region.column, region.row)
-        case _:
-            return region.path, None
-
-
-def image_name(region: ImageRegion) -> str:
-    match region:
-        case ArchiveImage():
-            return f"{region.path}/{region.name}"
-        case CellImage():
-            return f"{region.path}, row {region.row}, `{region.column}`"
-        case _:
-            return str(region.path)
-
-
-def read_bytes(region: ImageRegion) -> bytes:
+def read_bytes(image: ImageRef) -> bytes:
     """Return the bytes of an image file. Raises ImageMissing or ImageProblem."""
     try:
-        match region:
-            case ArchiveImage():
-                return read_image_file(region.path, offset=region.offset, size=region.size)
-            case CellImage():
-                return Cell(region.path, region.column, region.row).read()
-            case _:
-                return read_image_file(region.path)
+        return image.read()
     except ImageFileError as error:
         kind = ImageMissing if isinstance(error, NoImageFile) else ImageProblem
-        raise kind(f"{image_name(region)} {error}.") from error
+        raise kind(f"{image} {error}.") from error
 
 
-def open_region(region: ImageRegion, limits: ImageLimits = ImageLimits()) -> Image.Image:
+def open_region(image: ImageRef, limits: ImageLimits = ImageLimits()) -> Image.Image:
     """Return the RGB pixels of an image's box, or of the whole image, ignoring EXIF.
 
     The part of a box beyond the image's edge is black, as in PIL's crop.
@@ -105,15 +60,15 @@ def open_region(region: ImageRegion, limits: ImageLimits = ImageLimits()) -> Ima
     Raises:
         ImageProblem: missing, or not an image that can be decoded.
     """
-    data = read_bytes(region)
+    data = read_bytes(image)
     try:
-        image = decode_image(data, limits, orient=False)
+        pixels = decode_image(data, limits, orient=False)
     except ImageError as error:
-        raise ImageProblem(f"{image_name(region)}: {error}") from error
-    if region.box is None:
-        return image
-    left, top, width, height = region.box
-    return image.crop((left, top, left + width, top + height))
+        raise ImageProblem(f"{image}: {error}") from error
+    if image.box is None:
+        return pixels
+    left, top, width, height = image.box
+    return pixels.crop((left, top, left + width, top + height))
 
 
 MAX_CROP = ImageLimits().max_pixels
@@ -121,7 +76,7 @@ MAX_CROP_ASPECT = 1000
 """Limit on the ratio of a box's sides. Resizing to the model's shortest side makes a thin strip very long."""
 
 
-def box_problem(box: tuple[int, int, int, int], width: int, height: int) -> str | None:
+def box_problem(box: Box, width: int, height: int) -> str | None:
     """Return why a box cannot be cropped out of an image of this size, or None.
 
     A box may reach over the image's edge.

@@ -10,7 +10,7 @@ from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.annotations import Record, annotation_files, image_folder, no_items, texts_of
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.tables import split_of
 
 Numbered = Iterable[tuple[object, Record]]
@@ -28,7 +28,7 @@ class Layout:
     images: Sequence[str]
     captions: Sequence[str]
     """The key of each caption, or the one key of a list of them."""
-    image: Callable[[Record, str, Path], ImageRegion] = Record.image
+    image: Callable[[Record, str, Path], ImageRef] = Record.image
     tags: Callable[[Record], Sequence[str]] = lambda _: ()
     """The tags of a record. If it has a source, its name is a tag too, and the others begin with it."""
     title: str = ""

@@ -20,9 +20,9 @@ from pathlib import Path
 from sds_clip.models.errors import EvaluationError, quoted
 from sds_clip.models.evaluation.annotations import Record, image_folder, image_path, the_file
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.evaluation.results import ImageRegion
 from sds_clip.models.evaluation.winoground import Winoground
 from sds_clip.models.files import read_text
+from sds_clip.models.images.ref import ImageRef
 
 FILE = "Questions.csv"
 IMAGES = ("MLLM_VLM Images", "MMVP_VLM_Images")
@@ -110,7 +110,7 @@ def _pair(first: Record, second: Record, folder: Path) -> Item:
     names = [f"{pattern}/{number}.jpg" for number in numbers]
     return Item(
         id="-".join(numbers),
-        images=tuple(ImageRegion(image_path(folder, name, second.where)) for name in names),
+        images=tuple(ImageRef(image_path(folder, name, second.where)) for name in names),
         captions=tuple(PREFIX + row.text("Statement") for row in (first, second)),
         tags=(pattern,),
     )

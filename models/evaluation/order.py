@@ -36,8 +36,8 @@ from sds_clip.models.evaluation.annotations import (
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.captions_file import read_captions
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.evaluation.results import ImageRegion
 from sds_clip.models.files import sha256_of
+from sds_clip.models.images.ref import ImageRef
 
 FILES = {"coco-order": "coco_karpathy_test.json", "flickr-order": "flickr30k_test.json"}
 LAYOUT = (
@@ -98,7 +98,7 @@ def order_benchmark(
     items = tuple(
         Item(
             id=str(number),
-            images=(ImageRegion(image_path(folder, image, f"{file}, case {number}")),),
+            images=(ImageRef(image_path(folder, image, f"{file}, case {number}")),),
             captions=captions,
         )
         for number, (image, captions) in enumerate(made.cases)
@@ -118,13 +118,13 @@ def make_order_set(file: Path, images: Path | None = None, *, seed: int = 0) -> 
     """
     cases = []
     without = place = 0
-    for image in read_captions(file, images):
-        for caption in image.captions:
+    for item in read_captions(file, images):
+        for caption in item.captions:
             true = cleaned(caption)
             wrong = shuffled_captions(true, seed=seed, place=place)
             place += 1
             if wrong:
-                cases.append((image.name, (true, *wrong)))
+                cases.append((item.id, (true, *wrong)))
             else:
                 without += 1
     if not cases:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sds_clip.models.atomic import write_atomic
 from sds_clip.models.errors import EvaluationError
+from sds_clip.models.images.ref import ImageRef
 
 FORMAT = 1
 """Version of the file format."""
@@ -39,14 +40,6 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class ImageRegion:
-    """An image file, and optionally a box in it: left, top, width, height in pixels."""
-
-    path: Path
-    box: tuple[int, int, int, int] | None = None
-
-
-@dataclass(frozen=True)
 class ItemOutcome:
     """One item: in which outcomes it is right, and by how much.
 
@@ -59,7 +52,7 @@ class ItemOutcome:
     correct: dict[str, bool]
     margins: dict[str, float]
     tags: tuple[str, ...] = ()
-    images: tuple[ImageRegion, ...] = ()
+    images: tuple[ImageRef, ...] = ()
     captions: tuple[str, ...] = ()
     scores: tuple[tuple[float, ...], ...] = ()
 
@@ -166,10 +159,7 @@ def _item_of(content: Mapping[str, Any]) -> ItemOutcome:
         correct=content["correct"],
         margins={name: float(margin) for name, margin in content["margins"].items()},
         tags=tuple(content["tags"]),
-        images=tuple(
-            ImageRegion(Path(image["path"]), None if image["box"] is None else tuple(image["box"]))
-            for image in content["images"]
-        ),
+        images=tuple(map(ImageRef.of_json, content["images"])),
         captions=tuple(content["captions"]),
         scores=tuple(tuple(row) for row in content.get("scores", ())),
     )
@@ -181,7 +171,7 @@ def _item_as_json(item: ItemOutcome) -> dict[str, Any]:
         "correct": item.correct,
         "margins": item.margins,
         "tags": item.tags,
-        "images": [{"path": str(region.path), "box": region.box} for region in item.images],
+        "images": [{"path": str(image.path), "box": image.box} for image in item.images],
         "captions": item.captions,
         **({"scores": item.scores} if item.scores else {}),
     }

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, image_files
+from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite
 from sds_clip.models.evaluation.captions_file import is_pairs, read_captions, read_pairs
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.items import Item
@@ -146,8 +146,7 @@ def retrieval_benchmark(path: Path, images: Path | None = None) -> Retrieval:
     Raises: as `read_captions`.
     """
     found = read_pairs(path, images) if is_pairs(path) else read_captions(path, images)
-    items = tuple(Item(id=one.name, images=(one.image,), captions=one.captions) for one in found)
-    return Retrieval("retrieval", items, {})
+    return Retrieval("retrieval", tuple(found), {})
 
 
 def _images(clip: ClipScorer, items: Sequence[Item], size: int) -> Iterator[Batch]:
@@ -173,6 +172,6 @@ def _outcome(
         id=item_id,
         correct={key: margin > 0 for key, margin in named.items()},
         margins=named,
-        images=image_files(item),
+        images=item.files,
         captions=captions,
     )

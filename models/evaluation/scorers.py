@@ -20,7 +20,7 @@ from sds_clip.models.evaluation.checked import Images, Problems, Say
 from sds_clip.models.evaluation.computed_by import computed_by
 from sds_clip.models.evaluation.items import ImageProblem, Item, open_region
 from sds_clip.models.evaluation.kept import KeptFeatures, open_cache
-from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.machine import usable_cores
 
 _TEXTS = 256  # texts per batch of the encoder
@@ -67,7 +67,7 @@ class ClipScorer:
         self._images = KeptFeatures(self._cache, f"{by}-images-{batch_size}", clip.embed_dim)
         self._texts = KeptFeatures(self._cache, f"{by}-texts", clip.embed_dim)
         self._key_of_text: dict[str, bytes] = {}
-        self._key_of_image: dict[ImageRegion, bytes] = {}
+        self._key_of_image: dict[ImageRef, bytes] = {}
         self.encoded = {"images": 0, "texts": 0}
         """How many were encoded because they were not kept before."""
 
@@ -119,7 +119,7 @@ class ClipScorer:
                 if say is not None:
                     say("items", done, len(items))
 
-    def image_features(self, regions: Sequence[ImageRegion]) -> Float[Tensor, "n d"]:
+    def image_features(self, regions: Sequence[ImageRef]) -> Float[Tensor, "n d"]:
         """Return L2-normalised features of prepared images. Only these are read from disk."""
         return self._images.take([self._key_of_image[region] for region in regions])
 
@@ -144,17 +144,17 @@ class ClipScorer:
                 say("texts", start + len(batch), len(waiting))
 
     def _encode_images(
-        self, items: Sequence[Item], keys: dict[ImageRegion, bytes], say: Say | None
-    ) -> dict[ImageRegion, str]:
+        self, items: Sequence[Item], keys: dict[ImageRef, bytes], say: Say | None
+    ) -> dict[ImageRef, str]:
         """Encode images that are not kept, decoding one batch ahead; return failed ones with the reason."""
-        unique: dict[bytes, ImageRegion] = {}
-        every: dict[bytes, list[ImageRegion]] = {}
+        unique: dict[bytes, ImageRef] = {}
+        every: dict[bytes, list[ImageRef]] = {}
         self._images.fetch_named(keys[region] for item in items for region in item.images)
         for region in dict.fromkeys(region for item in items for region in item.images):
             every.setdefault(keys[region], []).append(region)
             if keys[region] not in self._images:
                 unique.setdefault(keys[region], region)
-        bad: dict[ImageRegion, str] = {}
+        bad: dict[ImageRef, str] = {}
         done = len(every) - len(unique)
         if say is not None and every:  # some items have no image
             say("images", done, len(every))
@@ -168,9 +168,7 @@ class ClipScorer:
                 say("images", done, len(every))
         return bad
 
-    def _decoded(
-        self, waiting: list[tuple[bytes, ImageRegion]]
-    ) -> Iterator[list[tuple[bytes, _Pixels | str]]]:
+    def _decoded(self, waiting: list[tuple[bytes, ImageRef]]) -> Iterator[list[tuple[bytes, _Pixels | str]]]:
         size = self._batch_size
         ahead: deque[list[tuple[bytes, Future[_Pixels | str]]]] = deque()
         with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
@@ -182,7 +180,7 @@ class ClipScorer:
             while ahead:
                 yield [(key, future.result()) for key, future in ahead.popleft()]
 
-    def _preprocessed(self, region: ImageRegion) -> _Pixels | str:
+    def _preprocessed(self, region: ImageRef) -> _Pixels | str:
         try:
             values = self.clip.preprocess(open_region(region)).contiguous()
         except ImageProblem as error:

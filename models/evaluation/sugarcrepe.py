@@ -22,8 +22,9 @@ from sds_clip.models.evaluation.caption_choice import MICRO, OUTCOME, CaptionCho
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.layouts import Layout, Numbered
-from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome
+from sds_clip.models.evaluation.results import ItemOutcome
 from sds_clip.models.evaluation.scorers import Scorer, cosines, features_of
+from sds_clip.models.images.ref import ImageRef
 
 FILES = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
@@ -81,7 +82,7 @@ PLUS_PLUS = Layout(
     captions=("caption", "caption2", "negative_caption"),
 )
 # No image is read, so any text will do for its name.
-TEXT_ONLY = replace(PLUS_PLUS, image=lambda record, key, _: ImageRegion(Path(record.text(key))))
+TEXT_ONLY = replace(PLUS_PLUS, image=lambda record, key, _: ImageRef(Path(record.text(key))))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from sds_clip.models.evaluation.checked import Images, Problems, Say
 from sds_clip.models.evaluation.computed_by import computed_by
 from sds_clip.models.evaluation.items import ImageProblem, Item, open_region
 from sds_clip.models.evaluation.kept import KeptErrors, open_cache
-from sds_clip.models.evaluation.results import ImageRegion, Results
+from sds_clip.models.evaluation.results import Results
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.machine import usable_cores
 from sds_clip.models.teacher.diffusion_score import draws, image_errors
 from sds_clip.models.teacher.teacher import UNCONDITIONAL, Teacher
@@ -62,7 +63,7 @@ class TeacherScorer:
         }
         drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
         self._errors = partial(image_errors, teacher, drawn=drawn, batch_size=batch_size, error_of=error_of)
-        self._key_of_image: dict[ImageRegion, str] = {}
+        self._key_of_image: dict[ImageRef, str] = {}
         self._kept = KeptErrors(open_cache(folder, max_bytes), f"{self._identity()}-{computed_by()}")
         self._raw = False
 
@@ -108,7 +109,7 @@ class TeacherScorer:
         say = say or _nothing
         missing = self._missing(items)
         for done, item in enumerate(items):
-            together: dict[tuple[str, ...], list[ImageRegion]] = {}
+            together: dict[tuple[str, ...], list[ImageRef]] = {}
             for region in item.images:
                 captions = missing.pop(self._key_of_image[region], None)
                 if captions is not None:
@@ -119,9 +120,7 @@ class TeacherScorer:
             yield -d[:-1] if self._raw else d[-1] - d[:-1]
             say("items", done + 1, len(items))
 
-    def _score(
-        self, regions: Sequence[ImageRegion], captions: Sequence[str], tick: Callable[[], None]
-    ) -> None:
+    def _score(self, regions: Sequence[ImageRef], captions: Sequence[str], tick: Callable[[], None]) -> None:
         keys = [self._key_of_image[region] for region in regions]
         pictures = [open_region(region) for region in regions]
         for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
@@ -170,7 +169,7 @@ def _nothing(what: str, done: int, total: int) -> None:
     pass
 
 
-def _reason(region: ImageRegion) -> str | None:
+def _reason(region: ImageRef) -> str | None:
     try:
         open_region(region)
     except ImageProblem as error:

@@ -26,7 +26,7 @@ from sds_clip.models.errors import EvaluationError, quoted
 from sds_clip.models.evaluation.annotations import Record, image_path, other_layout, read_json, read_records
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.layouts import Layout, Numbered
-from sds_clip.models.evaluation.results import ImageRegion
+from sds_clip.models.images.ref import ImageRef
 
 OPPOSITES = {
     "Controlled_Images_A": (("left", "right"), ("on", "under")),
@@ -94,7 +94,7 @@ def _shown(image: str) -> tuple[tuple[str, str], str]:
     return (first, second), relation
 
 
-def _photograph(record: Record, key: str, folder: Path) -> ImageRegion:
+def _photograph(record: Record, key: str, folder: Path) -> ImageRef:
     image = PurePosixPath(record.text(key))
     record.image(key, folder)  # refuses a name that leads out of the folder
     parts, relations = image.stem.split("_"), [*chain(*OPPOSITES[record.source])]
@@ -104,7 +104,7 @@ def _photograph(record: Record, key: str, folder: Path) -> ImageRegion:
             f"OBJECT_RELATION_OBJECT, where the relation begins with one of {', '.join(relations)}."
         )
     # Paths begin with data/, the authors' name for the file's folder.
-    return ImageRegion(image_path(folder, "/".join(image.parts[-2:]), record.where))
+    return ImageRef(image_path(folder, "/".join(image.parts[-2:]), record.where))
 
 
 def _named(record: Record) -> list[str]:
@@ -157,7 +157,7 @@ COCO = Layout(
     keys=(),
     images=("image",),
     captions=("captions",),
-    image=lambda record, key, folder: ImageRegion(image_path(folder, record.values[key], record.where)),
+    image=lambda record, key, folder: ImageRef(image_path(folder, record.values[key], record.where)),
     tags=_named,
 )
 GQA = replace(

@@ -30,11 +30,11 @@ from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, che
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.metrics import grouped_by_tag, share
-from sds_clip.models.evaluation.results import GROUP_MATCH, ImageRegion, ItemOutcome, Metric
+from sds_clip.models.evaluation.results import GROUP_MATCH, ItemOutcome, Metric
 from sds_clip.models.evaluation.scorers import Scorer
 from sds_clip.models.files import read_lines
 from sds_clip.models.images.files import IMAGE_SUFFIXES
-from sds_clip.models.images.table_cells import Cell
+from sds_clip.models.images.ref import ImageRef
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6, GROUP_MATCH: 1 / 2}
 """The probability that random scores get an item right."""
@@ -198,8 +198,8 @@ def _images_by_name(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _image(record: Record, key: str, folder: Path, files: dict[str, list[Path]]) -> ImageRegion:
-    if isinstance(record.values.get(key), Cell):
+def _image(record: Record, key: str, folder: Path, files: dict[str, list[Path]]) -> ImageRef:
+    if isinstance(record.values.get(key), ImageRef):
         return record.image(key, folder)
     name = record.text(key)
     found = files.get(name) or [folder / Path(name).name]
@@ -208,7 +208,7 @@ def _image(record: Record, key: str, folder: Path, files: dict[str, list[Path]])
         raise EvaluationError(
             f"{record.where}: `{key}` is {name!r}, and several files have this name: {names}; keep one of them."
         )
-    return ImageRegion(found[0])
+    return ImageRef(found[0])
 
 
 def download_winoground(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,10 +38,11 @@ from sds_clip.models.evaluation.class_shards import (
 from sds_clip.models.evaluation.class_tables import read_class_table
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.metrics import mean_over_tags, share, shares_by_tag
-from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome
+from sds_clip.models.evaluation.results import ItemOutcome
 from sds_clip.models.evaluation.scorers import ClipScorer, Scorer, features_of
 from sds_clip.models.files import read_text
 from sds_clip.models.images.files import IMAGE_SUFFIXES
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.tables import table_files
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".ppm", ".bmp", ".pgm", ".tif", ".tiff")
@@ -124,7 +125,7 @@ def zero_shot_benchmark(path: Path, *, classes: str | None = None, templates: st
         EvaluationError or DataError: another layout, an image whose class has no name, or fewer than two classes.
     """
     if tables := table_files(path):
-        samples, names = read_class_table(tables)
+        items, names = read_class_table(tables)
         if classes is None and names is None:
             raise EvaluationError(
                 f"{path} numbers its classes and does not name them; give their names (classes)."
@@ -136,42 +137,36 @@ def zero_shot_benchmark(path: Path, *, classes: str | None = None, templates: st
         labels = class_names(classes or str(path / CLASSNAMES), None)
         own = path / TEMPLATES
         templates = templates or (str(own) if own.is_file() else None)
-        samples = [sample for shard in shards_of(path) for sample in read_shard(shard)]
+        items = [item for shard in shards_of(path) for item in read_shard(shard)]
     else:
         folders = _class_folders(path)
         labels = class_names(classes, [folder.name for folder in folders])
-        samples = [
-            (file.relative_to(path).as_posix(), ImageRegion(file), target)
+        items = [
+            Item(file.relative_to(path).as_posix(), (ImageRef(file),), target=target)
             for target, folder in enumerate(folders)
             for file in _images(folder)
         ]
-    return _benchmark(path, samples, labels, template_set(templates))
+    return _benchmark(path, items, labels, template_set(templates))
 
 
 def _benchmark(
-    path: Path,
-    samples: list[tuple[str, ImageRegion, int]],
-    labels: tuple[str, ...],
-    templates: tuple[str, ...],
+    path: Path, items: list[Item], labels: tuple[str, ...], templates: tuple[str, ...]
 ) -> ZeroShot:
     if len(labels) < 2:
         raise EvaluationError(
             f"The number of classes in {path} is {len(labels)}; classification needs at least 2. Is "
             "it the folder of another benchmark?"
         )
-    if not samples:
+    if not items:
         raise EvaluationError(f"{path} contains no images.")
     doubled = Counter(labels)
     tags = [label if doubled[label] == 1 else f"{label} ({number})" for number, label in enumerate(labels)]
-    for key, _, target in samples:
-        if target >= len(labels):
+    for item in items:
+        if item.target >= len(labels):
             raise EvaluationError(
-                f"{path}: {key} has class number {target}, but there are only {len(labels)} class names; "
+                f"{path}: {item.id} has class number {item.target}, but there are only {len(labels)} class names; "
                 "give the names of all classes."
             )
-    items = tuple(
-        Item(id=key, images=(image,), tags=(tags[target],), target=target) for key, image, target in samples
-    )
     settings = {
         "classes": len(labels),
         "templates": len(templates),
@@ -179,7 +174,8 @@ def _benchmark(
         "_labels": list(labels),
         "_templates": list(templates),
     }
-    return ZeroShot("zero-shot", items, settings, labels, templates)
+    tagged = tuple(replace(item, tags=(tags[item.target],)) for item in items)
+    return ZeroShot("zero-shot", tagged, settings, labels, templates)
 
 
 def _class_folders(path: Path) -> list[Path]:

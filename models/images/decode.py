@@ -18,6 +18,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from sds_clip.models.errors import ModelError
+from sds_clip.models.images.files import MAX_IMAGE_BYTES
 
 Format = Literal["JPEG", "PNG", "WEBP", "GIF"]
 
@@ -126,7 +127,7 @@ class ImageTooComplex(ImageError):
 class ImageLimits:
     """How large an image may be, checked before decoding. `max_aspect` is long side over short side."""
 
-    max_bytes: int = 20 * 2**20
+    max_bytes: int = MAX_IMAGE_BYTES
     max_pixels: int = 64_000_000
     max_side: int = 32_768
     max_aspect: float = 50.0

@@ -3,10 +3,8 @@
 import stat
 from pathlib import Path
 
-from sds_clip.models.images.decode import ImageLimits
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-MAX_IMAGE_BYTES = ImageLimits().max_bytes
+MAX_IMAGE_BYTES = 20 * 2**20
 
 
 class ImageFileError(Exception):

@@ -10,7 +10,6 @@ import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -30,61 +29,49 @@ _KEPT_GROUPS, _KEPT_INDEXES = 2, 1024
 _BATCH_ROWS = 16  # decoded at once, so that a dictionary that repeats one large value is noticed early
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The place of an image in a table."""
+def read_cell(file: Path, column: str, row: int) -> bytes:
+    """Return an image's bytes. Raises ImageFileError."""
+    try:
+        if file.suffix.lower() == PARQUET_SUFFIX:
+            data = _of_parquet(file, column, row)
+        else:
+            found = cell_range(file, column, row)
+            data = None if found is None else read_image_file(file, offset=found[0], size=found[1])
+    except (OSError, DataError, IndexError, UnicodeDecodeError) as error:
+        reason = f": {error}" if isinstance(error, DataError) else ""
+        raise ImageFileError(f"is in a table that cannot be read{reason}") from error
+    if data is None:
+        raise ImageFileError("has no bytes in the table")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ImageFileError(f"has {len(data)} bytes; at most {MAX_IMAGE_BYTES} are allowed")
+    return data
 
-    file: Path
-    column: str
-    row: int
 
-    @property
-    def name(self) -> str:
-        return f"{self.file.name}/{self.row:08d}"
+def cell_range(file: Path, column: str, row: int) -> tuple[int, int] | None:
+    """Return the offset and the size of an image in an Arrow file, or None in a Parquet file or without bytes.
 
-    def read(self) -> bytes:
-        """Return the image's bytes. Raises ImageFileError."""
-        try:
-            changed_ns = self.file.stat().st_mtime_ns
-            is_parquet = self.file.suffix.lower() == PARQUET_SUFFIX
-            data = self._of_parquet(changed_ns) if is_parquet else self._of_arrow()
-        except (OSError, DataError, IndexError, UnicodeDecodeError) as error:
-            reason = f": {error}" if isinstance(error, DataError) else ""
-            raise ImageFileError(f"is in a table that cannot be read{reason}") from error
-        if data is None:
-            raise ImageFileError("has no bytes in the table")
-        if len(data) > MAX_IMAGE_BYTES:
-            raise ImageFileError(f"has {len(data)} bytes; at most {MAX_IMAGE_BYTES} are allowed")
-        return data
+    Raises: DataError, OSError.
+    """
+    if file.suffix.lower() == PARQUET_SUFFIX:
+        return None
+    offsets, sizes = _index(file, file.stat().st_mtime_ns, column)
+    return None if sizes[row] < 0 else (int(offsets[row]), int(sizes[row]))
 
-    def range(self) -> tuple[int, int] | None:
-        """Return the offset and the size of the image in an Arrow file, or None in a Parquet file or without bytes.
 
-        Raises: DataError, OSError.
-        """
-        if self.file.suffix.lower() == PARQUET_SUFFIX:
-            return None
-        offsets, sizes = _index(self.file, self.file.stat().st_mtime_ns, self.column)
-        return None if sizes[self.row] < 0 else (int(offsets[self.row]), int(sizes[self.row]))
-
-    def _of_parquet(self, changed_ns: int) -> bytes | None:
-        starts = _group_starts(self.file, changed_ns)
-        group = bisect_right(starts, self.row) - 1
-        cells = _group(self.file, changed_ns, self.column, group).cells()
-        cell = cells[self.row - starts[group]]
-        is_struct = _pyarrow().types.is_struct(cell.type)
-        if not cell.is_valid:
-            return None
-        image: bytes | None = (cell["bytes"] if is_struct else cell).as_py()
-        if image is None and is_struct and "path" in cell and (path := cell["path"].as_py()):
-            raise ImageFileError(
-                f"is only the path {path!r}. Save the set with save_to_disk(), which puts the images inside"
-            )
-        return image
-
-    def _of_arrow(self) -> bytes | None:
-        found = self.range()
-        return None if found is None else read_image_file(self.file, offset=found[0], size=found[1])
+def _of_parquet(file: Path, column: str, row: int) -> bytes | None:
+    changed_ns = file.stat().st_mtime_ns
+    _, starts = _groups(file, changed_ns)
+    group = bisect_right(starts, row) - 1
+    cell = _group(file, changed_ns, column, group).cells()[row - starts[group]]
+    is_struct = _pyarrow().types.is_struct(cell.type)
+    if not cell.is_valid:
+        return None
+    image: bytes | None = (cell["bytes"] if is_struct else cell).as_py()
+    if image is None and is_struct and "path" in cell and (path := cell["path"].as_py()):
+        raise ImageFileError(
+            f"is only the path {path!r}. Save the set with save_to_disk(), which puts the images inside"
+        )
+    return image
 
 
 def holds_images(kind: Any) -> bool:
@@ -161,13 +148,10 @@ def _mapped(file: Path) -> Iterator[Any]:
 
 
 def _reader(whole: Any, columns: Sequence[str]) -> Any:
-    pa = _pyarrow()
-    reader = pa.ipc.open_stream(pa.BufferReader(whole))
-    if not columns:
-        return reader
-    included = [reader.schema.get_field_index(name) for name in columns]
-    options = pa.ipc.IpcReadOptions(included_fields=included)
-    return pa.ipc.open_stream(pa.BufferReader(whole), options=options)
+    ipc = _pyarrow().ipc
+    schema = ipc.open_stream(whole).schema
+    included = [schema.get_field_index(name) for name in columns]
+    return ipc.open_stream(whole, options=ipc.IpcReadOptions(included_fields=included))
 
 
 @lru_cache(maxsize=_KEPT_INDEXES)
@@ -182,10 +166,9 @@ def _index(
             if not batch.num_rows:
                 continue
             values = batch.column(0)
-            there = values.is_valid().to_numpy(zero_copy_only=False)
             if _pyarrow().types.is_struct(values.type):
-                values = values.field("bytes")
-                there = there & values.is_valid().to_numpy(zero_copy_only=False)
+                values = values.flatten()[values.type.get_field_index("bytes")]
+            there = values.is_valid().to_numpy(zero_copy_only=False)
             wide = np.dtype(np.int64 if _pyarrow().types.is_large_binary(values.type) else np.int32)
             _, bounds, data = values.buffers()
             ends = np.frombuffer(bounds, wide, len(values) + 1, values.offset * wide.itemsize)
@@ -200,16 +183,11 @@ def _index(
 
 
 @lru_cache(maxsize=_KEPT_INDEXES)
-def _metadata(file: Path, changed_ns: int) -> Any:
-    return open_parquet(file).metadata
-
-
-@lru_cache(maxsize=_KEPT_INDEXES)
-def _group_starts(file: Path, changed_ns: int) -> list[int]:
-    """Return the first row of each row group."""
-    metadata = _metadata(file, changed_ns)
+def _groups(file: Path, changed_ns: int) -> tuple[Any, list[int]]:
+    """Return the metadata of a Parquet file, and the first row of each row group."""
+    metadata = open_parquet(file).metadata
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    return list(accumulate(sizes, initial=0))[:-1]
+    return metadata, list(accumulate(sizes, initial=0))[:-1]
 
 
 class _Group:
@@ -231,7 +209,7 @@ class _Group:
         found = []
         size = 0
         with damaged(self._file):
-            parquet = open_parquet(self._file, _metadata(self._file, self._changed_ns))
+            parquet = open_parquet(self._file, _groups(self._file, self._changed_ns)[0])
             for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[self._group], columns=[self._column]):
                 size += batch.nbytes
                 if size > MAX_GROUP_BYTES:
@@ -240,9 +218,7 @@ class _Group:
             return _pyarrow().chunked_array(found)
 
 
-@lru_cache(maxsize=_KEPT_GROUPS)
-def _group(file: Path, changed_ns: int, column: str, group: int) -> _Group:
-    return _Group(file, changed_ns, column, group)
+_group = lru_cache(maxsize=_KEPT_GROUPS)(_Group)
 
 
 def _group_too_large(file: Path) -> DataError:

@@ -13,9 +13,9 @@ from typing import Any
 
 from sds_clip.models.errors import DataError
 from sds_clip.models.files import MAX_TEXT_BYTES, read_text
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.table_cells import (
     PARQUET_SUFFIX,
-    Cell,
     check_groups,
     damaged,
     holds_images,
@@ -37,7 +37,7 @@ _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")
 _BATCH_ROWS = 32  # decoded at once, so that a dictionary that repeats one large value is noticed early
 
 Row = tuple[str, dict[str, Any]]
-"""Where a row stands, in words for messages, and its values by column. An image is a Cell."""
+"""Where a row stands, in words for messages, and its values by column. An image is an ImageRef."""
 
 
 def table_files(path: str | Path, *, several_splits: bool = False) -> list[Path]:
@@ -96,7 +96,10 @@ def read_rows(files: Iterable[Path], *wanted: str) -> Iterator[Row]:
             if rows > MAX_ROWS or text_bytes > MAX_TEXT_BYTES:
                 raise _too_large(file)
             for values in batch.to_pylist() if plain else [{}] * batch.num_rows:
-                yield f"{file}, row {row}", values | {name: Cell(file, name, row) for name in images}
+                yield (
+                    f"{file}, row {row}",
+                    values | {name: ImageRef(file, column=name, row=row) for name in images},
+                )
                 row += 1
 
 

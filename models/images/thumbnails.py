@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from sds_clip.models.images.ref import Box
+
 SIDE = 320
 """The most pixels on the longer side of a picture."""
 
@@ -17,6 +19,13 @@ class Picture:
     uri: str
     width: int
     height: int
+
+
+def cropped(image: Image.Image, box: Box) -> Image.Image:
+    """Return the part of a box that is inside the image, or the whole image if the box lies outside."""
+    left, top = max(0, box[0]), max(0, box[1])
+    right, bottom = min(image.width, box[0] + box[2]), min(image.height, box[1] + box[3])
+    return image.crop((left, top, right, bottom)) if left < right and top < bottom else image
 
 
 def thumbnail(image: Image.Image) -> Picture:

@@ -20,10 +20,11 @@ import numpy as np
 
 from sds_clip.models.atomic import atomic_file
 from sds_clip.models.errors import VectorsError
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.machine import usable_cores
 from sds_clip.models.vectors.about import About, Dtype
 from sds_clip.models.vectors.encoder import Encoder, Problem
-from sds_clip.models.vectors.entries import Entry, list_entries, root_of
+from sds_clip.models.vectors.entries import list_entries, root_of
 from sds_clip.models.vectors.files import check_suffix, open_vectors, write_vectors
 from sds_clip.models.vectors.known import Known
 from sds_clip.models.vectors.reading import PART_ENTRIES, Image, gathered_parts, read_ahead, read_image
@@ -152,7 +153,7 @@ def _begun(
     about: About,
     inputs: Sequence[str],
     options: Options,
-    listed: Callable[[], Iterator[Entry]],
+    listed: Callable[[], Iterator[ImageRef]],
     summary: Summary,
 ) -> Manifest:
     try:

@@ -11,8 +11,9 @@ from typing import Any
 
 from sds_clip.models.images.decode import ImageError
 from sds_clip.models.images.files import ImageFileError
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.vectors.encoder import Encoder, Problem
-from sds_clip.models.vectors.entries import Entry
+from sds_clip.models.vectors.entries import read_entry
 from sds_clip.models.vectors.known import Known
 
 PART_ENTRIES = 4096
@@ -34,10 +35,10 @@ class Image:
         return self.row is None and self.problem is None
 
 
-def read_image(entry: Entry, encoder: Encoder, known: Known) -> Image:
+def read_image(entry: ImageRef, encoder: Encoder, known: Known) -> Image:
     try:
         entry.name.encode()
-        data = entry.read()
+        data = read_entry(entry)
         digest = hashlib.sha256(data)
         row = known.find(digest.digest())
         prepared = encoder.prepare(data) if row is None else None
@@ -51,7 +52,7 @@ def read_image(entry: Entry, encoder: Encoder, known: Known) -> Image:
 
 
 def read_ahead(
-    entries: Iterator[Entry], read: Callable[[Entry], Image], *, batch_size: int, threads: int
+    entries: Iterator[ImageRef], read: Callable[[ImageRef], Image], *, batch_size: int, threads: int
 ) -> Generator[Image, None, None]:
     """Yield the images in order; threads read the next two batches meanwhile."""
     ahead: deque[Future[Image]] = deque()

@@ -57,7 +57,7 @@ class Pictures:
             entry = find_entry(self.root, name, image_key=self.image_key)
             if entry is None:
                 return Elsewhere(self.root.resolve())
-            if not self._is_within(Path(entry.file)):
+            if not self._is_within(entry.path):
                 return Elsewhere(self.within.resolve())
             return thumbnail(decode_image(entry.read()))
         except (ImageFileError, ImageError, OSError, ValueError):

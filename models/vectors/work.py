@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from sds_clip.models.errors import VectorsError
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.vectors.about import About
-from sds_clip.models.vectors.entries import Entry
 
 _TABLES = (
     "run (manifest TEXT NOT NULL, entries INTEGER NOT NULL, is_last INTEGER NOT NULL)",
@@ -124,18 +124,20 @@ class Work:
                 raise _damaged(self._file) from error
         return None
 
-    def begin(self, about: About, inputs: list[str], batch_size: int, entries: Iterable[Entry]) -> Manifest:
+    def begin(
+        self, about: About, inputs: list[str], batch_size: int, entries: Iterable[ImageRef]
+    ) -> Manifest:
         """Write down what is to be embedded. Raises what listing the entries raises, too."""
         with self._transaction():
-            records = ((json.dumps(asdict(entry)),) for entry in entries)
+            records = ((json.dumps(entry.as_json()),) for entry in entries)
             count = self._database.executemany("INSERT INTO entries (record) VALUES (?)", records).rowcount
             manifest = Manifest(about, inputs, batch_size, max(0, count))
             self._database.execute("INSERT INTO run VALUES (?, 0, 0)", (json.dumps(asdict(manifest)),))
         return manifest
 
-    def is_listed(self, entries: Iterable[Entry]) -> bool:
+    def is_listed(self, entries: Iterable[ImageRef]) -> bool:
         """Whether these are the entries that were written down."""
-        listed = (Entry(**record) for record in self._records("entries"))
+        listed = map(ImageRef.of_json, self._records("entries"))
         return all(one == other for one, other in zip_longest(listed, entries))
 
     def resume(self) -> None:
@@ -144,10 +146,9 @@ class Work:
         ((rows,),) = self._all("SELECT count(*) FROM rows")
         self.done = Done(entries, rows, bool(is_last))
 
-    def remaining(self) -> Iterator[Entry]:
+    def remaining(self) -> Iterator[ImageRef]:
         """Yield the entries that no part has."""
-        for record in self._records("entries", self.done.entries):
-            yield Entry(**record)
+        yield from map(ImageRef.of_json, self._records("entries", self.done.entries))
 
     def finished_paths(self) -> Iterator[str]:
         """Yield the paths that have a row or an error."""

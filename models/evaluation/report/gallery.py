@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from PIL import Image
-
-from sds_clip.models.evaluation.results import ImageRegion, ItemOutcome, Results
+from sds_clip.models.evaluation.results import ItemOutcome, Results
 from sds_clip.models.images.decode import ImageError, decode_image
-from sds_clip.models.images.thumbnails import Picture, thumbnail
+from sds_clip.models.images.files import ImageFileError
+from sds_clip.models.images.ref import ImageRef
+from sds_clip.models.images.thumbnails import Picture, cropped, thumbnail
 
 SHOWN = 9
 """Items in a gallery. With at most IMAGES images each, this bounds the page's size."""
@@ -60,22 +60,15 @@ def _best(pairs: Sequence[Pair], rank: Callable[[Pair], tuple[float, float]]) ->
     return sorted(above, key=rank, reverse=True)[:SHOWN]
 
 
-def pictures_of(regions: Iterable[ImageRegion]) -> dict[ImageRegion, Picture]:
+def pictures_of(regions: Iterable[ImageRef]) -> dict[ImageRef, Picture]:
     """Return a picture of each region, cropped to its box. A file that cannot be read (any more) has none."""
     found = ((region, _picture(region)) for region in dict.fromkeys(regions))
     return {region: picture for region, picture in found if picture is not None}
 
 
-def _picture(region: ImageRegion) -> Picture | None:
+def _picture(region: ImageRef) -> Picture | None:
     try:
-        image = decode_image(region.path.read_bytes(), orient=False)
-    except (OSError, ImageError):
+        image = decode_image(region.read(), orient=False)
+    except (ImageFileError, ImageError):
         return None
-    return thumbnail(image.crop(_corners(region.box, image)) if region.box else image)
-
-
-def _corners(box: tuple[int, int, int, int], image: Image.Image) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom inside the image, or the whole image if the box lies outside."""
-    left, top = max(0, box[0]), max(0, box[1])
-    right, bottom = min(image.width, box[0] + box[2]), min(image.height, box[1] + box[3])
-    return (left, top, right, bottom) if left < right and top < bottom else (0, 0, *image.size)
+    return thumbnail(cropped(image, region.box) if region.box else image)

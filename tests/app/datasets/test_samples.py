@@ -1,8 +1,11 @@
 """The samples of data sets in every storage, and their pictures, as a check has listed them."""
 
+import contextlib
 import io
 import json
 import shutil
+import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from sds_clip.models.data.open import open_pairs
 from sds_clip.models.evaluation.catalog import BENCHMARKS
 from sds_clip.models.evaluation.items import open_region
 from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.images.ref import ImageRef
 from tests.app.conftest import png
 from tests.app.datasets.archives import tar_of, tree
 from tests.app.datasets.test_routes import checked, upload, winoground
@@ -338,8 +342,8 @@ def test_no_file_outside_the_data_is_served(service: Service, roots: Path, tmp_p
     )
     for each in (uploaded, linked):
         file = DatasetFolders(service.settings.data_dir / "datasets").content(each["id"]) / samples.SAMPLES
-        places = tuple(samples.Place(name) for name in wrong)
-        samples.write_samples(file, [samples.Sample("a", (), (), places)])
+        images = tuple(ImageRef(Path(name)) for name in wrong)
+        samples.write_samples(file, [samples.Sample("a", (), (), images)])
         for number in range(len(wrong)):
             answer = service.client.get(f"/datasets/{each['id']}/samples/0/images/{number}")
             assert answer.status_code in (410, 422), (each["source"], wrong[number])
@@ -372,3 +376,44 @@ def test_texts_are_cut_and_made_whole(tmp_path: Path) -> None:
     assert [len(caption) for caption in found.captions] == [samples.MAX_TEXT_CHARS, 2]
     assert len(found.tags) == samples.MAX_TEXTS
     assert samples.count_images(file, ["\ud800"]) == {"\ud800": (0, 0)}
+
+
+def test_a_list_of_an_earlier_version_is_read(service: Service, roots: Path) -> None:
+    pytest.importorskip("pyarrow")
+    metadata(roots / "data")
+    dataset = registered(service, roots, roots / "data")
+    (roots / "data/0.tar").write_bytes(b"before" + png(seed=5) + b"after")
+    shutil.copy(SAVED / "parquet/train-00000-of-00001.parquet", roots / "data/t.parquet")
+    row = {"path": "a.png", "offset": None, "size": None, "column": None, "row": None, "box": None}
+    images = [
+        {**row, "path": "b.png"},
+        {**row, "path": "b.png", "box": [1, 2, 3, 4]},
+        {**row, "path": "0.tar", "offset": 6, "size": len(png(seed=5))},
+        {**row, "path": "t.parquet", "column": "image", "row": 0},
+    ]
+    content = {"id": "0", "captions": ["a dog"], "tags": ["Object"], "images": images}
+    file = DatasetFolders(service.settings.data_dir / "datasets").content(dataset["id"]) / samples.SAMPLES
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE samples SET content = ? WHERE number = 0", (json.dumps(content),))
+        connection.commit()
+    found = listed(service, dataset["id"])[0]
+    assert (found["id"], found["captions"], found["tags"]) == ("0", ["a dog"], ["Object"])
+    whole, box, shard, cell = found["images"]
+    assert service.client.get(whole).content == (roots / "data/b.png").read_bytes()
+    assert picture(service, box).size == (3, 4)
+    assert service.client.get(shard).content == png(seed=5)
+    assert same(picture(service, cell), open_pairs(SAVED / "parquet").image(0))
+
+
+def test_pictures_in_arrow_files_are_read_without_pyarrow(
+    service: Service, roots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    paths = {}
+    for storage in ("datasets", "parquet"):
+        PAIRS[storage](roots / storage)
+        dataset = registered(service, roots, roots / storage)
+        paths[storage] = listed(service, dataset["id"])[0]["images"][0]
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert picture(service, paths["datasets"]).size == (8, 6)
+    assert error_of(service.client.get(paths["parquet"]), 501)["code"] == "no_tables"

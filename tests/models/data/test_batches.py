@@ -34,7 +34,7 @@ def pairs(tmp_path: Path) -> FilePairs:
         Sample(name, (f"{number}", f"-{number}"), ((f"not {number}",), (f"not -{number}",)))
         for number, name in enumerate(names)
     ]
-    return FilePairs(samples, [tmp_path / name for name in names])
+    return FilePairs(samples, tmp_path)
 
 
 def loader(
@@ -154,7 +154,7 @@ def test_batch_whose_pixels_are_not_needed_has_its_captions(pairs: FilePairs) ->
 
 def test_sample_that_vanishes_is_named_where_its_batch_is_asked_for(pairs: FilePairs) -> None:
     victim = int(batch_indices(10, 4, 3, 1)[2])
-    pairs.files[victim].unlink()
+    pairs.ref(victim).path.unlink()
     batches = iter(loader(pairs))
     assert next(batches).step == 0
     with pytest.raises(DataError, match=rf"{victim}\.png"):

@@ -21,7 +21,7 @@ from tests.pictures import save_pictures
 def pairs_of(folder: Path, names: list[str], captions: list[tuple[str, ...]] | None = None) -> FilePairs:
     texts = captions or [(f"caption of {name}",) for name in names]
     samples = [Sample(name, text, ((),) * len(text)) for name, text in zip(names, texts, strict=True)]
-    return FilePairs(samples, [folder / name for name in names])
+    return FilePairs(samples, folder)
 
 
 def test_sound_data_are_all_kept(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_content_hash_is_of_names_texts_and_bytes_in_order(tmp_path: Path) -> No
     text = hashlib.sha256(json.dumps(["a.png", ["x"], [["y"]]]).encode()).digest()
     data = hashlib.sha256((tmp_path / "a.png").read_bytes()).digest()
     expected = hashlib.sha256(hashlib.sha256(text + data).digest()).hexdigest()
-    assert check_pairs(FilePairs([sample], [tmp_path / "a.png"])).pairs.content_hash == expected
+    assert check_pairs(FilePairs([sample], tmp_path)).pairs.content_hash == expected
     whole = pairs_of(tmp_path, ["a.png", "b.png"])
     assert check_pairs(whole).pairs.content_hash == whole.content_hash
     turned = pairs_of(tmp_path, ["b.png", "a.png"])
@@ -149,7 +149,7 @@ def test_processes_read_a_part_each_and_come_to_one_result(tmp_path: Path) -> No
 
     whole = pairs_of(tmp_path, names)
     alone = check_pairs(whole, max_bad_share=0.5)
-    for checked in Processes(3).check([Counted(whole.samples, whole.files)] * 3, 0.5):
+    for checked in Processes(3).check([Counted(whole.samples, whole.folder)] * 3, 0.5):
         assert checked.report == alone.report
         assert checked.pairs.content_hash == alone.pairs.content_hash
         kept = [checked.pairs.sample(index).name for index in range(len(checked.pairs))]
@@ -180,6 +180,6 @@ def test_only_a_few_images_are_read_ahead(tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(100)]
     whole = pairs_of(save_pictures(tmp_path, names), names)
     check_pairs(
-        Counted(whole.samples, whole.files), workers=1, progress=lambda done, _: ahead.append(reads - done)
+        Counted(whole.samples, whole.folder), workers=1, progress=lambda done, _: ahead.append(reads - done)
     )
     assert max(ahead) <= 5

@@ -12,7 +12,7 @@ def test_table_with_open_clips_columns_and_tabs_is_read(tmp_path: Path) -> None:
     pairs = read_table(file)
     assert [pairs.sample(index).name for index in range(2)] == ["x/a.png", "b.png"]
     assert [pairs.sample(index).captions[0] for index in range(2)] == ['a "quoted" dog', 'one, "two"']
-    assert pairs.files == [tmp_path / "x/a.png", tmp_path / "b.png"]
+    assert [pairs.ref(index).path for index in (0, 1)] == [tmp_path / "x/a.png", tmp_path / "b.png"]
 
 
 def test_negclip_columns_are_read_and_its_images_ignored(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_csv_with_commas_and_other_columns_and_absolute_paths_is_read(tmp_path: 
     file = tmp_path / "train.csv"
     file.write_text('\ufeffimage,text\n/data/a.jpg,"red, blue"\n', encoding="utf-8")
     pairs = read_table(file, tmp_path / "images", image_key="image", caption_key="text")
-    assert pairs.files == [Path("/data/a.jpg")]
+    assert pairs.ref(0).path == Path("/data/a.jpg")
     assert pairs.sample(0).captions == ("red, blue",)
 
 

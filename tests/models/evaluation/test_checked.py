@@ -7,8 +7,8 @@ from PIL import Image
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.checked import Problems, data_hash, look_at_images
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.evaluation.results import ImageRegion
 from sds_clip.models.findings import LISTED
+from sds_clip.models.images.ref import ImageRef
 
 
 def save(file: Path, colour: str = "red", format: str | None = None) -> Path:
@@ -17,10 +17,10 @@ def save(file: Path, colour: str = "red", format: str | None = None) -> Path:
 
 
 def item(name: str, file: Path, box: tuple[int, int, int, int] | None = None, caption: str = "a dog") -> Item:
-    return Item(id=name, images=(ImageRegion(file, box),), captions=(caption, "a cat"))
+    return Item(id=name, images=(ImageRef(file, box),), captions=(caption, "a cat"))
 
 
-def look(*items: Item, share: float = 0.0) -> tuple[Problems, dict[ImageRegion, bytes]]:
+def look(*items: Item, share: float = 0.0) -> tuple[Problems, dict[ImageRef, bytes]]:
     problems = Problems(len(items), share)
     return problems, look_at_images(items, problems).keys
 

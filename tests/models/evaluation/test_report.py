@@ -16,8 +16,9 @@ from sds_clip.models.evaluation.comparison import compare
 from sds_clip.models.evaluation.report import render_report, write_report
 from sds_clip.models.evaluation.report.content import axis_mark
 from sds_clip.models.evaluation.report.gallery import IMAGES, SHOWN
-from sds_clip.models.evaluation.results import ImageRegion, Metric, Results
+from sds_clip.models.evaluation.results import Metric, Results
 from sds_clip.models.evaluation.winoground import winoground_benchmark
+from sds_clip.models.images.ref import ImageRef
 from tests.benchmark_sets import save_set
 from tests.models.evaluation.fixed_scorer import FixedScorer
 from tests.report_runs import ATTACK, COLOURS, attacked, two_runs
@@ -155,7 +156,7 @@ def test_box_that_leaves_the_image_is_cut_and_one_outside_ignored(
 ) -> None:
     after = runs[1]
     boxes = ((500, 300, 400, 400), (900, 900, 10, 10))
-    item = replace(after.items[1], images=tuple(ImageRegion(tmp_path / "0.png", box) for box in boxes))
+    item = replace(after.items[1], images=tuple(ImageRef(tmp_path / "0.png", box) for box in boxes))
 
     images = Document(render_report(replace(after, items=(item,)))).all("img")
 
@@ -171,7 +172,7 @@ def test_metadata_of_an_image_is_not_published(
     file = tmp_path / "private"
     PIL.Image.new("RGB", (50, 50)).save(file, format, exif=exif, icc_profile=b"taken at home")
     assert b"taken at home" in file.read_bytes()
-    item = replace(runs[1].items[0], images=(ImageRegion(file),))
+    item = replace(runs[1].items[0], images=(ImageRef(file),))
 
     (image,) = Document(render_report(replace(runs[1], items=(item,)))).all("img")
 

@@ -7,7 +7,6 @@ import pytest
 
 from sds_clip.models.evaluation.computed_by import code_version
 from sds_clip.models.evaluation.results import (
-    ImageRegion,
     ItemOutcome,
     Metric,
     Results,
@@ -15,6 +14,7 @@ from sds_clip.models.evaluation.results import (
     read_results,
     write_results,
 )
+from sds_clip.models.images.ref import ImageRef
 
 RESULTS = Results(
     benchmark="winoground",
@@ -27,10 +27,10 @@ RESULTS = Results(
     by_tag={"Größe": {"group_score": Metric(1.0, 0.3, 1.0, 1)}},
     items=(
         ItemOutcome(
-            "0", {"group": True}, {"group": 0.25}, ("Größe",), (ImageRegion(Path("a/0.png")),), ("a", "b")
+            "0", {"group": True}, {"group": 0.25}, ("Größe",), (ImageRef(Path("a/0.png")),), ("a", "b")
         ),
         ItemOutcome(
-            "1", {"group": False}, {"group": 0.0}, (), (ImageRegion(Path("a/1.png"), (1, 2, 3, 4)),), ()
+            "1", {"group": False}, {"group": 0.0}, (), (ImageRef(Path("a/1.png"), (1, 2, 3, 4)),), ()
         ),
     ),
     provenance={"model": "demo", "data_hash": "0" * 64, "macro_tags": ["Größe"]},

@@ -20,9 +20,9 @@ from sds_clip.models.evaluation.benchmark import run_benchmark
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.checked import Problems, look_at_images
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.evaluation.results import ImageRegion
 from sds_clip.models.evaluation.scorers import ClipScorer
 from sds_clip.models.evaluation.sugarcrepe import sugarcrepe
+from sds_clip.models.images.ref import ImageRef
 
 
 def save_picture(file: Path, number: int, mode: str = "RGB") -> Path:
@@ -37,9 +37,9 @@ def items(tmp_path: Path) -> tuple[Item, ...]:
     files = [save_picture(tmp_path / f"{number}.png", number) for number in range(4)]
     (tmp_path / "copy.png").write_bytes(files[0].read_bytes())
     regions = [
-        *map(ImageRegion, files),
-        ImageRegion(tmp_path / "copy.png"),
-        ImageRegion(files[0], (3, 4, 20, 20)),
+        *map(ImageRef, files),
+        ImageRef(tmp_path / "copy.png"),
+        ImageRef(files[0], (3, 4, 20, 20)),
     ]
     return tuple(
         Item(id=str(number), images=(region,), captions=(f"a dog {number % 2}", "the cat"))
@@ -90,7 +90,7 @@ def test_equal_pixels_of_other_files_get_equal_features(tiny_clip: Clip, tmp_pat
     one = save_picture(tmp_path / "a.png", 0)
     Image.open(one).save(tmp_path / "b.webp", lossless=True)
     pair = tuple(
-        Item(id=file.name, images=(ImageRegion(file),), captions=("a dog",))
+        Item(id=file.name, images=(ImageRef(file),), captions=("a dog",))
         for file in (one, tmp_path / "b.webp")
     )
     for size in (1, 2):
@@ -154,7 +154,7 @@ def test_a_changed_file_is_encoded_again(tiny_clip: Clip, items: tuple[Item, ...
 def test_only_batches_are_decoded_at_a_time(tiny_clip: Clip, tmp_path: Path) -> None:
     """Not more than two batches ahead of what has been encoded, however many images there are."""
     many = tuple(
-        Item(id=str(n), images=(ImageRegion(save_picture(tmp_path / f"{n}.png", n)),), captions=("a",))
+        Item(id=str(n), images=(ImageRef(save_picture(tmp_path / f"{n}.png", n)),), captions=("a",))
         for n in range(40)
     )
     decoded = encoded = most = 0
@@ -179,7 +179,7 @@ def test_only_batches_are_decoded_at_a_time(tiny_clip: Clip, tmp_path: Path) -> 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "L"])
 def test_other_modes_are_converted_as_pil_does(tiny_clip: Clip, tmp_path: Path, mode: str) -> None:
     file = save_picture(tmp_path / "a.png", 1, mode)
-    item = (Item(id="0", images=(ImageRegion(file),), captions=("a dog",)),)
+    item = (Item(id="0", images=(ImageRef(file),), captions=("a dog",)),)
     expected = tiny_clip.encode_image(tiny_clip.preprocess(Image.open(file).convert("RGB"))[None])[0]
     with ClipScorer(tiny_clip, tmp_path / "kept") as scorer:
         prepared(scorer, item)
@@ -194,7 +194,7 @@ def test_an_image_that_cannot_be_decoded_leaves_its_item_out(tiny_clip: Clip, tm
     data[start + 4 : start + 12] = b"\xff" * 8
     bad.write_bytes(bytes(data))
     items = tuple(
-        Item(id=file.name, images=(ImageRegion(file),), captions=("a dog", "a cat")) for file in (good, bad)
+        Item(id=file.name, images=(ImageRef(file),), captions=("a dog", "a cat")) for file in (good, bad)
     )
     benchmark = CaptionChoice("sugarcrepe", items, {})
     with ClipScorer(tiny_clip, tmp_path / "kept") as scorer:

@@ -11,7 +11,7 @@ from sds_clip.models.errors import DataError, EvaluationError
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
 from sds_clip.models.evaluation.colorswap import colorswap
 from sds_clip.models.evaluation.half_truths import half_truths
-from sds_clip.models.evaluation.items import image_name, open_region
+from sds_clip.models.evaluation.items import open_region
 from sds_clip.models.evaluation.read import read_benchmark
 from sds_clip.models.evaluation.results import as_json
 from sds_clip.models.evaluation.retrieval import retrieval_benchmark
@@ -67,7 +67,7 @@ def test_winoground_is_read_as_the_library_saved_it(name: str, tmp_path: Path) -
     assert benchmark.items[1].tags == ("Relation",)
     levels = [[open_region(image).getpixel((0, 0)) for image in item.images] for item in benchmark.items]
     assert levels == [[(k, k, k), (100 + k, 100 + k, 100 + k)] for k in range(3)]
-    assert image_name(benchmark.items[1].images[1]).endswith(", row 1, `image_1`")
+    assert str(benchmark.items[1].images[1]).endswith(", row 1, `image_1`")
     results = run_benchmark(
         benchmark, FixedScorer({item.id: [[1.0, 0.0], [0.0, 1.0]] for item in benchmark.items})
     )

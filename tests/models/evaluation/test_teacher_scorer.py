@@ -16,9 +16,10 @@ from sds_clip.models.evaluation.benchmark import run_benchmark
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.checked import Problems, look_at_images
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.evaluation.results import ImageRegion, Results
+from sds_clip.models.evaluation.results import Results
 from sds_clip.models.evaluation.teacher_scorer import TeacherScorer, run_teacher
 from sds_clip.models.evaluation.winoground import Winoground
+from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.teacher.diffusion_score import draws, image_errors
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import UNCONDITIONAL, Teacher
@@ -60,10 +61,10 @@ def calls(teacher: Teacher) -> Iterator[Calls]:
         hook.remove()
 
 
-def picture(path: Path, *seed: int) -> ImageRegion:
+def picture(path: Path, *seed: int) -> ImageRef:
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((64, 64)).save(path)
-    return ImageRegion(path)
+    return ImageRef(path)
 
 
 @pytest.fixture

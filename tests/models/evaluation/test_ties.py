@@ -10,11 +10,11 @@ from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.half_truths import HalfTruths
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.evaluation.results import ImageRegion
 from sds_clip.models.evaluation.retrieval import in_batch_accuracy, recall_margins
 from sds_clip.models.evaluation.sugarcrepe import text_only_margin
 from sds_clip.models.evaluation.winoground import Winoground
 from sds_clip.models.evaluation.zero_shot import class_margins
+from sds_clip.models.images.ref import ImageRef
 from tests.models.evaluation.fixed_scorer import FixedScorer
 from tests.pictures import save_pictures
 
@@ -23,7 +23,7 @@ WINOGROUND = ("text_score", "image_score", "group_score", "group_match")
 
 def benchmark(kind: str, images: Sequence[Path], captions: int) -> Benchmark:
     """One of three items, the captions of which are numbered."""
-    regions = tuple(map(ImageRegion, images))
+    regions = tuple(map(ImageRef, images))
     items = tuple(
         Item(id=name, images=regions, captions=tuple(f"{name} {number}" for number in range(captions)))
         for name in ("won", "tied", "lost")
