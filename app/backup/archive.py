@@ -15,11 +15,12 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sds_clip.app.backup.scratch import BackupError
-from sds_clip.app.datasets.archives import Member, read_tar
+from sds_clip.app.datasets.archives import Forwards, Member, read_tar
 from sds_clip.app.datasets.folders import create_file, write_all
 from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.names import member_parts
@@ -108,7 +109,7 @@ class ArchiveReader:
 
     def __init__(self, source: BinaryIO) -> None:
         self._files: dict[str, FileEntry] = {}
-        self._members = read_tar(cast(BinaryIO, _Forwards(source)), _NAMES)
+        self._members = read_tar(Forwards(iter(partial(source.read, _CHUNK_BYTES), b"")))
         content = self._json(self._next(HEADER), _MAX_HEADER_BYTES)
         try:
             if content.pop("format") != FORMAT:
@@ -250,26 +251,6 @@ class _Counting:
 
     def tell(self) -> int:
         return self._offset
-
-
-class _Forwards:
-    """A stream, such as a pipe, in which one may only go forwards."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._offset = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self._offset += len(data)
-        return data
-
-    def tell(self) -> int:
-        return self._offset
-
-    def seek(self, offset: int) -> None:
-        while (gap := offset - self._offset) > 0 and self.read(min(gap, _CHUNK_BYTES)):
-            pass
 
 
 def _info(name: str, size: int = 0, modified_at: float = 0.0) -> tarfile.TarInfo:

@@ -6,8 +6,6 @@ unbounded headers and directories, entries that share bytes, a damaged header mi
 after the end.
 """
 
-import gzip
-import io
 import os
 import re
 import stat
@@ -15,11 +13,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from typing import IO, BinaryIO, Literal, cast
 
 from sds_clip.app.datasets.limits import ArchiveLimits
@@ -39,15 +35,21 @@ SNIFF_BYTES = tarfile.BLOCKSIZE
 """How many bytes at the start of a file are needed to recognise its kind."""
 
 _CHUNK = 256 * 1024
+_GZIP_CHUNK = 16 * 1024  # small, because what follows a member is copied, and a member may have 20 bytes
 # At 64 KiB a member, as bgzip writes them, this is enough for 64 GB.
 _MAX_GZIP_MEMBERS = 1_000_000
 _MAX_HEADER_BYTES = 2**20  # for one tar entry and its extended headers, which tarfile reads into memory
 _MAX_PADDING_BYTES = 2**20  # zeros that fill the last record of a tape
 _MAX_DIRECTORY_BYTES = 2**27  # zipfile reads the directory into memory: 268 bytes for each of 500,000 entries
-_LONG_NUMBER = re.compile(rb"[0-9]{256}")
+_LEAST_HEADER_BYTES = (
+    2**14
+)  # what each block counts for: tarfile copies global headers for every further header
+_PAX_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_RECORD, _LONG_NUMBER = re.compile(rb"([0-9]{1,9}) "), re.compile(rb"[0-9]{256}")
 _SPARSE = ("GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
-# Sizes of zip's end record and of its 64-bit counterpart with locator, and a local header's two lengths.
-_END_BYTES, _END64_BYTES, _LOCAL = 22, 76, struct.Struct("<26x2H")
+# Zip's end record and its 64-bit counterpart, each from the disks' numbers on; and a local header's two lengths.
+_END, _END64, _LOCAL = struct.Struct("<4x4H2LH"), struct.Struct("<16x2L4Q"), struct.Struct("<26x2H")
+_LOCATOR_BYTES = 20  # between the two end records
 # General-purpose flags for encryption, strong encryption and masked headers; 99 is the "method" of AES.
 _ENCRYPTED, _AES = 0x0001 | 0x0040 | 0x2000, 99
 _DOS_FOLDER = 0x10
@@ -103,38 +105,76 @@ def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
     if kind == "zip":
         return _read_zip(file, limits)
     if kind == "tar":
-        return read_tar(file, limits)
-    if not _is_tar(_Source(_gunzipped(file), file, limits).read(SNIFF_BYTES)):
+        return read_tar(file)
+    if not _is_tar(Forwards(_gunzip(file, limits)).read(SNIFF_BYTES)):
         raise ArchiveFormat("The gzip file does not contain a tar archive; pack the files as tar.gz.")
     file.seek(0)
-    return _read_tar(_Source(_gunzipped(file), file, limits))
+    return read_tar(Forwards(_gunzip(file, limits)))
 
 
-def read_tar(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
+class Forwards:
+    """What arrives piece by piece, as a file in which one may only go forwards."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._ready = bytearray()
+        self._offset = 0
+
+    def read(self, size: int) -> bytes:
+        while len(self._ready) < size and (piece := next(self._pieces, None)) is not None:
+            self._ready += piece
+        data = bytes(self._ready[:size])
+        del self._ready[:size]
+        self._offset += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int) -> None:
+        while (gap := offset - self._offset) > 0 and self.read(min(gap, _CHUNK)):
+            pass
+
+
+def read_tar(file: BinaryIO | Forwards) -> Iterator[Member]:
     """Yield the files and folders of an uncompressed tar file. Unused contents are skipped, not read.
 
     Raises: InvalidArchive.
     """
-    return _read_tar(_Source(file, file, limits))
+    while (header := _next_header(file)) is not None:
+        name = decode_name(header.name.encode("utf-8", "surrogateescape"))
+        _check_tar_entry(header, name)
+        following = file.tell() + header.size + -header.size % tarfile.BLOCKSIZE
+        yield Member(name, header.isdir() or name.endswith("/"), header.size, _tar_content(file, header.size))
+        file.seek(following)
+    _check_padding(file)
 
 
-class _GzipReader(gzip._GzipReader):
-    """What `GzipFile` reads with, for a bounded number of members.
+def _gunzip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[bytes]:
+    """Yield the content of a gzip file: of its members, which zeros may follow.
 
-    Members without output cost time, and neither the caps nor the ratio would ever stop them.
+    Their number is limited, because members without output cost time, and no limit on the output stops them.
     """
-
-    _members = 0
-
-    def _read_gzip_header(self) -> bool:
-        self._members += 1
-        if self._members > _MAX_GZIP_MEMBERS:
-            raise ArchiveDamaged("The gzip file has too many members; pack the files again.")
-        return bool(super()._read_gzip_header())  # type: ignore[misc]
-
-
-def _gunzipped(file: BinaryIO) -> IO[bytes]:
-    return cast(IO[bytes], io.BufferedReader(_GzipReader(file)))
+    packed = b""
+    unpacked_bytes = 0
+    with _refusals():
+        for _ in range(_MAX_GZIP_MEMBERS):
+            member = zlib.decompressobj(wbits=31)  # that is gzip's, with its checksum
+            while not member.eof:
+                if not (packed := packed or file.read(_GZIP_CHUNK)):
+                    raise EOFError
+                piece = member.decompress(packed, _CHUNK)
+                packed = member.unconsumed_tail
+                unpacked_bytes += len(piece)
+                limits.check_ratio(file.tell(), unpacked_bytes)
+                yield piece
+            packed = member.unused_data
+            while not (packed := packed.lstrip(b"\0")):
+                if not (packed := file.read(_GZIP_CHUNK)):
+                    return
+            if packed[0] != 0x1F:
+                raise ArchiveDamaged("There is data after the end of the gzip file; pack it again.")
+    raise ArchiveDamaged("The gzip file has too many members; pack the files again.")
 
 
 def _is_tar(head: bytes) -> bool:
@@ -151,7 +191,7 @@ def _refusals(member: str | None = None) -> Iterator[None]:
     """Turn the libraries' errors, including those that hostile headers provoke, into refusals."""
     try:
         yield
-    except (EOFError, tarfile.ReadError):
+    except EOFError:
         raise ArchiveTruncated from None
     except NotImplementedError:
         raise ArchiveFormat(
@@ -162,9 +202,10 @@ def _refusals(member: str | None = None) -> Iterator[None]:
         raise
     except MemoryError:
         raise ArchiveTooLarge(
-            "The archive's headers need more memory than a check may use; send WebDataset shards instead."
+            "The archive's headers need more memory than a check may use; pack the files without extended "
+            "attributes, or send WebDataset shards."
         ) from None
-    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, struct.error) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise ArchiveDamaged(f"The archive is damaged ({error}); pack it again.", member=member) from None
     except (ArithmeticError, LookupError, ValueError, RecursionError):
         raise ArchiveDamaged(
@@ -172,126 +213,85 @@ def _refusals(member: str | None = None) -> Iterator[None]:
         ) from None
 
 
-def _pieces(open_member: Callable[[], IO[bytes] | None], name: str) -> Iterator[bytes]:
-    with _refusals(name):
-        file = open_member()
-        assert file is not None
-        with file:
-            while piece := file.read(_CHUNK):
-                yield piece
+class _Headers:
+    """The headers of one entry, as the file that tarfile reads them from.
 
-
-class _Source:
-    """The file that tarfile reads, only forwards: a tar file, or the output of gzip.
-
-    It yields no more bytes than announced beforehand. No header is therefore read into memory in full,
-    however large it claims to be.
+    tarfile reads them into memory, however large they claim to be, so there is a limit to what it gets.
     """
 
-    def __init__(self, file: IO[bytes], packed: BinaryIO, limits: ArchiveLimits) -> None:
+    def __init__(self, file: BinaryIO | Forwards) -> None:
         self._file = file
-        self._packed = packed
-        self._limits = limits
-        self._last = b""
-        self.expect_header()
-
-    def expect_header(self) -> None:
-        self._allowed = _MAX_HEADER_BYTES
-        self._in_header = True
-
-    def expect_content(self, size: int) -> None:
-        self._allowed = size
-        self._in_header = False
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= self._allowed:
-            raise ArchiveTooLarge(
-                f"The headers of an entry have more than {_MAX_HEADER_BYTES} bytes, which is the limit. "
-                "Pack the archive without extended attributes."
-            )
-        self._allowed -= size
-        self._last = self._read(size)
-        # tarfile takes time quadratic in the length of a number to search a pax header (CVE-2024-6232).
-        if self._in_header and size > tarfile.BLOCKSIZE and _LONG_NUMBER.search(self._last):
-            raise ArchiveDamaged("A header contains a number that does not end; pack the archive again.")
-        return self._last
+        self._taken = 0
+        self.last = b""
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._taken
 
-    def seek(self, offset: int) -> None:
-        if self._file is self._packed:
-            self._file.seek(offset)
-            return
-        while (gap := offset - self.tell()) > 0 and self._read(min(gap, _CHUNK)):
-            pass
-
-    def check_end(self) -> None:
-        """Check that the last header read was the zeros that end an archive.
-
-        tarfile also treats a damaged header as the end.
-
-        Raises: ArchiveTruncated, ArchiveDamaged.
-        """
-        if len(self._last) < tarfile.BLOCKSIZE:
-            raise ArchiveTruncated
-        if self._last.strip(b"\0"):
-            raise ArchiveDamaged(
-                "The tar archive is damaged, or something other than tar follows in it; pack it again."
-            )
-
-    def check_padding(self) -> None:
-        """Raise ArchiveDamaged unless only zeros follow, and not too many."""
-        padding = 0
-        while chunk := self._read(_CHUNK):
-            padding += len(chunk)
-            if chunk.strip(b"\0") or padding > _MAX_PADDING_BYTES:
-                raise ArchiveDamaged("There is data after the end of the tar archive; pack it again.")
-
-    def _read(self, size: int) -> bytes:
-        with _refusals():
-            data = self._file.read(size)
-        if self._file is not self._packed:
-            self._limits.check_ratio(self._packed.tell(), self._file.tell())
-        return data
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _MAX_HEADER_BYTES - self._taken:
+            raise MemoryError
+        self._taken += max(size, _LEAST_HEADER_BYTES)
+        has_records = size > tarfile.BLOCKSIZE and self.last[156:157] in _PAX_TYPES
+        self.last = self._file.read(size)
+        if has_records:
+            _check_records(self.last)
+        return self.last
 
 
-def _read_tar(source: _Source) -> Iterator[Member]:
-    with _reading_header(source):
-        # The caller owns the file and closes it.
-        archive = tarfile.open(fileobj=cast(IO[bytes], source), mode="r:", encoding="utf-8")  # noqa: SIM115
-    while (header := _next_header(archive, source)) is not None:
-        name = decode_name(header.name.encode("utf-8", "surrogateescape"))
-        _check_tar_entry(header, name)
-        is_folder = header.isdir() or name.endswith("/")
-        source.expect_content(header.size)
-        yield Member(name, is_folder, header.size, _pieces(partial(archive.extractfile, header), name))
-    source.check_padding()
+def _check_records(header: bytes) -> None:
+    """Refuse a pax header that tarfile, before 3.11.10, searches for hours (CVE-2024-6232) or copies for gigabytes.
+
+    Its time is quadratic in the length of a number. For each record it copies all up to the next "=", which
+    may stand far behind the record.
+    """
+    end = 0
+    while record := _RECORD.match(header, end):
+        end += int(record[1])
+        if b"=" not in header[record.end() : end]:
+            raise ArchiveDamaged("A header has a record without a value; pack the archive again.")
+    if _LONG_NUMBER.search(header):
+        raise ArchiveDamaged("A header contains a number that does not end; pack the archive again.")
 
 
-@contextmanager
-def _reading_header(source: _Source) -> Iterator[None]:
-    source.expect_header()
+def _next_header(file: BinaryIO | Forwards) -> tarfile.TarInfo | None:
+    """The next entry's header, or None at the end.
+
+    Each entry has a TarFile of its own, because one for all would keep every header in memory. It raises
+    ReadError where one for all would take a damaged header for the end.
+
+    Raises: InvalidArchive.
+    """
+    headers = _Headers(file)
     with _refusals():
         try:
-            yield
+            archive = tarfile.TarFile(fileobj=cast(IO[bytes], headers), encoding="utf-8")
         except tarfile.ReadError:
-            source.check_end()
-            raise
-
-
-def _next_header(archive: tarfile.TarFile, source: _Source) -> tarfile.TarInfo | None:
-    with _reading_header(source):
-        header = archive.next()
-    if header is None:
-        source.check_end()
-        return None
-    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them in memory
+            if len(headers.last) < tarfile.BLOCKSIZE or not headers.last.strip(b"\0"):
+                raise ArchiveTruncated from None
+            raise ArchiveDamaged(
+                "The tar archive is damaged, or something other than tar follows in it; pack it again."
+            ) from None
     # Global comments are accepted, because git writes them; a global name or size is not.
     if any(key in ("path", "size") or key.startswith(_SPARSE) for key in archive.pax_headers):
         raise ArchiveDamaged("A global header sets the name or size of every file; pack the archive again.")
-    archive.pax_headers = {}  # global headers would accumulate over the archive
-    return header
+    return archive.next()
+
+
+def _tar_content(file: BinaryIO | Forwards, size: int) -> Iterator[bytes]:
+    while size:
+        if not (piece := file.read(min(size, _CHUNK))):
+            raise ArchiveTruncated
+        size -= len(piece)
+        yield piece
+
+
+def _check_padding(file: BinaryIO | Forwards) -> None:
+    """Raise ArchiveDamaged unless only zeros follow, and not too many."""
+    padding = 0
+    while chunk := file.read(_CHUNK):
+        padding += len(chunk)
+        if chunk.strip(b"\0") or padding > _MAX_PADDING_BYTES:
+            raise ArchiveDamaged("There is data after the end of the tar archive; pack it again.")
 
 
 def _check_tar_entry(header: tarfile.TarInfo, name: str) -> None:
@@ -329,35 +329,44 @@ def _read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
         name = entry.orig_filename
         is_folder = name.endswith("/")
         _check_zip_entry(entry, name, is_folder)
-        yield Member(name, is_folder, entry.file_size, _pieces(partial(archive.open, entry), name))
+        yield Member(name, is_folder, entry.file_size, _zip_content(archive, entry))
+
+
+def _zip_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    with _refusals(entry.orig_filename), archive.open(entry) as file:
+        while piece := file.read(_CHUNK):
+            yield piece
 
 
 def _find_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[int, int]:
     """Find the directory's offset and stated number of entries, before zipfile reads all of it into memory.
 
-    `_EndRecData` is private, but ZipFile calls it too, so both use the same record.
+    The end records are where zipfile expects them; an archive in which it might find others is refused.
     """
-    try:
-        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    except OSError:
-        raise ArchiveTruncated from None
-    if end is None:
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(0, end - _LOCATOR_BYTES - _END.size - 0xFFFF))
+    tail = file.read()
+    found = tail.rfind(b"PK\5\6", 0, max(0, len(tail) - _END.size + 4))
+    if found < 0:
         raise ArchiveTruncated
-    magic, disk, first_disk, here, count, size, offset, comment_bytes, _, place = end
-    after = os.fstat(file.fileno()).st_size - place - _END_BYTES - comment_bytes
+    *disks, here, count, size, offset, comment_bytes = _END.unpack_from(tail, found)
+    after = len(tail) - found - _END.size - comment_bytes
     if after < 0:
         raise ArchiveTruncated
     if after:
         raise ArchiveDamaged("There is data after the end of the zip archive; pack it again.")
-    if disk or first_disk or here != count:
+    end += found - len(tail)
+    if tail[max(0, found - _LOCATOR_BYTES) :].startswith(b"PK\6\7"):
+        end -= _LOCATOR_BYTES + _END64.size
+        file.seek(max(0, end))
+        *disks, here, count, size, offset = _END64.unpack(file.read(_END64.size))
+    if any(disks) or here != count:
         raise ArchiveFormat("The zip archive is split into several files; pack it as one file.")
-    if offset + size != place - (_END64_BYTES if magic == b"PK\6\6" else 0):
+    if offset + size != end:
         raise zipfile.BadZipFile("the directory is not at the position that the archive states")
-    if count > limits.max_entries or size > _MAX_DIRECTORY_BYTES:
-        raise ArchiveTooLarge(
-            f"The archive states {count} files and folders, in a directory of {size} bytes; the limits are "
-            f"{limits.max_entries} and {_MAX_DIRECTORY_BYTES}. Send WebDataset shards instead."
-        )
+    limits.check_entries(count)
+    if size > _MAX_DIRECTORY_BYTES:
+        raise MemoryError
     file.seek(offset)
     if file.read(size).count(b"PK\1\2") > limits.max_entries:
         raise zipfile.BadZipFile("the directory has more entries than it states")
@@ -366,16 +375,11 @@ def _find_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[int, int]:
 
 def _check_zip_sizes(entries: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
     """Refuse an archive that states too large a size, before anything is written. False sizes show later."""
-    total = 0
     for entry in entries:
-        total += entry.file_size
-        if entry.file_size > limits.max_file_bytes or total > limits.max_total_bytes:
-            raise ArchiveTooLarge(
-                f"the entry states {entry.file_size} bytes; the limit is {limits.max_file_bytes} bytes for a "
-                f"file, and {limits.max_total_bytes} bytes for all files together. Send less.",
-                member=entry.orig_filename,
-            )
-    limits.check_ratio(sum(entry.compress_size for entry in entries), total)
+        limits.check_file(entry.orig_filename, entry.file_size)
+    unpacked_bytes = sum(entry.file_size for entry in entries)
+    limits.check_total(unpacked_bytes)
+    limits.check_ratio(sum(entry.compress_size for entry in entries), unpacked_bytes)
 
 
 def _check_overlaps(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], end: int) -> None:
@@ -383,16 +387,15 @@ def _check_overlaps(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], end: int
 
     By sharing bytes, a small zip can unpack to terabytes without a suspicious ratio.
     """
-    ordered = sorted(entries, key=lambda entry: entry.header_offset)
-    starts = [*(entry.header_offset for entry in ordered), end]
-    for entry, (start, following) in zip(ordered, pairwise(starts), strict=True):
-        file.seek(start)
-        name_bytes, extra_bytes = _LOCAL.unpack(file.read(_LOCAL.size))
-        if start + _LOCAL.size + name_bytes + extra_bytes + entry.compress_size > following:
+    for entry in sorted(entries, key=lambda entry: entry.header_offset, reverse=True):
+        file.seek(entry.header_offset)
+        lengths = _LOCAL.unpack(file.read(_LOCAL.size))
+        if entry.header_offset + _LOCAL.size + sum(lengths) + entry.compress_size > end:
             raise ArchiveDamaged(
                 "the entry overlaps another entry, or lies outside the archive; pack it again.",
                 member=entry.orig_filename,
             )
+        end = entry.header_offset
 
 
 def _check_zip_entry(entry: zipfile.ZipInfo, name: str, is_folder: bool) -> None:

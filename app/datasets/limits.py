@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sds_clip.app.errors import ArchiveBomb
+from sds_clip.app.errors import ArchiveBomb, ArchiveTooLarge
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,30 @@ class ArchiveLimits:
     free_bytes: int = 64 * 2**20
     max_name_bytes: int = 1024
     max_depth: int = 32
+
+    def check_entries(self, count: int) -> None:
+        """Raises: ArchiveTooLarge."""
+        if count > self.max_entries:
+            raise ArchiveTooLarge(
+                f"The archive has more than {self.max_entries} files and folders, which is the limit; "
+                "send WebDataset shards instead."
+            )
+
+    def check_file(self, name: str, size_bytes: int) -> None:
+        """Raises: ArchiveTooLarge."""
+        if size_bytes > self.max_file_bytes:
+            raise ArchiveTooLarge(
+                f"the entry has more than {self.max_file_bytes} bytes, which is the limit for a file; "
+                "make it smaller.",
+                member=name,
+            )
+
+    def check_total(self, unpacked_bytes: int) -> None:
+        """Raises: ArchiveTooLarge."""
+        if unpacked_bytes > self.max_total_bytes:
+            raise ArchiveTooLarge(
+                f"The archive unpacks to more than {self.max_total_bytes} bytes, which is the limit; send less."
+            )
 
     def check_ratio(self, packed_bytes: int, unpacked_bytes: int) -> None:
         """Raises: ArchiveBomb."""

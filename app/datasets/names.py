@@ -2,11 +2,11 @@
 
 import hashlib
 import re
-import secrets
 import unicodedata
+from functools import lru_cache
 
 from sds_clip.app.datasets.limits import ArchiveLimits
-from sds_clip.app.errors import ArchiveTooLarge, DuplicateMember, UnsafeMember
+from sds_clip.app.errors import DuplicateMember, UnsafeMember
 
 MAX_PART_BYTES = 255  # for one part of a path: the usual limit of file systems
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -70,71 +70,41 @@ def is_clutter(parts: tuple[str, ...]) -> bool:
 
 
 class NameBook:
-    """The names seen so far, each stored as a 64-bit keyed hash, so that a million fit in memory.
+    """The names seen so far, as digests, because 500,000 long names would take gigabytes of memory.
 
     Names that differ only in case or Unicode normalisation count as equal, because some file systems would
-    take them for one when the data set is copied. The secret key keeps a client from constructing collisions.
+    take them for one when the data set is copied.
     """
 
     def __init__(self, limits: ArchiveLimits) -> None:
         self._limits = limits
-        self._key = secrets.token_bytes(16)
-        self._files: set[int] = set()
-        self._folders: dict[int, int] = {}
-        self._known_folder: tuple[str, ...] = ()
+        self._marks: dict[bytes, bytes | int] = {}
 
     @property
     def entries(self) -> int:
-        return len(self._files) + len(self._folders)
+        return len(self._marks)
 
     def add(self, parts: tuple[str, ...], *, is_folder: bool) -> None:
         """Add a name. A folder may be added again in the same spelling.
 
         Raises: DuplicateMember, ArchiveTooLarge (entries).
         """
-        folder = parts if is_folder else parts[:-1]
-        if folder != self._known_folder:
-            for depth in range(1, len(folder) + 1):
-                self._add_folder(folder[:depth], "/".join(parts))
-            self._known_folder = folder
-        if not is_folder:
-            self._add_file(parts)
-        if self.entries > self._limits.max_entries:
-            raise ArchiveTooLarge(
-                f"The archive has more than {self._limits.max_entries} files and folders, which is the limit; "
-                "send WebDataset shards instead."
-            )
+        for depth in range(1, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            # A folder's mark is its spelling. That of a file is a number which no other file has.
+            mark = _digest(path) if is_folder or depth < len(parts) else self.entries
+            if self._marks.setdefault(_digest(folded(path)), mark) != mark:
+                raise DuplicateMember(
+                    "the archive has this name, or that of a folder in it, twice: perhaps in another case or "
+                    "Unicode form, or for both a file and a folder; rename one of them.",
+                    member="/".join(parts),
+                )
+        self._limits.check_entries(self.entries)
 
-    def _add_folder(self, parts: tuple[str, ...], member: str) -> None:
-        key = self._hash(folded("/".join(parts)))
-        spelling = self._hash("/".join(parts))
-        if key in self._files:
-            raise DuplicateMember(
-                "the archive has a file with the name of a folder in this path; rename one of them.",
-                member=member,
-            )
-        if self._folders.setdefault(key, spelling) != spelling:
-            raise DuplicateMember(
-                "the names of two folders differ only in case or Unicode form; rename one of them.",
-                member=member,
-            )
 
-    def _add_file(self, parts: tuple[str, ...]) -> None:
-        name = "/".join(parts)
-        key = self._hash(folded(name))
-        if key in self._folders:
-            raise DuplicateMember(
-                "the archive also has a folder with this name; rename one of them.", member=name
-            )
-        if key in self._files:
-            raise DuplicateMember(
-                "the name appears twice, perhaps in another case or Unicode form; rename one of the files.",
-                member=name,
-            )
-        self._files.add(key)
-
-    def _hash(self, text: str) -> int:
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=self._key).digest(), "little")
+@lru_cache(maxsize=128)  # the folders of one file are mostly those of the next
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def folded(name: str) -> str:

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from sds_clip.app.datasets.archives import SNIFF_BYTES, Member, kind_of, read_archive, read_tar
@@ -13,7 +14,6 @@ from sds_clip.app.datasets.names import NameBook, is_clutter, member_parts
 from sds_clip.app.errors import (
     ArchiveDamaged,
     ArchiveFormat,
-    ArchiveTooLarge,
     DuplicateMember,
     EmptyUpload,
     InvalidArchive,
@@ -44,17 +44,10 @@ def unpack(
 def content_root(folder: Path) -> Path:
     """The folder where the data begin: it skips folders that hold nothing but one folder."""
     while True:
-        entries = list(_first_two(folder))
+        entries = list(islice(folder.iterdir(), 2))
         if len(entries) != 1 or entries[0].is_symlink() or not entries[0].is_dir():
             return folder
         folder = entries[0]
-
-
-def _first_two(folder: Path) -> Iterator[Path]:
-    for count, entry in enumerate(folder.iterdir(), start=1):
-        yield entry
-        if count == 2:
-            return
 
 
 def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
@@ -70,15 +63,11 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
         if kind_of(file.read(SNIFF_BYTES)) != "tar":
             raise ArchiveFormat("A shard must be an uncompressed tar file; decompress it first.")
         file.seek(0)
-        for member in read_tar(file, limits):
-            parts = member_parts(member.name, limits, is_folder=member.is_folder)
-            if parts:
-                names.add(parts, is_folder=member.is_folder)
-            if member.size_bytes > limits.max_file_bytes:
-                raise ArchiveTooLarge(
-                    f"the entry has {member.size_bytes} bytes; the limit for a file is {limits.max_file_bytes}.",
-                    member=member.name,
-                )
+        for member in read_tar(file):
+            names.add(
+                member_parts(member.name, limits, is_folder=member.is_folder), is_folder=member.is_folder
+            )
+            limits.check_file(member.name, member.size_bytes)
             files += not member.is_folder
     if files == 0:
         raise InvalidArchive("The shard contains no files; send shards with samples.")
@@ -114,15 +103,12 @@ def check_tars_within(
     """
     # Hidden files are skipped, because nothing reads them.
     tars = sorted(file for file in files if file.suffix == ".tar" and file.name[0] != "." and file.is_file())
-    for done, tar in enumerate(tars, start=1):
-        try:
-            check_shard(tar, limits)
-        except (EmptyUpload, InvalidArchive) as error:
-            named = InvalidArchive(error.message, member=os.path.relpath(tar, folder))
-            named.code = error.code
-            raise named from error
-        if progress is not None:
-            progress(done, len(tars))
+    try:
+        check_shards(tars, limits, progress=progress)
+    except (EmptyUpload, InvalidArchive) as error:
+        named = InvalidArchive(error.message, member=os.path.relpath(tars[error.index or 0], folder))
+        named.code = error.code
+        raise named from error
 
 
 @contextmanager
@@ -192,14 +178,5 @@ class _Writer:
         self._bytes += written
 
     def _check_size(self, member: Member, size_bytes: int) -> None:
-        if size_bytes > self._limits.max_file_bytes:
-            raise ArchiveTooLarge(
-                f"the entry has more than {self._limits.max_file_bytes} bytes, which is the limit for a file; "
-                "make it smaller.",
-                member=member.name,
-            )
-        if self._bytes + size_bytes > self._limits.max_total_bytes:
-            raise ArchiveTooLarge(
-                f"The archive unpacks to more than {self._limits.max_total_bytes} bytes, which is the limit; "
-                "send less."
-            )
+        self._limits.check_file(member.name, size_bytes)
+        self._limits.check_total(self._bytes + size_bytes)

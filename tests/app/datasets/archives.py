@@ -6,7 +6,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +58,10 @@ def pax(records: Mapping[bytes, bytes], type: bytes = b"x") -> bytes:
     return tar_entry(b"PaxHeader", data, type)
 
 
-def tar_of(files: Mapping[str, bytes]) -> bytes:
+def tar_of(files: Mapping[str, bytes], format: int = tarfile.DEFAULT_FORMAT, mode: str = "w") -> bytes:
     """As the standard library writes it."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
+    with tarfile.open(fileobj=buffer, mode=mode, format=format) as archive:  # type: ignore[call-overload]
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -196,7 +196,3 @@ def check_harmless(folder: Path, data: bytes) -> None:
         assert [left.name for left in folder.iterdir()] == ["upload"]
     else:
         assert {left.name for left in folder.iterdir()} == {"upload", "out"}
-
-
-def codes(folder: Path, archives: Sequence[bytes]) -> list[str]:
-    return [refused(folder, data).code for data in archives]

@@ -30,6 +30,22 @@ def test_any_name_stays_below_its_folder_or_is_refused(name: str) -> None:
     assert all(character.isprintable() or ord(character) > 127 for part in parts for character in part)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["C:/a", "..\\a", "a\\b", "\x1b[2J", "d/" * 33 + "a", "/".join(["n" * 200] * 6), "é" * 128, ".", "d/."],
+)
+def test_name_that_leads_elsewhere_or_too_far_is_refused(name: str) -> None:
+    with pytest.raises(UnsafeMember) as caught:
+        member_parts(name, LIMITS, is_folder=False)
+    assert caught.value.member == name
+    assert caught.value.message.isprintable()
+
+
+def test_slashes_and_dots_that_lead_nowhere_do_not_count() -> None:
+    assert member_parts("./d//./a", LIMITS, is_folder=False) == ("d", "a")
+    assert member_parts("./", LIMITS, is_folder=True) == ()
+
+
 @given(st.binary(max_size=50))
 def test_any_bytes_are_a_name_or_refused(raw: bytes) -> None:
     try:
@@ -59,7 +75,10 @@ def test_different_names_stay_different() -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["a", "A", "b", "a/a", "A/b", "a/B", "b/a/c", "é/x", "e\u0301/x", "É/y"]), max_size=6
+        st.sampled_from(
+            ["a", "A", "b", "a/a", "A/b", "a/B", "b/a/c", "b/A", "b/a", "é/x", "e\u0301/x", "É/y", "ς", "Σ"]
+        ),
+        max_size=6,
     )
 )
 def test_book_refuses_just_what_one_folder_without_cases_could_not_hold(names: list[str]) -> None:
