@@ -2,7 +2,7 @@ import { api, ask, type Schemas } from "../../api/client";
 import { useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
 import { shortId } from "../../format";
@@ -13,7 +13,6 @@ import { type Filters, resultAddress } from "./filters";
 import { Items } from "./Items";
 import { getEvaluations, useDataNames } from "./load";
 import { DataName, ModelName } from "./Names";
-import { Select } from "./Select";
 import { isClear, titleOf, verdict } from "./words";
 
 type Comparison = Schemas["ComparisonInfo"];
@@ -152,16 +151,13 @@ function Shown({ comparison, id, other, filters }: ShownProps) {
       </section>
       {names.length > 1 && (
         <div class="results-filters">
-          <Field label="Outcome" help="What follows looks at this one.">
-            {(control) => (
-              <Select
-                control={control}
-                value={outcome}
-                onChange={(chosen) => set({ ...filters, outcome: chosen })}
-                options={names.map((name) => [name, titleOf(name)])}
-              />
-            )}
-          </Field>
+          <SelectField
+            label="Outcome"
+            help="What follows looks at this one."
+            value={outcome}
+            onChange={(chosen) => set({ ...filters, outcome: chosen })}
+            options={names.map((name) => [name, titleOf(name)])}
+          />
         </div>
       )}
       {difference && <Counts title={titleOf(outcome)} of={difference} />}

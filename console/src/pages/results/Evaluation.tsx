@@ -3,7 +3,7 @@ import { serviceUrl } from "../../api/client";
 import { useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
 import { address } from "../../router";
@@ -24,7 +24,6 @@ import { Items } from "./Items";
 import { getEvaluation, listEvaluations, useDataNames } from "./load";
 import { MetricTable } from "./MetricTable";
 import { DataName, ModelName } from "./Names";
-import { Select } from "./Select";
 import { titleOf } from "./words";
 
 /** What a job has measured on one data set: its metrics over all items and by tag, and the items themselves. */
@@ -141,16 +140,12 @@ function CompareWith({ job }: { job: Evaluation }) {
         if (other) location.hash = addressOf(job, other.id);
       }}
     >
-      <Field label="Compare with">
-        {(control) => (
-          <Select
-            control={control}
-            value={other ? keyOf(other) : ""}
-            onChange={setChosen}
-            options={others.map((each) => [keyOf(each), nameOf(each)])}
-          />
-        )}
-      </Field>
+      <SelectField
+        label="Compare with"
+        value={other ? keyOf(other) : ""}
+        onChange={setChosen}
+        options={others.map((each) => [keyOf(each), nameOf(each)])}
+      />
       <Button type="submit">Compare</Button>
     </form>
   );
@@ -169,16 +164,12 @@ function ByTag({ figures }: { figures: Figures }) {
       <h2 id="tags">By tag</h2>
       {names.length > 1 && (
         <div class="results-filters">
-          <Field label="Metric">
-            {(control) => (
-              <Select
-                control={control}
-                value={chosen}
-                onChange={setChosen}
-                options={names.map((name) => [name, titleOf(name)])}
-              />
-            )}
-          </Field>
+          <SelectField
+            label="Metric"
+            value={chosen}
+            onChange={setChosen}
+            options={names.map((name) => [name, titleOf(name)])}
+          />
         </div>
       )}
       <MetricTable caption={`${titleOf(chosen)} by tag`} of="Tag" rows={rows} />

@@ -4,7 +4,7 @@ import { usePages } from "../../api/use-pages";
 import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { count } from "../../format";
 import { FlipField } from "./FlipField";
@@ -13,7 +13,6 @@ import type { Filters } from "./filters";
 import { ItemCard } from "./ItemCard";
 import { countsOf } from "./items";
 import { RightField } from "./RightField";
-import { Select } from "./Select";
 import { titleOf } from "./words";
 
 const PAGE = 10;
@@ -82,19 +81,15 @@ export function Items({
           />
         )}
         {(tags.length > 0 || tag) && (
-          <Field label="Tag">
-            {(control) => (
-              <Select
-                control={control}
-                value={tag ?? ""}
-                onChange={(next) => onFilters({ ...kept, ...(next && { tag: next }) })}
-                options={[
-                  ["", "Any"],
-                  ...[...new Set([...tags, ...(tag ? [tag] : [])])].map((each) => [each, each] as const),
-                ]}
-              />
-            )}
-          </Field>
+          <SelectField
+            label="Tag"
+            value={tag ?? ""}
+            onChange={(next) => onFilters({ ...kept, ...(next && { tag: next }) })}
+            options={[
+              ["", "Any"],
+              ...[...new Set([...tags, ...(tag ? [tag] : [])])].map((each) => [each, each] as const),
+            ]}
+          />
         )}
       </div>
       {items.items && items.items.length > 0 && <Legend has={items.items.some(({ scores }) => scores)} />}

@@ -3,7 +3,7 @@ import { may } from "../../api/session";
 import { StatusBadge } from "../../components/Badge";
 import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
-import { Field } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
 import { bytes, percent } from "../../format";
@@ -69,10 +69,10 @@ export function Lineage({ registry }: { registry: Registry }) {
           {[...sets].map(
             ([benchmark, found]) =>
               found.length > 1 && (
-                <DataSetField
+                <SelectField
                   key={benchmark}
-                  benchmark={benchmark}
-                  sets={found.map((data) => [data, nameOf(data, named)])}
+                  label={`Data of ${benchmark}`}
+                  options={found.map((data) => [data, nameOf(data, named)])}
                   value={shown.get(benchmark) ?? ""}
                   onChange={(data) => setChosen((before) => ({ ...before, [benchmark]: data }))}
                 />
@@ -144,30 +144,6 @@ function Origin({ row: { version, name } }: { row: Row<Version> }) {
       {reference && shortReference(reference)}
       {!version && (reference ? ", not shown to this key" : "Not shown to this key")}
     </span>
-  );
-}
-
-interface FieldProps {
-  benchmark: string;
-  /** The ids of the data sets with their names. */
-  sets: readonly (readonly [string, string])[];
-  value: string;
-  onChange: (data: string) => void;
-}
-
-function DataSetField({ benchmark, sets, value, onChange }: FieldProps) {
-  return (
-    <Field label={`Data of ${benchmark}`}>
-      {(control) => (
-        <select {...control} value={value} onChange={({ currentTarget }) => onChange(currentTarget.value)}>
-          {sets.map(([data, name]) => (
-            <option key={data} value={data}>
-              {name}
-            </option>
-          ))}
-        </select>
-      )}
-    </Field>
   );
 }
 

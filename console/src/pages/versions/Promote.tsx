@@ -5,8 +5,9 @@ import { useAction, useLoaded } from "../../api/use";
 import { announce } from "../../components/Announcer";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
+import { TextField } from "../../components/TextField";
 import { shortId } from "../../format";
 import { AliasDialog } from "./AliasDialog";
 import { type Alias, useEachTurn, useLiveRegistry, type Version } from "./live";
@@ -81,6 +82,10 @@ function Form({
     announce(`${tried.name} points to ${shortId(version.id)}.`);
     live.models.reload();
   });
+  const offered = [
+    ...movable.map((alias) => [alias.name, alias.lock ? `${alias.name} (locked)` : alias.name] as const),
+    ...(may("admin") ? [[NEW, "A new alias…"] as const] : []),
+  ];
   const isReady = plan?.name === name && mayGo(plan, isForced) && isReason(reason);
   const wrongName = [trial.error, promote.error].find((error) => error?.param === "alias")?.message;
 
@@ -93,32 +98,21 @@ function Form({
           if (plan && isReady) void promote.run(plan);
         }}
       >
-        <Field label="Alias" error={chosen === NEW ? undefined : wrongName}>
-          {(control) => (
-            <select {...control} value={chosen} onChange={({ currentTarget }) => choose(currentTarget.value)}>
-              {movable.map((alias) => (
-                <option key={alias.name} value={alias.name}>
-                  {alias.lock ? `${alias.name} (locked)` : alias.name}
-                </option>
-              ))}
-              {may("admin") && <option value={NEW}>A new alias…</option>}
-            </select>
-          )}
-        </Field>
+        <SelectField
+          label="Alias"
+          error={chosen === NEW ? undefined : wrongName}
+          value={chosen}
+          options={offered}
+          onChange={choose}
+        />
         {chosen === NEW && (
-          <Field
+          <TextField
             label="Name of the new alias"
             help="Letters, digits, dots, dashes and underscores."
             error={name ? wrongName : undefined}
-          >
-            {(control) => (
-              <input
-                {...control}
-                value={typed}
-                onInput={({ currentTarget }) => setTyped(currentTarget.value)}
-              />
-            )}
-          </Field>
+            value={typed}
+            onChange={setTyped}
+          />
         )}
         <ReasonField value={reason} onChange={setReason} error={promote.error} />
         <WaitField value={isWaiting} onChange={setWaiting} />
