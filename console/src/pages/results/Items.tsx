@@ -7,15 +7,24 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { count } from "../../format";
-import { FlipField } from "./FlipField";
 import type { Totals } from "./figures";
-import type { Filters } from "./filters";
+import type { Filters, Flip } from "./filters";
 import { ItemCard } from "./ItemCard";
 import { countsOf } from "./items";
-import { RightField } from "./RightField";
+import { ShownField } from "./ShownField";
 import { titleOf } from "./words";
 
 const PAGE = 10;
+const FLIPS = [
+  ["right_to_wrong", "Right to wrong"],
+  ["wrong_to_right", "Wrong to right"],
+  ["changed", "Changed"],
+  ["same", "Unchanged"],
+] as const satisfies [Flip, string][];
+const RIGHTS = [
+  ["right", "Right"],
+  ["wrong", "Wrong"],
+] as const;
 
 interface Props {
   id: string;
@@ -65,17 +74,19 @@ export function Items({
   return (
     <div class="stack">
       <div class="results-filters">
-        {compared && (
-          <FlipField
+        {compared ? (
+          <ShownField
+            legend="Change"
             value={flip}
+            choices={FLIPS}
             totals={totals}
             onChange={(next) => onFilters({ ...rest, ...(tag && { tag }), ...(next && { flip: next }) })}
           />
-        )}
-        {!compared && (
-          <RightField
-            title={titleOf(outcome ?? "")}
+        ) : (
+          <ShownField
+            legend={titleOf(outcome ?? "")}
             value={right}
+            choices={RIGHTS}
             totals={known}
             onChange={(next) => onFilters({ ...rest, ...(tag && { tag }), ...(next && { right: next }) })}
           />

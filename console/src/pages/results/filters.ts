@@ -3,13 +3,6 @@
 import { type FiltersOf, filtersIn } from "../../filters";
 import { address } from "../../router";
 
-export const FLIPS = ["right_to_wrong", "wrong_to_right", "changed", "same"] as const;
-export type Flip = (typeof FLIPS)[number];
-
-/** Which items of a single evaluation are shown. */
-const RIGHTS = ["right", "wrong"] as const;
-export type Right = (typeof RIGHTS)[number];
-
 const CHOICES = {
   /** Which of the things that a fine-tuning job has measured, by its name in the result. */
   on: "text",
@@ -17,11 +10,15 @@ const CHOICES = {
   outcome: "text",
   tag: "text",
   /** Without one, every item is shown. */
-  flip: FLIPS,
-  right: RIGHTS,
+  flip: ["right_to_wrong", "wrong_to_right", "changed", "same"],
+  /** Of a single evaluation. */
+  right: ["right", "wrong"],
 } as const;
 
 export type Filters = FiltersOf<typeof CHOICES>;
+export type Flip = NonNullable<Filters["flip"]>;
+export type Right = NonNullable<Filters["right"]>;
+
 export const readFilters = (query: URLSearchParams): Filters => filtersIn(query, CHOICES);
 
 /** The address of an evaluation, or of its comparison with another one or, given null, with its own baseline. */
