@@ -9,7 +9,7 @@ import { Confirm } from "../../components/Confirm";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
-import { bytes, count, percent } from "../../format";
+import { bytes, capital, count, percent } from "../../format";
 import { address } from "../../router";
 import { CheckCard } from "./CheckCard";
 import type { DataSet } from "./findings";
@@ -124,7 +124,7 @@ function Facts({ set }: { set: DataSet }) {
     <section class="card stack" aria-label="Facts">
       <dl class="facts">
         {Object.entries(set.counts ?? {}).map(([name, number]) => (
-          <Fact key={name} name={name.charAt(0).toUpperCase() + name.slice(1)}>
+          <Fact key={name} name={capital(name)}>
             {count(number)}
           </Fact>
         ))}

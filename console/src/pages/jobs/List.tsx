@@ -1,3 +1,4 @@
+import { type Datasets, useNewestDatasets } from "../../api/datasets";
 import { StatusBadge } from "../../components/Badge";
 import { Bar } from "../../components/Bar";
 import { EmptyState } from "../../components/EmptyState";
@@ -10,12 +11,11 @@ import { Time } from "../../components/Time";
 import { duration, percent, points } from "../../format";
 import { address } from "../../router";
 import { useNow } from "../../use-now";
-import { useNewestDatasets } from "./data";
 import { addressOf, type Filters, refined } from "./filters";
 import { type Job, KINDS, STATUSES, titleOf } from "./job";
 import { timeLeft } from "./progress";
 import { useJobList } from "./useJobList";
-import { brief, type Datasets, figureTitle } from "./words";
+import { brief, figureTitle } from "./words";
 
 export function JobsList({ filters }: { filters: Filters }) {
   const { page, error, reload, lost, waiting } = useJobList(filters);

@@ -2,8 +2,9 @@ import { useEffect, useRef } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { Described } from "../../components/Described";
 import { type Control, Field } from "../../components/Field";
+import { words } from "../../format";
 import { isChanged, shown, textOf, type Values } from "./draft";
-import { type FieldSpec, type Section, words } from "./schema";
+import type { FieldSpec, Section } from "./schema";
 
 /** The fields of a form and what was typed into them. */
 export interface Editing {

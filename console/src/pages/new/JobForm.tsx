@@ -1,6 +1,7 @@
 import { useRef, useState } from "preact/hooks";
 import { useAction } from "../../api/use";
 import { announce } from "../../components/Announcer";
+import { words } from "../../format";
 import { useKeptInTab } from "../../kept";
 import { CheckPanel } from "./CheckPanel";
 import { submit, useCheck } from "./check";
@@ -20,7 +21,7 @@ import { EvaluateFields } from "./EvaluateFields";
 import type { Editing } from "./Fields";
 import { FinetuneFields } from "./FinetuneFields";
 import { firstDraft, type Inputs } from "./inputs";
-import { type FieldSpec, words } from "./schema";
+import type { FieldSpec } from "./schema";
 
 interface Props {
   kind: Kind;

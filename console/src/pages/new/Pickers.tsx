@@ -1,10 +1,10 @@
 import { Described } from "../../components/Described";
 import { Field } from "../../components/Field";
-import { shortId } from "../../format";
+import { shortId, words } from "../../format";
 import { textOf } from "./draft";
 import { type Editing, SchemaField } from "./Fields";
 import { describeData, type Inputs } from "./inputs";
-import { meaningOf, words } from "./schema";
+import { meaningOf } from "./schema";
 
 interface PickerProps {
   path: string;

@@ -1,4 +1,5 @@
 import { api, ask, type Schemas } from "../../api/client";
+import { useNewestDatasets } from "../../api/datasets";
 import { useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
@@ -11,7 +12,7 @@ import { DifferenceTable } from "./DifferenceTable";
 import { addressOf, type Evaluation, nameOf, pairOf } from "./figures";
 import { type Filters, resultAddress } from "./filters";
 import { Items } from "./Items";
-import { getEvaluations, useDataNames } from "./load";
+import { getEvaluations } from "./load";
 import { DataName, ModelName } from "./Names";
 import { isClear, titleOf, verdict } from "./words";
 
@@ -72,7 +73,7 @@ interface SidesProps {
 }
 
 function Sides({ before, after, onExchange }: SidesProps) {
-  const names = useDataNames();
+  const datasets = useNewestDatasets();
   return (
     <div class="stack close">
       <div class="results-sides">
@@ -95,7 +96,7 @@ function Sides({ before, after, onExchange }: SidesProps) {
         </section>
       </div>
       <p class="muted">
-        {after.benchmark} on <DataName job={after} names={names} />
+        {after.benchmark} on <DataName job={after} datasets={datasets} />
       </p>
     </div>
   );

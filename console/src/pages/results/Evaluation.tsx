@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { serviceUrl } from "../../api/client";
+import { useNewestDatasets } from "../../api/datasets";
 import { useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
@@ -21,7 +22,7 @@ import {
 } from "./figures";
 import type { Filters } from "./filters";
 import { Items } from "./Items";
-import { getEvaluation, listEvaluations, useDataNames } from "./load";
+import { getEvaluation, listEvaluations } from "./load";
 import { MetricTable } from "./MetricTable";
 import { DataName, ModelName } from "./Names";
 import { titleOf } from "./words";
@@ -80,7 +81,7 @@ function Shown({ job, figures, filters }: { job: Evaluation; figures: Figures; f
 }
 
 function Facts({ job, figures }: { job: Evaluation; figures: Figures }) {
-  const names = useDataNames();
+  const datasets = useNewestDatasets();
   const { items, items_used } = figures.provenance;
   return (
     <section class="card stack" aria-label="What was measured">
@@ -93,7 +94,7 @@ function Facts({ job, figures }: { job: Evaluation; figures: Figures }) {
         <dd>{job.benchmark}</dd>
         <dt>Data</dt>
         <dd>
-          <DataName job={job} names={names} />
+          <DataName job={job} datasets={datasets} />
           {items !== undefined && items_used !== undefined && items_used < items && (
             <>
               {" "}

@@ -1,3 +1,4 @@
+import { useNewestDatasets } from "../../api/datasets";
 import { usePages } from "../../api/use-pages";
 import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
@@ -7,8 +8,8 @@ import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
 import { percent, shareInterval } from "../../format";
 import { useKept } from "../../kept";
-import { addressOf, anotherAddress, type Evaluation, figuresOf, keyOf, nameOf } from "./figures";
-import { listEvaluations, useDataNames } from "./load";
+import { addressOf, anotherAddress, type Evaluation, figuresOf, keyOf, mainOf, nameOf } from "./figures";
+import { listEvaluations } from "./load";
 import { SHARES_AXIS, ShareInterval } from "./MetricTable";
 import { DataName, ModelName } from "./Names";
 import { titleOf } from "./words";
@@ -18,7 +19,7 @@ const NEW = "#/new?kind=evaluate";
 /** What jobs have measured, of which two can be ticked and compared. */
 export function List() {
   const evaluations = usePages(listEvaluations, []);
-  const names = useDataNames();
+  const datasets = useNewestDatasets();
   const [ticked, setTicked] = useKept<readonly string[]>("results ticked", []);
   const { items } = evaluations;
   const chosen = (items ?? []).filter((job) => ticked.includes(keyOf(job)));
@@ -71,7 +72,7 @@ export function List() {
         <span class="results-name">
           {job.benchmark}
           <span class="small muted">
-            <DataName job={job} names={names} />
+            <DataName job={job} datasets={datasets} />
           </span>
         </span>
       ),
@@ -146,11 +147,6 @@ function CompareBar({ chosen, listed }: { chosen: readonly Evaluation[]; listed:
       </span>
     </div>
   );
-}
-
-function mainOf(job: Evaluation) {
-  const figures = figuresOf(job);
-  return figures?.metrics[figures.primary];
 }
 
 function intervalOf(job: Evaluation): string {

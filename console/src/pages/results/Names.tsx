@@ -1,3 +1,4 @@
+import { type Datasets, dataName } from "../../api/datasets";
 import { shortId } from "../../format";
 import { address } from "../../router";
 import { type Evaluation, modelOf } from "./figures";
@@ -15,9 +16,6 @@ export function ModelName({ job }: { job: Evaluation }) {
 }
 
 /** The data that were measured on, by their name if they have one. */
-export function DataName({ job, names }: { job: Evaluation; names: Names }) {
-  return <a href={address(["data", job.data])}>{names.get(job.data) || job.data}</a>;
+export function DataName({ job, datasets }: { job: Evaluation; datasets: Datasets }) {
+  return <a href={address(["data", job.data])}>{dataName(job.data, datasets)}</a>;
 }
-
-/** The names of data sets by their ids. */
-export type Names = ReadonlyMap<string, string>;

@@ -2,9 +2,7 @@
 
 import { api, ask } from "../../api/client";
 import { ApiError } from "../../api/errors";
-import { useLoaded } from "../../api/use";
 import { type Evaluation, measuredBy } from "./figures";
-import type { Names } from "./Names";
 
 const PAGE = 50;
 
@@ -32,9 +30,4 @@ export async function getEvaluations(id: string): Promise<readonly [Evaluation, 
 export async function getEvaluation(id: string, on: string | undefined): Promise<Evaluation> {
   const measured = await getEvaluations(id);
   return measured.find((each) => each.on === on) ?? measured[0];
-}
-
-export function useDataNames(): Names {
-  const sets = useLoaded(() => ask(api.GET("/datasets", { params: { query: { limit: 100 } } })), []);
-  return new Map(sets.data?.data.map(({ id, name }) => [id, name]));
 }

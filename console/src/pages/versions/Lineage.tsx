@@ -1,4 +1,5 @@
 import { useMemo, useState } from "preact/hooks";
+import { dataName } from "../../api/datasets";
 import { may } from "../../api/session";
 import { StatusBadge } from "../../components/Badge";
 import { Button } from "../../components/Button";
@@ -8,7 +9,7 @@ import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
 import { bytes, percent } from "../../format";
 import { address } from "../../router";
-import { DatasetLink, nameOf, useDatasets } from "./datasets";
+import { DatasetLink, useDatasets } from "./datasets";
 import { useDetails } from "./details";
 import {
   BENCHMARKS,
@@ -72,7 +73,7 @@ export function Lineage({ registry }: { registry: Registry }) {
                 <SelectField
                   key={benchmark}
                   label={`Data of ${benchmark}`}
-                  options={found.map((data) => [data, nameOf(data, named)])}
+                  options={found.map((data) => [data, dataName(data, named)])}
                   value={shown.get(benchmark) ?? ""}
                   onChange={(data) => setChosen((before) => ({ ...before, [benchmark]: data }))}
                 />
