@@ -4,6 +4,7 @@ import { useNewestDatasets } from "../../api/datasets";
 import { useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
+import { Fact } from "../../components/Fact";
 import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
@@ -86,14 +87,11 @@ function Facts({ job, figures }: { job: Evaluation; figures: Figures }) {
   return (
     <section class="card stack" aria-label="What was measured">
       <dl class="facts">
-        <dt>Model</dt>
-        <dd>
+        <Fact name="Model">
           <ModelName job={job} />
-        </dd>
-        <dt>Benchmark</dt>
-        <dd>{job.benchmark}</dd>
-        <dt>Data</dt>
-        <dd>
+        </Fact>
+        <Fact name="Benchmark">{job.benchmark}</Fact>
+        <Fact name="Data">
           <DataName job={job} datasets={datasets} />
           {items !== undefined && items_used !== undefined && items_used < items && (
             <>
@@ -101,11 +99,10 @@ function Facts({ job, figures }: { job: Evaluation; figures: Figures }) {
               ({items_used} of {items} items could be used)
             </>
           )}
-        </dd>
-        <dt>Finished</dt>
-        <dd>
+        </Fact>
+        <Fact name="Finished">
           <Time at={job.finished_at} />
-        </dd>
+        </Fact>
         <dt>More</dt>
         <dd class="row">
           <a href={address(["jobs", job.id])}>Job</a>
