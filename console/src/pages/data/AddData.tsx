@@ -7,6 +7,7 @@ import { Described } from "../../components/Described";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { FileDrop } from "../../components/FileDrop";
+import { Form } from "../../components/Form";
 import { Tabs } from "../../components/Tabs";
 import { TextField } from "../../components/TextField";
 import { useKept } from "../../kept";
@@ -75,14 +76,7 @@ export function AddData() {
           <p class="muted">The upload goes on while you look at other pages of the console in this tab.</p>
         </>
       )}
-      <form
-        class="stack"
-        hidden={isUploading}
-        onSubmit={(event) => {
-          event.preventDefault();
-          submit();
-        }}
-      >
+      <Form class="stack" hidden={isUploading} onSubmit={submit}>
         <FormatField
           value={draft.format}
           onChange={(format) => set({ format })}
@@ -120,7 +114,7 @@ export function AddData() {
           </Button>
           <span class="muted small">{missing}</span>
         </div>
-      </form>
+      </Form>
     </div>
   );
 }

@@ -5,6 +5,7 @@ import { Chart, type Line, type Range } from "../../components/Chart";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
+import { Form } from "../../components/Form";
 import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { TextField } from "../../components/TextField";
@@ -250,10 +251,9 @@ function Steps({
   }, [range]);
   const why = whyNoRange(from, to);
   return (
-    <form
+    <Form
       class="row curves-steps"
-      onSubmit={(event) => {
-        event.preventDefault();
+      onSubmit={() => {
         if (!why) onRange([Number(from), Number(to)]);
       }}
     >
@@ -265,7 +265,7 @@ function Steps({
       <Button disabled={!range} onClick={() => onRange(undefined)}>
         All steps
       </Button>
-    </form>
+    </Form>
   );
 }
 

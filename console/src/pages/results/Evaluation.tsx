@@ -5,6 +5,7 @@ import { useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Fact } from "../../components/Fact";
+import { Form } from "../../components/Form";
 import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
@@ -131,10 +132,9 @@ function CompareWith({ job }: { job: Evaluation }) {
   }
   const other = others.find((each) => keyOf(each) === chosen) ?? others[0];
   return (
-    <form
+    <Form
       class="results-compare"
-      onSubmit={(event) => {
-        event.preventDefault();
+      onSubmit={() => {
         if (other) location.hash = addressOf(job, other.id);
       }}
     >
@@ -145,7 +145,7 @@ function CompareWith({ job }: { job: Evaluation }) {
         options={others.map((each) => [keyOf(each), nameOf(each)])}
       />
       <Button type="submit">Compare</Button>
-    </form>
+    </Form>
   );
 }
 

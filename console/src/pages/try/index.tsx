@@ -5,6 +5,7 @@ import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
+import { Form } from "../../components/Form";
 import { SelectField } from "../../components/SelectField";
 import { Tabs } from "../../components/Tabs";
 import { useKept } from "../../kept";
@@ -90,12 +91,9 @@ export function TryPage() {
   return (
     <div class="page try">
       <h1>Try</h1>
-      <form
+      <Form
         class="stack try-form"
-        onSubmit={(event) => {
-          event.preventDefault();
-          submit();
-        }}
+        onSubmit={submit}
         onKeyDown={(event) => {
           if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit();
         }}
@@ -150,7 +148,7 @@ export function TryPage() {
           <span class="muted small">{missing ?? "Ctrl+Enter does the same."}</span>
         </div>
         <ErrorNote error={sending.error ?? trying.error} />
-      </form>
+      </Form>
       {answer ? (
         <Results answer={answer} current={requestOf(inputs)} missing={missing} />
       ) : (

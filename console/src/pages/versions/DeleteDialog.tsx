@@ -5,6 +5,7 @@ import { announce } from "../../components/Announcer";
 import { Button } from "../../components/Button";
 import { Dialog } from "../../components/Dialog";
 import { ErrorNote } from "../../components/ErrorNote";
+import { Form } from "../../components/Form";
 import { TextField } from "../../components/TextField";
 import { bytes, shortId } from "../../format";
 import { address } from "../../router";
@@ -36,13 +37,7 @@ function Question({ version, onClose }: Omit<Props, "open">) {
     location.hash = address(["versions"]);
   });
   return (
-    <form
-      class="stack"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void remove.run();
-      }}
-    >
+    <Form class="stack" onSubmit={remove.run}>
       <p>
         Its files, {bytes(version.size_bytes)}, are removed for good. Rollbacks skip it, and the audit trail
         keeps its entries.
@@ -66,6 +61,6 @@ function Question({ version, onClose }: Omit<Props, "open">) {
         </Button>
         <Button onClick={onClose}>Keep it</Button>
       </div>
-    </form>
+    </Form>
   );
 }

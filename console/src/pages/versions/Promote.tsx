@@ -5,6 +5,7 @@ import { useAction, useLoaded } from "../../api/use";
 import { announce } from "../../components/Announcer";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
+import { Form } from "../../components/Form";
 import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { TextField } from "../../components/TextField";
@@ -39,13 +40,13 @@ export function Promote({ version, aliases, onClose }: Props) {
       {moved ? (
         <Moved moved={moved} onClose={onClose} />
       ) : (
-        <Form version={version} aliases={aliases} onMoved={setMoved} onClose={onClose} />
+        <Question version={version} aliases={aliases} onMoved={setMoved} onClose={onClose} />
       )}
     </section>
   );
 }
 
-function Form({
+function Question({
   version,
   aliases,
   onMoved,
@@ -91,10 +92,9 @@ function Form({
 
   return (
     <div class="version-promote">
-      <form
+      <Form
         class="stack"
-        onSubmit={(event) => {
-          event.preventDefault();
+        onSubmit={() => {
           if (plan && isReady) void promote.run(plan);
         }}
       >
@@ -135,7 +135,7 @@ function Form({
           </Button>
           <Button onClick={onClose}>Cancel</Button>
         </div>
-      </form>
+      </Form>
       <div aria-live="polite">
         {!name ? (
           <p class="muted">Name the alias to see what would happen.</p>
