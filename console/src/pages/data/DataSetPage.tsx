@@ -99,7 +99,7 @@ function Body({ set }: { set: DataSet }) {
   const { caption_words: words, image_longer_side: sides } = set.statistics ?? {};
   return (
     <>
-      <div class="data-top">
+      <div class="columns data-top">
         <CheckCard set={set} />
         <Facts set={set} />
       </div>

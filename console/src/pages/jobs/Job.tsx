@@ -59,7 +59,7 @@ export function JobPage({ id, other }: { id: string; other: string | undefined }
       {!lost && <ErrorNote error={error} onRetry={reload} />}
       <Trouble job={job} />
       <CurvesPanel job={job} curves={curves} zoomed={zoomed} other={other} range={range} onRange={setRange} />
-      <div class="job-columns">
+      <div class="columns">
         <div class="stack job-column">
           <Result job={job} datasets={datasets} />
           <Events events={events} />

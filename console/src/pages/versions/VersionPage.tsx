@@ -74,7 +74,7 @@ function Shown({ detail }: { detail: Detail }) {
       <Actions version={version} isPromoting={isPromoting} onPromote={() => setPromoting(!isPromoting)} />
       {isPromoting && <Promote version={version} aliases={aliases} onClose={() => setPromoting(false)} />}
       <Figures detail={detail} />
-      <div class="version-columns">
+      <div class="columns version-columns">
         <Facts version={version} maker={maker} />
         <Relatives detail={detail} />
       </div>
