@@ -6,6 +6,7 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
+import { TwoLines } from "../../components/TwoLines";
 import { percent, shareInterval } from "../../format";
 import { useKept } from "../../kept";
 import { addressOf, anotherAddress, type Evaluation, figuresOf, keyOf, mainOf, nameOf } from "./figures";
@@ -42,22 +43,18 @@ export function List() {
     {
       name: "Evaluation",
       cell: (job) => (
-        <span class="results-name">
+        <TwoLines class="results-name" below={<ModelName job={job} />}>
           <a href={addressOf(job)}>{nameOf(job)}</a>
-          <span class="small muted">
-            <ModelName job={job} />
-          </span>
-        </span>
+        </TwoLines>
       ),
     },
     {
       name: "Main figure",
       number: true,
       cell: (job) => (
-        <span class="results-name">
+        <TwoLines class="results-name" below={titleOf(figuresOf(job)?.primary ?? "–")}>
           {percent(mainOf(job)?.value)}
-          <span class="small muted">{titleOf(figuresOf(job)?.primary ?? "–")}</span>
-        </span>
+        </TwoLines>
       ),
     },
     {
@@ -69,12 +66,9 @@ export function List() {
     {
       name: "Measured on",
       cell: (job) => (
-        <span class="results-name">
+        <TwoLines class="results-name" below={<DataName job={job} datasets={datasets} />}>
           {job.benchmark}
-          <span class="small muted">
-            <DataName job={job} datasets={datasets} />
-          </span>
-        </span>
+        </TwoLines>
       ),
     },
     { name: "Finished", cell: (job) => <Time at={job.finished_at} /> },
