@@ -12,6 +12,7 @@ import {
   score,
   shareInterval,
   shortId,
+  words,
 } from "./format";
 
 test("what is missing is a dash", () => {
@@ -64,4 +65,8 @@ test("times are near or far, before or ahead", () => {
 
 test("an id is cut, and a name is not", () => {
   expect([shortId("a".repeat(64)), shortId("my-model")]).toEqual(["a".repeat(12), "my-model"]);
+});
+
+test("a name is read as words", () => {
+  expect(words("training_data")).toBe("Training data");
 });

@@ -92,6 +92,16 @@ export function shortId(id: string): string {
   return /^[0-9a-f]{64}$/.test(id) ? id.slice(0, 12) : id;
 }
 
+/** "for all" as "For all" */
+export function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** The words of an API's name: "training_data" as "Training data". */
+export function words(name: string): string {
+  return capital(name.replaceAll("_", " "));
+}
+
 function signed(rounded: string): string {
   return rounded.startsWith("-") ? rounded.replace("-", "−") : `+${rounded}`;
 }

@@ -1,7 +1,16 @@
-import { api, ask, type Schemas } from "./client";
+/** Data sets by their ids, for their names. */
 
-export type Dataset = Schemas["DatasetInfo"];
-export type Datasets = ReadonlyMap<string, Dataset>;
+import { api, ask, type Schemas } from "./client";
+import { useLoaded } from "./use";
+
+export type Datasets = ReadonlyMap<string, Pick<Schemas["DatasetInfo"], "name" | "owner">>;
+
+export const NO_DATASETS: Datasets = new Map();
+
+/** One that is gone, or that the caller does not see, is called by its id. */
+export function dataName(id: string, datasets: Datasets): string {
+  return datasets.get(id)?.name || id;
+}
 
 /** The data sets with these ids, as far as they exist and the caller sees them. */
 export async function readDatasets(ids: readonly string[]): Promise<Datasets> {
@@ -11,4 +20,9 @@ export async function readDatasets(ids: readonly string[]): Promise<Datasets> {
   return new Map(
     found.flatMap((each) => (each.status === "fulfilled" ? [[each.value.id, each.value] as const] : [])),
   );
+}
+
+export function useNewestDatasets(): Datasets {
+  const { data } = useLoaded(() => ask(api.GET("/datasets", { params: { query: { limit: 100 } } })), []);
+  return data ? new Map(data.data.map((each) => [each.id, each])) : NO_DATASETS;
 }

@@ -91,7 +91,7 @@ export function Chart(props: Props) {
   const points = named.map((line) => pointAt(line, at));
   const step = points.find((point) => point !== undefined)?.x;
   return (
-    <figure class="chart">
+    <figure class="card stack close chart">
       <figcaption>
         <h3>{title}</h3>
         <ul class="chart-legend small">

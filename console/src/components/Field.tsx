@@ -1,11 +1,14 @@
 import type { ComponentChildren } from "preact";
 import { useId } from "preact/hooks";
 
-interface Props {
+export interface FieldProps {
   label: string;
   help?: ComponentChildren;
   /** What is wrong with the value, in the service's words. */
   error?: string | undefined;
+}
+
+interface Props extends FieldProps {
   /** Draws the control, which gets these attributes. */
   children: (control: Control) => ComponentChildren;
 }

@@ -1,7 +1,8 @@
 /** The controls by which a list is narrowed. */
 
 import { useEffect, useState } from "preact/hooks";
-import { Field } from "./Field";
+import { SelectField } from "./SelectField";
+import { TextField } from "./TextField";
 
 const TYPING_MS = 300;
 
@@ -14,20 +15,12 @@ interface ChoiceProps<Name extends string> {
 
 export function Choice<Name extends string>({ label, value, of, onChange }: ChoiceProps<Name>) {
   return (
-    <Field label={label}>
-      {(control) => (
-        <select
-          {...control}
-          value={value ?? ""}
-          onChange={({ currentTarget }) => onChange(currentTarget.value as Name | "")}
-        >
-          <option value="">All</option>
-          {of.map((name) => (
-            <option key={name}>{name}</option>
-          ))}
-        </select>
-      )}
-    </Field>
+    <SelectField<Name | "">
+      label={label}
+      value={value ?? ""}
+      options={[["", "All"], ...of.map((name) => [name, name] as const)]}
+      onChange={onChange}
+    />
   );
 }
 
@@ -48,17 +41,13 @@ export function Typed({ label, value, onChange }: TypedProps) {
     return () => clearTimeout(timer);
   }, [text, value]);
   return (
-    <Field label={label}>
-      {(control) => (
-        <input
-          {...control}
-          type="search"
-          value={text}
-          autocomplete="off"
-          spellcheck={false}
-          onInput={({ currentTarget }) => setText(currentTarget.value)}
-        />
-      )}
-    </Field>
+    <TextField
+      label={label}
+      type="search"
+      value={text}
+      autocomplete="off"
+      spellcheck={false}
+      onChange={setText}
+    />
   );
 }

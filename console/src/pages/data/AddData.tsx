@@ -7,7 +7,9 @@ import { Described } from "../../components/Described";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
 import { FileDrop } from "../../components/FileDrop";
+import { Form } from "../../components/Form";
 import { Tabs } from "../../components/Tabs";
+import { TextField } from "../../components/TextField";
 import { useKept } from "../../kept";
 import { address } from "../../router";
 import { FormatField } from "./FormatField";
@@ -74,14 +76,7 @@ export function AddData() {
           <p class="muted">The upload goes on while you look at other pages of the console in this tab.</p>
         </>
       )}
-      <form
-        class="stack"
-        hidden={isUploading}
-        onSubmit={(event) => {
-          event.preventDefault();
-          submit();
-        }}
-      >
+      <Form class="stack" hidden={isUploading} onSubmit={submit}>
         <FormatField
           value={draft.format}
           onChange={(format) => set({ format })}
@@ -91,38 +86,26 @@ export function AddData() {
           <Source draft={draft} set={set} error={error} />
         </Tabs>
         <div class="data-grid">
-          <Field
+          <TextField
             label="Name"
             help="Optional: at most 64 letters, digits, dots, hyphens and underscores, no spaces. Commands and scripts can use it in place of the id."
             error={at(error, "name")}
-          >
-            {(control) => (
-              <input
-                {...control}
-                value={draft.name}
-                autocomplete="off"
-                spellcheck={false}
-                onInput={({ currentTarget }) => set({ name: currentTarget.value })}
-              />
-            )}
-          </Field>
-          <Field
+            value={draft.name}
+            autocomplete="off"
+            spellcheck={false}
+            onChange={(name) => set({ name })}
+          />
+          <TextField
             label="Unusable samples allowed, in percent"
             help="Samples that cannot be used, such as broken images, are left out. If there are more than this, the data set is rejected."
             error={at(error, "max_bad_share")}
-          >
-            {(control) => (
-              <input
-                {...control}
-                type="number"
-                min={0}
-                max={100}
-                step="any"
-                value={draft.bad}
-                onInput={({ currentTarget }) => set({ bad: currentTarget.value })}
-              />
-            )}
-          </Field>
+            type="number"
+            min={0}
+            max={100}
+            step="any"
+            value={draft.bad}
+            onChange={(bad) => set({ bad })}
+          />
         </div>
         {error && !SHOWN.includes(error.param ?? "") && <ErrorNote error={error} />}
         <div class="row">
@@ -131,7 +114,7 @@ export function AddData() {
           </Button>
           <span class="muted small">{missing}</span>
         </div>
-      </form>
+      </Form>
     </div>
   );
 }
@@ -190,23 +173,17 @@ function Source({ draft, set, error }: SourceProps) {
       );
     case "source":
       return (
-        <Field
+        <TextField
           label="Path on the server"
           help={
             <Described text="A folder, or shards such as `/data/coco/{00000..00099}.tar`, in a folder that the operator opened with `SDS_CLIP_DATASET_ROOTS`. The files stay where they are." />
           }
           error={at(error, "source")}
-        >
-          {(control) => (
-            <input
-              {...control}
-              value={draft.source}
-              autocomplete="off"
-              spellcheck={false}
-              onInput={({ currentTarget }) => set({ source: currentTarget.value })}
-            />
-          )}
-        </Field>
+          value={draft.source}
+          autocomplete="off"
+          spellcheck={false}
+          onChange={(source) => set({ source })}
+        />
       );
   }
 }

@@ -8,6 +8,7 @@ import { Choice, Typed } from "../../components/Filters";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
+import { TwoLines } from "../../components/TwoLines";
 import { bytes, count, counted } from "../../format";
 import { address } from "../../router";
 import { addressOf, type Filters, refined, STATUSES } from "./filters";
@@ -22,12 +23,9 @@ const COLUMNS: Column<DataSet>[] = [
   {
     name: "Data set",
     cell: (set) => (
-      <span class="data-two">
+      <TwoLines class="data-two" below={`${set.format} · ${meaningOf(set.format)}`}>
         <a href={address(["data", set.id])}>{set.name || set.id}</a>
-        <span class="muted small">
-          {set.format} · {meaningOf(set.format)}
-        </span>
-      </span>
+      </TwoLines>
     ),
   },
   { name: "Status", cell: (set) => <State set={set} /> },
@@ -85,13 +83,11 @@ export function DataList({ filters }: { filters: Filters }) {
 }
 
 function State({ set }: { set: DataSet }) {
+  const check = set.being_checked ? "is being checked" : "waits for a worker";
   return (
-    <span class="data-two">
+    <TwoLines class="data-two" below={set.status === "validating" && check}>
       <StatusBadge status={set.status} />
-      {set.status === "validating" && (
-        <span class="muted small">{set.being_checked ? "is being checked" : "waits for a worker"}</span>
-      )}
-    </span>
+    </TwoLines>
   );
 }
 
@@ -99,12 +95,7 @@ function Content({ set }: { set: DataSet }) {
   const size = sizeOf(set);
   const bad = badOf(set);
   if (!size) return <span class="muted">–</span>;
-  return (
-    <span class="data-two">
-      {counted(size.all, size.one)}
-      {bad > 0 && <span class="muted small">{count(bad)} unusable</span>}
-    </span>
-  );
+  return <TwoLines below={bad > 0 && `${count(bad)} unusable`}>{counted(size.all, size.one)}</TwoLines>;
 }
 
 function Empty() {

@@ -1,4 +1,3 @@
-import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { api, ask } from "../../api/client";
 import { useAction, useLoaded, useReloaded } from "../../api/use";
@@ -7,9 +6,10 @@ import { StatusBadge } from "../../components/Badge";
 import { Button } from "../../components/Button";
 import { Confirm } from "../../components/Confirm";
 import { ErrorNote } from "../../components/ErrorNote";
+import { Fact } from "../../components/Fact";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
-import { bytes, count, percent } from "../../format";
+import { bytes, capital, count, percent } from "../../format";
 import { address } from "../../router";
 import { CheckCard } from "./CheckCard";
 import type { DataSet } from "./findings";
@@ -99,7 +99,7 @@ function Body({ set }: { set: DataSet }) {
   const { caption_words: words, image_longer_side: sides } = set.statistics ?? {};
   return (
     <>
-      <div class="data-top">
+      <div class="columns data-top">
         <CheckCard set={set} />
         <Facts set={set} />
       </div>
@@ -124,7 +124,7 @@ function Facts({ set }: { set: DataSet }) {
     <section class="card stack" aria-label="Facts">
       <dl class="facts">
         {Object.entries(set.counts ?? {}).map(([name, number]) => (
-          <Fact key={name} name={name.charAt(0).toUpperCase() + name.slice(1)}>
+          <Fact key={name} name={capital(name)}>
             {count(number)}
           </Fact>
         ))}
@@ -132,39 +132,26 @@ function Facts({ set }: { set: DataSet }) {
         <Fact name="Source">
           {{ archive: "an archive", shards: "shards", registered: "files on the server" }[source.kind]}
         </Fact>
-        {source.path && (
-          <Fact name="Path">
-            <code>{source.path}</code>
-          </Fact>
-        )}
-        {source.size_bytes !== null && <Fact name="Size">{bytes(source.size_bytes)}</Fact>}
+        <Fact name="Path">{source.path && <code>{source.path}</code>}</Fact>
+        <Fact name="Size">{source.size_bytes !== null && bytes(source.size_bytes)}</Fact>
         <Fact name="Created">
           <Time at={set.created_at} />
         </Fact>
         <Fact name="Checked">
           <Time at={set.checked_at} />
         </Fact>
-        {set.owner && <Fact name="Owner">{set.owner}</Fact>}
+        <Fact name="Owner">{set.owner}</Fact>
         <Fact name="Id">
           <code>{set.id}</code>
         </Fact>
-        {set.content_hash && (
-          <Fact name="Content">
+        <Fact name="Content">
+          {set.content_hash && (
             <code title={`SHA-256 of everything that a model sees: ${set.content_hash}`}>
               {set.content_hash.slice(0, 16)}
             </code>
-          </Fact>
-        )}
+          )}
+        </Fact>
       </dl>
     </section>
-  );
-}
-
-function Fact({ name, children }: { name: string; children: ComponentChildren }) {
-  return (
-    <>
-      <dt>{name}</dt>
-      <dd>{children}</dd>
-    </>
   );
 }

@@ -1,6 +1,6 @@
 import { Described } from "../../components/Described";
-import { Field } from "../../components/Field";
-import { FORMATS } from "./formats";
+import { SelectField } from "../../components/SelectField";
+import { FORMATS, PAIRS } from "./formats";
 
 interface Props {
   value: string;
@@ -11,23 +11,19 @@ interface Props {
 /** The choice of a format, and what an archive of it must hold. */
 export function FormatField({ value, onChange, error }: Props) {
   const chosen = FORMATS.find(({ name }) => name === value);
-  const [pairs, ...benchmarks] = FORMATS;
+  const benchmarks = FORMATS.filter(({ name }) => name !== PAIRS);
   return (
     <div class="data-grid">
-      <Field label="Format" error={error}>
-        {(control) => (
-          <select {...control} value={value} onChange={({ currentTarget }) => onChange(currentTarget.value)}>
-            <optgroup label="To train on">
-              <option>{pairs?.name}</option>
-            </optgroup>
-            <optgroup label="To measure models on">
-              {benchmarks.map(({ name }) => (
-                <option key={name}>{name}</option>
-              ))}
-            </optgroup>
-          </select>
-        )}
-      </Field>
+      <SelectField
+        label="Format"
+        error={error}
+        value={value}
+        options={[
+          { title: "To train on", options: [[PAIRS, PAIRS]] },
+          { title: "To measure models on", options: benchmarks.map(({ name }) => [name, name]) },
+        ]}
+        onChange={onChange}
+      />
       <section class="stack close" aria-label="About the format">
         <p>{chosen?.meaning}</p>
         <div class="small">

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
-import { serviceUrl } from "../../api/client";
+import { api, ask, type Schemas, serviceUrl } from "../../api/client";
+import { usePages } from "../../api/use-pages";
 import { Badge } from "../../components/Badge";
 import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
@@ -7,8 +8,10 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Picture } from "../../components/Picture";
 import { Skeleton } from "../../components/Skeleton";
 import { counted } from "../../format";
-import { type Sample, useSamples } from "./useSamples";
 
+type Sample = Schemas["SampleInfo"];
+
+const PAGE = 24;
 const BOX = 128;
 /** Screens with small pixels show twice as many. */
 const MAX_SIDE = 2 * BOX;
@@ -17,27 +20,34 @@ const SHOWN_CHARS = 240;
 
 /** The samples as they are stored, the unusable ones too. */
 export function Samples({ id }: { id: string }) {
-  const { samples, hasMore, more, running, error } = useSamples(id);
+  const { items, hasMore, more, loading, error } = usePages(
+    (last?: Sample) => {
+      const query = { limit: PAGE, ...(last && { after: last.index }) };
+      const params = { path: { dataset_id: id }, query };
+      return ask(api.GET("/datasets/{dataset_id}/samples", { params }));
+    },
+    [id],
+  );
   return (
     <section class="stack" aria-labelledby="samples">
       <h2 id="samples">Samples</h2>
-      {!samples ? (
-        !error && <Skeleton lines={8} />
-      ) : samples.length ? (
+      {items?.length ? (
         <ul class="data-samples">
-          {samples.map((sample) => (
+          {items.map((sample) => (
             <li key={sample.index} class="card data-sample">
               <SampleCard sample={sample} />
             </li>
           ))}
         </ul>
+      ) : loading ? (
+        <Skeleton lines={8} />
       ) : (
-        <EmptyState title="The data set has no samples." />
+        !error && <EmptyState title="The data set has no samples." />
       )}
       <ErrorNote error={error} onRetry={more} />
-      {hasMore && (
+      {hasMore && Boolean(items?.length) && (
         <div class="row">
-          <Button busy={running} onClick={more}>
+          <Button busy={loading} onClick={more}>
             Show more samples
           </Button>
         </div>

@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
-import { addressOf, filtersOf, refined } from "./filters";
+import { addressOf, readFilters, refined } from "./filters";
 
 test("filters are what the address says, and an unknown status is none", () => {
-  const filters = filtersOf(new URLSearchParams("name=a%26b&status=ready&after=ds_1&other=1"));
+  const filters = readFilters(new URLSearchParams("name=a%26b&status=ready&after=ds_1&other=1"));
   expect(filters).toEqual({ name: "a&b", status: "ready", after: "ds_1" });
-  expect(filtersOf(new URLSearchParams("status=lost&name="))).toEqual({});
+  expect(readFilters(new URLSearchParams("status=lost&name="))).toEqual({});
   expect(addressOf(filters)).toBe("#/data?name=a%26b&status=ready&after=ds_1");
 });
 

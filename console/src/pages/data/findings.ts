@@ -1,7 +1,7 @@
 /** What the check of a data set says, in a sentence and by kinds of problems. */
 
 import type { Schemas } from "../../api/client";
-import { count, counted, percent } from "../../format";
+import { count, counted, percent, words } from "../../format";
 
 export type DataSet = Schemas["DatasetInfo"];
 
@@ -38,8 +38,7 @@ export function grouped(problems: readonly Record<string, unknown>[]): Group[] {
 
 /** "archive_too_large" as "Archive too large", unless there is a better text. */
 function titleOf(code: string): string {
-  const words = code.replaceAll("_", " ");
-  return TITLES[code] ?? words.charAt(0).toUpperCase() + words.slice(1);
+  return TITLES[code] ?? words(code);
 }
 
 /** How much there is, and of what: samples of pairs, or a benchmark's items. Undefined before the check. */

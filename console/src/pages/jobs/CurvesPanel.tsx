@@ -5,7 +5,10 @@ import { Chart, type Line, type Range } from "../../components/Chart";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
+import { Form } from "../../components/Form";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
+import { TextField } from "../../components/TextField";
 import { count } from "../../format";
 import { useKept } from "../../kept";
 import { address } from "../../router";
@@ -204,30 +207,19 @@ function OtherField({ job, other }: { job: Job; other: string | undefined }) {
   const others = data?.others ?? [];
   const isListed = [...controls, ...others].some(({ id }) => id === other);
   return (
-    <Field label="Lay over the curves of">
-      {(control) => (
-        <select
-          {...control}
-          value={other ?? ""}
-          onChange={({ currentTarget }) => {
-            location.hash = address(["jobs", job.id], { with: currentTarget.value });
-          }}
-        >
-          <option value="">No other job</option>
-          {controls.map((each) => (
-            <option key={each.id} value={each.id}>
-              {titleOf(each)} ({controlWord(each)})
-            </option>
-          ))}
-          {other !== undefined && !isListed && <option value={other}>{other}</option>}
-          {others.map((each) => (
-            <option key={each.id} value={each.id}>
-              {titleOf(each)} · {each.objective}
-            </option>
-          ))}
-        </select>
-      )}
-    </Field>
+    <SelectField
+      label="Lay over the curves of"
+      value={other ?? ""}
+      options={[
+        ["", "No other job"],
+        ...controls.map((each) => [each.id, `${titleOf(each)} (${controlWord(each)})`] as const),
+        ...(other !== undefined && !isListed ? [[other, other] as const] : []),
+        ...others.map((each) => [each.id, `${titleOf(each)} · ${each.objective}`] as const),
+      ]}
+      onChange={(chosen) => {
+        location.hash = address(["jobs", job.id], { with: chosen });
+      }}
+    />
   );
 }
 
@@ -259,40 +251,21 @@ function Steps({
   }, [range]);
   const why = whyNoRange(from, to);
   return (
-    <form
+    <Form
       class="row curves-steps"
-      onSubmit={(event) => {
-        event.preventDefault();
+      onSubmit={() => {
         if (!why) onRange([Number(from), Number(to)]);
       }}
     >
-      <Field label="From step">
-        {(control) => (
-          <input
-            {...control}
-            inputMode="numeric"
-            value={from}
-            onInput={(event) => setFrom(event.currentTarget.value)}
-          />
-        )}
-      </Field>
-      <Field label="To step" error={to && why}>
-        {(control) => (
-          <input
-            {...control}
-            inputMode="numeric"
-            value={to}
-            onInput={(event) => setTo(event.currentTarget.value)}
-          />
-        )}
-      </Field>
+      <TextField label="From step" inputMode="numeric" value={from} onChange={setFrom} />
+      <TextField label="To step" error={to && why} inputMode="numeric" value={to} onChange={setTo} />
       <Button type="submit" disabled={why !== undefined} title={why}>
         Zoom
       </Button>
       <Button disabled={!range} onClick={() => onRange(undefined)}>
         All steps
       </Button>
-    </form>
+    </Form>
   );
 }
 

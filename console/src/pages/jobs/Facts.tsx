@@ -1,19 +1,31 @@
 import { type ComponentChildren, Fragment } from "preact";
 import { api, ask, type Schemas } from "../../api/client";
+import { type Datasets, dataName } from "../../api/datasets";
 import { useLoaded, useReloaded } from "../../api/use";
 import { Badge } from "../../components/Badge";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
-import { bytes, count, duration, figure, percent, points, shareInterval, shortId } from "../../format";
+import {
+  bytes,
+  capital,
+  count,
+  duration,
+  figure,
+  percent,
+  points,
+  shareInterval,
+  shortId,
+} from "../../format";
 import { address } from "../../router";
 import { useNow } from "../../use-now";
+import { figuresOf, mainOf, measuredBy } from "../results/figures";
 import { resultAddress } from "../results/filters";
-import { partsOf } from "../versions/figures";
+import type { Metric } from "../versions/figures";
 import type { Curves } from "./curves";
 import { controlsOf } from "./data";
 import { controlWord, type Finetune, hasEnded, type Job, titleOf } from "./job";
 import { attempts, nobody, runTime } from "./progress";
-import { benchmarkName, type Datasets, dataName, figureTitle } from "./words";
+import { benchmarkName, figureTitle } from "./words";
 
 const AGAIN_S = 10;
 const MIB = 2 ** 20;
@@ -21,18 +33,6 @@ const MIB = 2 ** 20;
 interface Warned {
   code: string;
   message: string;
-}
-
-interface Metric {
-  value: number;
-  low?: number;
-  high?: number;
-  chance?: number | null;
-}
-
-interface Measured {
-  primary?: string;
-  metrics?: Record<string, Metric>;
 }
 
 function Facts({ title, rows }: { title: string; rows: readonly (readonly [string, ComponentChildren])[] }) {
@@ -107,37 +107,33 @@ function measured(
   datasets: Datasets,
   controls: readonly Finetune[],
 ): [string, ComponentChildren][] {
-  return Object.entries(evaluationsOf(job)).flatMap(
-    ([name, { primary = "", metrics }]): [string, ComponentChildren][] => {
-      const main = metrics?.[primary];
-      const { benchmark, data } = partsOf(name);
-      const what = `${benchmarkName(benchmark)} on ${dataName(data, datasets)}`;
-      if (!main) return [];
-      return [
-        [
-          what.charAt(0).toUpperCase() + what.slice(1),
-          <>
-            {figureTitle(primary)} {told(main)}.{" "}
-            <a href={resultAddress(job.id, undefined, { on: name })}>See the items</a>
-            {controls.map((control) => {
-              const other = evaluationsOf(control)[name]?.metrics?.[primary];
-              return (
-                other && (
-                  <p key={control.id}>
-                    {titleOf(control)} ({controlWord(control)}) has {percent(other.value)}.{" "}
-                    <a href={resultAddress(job.id, control.id, { on: name })}>Compare the items</a>
-                  </p>
-                )
-              );
-            })}
-          </>,
-        ],
-      ];
-    },
-  );
+  return measuredBy(job).flatMap((each): [string, ComponentChildren][] => {
+    const { on = "", benchmark, data } = each;
+    const main = mainOf(each);
+    if (!main) return [];
+    return [
+      [
+        capital(`${benchmarkName(benchmark)} on ${dataName(data, datasets)}`),
+        <>
+          {figureTitle(figuresOf(each)?.primary ?? "")} {told(main)}.{" "}
+          <a href={resultAddress(job.id, undefined, { on })}>See the items</a>
+          {controls.map((control) => {
+            const same = measuredBy(control).find((other) => other.on === on);
+            const other = same && mainOf(same);
+            return (
+              other && (
+                <p key={control.id}>
+                  {titleOf(control)} ({controlWord(control)}) has {percent(other.value)}.{" "}
+                  <a href={resultAddress(job.id, control.id, { on })}>Compare the items</a>
+                </p>
+              )
+            );
+          })}
+        </>,
+      ],
+    ];
+  });
 }
-
-const evaluationsOf = (job: Finetune) => (job.result?.evaluations ?? {}) as Record<string, Measured>;
 
 /** "29.6 %, 95 % interval 25.5 to 33.9 %, by chance 16.7 %" */
 function told({ value, low, high, chance }: Metric): string {

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { serviceUrl } from "../../api/client";
+import { NO_DATASETS } from "../../api/datasets";
 import { useLoaded } from "../../api/use";
 import { StatusBadge } from "../../components/Badge";
 import { Bar } from "../../components/Bar";
@@ -18,14 +19,12 @@ import { Checkpoints, Notes, Resources, Result } from "./Facts";
 import { type Job, titleOf } from "./job";
 import { progressLine, timeLeft } from "./progress";
 import { useJob } from "./useJob";
-import { type Datasets, sentence } from "./words";
-
-const NONE: Datasets = new Map();
+import { sentence } from "./words";
 
 export function JobPage({ id, other }: { id: string; other: string | undefined }) {
   const [range, setRange] = useState<Range>();
   const { job, events, curves, zoomed, error, lost, reload } = useJob(id, range);
-  const datasets = useLoaded(async () => job && (await datasetsOf(job)), [job?.id]).data ?? NONE;
+  const datasets = useLoaded(async () => job && (await datasetsOf(job)), [job?.id]).data ?? NO_DATASETS;
   if (!job) {
     return (
       <div class="page">
@@ -60,7 +59,7 @@ export function JobPage({ id, other }: { id: string; other: string | undefined }
       {!lost && <ErrorNote error={error} onRetry={reload} />}
       <Trouble job={job} />
       <CurvesPanel job={job} curves={curves} zoomed={zoomed} other={other} range={range} onRange={setRange} />
-      <div class="job-columns">
+      <div class="columns">
         <div class="stack job-column">
           <Result job={job} datasets={datasets} />
           <Events events={events} />

@@ -1,3 +1,4 @@
+import { type Datasets, useNewestDatasets } from "../../api/datasets";
 import { StatusBadge } from "../../components/Badge";
 import { Bar } from "../../components/Bar";
 import { EmptyState } from "../../components/EmptyState";
@@ -7,15 +8,15 @@ import { Reconnecting } from "../../components/Reconnecting";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
+import { TwoLines } from "../../components/TwoLines";
 import { duration, percent, points } from "../../format";
 import { address } from "../../router";
 import { useNow } from "../../use-now";
-import { useNewestDatasets } from "./data";
 import { addressOf, type Filters, refined } from "./filters";
 import { type Job, KINDS, STATUSES, titleOf } from "./job";
 import { timeLeft } from "./progress";
 import { useJobList } from "./useJobList";
-import { brief, type Datasets, figureTitle } from "./words";
+import { brief, figureTitle } from "./words";
 
 export function JobsList({ filters }: { filters: Filters }) {
   const { page, error, reload, lost, waiting } = useJobList(filters);
@@ -71,20 +72,18 @@ function columns(datasets: Datasets, now: number): Column<Job>[] {
     {
       name: "Job",
       cell: (job) => (
-        <span class="job-name">
+        <TwoLines class="job-name" below={brief(job, datasets)}>
           <a href={address(["jobs", job.id])}>{titleOf(job)}</a>
-          <span class="muted small">{brief(job, datasets)}</span>
-        </span>
+        </TwoLines>
       ),
     },
     { name: "Kind", cell: (job) => <span class="nowrap">{job.kind}</span> },
     {
       name: "Status",
       cell: (job) => (
-        <span class="job-status">
+        <TwoLines below={job.no_worker && "no worker"}>
           <StatusBadge status={job.status} />
-          {job.no_worker && <span class="muted small">no worker</span>}
-        </span>
+        </TwoLines>
       ),
     },
     { name: "Progress", cell: (job) => <Done job={job} /> },
@@ -110,12 +109,11 @@ function Gain({ job }: { job: Job }) {
   const gain = job.improvement;
   if (!gain) return <span class="muted">–</span>;
   return (
-    <span class="job-gain">
+    <TwoLines
+      below={`${figureTitle(gain.metric)}: ${percent(gain.baseline)} before, ${percent(gain.model)} now`}
+    >
       {points(gain.difference)}
-      <span class="muted small">
-        {figureTitle(gain.metric)}: {percent(gain.baseline)} before, {percent(gain.model)} now
-      </span>
-    </span>
+    </TwoLines>
   );
 }
 

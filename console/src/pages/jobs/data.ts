@@ -1,10 +1,6 @@
-import { api, ask, type Schemas } from "../../api/client";
-import { readDatasets } from "../../api/datasets";
-import { useLoaded } from "../../api/use";
+import { api, ask } from "../../api/client";
+import { type Datasets, readDatasets } from "../../api/datasets";
 import type { Finetune, Job, JobList } from "./job";
-import type { Datasets } from "./words";
-
-const NONE: Datasets = new Map();
 
 export function getJob(id: string): Promise<Job> {
   return ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: id } } }));
@@ -38,12 +34,6 @@ async function byName(name: string): Promise<Job | undefined> {
   return data.find((job) => job.name === name);
 }
 
-/** The newest data sets by their ids, for the names of a list. */
-export function useNewestDatasets(): Datasets {
-  const { data } = useLoaded(() => ask(api.GET("/datasets", { params: { query: { limit: 100 } } })), []);
-  return data ? new Map(data.data.map((each) => [each.id, each])) : NONE;
-}
-
 /** The data sets that a job names, as far as they still exist. */
 export function datasetsOf(job: Job): Promise<Datasets> {
   const named =
@@ -52,5 +42,3 @@ export function datasetsOf(job: Job): Promise<Datasets> {
       : [job.training_data, job.validation_data, ...job.evaluate.map(({ data }) => String(data))];
   return readDatasets([...new Set(named.filter((id) => id !== null))]);
 }
-
-export type Worker = Schemas["WorkerInfo"];

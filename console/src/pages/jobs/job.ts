@@ -4,7 +4,6 @@ export type Job = Schemas["JobInfo"];
 export type Finetune = Schemas["FinetuneJobInfo"];
 export type JobList = Schemas["JobList"];
 export type Status = Schemas["JobStatus"];
-export type Dataset = Schemas["DatasetInfo"];
 
 export const KINDS = ["finetune", "evaluate"] as const;
 export const STATUSES = [

@@ -1,11 +1,9 @@
 /** What a job does, in a sentence and in a few words. */
 
-import { count, counted, shortId } from "../../format";
+import { type Datasets, dataName } from "../../api/datasets";
+import { count, counted, shortId, words } from "../../format";
 import { titleOf } from "../results/words";
-import type { Dataset, Finetune, Job } from "./job";
-
-/** The data sets that are known, by their ids. A job also names some that are gone. */
-export type Datasets = ReadonlyMap<string, Pick<Dataset, "name" | "owner">>;
+import type { Finetune, Job } from "./job";
 
 const TRAINED: Record<string, string> = {
   layernorm: "the LayerNorms of",
@@ -18,10 +16,6 @@ const BENCHMARKS: Record<string, string> = {
   "zero-shot": "zero-shot classification",
   retrieval: "retrieval",
 };
-
-export function dataName(id: string, datasets: Datasets): string {
-  return datasets.get(id)?.name || id;
-}
 
 /** "score with demo, on pairs", "winoground of default" */
 export function brief(job: Job, datasets: Datasets): string {
@@ -113,8 +107,7 @@ function owned(id: string, datasets: Datasets): string {
 
 /** "Group score", "Validation retrieval" */
 export function figureTitle(name: string): string {
-  const words = titleOf(name).replaceAll("_", " ");
-  return words.charAt(0).toUpperCase() + words.slice(1);
+  return words(titleOf(name));
 }
 
 export const benchmarkName = (name: string) => BENCHMARKS[name] ?? name;

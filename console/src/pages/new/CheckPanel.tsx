@@ -58,7 +58,7 @@ export function CheckPanel(props: Props) {
         </label>
       )}
       {!props.hasWorker && (
-        <p class="job-note" role="note">
+        <p class="warn-note small" role="note">
           No worker for these jobs is running. You can start the job anyway: it waits until whoever runs the
           service starts a worker with <code>sds-clip worker --queue {kind}</code>.
         </p>

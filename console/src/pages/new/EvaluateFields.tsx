@@ -43,7 +43,7 @@ export function EvaluateFields({ fields, inputs, editing }: Props) {
           )}
           <ModelPicker path="baseline" inputs={inputs} editing={editing} none="none" />
           {isSame && (
-            <p class="job-note" role="note">
+            <p class="warn-note small" role="note">
               Model and baseline are the same version, so the job would find no difference.
             </p>
           )}

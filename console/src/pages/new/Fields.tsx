@@ -1,9 +1,12 @@
 import { useEffect, useRef } from "preact/hooks";
 import { Button } from "../../components/Button";
 import { Described } from "../../components/Described";
-import { type Control, Field } from "../../components/Field";
+import type { FieldProps } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
+import { TextField } from "../../components/TextField";
+import { words } from "../../format";
 import { isChanged, shown, textOf, type Values } from "./draft";
-import { type FieldSpec, type Section, words } from "./schema";
+import type { FieldSpec, Section } from "./schema";
 
 /** The fields of a form and what was typed into them. */
 export interface Editing {
@@ -62,6 +65,12 @@ function Fold({ section: { title, fields }, isFirst, editing }: FoldProps) {
   );
 }
 
+const NONE = ["", "none"] as const;
+const FLAGS = [
+  ["false", "no"],
+  ["true", "yes"],
+] as const;
+
 interface Props {
   field: FieldSpec;
   label?: string;
@@ -71,21 +80,20 @@ interface Props {
 /** A field as the API's description has it: what it means, its default, its bounds, and the way back. */
 export function SchemaField({ field, label, editing }: Props) {
   const { values, set, errorAt } = editing;
-  const text = textOf(field, values);
-  const change = (next: string) => set({ [field.path]: next });
   const changed = isChanged(field, values);
   const initial = field.default === null ? "none" : shown(field.default);
   // Without a text there is none, so that such a field needs no way back.
   const hasDefault = !field.required && (field.kind !== "text" || field.default !== null);
   return (
     <div class="job-field" data-changed={String(changed)}>
-      <Field
+      <Input
+        field={field}
         label={label ?? words(field.name)}
         help={<Described text={field.description.split("\n\n")[0] ?? ""} />}
         error={errorAt(field.path)}
-      >
-        {(control) => <Input field={field} control={control} text={text} onChange={change} />}
-      </Field>
+        value={textOf(field, values)}
+        onChange={(next) => set({ [field.path]: next })}
+      />
       {hasDefault && (
         <div class="job-default">
           <span class="muted small">{[`Default: ${initial}`, field.bounds].filter(Boolean).join(" · ")}</span>
@@ -101,37 +109,18 @@ export function SchemaField({ field, label, editing }: Props) {
   );
 }
 
-interface InputProps {
+interface InputProps extends FieldProps {
   field: FieldSpec;
-  control: Control;
-  text: string;
+  value: string;
   onChange: (text: string) => void;
 }
 
-function Input({ field, control, text, onChange }: InputProps) {
-  const choices = field.kind === "flag" ? ["false", "true"] : field.choices;
-  const names: Record<string, string> = field.kind === "flag" ? { false: "no", true: "yes" } : {};
+/** The field's control, which is a choice where there are few values. */
+function Input({ field, ...given }: InputProps) {
+  const choices = field.kind === "flag" ? FLAGS : field.choices.map((choice) => [choice, choice] as const);
   if (choices.length) {
-    return (
-      <select {...control} value={text} onChange={({ currentTarget }) => onChange(currentTarget.value)}>
-        {field.optional && <option value="">none</option>}
-        {choices.map((choice) => (
-          <option key={choice} value={choice}>
-            {names[choice] ?? choice}
-          </option>
-        ))}
-      </select>
-    );
+    return <SelectField {...given} options={[...(field.optional ? [NONE] : []), ...choices]} />;
   }
-  return (
-    <input
-      {...control}
-      type="text"
-      inputMode={field.kind === "text" ? undefined : "decimal"}
-      autocomplete="off"
-      spellcheck={false}
-      value={text}
-      onInput={({ currentTarget }) => onChange(currentTarget.value)}
-    />
-  );
+  const inputMode = field.kind === "text" ? undefined : "decimal";
+  return <TextField {...given} inputMode={inputMode} autocomplete="off" spellcheck={false} />;
 }

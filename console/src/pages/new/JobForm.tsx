@@ -1,6 +1,8 @@
 import { useRef, useState } from "preact/hooks";
 import { useAction } from "../../api/use";
 import { announce } from "../../components/Announcer";
+import { Form } from "../../components/Form";
+import { words } from "../../format";
 import { useKeptInTab } from "../../kept";
 import { CheckPanel } from "./CheckPanel";
 import { submit, useCheck } from "./check";
@@ -20,7 +22,7 @@ import { EvaluateFields } from "./EvaluateFields";
 import type { Editing } from "./Fields";
 import { FinetuneFields } from "./FinetuneFields";
 import { firstDraft, type Inputs } from "./inputs";
-import { type FieldSpec, words } from "./schema";
+import type { FieldSpec } from "./schema";
 
 interface Props {
   kind: Kind;
@@ -87,13 +89,7 @@ export function JobForm({ kind, inputs, query }: Props) {
   };
 
   return (
-    <form
-      class="job-form"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void sending.run();
-      }}
-    >
+    <Form class="job-form" onSubmit={sending.run}>
       <div class="stack">
         {kind === "finetune" ? (
           <FinetuneFields
@@ -120,7 +116,7 @@ export function JobForm({ kind, inputs, query }: Props) {
         another={draft === after ? { name: draft.values.name } : undefined}
         onClear={JSON.stringify(draft) === JSON.stringify(first) ? undefined : () => setDraft(first)}
       />
-    </form>
+    </Form>
   );
 }
 

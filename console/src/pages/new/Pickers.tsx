@@ -1,10 +1,11 @@
 import { Described } from "../../components/Described";
-import { Field } from "../../components/Field";
-import { shortId } from "../../format";
+import { type Group, SelectField } from "../../components/SelectField";
+import { shortId, words } from "../../format";
+import { versionsGroup } from "../try/Versions";
 import { textOf } from "./draft";
 import { type Editing, SchemaField } from "./Fields";
 import { describeData, type Inputs } from "./inputs";
-import { meaningOf, words } from "./schema";
+import { meaningOf } from "./schema";
 
 interface PickerProps {
   path: string;
@@ -14,15 +15,10 @@ interface PickerProps {
   none?: string;
 }
 
-interface Option {
-  value: string;
-  title: string;
-}
-
 interface SelectProps {
   path: string;
   editing: Editing;
-  groups: { title: string; options: Option[] }[];
+  groups: readonly Group[];
   none?: string | undefined;
   disabled?: boolean;
   onChange?: (value: string) => void;
@@ -33,39 +29,21 @@ function Select({ path, editing, groups, none, disabled = false, onChange }: Sel
   const field = editing.field(path);
   if (!field) return null;
   const value = textOf(field, editing.values);
-  const known = !value || groups.some(({ options }) => options.some((option) => option.value === value));
+  const known = !value || groups.some(({ options }) => options.some(([name]) => name === value));
   return (
-    <Field
+    <SelectField
       label={words(field.name)}
       help={<Described text={field.description} />}
       error={editing.errorAt(field.path)}
-    >
-      {(control) => (
-        <select
-          {...control}
-          disabled={disabled}
-          value={value}
-          onChange={({ currentTarget }) =>
-            onChange ? onChange(currentTarget.value) : editing.set({ [field.path]: currentTarget.value })
-          }
-        >
-          {(none !== undefined || !value) && <option value="">{none ?? "Choose one"}</option>}
-          {!known && <option value={value}>{shortId(value)}</option>}
-          {groups.map(
-            ({ title, options }) =>
-              options.length > 0 && (
-                <optgroup key={title} label={title}>
-                  {options.map((option) => (
-                    <option key={option.value} value={option.value}>
-                      {option.title}
-                    </option>
-                  ))}
-                </optgroup>
-              ),
-          )}
-        </select>
-      )}
-    </Field>
+      disabled={disabled}
+      value={value}
+      options={[
+        ...(none !== undefined || !value ? [["", none ?? "Choose one"] as const] : []),
+        ...(known ? [] : [[value, shortId(value)] as const]),
+        ...groups.filter(({ options }) => options.length > 0),
+      ]}
+      onChange={onChange ?? ((chosen) => editing.set({ [field.path]: chosen }))}
+    />
   );
 }
 
@@ -80,7 +58,7 @@ export function DataPicker({
     title: format,
     options: fitting
       .filter((each) => each.format === format)
-      .map((each) => ({ value: each.id, title: describeData(each) })),
+      .map((each) => [each.id, describeData(each)] as const),
   }));
   return <Select {...props} groups={groups} {...(onChange && { onChange })} />;
 }
@@ -89,22 +67,14 @@ export function DataPicker({
 export function ModelPicker({ inputs, ...props }: PickerProps) {
   const { models } = inputs;
   if (!models) return <Typed {...props} />;
-  const aliases = models?.aliases?.map(({ name, version }) => ({
-    value: name,
-    title: `${name} · now ${shortId(version)}`,
-  }));
-  const hasDefault = aliases?.some(({ value }) => value === "default");
-  const unnamed = hasDefault ? [] : [{ value: "default", title: "default · the model in service" }];
+  const { aliases = [], versions = [], bases = [] } = models;
+  const named = aliases.map(({ name, version }) => [name, `${name} · now ${shortId(version)}`] as const);
+  const hasDefault = aliases.some(({ name }) => name === "default");
+  const unnamed = hasDefault ? [] : [["default", "default · the model in service"] as const];
   const groups = [
-    { title: "Aliases", options: [...unnamed, ...(aliases ?? [])] },
-    {
-      title: "Versions",
-      options: (models?.versions ?? []).map(({ id, aliases }) => ({
-        value: id,
-        title: [shortId(id), ...aliases].join(" · "),
-      })),
-    },
-    { title: "References", options: (models?.bases ?? []).map((value) => ({ value, title: value })) },
+    { title: "Aliases", options: [...unnamed, ...named] },
+    versionsGroup(versions),
+    { title: "References", options: bases.map((name) => [name, name] as const) },
   ];
   return <Select {...props} groups={groups} />;
 }
@@ -112,7 +82,7 @@ export function ModelPicker({ inputs, ...props }: PickerProps) {
 /** The teachers that the operator allows. */
 export function TeacherPicker({ inputs, ...props }: PickerProps & { disabled?: boolean }) {
   if (!inputs.models) return <Typed {...props} />;
-  const options = (inputs.models.teachers ?? []).map((value) => ({ value, title: value }));
+  const options = (inputs.models.teachers ?? []).map((name) => [name, name] as const);
   const none = options.length ? "none" : "none (the operator allows teachers with SDS_CLIP_ALLOWED_TEACHERS)";
   return <Select {...props} groups={[{ title: "Teachers", options }]} none={none} />;
 }

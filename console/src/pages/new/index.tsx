@@ -49,7 +49,7 @@ function Forms({ query }: { query: URLSearchParams }) {
           </p>
         )}
         {from && !inputs.data.from && (
-          <p class="job-note" role="note">
+          <p class="warn-note small" role="note">
             There is no job {from} to copy, so the form has none of its entries.{" "}
             <a href="#/jobs">Choose one from the list of jobs.</a>
           </p>

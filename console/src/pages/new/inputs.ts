@@ -3,6 +3,7 @@ import { fetchSchemas } from "../../api/description";
 import { ApiError } from "../../api/errors";
 import { may } from "../../api/session";
 import { count } from "../../format";
+import { getJob } from "../jobs/data";
 import type { Draft, Job, Kind } from "./draft";
 import { draftOf, EMPTY } from "./draft";
 import { type FieldSpec, readFields } from "./schema";
@@ -48,7 +49,7 @@ function listData(status: "ready" | "validating") {
 
 async function jobOf(id: string): Promise<Job | undefined> {
   try {
-    return await ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: id } } }));
+    return await getJob(id);
   } catch (error) {
     if (error instanceof ApiError && error.status === 404) return undefined;
     throw error;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Schemas } from "../../api/description";
-import { meaningOf, readFields, sections, words, wrongIn } from "./schema";
+import { meaningOf, readFields, sections, wrongIn } from "./schema";
 
 const SCHEMAS: Schemas = {
   Job: {
@@ -105,8 +105,4 @@ test("what a choice means is in the sentence that begins with it", () => {
     "The control without a teacher.",
     "",
   ]);
-});
-
-test("a name is read as words", () => {
-  expect(words("training_data")).toBe("Training data");
 });

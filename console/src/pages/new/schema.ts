@@ -5,6 +5,7 @@
  */
 
 import type { Schema, Schemas } from "../../api/description";
+import { capital } from "../../format";
 
 export type Value = string | number | boolean | null;
 
@@ -53,8 +54,7 @@ export function sections(fields: readonly FieldSpec[]): Section[] {
 export function meaningOf(description: string, choice: string): string {
   const sentence = sentences(description).find((each) => each.startsWith(`\`${choice}\` `));
   if (!sentence) return "";
-  const rest = sentence.slice(choice.length + 3).replace(/^is /, "");
-  return rest.charAt(0).toUpperCase() + rest.slice(1);
+  return capital(sentence.slice(choice.length + 3).replace(/^is /, ""));
 }
 
 /** What is wrong with a text by the description alone, or undefined. The service may find more. */
@@ -72,12 +72,6 @@ export function wrongIn({ kind, optional, bounds, limits }: FieldSpec, text: str
   const isWithin = value >= minimum && value <= maximum && value > above && value < below;
   if (isWithin && (kind === "number" || Number.isInteger(value))) return undefined;
   return `Enter a ${kind === "integer" ? "whole number" : "number"}${bounds && `, ${bounds}`}.`;
-}
-
-/** The words of an API's name: "training_data" as "Training data". */
-export function words(name: string): string {
-  const spaced = name.replaceAll("_", " ");
-  return spaced.charAt(0).toUpperCase() + spaced.slice(1);
 }
 
 function readField(path: string, name: string, schema: Schema, required: boolean): FieldSpec | undefined {

@@ -1,8 +1,9 @@
 import { api, ask, type Schemas } from "../../api/client";
+import { useNewestDatasets } from "../../api/datasets";
 import { useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
 import { shortId } from "../../format";
@@ -11,9 +12,8 @@ import { DifferenceTable } from "./DifferenceTable";
 import { addressOf, type Evaluation, nameOf, pairOf } from "./figures";
 import { type Filters, resultAddress } from "./filters";
 import { Items } from "./Items";
-import { getEvaluations, useDataNames } from "./load";
+import { getEvaluations } from "./load";
 import { DataName, ModelName } from "./Names";
-import { Select } from "./Select";
 import { isClear, titleOf, verdict } from "./words";
 
 type Comparison = Schemas["ComparisonInfo"];
@@ -73,7 +73,7 @@ interface SidesProps {
 }
 
 function Sides({ before, after, onExchange }: SidesProps) {
-  const names = useDataNames();
+  const datasets = useNewestDatasets();
   return (
     <div class="stack close">
       <div class="results-sides">
@@ -96,7 +96,7 @@ function Sides({ before, after, onExchange }: SidesProps) {
         </section>
       </div>
       <p class="muted">
-        {after.benchmark} on <DataName job={after} names={names} />
+        {after.benchmark} on <DataName job={after} datasets={datasets} />
       </p>
     </div>
   );
@@ -152,16 +152,13 @@ function Shown({ comparison, id, other, filters }: ShownProps) {
       </section>
       {names.length > 1 && (
         <div class="results-filters">
-          <Field label="Outcome" help="What follows looks at this one.">
-            {(control) => (
-              <Select
-                control={control}
-                value={outcome}
-                onChange={(chosen) => set({ ...filters, outcome: chosen })}
-                options={names.map((name) => [name, titleOf(name)])}
-              />
-            )}
-          </Field>
+          <SelectField
+            label="Outcome"
+            help="What follows looks at this one."
+            value={outcome}
+            onChange={(chosen) => set({ ...filters, outcome: chosen })}
+            options={names.map((name) => [name, titleOf(name)])}
+          />
         </div>
       )}
       {difference && <Counts title={titleOf(outcome)} of={difference} />}

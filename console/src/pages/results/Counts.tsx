@@ -1,3 +1,4 @@
+import { Fact } from "../../components/Fact";
 import { count, pValue } from "../../format";
 import type { PairedDifference } from "./words";
 
@@ -41,12 +42,9 @@ export function Counts({ title, of }: { title: string; of: PairedDifference }) {
           </table>
         </div>
         <dl class="facts">
-          <dt>Better, one-sided p</dt>
-          <dd>{pValue(of.p_better)}</dd>
-          <dt>Different, two-sided p</dt>
-          <dd>{pValue(of.p_two_sided)}</dd>
-          <dt>Test</dt>
-          <dd>McNemar’s, exact, on the items that changed</dd>
+          <Fact name="Better, one-sided p">{pValue(of.p_better)}</Fact>
+          <Fact name="Different, two-sided p">{pValue(of.p_two_sided)}</Fact>
+          <Fact name="Test">McNemar’s, exact, on the items that changed</Fact>
         </dl>
       </div>
     </section>

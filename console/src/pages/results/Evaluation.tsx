@@ -1,9 +1,12 @@
 import { useState } from "preact/hooks";
 import { serviceUrl } from "../../api/client";
+import { useNewestDatasets } from "../../api/datasets";
 import { useLoaded } from "../../api/use";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { Fact } from "../../components/Fact";
+import { Form } from "../../components/Form";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
 import { address } from "../../router";
@@ -21,10 +24,9 @@ import {
 } from "./figures";
 import type { Filters } from "./filters";
 import { Items } from "./Items";
-import { getEvaluation, listEvaluations, useDataNames } from "./load";
+import { getEvaluation, listEvaluations } from "./load";
 import { MetricTable } from "./MetricTable";
 import { DataName, ModelName } from "./Names";
-import { Select } from "./Select";
 import { titleOf } from "./words";
 
 /** What a job has measured on one data set: its metrics over all items and by tag, and the items themselves. */
@@ -81,31 +83,27 @@ function Shown({ job, figures, filters }: { job: Evaluation; figures: Figures; f
 }
 
 function Facts({ job, figures }: { job: Evaluation; figures: Figures }) {
-  const names = useDataNames();
+  const datasets = useNewestDatasets();
   const { items, items_used } = figures.provenance;
   return (
     <section class="card stack" aria-label="What was measured">
       <dl class="facts">
-        <dt>Model</dt>
-        <dd>
+        <Fact name="Model">
           <ModelName job={job} />
-        </dd>
-        <dt>Benchmark</dt>
-        <dd>{job.benchmark}</dd>
-        <dt>Data</dt>
-        <dd>
-          <DataName job={job} names={names} />
+        </Fact>
+        <Fact name="Benchmark">{job.benchmark}</Fact>
+        <Fact name="Data">
+          <DataName job={job} datasets={datasets} />
           {items !== undefined && items_used !== undefined && items_used < items && (
             <>
               {" "}
               ({items_used} of {items} items could be used)
             </>
           )}
-        </dd>
-        <dt>Finished</dt>
-        <dd>
+        </Fact>
+        <Fact name="Finished">
           <Time at={job.finished_at} />
-        </dd>
+        </Fact>
         <dt>More</dt>
         <dd class="row">
           <a href={address(["jobs", job.id])}>Job</a>
@@ -134,25 +132,20 @@ function CompareWith({ job }: { job: Evaluation }) {
   }
   const other = others.find((each) => keyOf(each) === chosen) ?? others[0];
   return (
-    <form
+    <Form
       class="results-compare"
-      onSubmit={(event) => {
-        event.preventDefault();
+      onSubmit={() => {
         if (other) location.hash = addressOf(job, other.id);
       }}
     >
-      <Field label="Compare with">
-        {(control) => (
-          <Select
-            control={control}
-            value={other ? keyOf(other) : ""}
-            onChange={setChosen}
-            options={others.map((each) => [keyOf(each), nameOf(each)])}
-          />
-        )}
-      </Field>
+      <SelectField
+        label="Compare with"
+        value={other ? keyOf(other) : ""}
+        onChange={setChosen}
+        options={others.map((each) => [keyOf(each), nameOf(each)])}
+      />
       <Button type="submit">Compare</Button>
-    </form>
+    </Form>
   );
 }
 
@@ -169,16 +162,12 @@ function ByTag({ figures }: { figures: Figures }) {
       <h2 id="tags">By tag</h2>
       {names.length > 1 && (
         <div class="results-filters">
-          <Field label="Metric">
-            {(control) => (
-              <Select
-                control={control}
-                value={chosen}
-                onChange={setChosen}
-                options={names.map((name) => [name, titleOf(name)])}
-              />
-            )}
-          </Field>
+          <SelectField
+            label="Metric"
+            value={chosen}
+            onChange={setChosen}
+            options={names.map((name) => [name, titleOf(name)])}
+          />
         </div>
       )}
       <MetricTable caption={`${titleOf(chosen)} by tag`} of="Tag" rows={rows} />

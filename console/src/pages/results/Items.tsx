@@ -4,19 +4,27 @@ import { usePages } from "../../api/use-pages";
 import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { count } from "../../format";
-import { FlipField } from "./FlipField";
 import type { Totals } from "./figures";
-import type { Filters } from "./filters";
+import type { Filters, Flip } from "./filters";
 import { ItemCard } from "./ItemCard";
 import { countsOf } from "./items";
-import { RightField } from "./RightField";
-import { Select } from "./Select";
+import { ShownField } from "./ShownField";
 import { titleOf } from "./words";
 
 const PAGE = 10;
+const FLIPS = [
+  ["right_to_wrong", "Right to wrong"],
+  ["wrong_to_right", "Wrong to right"],
+  ["changed", "Changed"],
+  ["same", "Unchanged"],
+] as const satisfies [Flip, string][];
+const RIGHTS = [
+  ["right", "Right"],
+  ["wrong", "Wrong"],
+] as const;
 
 interface Props {
   id: string;
@@ -66,35 +74,33 @@ export function Items({
   return (
     <div class="stack">
       <div class="results-filters">
-        {compared && (
-          <FlipField
+        {compared ? (
+          <ShownField
+            legend="Change"
             value={flip}
+            choices={FLIPS}
             totals={totals}
             onChange={(next) => onFilters({ ...rest, ...(tag && { tag }), ...(next && { flip: next }) })}
           />
-        )}
-        {!compared && (
-          <RightField
-            title={titleOf(outcome ?? "")}
+        ) : (
+          <ShownField
+            legend={titleOf(outcome ?? "")}
             value={right}
+            choices={RIGHTS}
             totals={known}
             onChange={(next) => onFilters({ ...rest, ...(tag && { tag }), ...(next && { right: next }) })}
           />
         )}
         {(tags.length > 0 || tag) && (
-          <Field label="Tag">
-            {(control) => (
-              <Select
-                control={control}
-                value={tag ?? ""}
-                onChange={(next) => onFilters({ ...kept, ...(next && { tag: next }) })}
-                options={[
-                  ["", "Any"],
-                  ...[...new Set([...tags, ...(tag ? [tag] : [])])].map((each) => [each, each] as const),
-                ]}
-              />
-            )}
-          </Field>
+          <SelectField
+            label="Tag"
+            value={tag ?? ""}
+            onChange={(next) => onFilters({ ...kept, ...(next && { tag: next }) })}
+            options={[
+              ["", "Any"],
+              ...[...new Set([...tags, ...(tag ? [tag] : [])])].map((each) => [each, each] as const),
+            ]}
+          />
         )}
       </div>
       {items.items && items.items.length > 0 && <Legend has={items.items.some(({ scores }) => scores)} />}

@@ -1,3 +1,4 @@
+import { useNewestDatasets } from "../../api/datasets";
 import { usePages } from "../../api/use-pages";
 import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
@@ -5,10 +6,11 @@ import { ErrorNote } from "../../components/ErrorNote";
 import { Skeleton } from "../../components/Skeleton";
 import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
+import { TwoLines } from "../../components/TwoLines";
 import { percent, shareInterval } from "../../format";
 import { useKept } from "../../kept";
-import { addressOf, anotherAddress, type Evaluation, figuresOf, keyOf, nameOf } from "./figures";
-import { listEvaluations, useDataNames } from "./load";
+import { addressOf, anotherAddress, type Evaluation, figuresOf, keyOf, mainOf, nameOf } from "./figures";
+import { listEvaluations } from "./load";
 import { SHARES_AXIS, ShareInterval } from "./MetricTable";
 import { DataName, ModelName } from "./Names";
 import { titleOf } from "./words";
@@ -18,7 +20,7 @@ const NEW = "#/new?kind=evaluate";
 /** What jobs have measured, of which two can be ticked and compared. */
 export function List() {
   const evaluations = usePages(listEvaluations, []);
-  const names = useDataNames();
+  const datasets = useNewestDatasets();
   const [ticked, setTicked] = useKept<readonly string[]>("results ticked", []);
   const { items } = evaluations;
   const chosen = (items ?? []).filter((job) => ticked.includes(keyOf(job)));
@@ -41,22 +43,18 @@ export function List() {
     {
       name: "Evaluation",
       cell: (job) => (
-        <span class="results-name">
+        <TwoLines class="results-name" below={<ModelName job={job} />}>
           <a href={addressOf(job)}>{nameOf(job)}</a>
-          <span class="small muted">
-            <ModelName job={job} />
-          </span>
-        </span>
+        </TwoLines>
       ),
     },
     {
       name: "Main figure",
       number: true,
       cell: (job) => (
-        <span class="results-name">
+        <TwoLines class="results-name" below={titleOf(figuresOf(job)?.primary ?? "–")}>
           {percent(mainOf(job)?.value)}
-          <span class="small muted">{titleOf(figuresOf(job)?.primary ?? "–")}</span>
-        </span>
+        </TwoLines>
       ),
     },
     {
@@ -68,12 +66,9 @@ export function List() {
     {
       name: "Measured on",
       cell: (job) => (
-        <span class="results-name">
+        <TwoLines class="results-name" below={<DataName job={job} datasets={datasets} />}>
           {job.benchmark}
-          <span class="small muted">
-            <DataName job={job} names={names} />
-          </span>
-        </span>
+        </TwoLines>
       ),
     },
     { name: "Finished", cell: (job) => <Time at={job.finished_at} /> },
@@ -146,11 +141,6 @@ function CompareBar({ chosen, listed }: { chosen: readonly Evaluation[]; listed:
       </span>
     </div>
   );
-}
-
-function mainOf(job: Evaluation) {
-  const figures = figuresOf(job);
-  return figures?.metrics[figures.primary];
 }
 
 function intervalOf(job: Evaluation): string {

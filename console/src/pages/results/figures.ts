@@ -80,6 +80,12 @@ export function figuresOf(job: Evaluation): Figures | undefined {
   return result?.metrics?.[result.primary] && result;
 }
 
+/** The metric that two models are compared by. */
+export function mainOf(job: Evaluation): Metric | undefined {
+  const figures = figuresOf(job);
+  return figures?.metrics[figures.primary];
+}
+
 /** The main figure first, then the others in the order of the service. */
 export function metricsInOrder({ primary, metrics }: Figures): [string, Metric][] {
   const entries = Object.entries(metrics);

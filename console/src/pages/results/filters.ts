@@ -1,40 +1,28 @@
-/** Which items are shown. The filters stand in the address, so that what one sees can be sent to others. */
+/** Which items are shown. */
 
+import { type FiltersOf, filtersIn } from "../../filters";
 import { address } from "../../router";
 
-export type Flip = "right_to_wrong" | "wrong_to_right" | "changed" | "same";
-
-export const FLIPS: readonly Flip[] = ["right_to_wrong", "wrong_to_right", "changed", "same"];
-
-/** Which items of a single evaluation are shown. */
-export type Right = "right" | "wrong";
-
-export interface Filters {
+const CHOICES = {
   /** Which of the things that a fine-tuning job has measured, by its name in the result. */
-  on?: string;
+  on: "text",
   /** The outcome that flips and the plot by tag look at. Without one, it is that of the main figure. */
-  outcome?: string;
-  tag?: string;
+  outcome: "text",
+  tag: "text",
   /** Without one, every item is shown. */
-  flip?: Flip;
-  right?: Right;
-}
+  flip: ["right_to_wrong", "wrong_to_right", "changed", "same"],
+  /** Of a single evaluation. */
+  right: ["right", "wrong"],
+} as const;
 
-export function readFilters(query: URLSearchParams): Filters {
-  const flip = FLIPS.find((each) => each === query.get("flip"));
-  const [on, outcome, tag] = [query.get("on"), query.get("outcome"), query.get("tag")];
-  const right = (["right", "wrong"] as const).find((each) => each === query.get("right"));
-  return {
-    ...(on && { on }),
-    ...(outcome && { outcome }),
-    ...(tag && { tag }),
-    ...(flip && { flip }),
-    ...(right && { right }),
-  };
-}
+export type Filters = FiltersOf<typeof CHOICES>;
+export type Flip = NonNullable<Filters["flip"]>;
+export type Right = NonNullable<Filters["right"]>;
+
+export const readFilters = (query: URLSearchParams): Filters => filtersIn(query, CHOICES);
 
 /** The address of an evaluation, or of its comparison with another one or, given null, with its own baseline. */
 export function resultAddress(id: string, other?: string | null, filters: Filters = {}): string {
   const versus = other === undefined ? [] : other === null ? ["vs"] : ["vs", other];
-  return address(["results", id, ...versus], { ...filters });
+  return address(["results", id, ...versus], filters);
 }

@@ -1,10 +1,8 @@
 /** What the pages of results load. */
 
-import { api, ask } from "../../api/client";
 import { ApiError } from "../../api/errors";
-import { useLoaded } from "../../api/use";
+import { getJob, listJobs } from "../jobs/data";
 import { type Evaluation, measuredBy } from "./figures";
-import type { Names } from "./Names";
 
 const PAGE = 50;
 
@@ -13,7 +11,7 @@ export async function listEvaluations(last?: Evaluation): Promise<{ data: Evalua
   let after = last?.id;
   for (;;) {
     const query = { status: "succeeded", limit: PAGE, ...(after && { after }) } as const;
-    const { data, has_more } = await ask(api.GET("/jobs", { params: { query } }));
+    const { data, has_more } = await listJobs(query);
     const found = data.flatMap(measuredBy);
     if (found.length || !has_more) return { data: found, has_more };
     after = data.at(-1)?.id;
@@ -22,8 +20,7 @@ export async function listEvaluations(last?: Evaluation): Promise<{ data: Evalua
 
 /** All that a job has measured. */
 export async function getEvaluations(id: string): Promise<readonly [Evaluation, ...Evaluation[]]> {
-  const job = await ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: id } } }));
-  const [first, ...others] = measuredBy(job);
+  const [first, ...others] = measuredBy(await getJob(id));
   if (first) return [first, ...others];
   throw new ApiError(`The job ${id} has measured nothing.`, 404, "not_an_evaluation");
 }
@@ -32,9 +29,4 @@ export async function getEvaluations(id: string): Promise<readonly [Evaluation, 
 export async function getEvaluation(id: string, on: string | undefined): Promise<Evaluation> {
   const measured = await getEvaluations(id);
   return measured.find((each) => each.on === on) ?? measured[0];
-}
-
-export function useDataNames(): Names {
-  const sets = useLoaded(() => ask(api.GET("/datasets", { params: { query: { limit: 100 } } })), []);
-  return new Map(sets.data?.data.map(({ id, name }) => [id, name]));
 }

@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { type Reading, sum } from "../../api/prometheus";
+import { Fact } from "../../components/Fact";
 import { Spark } from "../../components/Spark";
 import { bytes, count, percent } from "../../format";
 import { type History, latencyOf, type Point, requestsOf } from "./history";
@@ -84,22 +85,15 @@ export function Figures({ history: { points }, reading }: { history: History; re
       <div class="card stack close">
         <h2>Since the process started</h2>
         <dl class="facts service-facts">
-          <dt>Requests</dt>
-          <dd>{count(requestsOf(reading))}</dd>
-          <dt>Latency, p50 and p95</dt>
-          <dd>
+          <Fact name="Requests">{count(requestsOf(reading))}</Fact>
+          <Fact name="Latency, p50 and p95">
             {milliseconds(p50)} · {milliseconds(p95)}
-          </dd>
-          <dt>Refused for load (429)</dt>
-          <dd>{count(sum(reading, "sds_clip_throttled_total") ?? 0)}</dd>
-          <dt>Swaps</dt>
-          <dd>{count(swaps("swapped"))}</dd>
-          <dt>Failed loads</dt>
-          <dd>{count(swaps("failed"))}</dd>
-          <dt>Texts from the cache</dt>
-          <dd>{percent(looked ? (hits ?? 0) / looked : undefined)}</dd>
-          <dt>Disk free</dt>
-          <dd>{bytes(sum(reading, "sds_clip_disk_free_bytes"))}</dd>
+          </Fact>
+          <Fact name="Refused for load (429)">{count(sum(reading, "sds_clip_throttled_total") ?? 0)}</Fact>
+          <Fact name="Swaps">{count(swaps("swapped"))}</Fact>
+          <Fact name="Failed loads">{count(swaps("failed"))}</Fact>
+          <Fact name="Texts from the cache">{percent(looked ? (hits ?? 0) / looked : undefined)}</Fact>
+          <Fact name="Disk free">{bytes(sum(reading, "sds_clip_disk_free_bytes"))}</Fact>
         </dl>
       </div>
     </section>

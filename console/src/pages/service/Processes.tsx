@@ -53,7 +53,7 @@ function Loaded({ everyS }: { everyS: number }) {
           Prometheus sums them over all.
         </p>
       )}
-      {reading?.error && <p class="service-warning">The aliases cannot be read: {reading.error}</p>}
+      {reading?.error && <p class="warn-note">The aliases cannot be read: {reading.error}</p>}
       <Table
         caption="Versions by process"
         columns={COLUMNS}

@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import type { Schemas } from "../../api/client";
-import { Field } from "../../components/Field";
 import { Picture } from "../../components/Picture";
+import { SelectField } from "../../components/SelectField";
 import { percent, score } from "../../format";
 import type { Shown } from "./Pictures";
 import { isBest, type Measure, matrix } from "./results";
@@ -27,21 +27,12 @@ export function Matrix({ texts, pictures, answers }: Props) {
   const tables = answers.map(({ answer }) => matrix(texts, answer, measure));
   return (
     <div class="stack">
-      <Field label="Numbers">
-        {(control) => (
-          <select
-            {...control}
-            value={measure}
-            onChange={({ currentTarget }) => setMeasure(currentTarget.value as Measure)}
-          >
-            {measures.map((name) => (
-              <option key={name} value={name}>
-                {MEASURES[name]}
-              </option>
-            ))}
-          </select>
-        )}
-      </Field>
+      <SelectField
+        label="Numbers"
+        value={measure}
+        options={measures.map((name) => [name, MEASURES[name]])}
+        onChange={setMeasure}
+      />
       {answers.map(({ title }, model) => (
         <div key={title} class="stack close">
           {answers.length > 1 && <h2>{title}</h2>}

@@ -33,7 +33,7 @@ export function Results({ answer, current, missing }: Props) {
   return (
     <section class="stack" aria-label="Results" data-old={isOld}>
       {isOld && (
-        <p class="try-old" role="status">
+        <p class="warn-note try-old" role="status">
           The input has changed, and these results are of the former one.{" "}
           {current.kind === "classify" ? "Classify" : "Match"} again.
         </p>

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { announce } from "../../components/Announcer";
-import { Field } from "../../components/Field";
+import { TextField } from "../../components/TextField";
 import { proposals, swappedWords } from "./swaps";
 import { split } from "./words";
 
@@ -50,19 +50,16 @@ export function SwapGame({ caption, onCaption, own, left, onRivals }: Props) {
 
   return (
     <div class="stack">
-      <Field label="Caption" help="What the picture shows, such as: a red circle left of a blue square">
-        {(control) => (
-          <input
-            {...control}
-            value={caption}
-            onInput={({ currentTarget }) => {
-              setChosen(undefined);
-              onRivals([], []);
-              onCaption(currentTarget.value);
-            }}
-          />
-        )}
-      </Field>
+      <TextField
+        label="Caption"
+        help="What the picture shows, such as: a red circle left of a blue square"
+        value={caption}
+        onChange={(text) => {
+          setChosen(undefined);
+          onRivals([], []);
+          onCaption(text);
+        }}
+      />
       {words.length > 1 && (
         <fieldset class="stack close">
           <legend class="legend">Swap two words: choose one, then the other</legend>

@@ -1,6 +1,8 @@
 import { type Named, versionNamed } from "../../api/models";
-import { Field } from "../../components/Field";
+import { type Group, SelectField } from "../../components/SelectField";
 import { shortId } from "../../format";
+
+type Versions = NonNullable<Named["versions"]>;
 
 interface Props {
   label: string;
@@ -13,7 +15,7 @@ interface Props {
 }
 
 /** One of the models that requests can name: what is served, each with its version, then every version. */
-export function VersionField({ label, help, none, models, value, onChange }: Props) {
+export function VersionField({ none, models, ...field }: Props) {
   const names = new Set([
     ...(models?.models.map(({ name }) => name) ?? []),
     ...(models?.aliases?.map(({ name }) => name) ?? []),
@@ -22,29 +24,21 @@ export function VersionField({ label, help, none, models, value, onChange }: Pro
     const version = models && versionNamed(name, models);
     return version ? `${name} · ${shortId(version)}` : name;
   };
+  const versions = models?.versions ?? [];
   return (
-    <Field label={label} help={help}>
-      {(control) => (
-        <select {...control} value={value} onChange={({ currentTarget }) => onChange(currentTarget.value)}>
-          <option value="">{none}</option>
-          <optgroup label="In service">
-            {[...names].map((name) => (
-              <option key={name} value={name}>
-                {titleOf(name)}
-              </option>
-            ))}
-          </optgroup>
-          {Boolean(models?.versions?.length) && (
-            <optgroup label="Versions">
-              {models?.versions?.map(({ id, aliases }) => (
-                <option key={id} value={id}>
-                  {[shortId(id), ...aliases].join(" · ")}
-                </option>
-              ))}
-            </optgroup>
-          )}
-        </select>
-      )}
-    </Field>
+    <SelectField
+      {...field}
+      options={[
+        ["", none],
+        { title: "In service", options: [...names].map((name) => [name, titleOf(name)]) },
+        ...(versions.length ? [versionsGroup(versions)] : []),
+      ]}
+    />
   );
+}
+
+/** Every version by the beginning of its id, with its aliases. */
+export function versionsGroup(versions: Versions): Group {
+  const titleOf = ({ id, aliases }: Versions[number]) => [shortId(id), ...aliases].join(" · ");
+  return { title: "Versions", options: versions.map((each) => [each.id, titleOf(each)]) };
 }

@@ -5,6 +5,8 @@ import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Field } from "../../components/Field";
+import { Form } from "../../components/Form";
+import { SelectField } from "../../components/SelectField";
 import { Tabs } from "../../components/Tabs";
 import { useKept } from "../../kept";
 import { Examples } from "./Examples";
@@ -25,13 +27,18 @@ const TASKS: { name: Task; title: string }[] = [
   { name: "swap", title: "Swap words" },
 ];
 
+const TEMPLATES = [
+  ["simple", "simple: 7 prompts"],
+  ["openai", "openai: 80 prompts"],
+  ["own", "my own"],
+] as const;
+
 interface Inputs {
   task: Task;
   pictures: readonly Shown[];
   texts: string;
   labels: string;
-  /** "simple", "openai", or "own". */
-  templates: string;
+  templates: (typeof TEMPLATES)[number][0];
   ownTemplates: string;
   caption: string;
   own: readonly string[];
@@ -84,12 +91,9 @@ export function TryPage() {
   return (
     <div class="page try">
       <h1>Try</h1>
-      <form
+      <Form
         class="stack try-form"
-        onSubmit={(event) => {
-          event.preventDefault();
-          submit();
-        }}
+        onSubmit={submit}
         onKeyDown={(event) => {
           if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit();
         }}
@@ -144,7 +148,7 @@ export function TryPage() {
           <span class="muted small">{missing ?? "Ctrl+Enter does the same."}</span>
         </div>
         <ErrorNote error={sending.error ?? trying.error} />
-      </form>
+      </Form>
       {answer ? (
         <Results answer={answer} current={requestOf(inputs)} missing={missing} />
       ) : (
@@ -160,22 +164,13 @@ function ClassifyFields({ inputs, set }: { inputs: Inputs; set: (changes: Partia
   return (
     <div class="stack">
       <LinesField label="Labels" value={inputs.labels} onChange={(labels) => set({ labels })} />
-      <Field
+      <SelectField
         label="Templates"
         help="Each label is put into every prompt, and the features of its prompts are averaged."
-      >
-        {(control) => (
-          <select
-            {...control}
-            value={inputs.templates}
-            onChange={({ currentTarget }) => set({ templates: currentTarget.value })}
-          >
-            <option value="simple">simple: 7 prompts</option>
-            <option value="openai">openai: 80 prompts</option>
-            <option value="own">my own</option>
-          </select>
-        )}
-      </Field>
+        value={inputs.templates}
+        options={TEMPLATES}
+        onChange={(templates) => set({ templates })}
+      />
       {inputs.templates === "own" && (
         <LinesField
           label="My templates"

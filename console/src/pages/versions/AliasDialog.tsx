@@ -6,6 +6,7 @@ import { Button } from "../../components/Button";
 import { Dialog } from "../../components/Dialog";
 import { ErrorNote } from "../../components/ErrorNote";
 import { Folded } from "../../components/Folded";
+import { Form } from "../../components/Form";
 import { shortId } from "../../format";
 import { type Alias, useLiveRegistry } from "./live";
 import { Moved } from "./Moved";
@@ -58,13 +59,7 @@ function Question({ what, alias, onClose }: Doing & { onClose: () => void }) {
   });
   if (moved) return <Moved moved={moved} onClose={onClose} />;
   return (
-    <form
-      class="stack"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void act.run();
-      }}
-    >
+    <Form class="stack" onSubmit={act.run}>
       <Meaning what={what} alias={alias} />
       <ReasonField value={reason} onChange={setReason} error={act.error} />
       {what === "rollback" && <WaitField value={isWaiting} onChange={setWaiting} />}
@@ -77,7 +72,7 @@ function Question({ what, alias, onClose }: Doing & { onClose: () => void }) {
         </Button>
         <Button onClick={onClose}>Cancel</Button>
       </div>
-    </form>
+    </Form>
   );
 }
 

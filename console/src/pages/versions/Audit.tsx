@@ -6,7 +6,7 @@ import { useAction } from "../../api/use";
 import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
 import { address } from "../../router";
 import { AuditTable } from "./AuditTable";
@@ -22,24 +22,14 @@ export function Audit({ aliases, chosen }: { aliases: readonly Alias[]; chosen: 
   return (
     <div class="stack">
       <div class="version-filter">
-        <Field label="Alias">
-          {(control) => (
-            <select
-              {...control}
-              value={chosen}
-              onChange={({ currentTarget }) => {
-                location.hash = address(["versions"], { tab: "audit", alias: currentTarget.value });
-              }}
-            >
-              <option value="">All aliases</option>
-              {names.map((name) => (
-                <option key={name} value={name}>
-                  {name}
-                </option>
-              ))}
-            </select>
-          )}
-        </Field>
+        <SelectField
+          label="Alias"
+          value={chosen}
+          options={[["", "All aliases"], ...names.map((name) => [name, name] as const)]}
+          onChange={(alias) => {
+            location.hash = address(["versions"], { tab: "audit", alias });
+          }}
+        />
       </div>
       <Lines key={chosen} alias={chosen} />
     </div>

@@ -5,7 +5,8 @@ import { announce } from "../../components/Announcer";
 import { Button } from "../../components/Button";
 import { Dialog } from "../../components/Dialog";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { Form } from "../../components/Form";
+import { TextField } from "../../components/TextField";
 import { bytes, shortId } from "../../format";
 import { address } from "../../router";
 import { useLiveRegistry, type Version } from "./live";
@@ -36,28 +37,18 @@ function Question({ version, onClose }: Omit<Props, "open">) {
     location.hash = address(["versions"]);
   });
   return (
-    <form
-      class="stack"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void remove.run();
-      }}
-    >
+    <Form class="stack" onSubmit={remove.run}>
       <p>
         Its files, {bytes(version.size_bytes)}, are removed for good. Rollbacks skip it, and the audit trail
         keeps its entries.
       </p>
-      <Field label={`Type ${short} to delete it`}>
-        {(control) => (
-          <input
-            {...control}
-            autocomplete="off"
-            spellcheck={false}
-            value={typed}
-            onInput={({ currentTarget }) => setTyped(currentTarget.value)}
-          />
-        )}
-      </Field>
+      <TextField
+        label={`Type ${short} to delete it`}
+        autocomplete="off"
+        spellcheck={false}
+        value={typed}
+        onChange={setTyped}
+      />
       <ErrorNote error={remove.error} />
       <div class="row">
         <Button
@@ -70,6 +61,6 @@ function Question({ version, onClose }: Omit<Props, "open">) {
         </Button>
         <Button onClick={onClose}>Keep it</Button>
       </div>
-    </form>
+    </Form>
   );
 }

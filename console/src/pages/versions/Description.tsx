@@ -1,6 +1,6 @@
-import type { ComponentChildren } from "preact";
 import type { Schemas } from "../../api/client";
 import { currentSession } from "../../api/session";
+import { Fact } from "../../components/Fact";
 import { Time } from "../../components/Time";
 import { bytes, counted } from "../../format";
 import { DatasetLink, useDatasets } from "./datasets";
@@ -59,16 +59,6 @@ export function Facts({ version, maker }: { version: Detail; maker: Maker }) {
         </Fact>
       </dl>
     </section>
-  );
-}
-
-function Fact({ name, children }: { name: string; children: ComponentChildren }) {
-  if (!children) return null;
-  return (
-    <>
-      <dt>{name}</dt>
-      <dd>{children}</dd>
-    </>
   );
 }
 

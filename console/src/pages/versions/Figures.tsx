@@ -22,18 +22,11 @@ export function Figures({ detail }: { detail: Detail }) {
             <thead>
               <tr>
                 <th scope="col">Metric</th>
-                <th scope="col" class="number">
-                  Value
-                </th>
-                <th scope="col" class="number">
-                  95 % interval
-                </th>
-                <th scope="col" class="number">
-                  Items
-                </th>
-                <th scope="col" class="number">
-                  Chance
-                </th>
+                {["Value", "95 % interval", "Items", "Chance"].map((name) => (
+                  <th key={name} scope="col" class="number">
+                    {name}
+                  </th>
+                ))}
               </tr>
             </thead>
             {evaluations.map(({ name, benchmark, data, metrics }) => (

@@ -1,15 +1,25 @@
 import { useMemo, useState } from "preact/hooks";
+import { dataName } from "../../api/datasets";
 import { may } from "../../api/session";
 import { StatusBadge } from "../../components/Badge";
 import { Button } from "../../components/Button";
 import { EmptyState } from "../../components/EmptyState";
-import { Field } from "../../components/Field";
+import { SelectField } from "../../components/SelectField";
+import { type Column, Table } from "../../components/Table";
 import { Time } from "../../components/Time";
 import { bytes, percent } from "../../format";
 import { address } from "../../router";
-import { DatasetLink, nameOf, useDatasets } from "./datasets";
+import { DatasetLink, useDatasets } from "./datasets";
 import { useDetails } from "./details";
-import { BENCHMARKS, COLUMNS, dataSetsOf, type Evaluation, evaluationsOf, interval } from "./figures";
+import {
+  BENCHMARKS,
+  COLUMNS,
+  dataSetsOf,
+  type Evaluation,
+  evaluationsOf,
+  interval,
+  type Metric,
+} from "./figures";
 import { type Registry, useLiveRegistry, type Version } from "./live";
 import { AliasBadges, JobLink, shortReference, VersionLink } from "./names";
 import { type Row, treeOf, withBases } from "./tree";
@@ -31,6 +41,26 @@ export function Lineage({ registry }: { registry: Registry }) {
     [...sets].map(([benchmark, found]) => [benchmark, chosen[benchmark] ?? found[0]] as const),
   );
   const named = useDatasets([...sets.values()].flat());
+  const columns: Column<Row<Version>>[] = [
+    { name: "Version", names: true, cell: (row) => <Branch row={row} /> },
+    ...COLUMNS.map(({ title, benchmark, metric }) => {
+      const data = shown.get(benchmark);
+      const isShown = (each: Evaluation) => each.benchmark === benchmark && each.data === data;
+      return {
+        name: title,
+        number: true,
+        below: (
+          <span class="version-set" title={data}>
+            <DatasetLink id={data || " "} sets={named} />
+          </span>
+        ),
+        cell: ({ id }: Row<Version>) => <Figure of={measured.get(id)?.find(isShown)?.metrics[metric]} />,
+      };
+    }),
+    { name: "Made by", cell: ({ version }) => <Maker job={version?.job_id} /> },
+    { name: "Size", number: true, cell: ({ version }) => bytes(version?.size_bytes) },
+    { name: "Created", cell: ({ version }) => <Time at={version?.created_at} /> },
+  ];
   if (!all.length) return <NoVersions />;
   return (
     <section class="stack close" aria-labelledby="lineage">
@@ -40,10 +70,10 @@ export function Lineage({ registry }: { registry: Registry }) {
           {[...sets].map(
             ([benchmark, found]) =>
               found.length > 1 && (
-                <DataSetField
+                <SelectField
                   key={benchmark}
-                  benchmark={benchmark}
-                  sets={found.map((data) => [data, nameOf(data, named)])}
+                  label={`Data of ${benchmark}`}
+                  options={found.map((data) => [data, dataName(data, named)])}
                   value={shown.get(benchmark) ?? ""}
                   onChange={(data) => setChosen((before) => ({ ...before, [benchmark]: data }))}
                 />
@@ -51,34 +81,13 @@ export function Lineage({ registry }: { registry: Registry }) {
           )}
         </div>
       </div>
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a box that scrolls must be reachable by keyboard */}
-      <section class="table-box" tabIndex={0} aria-label="Versions and what they were made from">
-        <table class="version-tree cards">
-          <thead>
-            <tr>
-              <th scope="col">Version</th>
-              {COLUMNS.map(({ title, benchmark }) => (
-                <th key={title} scope="col" class="number">
-                  {title}
-                  <span class="version-set" title={shown.get(benchmark)}>
-                    <DatasetLink id={shown.get(benchmark) || " "} sets={named} />
-                  </span>
-                </th>
-              ))}
-              <th scope="col">Made by</th>
-              <th scope="col" class="number">
-                Size
-              </th>
-              <th scope="col">Created</th>
-            </tr>
-          </thead>
-          <tbody>
-            {treeOf(all).map((row) => (
-              <TreeRow key={row.id} row={row} evaluations={measured.get(row.id)} shown={shown} />
-            ))}
-          </tbody>
-        </table>
-      </section>
+      <Table
+        caption="Versions and what they were made from"
+        class="version-tree"
+        columns={columns}
+        rows={treeOf(all)}
+        keyOf={({ id }) => id}
+      />
       {registry.hasMore && (
         <div class="row">
           <Button onClick={showMore}>Show older versions</Button>
@@ -89,58 +98,42 @@ export function Lineage({ registry }: { registry: Registry }) {
   );
 }
 
-interface RowProps {
-  row: Row<Version>;
-  /** Undefined until they are loaded. */
-  evaluations: readonly Evaluation[] | undefined;
-  shown: ReadonlyMap<string, string | undefined>;
-}
-
-function TreeRow({ row, evaluations, shown }: RowProps) {
+/** A version, with lines from its base. */
+function Branch({ row }: { row: Row<Version> }) {
   const { version } = row;
   return (
-    <tr>
-      <th scope="row" class="version-name">
-        <div class="version-branch">
-          {row.lines.map((leadsOn, level) => (
-            <span
-              // biome-ignore lint/suspicious/noArrayIndexKey: a line is its level
-              key={level}
-              class={`version-line ${level === row.lines.length - 1 ? "own" : ""} ${leadsOn ? "on" : ""}`}
-              aria-hidden="true"
-            />
-          ))}
-          <div class="version-title">
-            <span class="visually-hidden">Level {row.depth + 1}:</span>
-            <VersionLink id={row.id} />
-            {version && <AliasBadges names={version.aliases} />}
-            {version && version.status !== "ready" && <StatusBadge status={version.status} />}
-            <Origin row={row} />
-          </div>
-        </div>
-      </th>
-      {COLUMNS.map(({ title, benchmark, metric }) => {
-        const found = evaluations?.find(
-          (each) => each.benchmark === benchmark && each.data === shown.get(benchmark),
-        )?.metrics[metric];
-        return (
-          <td key={title} class="number" data-name={title}>
-            {found ? percent(found.value) : <span class="muted">–</span>}
-            {found && <span class="version-interval">{interval(found)}</span>}
-          </td>
-        );
-      })}
-      <td class="nowrap" data-name="Made by">
-        {version?.job_id ? <JobLink id={version.job_id} short /> : <span class="muted">–</span>}
-      </td>
-      <td class="number" data-name="Size">
-        {bytes(version?.size_bytes)}
-      </td>
-      <td data-name="Created">
-        <Time at={version?.created_at} />
-      </td>
-    </tr>
+    <div class="version-branch">
+      {row.lines.map((leadsOn, level) => (
+        <span
+          // biome-ignore lint/suspicious/noArrayIndexKey: a line is its level
+          key={level}
+          class={`version-line ${level === row.lines.length - 1 ? "own" : ""} ${leadsOn ? "on" : ""}`}
+          aria-hidden="true"
+        />
+      ))}
+      <div class="version-title">
+        <span class="visually-hidden">Level {row.depth + 1}:</span>
+        <VersionLink id={row.id} />
+        {version && <AliasBadges names={version.aliases} />}
+        {version && version.status !== "ready" && <StatusBadge status={version.status} />}
+        <Origin row={row} />
+      </div>
+    </div>
   );
+}
+
+function Figure({ of }: { of: Metric | undefined }) {
+  if (!of) return <span class="muted">–</span>;
+  return (
+    <>
+      {percent(of.value)}
+      <span class="version-interval">{interval(of)}</span>
+    </>
+  );
+}
+
+function Maker({ job }: { job: string | null | undefined }) {
+  return <span class={`nowrap ${job ? "" : "muted"}`}>{job ? <JobLink id={job} short /> : "–"}</span>;
 }
 
 /** What stands in place of a base: what the model is called, or why so little is known of it. */
@@ -152,30 +145,6 @@ function Origin({ row: { version, name } }: { row: Row<Version> }) {
       {reference && shortReference(reference)}
       {!version && (reference ? ", not shown to this key" : "Not shown to this key")}
     </span>
-  );
-}
-
-interface FieldProps {
-  benchmark: string;
-  /** The ids of the data sets with their names. */
-  sets: readonly (readonly [string, string])[];
-  value: string;
-  onChange: (data: string) => void;
-}
-
-function DataSetField({ benchmark, sets, value, onChange }: FieldProps) {
-  return (
-    <Field label={`Data of ${benchmark}`}>
-      {(control) => (
-        <select {...control} value={value} onChange={({ currentTarget }) => onChange(currentTarget.value)}>
-          {sets.map(([data, name]) => (
-            <option key={data} value={data}>
-              {name}
-            </option>
-          ))}
-        </select>
-      )}
-    </Field>
   );
 }
 

@@ -1,6 +1,7 @@
 import type { Schemas } from "../../api/client";
 import { Badge, type Tone } from "../../components/Badge";
 import { Button } from "../../components/Button";
+import { capital } from "../../format";
 import { useLiveRegistry } from "./live";
 import { VersionLink } from "./names";
 import { isServedByAll, nameOf, type Progress, progressOf, summaryOf } from "./rollout";
@@ -27,7 +28,7 @@ export function Moved({ moved, onClose }: { moved: Schemas["MovedAlias"]; onClos
     <div class="stack" role="status">
       <p>
         <strong>{moved.name}</strong> points to <VersionLink id={moved.version} />.{" "}
-        {sentence(summaryOf(progress))} {progress.length === 1 ? "serves" : "serve"} it
+        {capital(summaryOf(progress))} {progress.length === 1 ? "serves" : "serve"} it
         {isServedByAll(progress) ? "." : failed ? "; see why below." : " so far."}
       </p>
       <ul class="stack close">
@@ -45,5 +46,3 @@ export function Moved({ moved, onClose }: { moved: Schemas["MovedAlias"]; onClos
     </div>
   );
 }
-
-const sentence = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -5,8 +5,10 @@ import { useAction, useLoaded } from "../../api/use";
 import { announce } from "../../components/Announcer";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
-import { Field } from "../../components/Field";
+import { Form } from "../../components/Form";
+import { SelectField } from "../../components/SelectField";
 import { Skeleton } from "../../components/Skeleton";
+import { TextField } from "../../components/TextField";
 import { shortId } from "../../format";
 import { AliasDialog } from "./AliasDialog";
 import { type Alias, useEachTurn, useLiveRegistry, type Version } from "./live";
@@ -38,13 +40,13 @@ export function Promote({ version, aliases, onClose }: Props) {
       {moved ? (
         <Moved moved={moved} onClose={onClose} />
       ) : (
-        <Form version={version} aliases={aliases} onMoved={setMoved} onClose={onClose} />
+        <Question version={version} aliases={aliases} onMoved={setMoved} onClose={onClose} />
       )}
     </section>
   );
 }
 
-function Form({
+function Question({
   version,
   aliases,
   onMoved,
@@ -81,44 +83,36 @@ function Form({
     announce(`${tried.name} points to ${shortId(version.id)}.`);
     live.models.reload();
   });
+  const offered = [
+    ...movable.map((alias) => [alias.name, alias.lock ? `${alias.name} (locked)` : alias.name] as const),
+    ...(may("admin") ? [[NEW, "A new alias…"] as const] : []),
+  ];
   const isReady = plan?.name === name && mayGo(plan, isForced) && isReason(reason);
   const wrongName = [trial.error, promote.error].find((error) => error?.param === "alias")?.message;
 
   return (
     <div class="version-promote">
-      <form
+      <Form
         class="stack"
-        onSubmit={(event) => {
-          event.preventDefault();
+        onSubmit={() => {
           if (plan && isReady) void promote.run(plan);
         }}
       >
-        <Field label="Alias" error={chosen === NEW ? undefined : wrongName}>
-          {(control) => (
-            <select {...control} value={chosen} onChange={({ currentTarget }) => choose(currentTarget.value)}>
-              {movable.map((alias) => (
-                <option key={alias.name} value={alias.name}>
-                  {alias.lock ? `${alias.name} (locked)` : alias.name}
-                </option>
-              ))}
-              {may("admin") && <option value={NEW}>A new alias…</option>}
-            </select>
-          )}
-        </Field>
+        <SelectField
+          label="Alias"
+          error={chosen === NEW ? undefined : wrongName}
+          value={chosen}
+          options={offered}
+          onChange={choose}
+        />
         {chosen === NEW && (
-          <Field
+          <TextField
             label="Name of the new alias"
             help="Letters, digits, dots, dashes and underscores."
             error={name ? wrongName : undefined}
-          >
-            {(control) => (
-              <input
-                {...control}
-                value={typed}
-                onInput={({ currentTarget }) => setTyped(currentTarget.value)}
-              />
-            )}
-          </Field>
+            value={typed}
+            onChange={setTyped}
+          />
         )}
         <ReasonField value={reason} onChange={setReason} error={promote.error} />
         <WaitField value={isWaiting} onChange={setWaiting} />
@@ -141,7 +135,7 @@ function Form({
           </Button>
           <Button onClick={onClose}>Cancel</Button>
         </div>
-      </form>
+      </Form>
       <div aria-live="polite">
         {!name ? (
           <p class="muted">Name the alias to see what would happen.</p>

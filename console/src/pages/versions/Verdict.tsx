@@ -1,10 +1,11 @@
 import type { Schemas } from "../../api/client";
+import { dataName } from "../../api/datasets";
 import { ApiError } from "../../api/errors";
 import { Badge } from "../../components/Badge";
 import { Button } from "../../components/Button";
 import { ErrorNote } from "../../components/ErrorNote";
 import { type Column, Table } from "../../components/Table";
-import { DatasetLink, nameOf, useDatasets } from "./datasets";
+import { DatasetLink, useDatasets } from "./datasets";
 import { partsOf } from "./figures";
 import { Missing } from "./Missing";
 import { JobLink, VersionLink } from "./names";
@@ -84,7 +85,7 @@ export function Verdict({ plan, onUnlock }: Props) {
           )}
         </p>
         <p class={gate.verdict === "unknown" ? "" : "muted small"}>
-          {reasonOf(gate, (data) => nameOf(data, sets))}
+          {reasonOf(gate, (data) => dataName(data, sets))}
         </p>
         {gate.compared_with && gate.missing.length > 0 && (
           <Missing missing={gate.missing} version={plan.to_version} other={gate.compared_with} />

@@ -10,6 +10,7 @@ import { Skeleton } from "../../components/Skeleton";
 import { Time } from "../../components/Time";
 import { bytes, shortId } from "../../format";
 import { address } from "../../router";
+import { getJob } from "../jobs/data";
 import { AuditTable } from "./AuditTable";
 import { DeleteDialog } from "./DeleteDialog";
 import { Configuration, Facts, type Maker } from "./Description";
@@ -74,7 +75,7 @@ function Shown({ detail }: { detail: Detail }) {
       <Actions version={version} isPromoting={isPromoting} onPromote={() => setPromoting(!isPromoting)} />
       {isPromoting && <Promote version={version} aliases={aliases} onClose={() => setPromoting(false)} />}
       <Figures detail={detail} />
-      <div class="version-columns">
+      <div class="columns version-columns">
         <Facts version={version} maker={maker} />
         <Relatives detail={detail} />
       </div>
@@ -85,9 +86,7 @@ function Shown({ detail }: { detail: Detail }) {
 }
 
 function useMaker(id: string | null | undefined): Maker {
-  const load = async () =>
-    id && may("train") ? await ask(api.GET("/jobs/{job_id}", { params: { path: { job_id: id } } })) : null;
-  return useLoaded(load, [id]).data;
+  return useLoaded(async () => (id && may("train") ? await getJob(id) : null), [id]).data;
 }
 
 /** "Made by the job job_1 from demo, 3 min ago." */

@@ -1,15 +1,13 @@
 /** The data sets that figures were measured on, by their names. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { type Datasets, readDatasets } from "../../api/datasets";
+import { type Datasets, dataName, NO_DATASETS, readDatasets } from "../../api/datasets";
 import { may } from "../../api/session";
 import { address } from "../../router";
 
-const NONE: Datasets = new Map();
-
 /** The data sets with these ids, each read once. What stands in place of an id, as in old results, is not asked for. */
 export function useDatasets(ids: readonly string[]): Datasets {
-  const [sets, setSets] = useState(NONE);
+  const [sets, setSets] = useState(NO_DATASETS);
   const asked = useRef(new Set<string>());
   const wanted = ids.join();
   // biome-ignore lint/correctness/useExhaustiveDependencies: the ids are in `wanted`
@@ -23,16 +21,12 @@ export function useDatasets(ids: readonly string[]): Datasets {
   return sets;
 }
 
-export function nameOf(id: string, sets: Datasets): string {
-  return sets.get(id)?.name || id;
-}
-
 /** A data set by its name, which leads to its page. One that the key does not see stays an id. */
 export function DatasetLink({ id, sets }: { id: string; sets: Datasets }) {
   if (!sets.has(id)) return <>{id}</>;
   return (
     <a href={address(["data", id])} title={id}>
-      {nameOf(id, sets)}
+      {dataName(id, sets)}
     </a>
   );
 }

@@ -1,6 +1,6 @@
 /** What was measured of a version: figures whose form nothing else checks. */
 
-import { shareInterval } from "../../format";
+import { shareInterval, words } from "../../format";
 
 export interface Metric {
   value: number;
@@ -42,8 +42,7 @@ export function metricTitle(name: string): string {
   if (TITLES[name]) return TITLES[name];
   const ofBase = name.startsWith("base_") && TITLES[name.slice("base_".length)];
   if (ofBase) return `${ofBase}, before the training`;
-  const words = name.replaceAll("_", " ").replace(" recall@", ", recall@");
-  return words.charAt(0).toUpperCase() + words.slice(1);
+  return words(name).replace(" recall@", ", recall@");
 }
 
 /** The benchmark and the data set of "winoground (ds_1)". */

@@ -3,7 +3,7 @@
 import { createContext } from "preact";
 import { useContext, useEffect, useRef, useState } from "preact/hooks";
 import { api, ask, type Schemas, serviceUrl } from "../../api/client";
-import { type Loaded, useLoaded } from "../../api/use";
+import { type Loaded, useLoaded, useReloaded } from "../../api/use";
 import { type Arrived, useEvents } from "../../api/use-events";
 import { progressOf } from "./rollout";
 
@@ -31,7 +31,6 @@ export interface Live {
 
 const PAGE = 100;
 const CHANGES = ["job", "alias", "reset"] as const;
-const SWAP_MS = 1000;
 const EVERY_S = 30;
 
 /** The registry, read again when the stream tells of a change, and the processes, watched while they change. */
@@ -52,11 +51,7 @@ export function useLive(): Live {
   const isSwapping = (models.data?.aliases ?? []).some((alias) =>
     progressOf(status.data?.processes ?? [], alias).some(({ state }) => state === "behind"),
   );
-  useEffect(() => {
-    if (!isSwapping) return;
-    const watching = setInterval(() => document.hidden || status.reload(), SWAP_MS);
-    return () => clearInterval(watching);
-  }, [isSwapping, status.reload]);
+  useReloaded(isSwapping, status.reload);
 
   const showMore = () => {
     wanted.current += PAGE;
