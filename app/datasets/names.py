@@ -90,10 +90,10 @@ class NameBook:
         Raises: DuplicateMember, ArchiveTooLarge (entries).
         """
         for depth in range(1, len(parts) + 1):
-            path = "/".join(parts[:depth])
+            key, spelling = _digests("/".join(parts[:depth]))
             # A folder's mark is its spelling. That of a file is a number which no other file has.
-            mark = _digest(path) if is_folder or depth < len(parts) else self.entries
-            if self._marks.setdefault(_digest(folded(path)), mark) != mark:
+            mark = spelling if is_folder or depth < len(parts) else self.entries
+            if self._marks.setdefault(key, mark) != mark:
                 raise DuplicateMember(
                     "the archive has this name, or that of a folder in it, twice: perhaps in another case or "
                     "Unicode form, or for both a file and a folder; rename one of them.",
@@ -102,9 +102,11 @@ class NameBook:
         self._limits.check_entries(self.entries)
 
 
-@lru_cache(maxsize=128)  # the folders of one file are mostly those of the next
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+@lru_cache(maxsize=128)  # the folders of one file are mostly those of the next, and folding is slow
+def _digests(path: str) -> tuple[bytes, bytes]:
+    """Of its folded form, and of its spelling."""
+    key, spelling = (hashlib.blake2b(form.encode(), digest_size=16).digest() for form in (folded(path), path))
+    return key, spelling
 
 
 def folded(name: str) -> str:
