@@ -11,6 +11,7 @@ import pytest
 
 from sds_clip import Client, Job
 from sds_clip.client.errors import AuthenticationError
+from sds_clip.client.schemas import WorkerInfo
 from tests.app.serverside import free_ports
 from tests.checkpoints import save_tiny_clip
 from tests.docker.account import TEXTS, Account, step_of
@@ -175,8 +176,9 @@ def test_two_apis_and_two_workers_share_the_work(account: Account) -> None:
     port = int(system.url.rpartition(":")[2])
     with account.action("two APIs and two workers"):
         system.up("--scale", "api=2", "--scale", "worker-finetune=2", API_PORT=f"{port}-{port + 1}")
+        until(lambda: len(finetune_workers(account)) == 2, "both workers take jobs")
         jobs = [under_way(account) for _ in range(2)]
-        assert len({worker["id"] for worker in account.client.workers() if worker["job"]}) == 2
+        assert all(worker["job"] for worker in finetune_workers(account))
         version = str(jobs[0].wait().version)
         account.client.promote(version, reason="a test", force=True)
         for number in range(2):
@@ -292,6 +294,12 @@ def under_way(account: Account, **fields: Any) -> Job:
     job = account.submit(steps=STEPS, **fields)
     until(lambda: step_of(job.refresh()) > 2, "the job trains")
     return job
+
+
+def finetune_workers(account: Account) -> list[WorkerInfo]:
+    return [
+        worker for worker in account.client.workers() if worker["alive"] and worker["queue"] == "finetune"
+    ]
 
 
 def match(account: Account, client: Client) -> str | None:
