@@ -177,8 +177,8 @@ def test_two_apis_and_two_workers_share_the_work(account: Account) -> None:
     with account.action("two APIs and two workers"):
         system.up("--scale", "api=2", "--scale", "worker-finetune=2", API_PORT=f"{port}-{port + 1}")
         until(lambda: len(finetune_workers(account)) == 2, "both workers take jobs")
-        jobs = [under_way(account) for _ in range(2)]
-        assert all(worker["job"] for worker in finetune_workers(account))
+        jobs = [account.submit(steps=STEPS) for _ in range(2)]
+        until(lambda: all(worker["job"] for worker in finetune_workers(account)), "each worker has a job")
         version = str(jobs[0].wait().version)
         account.client.promote(version, reason="a test", force=True)
         for number in range(2):
