@@ -60,11 +60,7 @@ class ServiceError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init_subclass__(
-        cls,
-        *,
-        code: str,
-        status: int | None = None,
-        retryable: bool | None = None,
+        cls, *, code: str, status: int | None = None, retryable: bool | None = None
     ) -> None:
         super().__init_subclass__()
         cls.code = code

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import httpcore
 import httpx
@@ -168,14 +168,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         self._is_allowed = is_allowed
         self._network = httpcore.AnyIOBackend()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def connect_tcp(self, host: str, port: int, *args: Any, **rest: Any) -> httpcore.AsyncNetworkStream:
         try:
             addresses = await self._resolve(host, port)
         except (OSError, ValueError):
@@ -186,7 +179,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
             )
         # IPv4 first: where IPv6 is not routed, waiting for it to fail would use up the time.
         ordered = sorted(addresses, key=lambda address: address.version)
-        return await self._network.connect_tcp(str(ordered[0]), port, timeout, local_address, socket_options)
+        return await self._network.connect_tcp(str(ordered[0]), port, *args, **rest)
 
 
 def _joined(url: httpx.URL, location: str) -> httpx.URL:

@@ -78,10 +78,9 @@ class StoreGauges:
         self._read_at = time.monotonic()
 
     def _disk(self) -> int | None:
-        try:
+        with contextlib.suppress(OSError):
             return shutil.disk_usage(self._data_dir).free
-        except OSError:
-            return None
+        return None
 
     def _rows(self) -> Overview | None:
         try:

@@ -293,16 +293,10 @@ class Engine:
 
     def _gauges(self) -> Iterator[Metric]:
         yield gauge("queued_items", "The number of items that wait for a batch.", self._batcher.queued)
-        yield gauge(
-            "admitted_items",
-            "The number of items that are being decoded, waiting or being computed.",
-            self._batcher.admitted,
-        )
-        yield gauge(
-            "text_cache_entries",
-            "The number of texts whose features are cached.",
-            len(self._forward.cache),
-        )
+        said = "The number of items that are being decoded, waiting or being computed."
+        yield gauge("admitted_items", said, self._batcher.admitted)
+        texts = len(self._forward.cache)
+        yield gauge("text_cache_entries", "The number of texts whose features are cached.", texts)
         yield gauge(
             "generation",
             "The generation of the weights behind a name. It grows by one with each replacement.",
