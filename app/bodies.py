@@ -4,14 +4,13 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar, get_args
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from sds_clip.app.content_type import JSON, MULTIPART, boundary, media_type
+from sds_clip.app.content_type import JSON, MULTIPART, media_type
 from sds_clip.app.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -19,7 +18,7 @@ from sds_clip.app.errors import (
     ServiceError,
     UnsupportedMediaType,
 )
-from sds_clip.app.form_stream import MAX_EPILOGUE_BYTES
+from sds_clip.app.form_stream import FormStream
 from sds_clip.app.limits import Limits
 from sds_clip.models.choices import LabelSet, TemplateSet
 from sds_clip.models.validation import explain, json_problem, problems
@@ -29,8 +28,9 @@ Schema = TypeVar("Schema", bound=BaseModel)
 LISTS = ("images", "texts", "labels", "templates", "models")
 # Fields of LISTS that may also be one name of a built-in set; sent once, such a value stays a string.
 NAMED_SETS = {"labels": get_args(LabelSet), "templates": get_args(TemplateSet)}
-MAX_FILES = 1024
 MAX_FIELDS = 8192
+MAX_FIELD_BYTES = 2**20
+"""Of a field that is no file."""
 FORM_PART_BYTES = 16 * 2**10
 """How much of a form is parsed at once. That much of the smallest fields takes some 4 ms."""
 PARSE_S = 0.002
@@ -70,7 +70,7 @@ def reads(
                     await asyncio.sleep(0)
                 return schema.model_validate_json(sent, strict=True)
             if given == MULTIPART and form:
-                return schema.model_validate(await _fields(await _form(request)))
+                return schema.model_validate(await _fields(request))
         except ValidationError as error:
             raise translated(error, schema) from None
         accepted = f"{JSON} or {MULTIPART}" if form else JSON
@@ -91,28 +91,6 @@ async def _short_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def _form(request: Request) -> FormData:
-    """Parse the whole form.
-
-    Its text is left as Latin-1, which preserves the bytes: the parser would guess at bad UTF-8.
-    """
-    header = request.headers["content-type"]
-    charset = _CHARSET.search(header)
-    if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
-        raise MalformedBody("The form's charset must be UTF-8.")
-    # The parser would accept a truncated form as a smaller one.
-    body = await request.body()
-    # A form may go on after its end, but not for long. Its boundaries would take long to tell apart.
-    if body.find(b"--%b--" % boundary(header), max(0, len(body) - MAX_EPILOGUE_BYTES)) < 0:
-        raise MalformedBody("The form has no closing boundary at its end; send the whole form.")
-    headers = Headers({"content-type": f"{_CHARSET.sub('', header)}; charset=latin-1"})
-    parser = MultiPartParser(headers, _in_parts(body), max_files=MAX_FILES, max_fields=MAX_FIELDS)
-    try:
-        return await parser.parse()
-    except MultiPartException as error:
-        raise MalformedBody(f"The form cannot be read: {error.message.rstrip('.')}.") from None
-
-
 async def _in_parts(body: bytes) -> AsyncGenerator[bytes, None]:
     """The body, so that other requests are served while thousands of fields are parsed."""
     began = time.monotonic()
@@ -121,18 +99,23 @@ async def _in_parts(body: bytes) -> AsyncGenerator[bytes, None]:
         if time.monotonic() - began > PARSE_S:
             await asyncio.sleep(PARSE_S)
             began = time.monotonic()
-    yield b""  # the end
 
 
-async def _fields(form: FormData) -> dict[str, Any]:
+async def _fields(request: Request) -> dict[str, Any]:
     """The fields of a form. Files become bytes, and a list field may be repeated."""
+    content_type = request.headers["content-type"]
+    charset = _CHARSET.search(content_type)
+    if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
+        raise MalformedBody("The form's charset must be UTF-8.")
     values: dict[str, list[str | bytes]] = {}
-    try:
-        for latin, value in form.multi_items():
-            name = latin.encode("latin-1").decode(errors="replace")
-            values.setdefault(name, []).append(await _value(name, value))
-    finally:
-        await form.close()
+    sent = 0
+    async with aclosing(_in_parts(await request.body())) as parts:
+        async for field in FormStream(content_type, parts):
+            sent += 1
+            if sent > MAX_FIELDS:
+                raise MalformedBody(f"The form has more than {MAX_FIELDS} fields; send several requests.")
+            content = await (field.content() if field.is_file else field.text(MAX_FIELD_BYTES))
+            values.setdefault(field.name, []).append(content)
     fields: dict[str, Any] = {}
     for name, given in values.items():
         if name in LISTS and not (len(given) == 1 and given[0] in NAMED_SETS.get(name, ())):
@@ -162,15 +145,6 @@ def _check_items(name: str, values: Sequence[str | bytes]) -> None:
                 param=name,
                 index=index,
             )
-
-
-async def _value(name: str, value: UploadFile | str) -> str | bytes:
-    if isinstance(value, UploadFile):
-        return await value.read()
-    try:
-        return value.encode("latin-1").decode()
-    except UnicodeError:
-        raise MalformedBody(f"The field {name[:64]} is not valid UTF-8.", param=name[:64]) from None
 
 
 def translated(error: ValidationError, schema: type[BaseModel]) -> ServiceError:

@@ -1,8 +1,17 @@
 """Every error of the service: its code, its HTTP status, and whether the same request may succeed later.
 
-A new error code is a class here. Its docstring says in its first line when the error occurs and what to do; that
-line is shown in the OpenAPI description of the routes that name the class in `responses=describe_errors(...)`, and
-in docs/reference/errors.md, which `make errors` generates.
+    ServiceError
+      InvalidRequest 422  MalformedBody 400, TooMany, TextTooLong; InvalidImage > UnusableImage; InvalidArchive;
+                          and what a job asks for: UnusableRecord, OverLimit, ModelNotAllowed
+      Unauthorized 401    SessionEnded, KeyExpired        Forbidden 403    MissingScope, ForeignOrigin, SourceForbidden
+      NotFound 404        UnknownRecord, NoLog, NoItem    Conflict 409     NameTaken, RecordInUse, JobStateConflict
+      BodyTimeout 408     UploadTimeout, UploadTooSlow    BodyTooLarge 413 BodyTooComplex, UploadTooLarge
+      Overloaded 429      KeyLimitReached, TooManyJobs    Unavailable 503  StoreUnavailable, ModelNotReady, OutOfMemory
+      and alone: InternalError 500, NoDatabase 501, DeadlineExceeded 504, DiskReserve and StorageFull 507
+
+A new error code is a class here, or an entry of `codes` if nothing tells it apart from others by its class. The first
+line of its docstring says when the error occurs and what to do. It is shown in the OpenAPI description of the routes
+that name the class in `responses=describe_errors(...)`, and in docs/reference/errors.md, which `make errors` generates.
 
 Other codes are defined elsewhere. Those of a ModelError are in its subclasses (models/errors.py, and beside features of
 `models` and the registry). Those that only a failed job can have are in JOB_FAILURES below. The client's own are in
@@ -37,10 +46,13 @@ class ServiceError(Exception):
     """An error with a place in the API. One handler renders it for HTTP, and workers use it too.
 
     A subclass inherits its parent's status and retryability unless it names its own. `type` follows from the
-    status: it tells a client whose fault the error is.
+    status: it tells a client whose fault the error is. A class that always says the same says it here.
     """
 
     code: str = "internal_error"
+    message: str = ""
+    param: str | None = None
+    retry_after_s: int | None = None
     codes: ClassVar[Mapping[str, str]] = {}
     """The codes, with their meanings, of a class whose code depends on what it is about, such as `too_many_images`."""
     status: ClassVar[int] = 500
@@ -48,38 +60,31 @@ class ServiceError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init_subclass__(
-        cls,
-        *,
-        code: str,
-        status: int | None = None,
-        type: str | None = None,
-        retryable: bool | None = None,
+        cls, *, code: str, status: int | None = None, retryable: bool | None = None
     ) -> None:
         super().__init_subclass__()
         cls.code = code
         if status is not None:
             cls.status = status
             cls.type = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-        if type is not None:
-            cls.type = type
         if retryable is not None:
             cls.retryable = retryable
 
     def __init__(
         self,
-        message: str,
+        message: str = "",
         *,
         code: str | None = None,
         param: str | None = None,
         index: int | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        super().__init__(message or self.message)
+        self.message = message or self.message
         self.code = code or self.code
-        self.param = param
+        self.param = param or self.param
         self.index = index
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.retry_after_s if retry_after_s is None else retry_after_s
 
 
 # The request, its address and its body
@@ -190,15 +195,15 @@ class Unavailable(ServiceError, code="unavailable", status=503, retryable=True):
 class BuffersFull(Unavailable, code="buffers_full"):
     """Request bodies fill the memory that the server reserves for them; try again."""
 
+    message = "The server is receiving too much data at the moment; try again."
+    retry_after_s = 1
+
 
 class OutOfMemory(Unavailable, code="out_of_memory"):
     """The server ran out of memory for this request; send it again later, or send less at once."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "The server ran out of memory for this request; send it again later, or send less at once.",
-            retry_after_s=5,
-        )
+    message = "The server ran out of memory for this request; send it again later, or send less at once."
+    retry_after_s = 5
 
 
 class DeadlineExceeded(ServiceError, code="deadline_exceeded", status=504, retryable=True):
@@ -212,10 +217,7 @@ class DiskReserve(ServiceError, code="disk_reserve", status=507, retryable=True)
 class StorageFull(ServiceError, code="storage_full", status=507, retryable=True):
     """The server's disk is full, or a quota is used up; nothing that was sent is kept."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "The server's disk is full, so nothing was saved. Free some space, then send the request again."
-        )
+    message = "The server's disk is full, so nothing was saved. Free some space, then send the request again."
 
 
 # Texts, labels and templates
@@ -267,36 +269,24 @@ class InvalidImage(InvalidRequest, code="invalid_image"):
     """An image cannot be decoded, or is over a limit; the message says why. Most images get a more precise code."""
 
 
-class InvalidBase64(InvalidImage, code="invalid_base64"):
-    """An image is not valid base64; use the standard alphabet, with padding."""
+class UnusableImage(InvalidImage, code="invalid_image"):
+    """An image is not sent as it should be, is too much for the decoder, or is not where its URL leads."""
 
-
-class InvalidDataUri(InvalidImage, code="invalid_data_uri"):
-    """An image is not a valid data URI; write it as data:image/png;base64,..."""
-
-
-class ImageIsPath(InvalidImage, code="image_is_path"):
-    """The request has the path of an image file where the file's content belongs; send the content."""
-
-
-class ImageOverMemoryLimit(InvalidImage, code="image_over_memory_limit"):
-    """Decoding the image could take more memory than SDS_CLIP_MAX_DECODE_BYTES allows; make it smaller."""
+    codes: ClassVar[Mapping[str, str]] = {
+        "invalid_base64": "An image is not valid base64; use the standard alphabet, with padding.",
+        "invalid_data_uri": "An image is not a valid data URI; write it as data:image/png;base64,...",
+        "image_is_path": "The request has the path of an image file where the file's content belongs; send the "
+        "content.",
+        "image_over_memory_limit": "Decoding the image could take more memory than SDS_CLIP_MAX_DECODE_BYTES allows; "
+        "make it smaller.",
+        "image_url_forbidden": "An image's URL is not valid, or does not lead to a public host on port 80 or 443.",
+        "image_url_failed": "An image's URL could not be reached, or did not answer with a file.",
+        "image_url_timeout": "An image's URL did not send its whole answer in the time allowed.",
+    }
 
 
 class ImageUrlDisabled(InvalidRequest, code="image_url_disabled"):
     """This server does not fetch images from URLs; send the image itself."""
-
-
-class ImageUrlForbidden(InvalidImage, code="image_url_forbidden"):
-    """An image's URL is not valid, or does not lead to a public host on port 80 or 443."""
-
-
-class ImageUrlFailed(InvalidImage, code="image_url_failed"):
-    """An image's URL could not be reached, or did not answer with a file."""
-
-
-class ImageUrlTimeout(InvalidImage, code="image_url_timeout"):
-    """An image's URL did not send its whole answer in the time allowed."""
 
 
 # Models in service
@@ -318,8 +308,10 @@ class ModelNotReady(Unavailable, code="model_not_ready"):
     """The version that the name stands for is not loaded, and no other can answer; try again later."""
 
 
-class NothingToServe(Unavailable, code="unavailable", type="server_error", retryable=False):
+class NothingToServe(Unavailable, code="unavailable", retryable=False):
     """The default model cannot be served until the operator acts; the code names the cause."""
+
+    type = "server_error"
 
 
 class VersionLoading(Unavailable, code="version_loading"):
@@ -340,19 +332,18 @@ class NoDatabase(ServiceError, code="no_database", status=501):
 class StoreUnavailable(Unavailable, code="store_unavailable"):
     """The database is unreachable, locked or full; the request may or may not have taken effect."""
 
-    def __init__(self, message: str = "The database does not respond; try again.") -> None:
-        super().__init__(message, retry_after_s=2)
+    message = "The database does not respond; try again."
+    retry_after_s = 2
 
 
 class DataFolderAway(Unavailable, code="data_folder_away"):
     """The server's data folder is not the one of its database, or does not answer; try again later."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "The server's data folder is not the one of its database, or does not answer, perhaps because it is not "
-            "mounted. Try again later. GET /models/status has the reason.",
-            retry_after_s=10,
-        )
+    message = (
+        "The server's data folder is not the one of its database, or does not answer, perhaps because it is not "
+        "mounted. Try again later. GET /models/status has the reason."
+    )
+    retry_after_s = 10
 
 
 class StoreBusy(Unavailable, code="store_busy"):
@@ -445,22 +436,16 @@ class TooManyJobs(Overloaded, code="too_many_jobs"):
 class IdempotencyMismatch(InvalidRequest, code="idempotency_key_reused"):
     """The Idempotency-Key was used for a different request; use a new key for a new request."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "This Idempotency-Key was used for a different request; use a new key for a new request.",
-            param="Idempotency-Key",
-        )
+    message = "This Idempotency-Key was used for a different request; use a new key for a new request."
+    param = "Idempotency-Key"
 
 
 class IdempotencyInFlight(Conflict, code="idempotency_in_flight", retryable=True):
     """A request with the same Idempotency-Key is still in progress; try again in a moment."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "A request with this Idempotency-Key is still in progress; try again in a moment.",
-            param="Idempotency-Key",
-            retry_after_s=1,
-        )
+    message = "A request with this Idempotency-Key is still in progress; try again in a moment."
+    param = "Idempotency-Key"
+    retry_after_s = 1
 
 
 class JobStateConflict(Conflict, code="job_state"):
@@ -600,45 +585,31 @@ class DatasetBusy(ServiceError, code="dataset_busy", status=409, retryable=True)
 class InvalidArchive(InvalidRequest, code="archive_invalid"):
     """The archive cannot be used; the message says why."""
 
-    def __init__(self, message: str, *, member: str | None = None) -> None:
-        super().__init__(message if member is None else f"{shown(member)}: {message}", param="file")
+    codes: ClassVar[Mapping[str, str]] = {
+        "archive_invalid": "The archive cannot be used; the message says why.",
+        "archive_format": "The file is not a tar, tar.gz or zip archive, or is an unusual kind of these; pack it "
+        "again.",
+        "archive_truncated": "The archive ends too early; send the whole file.",
+        "archive_damaged": "The archive contradicts itself or its checksums, or has data after its end; pack it again.",
+        "archive_encrypted": "The archive, or an entry of it, is encrypted; pack it without a password.",
+        "archive_member_unsafe": "An entry of the archive is not a plain file or folder, or has an unsafe name.",
+        "archive_member_duplicate": "Two entries of the archive have the same name, perhaps in another case or Unicode "
+        "form.",
+        "archive_bomb": "Unpacked, the archive would be suspiciously large for its size; upload an uncompressed tar "
+        "instead.",
+    }
+    param = "file"
+
+    def __init__(self, message: str, *, code: str | None = None, member: str | None = None) -> None:
+        super().__init__(message if member is None else f"{shown(member)}: {message}", code=code)
         self.member = member
         """The name of the entry at fault, as the archive has it."""
 
 
-class ArchiveFormat(InvalidArchive, code="archive_format"):
-    """The file is not a tar, tar.gz or zip archive, or is an unusual kind of these; pack it again."""
-
-
-class ArchiveTruncated(InvalidArchive, code="archive_truncated"):
-    """The archive ends too early; send the whole file."""
-
-    def __init__(self) -> None:
-        super().__init__("The archive ends too early; send the whole file.")
-
-
-class ArchiveDamaged(InvalidArchive, code="archive_damaged"):
-    """The archive contradicts itself or its checksums, or has data after its end; pack it again."""
-
-
-class ArchiveEncrypted(InvalidArchive, code="archive_encrypted"):
-    """The archive, or an entry of it, is encrypted; pack it without a password."""
-
-
-class UnsafeMember(InvalidArchive, code="archive_member_unsafe"):
-    """An entry of the archive is not a plain file or folder, or has an unsafe name."""
-
-
-class DuplicateMember(InvalidArchive, code="archive_member_duplicate"):
-    """Two entries of the archive have the same name, perhaps in another case or Unicode form."""
-
-
-class ArchiveBomb(InvalidArchive, code="archive_bomb"):
-    """Unpacked, the archive would be suspiciously large for its size; upload an uncompressed tar instead."""
-
-
 class ArchiveTooLarge(InvalidArchive, code="archive_too_large", status=413):
     """The archive exceeds a limit on its number of entries or bytes; send less."""
+
+    codes: ClassVar[Mapping[str, str]] = {}
 
 
 # Failures of jobs

@@ -12,13 +12,14 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import httpcore
 import httpx
 
 from sds_clip.app.addresses import Address, is_public
-from sds_clip.app.errors import ImageUrlFailed, ImageUrlForbidden, ImageUrlTimeout, InvalidImage
+from sds_clip.app.errors import InvalidImage, UnusableImage
 from sds_clip.app.settings import Settings
 from sds_clip.models.images.decode import ImageTooLarge
 
@@ -33,6 +34,9 @@ _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 _AT_ONCE = 16
 _RESOLVER_THREADS = 8
 _HEADERS = [(b"Accept", b"image/*"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"sds-clip")]
+
+_forbidden = partial(UnusableImage, code="image_url_forbidden")
+_failed = partial(UnusableImage, code="image_url_failed")
 
 
 class Fetcher:
@@ -73,12 +77,13 @@ class Fetcher:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url)
         except TimeoutError:
-            raise ImageUrlTimeout(
+            raise UnusableImage(
                 f"The image's URL did not send its whole answer within {self._timeout_s:g} s; send the image "
-                "itself."
+                "itself.",
+                code="image_url_timeout",
             ) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
-            raise ImageUrlFailed(
+            raise _failed(
                 "The server could not connect to the image's URL; check the URL, or send the image itself."
             ) from None
 
@@ -93,7 +98,7 @@ class Fetcher:
             if isinstance(answer, bytes):
                 return answer
             target = self._checked(str(_joined(target, answer)))
-        raise ImageUrlFailed(f"The image's URL redirects more than {self._max_redirects} times.")
+        raise _failed(f"The image's URL redirects more than {self._max_redirects} times.")
 
     def _checked(self, url: str) -> httpx.URL:
         try:
@@ -101,13 +106,13 @@ class Fetcher:
             host = parsed.host  # decoded here: a malformed `xn--` label is an error
             parsed.raw_host.decode("ascii").encode("idna")  # TLS does the same: no label is empty or too long
         except (httpx.InvalidURL, ValueError):
-            raise ImageUrlForbidden("The image's URL is not valid; correct it.") from None
+            raise _forbidden("The image's URL is not valid; correct it.") from None
         if parsed.scheme not in _DEFAULT_PORTS or not host:
-            raise ImageUrlForbidden("The image's URL must begin with https:// or http:// and name a host.")
+            raise _forbidden("The image's URL must begin with https:// or http:// and name a host.")
         if parsed.userinfo:
-            raise ImageUrlForbidden("The image's URL must not contain a user name or password.")
+            raise _forbidden("The image's URL must not contain a user name or password.")
         if (parsed.port or _DEFAULT_PORTS[parsed.scheme]) not in self._allowed_ports:
-            raise ImageUrlForbidden("The image's URL must use port 80 or 443.")
+            raise _forbidden("The image's URL must use port 80 or 443.")
         return parsed
 
     async def _get(self, url: httpx.URL) -> bytes | str:
@@ -122,9 +127,9 @@ class Fetcher:
             if response.status in _REDIRECTS and "location" in headers:
                 return headers["location"]
             if response.status != 200:
-                raise ImageUrlFailed(f"The image's URL answered with status {response.status}.")
+                raise _failed(f"The image's URL answered with status {response.status}.")
             if headers.get("content-encoding", "identity").strip().lower() != "identity":
-                raise ImageUrlFailed(
+                raise _failed(
                     "The image's URL sent a compressed body although none was requested; send the image itself."
                 )
             return await self._read(response, headers.get("content-length", ""))
@@ -163,39 +168,22 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         self._is_allowed = is_allowed
         self._network = httpcore.AnyIOBackend()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def connect_tcp(self, host: str, port: int, *args: Any, **rest: Any) -> httpcore.AsyncNetworkStream:
         try:
             addresses = await self._resolve(host, port)
         except (OSError, ValueError):
             addresses = []
         if not addresses or not all(self._is_allowed(address) for address in addresses):
-            raise ImageUrlForbidden(
+            raise _forbidden(
                 "The image's URL does not lead to a public host; use a public URL, or send the image itself."
             )
         # IPv4 first: where IPv6 is not routed, waiting for it to fail would use up the time.
         ordered = sorted(addresses, key=lambda address: address.version)
-        return await self._network.connect_tcp(str(ordered[0]), port, timeout, local_address, socket_options)
-
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        raise ImageUrlForbidden(
-            "The image's URL does not lead to a public host; use a public URL, or send the image itself."
-        )
+        return await self._network.connect_tcp(str(ordered[0]), port, *args, **rest)
 
 
 def _joined(url: httpx.URL, location: str) -> httpx.URL:
     try:
         return url.join(location)
     except (httpx.InvalidURL, ValueError):
-        raise ImageUrlFailed("The image's URL redirects to an address that is not valid.") from None
+        raise _failed("The image's URL redirects to an address that is not valid.") from None

@@ -1,9 +1,9 @@
 """Reads a multipart form part by part as it arrives, and stores no file, in memory or on disk."""
 
+import math
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -38,7 +38,7 @@ class FormStream:
                 "on_header_end": self._header_ends,
                 "on_headers_finished": self._headers_end,
                 "on_part_data": self._data,
-                "on_part_end": self._part_ends,
+                "on_part_end": lambda: self._found.append(None),
                 "on_end": self._form_ends,
             },
         )
@@ -79,6 +79,8 @@ class FormStream:
             self._parser.write(chunk)
         except FormParserError:
             raise MalformedBody("The form cannot be read; send it as multipart/form-data.") from None
+        if self._ended:
+            del self._parser  # breaks a reference cycle
 
     def _part_begins(self) -> None:
         self._headers, self._header_bytes = {}, 0
@@ -100,14 +102,11 @@ class FormStream:
         name = options.get(b"name")
         if name is None:
             raise MalformedBody("A part of the form has no name in its Content-Disposition header; add one.")
-        self._found.append(Part(name.decode("utf-8", "replace")[:64], self))
+        self._found.append(Part(name.decode("utf-8", "replace")[:64], b"filename" in options, self))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if end > start:
             self._found.append(data[start:end])
-
-    def _part_ends(self) -> None:
-        self._found.append(None)
 
     def _form_ends(self) -> None:
         self._ended = True
@@ -123,22 +122,24 @@ class Part:
     """A field or a file of a form."""
 
     name: str
-    form: Any
+    is_file: bool
+    form: FormStream
 
     def chunks(self) -> AsyncIterator[bytes]:
-        found: AsyncIterator[bytes] = self.form.content()
-        return found
+        return self.form.content()
 
-    async def text(self) -> str:
-        """The part's content as text.
-
-        Raises: MalformedBody if it is not UTF-8 or is longer than MAX_FIELD_BYTES.
-        """
-        content = b""
+    async def content(self, max_bytes: float = math.inf) -> bytes:
+        """All of it. Raises: MalformedBody if it is longer."""
+        content = bytearray()
         async for chunk in self.chunks():
             content += chunk
-            if len(content) > MAX_FIELD_BYTES:
+            if len(content) > max_bytes:
                 raise MalformedBody(f"The field {self.name} is too long; shorten it.", param=self.name)
+        return bytes(content)
+
+    async def text(self, max_bytes: float = MAX_FIELD_BYTES) -> str:
+        """The part's content as text. Raises: MalformedBody if it is longer or is not UTF-8."""
+        content = await self.content(max_bytes)
         try:
             return content.decode()
         except UnicodeDecodeError:

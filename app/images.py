@@ -12,16 +12,7 @@ import pybase64
 from torch import Tensor
 
 from sds_clip.app.decode_budget import DecodeBudget
-from sds_clip.app.errors import (
-    ImageIsPath,
-    ImageOverMemoryLimit,
-    InvalidBase64,
-    InvalidDataUri,
-    InvalidImage,
-    OutOfMemory,
-    Overloaded,
-    ServiceError,
-)
+from sds_clip.app.errors import InvalidImage, OutOfMemory, Overloaded, ServiceError, UnusableImage
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.images.decode import (
     ImageError,
@@ -59,10 +50,13 @@ def image_bytes(value: str, *, max_bytes: int) -> bytes:
     if value[:5].lower() == _DATA_URI:
         head, comma, value = value.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise InvalidDataUri("The data URI is not valid; write it as data:image/png;base64,...")
+            raise UnusableImage(
+                "The data URI is not valid; write it as data:image/png;base64,...", code="invalid_data_uri"
+            )
     elif value[:8].lower().startswith(("http://", "https://")):
-        raise InvalidBase64(
-            'This is a URL. Send the image itself, or {"url": "..."} if this server fetches images.'
+        raise UnusableImage(
+            'This is a URL. Send the image itself, or {"url": "..."} if this server fetches images.',
+            code="invalid_base64",
         )
     if any(space in value for space in _WHITESPACE):
         value = value.translate(str.maketrans("", "", _WHITESPACE))
@@ -136,7 +130,7 @@ class Decoder:
         # An image counts until its thread is done, even if its request is gone: a thread cannot be stopped.
         future.add_done_callback(lambda _: self._count(-1))
         try:
-            return await asyncio.wrap_future(future)
+            outcome = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             given_up.set()
             self.budget.wake()
@@ -146,6 +140,12 @@ class Decoder:
             self._decoded_since_release = True
             if self._release is None:
                 self._release_later()
+        if isinstance(outcome, ServiceError):
+            try:
+                raise outcome
+            finally:
+                del outcome  # breaks a reference cycle: the error holds this frame, which holds the image
+        return outcome
 
     def close(self) -> None:
         """Wait for images that are being decoded, and drop those that are waiting."""
@@ -178,21 +178,6 @@ class Decoder:
         use: Callable[[ImageFile], Result],
         max_side: int,
         given_up: threading.Event,
-    ) -> Result:
-        outcome = self._used(image, use, max_side, given_up)
-        if isinstance(outcome, ServiceError):
-            try:
-                raise outcome
-            finally:
-                del outcome  # breaks a reference cycle: the error holds this frame, which holds the image
-        return outcome
-
-    def _used(
-        self,
-        image: bytes | str,
-        use: Callable[[ImageFile], Result],
-        max_side: int,
-        given_up: threading.Event,
     ) -> Result | ServiceError:
         # Files are opened one at a time: the memory used before a file's size is known is not in the budget.
         with self.budget.turn():
@@ -216,10 +201,11 @@ class Decoder:
         file = open_image(data, self.limits)
         size_bytes = decode_bytes(file, max_side=max_side)
         if size_bytes > self.budget.max_bytes:
-            raise ImageOverMemoryLimit(
+            raise UnusableImage(
                 f"Decoding this image ({file.format}, {file.width} x {file.height}) could take {size_bytes} "
                 f"bytes of memory; the server allows {self.budget.max_bytes} (its setting max_decode_bytes). "
                 "Make it smaller.",
+                code="image_over_memory_limit",
             )
         return file, size_bytes
 
@@ -246,11 +232,12 @@ def _too_large(max_bytes: int) -> InvalidImage:
 
 def _not_base64(value: str) -> InvalidImage:
     if len(value) <= _MAX_PATH_CHARS and _PATH.fullmatch(value):
-        return ImageIsPath(
+        return UnusableImage(
             "This is the path of a file, not its content. With curl, send it in a form as images=@PATH. "
             "Otherwise, send the file's content as base64.",
+            code="image_is_path",
         )
-    return InvalidBase64(_base64_problem(value))
+    return UnusableImage(_base64_problem(value), code="invalid_base64")
 
 
 def _base64_problem(value: str) -> str:

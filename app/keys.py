@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -87,11 +87,10 @@ class KeyRing:
     Raises: ConfigurationError if the file cannot be read at the start.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._clock = clock
         self._stamp = _stamp(path)
-        self._keys = _read(path)
+        self._keys = read_keys(path)
         self._checked_s = time.monotonic()
 
     def find(self, secret: str) -> Key | None:
@@ -112,7 +111,7 @@ class KeyRing:
         return None if found is None or not self._has_expired(found) else found.expires_at
 
     def _has_expired(self, key: Key) -> bool:
-        return key.expires_at is not None and key.expires_at.timestamp() <= self._clock()
+        return key.expires_at is not None and key.expires_at.timestamp() <= time.time()
 
     def _entry(self, sha256: str) -> Key | None:
         self._refresh()
@@ -137,7 +136,7 @@ class KeyRing:
             return
         self._stamp = stamp
         try:
-            self._keys = _read(self._path)
+            self._keys = read_keys(self._path)
         except ConfigurationError as error:
             logger.error("The changed keys file cannot be used. The old keys stay valid. Reason: %s", error)
         else:
@@ -161,22 +160,17 @@ def create_key(path: Path, name: str, scopes: Sequence[str], expires_at: datetim
             ) from None
         raise ConfigurationError(f"A key needs at least one of the scopes {', '.join(SCOPES)}.") from None
     with _locked(path):
-        keys = _read(path) if path.exists() else []
+        keys = read_keys(path) if path.exists() else []
         if any(each.name == name for each in keys):
             raise ConfigurationError(f"{path} already has a key named {name}; choose another name.")
         _write(path, KeysFile(keys=[*keys, key]))
     return secret
 
 
-def read_keys(path: Path) -> Sequence[Key]:
-    """The keys of the file. Raises ConfigurationError for a file that cannot be used."""
-    return _read(path)
-
-
 def delete_key(path: Path, name: str) -> None:
     """Remove a key from the file. Raises ConfigurationError for an unknown name or a file that cannot be used."""
     with _locked(path):
-        keys = _read(path)
+        keys = read_keys(path)
         kept = [key for key in keys if key.name != name]
         if len(kept) == len(keys):
             raise ConfigurationError(f"{path} has no key named {name}; `sds-clip keys list` shows the names.")
@@ -207,7 +201,8 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _read(path: Path) -> list[Key]:
+def read_keys(path: Path) -> list[Key]:
+    """The keys of the file. Raises ConfigurationError for a file that cannot be used."""
     try:
         return KeysFile.model_validate_json(path.read_bytes()).keys
     except OSError as error:

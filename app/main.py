@@ -131,7 +131,8 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
 def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | None = None) -> FastAPI:
     """The service over loaded weights, keyed by the name that requests use. The first is the default."""
     metrics = Metrics()
-    limits = _limits(settings)
+    images = ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+    limits = Limits(settings.max_images, images)
     decoder = _decoder(settings, limits, metrics)
     metrics.watch(lambda: device_memory({clip.device for clip in clips.values()}))
     backend = None
@@ -201,16 +202,10 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     app.state.status = board
     app.state.rollout = Rollout(board, swapper, engine)
     app.state.backend = backend
-    images = ImageReader(decoder, fetcher, metrics, lambda: engine.shared)
+    reader = ImageReader(decoder, fetcher, metrics, lambda: engine.shared)
+    items = Rate(settings.max_items_per_s_per_key, "max_items_per_s_per_key")
     app.state.versions = versions
-    app.state.predictor = Predictor(
-        engine,
-        versions,
-        images,
-        classes,
-        limits,
-        Rate(settings.max_items_per_s_per_key, "max_items_per_s_per_key"),
-    )
+    app.state.predictor = Predictor(engine, versions, reader, classes, limits, items)
     responses.install_error_handlers(app)
     auth.install(app, settings)
     console.install(app, settings)
@@ -228,7 +223,7 @@ def _decoder(settings: Settings, limits: Limits, metrics: Metrics) -> Decoder:
         max_waiting=settings.max_queue,
     )
     said = "Memory reserved for images that are being decoded, in bytes."
-    metrics.watch(lambda: [gauge("decode_bytes", said, {(): decoder.budget.used_bytes})])
+    metrics.watch(lambda: [gauge("decode_bytes", said, decoder.budget.used_bytes)])
     return decoder
 
 
@@ -292,10 +287,3 @@ def _load(settings: Settings) -> dict[str, Clip]:
         reference: load_clip(reference, device=settings.device, precision=settings.precision)
         for reference in settings.models
     }
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        images=settings.max_images,
-        image=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
-    )

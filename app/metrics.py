@@ -1,7 +1,9 @@
 """The Prometheus metrics: requests, queue, batches, stages, caches, generations, and the process itself."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -21,41 +23,27 @@ class Metrics:
         self._rendered = b""
         self._rendered_at = float("-inf")
         ProcessCollector(registry=self.registry)
-        self._requests = Counter(
-            "sds_clip_requests", "The number of answers.", ["route", "status"], registry=self.registry
-        )
-        self._request_seconds = Histogram(
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._requests = counter("sds_clip_requests", "The number of answers.", ["route", "status"])
+        self._request_seconds = histogram(
             "sds_clip_request_seconds",
             "The time to answer a request, in seconds.",
             ["route"],
             buckets=SECONDS,
-            registry=self.registry,
         )
-        self._stage_seconds = Histogram(
+        self._stage_seconds = histogram(
             "sds_clip_stage_seconds",
             "The time in a stage of a request or batch, in seconds: decode, queue, forward_image or forward_text.",
             ["stage"],
             buckets=SECONDS,
-            registry=self.registry,
         )
-        self._batch_items = Histogram(
-            "sds_clip_batch_items",
-            "The number of items in a batch.",
-            ["kind"],
-            buckets=ITEMS,
-            registry=self.registry,
+        self._batch_items = histogram(
+            "sds_clip_batch_items", "The number of items in a batch.", ["kind"], buckets=ITEMS
         )
-        self._throttled = Counter(
-            "sds_clip_throttled",
-            "The number of answers with status 429.",
-            ["limit"],
-            registry=self.registry,
-        )
-        self._text_cache = Counter(
-            "sds_clip_text_cache",
-            "The number of texts looked up in the cache.",
-            ["result"],
-            registry=self.registry,
+        self._throttled = counter("sds_clip_throttled", "The number of answers with status 429.", ["limit"])
+        self._text_cache = counter(
+            "sds_clip_text_cache", "The number of texts looked up in the cache.", ["result"]
         )
 
     def request(self, route: str, status: int, seconds: float) -> None:
@@ -100,25 +88,25 @@ class _Watcher(Collector):
         yield from self._read()
 
 
-def gauge(name: str, help: str, values: dict[tuple[str, ...], float], labels: tuple[str, ...] = ()) -> Metric:
+Values = Mapping[Any, float] | float
+"""By the values of the labels, which are a tuple if there are several, or without labels a number alone."""
+
+
+def gauge(name: str, help: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:
     return _filled(GaugeMetricFamily(f"sds_clip_{name}", help, labels=labels), values)
 
 
-def counter(
-    name: str, help: str, values: dict[tuple[str, ...], float], labels: tuple[str, ...] = ()
-) -> Metric:
+def counter(name: str, help: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:
     """Values that only grow. Prometheus sees the name with `_total` at its end."""
     return _filled(CounterMetricFamily(f"sds_clip_{name}", help, labels=labels), values)
 
 
-def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: dict[tuple[str, ...], float]) -> Metric:
-    for label_values, value in values.items():
-        family.add_metric(label_values, value)
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Values) -> Metric:
+    for named, value in (values if isinstance(values, Mapping) else {(): values}).items():
+        family.add_metric(named if isinstance(named, tuple) else (named,), value)
     return family
 
 
 def clock_skew(skew_s: float) -> Metric:
     """The same of every process, service or worker."""
-    return gauge(
-        "clock_skew_seconds", "How far the clock of this host is ahead of the database's.", {(): skew_s}
-    )
+    return gauge("clock_skew_seconds", "How far the clock of this host is ahead of the database's.", skew_s)

@@ -59,244 +59,143 @@ class Settings(BaseSettings):
     app/retired.py names what was a setting.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SDS_CLIP_", extra="ignore", frozen=True)
-
-    host: str = Field("127.0.0.1", description="The address that the service listens on.")
-    port: int = Field(
-        8000, ge=0, le=65535, description="The port that the service listens on. 0 takes a free port."
-    )
-    metrics_address: Address = Field(
-        None,
-        description="An address of their own for /metrics, /health and /ready, as HOST:PORT. It has no keys and no "
-        "limits, so publish it to your monitoring alone. At the service's own address, /metrics then needs a key.",
-    )
-    data_dir: Path = Field(
-        Path("data"), description="The folder for caches, versions, data sets and the files of jobs."
-    )
-    state_dir: Path | None = Field(
-        None,
-        description="The folder in which this process keeps what it needs to start without its database: the "
-        "aliases and a copy of the versions in service. Use a separate disk if possible. Processes may share it. "
-        "The default is state/HOSTNAME-PORT in the data folder.",
-    )
-    database_url: str | None = Field(
-        None,
-        description="The URL of the database for jobs, data sets and versions: sqlite:////PATH or "
-        "postgresql://USER:PASSWORD@HOST/NAME. Without it, the service keeps none of these.",
-    )
-    broker_url: str | None = Field(
-        None,
-        description="The URL of the broker, which wakes workers as soon as a job arrives. Without it, workers "
-        "look for jobs every few seconds.",
+    model_config = SettingsConfigDict(
+        env_prefix="SDS_CLIP_", extra="ignore", frozen=True, use_attribute_docstrings=True
     )
 
-    models: Names = Field(
-        ["demo"],
-        min_length=1,
-        description="The references of the models to serve. The first one is the default model.",
-    )
-    allowed_models: Names = Field(
-        [], description="Further references that jobs may name and that versions may be based on."
-    )
-    allowed_teachers: Names = Field(["demo"], description="The teachers that jobs may name.")
-    device: str = Field("auto", description="The device for the models: auto, cpu, cuda or cuda:N.")
-    precision: str = Field(
-        "auto", description="The precision of the models: auto, float32, bfloat16 or float16."
-    )
-    threads: int = Field(
-        0,
-        ge=0,
-        description="The number of threads that PyTorch uses within an operation, and of those that decode images. 0 "
-        "means one per usable core.",
-    )
-    gpu_memory_share: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="The share of the GPU's memory, up to 1, that this process may use. Set it if processes "
-        "share a GPU.",
-    )
+    host: str = "127.0.0.1"
+    """The address that the service listens on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """The port that the service listens on. 0 takes a free port."""
+    metrics_address: Address = None
+    """An address of their own for /metrics, /health and /ready, as HOST:PORT. It has no keys and no limits, so publish
+    it to your monitoring alone. At the service's own address, /metrics then needs a key."""
+    data_dir: Path = Path("data")
+    """The folder for caches, versions, data sets and the files of jobs."""
+    state_dir: Path | None = None
+    """The folder in which this process keeps what it needs to start without its database: the aliases and a copy of the
+    versions in service. Use a separate disk if possible. Processes may share it. The default is state/HOSTNAME-PORT in
+    the data folder."""
+    database_url: str | None = None
+    """The URL of the database for jobs, data sets and versions: sqlite:////PATH or
+    postgresql://USER:PASSWORD@HOST/NAME. Without it, the service keeps none of these."""
+    broker_url: str | None = None
+    """The URL of the broker, which wakes workers as soon as a job arrives. Without it, workers look for jobs every few
+    seconds."""
 
-    max_version_bytes: int = Field(
-        2**32,
-        ge=0,
-        description="The largest number of bytes that versions may take which are in memory because requests name "
-        "them, not counting weights that they share.",
-    )
+    models: Names = Field(["demo"], min_length=1)
+    """The references of the models to serve. The first one is the default model."""
+    allowed_models: Names = []
+    """Further references that jobs may name and that versions may be based on."""
+    allowed_teachers: Names = ["demo"]
+    """The teachers that jobs may name."""
+    device: str = "auto"
+    """The device for the models: auto, cpu, cuda or cuda:N."""
+    precision: str = "auto"
+    """The precision of the models: auto, float32, bfloat16 or float16."""
+    threads: int = Field(0, ge=0)
+    """The number of threads that PyTorch uses within an operation, and of those that decode images. 0 means one per
+    usable core."""
+    gpu_memory_share: float | None = Field(None, gt=0, le=1)
+    """The share of the GPU's memory, up to 1, that this process may use. Set it if processes share a GPU."""
 
-    max_batch_size: int = Field(
-        32, ge=1, description="The largest number of images, or of texts, in one forward pass."
-    )
-    max_queue: int = Field(
-        4096,
-        ge=1,
-        description="The largest number of images and texts that may wait. Further requests get a 429.",
-    )
-    max_decode_bytes: int = Field(
-        0,
-        ge=0,
-        description="The largest number of bytes for all images that are being decoded. 0 means a quarter of the "
-        "memory of the machine or container.",
-    )
-    deadline_s: float = Field(
-        60.0,
-        gt=0,
-        description="The number of seconds within which a request must be computed. Later requests get a 504.",
-    )
-    drain_timeout_s: float = Field(
-        60.0,
-        ge=0,
-        description="The number of seconds that the service waits for accepted requests after SIGTERM.",
-    )
+    max_version_bytes: int = Field(2**32, ge=0)
+    """The largest number of bytes that versions may take which are in memory because requests name them, not counting
+    weights that they share."""
 
-    max_body_bytes: int = Field(
-        32 * 2**20,
-        ge=1024,
-        description="The largest number of bytes in a request body. Uploads have a limit of their own. An image file "
-        "may have five eighths of it.",
-    )
-    max_buffered_bytes: int = Field(
-        512 * 2**20,
-        ge=1024,
-        description="The largest number of bytes that all request bodies may hold in memory at once.",
-    )
-    max_images: int = Field(64, ge=1, description="The largest number of images in one request.")
-    max_image_pixels: int = Field(
-        64_000_000, ge=1, le=89_478_485, description="The largest number of pixels in one image."
-    )
+    max_batch_size: int = Field(32, ge=1)
+    """The largest number of images, or of texts, in one forward pass."""
+    max_queue: int = Field(4096, ge=1)
+    """The largest number of images and texts that may wait. Further requests get a 429."""
+    max_decode_bytes: int = Field(0, ge=0)
+    """The largest number of bytes for all images that are being decoded. 0 means a quarter of the memory of the machine
+    or container."""
+    deadline_s: float = Field(60.0, gt=0)
+    """The number of seconds within which a request must be computed. Later requests get a 504."""
+    drain_timeout_s: float = Field(60.0, ge=0)
+    """The number of seconds that the service waits for accepted requests after SIGTERM."""
 
-    dataset_roots: Paths = Field([], description="The folders in which callers may register data sets.")
-    max_upload_bytes: int = Field(
-        50 * 2**30, ge=1024, description="The largest number of bytes in one uploaded data set."
-    )
-    max_open_jobs: int = Field(
-        1000, ge=1, description="The largest number of unfinished jobs. Further jobs get a 429."
-    )
-    disk_reserve_bytes: int = Field(
-        DISK_RESERVE_BYTES,
-        ge=0,
-        description="The number of bytes to keep free on the disk of data_dir. Below it, the service accepts "
-        "nothing new (507), and jobs pause.",
-    )
-    max_attempts: int = Field(
-        MAX_ATTEMPTS,
-        ge=1,
-        description="The number of attempts in a row whose process may die without getting further. Then the job "
-        "fails.",
-    )
-    max_run_time_s: float = Field(
-        MAX_RUN_TIME_S, gt=0, description="The number of seconds that a job may run, over all its attempts."
-    )
-    store_timeout_s: float = Field(
-        STORE_TIMEOUT_S,
-        gt=0,
-        description="The number of seconds that a request waits for the database. Then it gets a 503.",
-    )
+    max_body_bytes: int = Field(32 * 2**20, ge=1024)
+    """The largest number of bytes in a request body. Uploads have a limit of their own. An image file may have five
+    eighths of it."""
+    max_buffered_bytes: int = Field(512 * 2**20, ge=1024)
+    """The largest number of bytes that all request bodies may hold in memory at once."""
+    max_images: int = Field(64, ge=1)
+    """The largest number of images in one request."""
+    max_image_pixels: int = Field(64_000_000, ge=1, le=89_478_485)
+    """The largest number of pixels in one image."""
 
-    key_share: float = Field(
-        0.25,
-        gt=0,
-        le=1,
-        description="The share of max_buffered_bytes that the request bodies of one API key may hold in a process, of "
-        "its 64 connections that follow jobs, and of 256 requests at the same time, with event streams and uploads. "
-        "Further ones get a 429, like all that exceed a limit per key.",
-    )
-    max_requests_per_s_per_key: int = Field(
-        100,
-        ge=1,
-        description="The rate, in requests per second, at which a process answers one API key. Answers that come "
-        "faster wait. Images and texts that are matched, classified or embedded do not count, since they have a limit "
-        "of their own.",
-    )
-    max_items_per_s_per_key: int = Field(
-        2048,
-        ge=1,
-        description="The largest number of images and texts that one API key may send to a process per second. A "
-        "larger request is accepted, and the key then waits.",
-    )
-    max_stored_bytes_per_key: int = Field(
-        MAX_STORED_BYTES_PER_KEY,
-        ge=0,
-        description="The largest number of bytes that all uploaded data sets of one API key may have, in the database. "
-        "An archive counts with the size of its files once it has been checked.",
-    )
+    dataset_roots: Paths = []
+    """The folders in which callers may register data sets."""
+    max_upload_bytes: int = Field(50 * 2**30, ge=1024)
+    """The largest number of bytes in one uploaded data set."""
+    max_open_jobs: int = Field(1000, ge=1)
+    """The largest number of unfinished jobs. Further jobs get a 429."""
+    disk_reserve_bytes: int = Field(DISK_RESERVE_BYTES, ge=0)
+    """The number of bytes to keep free on the disk of data_dir. Below it, the service accepts nothing new (507), and
+    jobs pause."""
+    max_attempts: int = Field(MAX_ATTEMPTS, ge=1)
+    """The number of attempts in a row whose process may die without getting further. Then the job fails."""
+    max_run_time_s: float = Field(MAX_RUN_TIME_S, gt=0)
+    """The number of seconds that a job may run, over all its attempts."""
+    store_timeout_s: float = Field(STORE_TIMEOUT_S, gt=0)
+    """The number of seconds that a request waits for the database. Then it gets a 503."""
 
-    keep_jobs_s: float | None = Field(
-        None,
-        ge=0,
-        description="The number of seconds after its end for which a fine-tuning job is kept, with its events, curves "
-        "and files. A job whose version is kept stays. Without a value, all are kept.",
-    )
-    keep_evaluations_s: float | None = Field(
-        None,
-        ge=0,
-        description="The number of seconds after its end for which an evaluation is kept, with its results and report. "
-        "Without a value, all are kept.",
-    )
-    keep_versions_s: float | None = Field(
-        None,
-        ge=0,
-        description="The number of seconds for which a version is kept that nothing uses: no alias, no rollback, no "
-        "open job, no serving process, and no version that is based on it. Without a value, all are kept.",
-    )
-    keep_datasets_s: float | None = Field(
-        None,
-        ge=0,
-        description="The number of seconds after the end of the last job that used it for which a data set is kept. "
-        "Without a value, all are kept.",
-    )
-    keep_rollbacks: int | None = Field(
-        None,
-        ge=0,
-        description="The number of earlier versions that are kept for each alias, so that rollbacks may return to "
-        "them. Without a value, all are kept.",
-    )
+    key_share: float = Field(0.25, gt=0, le=1)
+    """The share of max_buffered_bytes that the request bodies of one API key may hold in a process, of its 64
+    connections that follow jobs, and of 256 requests at the same time, with event streams and uploads. Further ones get
+    a 429, like all that exceed a limit per key."""
+    max_requests_per_s_per_key: int = Field(100, ge=1)
+    """The rate, in requests per second, at which a process answers one API key. Answers that come faster wait. Images
+    and texts that are matched, classified or embedded do not count, since they have a limit of their own."""
+    max_items_per_s_per_key: int = Field(2048, ge=1)
+    """The largest number of images and texts that one API key may send to a process per second. A larger request is
+    accepted, and the key then waits."""
+    max_stored_bytes_per_key: int = Field(MAX_STORED_BYTES_PER_KEY, ge=0)
+    """The largest number of bytes that all uploaded data sets of one API key may have, in the database. An archive
+    counts with the size of its files once it has been checked."""
 
-    allow_url_images: bool = Field(
-        False, description="Whether the service fetches images from URLs in requests."
-    )
+    keep_jobs_s: float | None = Field(None, ge=0)
+    """The number of seconds after its end for which a fine-tuning job is kept, with its events, curves and files. A job
+    whose version is kept stays. Without a value, all are kept."""
+    keep_evaluations_s: float | None = Field(None, ge=0)
+    """The number of seconds after its end for which an evaluation is kept, with its results and report. Without a
+    value, all are kept."""
+    keep_versions_s: float | None = Field(None, ge=0)
+    """The number of seconds for which a version is kept that nothing uses: no alias, no rollback, no open job, no
+    serving process, and no version that is based on it. Without a value, all are kept."""
+    keep_datasets_s: float | None = Field(None, ge=0)
+    """The number of seconds after the end of the last job that used it for which a data set is kept. Without a value,
+    all are kept."""
+    keep_rollbacks: int | None = Field(None, ge=0)
+    """The number of earlier versions that are kept for each alias, so that rollbacks may return to them. Without a
+    value, all are kept."""
 
-    keys_file: Path | None = Field(
-        None,
-        description="The JSON file with the hashed API keys. Without it, the service listens on loopback "
-        "addresses only.",
-    )
-    console: bool = Field(
-        True, description="Whether the service has a console at `/`: a page in the browser over this API."
-    )
-    shared_workspace: bool = Field(
-        False,
-        description="Whether all keys share one workspace. By default, a key without the scope admin sees and changes "
-        "only what it made.",
-    )
-    session_hours: float = Field(
-        12.0,
-        gt=0,
-        le=8760,
-        description="The number of hours after which a browser that signed in with a key must sign in again.",
-    )
-    allowed_hosts: Names = Field(
-        [], description="Host names, besides the loopback ones, that a service without keys answers to."
-    )
-    cors_origins: Names = Field(
-        [],
-        description="The origins whose web pages may call the service, such as https://app.example.org. With keys, * "
-        "stands for all.",
-    )
-    trusted_proxies: Networks = Field(
-        ["127.0.0.1", "::1"],
-        validate_default=True,
-        description="The addresses and networks of the proxies in front of the service. Only they may name the "
-        "caller's address, which is logged, by X-Forwarded-For, and its scheme by X-Forwarded-Proto. Over https, the "
-        "cookies of sessions are secure.",
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The lowest level of messages that are logged."
-    )
-    log_format: Format = Field(
-        "auto",
-        description="The format of the log: text, json or auto. auto means text on a terminal and JSON elsewhere.",
-    )
+    allow_url_images: bool = False
+    """Whether the service fetches images from URLs in requests."""
+
+    keys_file: Path | None = None
+    """The JSON file with the hashed API keys. Without it, the service listens on loopback addresses only."""
+    console: bool = True
+    """Whether the service has a console at `/`: a page in the browser over this API."""
+    shared_workspace: bool = False
+    """Whether all keys share one workspace. By default, a key without the scope admin sees and changes only what it
+    made."""
+    session_hours: float = Field(12.0, gt=0, le=8760)
+    """The number of hours after which a browser that signed in with a key must sign in again."""
+    allowed_hosts: Names = []
+    """Host names, besides the loopback ones, that a service without keys answers to."""
+    cors_origins: Names = []
+    """The origins whose web pages may call the service, such as https://app.example.org. With keys, * stands for
+    all."""
+    trusted_proxies: Networks = Field(["127.0.0.1", "::1"], validate_default=True)
+    """The addresses and networks of the proxies in front of the service. Only they may name the caller's address, which
+    is logged, by X-Forwarded-For, and its scheme by X-Forwarded-Proto. Over https, the cookies of sessions are
+    secure."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level of messages that are logged."""
+    log_format: Format = "auto"
+    """The format of the log: text, json or auto. auto means text on a terminal and JSON elsewhere."""
 
     @property
     def own_state_dir(self) -> Path:

@@ -5,15 +5,17 @@ and `sds_clip_store_up` is 0.
 """
 
 import asyncio
+import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from prometheus_client.core import Metric
 
 from sds_clip.app.errors import StoreUnavailable
+from sds_clip.app.joined_calls import JoinedCalls
 from sds_clip.app.metrics import clock_skew, counter, gauge
 from sds_clip.app.store import Store
 from sds_clip.app.store.overview import Overview
@@ -28,53 +30,41 @@ KEEP_S = 60.0
 """How long the values of the last reading are used while the next one takes longer."""
 
 
+@dataclass(eq=False)
 class StoreGauges:
     """One reading at a time, in a thread of its own. Only the event loop uses it."""
 
-    def __init__(
-        self,
-        store: Store,
-        data_dir: Path,
-        reserve_bytes: int,
-        *,
-        is_open: Callable[[], bool] = lambda: True,
-        has_its_folder: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self._store = store
-        self._data_dir = data_dir
-        self._reserve_bytes = reserve_bytes
-        self._is_open = is_open
-        """Whether the tables exist."""
-        self._has_its_folder = has_its_folder
-        self._reading: asyncio.Task[None] | None = None
-        self._overview: Overview | None = None
-        self._free_bytes: int | None = None
-        self._read_at = float("-inf")
+    _store: Store
+    _data_dir: Path
+    _reserve_bytes: int
+    is_open: Callable[[], bool] = lambda: True
+    """Whether the tables exist."""
+    has_its_folder: Callable[[], bool] = lambda: True
+    _readings: JoinedCalls[str, None] = field(default_factory=JoinedCalls)
+    _overview: Overview | None = None
+    _free_bytes: int | None = None
+    _read_at: float = float("-inf")
 
     async def refresh(self) -> None:
         """Read the values again if they are old. While a reading takes long, the last values stay, for a minute."""
         if time.monotonic() - self._read_at < FRESH_S:
             return
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read(), name="gauges")
-        await asyncio.wait([self._reading], timeout=WAIT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_S):
+                await self._readings.run("all", self._read, "gauges")
         if time.monotonic() - self._read_at > KEEP_S:
             self._overview = None
 
     async def close(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+        await self._readings.close()
 
     def collect(self) -> Iterator[Metric]:
-        yield gauge(
-            "store_up", "1 if the database answered the last reading.", {(): self._overview is not None}
-        )
-        yield gauge("data_folder_up", "1 if the data folder is the database's.", {(): self._has_its_folder()})
+        yield gauge("store_up", "1 if the database answered the last reading.", self._overview is not None)
+        yield gauge("data_folder_up", "1 if the data folder is the database's.", self.has_its_folder())
         if self._free_bytes is not None:
-            yield gauge("disk_free_bytes", "Free space on the disk of data_dir.", {(): self._free_bytes})
+            yield gauge("disk_free_bytes", "Free space on the disk of data_dir.", self._free_bytes)
             yield gauge(
-                "disk_reserve_bytes", "The free space that must remain, in bytes.", {(): self._reserve_bytes}
+                "disk_reserve_bytes", "The free space that must remain, in bytes.", self._reserve_bytes
             )
         if self._overview is not None:
             yield from _gauges(self._overview)
@@ -82,39 +72,35 @@ class StoreGauges:
 
     async def _read(self) -> None:
         self._free_bytes = None
-        try:
-            # The disk first: it may answer while the database does not.
-            self._free_bytes = await in_own_thread(self._disk, "disk gauges")
-            self._overview = await in_own_thread(self._rows, "store gauges")
-            self._read_at = time.monotonic()
-        finally:
-            self._reading = None
+        # The disk first: it may answer while the database does not.
+        self._free_bytes = await in_own_thread(self._disk, "disk gauges")
+        self._overview = await in_own_thread(self._rows, "store gauges")
+        self._read_at = time.monotonic()
 
     def _disk(self) -> int | None:
-        try:
+        with contextlib.suppress(OSError):
             return shutil.disk_usage(self._data_dir).free
-        except OSError:
-            return None
+        return None
 
     def _rows(self) -> Overview | None:
         try:
-            return self._store.overviews.read() if self._is_open() else None
+            return self._store.overviews.read() if self.is_open() else None
         except StoreUnavailable:  # the store logs it
             return None
 
 
 def _gauges(overview: Overview) -> Iterable[Metric]:
-    yield gauge("jobs", "The number of jobs.", _named(overview.jobs), ("kind", "status"))
+    yield gauge("jobs", "The number of jobs.", overview.jobs, ("kind", "status"))
     yield gauge(
         "queue_age_seconds",
         "How long the job that has waited longest has been queued. 0 if none is.",
-        _named(overview.queue_age_s),
+        overview.queue_age_s,
         ("kind",),
     )
     yield gauge(
         "lease_left_seconds",
         "The least time left of a lease on a job. It is negative once the lease has lapsed.",
-        _named(overview.lease_left_s),
+        overview.lease_left_s,
         ("kind",),
     )
     yield gauge(
@@ -123,32 +109,23 @@ def _gauges(overview: Overview) -> Iterable[Metric]:
         {(kind, str(alive).lower()): count for (kind, alive), count in overview.workers.items()},
         ("kind", "alive"),
     )
-    yield gauge(
-        "busy_slots", "The number of living workers that hold a job.", _named(overview.busy), ("kind",)
-    )
+    yield gauge("busy_slots", "The number of living workers that hold a job.", overview.busy, ("kind",))
     yield gauge(
         "workers_out",
         "The number of living workers that take no jobs because of a fault of their own.",
-        _named(overview.out),
+        overview.out,
         ("kind",),
     )
     yield counter(
         "failures",
         "The number of jobs that have failed, and of attempts that ended with an error after which the job goes on.",
-        _named(overview.failures),
+        overview.failures,
         ("kind", "outcome", "code"),
     )
     # A counter that first appears with the value 1 has no increase, and codes are not known in advance.
     failed = {kind: overview.failed_jobs(kind) for kind in JobKind}
-    yield counter("failed_jobs", "The number of jobs that have failed.", _named(failed), ("kind",))
-    yield gauge("datasets", "The number of data sets.", _named(overview.datasets), ("status",))
-    yield gauge(
-        "dataset_bytes", "The sizes of uploaded data sets.", _named(overview.dataset_bytes), ("status",)
-    )
-    yield gauge("versions", "The number of versions.", _named(overview.versions), ("status",))
-    yield gauge("version_bytes", "The sizes of versions.", _named(overview.version_bytes), ("status",))
-
-
-def _named(values: Mapping[Any, float]) -> dict[tuple[str, ...], float]:
-    """The values by their labels. A single label is no tuple yet."""
-    return {name if isinstance(name, tuple) else (name,): value for name, value in values.items()}
+    yield counter("failed_jobs", "The number of jobs that have failed.", failed, ("kind",))
+    yield gauge("datasets", "The number of data sets.", overview.datasets, ("status",))
+    yield gauge("dataset_bytes", "The sizes of uploaded data sets.", overview.dataset_bytes, ("status",))
+    yield gauge("versions", "The number of versions.", overview.versions, ("status",))
+    yield gauge("version_bytes", "The sizes of versions.", overview.version_bytes, ("status",))

@@ -4,9 +4,9 @@ They also compute beside the forward thread, without an OpenMP team of their own
 """
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -22,29 +22,18 @@ async def in_own_thread(call: Callable[[], Result], name: str) -> Result:
 
     A call that hangs delays only its caller: it blocks neither a shared pool nor the end of the process.
     """
-    loop = asyncio.get_running_loop()
     context = copy_context()
-    future: asyncio.Future[Result] = loop.create_future()
-
-    def settle(result: Result | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)  # type: ignore[arg-type]
-        else:
-            future.set_exception(error)
+    future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()  # a caller that gives up does not stop the call
 
     def work() -> None:
-        result, error = None, None
         try:
-            result = context.run(in_thread, call)
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, result, error)
+            future.set_result(context.run(in_thread, call))
+        except BaseException as error:
+            future.set_exception(error)
 
     threading.Thread(target=work, name=name, daemon=True).start()
-    return await future
+    return await asyncio.wrap_future(future)
 
 
 async def to_the_end(call: Callable[[], Result], name: str) -> Result:

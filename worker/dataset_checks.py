@@ -19,7 +19,7 @@ from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.datasets.samples import SAMPLES, write_samples
 from sds_clip.app.datasets.unpack import Progress
-from sds_clip.app.errors import ArchiveFormat, FilesUnreadable, ServiceError, UploadMissing
+from sds_clip.app.errors import FilesUnreadable, InvalidArchive, ServiceError, UploadMissing
 from sds_clip.app.schemas.datasets import PAIRS
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import SOURCE_PATH, Dataset, Job
@@ -145,8 +145,9 @@ class BenchmarkChecker:
 
         if not (content.is_folder or BENCHMARKS[self._benchmark].takes_shards):
             return rejected(
-                ArchiveFormat(
-                    f"A set of {self._benchmark} is a folder, not shards; send an archive of that folder."
+                InvalidArchive(
+                    f"A set of {self._benchmark} is a folder, not shards; send an archive of that folder.",
+                    code="archive_format",
                 )
             )
         with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:

@@ -147,7 +147,7 @@ class WorkerMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         work = self._work
-        yield gauge("slot_busy", "1 while the slot runs a job.", {(self._kind,): self._is_busy}, ("kind",))
+        yield gauge("slot_busy", "1 while the slot runs a job.", {self._kind: self._is_busy}, ("kind",))
         yield gauge(
             "slot_out",
             "1 while the worker takes no jobs because of a fault of its own.",
@@ -158,7 +158,7 @@ class WorkerMetrics(Collector):
             yield gauge(
                 "heartbeat_age_seconds",
                 "The time since the worker's heartbeat was last recorded.",
-                {(): time.monotonic() - self._beaten_at},
+                time.monotonic() - self._beaten_at,
             )
             yield clock_skew(self._skew_s)
         if work is not None:
@@ -179,10 +179,8 @@ class WorkerMetrics(Collector):
             free_bytes = shutil.disk_usage(self._data_dir).free
         except OSError:
             return
-        yield gauge("disk_free_bytes", "Free space on the disk of data_dir.", {(): free_bytes})
-        yield gauge(
-            "disk_reserve_bytes", "The free space that must remain, in bytes.", {(): self._reserve_bytes}
-        )
+        yield gauge("disk_free_bytes", "Free space on the disk of data_dir.", free_bytes)
+        yield gauge("disk_reserve_bytes", "The free space that must remain, in bytes.", self._reserve_bytes)
 
 
 def serve(metrics: WorkerMetrics, host: str, port: int) -> Callable[[], None]:

@@ -16,19 +16,19 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, BinaryIO, Literal, cast
 
 from sds_clip.app.datasets.limits import ArchiveLimits
-from sds_clip.app.datasets.names import decode_name
-from sds_clip.app.errors import (
-    ArchiveDamaged,
-    ArchiveEncrypted,
-    ArchiveFormat,
-    ArchiveTooLarge,
-    ArchiveTruncated,
-    EmptyUpload,
-    UnsafeMember,
+from sds_clip.app.datasets.names import decode_name, unsafe
+from sds_clip.app.errors import ArchiveTooLarge, EmptyUpload, InvalidArchive
+
+_damaged = partial(InvalidArchive, code="archive_damaged")
+_truncated = partial(
+    InvalidArchive, "The archive ends too early; send the whole file.", code="archive_truncated"
 )
+_unusual = partial(InvalidArchive, code="archive_format")
+no_tar = partial(_unusual, "A shard must be an uncompressed tar file; decompress it first.")
 
 Kind = Literal["tar", "tar.gz", "zip"]
 SNIFF_BYTES = tarfile.BLOCKSIZE
@@ -79,7 +79,7 @@ class Member:
 def kind_of(head: bytes) -> Kind:
     """The kind of the archive that begins with `head`, judged by content and never by file name.
 
-    Raises: EmptyUpload, ArchiveFormat.
+    Raises: EmptyUpload, InvalidArchive.
     """
     if not head:
         raise EmptyUpload("The upload has no bytes; send the content of the archive.", param="file")
@@ -90,9 +90,7 @@ def kind_of(head: bytes) -> Kind:
     if _is_tar(head):
         return "tar"
     found = next((f" (its content is {name})" for magic, name in _OTHERS if head.startswith(magic)), "")
-    raise ArchiveFormat(
-        f"The file is not a tar, tar.gz or zip archive{found}; pack the files as one of these."
-    )
+    raise _unusual(f"The file is not a tar, tar.gz or zip archive{found}; pack the files as one of these.")
 
 
 def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
@@ -107,7 +105,7 @@ def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
     if kind == "tar":
         return read_tar(file)
     if not _is_tar(Forwards(_gunzip(file, limits)).read(SNIFF_BYTES)):
-        raise ArchiveFormat("The gzip file does not contain a tar archive; pack the files as tar.gz.")
+        raise _unusual("The gzip file does not contain a tar archive; pack the files as tar.gz.")
     file.seek(0)
     return read_tar(Forwards(_gunzip(file, limits)))
 
@@ -173,8 +171,8 @@ def _gunzip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[bytes]:
                 if not (packed := file.read(_GZIP_CHUNK)):
                     return
             if packed[0] != 0x1F:
-                raise ArchiveDamaged("There is data after the end of the gzip file; pack it again.")
-    raise ArchiveDamaged("The gzip file has too many members; pack the files again.")
+                raise _damaged("There is data after the end of the gzip file; pack it again.")
+    raise _damaged("The gzip file has too many members; pack the files again.")
 
 
 def _is_tar(head: bytes) -> bool:
@@ -192,9 +190,9 @@ def _refusals(member: str | None = None) -> Iterator[None]:
     try:
         yield
     except EOFError:
-        raise ArchiveTruncated from None
+        raise _truncated() from None
     except NotImplementedError:
-        raise ArchiveFormat(
+        raise _unusual(
             "The zip archive is of an unusual kind; pack it again with a common zip program.", member=member
         ) from None
     except UnicodeDecodeError as error:
@@ -206,11 +204,9 @@ def _refusals(member: str | None = None) -> Iterator[None]:
             "attributes, or send WebDataset shards."
         ) from None
     except (zipfile.BadZipFile, zlib.error, struct.error) as error:
-        raise ArchiveDamaged(f"The archive is damaged ({error}); pack it again.", member=member) from None
+        raise _damaged(f"The archive is damaged ({error}); pack it again.", member=member) from None
     except (ArithmeticError, LookupError, ValueError, RecursionError):
-        raise ArchiveDamaged(
-            "The archive's headers contradict each other; pack it again.", member=member
-        ) from None
+        raise _damaged("The archive's headers contradict each other; pack it again.", member=member) from None
 
 
 class _Headers:
@@ -248,9 +244,9 @@ def _check_records(header: bytes) -> None:
     while record := _RECORD.match(header, end):
         end += int(record[1])
         if b"=" not in header[record.end() : end]:
-            raise ArchiveDamaged("A header has a record without a value; pack the archive again.")
+            raise _damaged("A header has a record without a value; pack the archive again.")
     if _LONG_NUMBER.search(header):
-        raise ArchiveDamaged("A header contains a number that does not end; pack the archive again.")
+        raise _damaged("A header contains a number that does not end; pack the archive again.")
 
 
 def _next_header(file: BinaryIO | Forwards) -> tarfile.TarInfo | None:
@@ -267,49 +263,47 @@ def _next_header(file: BinaryIO | Forwards) -> tarfile.TarInfo | None:
             archive = tarfile.TarFile(fileobj=cast(IO[bytes], headers), encoding="utf-8")
         except tarfile.ReadError:
             if len(headers.last) < tarfile.BLOCKSIZE or not headers.last.strip(b"\0"):
-                raise ArchiveTruncated from None
-            raise ArchiveDamaged(
+                raise _truncated() from None
+            raise _damaged(
                 "The tar archive is damaged, or something other than tar follows in it; pack it again."
             ) from None
     # Global comments are accepted, because git writes them; a global name or size is not.
     if any(key in ("path", "size") or key.startswith(_SPARSE) for key in archive.pax_headers):
-        raise ArchiveDamaged("A global header sets the name or size of every file; pack the archive again.")
+        raise _damaged("A global header sets the name or size of every file; pack the archive again.")
     return archive.next()
 
 
 def _tar_content(file: BinaryIO | Forwards, size: int) -> Iterator[bytes]:
     while size:
         if not (piece := file.read(min(size, _CHUNK))):
-            raise ArchiveTruncated
+            raise _truncated()
         size -= len(piece)
         yield piece
 
 
 def _check_padding(file: BinaryIO | Forwards) -> None:
-    """Raise ArchiveDamaged unless only zeros follow, and not too many."""
+    """Raise InvalidArchive unless only zeros follow, and not too many."""
     padding = 0
     while chunk := file.read(_CHUNK):
         padding += len(chunk)
         if chunk.strip(b"\0") or padding > _MAX_PADDING_BYTES:
-            raise ArchiveDamaged("There is data after the end of the tar archive; pack it again.")
+            raise _damaged("There is data after the end of the tar archive; pack it again.")
 
 
 def _check_tar_entry(header: tarfile.TarInfo, name: str) -> None:
     if header.issym() or header.islnk():
-        raise UnsafeMember(
+        raise unsafe(
             "the entry is a link; pack the files themselves (tar --dereference --hard-dereference).",
             member=name,
         )
     if header.isdev():
-        raise UnsafeMember("the entry is a device or a pipe; leave it out.", member=name)
+        raise unsafe("the entry is a device or a pipe; leave it out.", member=name)
     if header.issparse() or any(key.startswith(_SPARSE) for key in header.pax_headers):
-        raise UnsafeMember("the entry is a sparse file; pack the archive without --sparse.", member=name)
+        raise unsafe("the entry is a sparse file; pack the archive without --sparse.", member=name)
     if not header.isreg() and not header.isdir():
-        raise UnsafeMember(
-            f"the entry is of an unknown type ({header.type!r}); pack plain files.", member=name
-        )
+        raise unsafe(f"the entry is of an unknown type ({header.type!r}); pack plain files.", member=name)
     if header.size < 0 or (header.size and (header.isdir() or name.endswith("/"))):
-        raise ArchiveDamaged(
+        raise _damaged(
             "the entry has a negative size, or is a folder with content; pack it again.", member=name
         )
 
@@ -348,20 +342,20 @@ def _find_directory(file: BinaryIO, limits: ArchiveLimits) -> tuple[int, int]:
     tail = file.read()
     found = tail.rfind(b"PK\5\6", 0, max(0, len(tail) - _END.size + 4))
     if found < 0:
-        raise ArchiveTruncated
+        raise _truncated()
     *disks, here, count, size, offset, comment_bytes = _END.unpack_from(tail, found)
     after = len(tail) - found - _END.size - comment_bytes
     if after < 0:
-        raise ArchiveTruncated
+        raise _truncated()
     if after:
-        raise ArchiveDamaged("There is data after the end of the zip archive; pack it again.")
+        raise _damaged("There is data after the end of the zip archive; pack it again.")
     end += found - len(tail)
     if tail[max(0, found - _LOCATOR_BYTES) :].startswith(b"PK\6\7"):
         end -= _LOCATOR_BYTES + _END64.size
         file.seek(max(0, end))
         *disks, here, count, size, offset = _END64.unpack(file.read(_END64.size))
     if any(disks) or here != count:
-        raise ArchiveFormat("The zip archive is split into several files; pack it as one file.")
+        raise _unusual("The zip archive is split into several files; pack it as one file.")
     if offset + size != end:
         raise zipfile.BadZipFile("the directory is not at the position that the archive states")
     limits.check_entries(count)
@@ -391,7 +385,7 @@ def _check_overlaps(file: BinaryIO, entries: Sequence[zipfile.ZipInfo], end: int
         file.seek(entry.header_offset)
         lengths = _LOCAL.unpack(file.read(_LOCAL.size))
         if entry.header_offset + _LOCAL.size + sum(lengths) + entry.compress_size > end:
-            raise ArchiveDamaged(
+            raise _damaged(
                 "the entry overlaps another entry, or lies outside the archive; pack it again.",
                 member=entry.orig_filename,
             )
@@ -405,16 +399,20 @@ def _check_zip_entry(entry: zipfile.ZipInfo, name: str, is_folder: bool) -> None
     """
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind == stat.S_IFLNK:
-        raise UnsafeMember("the entry is a link; pack the files themselves.", member=name)
+        raise unsafe("the entry is a link; pack the files themselves.", member=name)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise UnsafeMember("the entry is a device or a pipe; leave it out.", member=name)
+        raise unsafe("the entry is a device or a pipe; leave it out.", member=name)
     says_folder = kind == stat.S_IFDIR or bool(entry.external_attr & _DOS_FOLDER)
     if (says_folder and not is_folder) or (is_folder and (entry.file_size or kind == stat.S_IFREG)):
-        raise ArchiveDamaged("the entry is both a file and a folder; pack the archive again.", member=name)
+        raise _damaged("the entry is both a file and a folder; pack the archive again.", member=name)
     if entry.flag_bits & _ENCRYPTED or entry.compress_type == _AES:
-        raise ArchiveEncrypted("the entry is encrypted; pack the files without a password.", member=name)
+        raise InvalidArchive(
+            "the entry is encrypted; pack the files without a password.",
+            code="archive_encrypted",
+            member=name,
+        )
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ArchiveFormat(
+        raise _unusual(
             f"the entry is compressed with method {entry.compress_type}; use the common method, deflate.",
             member=name,
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sds_clip.app.errors import ArchiveBomb, ArchiveTooLarge
+from sds_clip.app.errors import ArchiveTooLarge, InvalidArchive
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class ArchiveLimits:
             )
 
     def check_ratio(self, packed_bytes: int, unpacked_bytes: int) -> None:
-        """Raises: ArchiveBomb."""
+        """Raises: InvalidArchive."""
         if unpacked_bytes > self.free_bytes + self.max_ratio * packed_bytes:
-            raise ArchiveBomb(
-                f"The archive unpacks to more than {self.max_ratio} times its size; compress the files less."
+            raise InvalidArchive(
+                f"The archive unpacks to more than {self.max_ratio} times its size; compress the files less.",
+                code="archive_bomb",
             )

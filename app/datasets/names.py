@@ -3,25 +3,27 @@
 import hashlib
 import re
 import unicodedata
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from sds_clip.app.datasets.limits import ArchiveLimits
-from sds_clip.app.errors import DuplicateMember, UnsafeMember
+from sds_clip.app.errors import InvalidArchive
 
 MAX_PART_BYTES = 255  # for one part of a path: the usual limit of file systems
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
+unsafe = partial(InvalidArchive, code="archive_member_unsafe")
+
 
 def decode_name(raw: bytes) -> str:
     """Decode a name.
 
-    Raises: UnsafeMember unless it is UTF-8; any other encoding would be a guess.
+    Raises: InvalidArchive unless it is UTF-8; any other encoding would be a guess.
     """
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise UnsafeMember(
+        raise unsafe(
             "the name is not UTF-8; pack the files again with names in UTF-8.",
             member=raw.decode("utf-8", "backslashreplace"),
         ) from None
@@ -30,34 +32,32 @@ def decode_name(raw: bytes) -> str:
 def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[str, ...]:
     """Split a name into its folders and last part. The archive's own top folder, `./`, has no parts.
 
-    Raises: UnsafeMember for a name that leads outside the target on any system, and for one that is too long
+    Raises: InvalidArchive for a name that leads outside the target on any system, and for one that is too long
     or too deep.
     """
     if name.startswith("/"):
-        raise UnsafeMember(
-            "the path is absolute; pack the files with paths relative to their folder.", member=name
-        )
+        raise unsafe("the path is absolute; pack the files with paths relative to their folder.", member=name)
     if "\\" in name or _DRIVE.match(name):
-        raise UnsafeMember("the path is a Windows path; pack the files with / between folders.", member=name)
+        raise unsafe("the path is a Windows path; pack the files with / between folders.", member=name)
     if not name or _CONTROL.search(name):
-        raise UnsafeMember("the name is empty or contains control characters; rename the file.", member=name)
+        raise unsafe("the name is empty or contains control characters; rename the file.", member=name)
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if not is_folder and name.rpartition("/")[2] == ".":
-        raise UnsafeMember("the entry is a file, but its name is that of a folder; rename it.", member=name)
+        raise unsafe("the entry is a file, but its name is that of a folder; rename it.", member=name)
     if ".." in parts:
-        raise UnsafeMember(
+        raise unsafe(
             "the path contains `..`; pack the files with paths relative to their folder.", member=name
         )
     if len(name.encode()) > limits.max_name_bytes or any(
         len(part.encode()) > MAX_PART_BYTES for part in parts
     ):
-        raise UnsafeMember(
+        raise unsafe(
             f"the path has more than {limits.max_name_bytes} bytes, or a part of it more than {MAX_PART_BYTES}; "
             "shorten the names.",
             member=name,
         )
     if len(parts) > limits.max_depth:
-        raise UnsafeMember(
+        raise unsafe(
             f"the entry is more than {limits.max_depth} folders deep; use fewer levels of folders.",
             member=name,
         )
@@ -87,16 +87,17 @@ class NameBook:
     def add(self, parts: tuple[str, ...], *, is_folder: bool) -> None:
         """Add a name. A folder may be added again in the same spelling.
 
-        Raises: DuplicateMember, ArchiveTooLarge (entries).
+        Raises: InvalidArchive, ArchiveTooLarge (entries).
         """
         for depth in range(1, len(parts) + 1):
             key, spelling = _digests("/".join(parts[:depth]))
             # A folder's mark is its spelling. That of a file is a number which no other file has.
             mark = spelling if is_folder or depth < len(parts) else self.entries
             if self._marks.setdefault(key, mark) != mark:
-                raise DuplicateMember(
+                raise InvalidArchive(
                     "the archive has this name, or that of a folder in it, twice: perhaps in another case or "
                     "Unicode form, or for both a file and a folder; rename one of them.",
+                    code="archive_member_duplicate",
                     member="/".join(parts),
                 )
         self._limits.check_entries(self.entries)

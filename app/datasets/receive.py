@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sds_clip.app.datasets.archives import SNIFF_BYTES, kind_of
+from sds_clip.app.datasets.archives import SNIFF_BYTES, kind_of, no_tar
 from sds_clip.app.datasets.folders import (
     ARCHIVE,
     SHARDS,
@@ -18,7 +18,7 @@ from sds_clip.app.datasets.folders import (
     storage_errors,
     write_all,
 )
-from sds_clip.app.errors import ArchiveFormat, EmptyUpload, UploadTooLarge
+from sds_clip.app.errors import EmptyUpload, InvalidArchive, UploadTooLarge
 from sds_clip.app.threads import to_the_end
 from sds_clip.models.atomic import sync_folder
 
@@ -38,7 +38,7 @@ class Received:
 async def receive_archive(claim: Claim, chunks: AsyncIterable[bytes], *, max_bytes: int) -> Received:
     """Receive an archive. It is refused as soon as its first bytes show that it is not one.
 
-    Raises: EmptyUpload, ArchiveFormat, UploadTooLarge, StorageFull.
+    Raises: EmptyUpload, InvalidArchive, UploadTooLarge, StorageFull.
     """
     received = await receive(_archive_only(chunks), claim.folder / ARCHIVE, max_bytes=max_bytes)
     await to_the_end(claim.keep_upload, "keep upload")
@@ -50,7 +50,7 @@ async def receive_shards(
 ) -> list[Received]:
     """Receive shards one after another, stored in this order. `max_bytes` applies to their sum.
 
-    Raises: EmptyUpload, ArchiveFormat, UploadTooLarge, StorageFull; `index` is the shard's.
+    Raises: EmptyUpload, InvalidArchive, UploadTooLarge, StorageFull; `index` is the shard's.
     """
     folder = claim.folder / SHARDS
     folder.mkdir()
@@ -62,7 +62,7 @@ async def receive_shards(
             raise UploadTooLarge(f"The upload has more than {MAX_SHARDS} shards; send fewer, larger ones.")
         try:
             received.append(await receive(_tar_only(chunks), folder / shard_name(index), max_bytes=left))
-        except (EmptyUpload, ArchiveFormat, UploadTooLarge) as error:
+        except (EmptyUpload, InvalidArchive, UploadTooLarge) as error:
             error.index = index
             raise
         left -= received[-1].size_bytes
@@ -126,7 +126,7 @@ async def _tar_only(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     seen = False
     async for chunk in _archive_only(chunks):
         if not seen and kind_of(chunk) != "tar":
-            raise ArchiveFormat("A shard must be an uncompressed tar file; decompress it first.")
+            raise no_tar()
         seen = True
         yield chunk
 

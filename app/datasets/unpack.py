@@ -7,17 +7,11 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from sds_clip.app.datasets.archives import SNIFF_BYTES, Member, kind_of, read_archive, read_tar
+from sds_clip.app.datasets.archives import SNIFF_BYTES, Member, kind_of, no_tar, read_archive, read_tar
 from sds_clip.app.datasets.folders import create_file, storage_errors, write_all
 from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.names import NameBook, is_clutter, member_parts
-from sds_clip.app.errors import (
-    ArchiveDamaged,
-    ArchiveFormat,
-    DuplicateMember,
-    EmptyUpload,
-    InvalidArchive,
-)
+from sds_clip.app.errors import EmptyUpload, InvalidArchive
 
 Progress = Callable[[int, int], None]
 """Called during the work with (done, total); total is 0 if unknown. An error that it raises ends the work."""
@@ -61,7 +55,7 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
     files = 0
     with shard.open("rb") as file:
         if kind_of(file.read(SNIFF_BYTES)) != "tar":
-            raise ArchiveFormat("A shard must be an uncompressed tar file; decompress it first.")
+            raise no_tar()
         file.seek(0)
         for member in read_tar(file):
             names.add(
@@ -160,8 +154,9 @@ class _Writer:
         try:
             file = create_file(path)
         except FileExistsError:
-            raise DuplicateMember(
+            raise InvalidArchive(
                 "the server's disk takes this name and another one for the same; rename one of the files.",
+                code="archive_member_duplicate",
                 member=member.name,
             ) from None
         written = 0
@@ -171,8 +166,9 @@ class _Writer:
                 self._check_size(member, written)
                 write_all(file, chunk)
         if written != member.size_bytes:
-            raise ArchiveDamaged(
+            raise InvalidArchive(
                 "the entry has less content than the archive states; pack the archive again.",
+                code="archive_damaged",
                 member=member.name,
             )
         self._bytes += written

@@ -33,16 +33,8 @@ class GuardHost:
         self._hosts = LOOPBACK_HOSTS | {host.lower() for host in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        refusal = self._refusal(Headers(scope=scope))
-        if refusal is None:
-            await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await ErrorResponse(refusal)(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008})  # 1008: policy violation
+        refusal = self._refusal(Headers(scope=scope)) if scope["type"] == "http" else None
+        await (self._app if refusal is None else ErrorResponse(refusal))(scope, receive, send)
 
     def _refusal(self, headers: Headers) -> Forbidden | None:
         host, origins = _host(headers), headers.getlist("origin")

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import math
 from asyncio import sleep
+from dataclasses import dataclass
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,6 +41,7 @@ NO_KEY = "no key"
 NO_KEY_PROBES = "no key, probes"
 
 
+@dataclass(eq=False)
 class LimitKey:
     """Limits how many requests of one API key are in progress, and how fast they are answered.
 
@@ -54,29 +56,18 @@ class LimitKey:
     waits for nothing, so a key is refused while its clients give up requests faster than the rate of `given_up`.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        in_progress: Budget,
-        requests: Rate,
-        refusals: Rate,
-        body_bytes: Rate,
-        given_up: Rate,
-        shares: TimeShares,
-    ) -> None:
-        self._app = app
-        self._in_progress = in_progress
-        self._requests = requests
-        self._refusals = refusals
-        self._body_bytes = body_bytes
-        self._given_up = given_up
-        self._shares = shares
+    app: ASGIApp
+    in_progress: Budget
+    requests: Rate
+    refusals: Rate
+    body_bytes: Rate
+    given_up: Rate
+    shares: TimeShares
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ring: KeyRing | None = scope["app"].state.key_ring if scope["type"] == "http" else None
         if ring is None:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         key = await identify(scope, ring)
         began = False
@@ -89,41 +80,41 @@ class LimitKey:
             await send(message)
 
         if key is None:
-            await self._app(scope, receive, sending)
+            await self.app(scope, receive, sending)
             return
 
         async def receiving() -> Message:
             message = await receive()
             if body := message.get("body"):
-                await sleep(self._body_bytes.owe(key.name, len(body)))
+                await sleep(self.body_bytes.owe(key.name, len(body)))
             return message
 
         async def answer() -> None:
-            await self._app(scope, receiving, sending)
+            await self.app(scope, receiving, sending)
 
         try:
             self._check_given_up(key.name)
-            with self._in_progress.hold(1, key.name):
-                self._shares.see(key.name)
+            with self.in_progress.hold(1, key.name):
+                self.shares.see(key.name)
                 if scope["path"] in INFERENCE or is_streamed(scope):
                     await answer()
                 else:
-                    await self._shares.run(key.name, answer)
+                    await self.shares.run(key.name, answer)
         except KeyLimitReached as error:
-            wait_s = self._refusals.owe(key.name, 1, most_s=REFUSAL_WAIT_S)
+            wait_s = self.refusals.owe(key.name, 1, most_s=REFUSAL_WAIT_S)
             if not (wait_s and await _leaves(receiving, wait_s)):
                 began = True
                 await ErrorResponse(error, {"Connection": "close"} if wait_s else None)(scope, receive, send)
         finally:
             if not began:  # the client has gone
-                self._requests.owe(key.name, 1, most_s=MAX_DEBT_S)
-                self._given_up.owe(key.name, 1, most_s=MAX_DEBT_S)
+                self.requests.owe(key.name, 1, most_s=MAX_DEBT_S)
+                self.given_up.owe(key.name, 1, most_s=MAX_DEBT_S)
 
     def _check_given_up(self, key: str) -> None:
-        if debt_s := self._given_up.debt_s(key):
+        if debt_s := self.given_up.debt_s(key):
             raise KeyLimitReached(
                 "max_requests_per_s_per_key",
-                self._requests.per_s,
+                self.requests.per_s,
                 retry_after_s=math.ceil(debt_s),
                 advice="its clients leave before they are answered; wait for the answers, or send fewer requests",
             )
@@ -131,14 +122,14 @@ class LimitKey:
     async def _slow_down(self, key: str | None, scope: Scope, start: Message) -> None:
         """Hold back the start of an answer if the key has had too many."""
         if start["status"] in REFUSED:
-            if wait_s := self._refusals.owe(key or NO_KEY, 1, most_s=REFUSAL_WAIT_S):
+            if wait_s := self.refusals.owe(key or NO_KEY, 1, most_s=REFUSAL_WAIT_S):
                 await sleep(wait_s)
                 MutableHeaders(scope=start)["Connection"] = "close"
         elif key is None:
             line = NO_KEY_PROBES if scope["path"] in PROBES else NO_KEY
-            await sleep(self._requests.owe(line, 1, most_s=NO_KEY_WAIT_S))
+            await sleep(self.requests.owe(line, 1, most_s=NO_KEY_WAIT_S))
         elif not (scope["path"] in INFERENCE and start["status"] == 200):
-            await sleep(self._requests.owe(key, 1))
+            await sleep(self.requests.owe(key, 1))
 
 
 async def _leaves(receive: Receive, seconds: float) -> bool:

@@ -5,6 +5,7 @@ import logging
 import random
 import re
 import time
+from dataclasses import dataclass
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -16,9 +17,9 @@ from sds_clip.app.budgets import Budget, Rate
 from sds_clip.app.edge.guard import GuardHost
 from sds_clip.app.edge.limit_key import PROBES, REFUSALS_PER_S, LimitKey
 from sds_clip.app.edge.responses import CLIENT_CLOSED_REQUEST, ErrorResponse
-from sds_clip.app.edge.streamed_body import StreamedBody, is_streamed
+from sds_clip.app.edge.streamed_body import StreamedBody, announced_bytes, is_streamed
 from sds_clip.app.edge.time_shares import SHARE_OF_TIME, TimeShares
-from sds_clip.app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached, ServiceError
+from sds_clip.app.errors import BodyTimeout, BodyTooLarge, BuffersFull, KeyLimitReached
 from sds_clip.app.keys import Key
 from sds_clip.app.metrics import Metrics
 from sds_clip.app.settings import Settings
@@ -32,7 +33,6 @@ BODY_TIMEOUT_S = 30.0
 """A body must arrive within this time. An upload may fall this far behind its minimum rate."""
 MIN_UPLOAD_BYTES_PER_S = 65_536
 MAX_UPLOAD_TIME_S = 6 * 3600.0
-_RETRY_AFTER_S = 1
 # After the answer, the server discards an unread body of up to this many times the limit. A client that
 # writes everything before it reads can then receive the answer. Above it the connection is closed.
 _DISCARD_FACTOR = 4
@@ -56,7 +56,7 @@ def install(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         settings.max_buffered_bytes,
         limit="max_buffered_bytes_per_key",
         per_key=settings.max_buffered_bytes_per_key,
-        full=_buffers_full,
+        full=lambda used, total: BuffersFull(),
     )
     app.state.body_budget = budget
     app.add_middleware(
@@ -168,63 +168,70 @@ class AccessLog:
             if error is not None:
                 fields |= {"code": error.code, "param": error.param, "index": error.index}
                 if status == 429:
-                    key = scope["state"].get("key")
-                    limit = error.limit if isinstance(error, KeyLimitReached) else error.code
-                    self._metrics.throttled(limit)
-                    fields["key"] = None if key is None else key.name  # in the log alone: /metrics is public
+                    self._metrics.throttled(error.limit if isinstance(error, KeyLimitReached) else error.code)
+                    fields["key"] = _key_name(scope) or None  # in the log alone: /metrics is public
             # Machines ask these routes every few seconds.
             level = logging.DEBUG if route in PROBES and status < 400 else logging.INFO
             access_logger.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})
 
 
+@dataclass(eq=False)
 class LimitBody:
     """Limits a body's size and the time that it takes to arrive, and the size of all bodies together.
 
     Only bytes that have arrived count, so an announced length alone cannot fill the budget.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        budget: Budget,
-        max_body_bytes: int,
-        body_timeout_s: float,
-        min_upload_bytes_per_s: int,
-        max_upload_time_s: float,
-    ) -> None:
-        self._app = app
-        self._budget = budget
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
-        self._min_upload_bytes_per_s = min_upload_bytes_per_s
-        self._max_upload_time_s = max_upload_time_s
+    app: ASGIApp
+    budget: Budget
+    max_body_bytes: int
+    body_timeout_s: float
+    min_upload_bytes_per_s: int
+    max_upload_time_s: float
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a body without reading it if its announced length is too large.
-
-        Others count until the request ends.
-        """
+        """Refuse a body without reading it if its announced length is too large."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         if is_streamed(scope):
             await self._pass_on(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
-        # 20 digits are more than any limit, and int() refuses numbers of thousands of digits.
-        if announced.isdecimal() and int(announced[:20]) > self._max_body_bytes:
-            absurd = int(announced[:20]) > _DISCARD_FACTOR * self._max_body_bytes
+        announced = announced_bytes(scope)
+        if announced > self.max_body_bytes:
+            absurd = announced > _DISCARD_FACTOR * self.max_body_bytes
             headers = {"Connection": "close"} if absurd else None
             await ErrorResponse(self._too_large(), headers)(scope, receive, send)
             return
-        body = _Body(
-            scope, receive, self._budget, self._max_body_bytes, self._body_timeout_s, self._too_large()
-        )
+        await self._limit(scope, receive, send)
+
+    async def _limit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Limit a body as it arrives. It counts until the request ends."""
+        deadline = asyncio.get_running_loop().time() + self.body_timeout_s
+        held_bytes = 0
+        complete = False
+
+        async def receiving() -> Message:
+            nonlocal held_bytes, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise BodyTimeout("The body did not arrive in time; send it again, or send less.") from None
+            size_bytes = len(message.get("body", b""))
+            if held_bytes + size_bytes > self.max_body_bytes:
+                raise self._too_large()
+            self.budget.take(size_bytes, _key_name(scope))
+            held_bytes += size_bytes
+            complete = not message.get("more_body", False)
+            return message
+
         try:
-            await self._app(scope, body.receive, send)
+            await self.app(scope, receiving, send)
         finally:
-            body.release()
+            self.budget.give_back(held_bytes, _key_name(scope))
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a body that is written to disk as it arrives.
@@ -235,68 +242,19 @@ class LimitBody:
             scope,
             receive,
             send,
-            grace_s=self._body_timeout_s,
-            min_bytes_per_s=self._min_upload_bytes_per_s,
-            max_time_s=self._max_upload_time_s,
-            discard_bytes=_DISCARD_FACTOR * self._max_body_bytes,
+            grace_s=self.body_timeout_s,
+            min_bytes_per_s=self.min_upload_bytes_per_s,
+            max_time_s=self.max_upload_time_s,
+            discard_bytes=_DISCARD_FACTOR * self.max_body_bytes,
         )
-        await self._app(scope, body.receive, body.send)
+        await self.app(scope, body.receive, body.send)
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(
-            f"The body is too large; at most {self._max_body_bytes} bytes are allowed. Send less in one request."
+            f"The body is too large; at most {self.max_body_bytes} bytes are allowed. Send less in one request."
         )
 
 
-class _Body:
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        budget: Budget,
-        max_bytes: int,
-        timeout_s: float,
-        too_large: BodyTooLarge,
-    ) -> None:
-        self._scope = scope
-        self._receive = receive
-        self._budget = budget
-        self._max_bytes = max_bytes
-        self._deadline = asyncio.get_running_loop().time() + timeout_s
-        self._too_large = too_large
-        self._held_bytes = 0
-        self._complete = False
-
-    async def receive(self) -> Message:
-        """The next message, within the limits. Once the body is complete, nothing more is limited."""
-        if self._complete:
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            raise BodyTimeout("The body did not arrive in time; send it again, or send less.") from None
-        self._hold(len(message.get("body", b"")))
-        self._complete = not message.get("more_body", False)
-        return message
-
-    @property
-    def _key(self) -> str:
-        key: Key | None = self._scope.get("state", {}).get("key")
-        return "" if key is None else key.name
-
-    def release(self) -> None:
-        self._budget.give_back(self._held_bytes, self._key)
-        self._held_bytes = 0
-
-    def _hold(self, size_bytes: int) -> None:
-        if self._held_bytes + size_bytes > self._max_bytes:
-            raise self._too_large
-        self._budget.take(size_bytes, self._key)
-        self._held_bytes += size_bytes
-
-
-def _buffers_full(used: int, total: int) -> ServiceError:
-    return BuffersFull(
-        "The server is receiving too much data at the moment; try again.", retry_after_s=_RETRY_AFTER_S
-    )
+def _key_name(scope: Scope) -> str:
+    key: Key | None = scope.get("state", {}).get("key")
+    return "" if key is None else key.name

@@ -16,19 +16,13 @@ from sds_clip.app import logs
 from sds_clip.app.bodies import invalid_request
 from sds_clip.app.errors import (
     BodyTimeout,
-    BodyTooLarge,
-    Forbidden,
     InternalError,
-    InvalidRequest,
     MalformedBody,
     MethodNotAllowed,
     NotFound,
     OutOfMemory,
-    Overloaded,
     ServiceError,
     Unauthorized,
-    Unavailable,
-    UnsupportedMediaType,
     body,
     log_cause,
 )
@@ -37,17 +31,7 @@ logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499  # not a standard status; nginx uses it for the same case
 
-_BY_STATUS: dict[int, tuple[type[ServiceError], str]] = {
-    401: (Unauthorized, "Send an API key as `Authorization: Bearer KEY`."),
-    403: (Forbidden, "This request is not allowed."),
-    404: (NotFound, "This route does not exist; GET /openapi.json lists all routes."),
-    408: (BodyTimeout, "The body did not arrive in time; send it again."),
-    413: (BodyTooLarge, "The body is too large; send less in one request."),
-    415: (UnsupportedMediaType, "This route does not read bodies of that media type."),
-    422: (InvalidRequest, "The request is not valid."),
-    429: (Overloaded, "Too many requests; try again later."),
-    503: (Unavailable, "The service is not available; try again later."),
-}
+_UNFORESEEN = "An unexpected error occurred in the server; its log has the details under this request's id."
 
 
 class ErrorResponse(Response):
@@ -98,7 +82,10 @@ def install_error_handlers(app: FastAPI) -> None:
             methods = _methods(request)
             message = f"This route does not accept this method. It accepts: {methods}."
             return ErrorResponse(MethodNotAllowed(message), {"Allow": methods})
-        return ErrorResponse(_of_status(error), error.headers)
+        if error.status_code == 404:
+            return ErrorResponse(NotFound("This route does not exist; GET /openapi.json lists all routes."))
+        # Starlette's message about a body describes its syntax and contains nothing of its content.
+        return ErrorResponse(MalformedBody(f"The body cannot be read: {str(error.detail).rstrip('.')}."))
 
     async def client_gone(_: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)  # nothing is sent; the access log shows it
@@ -140,10 +127,7 @@ class AnswerUnforeseen:
                 await ErrorResponse(OutOfMemory())(scope, receive, send)
                 return
             logger.error("An unexpected error occurred.", exc_info=error)
-            message = (
-                "An unexpected error occurred in the server; its log has the details under this request's id."
-            )
-            await ErrorResponse(InternalError(message))(scope, receive, send)
+            await ErrorResponse(InternalError(_UNFORESEEN))(scope, receive, send)
 
 
 def _methods(request: Request) -> str:
@@ -156,15 +140,3 @@ def _methods(request: Request) -> str:
             for route in request.app.routes
         )
     )
-
-
-def _of_status(error: HTTPException) -> ServiceError:
-    if error.status_code in _BY_STATUS:
-        kind, message = _BY_STATUS[error.status_code]
-        return kind(message)
-    if error.status_code >= 500:
-        return InternalError(
-            "An unexpected error occurred in the server; its log has the details under this request's id."
-        )
-    # Starlette's message about a multipart body describes its syntax and contains nothing of its content.
-    return MalformedBody(f"The body cannot be read: {str(error.detail).rstrip('.')}.")

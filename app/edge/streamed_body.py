@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
@@ -20,6 +21,14 @@ def is_streamed(scope: Scope) -> bool:
     return (scope["method"], scope["path"]) in STREAMED and media_type(Headers(scope=scope)) == MULTIPART
 
 
+def announced_bytes(scope: Scope) -> int:
+    """The length of a body by its header, or -1 if that has none."""
+    announced = Headers(scope=scope).get("content-length", "")
+    # 20 digits are more than any limit, and int() refuses numbers of thousands of digits.
+    return int(announced[:20]) if announced.isdecimal() else -1
+
+
+@dataclass(eq=False)
 class StreamedBody:
     """Stands between an upload's connection and its route.
 
@@ -31,27 +40,20 @@ class StreamedBody:
     is closed soon after the answer.
     """
 
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        grace_s: float,
-        min_bytes_per_s: int,
-        max_time_s: float,
-        discard_bytes: int,
-    ) -> None:
-        announced = Headers(scope=scope).get("content-length", "")
-        self._is_little = announced.isdecimal() and int(announced[:20]) <= discard_bytes
-        self._receive = receive
-        self._send = send
-        self._grace_s = self._left_s = grace_s
-        self._min_bytes_per_s = min_bytes_per_s
-        self._max_time_s = max_time_s
-        self._deadline = _now() + max_time_s
-        self._complete = False
-        self._is_cut_off = False
+    _scope: Scope
+    _receive: Receive
+    _send: Send
+    grace_s: float
+    min_bytes_per_s: int
+    max_time_s: float
+    discard_bytes: int
+    _complete: bool = False
+    _is_cut_off: bool = False
+
+    def __post_init__(self) -> None:
+        self._is_little = 0 <= announced_bytes(self._scope) <= self.discard_bytes
+        self._left_s = self.grace_s
+        self._deadline = _now() + self.max_time_s
 
     async def receive(self) -> Message:
         """The next message. Raises BodyTimeout (upload_too_slow, upload_timeout)."""
@@ -63,8 +65,8 @@ class StreamedBody:
                 message = await self._receive()
         except TimeoutError:
             raise self._timeout() from None
-        credit_s = len(message.get("body", b"")) / self._min_bytes_per_s
-        self._left_s = min(self._grace_s, self._left_s - (_now() - since) + credit_s)
+        credit_s = len(message.get("body", b"")) / self.min_bytes_per_s
+        self._left_s = min(self.grace_s, self._left_s - (_now() - since) + credit_s)
         self._complete = not message.get("more_body", False)
         return message
 
@@ -91,11 +93,11 @@ class StreamedBody:
     def _timeout(self) -> BodyTimeout:
         if _now() >= self._deadline:
             return UploadTimeout(
-                f"The upload took longer than {self._max_time_s:g} s; send less at once, or use a faster "
+                f"The upload took longer than {self.max_time_s:g} s; send less at once, or use a faster "
                 "connection.",
             )
         return UploadTooSlow(
-            f"The upload stopped or was slower than {self._min_bytes_per_s} bytes per second; send it again over "
+            f"The upload stopped or was slower than {self.min_bytes_per_s} bytes per second; send it again over "
             "a faster connection.",
         )
 

@@ -10,7 +10,7 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 from sds_clip.app.registry.golden_file import write_golden
 from sds_clip.app.registry.manifest import (
@@ -47,15 +47,8 @@ class PublishedVersion:
     description: dict[str, Any]
 
 
-class _Weights(NamedTuple):
-    """What is to be published.
-
-    A delta holds `golden` and `about` in its own files, so both are empty for it.
-    """
-
-    version: str
-    golden: Golden | None
-    about: dict[str, Any]
+_Weights = tuple[str, Golden | None, dict[str, Any]]
+"""A version, its golden embeddings and what the manifest says of it. A delta has both in its own files, not here."""
 
 
 def publish(
@@ -78,7 +71,8 @@ def publish(
     if not _JOB.fullmatch(job):
         raise VersionError(f"{job!r} cannot be part of a folder's name; use letters, digits, _ and -.")
     weights = _of_delta(source, base) if kind_of(source) == "delta" else _of_full(source)
-    folder = versions / weights.version
+    version, *_ = weights
+    folder = versions / version
     while True:
         if not folder.exists():
             finished = versions / f".publishing.{job}.{fence}"
@@ -86,7 +80,7 @@ def publish(
             _copy(source, finished, weights, job, log)
             _take_name(finished, folder)
         try:
-            return read_published(folder, weights.version)
+            return read_published(folder, version)
         except VersionError:
             with contextlib.suppress(FileNotFoundError):  # it may have been removed while it was being read
                 os.rename(folder, versions / f"{REMOVING}{folder.name}.{job}.{fence}")
@@ -109,6 +103,7 @@ def lies_among(reference: Reference, versions: Path) -> TypeGuard[Folder]:
 
 
 def _copy(source: Path, finished: Path, weights: _Weights, job: str, log: Path | None) -> None:
+    version, golden, about = weights
     with atomic_folder(finished) as working:
         for path in sorted(source.iterdir()):
             if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST_FILE:
@@ -117,11 +112,11 @@ def _copy(source: Path, finished: Path, weights: _Weights, job: str, log: Path |
             shutil.copyfile(log, working / LOG_FILE)
         if is_delta(working):
             _name_base_from_beside(working / DESCRIPTION_FILE, finished.parent)
-        if weights.golden is not None:
-            write_golden(working, weights.golden)
+        if golden is not None:
+            write_golden(working, golden)
         # After every other file: one that the manifest lacks makes the version count as damaged.
-        write_manifest(working, weights.version, job, weights.about)
-        verify(working, weights.version)
+        write_manifest(working, version, job, about)
+        verify(working, version)
 
 
 def _name_base_from_beside(description: Path, versions: Path) -> None:
@@ -137,7 +132,7 @@ def _of_delta(source: Path, base: Clip | None) -> _Weights:
     """A delta's version, computed over its base. Its own files hold its golden embeddings and description."""
     if base is None:
         clip = load_clip(str(Folder(str(source))), device="cpu", precision="float32")
-        return _Weights(clip.version, None, {})
+        return clip.version, None, {}
     delta = read_delta(source)
     version = base.identity.replacing(delta.tensors).version
     if version != delta.about.version:
@@ -145,7 +140,7 @@ def _of_delta(source: Path, base: Clip | None) -> _Weights:
             f"{source} states version {delta.about.version[:12]}, but over {base.reference} it is version "
             f"{version[:12]}: its base is another one, or it was changed. Save it again."
         )
-    return _Weights(version, None, {})
+    return version, None, {}
 
 
 def _of_full(source: Path) -> _Weights:
@@ -156,7 +151,7 @@ def _of_full(source: Path) -> _Weights:
         "logit_scale": clip.logit_scale,
         **clip.identity.description,
     }
-    return _Weights(clip.version, Golden.of(clip), about)
+    return clip.version, Golden.of(clip), about
 
 
 def _take_name(finished: Path, folder: Path) -> None:

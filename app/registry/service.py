@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -57,6 +57,7 @@ LOCKED = "locked"
 _MAX_LINEAGE = 32
 
 
+@dataclass(eq=False)
 class VersionService:
     """Reads and changes versions and aliases. It reaches the store only as the workspace of a caller.
 
@@ -64,19 +65,11 @@ class VersionService:
     and for an unknown alias; and AmbiguousName.
     """
 
-    def __init__(
-        self,
-        seen_by: SeenBy,
-        threads: StoreThreads,
-        downloads: Downloads,
-        data_dir: Path,
-        mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None,
-    ) -> None:
-        self._seen_by = seen_by
-        self._threads = threads
-        self._downloads = downloads
-        self._data_dir = data_dir
-        self._mark_damaged = mark_damaged
+    _seen_by: SeenBy
+    _threads: StoreThreads
+    _downloads: Downloads
+    _data_dir: Path
+    _mark_damaged: Callable[[str, bool], None] = lambda version, is_damaged: None
 
     @in_store_thread
     def list(
@@ -207,14 +200,9 @@ class VersionService:
         """
         version = await self._threads.run(self._delete, caller, version_id)
         if version.folder is not None:
-            await asyncio.shield(
-                in_own_thread(
-                    partial(
-                        remove_files, self._seen_by(None), version_folder(self._data_dir, version.folder)
-                    ),
-                    f"remove {version.id[:12]}",
-                )
-            )
+            folder = version_folder(self._data_dir, version.folder)
+            remove = partial(remove_files, self._seen_by(None), folder)
+            await asyncio.shield(in_own_thread(remove, f"remove {version.id[:12]}"))
         return version.id
 
     async def download(self, caller: Caller, name: str, *, full: bool) -> Download:
@@ -284,15 +272,7 @@ class VersionService:
         store = self._seen_by(caller.sees)
         if not request.force:
             _refuse_worse(store, version, request.alias)
-        move = Move(
-            alias=request.alias,
-            who=caller.name or LOCAL,
-            why=request.reason,
-            expected_generation=request.expected_generation,
-            forced=request.force,
-            of_owner=_limit(caller),
-            give_to=request.owner,
-        )
+        move = replace(_move(caller, request.alias, request), forced=request.force, give_to=request.owner)
         while True:
             try:
                 alias = store.aliases.promote(move, version.id, dry_run=request.dry_run)
@@ -312,19 +292,15 @@ class VersionService:
         return store.versions.delete(version.id)
 
 
-def _move(caller: Caller, alias: str, request: RollbackRequest | RemoveRequest) -> Move:
+def _move(caller: Caller, alias: str, request: PromoteRequest | RollbackRequest | RemoveRequest) -> Move:
+    """The move that a request asks for, of the aliases that the caller may move."""
     return Move(
         alias=alias,
         who=caller.name or LOCAL,
         why=request.reason,
         expected_generation=request.expected_generation,
-        of_owner=_limit(caller),
+        of_owner=None if caller.is_admin else caller.name,
     )
-
-
-def _limit(caller: Caller) -> str | None:
-    """The owner of the aliases that the caller may move, or None if it may move all."""
-    return None if caller.is_admin else caller.name
 
 
 def _alias(store: Workspace, name: str) -> Alias | None:

@@ -4,7 +4,6 @@ If a name may be an alias and its version is not loaded, nothing answers for tha
 why (docs/decisions/0019-never-the-wrong-weights.md). `sds_clip.app.serving.swap` keeps this up to date.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -91,9 +90,6 @@ class FollowedAliases:
                 retry_after_s=NOT_READY_RETRY_S,
             )
         return None
-
-    def note_read(self) -> None:
-        self.away, self.read_at = None, time.time()
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class Job(Generic[Key, Payload, Result]):
         return self.future.done()
 
 
+@dataclass(eq=False)
 class Batcher(Generic[Key, Payload, Result]):
     """Runs `run(key, jobs)` on batches of jobs that share a key, one batch at a time.
 
@@ -80,22 +81,15 @@ class Batcher(Generic[Key, Payload, Result]):
     `submit` raises Unavailable, or the exception that `run` returned for the job.
     """
 
-    def __init__(
-        self,
-        run: Callable[[Key, Sequence[Job[Key, Payload, Result]]], Sequence[Result | Exception]],
-        *,
-        max_batch: int,
-        max_queue: int,
-        max_queue_per_key: int | None = None,
-        on_batch: Callable[[Sequence[Job[Key, Payload, Result]]], None] | None = None,
-        pending_decodes: Callable[[], int] | None = None,
-        cores: int = 1,
-    ) -> None:
-        self._run = run
-        self._max_batch = max_batch
-        self._on_batch = on_batch
-        self._pending_decodes = pending_decodes
-        self._cores = cores
+    run: Callable[[Key, Sequence[Job[Key, Payload, Result]]], Sequence[Result | Exception]]
+    max_batch: int
+    max_queue: int
+    max_queue_per_key: int | None = None
+    on_batch: Callable[[Sequence[Job[Key, Payload, Result]]], None] | None = None
+    pending_decodes: Callable[[], int] | None = None
+    cores: int = 1
+
+    def __post_init__(self) -> None:
         self._queue: deque[Job[Key, Payload, Result]] = deque()
         self._background: deque[Job[Key, Payload, Result]] = deque()
         self._arrived = asyncio.Event()
@@ -110,9 +104,9 @@ class Batcher(Generic[Key, Payload, Result]):
         self._served: dict[Key, int] = {}
         """The number of the last batch of a key."""
         self._admission = Budget(
-            max_queue,
+            self.max_queue,
             limit="max_queue_per_key",
-            per_key=max_queue_per_key,
+            per_key=self.max_queue_per_key,
             retry_after_s=self.retry_after_s,
             full=self._queue_full,
             any_first=True,
@@ -173,7 +167,7 @@ class Batcher(Generic[Key, Payload, Result]):
         """
         if self.draining:
             raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
-        self._admission.take(cost, caller, more=0 if self._admitted_of[lane] else self._max_batch)
+        self._admission.take(cost, caller, more=0 if self._admitted_of[lane] else self.max_batch)
         self._admitted_of[lane] += cost
         self._idle.clear()
         try:
@@ -277,15 +271,15 @@ class Batcher(Generic[Key, Payload, Result]):
         If no other request waits, they come before the background too. The last few decodes have a little more time.
         After a batch of several jobs, their callers first have time to send the next request.
         """
-        if self._pending_decodes is None:
+        if self.pending_decodes is None:
             return
         started_at = time.monotonic()
         linger_s = LINGER_PER_JOB_S * answered if answered > 1 else 0.0
         until_s = -DECODE_TAIL_S
-        while self.queued < self._max_batch and not self._is_urgent:
+        while self.queued < self.max_batch and not self._is_urgent:
             waited_s = time.monotonic() - started_at
-            pending = self._pending_decodes()
-            if pending >= self._cores or (pending and not self._queue):
+            pending = self.pending_decodes()
+            if pending >= self.cores or (pending and not self._queue):
                 until_s = waited_s
             pause_s = max(linger_s, until_s + DECODE_TAIL_S if pending or not self._queue else 0.0)
             if waited_s >= min(pause_s, MAX_DECODE_WAIT_S):
@@ -301,7 +295,7 @@ class Batcher(Generic[Key, Payload, Result]):
 
     def _next_batch(self) -> list[Job[Key, Payload, Result]]:
         self._batches += 1
-        queues = [(self._queue, self._max_batch)]
+        queues = [(self._queue, self.max_batch)]
         if not self._background_pause_s():
             is_turn = self._batches % BACKGROUND_SHARE == 0 and not self._is_urgent
             queues.insert(0 if is_turn else 1, (self._background, 1))
@@ -355,7 +349,7 @@ class Batcher(Generic[Key, Payload, Result]):
 
     def _run_isolated(self, batch: Sequence[Job[Key, Payload, Result]]) -> Sequence[Result | Exception]:
         try:
-            return self._run(batch[0].key, batch)
+            return self.run(batch[0].key, batch)
         except Exception as error:
             if len(batch) == 1 or all(job.abandoned for job in batch):
                 return [_as_service_error(error)] * len(batch)
@@ -364,8 +358,8 @@ class Batcher(Generic[Key, Payload, Result]):
     def _measure(self, batch: Sequence[Job[Key, Payload, Result]], seconds: float) -> None:
         self._recent_items = RATE_MEMORY * self._recent_items + sum(job.cost for job in batch)
         self._recent_s = RATE_MEMORY * self._recent_s + seconds
-        if self._on_batch is not None:
-            self._on_batch(batch)
+        if self.on_batch is not None:
+            self.on_batch(batch)
 
 
 def _as_service_error(error: Exception) -> Exception:

@@ -36,6 +36,7 @@ from sds_clip.models.disk_cache import DiskCache
 logger = logging.getLogger(__name__)
 
 MAX_DISK_BYTES = 2**30
+MAX_MEMORY_BYTES = 2**28
 CLASS_WAIT_S = 3.0  # for a large set that is being encoded
 # Each build holds [c, d] sums in memory and shares the background batches with the other builds.
 MAX_LARGE_BUILDS = 4
@@ -85,16 +86,15 @@ class Kept:
     weights: Tensor
 
 
+@dataclass(eq=False)
 class ClassWeights:
     """Class weights in memory, on disk, or being built, each of them bounded."""
 
-    def __init__(
-        self, engine: Engine, disk: DiskCache, *, wait_s: float, memory_bytes: int = 256 * 2**20
-    ) -> None:
-        self._engine = engine
-        self._disk = disk
-        self._wait_s = wait_s
-        self._memory_bytes = memory_bytes
+    engine: Engine
+    disk: DiskCache
+    wait_s: float
+
+    def __post_init__(self) -> None:
         self._ready: OrderedDict[tuple[str, str, str], Kept] = OrderedDict()
         self._size_bytes = 0
         """Of the sets in `_ready`."""
@@ -111,7 +111,7 @@ class ClassWeights:
         weights = await self._lookup(key, classes)
         if weights is not None:
             return model, weights
-        previous = self._engine.models.replaced(model)
+        previous = self.engine.models.replaced(model)
         if previous is not None and self._is_large(classes):
             weights = await self._lookup((*previous.key, classes.digest), classes)
             if weights is not None:
@@ -121,13 +121,13 @@ class ClassWeights:
         build = self._build_of(key, model, classes)
         build.background = self._is_large(classes)
         # A small set has no timeout here: its prompts queue like those of any request, until the deadline.
-        await asyncio.wait([build.task], timeout=self._wait_s if build.background else None)
+        await asyncio.wait([build.task], timeout=self.wait_s if build.background else None)
         if not build.task.done() or build.task.cancelled():
             raise ClassesBuilding(
                 f"The server is encoding this label set for {model.name}: {build.done} of {classes.size} prompts "
                 "are done. Send the same request again later.",
                 param="labels",
-                retry_after_s=self._engine.seconds_for(build.remaining),
+                retry_after_s=self.engine.seconds_for(build.remaining),
             )
         return model, build.task.result()
 
@@ -167,18 +167,15 @@ class ClassWeights:
     async def _lookup(self, key: tuple[str, str, str], classes: ClassSet) -> Tensor | None:
         """The weights in memory or on disk; a set that is being built is not looked for on disk."""
         kept = self._ready.get(key)
-        if kept is not None:
-            weights: Tensor | None = kept.weights
-        elif key in self._builds:
-            weights = None
-        else:
+        weights = None if kept is None else kept.weights
+        if kept is None and key not in self._builds:
             weights = await in_own_thread(partial(self._read, key, classes), "read class weights")
         if weights is not None:
             self._keep(key, Kept(classes, weights))
         return weights
 
     def _read(self, key: tuple[str, str, str], classes: ClassSet) -> Tensor | None:
-        stored = self._disk.get(_disk_key(key))
+        stored = self.disk.get(_disk_key(key))
         if stored is None:
             return None
         return torch.frombuffer(bytearray(stored), dtype=torch.float32).reshape(len(classes.labels), -1)
@@ -187,7 +184,7 @@ class ClassWeights:
         replaced = self._ready.pop(key, None)
         self._size_bytes += kept.weights.nbytes - (0 if replaced is None else replaced.weights.nbytes)
         self._ready[key] = kept
-        while len(self._ready) > 1 and self._size_bytes > self._memory_bytes:
+        while len(self._ready) > 1 and self._size_bytes > MAX_MEMORY_BYTES:
             _, dropped = self._ready.popitem(last=False)
             self._size_bytes -= dropped.weights.nbytes
 
@@ -203,7 +200,7 @@ class ClassWeights:
             raise Overloaded(
                 f"{len(large)} large label sets are already being encoded; try again later.",
                 param="labels",
-                retry_after_s=self._engine.seconds_for(sum(build.remaining for build in large)),
+                retry_after_s=self.engine.seconds_for(sum(build.remaining for build in large)),
             )
         build = Build(classes, background=True)
         build.task = asyncio.create_task(self._build(key, model, build), name=f"classes {classes.digest[:8]}")
@@ -225,9 +222,9 @@ class ClassWeights:
         # A generator: all prompts of a large set at once would take a multiple of the request's memory.
         texts = (fill(template, label) for label in classes.labels for template in classes.templates)
         while build.done < classes.size:
-            size = self._engine.background_texts if build.background else self._engine.max_batch
+            size = self.engine.background_texts if build.background else self.engine.max_batch
             chunk = list(itertools.islice(texts, size))
-            features = await self._engine.encode(model, as_features, texts=chunk, background=build.background)
+            features = await self.engine.encode(model, as_features, texts=chunk, background=build.background)
             rows = np.arange(build.done, build.done + len(chunk)) // templates
             # Rows repeat, and `sums[rows] += ...` would add only one prompt of each class.
             np.add.at(sums, rows, features.texts.numpy())
@@ -237,11 +234,11 @@ class ClassWeights:
         def normalized(_: Features) -> Tensor:
             return F.normalize(total, dim=-1)
 
-        weights = await self._engine.encode(model, normalized)
+        weights = await self.engine.encode(model, normalized)
         self._keep(key, Kept(classes, weights))
         # The write is not awaited, so that the request does not wait for the disk.
         writing = asyncio.get_running_loop().run_in_executor(
-            None, self._disk.put, _disk_key(key), weights.numpy().tobytes()
+            None, self.disk.put, _disk_key(key), weights.numpy().tobytes()
         )
         self._writes.add(writing)
         writing.add_done_callback(self._writes.discard)

@@ -1,6 +1,6 @@
 """The engine: requests become jobs, jobs become batches, and a batch is one forward pass of one base.
 
-The path of a request: `Engine.request` counts its cost and admits it. `Engine.encode` submits an `Encode` to
+The path of a request: `Engine.admit` admits its images and new texts. `Engine.encode` submits an `Encode` to
 the batcher. The batcher hands jobs of one family of versions to `Forward.run` in the forward thread. Each
 job gets back what its head made of its `Features`.
 """
@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from prometheus_client.core import Metric
 from torch import Tensor
 
 from sds_clip.app.errors import DeadlineExceeded, NothingToServe, ServiceError, Unavailable
+from sds_clip.app.joined_calls import JoinedCalls
 from sds_clip.app.metrics import Metrics, gauge
 from sds_clip.app.serving import turns
 from sds_clip.app.serving.batcher import Batcher
@@ -48,41 +50,36 @@ PROBE_EVERY_S = 5.0
 PROBE_TIMEOUT_S = 10.0
 
 
+@dataclass(eq=False)
 class Engine:
     """Encodes for all requests of the process. Create it, then call `start()` in the event loop."""
 
-    def __init__(
-        self,
-        models: ServedModels,
-        metrics: Metrics,
-        *,
-        max_batch: int,
-        max_queue: int,
-        max_queue_per_key: int | None = None,
-        deadline_s: float,
-        text_cache_size: int = TEXT_CACHE_SIZE,
-        pending_decodes: Callable[[], int] | None = None,
-        cores: int = 1,
-    ) -> None:
-        self.models = models
-        self.max_batch = max_batch
-        self._deadline_s = deadline_s
-        self._metrics = metrics
-        self._forward = Forward(metrics, max_batch=max_batch, text_cache_size=text_cache_size)
+    models: ServedModels
+    metrics: Metrics
+    max_batch: int
+    max_queue: int
+    deadline_s: float
+    max_queue_per_key: int | None = None
+    text_cache_size: int = TEXT_CACHE_SIZE
+    pending_decodes: Callable[[], int] | None = None
+    cores: int = 1
+
+    def __post_init__(self) -> None:
+        self._forward = Forward(self.metrics, self.max_batch, self.text_cache_size)
         self._batcher: Batcher[Family, Encode[object], object] = Batcher(
             self._forward.run,
-            max_batch=max_batch,
-            max_queue=max_queue,
-            max_queue_per_key=max_queue_per_key,
+            max_batch=self.max_batch,
+            max_queue=self.max_queue,
+            max_queue_per_key=self.max_queue_per_key,
             on_batch=self._observe,
-            pending_decodes=pending_decodes,
-            cores=cores,
+            pending_decodes=self.pending_decodes,
+            cores=self.cores,
         )
         self._turns = Turns()
-        self._ready_probe: asyncio.Task[None] | None = None
+        self._probes = JoinedCalls[str, None]()
         self._warm = set[tuple[str, tuple[int, int], int, str]]()
         """Makes that were warmed up and that no name serves."""
-        metrics.watch(self._gauges)
+        self.metrics.watch(self._gauges)
 
     @property
     def alive(self) -> bool:
@@ -125,33 +122,23 @@ class Engine:
         await self._batcher.close()
 
     @contextlib.asynccontextmanager
-    async def request(
-        self, model: ModelHandle, *, images: int = 0, texts: Sequence[str] = (), caller: str = ""
-    ) -> AsyncIterator[Sequence[str]]:
-        """Admit a request's images and texts, from before its turn until its deadline.
-
-        Yields the new texts for `encode`: each distinct text whose features are not cached. The images and
-        the new texts are the cost of the request. `caller` is the name of an API key, or "" for none.
-
-        Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
-        """
-        new_texts = self.new_texts(model, texts)
-        async with self.admit(images, len(new_texts), caller=caller, lane=model.name):
-            yield new_texts
-
-    @contextlib.asynccontextmanager
     async def admit(
         self, images: int, texts: int, *, caller: str, lane: Hashable = None
     ) -> AsyncIterator[None]:
-        """Admit images and new texts, from before their turn until their deadline. See `request`."""
+        """Admit a request's images and new texts, which are its cost, from before its turn until its deadline.
+
+        `caller` is the name of an API key, or "" for none. `lane` is the name of the request's only model.
+
+        Raises: Overloaded with a measured Retry-After, Unavailable, DeadlineExceeded.
+        """
         with self._batcher.admit(max(1, images + texts), caller, lane=lane):
             try:
                 seconds = self._seconds(images, texts)
-                async with asyncio.timeout(self._deadline_s), self._turns.take(caller, seconds):
+                async with asyncio.timeout(self.deadline_s), self._turns.take(caller, seconds):
                     yield
             except TimeoutError:
                 raise DeadlineExceeded(
-                    f"The answer was not ready within {self._deadline_s:g} s; send fewer items, or try again "
+                    f"The answer was not ready within {self.deadline_s:g} s; send fewer items, or try again "
                     "later.",
                     retry_after_s=self._batcher.retry_after_s(),
                 ) from None
@@ -174,7 +161,7 @@ class Engine:
         """Encode with the weights of `model`, in one batch, and return what `head` makes of the features.
 
         Each of `pixels` is [3, h, w] float32. The features are L2-normalised by default. `new_texts` are
-        those that `request` yielded; without it they are computed here. What exceeds one turn is encoded turn by
+        those that were admitted; without it they are computed here. What exceeds one turn is encoded turn by
         turn before the rest, so that other requests are computed in between. `background` work yields to requests.
 
         Raises: Unavailable, InternalError, Overloaded when the device is out of memory.
@@ -223,11 +210,9 @@ class Engine:
             ) from error
         if self.alive and time.monotonic() - self._forward.last_answer_at < PROBE_EVERY_S:
             return
-        if self._ready_probe is None or self._ready_probe.done():
-            self._ready_probe = asyncio.create_task(self._probe(default))
         try:
-            # Concurrent checks share one probe, which continues when one of them gives up.
-            await asyncio.wait_for(asyncio.shield(self._ready_probe), PROBE_TIMEOUT_S)
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._probes.run("ready", lambda: self._probe(default), "probe")
         except (TimeoutError, ServiceError) as error:
             raise Unavailable("The model does not respond.", retry_after_s=5) from error
 
@@ -299,25 +284,19 @@ class Engine:
         await self._submit(Encode(model, as_features, [_blank(model.clip)]), cost=1, first=True)
 
     def _observe(self, jobs: Sequence[EncodeJob]) -> None:
-        self._metrics.batch(
+        self.metrics.batch(
             images=sum(len(job.payload.pixels) for job in jobs),
             texts=sum(len(job.payload.texts) for job in jobs),
         )
         for job in jobs:
-            self._metrics.stage("queue", job.started_at - job.enqueued_at)
+            self.metrics.stage("queue", job.started_at - job.enqueued_at)
 
     def _gauges(self) -> Iterator[Metric]:
-        yield gauge("queued_items", "The number of items that wait for a batch.", {(): self._batcher.queued})
-        yield gauge(
-            "admitted_items",
-            "The number of items that are being decoded, waiting or being computed.",
-            {(): self._batcher.admitted},
-        )
-        yield gauge(
-            "text_cache_entries",
-            "The number of texts whose features are cached.",
-            {(): len(self._forward.cache)},
-        )
+        yield gauge("queued_items", "The number of items that wait for a batch.", self._batcher.queued)
+        said = "The number of items that are being decoded, waiting or being computed."
+        yield gauge("admitted_items", said, self._batcher.admitted)
+        texts = len(self._forward.cache)
+        yield gauge("text_cache_entries", "The number of texts whose features are cached.", texts)
         yield gauge(
             "generation",
             "The generation of the weights behind a name. It grows by one with each replacement.",

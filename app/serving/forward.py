@@ -12,7 +12,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -39,13 +39,8 @@ class Features:
     texts: Tensor
 
 
-class Head(Protocol[Answer]):
-    """Makes a job's answer from its features.
-
-    It runs in the forward thread, the only one that computes with torch.
-    """
-
-    def __call__(self, features: Features, /) -> Answer: ...
+Head = Callable[[Features], Answer]
+"""Makes a job's answer from its features, in the forward thread, the only one that computes with torch."""
 
 
 def as_features(features: Features) -> Features:
@@ -84,16 +79,18 @@ def rows_of(features: Tensor) -> list[bytes]:
     return [row.tobytes() for row in features.numpy()]
 
 
+@dataclass(eq=False)
 class Forward:
     """Runs batches of `Encode` jobs of one family. `run` belongs to the forward thread."""
 
-    def __init__(self, metrics: Metrics, *, max_batch: int, text_cache_size: int) -> None:
+    metrics: Metrics
+    max_batch: int
+    text_cache_size: int
+
+    def __post_init__(self) -> None:
         self.cache = OrderedDict[TextKey, bytes]()
         """Text features, a row for each text, the least recently used first. Other threads may only look up which keys
         it holds. A request has thousands of texts, and an LRUCache takes four times as long for each."""
-        self._text_cache_size = text_cache_size
-        self._metrics = metrics
-        self._max_batch = max_batch
         self.last_answer_at = float("-inf")
         self.seconds_per = {"image": 0.0, "text": 0.0}
         """What an image and a text took lately, or 0 before the first."""
@@ -136,7 +133,7 @@ class Forward:
                     self.cache.move_to_end((model, text))
                     own[text] = features
                     hits += 1
-        self._metrics.texts_looked_up(hits=hits, misses=len(missing))
+        self.metrics.texts_looked_up(hits=hits, misses=len(missing))
 
         def encode_chunk(chunk: list[tuple[Clip, str]]) -> Tensor:
             clips, texts = zip(*chunk, strict=True)
@@ -149,7 +146,7 @@ class Forward:
             known[model][text] = features
             if keep:
                 self.cache[key] = features
-                if len(self.cache) > self._text_cache_size:
+                if len(self.cache) > self.text_cache_size:
                     self.cache.popitem(last=False)
         return known
 
@@ -163,14 +160,14 @@ class Forward:
     ) -> list[Tensor]:
         """The features [n, d] of each chunk."""
         features: list[Tensor] = []
-        for start in range(0, len(items), self._max_batch):
+        for start in range(0, len(items), self.max_batch):
             if all(job.abandoned for job in jobs):
                 raise Unavailable("All callers have disconnected.")
             started_at = time.monotonic()
-            chunk = items[start : start + self._max_batch]
+            chunk = items[start : start + self.max_batch]
             features.append(encode(chunk).cpu())
             took_s = time.monotonic() - started_at
-            self._metrics.stage(f"forward_{stage}", took_s)
+            self.metrics.stage(f"forward_{stage}", took_s)
             before_s, each_s = self.seconds_per[stage], took_s / len(chunk)
             self.seconds_per[stage] = before_s + (each_s - before_s) / RECENT if before_s else each_s
         return features

@@ -3,9 +3,9 @@
 import logging
 import threading
 from collections.abc import Awaitable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import torch
@@ -38,14 +38,7 @@ class UnknownVersion(VersionError):
     """No version with that hash was published here."""
 
 
-class Unchecked(NamedTuple):
-    """Weights that were read but not yet used for a computation."""
-
-    clip: Clip
-    golden: Golden | None
-    """None for an operator's own reference, for which only the version is checked."""
-
-
+@dataclass(eq=False)
 class VersionLoader:
     """Loads versions for the process's device and precision. `bases` are the operator's references.
 
@@ -55,22 +48,15 @@ class VersionLoader:
     and lets deltas share their base.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        registry: Registry,
-        *,
-        device: str,
-        precision: str,
-        bases: Collection[str],
-        state: LocalState | None = None,
-    ) -> None:
-        self._engine = engine
-        self._registry = registry
-        self._state = state
-        self._device = device
-        self._precision = precision
-        self._allowed = AllowedBases(bases)
+    engine: Engine
+    registry: Registry
+    device: str
+    precision: str
+    bases: Collection[str]
+    state: LocalState | None = None
+
+    def __post_init__(self) -> None:
+        self._allowed = AllowedBases(self.bases)
         self._threads = torch.get_num_threads()
         self._loaded: WeakValueDictionary[str, Clip] = WeakValueDictionary()
         self._checked: WeakSet[Clip] = WeakSet()
@@ -80,7 +66,7 @@ class VersionLoader:
         self._loads = JoinedCalls[str, Clip]()
         self._copied: WeakSet[Clip] = WeakSet()
         self._golden: WeakKeyDictionary[Clip, Golden] = WeakKeyDictionary()
-        for model in engine.models:
+        for model in self.engine.models:
             self._loaded[model.clip.version] = model.clip
             self._checked.add(model.clip)
 
@@ -102,11 +88,11 @@ class VersionLoader:
 
         Raises whatever the registry raises while it is unavailable.
         """
-        return await in_own_thread(lambda: self._registry.seen_among(versions, owner), "look up versions")
+        return await in_own_thread(lambda: self.registry.seen_among(versions, owner), "look up versions")
 
     async def begun(self, prefix: str, owner: str | None) -> Sequence[str]:
         """The first ids that begin with a prefix, of versions that an owner sees. Raises as `seen` does."""
-        return await in_own_thread(lambda: self._registry.begun(prefix, owner), "look up a prefix")
+        return await in_own_thread(lambda: self.registry.begun(prefix, owner), "look up a prefix")
 
     async def load(self, version: str, *, by_alias: bool = False) -> Clip:
         """The version, loaded if necessary. A caller that gives up does not stop the load.
@@ -126,7 +112,7 @@ class VersionLoader:
         await self._loads.close()
 
     async def _load(self, version: str, by_alias: bool) -> Clip:
-        def read() -> Unchecked:
+        def read() -> tuple[Clip, Golden | None]:
             return with_one_torch_thread(lambda: self._read(version, (), by_alias), self._threads)
 
         clip, golden = await in_own_thread(read, f"load {version[:12]}")
@@ -134,10 +120,11 @@ class VersionLoader:
         self._checked.add(clip)
         return clip
 
-    def _read(self, version: str, over: tuple[str, ...], by_alias: bool) -> Unchecked:
+    def _read(self, version: str, over: tuple[str, ...], by_alias: bool) -> tuple[Clip, Golden | None]:
         """Do every step of loading except the first forward pass. Runs in a thread.
 
-        `over` are the deltas for which this is the base.
+        `over` are the deltas for which this is the base. There are no golden embeddings of an operator's own reference,
+        for which only the version is checked.
         """
         found, is_registry = self._find(version) if is_version(version) else (None, False)
         if found is None:
@@ -146,7 +133,7 @@ class VersionLoader:
         if isinstance(found, str):
             if loaded is None and not by_alias:
                 self._allowed.check(found, version)
-            return Unchecked(loaded or self._of_reference(found, version), None)
+            return loaded or self._of_reference(found, version), None
         folder = self._whole(found, version, mark=is_registry)
         if kind_of(folder) == "full":
             clip = loaded or self._of_reference(str(Folder(str(folder))), version, called=version)
@@ -156,24 +143,24 @@ class VersionLoader:
             clip, golden = loaded or self._apply_delta(delta, (*over, version), by_alias), delta.golden
         if folder != found:
             self._copied.add(clip)
-        return Unchecked(clip, golden)
+        return clip, golden
 
     def _find(self, version: str) -> tuple[WeightsLocation | None, bool]:
         """Where the version is, and whether that comes from the registry.
 
         If the registry does not answer, the location that was last read is used for a version that an alias points to.
         """
-        remembered = None if self._state is None else self._state.location(version)
+        remembered = None if self.state is None else self.state.location(version)
         try:
-            found = self._registry.find_version(version)
+            found = self.registry.find_version(version)
         except Exception:
             if remembered is None:
                 raise
             found = None
         if found is None:
             return remembered, False
-        if self._state is not None:
-            self._state.note_location(version, found)
+        if self.state is not None:
+            self.state.note_location(version, found)
         return found, True
 
     def _whole(self, folder: Path, version: str, *, mark: bool) -> Path:
@@ -185,14 +172,14 @@ class VersionLoader:
             verify(folder, version)
         except DamagedFiles as error:
             if mark:
-                self._registry.mark_damaged(version, True)
-            copy = None if self._state is None else self._state.whole_copy(version)
+                self.registry.mark_damaged(version, True)
+            copy = None if self.state is None else self.state.whole_copy(version)
             if copy is None:
                 raise
             logger.error("A version is damaged, so this process uses its own copy: %s", error)
             return copy
         if mark:
-            self._registry.mark_damaged(version, False)
+            self.registry.mark_damaged(version, False)
         return folder
 
     def _apply_delta(self, delta: Delta, over: tuple[str, ...], by_alias: bool) -> Clip:
@@ -215,7 +202,7 @@ class VersionLoader:
         if base is not None:
             return base
         if self._find(version)[0] is not None:
-            return self._read(version, over, by_alias).clip
+            return self._read(version, over, by_alias)[0]
         reference = canonical(str(base_of(delta.folder)))
         self._allowed.check(reference, version)
         return self._of_reference(reference, version)
@@ -226,7 +213,7 @@ class VersionLoader:
             loaded = self._loaded.get(version)
             if loaded is not None:
                 return loaded
-            clip = as_member(load_clip(reference, device=self._device, precision=self._precision))
+            clip = as_member(load_clip(reference, device=self.device, precision=self.precision))
             if clip.version != version:
                 raise VersionError(
                     f"{reference} is version {clip.version[:12]}, not {version[:12]}; it was changed. Publish it "
@@ -244,8 +231,8 @@ class VersionLoader:
         requests name, and the warm-up of new shapes, run in the background, however many are loaded.
         """
         model = ModelHandle(clip.version, 0, clip)
-        if golden is not None and not self._was_checked(clip):
-            angle = await _with_cause(self._engine.compute(model, lambda: golden.angle(clip), first=first))
+        if golden is not None and (self.state is None or clip not in self.state.checked):
+            angle = await _with_cause(self.engine.compute(model, lambda: golden.angle(clip), first=first))
             allowed = TOLERANCE[clip.precision]
             if not angle <= allowed:
                 raise VersionError(
@@ -253,14 +240,11 @@ class VersionLoader:
                     f"published: its golden embeddings differ by {angle:.2g} radians, and {allowed:g} are "
                     f"allowed in {clip.precision}."
                 )
-            if self._state is not None:
-                self._state.checked.add(clip)
+            if self.state is not None:
+                self.state.checked.add(clip)
         if golden is not None:
             self._golden[clip] = golden
-        await _with_cause(self._engine.warm_up_new(model))
-
-    def _was_checked(self, clip: Clip) -> bool:
-        return self._state is not None and clip in self._state.checked
+        await _with_cause(self.engine.warm_up_new(model))
 
 
 async def _with_cause(computed: Awaitable[Answer]) -> Answer:

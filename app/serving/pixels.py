@@ -53,6 +53,7 @@ class RequestImages:
         await asyncio.gather(*self._decoding.values(), return_exceptions=True)
 
 
+@dataclass(eq=False)
 class ImageReader:
     """Turns the images of a request into pixels, preprocessed as the model's own transform does.
 
@@ -61,18 +62,13 @@ class ImageReader:
     to the others.
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        fetcher: Fetcher | None,
-        metrics: Metrics,
-        shared: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._decoder = decoder
-        self._fetcher = fetcher
-        self._metrics = metrics
-        self._shared = shared
-        self._seconds = Rate(SHARE_OF_THREADS * decoder.threads)
+    _decoder: Decoder
+    _fetcher: Fetcher | None
+    _metrics: Metrics
+    _shared: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self._seconds = Rate(SHARE_OF_THREADS * self._decoder.threads)
 
     async def read(
         self,

@@ -11,7 +11,7 @@ import base64
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,32 +56,25 @@ Decode = Callable[[Clip], Awaitable[Decoded]]
 """Decodes a request's images as a model takes them."""
 
 
+@dataclass(frozen=True, eq=False)
 class Predictor:
     """Answers requests with the process's engine, image reader and class weights."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        versions: VersionCache,
-        images: ImageReader,
-        classes: ClassWeights,
-        limits: Limits,
-        items: Rate,
-    ) -> None:
-        self._engine = engine
-        self._versions = versions
-        self._images = images
-        self._classes = classes
-        self._limits = limits
-        self._items = items
+    _engine: Engine
+    _versions: VersionCache
+    _images: ImageReader
+    _classes: ClassWeights
+    _limits: Limits
+    _items: Rate
 
     async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
         self._check_match(request)
         model = await self._model(caller, request.model)
         self._items.take(caller.name, _items_of(request))
-        async with self._engine.request(
-            model, images=len(request.images), texts=request.texts, caller=caller.name
-        ) as new_texts:
+        new_texts = self._engine.new_texts(model, request.texts)
+        async with self._engine.admit(
+            len(request.images), len(new_texts), caller=caller.name, lane=model.name
+        ):
             return await self._match(request, self._decode(request, caller), model, new_texts)
 
     async def compare_matches(self, caller: Caller, request: MatchComparisonRequest) -> MatchComparison:
@@ -100,8 +93,8 @@ class Predictor:
     async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
         classes = self._check_classify(request)
         model = await self._model(caller, request.model)
-        self._items.take(caller.name, self._cost(request, classes, model))
-        async with self._engine.request(model, images=len(request.images), caller=caller.name):
+        self._items.take(caller.name, len(request.images) + self._classes.waiting_prompts(model, classes))
+        async with self._engine.admit(len(request.images), 0, caller=caller.name, lane=model.name):
             return await self._classify(request, classes, self._decode(request, caller), model)
 
     async def compare_classes(self, caller: Caller, request: ClassifyComparisonRequest) -> ClassifyComparison:
@@ -113,9 +106,8 @@ class Predictor:
             return await self._classify(request, classes, decode, model)
 
         prompts = sum(self._classes.waiting_prompts(model, classes) for model in handles)
-        self._items.take(
-            caller.name, len(models) * len(request.images) + prompts
-        )  # an error is an answer too
+        # an error is an answer too
+        self._items.take(caller.name, len(models) * len(request.images) + prompts)
         return ClassifyComparison(answers=await self._compare(caller, request, models, 0, answer))
 
     async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
@@ -145,7 +137,7 @@ class Predictor:
         decoded = await decode(model.clip)
         match = await self._engine.encode(
             model,
-            MatchHead(model.clip),
+            partial(_matched, model.clip),
             pixels=list(decoded.pixels.values()),
             texts=request.texts,
             new_texts=new_texts,
@@ -176,7 +168,7 @@ class Predictor:
         decoded = await decode(model.clip)
         top = await self._engine.encode(
             model,
-            ClassifyHead(model.clip, weights, request.top_k),
+            partial(_best_classes, model.clip, weights, request.top_k),
             pixels=list(decoded.pixels.values()),
         )
         answers = [
@@ -209,13 +201,12 @@ class Predictor:
         if dimensions is not None:
             _check_dimensions(handle.clip, dimensions)
         self._items.take(caller.name, len(images) + len(texts))
-        async with self._engine.request(
-            handle, images=len(images), texts=texts, caller=caller.name
-        ) as new_texts:
+        new_texts = self._engine.new_texts(handle, texts)
+        async with self._engine.admit(len(images), len(new_texts), caller=caller.name, lane=handle.name):
             decoded = await self._images.read(images, handle.clip, on_error, caller=caller.name)
             features = await self._engine.encode(
                 handle,
-                as_features if dimensions is None else Shortened(dimensions),
+                as_features if dimensions is None else partial(_shortened, dimensions),
                 pixels=list(decoded.pixels.values()),
                 texts=texts,
                 new_texts=new_texts,
@@ -300,29 +291,12 @@ class Predictor:
 
     def _check_classify(self, request: ClassifyBody) -> ClassSet:
         self._limits.check_images(request.images)
-        return self._class_set(request)
-
-    def _cost(self, request: ClassifyBody, classes: ClassSet, model: ModelHandle) -> int:
-        return len(request.images) + self._classes.waiting_prompts(model, classes)
-
-    def _class_set(self, request: ClassifyBody) -> ClassSet:
         named, chosen = request.labels, request.templates
         labels = LABEL_SETS[named] if isinstance(named, str) else tuple(named)
         templates = TEMPLATE_SETS[chosen] if isinstance(chosen, str) else tuple(chosen)
         self._limits.check_texts(labels, param="labels")
         self._limits.check_templates(templates, labels)
         return ClassSet(labels, templates)
-
-
-@dataclass(frozen=True)
-class Shortened:
-    """The first numbers of every vector, scaled to length 1 (arXiv 2205.13147)."""
-
-    dimensions: int
-
-    def __call__(self, features: Features) -> Features:
-        images, texts = features.images[:, : self.dimensions], features.texts[:, : self.dimensions]
-        return Features(F.normalize(images, dim=-1), F.normalize(texts, dim=-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,44 +308,29 @@ class Embedded:
     features: Features
 
 
-@dataclass(frozen=True, eq=False)
-class MatchHead:
+TopClasses = tuple[list[int], list[float], list[float]]
+"""The indices, scores and probabilities of an image's best classes, best first."""
+
+
+def _matched(clip: Clip, features: Features) -> scoring.Match:
     """Cosines, logits and probabilities of every image and text."""
-
-    clip: Clip
-
-    def __call__(self, features: Features) -> scoring.Match:
-        return _match(self.clip, features.images, features.texts)
-
-
-class TopClasses(NamedTuple):
-    """An image's best classes, best first."""
-
-    indices: list[int]
-    scores: list[float]
-    probabilities: list[float]
-
-
-@dataclass(frozen=True, eq=False)
-class ClassifyHead:
-    """The `top_k` best classes of every image. `class_weights` is [c, d]."""
-
-    clip: Clip
-    class_weights: Tensor
-    top_k: int
-
-    def __call__(self, features: Features) -> list[TopClasses]:
-        match = _match(self.clip, features.images, self.class_weights)
-        scores, indices = match.scores.topk(min(self.top_k, len(self.class_weights)), dim=1)
-        probabilities = match.probabilities.gather(1, indices)
-        rows = zip(indices.tolist(), scores.tolist(), probabilities.tolist(), strict=True)
-        return [TopClasses(*row) for row in rows]
-
-
-def _match(clip: Clip, image_features: Tensor, text_features: Tensor) -> scoring.Match:
     return scoring.match(
-        image_features, text_features, logit_scale=clip.logit_scale, logit_bias=clip.logit_bias
+        features.images, features.texts, logit_scale=clip.logit_scale, logit_bias=clip.logit_bias
     )
+
+
+def _best_classes(clip: Clip, class_weights: Tensor, top_k: int, features: Features) -> list[TopClasses]:
+    """The `top_k` best classes of every image. `class_weights` is [c, d]."""
+    match = _matched(clip, Features(features.images, class_weights))
+    scores, indices = match.scores.topk(min(top_k, len(class_weights)), dim=1)
+    probabilities = match.probabilities.gather(1, indices)
+    return list(zip(indices.tolist(), scores.tolist(), probabilities.tolist(), strict=True))
+
+
+def _shortened(dimensions: int, features: Features) -> Features:
+    """The first numbers of every vector, scaled to length 1 (arXiv 2205.13147)."""
+    images, texts = features.images[:, :dimensions], features.texts[:, :dimensions]
+    return Features(F.normalize(images, dim=-1), F.normalize(texts, dim=-1))
 
 
 def _check_dimensions(clip: Clip, dimensions: int) -> None:
@@ -417,9 +376,6 @@ def _model_error(name: str, error: ServiceError) -> ModelError:
 
 def _in_order(answers: Sequence[Answer], decoded: Decoded) -> list[Answer | ItemError]:
     results: list[Answer | ItemError] = list(answers)
-    results += [_item_error(index, error) for index, error in decoded.errors.items()]
+    for index, error in decoded.errors.items():
+        results.append(ItemError(index=index, error=ErrorDetail(**body(error)["error"])))
     return sorted(results, key=lambda result: result.index)
-
-
-def _item_error(index: int, error: ServiceError) -> ItemError:
-    return ItemError(index=index, error=ErrorDetail(**body(error)["error"]))

@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import BaseFileLock
@@ -29,6 +30,7 @@ LOOK_EVERY_S = 0.1
 TIMEOUT_S = 5.0
 
 
+@dataclass(eq=False)
 class StatusBoard:
     """Describes what this process serves, and writes reports for other processes if it has a place for them.
 
@@ -36,25 +38,18 @@ class StatusBoard:
     removed from messages. `folder_trouble` says why the data folder cannot be used.
     """
 
-    def __init__(
-        self,
-        models: ServedModels,
-        loader: VersionLoader,
-        following: Following | None,
-        reports: FileReports | None,
-        hidden: Path,
-        folder_trouble: Callable[[], str | None] = lambda: None,
-    ) -> None:
-        self._models = models
-        self._loader = loader
-        self._following = following
-        self._reports = reports
-        self._hidden = hidden
-        self._folder_trouble = folder_trouble
-        self._now = time.time if reports is None else reports.now
+    _models: ServedModels
+    _loader: VersionLoader
+    _following: Following | None
+    _reports: FileReports | None
+    _hidden: Path
+    _folder_trouble: Callable[[], str | None]
+    _reporting: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self._now = time.time if self._reports is None else self._reports.now
         self._started_at = self._now()
         self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._reporting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         if self._reports is not None:

@@ -18,6 +18,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import InitVar, dataclass
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -50,24 +51,19 @@ MAX_STAGING = 4  # models that are loaded at once; the other aliases wait for a 
 STUCK_AFTER_S = 60.0  # a load that takes longer (on a dead network disk, say) no longer counts as one of them
 
 
+@dataclass(eq=False)
 class Swapper:
     """Follows the registry's aliases: loads the version that each one points to, and installs it in this process."""
 
-    def __init__(
-        self,
-        models: ServedModels,
-        following: Following,
-        loader: VersionLoader,
-        classes: ClassWeights,
-        metrics: Metrics,
-    ) -> None:
-        self._models = models
-        self._aliases = following.aliases
-        self._loader = loader
-        self._classes = classes
+    _models: ServedModels
+    _following: Following
+    _loader: VersionLoader
+    _classes: ClassWeights
+    metrics: InitVar[Metrics]
+
+    def __post_init__(self, metrics: Metrics) -> None:
         self._metrics = SwapMetrics(metrics)
-        self._read_aliases = following.read_aliases
-        self._state = following.state
+        self._aliases, self._state = self._following.aliases, self._following.state
         self._moved = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[Sequence[Alias]] | None = None
@@ -129,7 +125,7 @@ class Swapper:
 
         Runs in a thread. Raises RegistryBehind.
         """
-        aliases = self._read_aliases()
+        aliases = self._following.read_aliases()
         # Check, record, follow: an older registry must not replace the state that tells that it is older.
         self._state.check_not_behind(aliases)
         self._state.record(aliases)
@@ -247,7 +243,8 @@ class Swapper:
     def _put(self, wanted: Alias, clip: Clip, seconds: float) -> None:
         self._models.replace(wanted.name, clip, wanted.generation)
         self._forget_unheld()
-        self._metrics.swapped(wanted.name, seconds)
+        self._metrics.swaps.labels(wanted.name, "swapped").inc()
+        self._metrics.seconds.observe(seconds)
         logger.info("The version is in service.", extra={"fields": _fields(wanted)})
 
     def _forget_unheld(self) -> None:
@@ -267,7 +264,7 @@ class Swapper:
             attempts=attempts,
         )
         followed.retry_at = time.monotonic() + pause_s
-        self._metrics.failed(wanted.name)
+        self._metrics.swaps.labels(wanted.name, "failed").inc()
         logger.warning(
             "A version cannot be loaded. The weights in service stay. The next try is in %g s. Reason: %s",
             pause_s,
@@ -286,13 +283,13 @@ class Swapper:
         if self._aliases.away is None:
             logger.warning("The aliases cannot be read. The weights in service stay. Reason: %s", reason)
         self._aliases.away = reason
-        self._metrics.read(False)
+        self._metrics.source_up.set(False)
 
     def _note_read(self) -> None:
         if self._aliases.away is not None:
             logger.info("The aliases can be read again.")
-        self._aliases.note_read()
-        self._metrics.read(True)
+        self._aliases.away, self._aliases.read_at = None, time.time()
+        self._metrics.source_up.set(True)
 
 
 class SwapMetrics:
@@ -300,13 +297,13 @@ class SwapMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         registry = metrics.registry
-        self._swaps = Counter(
+        self.swaps = Counter(
             "sds_clip_swaps",
             "The number of versions that were put into service, or that failed to load.",
             ["model", "result"],
             registry=registry,
         )
-        self._seconds = Histogram(
+        self.seconds = Histogram(
             "sds_clip_swap_seconds",
             "The time to load a version and make it ready, in seconds.",
             buckets=SECONDS,
@@ -314,20 +311,10 @@ class SwapMetrics:
         )
         # A counter that first appears with the value 1 has no increase, so those of the usual alias begin with 0.
         for result in ("swapped", "failed"):
-            self._swaps.labels(DEFAULT, result)
-        self._source_up = Gauge(
+            self.swaps.labels(DEFAULT, result)
+        self.source_up = Gauge(
             "sds_clip_alias_source_up", "1 while the aliases can be read.", registry=registry
         )
-
-    def swapped(self, alias: str, seconds: float) -> None:
-        self._swaps.labels(alias, "swapped").inc()
-        self._seconds.observe(seconds)
-
-    def failed(self, alias: str) -> None:
-        self._swaps.labels(alias, "failed").inc()
-
-    def read(self, succeeded: bool) -> None:
-        self._source_up.set(succeeded)
 
 
 def _serves(current: ModelHandle, alias: Alias) -> bool:

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from sds_clip.app.budgets import Budget
 from sds_clip.app.errors import (
@@ -41,24 +42,20 @@ RETRY_FAILED_AFTER_S = 30.0
 AWAY_RETRY_S = 5
 
 
+@dataclass(eq=False)
 class VersionCache:
     """Keeps at most MAX_VERSIONS, and at most `max_bytes` of memory not shared with served models."""
 
-    def __init__(
-        self,
-        models: ServedModels,
-        loader: VersionLoader,
-        *,
-        max_bytes: int,
-    ) -> None:
-        self._models = models
-        self._loader = loader
-        self._max_bytes = max_bytes
+    models: ServedModels
+    loader: VersionLoader
+    max_bytes: int
+
+    def __post_init__(self) -> None:
         self._cached: OrderedDict[str, ModelHandle] = OrderedDict()
         # A sum of sizes, as in a library's LRU cache, would be wrong: deltas share their base with each other
         # and with served models.
         self._held = HeldNetworks()
-        self._seen = SeenVersions(loader)
+        self._seen = SeenVersions(self.loader)
         self._failures: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         """For versions that could not be loaded: when that was, and whether the version was damaged."""
         self._loads = JoinedCalls[str, ModelHandle | None]()
@@ -80,7 +77,7 @@ class VersionCache:
         Raises VersionLoading if loading takes longer than a request waits, KeyLimitReached, VersionDamaged,
         VersionUnusable, Unavailable.
         """
-        if name is None or not is_version(name) or self._models.current(name) is not None:
+        if name is None or not is_version(name) or self.models.current(name) is not None:
             return None
         if not await self._is_seen(name, caller.sees):
             if caller.sees is None:
@@ -89,7 +86,7 @@ class VersionCache:
         if name in self._cached:
             self._cached.move_to_end(name)
             return self._cached[name]
-        clip = self._loader.loaded(name)
+        clip = self.loader.loaded(name)
         if clip is not None:
             return self._add(name, clip)
         try:
@@ -107,10 +104,10 @@ class VersionCache:
         if prefix is None or not is_prefix(prefix):
             return None
         try:
-            found = await self._loader.begun(prefix, caller.sees)
+            found = await self.loader.begun(prefix, caller.sees)
         except Exception as error:  # the registry is unavailable
             raise _away(prefix, error) from error
-        served = (model.clip.version for model in self._models)
+        served = (model.clip.version for model in self.models)
         ids = {*found, *(version for version in served if version.startswith(prefix))}
         try:
             return only(prefix, ids)
@@ -125,9 +122,9 @@ class VersionCache:
 
     async def _is_seen(self, version: str, owner: str | None) -> bool:
         """Whether an owner sees a version. Everyone sees what is served under a name."""
-        if owner is None and version not in self._cached and self._loader.loaded(version) is None:
+        if owner is None and version not in self._cached and self.loader.loaded(version) is None:
             return True  # loading it tells whether it is published
-        if any(model.clip.version == version for model in self._models):
+        if any(model.clip.version == version for model in self.models):
             return True
         try:
             return await self._seen.has(version, owner)
@@ -155,7 +152,7 @@ class VersionCache:
     async def _load(self, version: str) -> ModelHandle | None:
         started_at = time.monotonic()
         try:
-            clip = await self._loader.load(version)
+            clip = await self.loader.load(version)
         except UnknownVersion:
             return None
         except ModelError as error:
@@ -173,7 +170,7 @@ class VersionCache:
         self._cached[version] = model = ModelHandle(version, 1, clip)
         self._held.add(clip.network)
         self._seen.note(version)
-        while len(self._cached) > MAX_VERSIONS or self._bytes() > self._max_bytes:
+        while len(self._cached) > MAX_VERSIONS or self._bytes() > self.max_bytes:
             oldest = next(iter(self._cached))
             self._drop(oldest)
             if oldest == version:
@@ -192,7 +189,7 @@ class VersionCache:
             self._seen.forget(version)
 
     def _bytes(self) -> int:
-        return self._held.bytes_apart(model.clip.network for model in self._models.held())
+        return self._held.bytes_apart(model.clip.network for model in self.models.held())
 
     def _loading(self, version: str) -> VersionLoading:
         return VersionLoading(

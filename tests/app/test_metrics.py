@@ -12,7 +12,7 @@ def test_metrics_are_made_once_in_a_second(monkeypatch: pytest.MonkeyPatch) -> N
 
     def values() -> list[Metric]:
         read.append(now[0])
-        return [gauge("things", "Things.", {(): len(read)})]
+        return [gauge("things", "Things.", len(read))]
 
     made = Metrics()
     made.watch(values)

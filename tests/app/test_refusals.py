@@ -1,7 +1,7 @@
 """What a key that ignores its limits costs the service: its refusals wait, and so do its answers and its bodies."""
 
 import asyncio
-import copy
+from dataclasses import replace
 
 import pytest
 from fastapi import FastAPI
@@ -108,9 +108,7 @@ def limited(app: ASGIApp, *, places: int = 8, in_debt: str = "") -> Client:
 
 def limited_by(client: Client, app: ASGIApp) -> Client:
     """Another app behind the limit of a client."""
-    limit = copy.copy(client._limit)
-    limit._app = app
-    return Client(client._app, limit)
+    return Client(client._app, replace(client._limit, app=app))
 
 
 @pytest.fixture
@@ -225,12 +223,12 @@ async def test_key_whose_requests_are_given_up_too_fast_is_refused_for_a_while()
 async def test_key_whose_clients_leave_their_refusals_too_stays_refused() -> None:
     """Else its clients would be back after each pause, and the first of them would compute for nothing."""
     client, now = limited(answer), 0.0
-    client._limit._given_up = Rate(GIVEN_UP, clock=lambda: now)
+    client._limit.given_up = Rate(GIVEN_UP, clock=lambda: now)
     await give_up(client, 3600)
     for _ in range(2 * int(MAX_DEBT_S)):
         now += 1
         await asyncio.gather(*(client.ask("alice", path="/match", stays=False) for _ in range(2 * GIVEN_UP)))
-    assert client._limit._given_up.debt_s("alice") > MAX_DEBT_S / 2
+    assert client._limit.given_up.debt_s("alice") > MAX_DEBT_S / 2
     assert (await client.ask("bob", path="/match"))["status"] == 200
 
 
@@ -243,7 +241,7 @@ async def test_refusal_is_told_whatever_becomes_of_the_body_meanwhile() -> None:
 
 async def test_key_whose_clients_wait_for_their_refusals_is_served_again() -> None:
     client, now = limited(answer), 0.0
-    client._limit._given_up = Rate(GIVEN_UP, clock=lambda: now)
+    client._limit.given_up = Rate(GIVEN_UP, clock=lambda: now)
     await give_up(client, 3600)
     refused = [client.ask("alice", path="/match") for _ in range(100 * GIVEN_UP)]
     await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.names import NameBook, decode_name, folded, is_clutter, member_parts
-from sds_clip.app.errors import ArchiveTooLarge, DuplicateMember, UnsafeMember, shown
+from sds_clip.app.errors import ArchiveTooLarge, InvalidArchive, shown
 
 LIMITS = ArchiveLimits()
 NASTY = st.text(st.sampled_from("./\\:\0\n~ C é\u0301ßſİ"), max_size=12)
@@ -20,7 +20,7 @@ NAMES = st.one_of(st.text(max_size=40), NASTY, st.lists(NASTY, max_size=8).map("
 def test_any_name_stays_below_its_folder_or_is_refused(name: str) -> None:
     try:
         parts = member_parts(decode_name(name.encode("utf-8", "surrogatepass")), LIMITS, is_folder=False)
-    except UnsafeMember:
+    except InvalidArchive:
         return
     root = Path("/root/of/all")
     path = root.joinpath(*parts)
@@ -35,8 +35,9 @@ def test_any_name_stays_below_its_folder_or_is_refused(name: str) -> None:
     ["C:/a", "..\\a", "a\\b", "\x1b[2J", "d/" * 33 + "a", "/".join(["n" * 200] * 6), "é" * 128, ".", "d/."],
 )
 def test_name_that_leads_elsewhere_or_too_far_is_refused(name: str) -> None:
-    with pytest.raises(UnsafeMember) as caught:
+    with pytest.raises(InvalidArchive) as caught:
         member_parts(name, LIMITS, is_folder=False)
+    assert caught.value.code == "archive_member_unsafe"
     assert caught.value.member == name
     assert caught.value.message.isprintable()
 
@@ -50,7 +51,7 @@ def test_slashes_and_dots_that_lead_nowhere_do_not_count() -> None:
 def test_any_bytes_are_a_name_or_refused(raw: bytes) -> None:
     try:
         name = decode_name(raw)
-    except UnsafeMember:
+    except InvalidArchive:
         with pytest.raises(UnicodeDecodeError):
             raw.decode()
     else:
@@ -92,8 +93,9 @@ def test_book_refuses_just_what_one_folder_without_cases_could_not_hold(names: l
             held.get(key, "folder " + spelling) != "folder " + spelling for key, spelling in folders.items()
         )
         if clash:
-            with pytest.raises(DuplicateMember):
+            with pytest.raises(InvalidArchive) as caught:
                 book.add(parts, is_folder=False)
+            assert caught.value.code == "archive_member_duplicate"
             return
         book.add(parts, is_folder=False)
         held.update({key: "folder " + spelling for key, spelling in folders.items()})

@@ -8,16 +8,7 @@ import pytest
 from sds_clip.app.datasets.folders import shard_name
 from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.unpack import check_shard, check_shards
-from sds_clip.app.errors import (
-    ArchiveDamaged,
-    ArchiveFormat,
-    ArchiveTooLarge,
-    ArchiveTruncated,
-    DuplicateMember,
-    EmptyUpload,
-    InvalidArchive,
-    UnsafeMember,
-)
+from sds_clip.app.errors import InvalidRequest
 from sds_clip.models.data.shards import read_shards
 from tests.app.datasets.archives import END, tar_entry, tar_of, zip_of
 from tests.pictures import picture
@@ -39,29 +30,29 @@ def test_shards_sort_by_their_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "error"),
+    ("data", "code"),
     [
-        (b"", EmptyUpload),
-        (gzip.compress(tar_of(SAMPLES)), ArchiveFormat),
-        (zip_of(SAMPLES), ArchiveFormat),
-        (tar_entry(b"../a", b"1") + END, UnsafeMember),
-        (tar_entry(b"a", type=b"2") + END, UnsafeMember),
-        (tar_entry(b"a.png") + tar_entry(b"a.PNG") + END, DuplicateMember),
-        (tar_entry(b"a", b"12345678901") + END, ArchiveTooLarge),
-        (tar_of({str(number): b"" for number in range(6)}), ArchiveTooLarge),
-        (tar_of(SAMPLES)[:1500], ArchiveTruncated),
-        (tar_of(SAMPLES)[:2048], ArchiveTruncated),
-        (tar_of({"a": b"1"}) + b"x", ArchiveDamaged),
-        (END, InvalidArchive),
+        (b"", "upload_empty"),
+        (gzip.compress(tar_of(SAMPLES)), "archive_format"),
+        (zip_of(SAMPLES), "archive_format"),
+        (tar_entry(b"../a", b"1") + END, "archive_member_unsafe"),
+        (tar_entry(b"a", type=b"2") + END, "archive_member_unsafe"),
+        (tar_entry(b"a.png") + tar_entry(b"a.PNG") + END, "archive_member_duplicate"),
+        (tar_entry(b"a", b"12345678901") + END, "archive_too_large"),
+        (tar_of({str(number): b"" for number in range(6)}), "archive_too_large"),
+        (tar_of(SAMPLES)[:1500], "archive_truncated"),
+        (tar_of(SAMPLES)[:2048], "archive_truncated"),
+        (tar_of({"a": b"1"}) + b"x", "archive_damaged"),
+        (END, "archive_invalid"),
     ],
 )
-def test_bad_shard_is_refused_and_numbered(tmp_path: Path, data: bytes, error: type[InvalidArchive]) -> None:
+def test_bad_shard_is_refused_and_numbered(tmp_path: Path, data: bytes, code: str) -> None:
     good, bad = tmp_path / shard_name(0), tmp_path / shard_name(1)
     good.write_bytes(tar_of({"a": b"1"}))
     bad.write_bytes(data)
     limits = ArchiveLimits(max_file_bytes=10, max_entries=5)
-    if error is ArchiveTruncated:
+    if code == "archive_truncated":
         limits = ArchiveLimits()
-    with pytest.raises(error) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         check_shards([good, bad], limits)
-    assert caught.value.index == 1
+    assert (caught.value.code, caught.value.index) == (code, 1)

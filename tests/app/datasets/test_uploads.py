@@ -9,7 +9,7 @@ import pytest
 
 from sds_clip.app.datasets.folders import DatasetFolders
 from sds_clip.app.datasets.receive import Received, receive_archive, receive_shards
-from sds_clip.app.errors import ArchiveFormat, EmptyUpload, ServiceError, UploadTooLarge
+from sds_clip.app.errors import EmptyUpload, InvalidArchive, ServiceError
 from tests.app.datasets.archives import tar_of, tree, zip_of
 
 TAR = tar_of({"a": b"1"})
@@ -57,19 +57,22 @@ def test_what_is_no_archive_is_refused_by_its_first_bytes(tmp_path: Path) -> Non
             yield b"\x89PNG" * 64
 
     folders = DatasetFolders(tmp_path)
-    with pytest.raises(ArchiveFormat), folders.claim("ds_1") as claim:
+    with pytest.raises(InvalidArchive) as caught, folders.claim("ds_1") as claim:
         asyncio.run(receive_archive(claim, pictures(), max_bytes=2**40))
+    assert caught.value.code == "archive_format"
     assert asked == 2
     assert tree(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
-    ("data", "error"), [(b"", EmptyUpload), (b"short", ArchiveFormat), (TAR + bytes(2**20), UploadTooLarge)]
+    ("data", "code"),
+    [(b"", "upload_empty"), (b"short", "archive_format"), (TAR + bytes(2**20), "upload_too_large")],
 )
-def test_refused_archive_leaves_nothing(tmp_path: Path, data: bytes, error: type[ServiceError]) -> None:
+def test_refused_archive_leaves_nothing(tmp_path: Path, data: bytes, code: str) -> None:
     folders = DatasetFolders(tmp_path)
-    with pytest.raises(error):
+    with pytest.raises(ServiceError) as caught:
         archive_received(folders, data)
+    assert caught.value.code == code
     assert tree(tmp_path) == {}
     assert list(folders.work.iterdir()) == []
 
@@ -81,22 +84,20 @@ def test_shards_are_kept_in_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "error"),
+    ("bad", "code"),
     [
-        (gzip.compress(TAR), ArchiveFormat),
-        (zip_of({"a": b"1"}), ArchiveFormat),
-        (b"text", ArchiveFormat),
-        (b"", EmptyUpload),
-        (TAR, UploadTooLarge),
+        (gzip.compress(TAR), "archive_format"),
+        (zip_of({"a": b"1"}), "archive_format"),
+        (b"text", "archive_format"),
+        (b"", "upload_empty"),
+        (TAR, "upload_too_large"),
     ],
     ids=["compressed", "zip", "text", "empty", "too-large"],
 )
-def test_bad_shard_is_numbered_and_nothing_is_left(
-    tmp_path: Path, bad: bytes, error: type[ServiceError]
-) -> None:
-    with pytest.raises(error) as caught:
+def test_bad_shard_is_numbered_and_nothing_is_left(tmp_path: Path, bad: bytes, code: str) -> None:
+    with pytest.raises(ServiceError) as caught:
         shards_received(DatasetFolders(tmp_path), [TAR, bad], max_bytes=2 * len(TAR) - 1)
-    assert caught.value.index == 1
+    assert (caught.value.code, caught.value.index) == (code, 1)
     assert tree(tmp_path) == {}
 
 

@@ -145,7 +145,8 @@ async def test_two_active_keys_have_short_turns_and_a_key_alone_has_full_batches
 
     async def ask(caller: str) -> None:
         texts = [f"{caller} {number}" for number in range(8)]
-        async with engine.request(served, texts=texts, caller=caller) as new_texts:
+        new_texts = engine.new_texts(served, texts)
+        async with engine.admit(0, len(new_texts), caller=caller, lane=served.name):
             await features_of(engine, served, texts=texts, new_texts=new_texts)
 
     async with serving(
@@ -154,7 +155,7 @@ async def test_two_active_keys_have_short_turns_and_a_key_alone_has_full_batches
         served = engine.models.resolve(None)
         await ask("alice")
         assert tokenized == [8]
-        async with engine.request(served, caller="bob"):
+        async with engine.admit(0, 0, caller="bob", lane=served.name):
             await ask("carol")
         assert tokenized[1:] == [1] * 8
 
@@ -264,7 +265,7 @@ async def test_a_request_past_its_deadline_is_told_so(small_clip: Clip) -> None:
     async with serving(dataclasses.replace(small_clip, network=stalled), deadline_s=0.05) as engine:
         served = engine.models.resolve(None)
         with pytest.raises(DeadlineExceeded):
-            async with engine.request(served, images=1):
+            async with engine.admit(1, 0, caller="", lane=served.name):
                 await features_of(engine, served, pixels=pictures(1))
         stalled.stop.set()
 
