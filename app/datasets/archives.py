@@ -95,6 +95,12 @@ def kind_of(head: bytes) -> Kind:
     )
 
 
+def check_is_tar(head: bytes) -> None:
+    """Check a shard, which begins with `head`. Raises: EmptyUpload, ArchiveFormat."""
+    if kind_of(head) != "tar":
+        raise ArchiveFormat("A shard must be an uncompressed tar file; decompress it first.")
+
+
 def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
     """Yield the files and folders of an archive that is open at its beginning.
 

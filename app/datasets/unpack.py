@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from sds_clip.app.datasets.archives import SNIFF_BYTES, Member, kind_of, read_archive, read_tar
+from sds_clip.app.datasets.archives import SNIFF_BYTES, Member, check_is_tar, read_archive, read_tar
 from sds_clip.app.datasets.folders import create_file, storage_errors, write_all
 from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.names import NameBook, is_clutter, member_parts
 from sds_clip.app.errors import (
     ArchiveDamaged,
-    ArchiveFormat,
     DuplicateMember,
     EmptyUpload,
     InvalidArchive,
@@ -60,8 +59,7 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
     names = NameBook(limits)
     files = 0
     with shard.open("rb") as file:
-        if kind_of(file.read(SNIFF_BYTES)) != "tar":
-            raise ArchiveFormat("A shard must be an uncompressed tar file; decompress it first.")
+        check_is_tar(file.read(SNIFF_BYTES))
         file.seek(0)
         for member in read_tar(file):
             names.add(
