@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Unpack, overload
 
 from sds_clip.client import calls, connection, schemas
@@ -46,9 +45,7 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -149,21 +146,25 @@ class AsyncClient:
         self, alias: str = "default", *, reason: str, **options: Unpack[schemas.RollbackOptions]
     ) -> schemas.MovedAlias:
         """Point an alias back to the version before its last promotion. `wait_s` is as in `promote`."""
-        return await self._http.json(calls.rollback(alias, {"reason": reason, **options}))
+        # A second call moves the alias again.
+        body = {"reason": reason, **options}
+        return await self._http.json(calls.post("models", alias, "rollback", json=body, repeatable=False))
 
     async def remove_alias(
         self, alias: str, *, reason: str, **options: Unpack[schemas.RemoveOptions]
     ) -> schemas.AliasInfo:
         """Remove an alias. Its version stays. It is no error if it was removed before."""
-        return await self._http.json(calls.remove_alias(alias, {"reason": reason, **options}))
+        return await self._http.json(
+            calls.post("models", alias, "remove", json={"reason": reason, **options})
+        )
 
     async def lock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Keep an alias where it is, until it is unlocked. An alias that is locked keeps its first lock."""
-        return await self._http.json(calls.set_lock(alias, "lock", reason))
+        return await self._http.json(calls.post("models", alias, "lock", json={"reason": reason}))
 
     async def unlock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Let an alias be moved again. It is no error if it is not locked."""
-        return await self._http.json(calls.set_lock(alias, "unlock", reason))
+        return await self._http.json(calls.post("models", alias, "unlock", json={"reason": reason}))
 
     async def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[schemas.PromotionInfo]:
         """List who moved, locked, removed or gave away which alias, when and why, newest first."""
@@ -217,9 +218,9 @@ class AsyncClient:
         **options: Unpack[schemas.RegisterOptions],
     ) -> schemas.DatasetInfo:
         """Register data that are already on the server; nothing is copied."""
-        return await self._http.json(
-            calls.register({"source": source, "format": format, "name": name, **options})
-        )
+        body = {"source": source, "format": format, "name": name, **options}
+        # A second call makes a second data set.
+        return await self._http.json(calls.post("datasets", json=body, repeatable=False))
 
     async def datasets(
         self, *, limit: int = 20, **filters: Unpack[schemas.DatasetFilters]
@@ -245,19 +246,16 @@ class AsyncClient:
 
     async def finetune(self, training_data: str, **fields: Unpack[schemas.FinetuneOptions]) -> AsyncJob:
         """Submit a fine-tuning job."""
-        return AsyncJob(
-            self._http,
-            await self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
-        )
+        return await self._submit("finetune", {"training_data": training_data, **fields})
 
     async def evaluate(
         self, benchmark: str, data: str, **fields: Unpack[schemas.EvaluateOptions]
     ) -> AsyncJob:
         """Submit an evaluation job."""
-        return AsyncJob(
-            self._http,
-            await self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
-        )
+        return await self._submit("evaluate", {"benchmark": benchmark, "data": data, **fields})
+
+    async def _submit(self, kind: schemas.JobKind, fields: Mapping[str, Any]) -> AsyncJob:
+        return AsyncJob(self._http, await self._http.json(calls.submit(kind, fields)))
 
     @overload
     async def dry_run(
@@ -274,7 +272,7 @@ class AsyncClient:
     ) -> schemas.DryRunResult: ...
     async def dry_run(self, kind: schemas.JobKind, **fields: Any) -> schemas.DryRunResult:
         """Estimate what a job would do and need, without submitting it."""
-        return await self._http.json(calls.dry_run(kind, fields))
+        return await self._http.json(calls.post(kind, json={**fields, "dry_run": True}))
 
     async def jobs(self, *, limit: int = 20, **filters: Unpack[schemas.JobFilters]) -> list[AsyncJob]:
         """List jobs, newest first. `name` is the beginning of the name, and times are seconds since 1970."""
@@ -323,7 +321,7 @@ class AsyncJob(JobRecord):
             if timeout is not None:
                 await self._poll(timeout, shown)
             else:
-                async for event in self._http.follow(calls.events(self.id)):
+                async for event in self._http.follow(calls.get("jobs", self.id, "events", after=0)):
                     if event.event == "progress":
                         shown.show(event.json())
                 await self.refresh()
@@ -349,7 +347,7 @@ class AsyncJob(JobRecord):
 
     async def events(self, *, after: int = 0) -> AsyncIterator[schemas.EventInfo]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
-        async for event in self._http.follow(calls.events(self.id, after)):
+        async for event in self._http.follow(calls.get("jobs", self.id, "events", after=after)):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
@@ -424,6 +422,6 @@ class AsyncJob(JobRecord):
         self.info = await self._http.json(calls.delete("jobs", self.id))
         return self
 
-    async def _act(self, action: calls.Action) -> AsyncJob:
-        self.info = await self._http.json(calls.act(self.id, action))
+    async def _act(self, action: str) -> AsyncJob:
+        self.info = await self._http.json(calls.post("jobs", self.id, action))
         return self

@@ -6,9 +6,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Unpack, overload
 
 from sds_clip.client import calls, connection, schemas
@@ -47,9 +46,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -150,21 +147,23 @@ class Client:
         self, alias: str = "default", *, reason: str, **options: Unpack[schemas.RollbackOptions]
     ) -> schemas.MovedAlias:
         """Point an alias back to the version before its last promotion. `wait_s` is as in `promote`."""
-        return self._http.json(calls.rollback(alias, {"reason": reason, **options}))
+        # A second call moves the alias again.
+        body = {"reason": reason, **options}
+        return self._http.json(calls.post("models", alias, "rollback", json=body, repeatable=False))
 
     def remove_alias(
         self, alias: str, *, reason: str, **options: Unpack[schemas.RemoveOptions]
     ) -> schemas.AliasInfo:
         """Remove an alias. Its version stays. It is no error if it was removed before."""
-        return self._http.json(calls.remove_alias(alias, {"reason": reason, **options}))
+        return self._http.json(calls.post("models", alias, "remove", json={"reason": reason, **options}))
 
     def lock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Keep an alias where it is, until it is unlocked. An alias that is locked keeps its first lock."""
-        return self._http.json(calls.set_lock(alias, "lock", reason))
+        return self._http.json(calls.post("models", alias, "lock", json={"reason": reason}))
 
     def unlock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Let an alias be moved again. It is no error if it is not locked."""
-        return self._http.json(calls.set_lock(alias, "unlock", reason))
+        return self._http.json(calls.post("models", alias, "unlock", json={"reason": reason}))
 
     def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[schemas.PromotionInfo]:
         """List who moved, locked, removed or gave away which alias, when and why, newest first."""
@@ -218,7 +217,9 @@ class Client:
         **options: Unpack[schemas.RegisterOptions],
     ) -> schemas.DatasetInfo:
         """Register data that are already on the server; nothing is copied."""
-        return self._http.json(calls.register({"source": source, "format": format, "name": name, **options}))
+        body = {"source": source, "format": format, "name": name, **options}
+        # A second call makes a second data set.
+        return self._http.json(calls.post("datasets", json=body, repeatable=False))
 
     def datasets(
         self, *, limit: int = 20, **filters: Unpack[schemas.DatasetFilters]
@@ -244,17 +245,14 @@ class Client:
 
     def finetune(self, training_data: str, **fields: Unpack[schemas.FinetuneOptions]) -> Job:
         """Submit a fine-tuning job."""
-        return Job(
-            self._http,
-            self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
-        )
+        return self._submit("finetune", {"training_data": training_data, **fields})
 
     def evaluate(self, benchmark: str, data: str, **fields: Unpack[schemas.EvaluateOptions]) -> Job:
         """Submit an evaluation job."""
-        return Job(
-            self._http,
-            self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
-        )
+        return self._submit("evaluate", {"benchmark": benchmark, "data": data, **fields})
+
+    def _submit(self, kind: schemas.JobKind, fields: Mapping[str, Any]) -> Job:
+        return Job(self._http, self._http.json(calls.submit(kind, fields)))
 
     @overload
     def dry_run(
@@ -271,7 +269,7 @@ class Client:
     ) -> schemas.DryRunResult: ...
     def dry_run(self, kind: schemas.JobKind, **fields: Any) -> schemas.DryRunResult:
         """Estimate what a job would do and need, without submitting it."""
-        return self._http.json(calls.dry_run(kind, fields))
+        return self._http.json(calls.post(kind, json={**fields, "dry_run": True}))
 
     def jobs(self, *, limit: int = 20, **filters: Unpack[schemas.JobFilters]) -> list[Job]:
         """List jobs, newest first. `name` is the beginning of the name, and times are seconds since 1970."""
@@ -320,7 +318,7 @@ class Job(JobRecord):
             if timeout is not None:
                 self._poll(timeout, shown)
             else:
-                for event in self._http.follow(calls.events(self.id)):
+                for event in self._http.follow(calls.get("jobs", self.id, "events", after=0)):
                     if event.event == "progress":
                         shown.show(event.json())
                 self.refresh()
@@ -346,7 +344,7 @@ class Job(JobRecord):
 
     def events(self, *, after: int = 0) -> Iterator[schemas.EventInfo]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
-        for event in self._http.follow(calls.events(self.id, after)):
+        for event in self._http.follow(calls.get("jobs", self.id, "events", after=after)):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
@@ -421,6 +419,6 @@ class Job(JobRecord):
         self.info = self._http.json(calls.delete("jobs", self.id))
         return self
 
-    def _act(self, action: calls.Action) -> Job:
-        self.info = self._http.json(calls.act(self.id, action))
+    def _act(self, action: str) -> Job:
+        self.info = self._http.json(calls.post("jobs", self.id, action))
         return self
