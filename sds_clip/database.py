@@ -18,9 +18,11 @@ EMBEDDED = "sds-clip.db"
 
 @contextmanager
 def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Database]:
-    """The database of a system, whose tables stay as they are. With `is_new`, an SQLite file may be created.
+    """The database of a system, whose tables stay as they are, and to which the data folder belongs.
 
-    Raises: ConfigurationError.
+    With `is_new`, an SQLite file may be created, and the data folder is not looked at.
+
+    Raises: ConfigurationError, WrongDataFolder, StoreUnavailable.
     """
     from sds_clip.app.errors import ConfigurationError
     from sds_clip.app.store.database import Database
@@ -28,10 +30,12 @@ def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Datab
     url = settings.database_url or embedded_database(settings.data_dir)
     database = Database(url, timeout_s=settings.store_timeout_s)
     try:
-        if database.file is not None and not is_new and not database.file.exists():
-            raise ConfigurationError(
-                f"There is no database {database.file}. Check SDS_CLIP_DATABASE_URL and SDS_CLIP_DATA_DIR."
-            )
+        if not is_new:
+            if database.file is not None and not database.file.exists():
+                raise ConfigurationError(
+                    f"There is no database {database.file}. Check SDS_CLIP_DATABASE_URL and SDS_CLIP_DATA_DIR."
+                )
+            _check_data_folder(settings, database)
         yield database
     finally:
         database.close()
@@ -41,7 +45,7 @@ def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Datab
 def open_store(settings: Settings) -> Iterator[Store]:
     """The store of a system whose tables are those of this release.
 
-    Raises: ConfigurationError, StoreUnavailable.
+    Raises: ConfigurationError, WrongDataFolder, StoreUnavailable.
     """
     from sds_clip.app.errors import ConfigurationError
     from sds_clip.app.store import Store
@@ -63,11 +67,8 @@ def open_store(settings: Settings) -> Iterator[Store]:
         store.close()
 
 
-def check_data_folder(settings: Settings, database: Database) -> None:
-    """Check that the data folder is the database's. Tables of the release before have no id to compare.
-
-    Raises: WrongDataFolder, StoreUnavailable.
-    """
+def _check_data_folder(settings: Settings, database: Database) -> None:
+    """Check that the data folder is the database's. Tables of the release before have no id to compare."""
     from sds_clip.app.data_folder import DataFolder
     from sds_clip.app.store.migrate import newest_revision, revision_of
 

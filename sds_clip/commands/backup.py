@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from sds_clip.database import check_data_folder, open_database
+from sds_clip.database import open_database
 from sds_clip.options import PATH, Command, data_dir_option, read_settings
 from sds_clip.table import say, size_text
 
@@ -50,7 +50,6 @@ def backup(file: Path, data_dir: Path | None) -> int:
     if file.is_dir():
         raise click.ClickException(f"{file} is a folder. Name a file, such as {file / 'backup.tar'}.")
     with _told(), open_database(settings) as database:
-        check_data_folder(settings, database)
         if file == _STREAM:
             holds = write_backup(database, settings.data_dir, sys.stdout.buffer)
             sys.stdout.buffer.flush()

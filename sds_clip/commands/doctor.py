@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from sds_clip.database import EMBEDDED, check_data_folder, open_database
+from sds_clip.database import EMBEDDED, open_database
 from sds_clip.extras import missing_packages, require_extra
 from sds_clip.options import Command, json_option, load_model, model_options, read_settings
 from sds_clip.table import printable, say, table
@@ -161,8 +161,8 @@ def _data_folder(settings: Settings) -> str:
     if settings.database_url is None and not (folder / EMBEDDED).exists():
         return str(folder)
     require_extra("jobs", "The database")
-    with open_database(settings) as database:
-        check_data_folder(settings, database)
+    with open_database(settings):
+        pass
     return f"{folder}, which belongs to the database"
 
 

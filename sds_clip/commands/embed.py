@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,10 @@ from sds_clip.signals import stopped_in_time
 from sds_clip.table import say
 
 if TYPE_CHECKING:
+    from sds_clip.app.settings import Settings
+    from sds_clip.models.vectors.clip_encoder import ClipEncoder
     from sds_clip.models.vectors.embed import Summary
-    from sds_clip.models.vectors.encoder import Encoder
+    from sds_clip.service_encoder import ServiceEncoder
 
 service_option = option(
     "--url",
@@ -112,7 +114,7 @@ def embed(
             f"There is no folder {out.absolute().parent}; create it, or choose another --out."
         )
     options = Options(batch_size=batch_size, threads=threads or usable_cores(), **given)
-    with _encoder(url, model, device, precision) as encoder, Progress() as progress:
+    with open_encoder(url, model, device, precision) as encoder, Progress() as progress:
         summary = embed_images(inputs, out, encoder, options, progress.show)
     _tell(summary, out, errors_file(out), keep_missing=options.keep_missing)
     return 0
@@ -128,26 +130,27 @@ def require_tables(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _encoder(
-    url: str | None, model: str | None, device: str | None, precision: str | None
-) -> Iterator[Encoder]:
+def open_encoder(
+    url: str | None,
+    model: str | None,
+    device: str | None,
+    precision: str | None,
+    named: Callable[[Settings], str | None] = lambda settings: None,
+) -> Iterator[ClipEncoder | ServiceEncoder]:
+    """The encoder that the options name. Without --url and --model, it has the model that `named` returns."""
     if url is None:
         from sds_clip.models.vectors.clip_encoder import ClipEncoder
 
         settings = read_settings()
-        clip = load_model(settings, model, device, precision)
+        clip = load_model(settings, model or named(settings), device, precision)
         yield ClipEncoder(clip, image_limits(settings))
         return
     from sds_clip.service_encoder import ServiceEncoder
 
-    check_service_options(device, precision)
-    with connect(url) as client:
-        yield ServiceEncoder(client, model)
-
-
-def check_service_options(device: str | None, precision: str | None) -> None:
     if device or precision:
         raise click.UsageError("With --url, the service chooses --device and --precision; leave them out.")
+    with connect(url) as client:
+        yield ServiceEncoder(client, model)
 
 
 def _tell(summary: Summary, out: Path, errors: Path, *, keep_missing: bool) -> None:

@@ -70,38 +70,36 @@ def evaluate() -> None:
     """A command for each benchmark; see `_add_benchmark`."""
 
 
+_OF_SOME = {
+    "images": folder_option(
+        "--images", help="Look for the images in this folder. By default they are beside the data."
+    ),
+    "classes": option(
+        "--classes",
+        metavar="SET",
+        help="Use the class names of imagenet, or of this .txt or .json file (default: the names in the data).",
+    ),
+    "templates": option(
+        "--templates",
+        metavar="SET",
+        help="Use these templates: photo, simple, openai, or a .txt or .json file (default: the templates in the data, "
+        "or photo if it has none).",
+    ),
+    "order_seed": option(
+        "--order-seed",
+        type=int,
+        default=EvaluationRequest.order_seed,
+        metavar="N",
+        help="Draw the wrong word orders with this seed.",
+    ),
+}
+"""Options that only some benchmarks have."""
+
+
 def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
-    """The option for the data, and options that only some benchmarks have."""
-    options = [option("--data", required=True, metavar="PATH", help=f"Read {about.data}.")]
-    if "images" in about.options:
-        options.append(
-            folder_option(
-                "--images",
-                help="Look for the images in this folder. By default they are beside the data.",
-            )
-        )
-    if "classes" in about.options:
-        text = (
-            "Use the class names of imagenet, or of this .txt or .json file (default: the names in the data)."
-        )
-        options.append(option("--classes", metavar="SET", help=text))
-    if "templates" in about.options:
-        text = (
-            "Use these templates: photo, simple, openai, or a .txt or .json file (default: the templates in the data, "
-            "or photo if it has none)."
-        )
-        options.append(option("--templates", metavar="SET", help=text))
-    if "order_seed" in about.options:
-        options.append(
-            option(
-                "--order-seed",
-                type=int,
-                default=EvaluationRequest.order_seed,
-                metavar="N",
-                help="Draw the wrong word orders with this seed.",
-            )
-        )
-    return together(*options)
+    """The option for the data, and those of some benchmarks."""
+    data = option("--data", required=True, metavar="PATH", help=f"Read {about.data}.")
+    return together(data, *(each for name, each in _OF_SOME.items() if name in about.options))
 
 
 _SCORE = "Diffusion score"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sds_clip.database import check_data_folder, open_store
+from sds_clip.database import open_store
 from sds_clip.options import Command, data_dir_option, json_option, option, read_settings
 from sds_clip.table import say, size_text, table
 
@@ -52,7 +52,6 @@ def prune(data_dir: Path | None, apply: bool, in_use: bool, as_json: bool) -> in
         say("No setting SDS_CLIP_KEEP_..._S of retention is set, so everything is kept.")
     try:
         with open_store(settings) as store:
-            check_data_folder(settings, store.database)
             sweeper = Sweeper(store, settings.data_dir.absolute(), rules)
             found = sweeper.find()
             stays = [each for each in found if each.in_use is not None]
