@@ -1,9 +1,9 @@
 """Every request, built without sending it."""
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
 MAX_PAGE = 100  # the service's limit for one page
@@ -34,6 +34,47 @@ def submit(kind: Literal["finetune", "evaluate"], fields: Mapping[str, Any]) -> 
 
 def post(*path: str, json: Mapping[str, Any] | None = None, repeatable: bool = True) -> Call:
     return Call("POST", below(*path), json=None if json is None else given(json), repeatable=repeatable)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a plan has returned."""
+
+    result: Any
+
+
+Plan: TypeAlias = Generator[Call, Any, Any]
+"""Several calls: it yields each, is sent its answer or its ClientError, and returns what all together have found."""
+
+
+def advance(step: Callable[[], Call]) -> Call | Ended:
+    """Take a step of a plan: to its next call, or to its end."""
+    try:
+        return step()
+    except StopIteration as ended:  # which no coroutine may raise
+        return Ended(ended.value)
+
+
+def items(path: str, limit: int, *, key: str = "id", **filters: Any) -> Plan:
+    """The first `limit` items of a list, page by page. `key` names the field that pages go by."""
+    found: list[Any] = []
+    while len(found) < limit:
+        after = found[-1][key] if found else None
+        answer = yield page(path, after=after, limit=limit - len(found), **filters)
+        found += answer["data"]
+        if not answer["has_more"]:
+            break
+    return found
+
+
+def metrics(job_id: str) -> Plan:
+    """All metrics of a job, in pages that are as long as the service makes them."""
+    found: list[Any] = []
+    while True:
+        answer = yield get("jobs", job_id, "metrics", after=found[-1]["step"] if found else None)
+        found += answer["data"]
+        if not answer["has_more"]:
+            return found
 
 
 def page(path: str, *, after: str | int | None, limit: int = MAX_PAGE, **filters: Any) -> Call:

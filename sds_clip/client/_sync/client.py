@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
-from sds_clip.client import calls, connection, schemas
-from sds_clip.client._sync import inference
+from sds_clip.client import calls, connection, inference, schemas
 from sds_clip.client._sync.http import Http
 from sds_clip.client.errors import ConnectionFailed, Unavailable, WaitTimeout
 from sds_clip.client.images import ImageLike
@@ -68,7 +66,7 @@ class Client:
 
         With `models`, a list of up to 16 names, `answers` has the answer of each, or its error (POST /match/compare).
         """
-        return inference.match(self._http, images, texts, options)
+        return self._http.run(inference.match(images, texts, options))
 
     @overload
     def classify(
@@ -86,7 +84,7 @@ class Client:
     ) -> schemas.ClassifyComparison: ...
     def classify(self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any) -> Any:
         """Find the labels that fit each image best. `models` is as in `match`."""
-        return inference.classify(self._http, images, labels, options)
+        return self._http.run(inference.classify(images, labels, options))
 
     def embed(
         self,
@@ -96,7 +94,7 @@ class Client:
         **options: Unpack[schemas.EmbedOptions],
     ) -> schemas.EmbedResponse:
         """Encode images or texts."""
-        return inference.embed(self._http, images, texts, options)
+        return self._http.run(inference.embed(images, texts, options))
 
     def models(
         self, *, after: str | None = None, limit: int = 20, **filters: Unpack[schemas.ModelFilters]
@@ -167,7 +165,7 @@ class Client:
 
     def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[schemas.PromotionInfo]:
         """List who moved, locked, removed or gave away which alias, when and why, newest first."""
-        return self._http.items("/promotions", limit, alias=alias)
+        return self._http.run(calls.items("/promotions", limit, alias=alias))
 
     def delete_model(self, version: str) -> None:
         """Delete a version that is not in use."""
@@ -180,14 +178,11 @@ class Client:
         downloaded as whole weights.
         """
         call = calls.get("models", version, "download", weights="full" if full else None)
-        path = Path(file)
-        self._http.download(call, path)
-        return path
+        return self._http.download(call, Path(file))
 
     def model_log(self, version: str) -> Iterator[dict[str, Any]]:
         """Yield the log records of the run that made a version."""
-        for line in self._http.lines(calls.get("models", version, "log")):
-            yield json.loads(line)
+        return self._http.records(calls.get("models", version, "log"))
 
     def upload_dataset(
         self,
@@ -225,7 +220,7 @@ class Client:
         self, *, limit: int = 20, **filters: Unpack[schemas.DatasetFilters]
     ) -> list[schemas.DatasetInfo]:
         """List data sets, newest first. `name` is the beginning of the name."""
-        return self._http.items("/datasets", limit, **filters)
+        return self._http.run(calls.items("/datasets", limit, **filters))
 
     def dataset(self, dataset_id: str) -> schemas.DatasetInfo:
         """Return a data set, by its id or its name, with its status and the problems that were found in it."""
@@ -233,7 +228,7 @@ class Client:
 
     def samples(self, dataset_id: str, *, limit: int = 20) -> list[schemas.SampleInfo]:
         """List the first samples of a data set that is ready, with the paths of their pictures."""
-        return self._http.items(calls.below("datasets", dataset_id, "samples"), limit, key="index")
+        return self._http.run(calls.items(calls.below("datasets", dataset_id, "samples"), limit, key="index"))
 
     def picture(self, path: str, *, max_side: int | None = None) -> bytes:
         """Return the image file at a path of a sample's or an item's `images`, made smaller if asked to."""
@@ -273,7 +268,7 @@ class Client:
 
     def jobs(self, *, limit: int = 20, **filters: Unpack[schemas.JobFilters]) -> list[Job]:
         """List jobs, newest first. `name` is the beginning of the name, and times are seconds since 1970."""
-        found = self._http.items("/jobs", limit, **filters)
+        found = self._http.run(calls.items("/jobs", limit, **filters))
         return [Job(self._http, info) for info in found]
 
     def job(self, job_id: str) -> Job:
@@ -350,13 +345,7 @@ class Job(JobRecord):
 
     def metrics(self) -> list[schemas.MetricPointInfo]:
         """Return all metrics of the job, one entry per step."""
-        found: list[schemas.MetricPointInfo] = []
-        while True:
-            after = found[-1]["step"] if found else None
-            page = self._http.json(calls.get("jobs", self.id, "metrics", after=after))
-            found += page["data"]
-            if not page["has_more"]:
-                return found
+        return self._http.run(calls.metrics(self.id))
 
     def curves(self, *names: str, **options: Unpack[schemas.CurveOptions]) -> dict[str, schemas.Curve]:
         """Return the job's metrics as curves by name: all of them, or those with these names.
@@ -379,7 +368,7 @@ class Job(JobRecord):
         For a fine-tuning job, `on` is one of the names in `evaluations` of its result.
         """
         path = calls.below("jobs", self.id, "items")
-        return self._http.items(path, limit, key="index", **{"with": other}, **filters)
+        return self._http.run(calls.items(path, limit, key="index", **{"with": other}, **filters))
 
     def compare(self, other: str | None = None, *, on: str | None = None) -> schemas.ComparisonInfo:
         """Compare what the job has measured with another job (id or name), or with its baseline, item by item.
@@ -391,8 +380,7 @@ class Job(JobRecord):
 
     def log(self) -> Iterator[dict[str, Any]]:
         """Yield the log records that a fine-tuning job has written so far."""
-        for line in self._http.lines(calls.get("jobs", self.id, "log")):
-            yield json.loads(line)
+        return self._http.records(calls.get("jobs", self.id, "log"))
 
     def report(self) -> str:
         """Return the report of a job that has succeeded as HTML."""
