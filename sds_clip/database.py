@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,7 @@ def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Datab
     from sds_clip.app.store.database import Database
 
     url = settings.database_url or embedded_database(settings.data_dir)
-    database = Database(url, timeout_s=settings.store_timeout_s)
-    try:
+    with closing(Database(url, timeout_s=settings.store_timeout_s)) as database:
         if not is_new:
             if database.file is not None and not database.file.exists():
                 raise ConfigurationError(
@@ -37,8 +36,6 @@ def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Datab
                 )
             _check_data_folder(settings, database)
         yield database
-    finally:
-        database.close()
 
 
 @contextmanager
@@ -58,13 +55,9 @@ def open_store(settings: Settings) -> Iterator[Store]:
                 f"The tables of the database have the revision {revision}, but this program needs {newest_revision()}. "
                 "Start the service or a worker of this release first; it migrates them."
             )
-    store = Store(
-        settings.database_url or embedded_database(settings.data_dir), timeout_s=settings.store_timeout_s
-    )
-    try:
+    url = settings.database_url or embedded_database(settings.data_dir)
+    with closing(Store(url, timeout_s=settings.store_timeout_s)) as store:
         yield store
-    finally:
-        store.close()
 
 
 def _check_data_folder(settings: Settings, database: Database) -> None:

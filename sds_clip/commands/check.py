@@ -6,15 +6,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import click
-
 from sds_clip.database import open_database
-from sds_clip.options import Command, data_dir_option, json_option, option, read_settings
+from sds_clip.options import command, data_dir_option, json_option, option, read_settings
 from sds_clip.table import say, tell
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="jobs",
     examples="""\
 sds-clip check

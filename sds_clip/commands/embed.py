@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from sds_clip.extras import require_extra
 from sds_clip.options import (
-    Command,
+    command,
     file_option,
     image_limits,
     load_model,
@@ -40,8 +41,7 @@ service_option = option(
 )
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -114,8 +114,11 @@ def embed(
             f"There is no folder {out.absolute().parent}; create it, or choose another --out."
         )
     options = Options(batch_size=batch_size, threads=threads or usable_cores(), **given)
-    with open_encoder(url, model, device, precision) as encoder, Progress() as progress:
-        summary = embed_images(inputs, out, encoder, options, progress.show)
+    with (
+        open_encoder(url=url, model=model, device=device, precision=precision) as encoder,
+        closing(Progress()) as progress,
+    ):
+        summary = embed_images(inputs, out, encoder, options, partial(progress.show, ""))
     _tell(summary, out, errors_file(out), keep_missing=options.keep_missing)
     return 0
 
@@ -131,6 +134,7 @@ def require_tables(names: Sequence[str]) -> None:
 
 @contextmanager
 def open_encoder(
+    *,
     url: str | None,
     model: str | None,
     device: str | None,

@@ -13,8 +13,7 @@ import click
 
 from sds_clip.models.choices import LabelSet, TemplateSet
 from sds_clip.options import (
-    Bars,
-    Command,
+    command,
     file_option,
     image_limits,
     json_option,
@@ -24,6 +23,7 @@ from sds_clip.options import (
     option,
     read_settings,
 )
+from sds_clip.progress import Progress
 from sds_clip.table import printable, table
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ text_option = option(
 )
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -113,8 +112,7 @@ def match(images: Sequence[str], text: Sequence[str], as_json: bool, **chosen: s
     return _report(images, problems)
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -221,7 +219,9 @@ def _templates(given: Sequence[str]) -> list[str]:
 def _class_weights(clip: Clip, labels: list[str], templates: list[str]) -> Tensor:
     from sds_clip.models.clip.zero_shot import class_weights, prompts
 
-    features = _encode_texts(clip, prompts(labels, templates), progress=partial(Bars().show, "prompts"))
+    features = _encode_texts(
+        clip, prompts(labels, templates), progress=partial(Progress(has_lines=False).show, "prompts")
+    )
     return class_weights(features, len(templates))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.database import open_store
-from sds_clip.options import Command, data_dir_option, json_option, option, read_settings
+from sds_clip.options import command, data_dir_option, json_option, option, read_settings
 from sds_clip.table import say, size_text, table
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 _DAY_S = 86400
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="jobs",
     examples="""\
 sds-clip prune

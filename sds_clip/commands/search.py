@@ -15,7 +15,7 @@ import click
 from sds_clip.commands.embed import open_encoder, require_tables, service_option
 from sds_clip.options import (
     PATH,
-    Command,
+    command,
     file_option,
     folder_option,
     json_option,
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from sds_clip.models.vectors.mapped import Vectors
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -63,11 +62,8 @@ def search(
     html: Path | None,
     show: bool,
     images: Path | None,
-    model: str | None,
-    device: str | None,
-    precision: str | None,
-    url: str | None,
     as_json: bool,
+    **chosen: str | None,
 ) -> int:
     """Find the images of a file of embeddings that fit a text or an image best.
 
@@ -90,7 +86,7 @@ def search(
     require_tables([str(file)])
     vectors = open_vectors(file)
     searched = None if image is None else image.read_bytes()
-    with open_encoder(url, model, device, precision, partial(_named, vectors)) as encoder:
+    with open_encoder(named=partial(_named, vectors), **chosen) as encoder:
         _check_version(vectors, encoder.version)
         query = encoder.encode_text(text or "") if searched is None else encoder.encode_query(searched)
     hits = find(vectors, query, top_k)
