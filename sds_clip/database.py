@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,30 +18,31 @@ EMBEDDED = "sds-clip.db"
 
 @contextmanager
 def open_database(settings: Settings, *, is_new: bool = False) -> Iterator[Database]:
-    """The database of a system, whose tables stay as they are. With `is_new`, an SQLite file may be created.
+    """The database of a system, whose tables stay as they are, and to which the data folder belongs.
 
-    Raises: ConfigurationError.
+    With `is_new`, an SQLite file may be created, and the data folder is not looked at.
+
+    Raises: ConfigurationError, WrongDataFolder, StoreUnavailable.
     """
     from sds_clip.app.errors import ConfigurationError
     from sds_clip.app.store.database import Database
 
     url = settings.database_url or embedded_database(settings.data_dir)
-    database = Database(url, timeout_s=settings.store_timeout_s)
-    try:
-        if database.file is not None and not is_new and not database.file.exists():
-            raise ConfigurationError(
-                f"There is no database {database.file}. Check SDS_CLIP_DATABASE_URL and SDS_CLIP_DATA_DIR."
-            )
+    with closing(Database(url, timeout_s=settings.store_timeout_s)) as database:
+        if not is_new:
+            if database.file is not None and not database.file.exists():
+                raise ConfigurationError(
+                    f"There is no database {database.file}. Check SDS_CLIP_DATABASE_URL and SDS_CLIP_DATA_DIR."
+                )
+            _check_data_folder(settings, database)
         yield database
-    finally:
-        database.close()
 
 
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Store]:
     """The store of a system whose tables are those of this release.
 
-    Raises: ConfigurationError, StoreUnavailable.
+    Raises: ConfigurationError, WrongDataFolder, StoreUnavailable.
     """
     from sds_clip.app.errors import ConfigurationError
     from sds_clip.app.store import Store
@@ -54,20 +55,13 @@ def open_store(settings: Settings) -> Iterator[Store]:
                 f"The tables of the database have the revision {revision}, but this program needs {newest_revision()}. "
                 "Start the service or a worker of this release first; it migrates them."
             )
-    store = Store(
-        settings.database_url or embedded_database(settings.data_dir), timeout_s=settings.store_timeout_s
-    )
-    try:
+    url = settings.database_url or embedded_database(settings.data_dir)
+    with closing(Store(url, timeout_s=settings.store_timeout_s)) as store:
         yield store
-    finally:
-        store.close()
 
 
-def check_data_folder(settings: Settings, database: Database) -> None:
-    """Check that the data folder is the database's. Tables of the release before have no id to compare.
-
-    Raises: WrongDataFolder, StoreUnavailable.
-    """
+def _check_data_folder(settings: Settings, database: Database) -> None:
+    """Check that the data folder is the database's. Tables of the release before have no id to compare."""
     from sds_clip.app.data_folder import DataFolder
     from sds_clip.app.store.migrate import newest_revision, revision_of
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sds_clip.worker.config import WorkerConfig
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Read = TypeVar("Read", "Settings", "WorkerConfig")
 Decorator = Callable[[Function], Function]
 
 _CONTEXT = {"max_content_width": 200, "show_default": True, "help_option_names": ["-h", "--help"]}
@@ -69,18 +70,10 @@ class Command(click.Command):
     """
 
     def __init__(
-        self,
-        name: str | None = None,
-        *,
-        extra: str = "",
-        examples: str = "",
-        references: bool = False,
-        **attributes: Any,
+        self, *, extra: str = "", examples: str = "", references: bool = False, **attributes: Any
     ) -> None:
-        super().__init__(name, no_args_is_help=False, context_settings=_CONTEXT, **attributes)
-        self.extra = extra
-        self.examples = examples
-        self.references = references
+        super().__init__(no_args_is_help=False, context_settings=_CONTEXT, **attributes)
+        self.extra, self.examples, self.references = extra, examples, references
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, if its extra is installed."""
@@ -156,9 +149,7 @@ def _one_value_each(words: Sequence[str], greedy: set[str]) -> Iterator[str]:
     for word in rest:
         if word == "--":
             yield from (word, *rest)
-        elif (
-            word.startswith("-") and len(word) > 1 and " " not in word
-        ):  # an option, not a text like "- a dash"
+        elif word.startswith("-") and len(word) > 1 and " " not in word:  # not a text like "- a dash"
             taking = word if word in greedy else None
             if taking is None:
                 yield word
@@ -168,19 +159,14 @@ def _one_value_each(words: Sequence[str], greedy: set[str]) -> Iterator[str]:
             yield word
 
 
-def option(*names: str, **attributes: Any) -> Decorator[Any]:
-    return click.option(*names, cls=Option, **attributes)
+command = partial(click.command, cls=Command)
+group = partial(click.group, cls=Group)
+option = partial(click.option, cls=Option)
 
 
 def together(*decorators: Decorator[Any]) -> Decorator[Any]:
     """Combine several options into one decorator."""
-
-    def decorate(function: Function) -> Function:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
+    return lambda function: reduce(lambda decorated, each: each(decorated), reversed(decorators), function)
 
 
 class _Worded(click.ParamType[Any]):
@@ -272,32 +258,31 @@ service_options = together(
 
 def read_settings(**given: Any) -> Settings:
     """Read the settings from the environment; options that were given override them."""
-    from pydantic import ValidationError
-
-    from sds_clip.app.retired import name_retired
     from sds_clip.app.settings import Settings
 
-    try:
-        settings = Settings(**{name: value for name, value in given.items() if value not in (None, ())})
-    except ValidationError as error:
-        raise _wrong_setting(error) from error
-    name_retired(os.environ, settings.log_level, settings.log_format)
-    return settings
+    return _read(
+        lambda: Settings(**{name: value for name, value in given.items() if value not in (None, ())})
+    )
 
 
 def read_worker_config(queue: str, **given: Any) -> WorkerConfig:
     """Like `read_settings`, for a worker of the queue."""
+    from sds_clip.worker.config import OWN_VARIABLES, WorkerConfig
+
+    return _read(lambda: WorkerConfig.read(queue, os.environ, **given), OWN_VARIABLES)
+
+
+def _read(read: Callable[[], Read], variables: Mapping[str, str] = MappingProxyType({})) -> Read:
     from pydantic import ValidationError
 
     from sds_clip.app.retired import name_retired
-    from sds_clip.worker.config import OWN_VARIABLES, WorkerConfig
 
     try:
-        config = WorkerConfig.read(queue, os.environ, **given)
+        found = read()
     except ValidationError as error:
-        raise _wrong_setting(error, OWN_VARIABLES) from error
-    name_retired(os.environ, config.log_level, config.log_format)
-    return config
+        raise _wrong_setting(error, variables) from error
+    name_retired(os.environ, found.log_level, found.log_format)
+    return found
 
 
 def require_tracker(kind: str | None, what: str) -> None:
@@ -313,15 +298,13 @@ def require_tracker(kind: str | None, what: str) -> None:
         check_store()
 
 
-def _wrong_setting(
-    error: ValidationError, variables: Mapping[str, str] | None = None
-) -> click.ClickException:
+def _wrong_setting(error: ValidationError, variables: Mapping[str, str]) -> click.ClickException:
     from sds_clip.models.validation import explain, first_problem
 
     problem = first_problem(error)
     # A model's own validator has no field. A limit is nested in `limits`, a path in a list.
     name = next((part for part in reversed(problem["loc"]) if isinstance(part, str)), "")
-    name = (variables or {}).get(name, name)
+    name = variables.get(name, name)
     if not name:
         return click.ClickException(explain(problem))
     variable = f"SDS_CLIP_{name.upper()}"
@@ -349,28 +332,3 @@ def image_limits(settings: Settings) -> ImageLimits:
     from sds_clip.models.images.decode import ImageLimits
 
     return ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
-
-
-class Bars:
-    """Progress bars on a terminal, one after another: a new name starts a new bar. Elsewhere nothing is shown."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._name = ""
-
-    def show(self, name: str, done: int, total: int) -> None:
-        if not sys.stderr.isatty():
-            return
-        from tqdm import tqdm
-
-        if self._bar is None or name != self._name or done < self._bar.n:
-            self.close()
-            self._bar, self._name = tqdm(desc=name, total=total, dynamic_ncols=True), name
-        self._bar.update(done - self._bar.n)
-        if done == total:
-            self.close()
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None

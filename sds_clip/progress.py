@@ -1,4 +1,4 @@
-"""How far a command is with its images."""
+"""How far a command is."""
 
 from __future__ import annotations
 
@@ -12,42 +12,53 @@ _TOLD_EVERY_S = 30.0
 
 
 class Progress:
-    """Shows what is done, the rate and the time left: a bar on a terminal, elsewhere a line now and then."""
+    """Shows what is done, the rate and the time left: a bar on a terminal, elsewhere a line now and then.
 
-    def __init__(self, stage: str = "") -> None:
-        self._stage = stage
+    Each stage has its own, and so has one that begins again. Without `has_lines`, nothing is shown but bars.
+    """
+
+    def __init__(self, *, has_lines: bool = True) -> None:
+        self._has_lines = has_lines
+        self._stage: str | None = None
         self._bar: Any = None
-        self._first, self._started_at, self._told_at = 0, 0.0, 0.0
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._first = self._done = 0
+        self._started_at = self._told_at = 0.0
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+        self._bar = None
 
-    def show(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        head = f"{self._stage}: " if self._stage else ""
-        if not self._started_at:
-            self._first, self._started_at, self._told_at = done, now, now
-            if done:
-                say(f"Continuing after {done} of {total} images.")
-            if sys.stderr.isatty():
-                from tqdm import tqdm
-
-                bar = tqdm(desc=self._stage or "images", initial=done, total=total, dynamic_ncols=True)
-                self._bar = bar
-            elif head:
-                say(f"{head}{total} images")
-        elif self._bar is not None:
+    def show(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage or done < self._done:
+            self._begin(stage, done, total)
+        if self._bar is not None:
             self._bar.total = total
             self._bar.update(done - self._bar.n)
-        elif now - self._told_at >= _TOLD_EVERY_S and done > self._first:
+        elif self._has_lines and done > self._first:
+            self._tell(done, total)
+        self._done = done
+        if done == total:
+            self.close()
+            self._stage = None
+
+    def _begin(self, stage: str, done: int, total: int) -> None:
+        self.close()
+        self._stage, self._first = stage, done
+        self._started_at = self._told_at = time.monotonic()
+        if self._has_lines and done:
+            say(f"Continuing after {done} of {total} images.")
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(desc=stage or "images", initial=done, total=total, dynamic_ncols=True)
+        elif self._has_lines and stage:
+            say(f"{stage}: {total} images")
+
+    def _tell(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= _TOLD_EVERY_S:
+            head = f"{self._stage}: " if self._stage else ""
             rate = (done - self._first) / (now - self._started_at)
-            left_s = (total - done) / rate
-            say(f"{head}{done} of {total} images, {rate:.1f} a second, {left_s:.0f} s left")
+            say(f"{head}{done} of {total} images, {rate:.1f} a second, {(total - done) / rate:.0f} s left")
             self._told_at = now

@@ -6,7 +6,6 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,29 +24,19 @@ url_option = option(
     "(default: http://127.0.0.1:8000, or SDS_CLIP_URL).",
 )
 server_options = together(url_option, json_option)
-_Time = click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"])
-
-
-def _seconds(context: click.Context, option: click.Parameter, time: datetime | None) -> float | None:
-    return None if time is None else time.timestamp()
-
-
+_time_option = functools.partial(
+    option,
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]),
+    metavar="TIME",
+    callback=lambda context, option, time: time and time.timestamp(),
+)
 list_options = together(
     option("--name", metavar="TEXT", help="List only what has a name that begins with this text."),
-    option(
+    _time_option(
         "--created-after",
-        type=_Time,
-        metavar="TIME",
-        callback=_seconds,
         help="List only what was made after this local time, such as 2026-11-27 or '2026-11-27 18:30:00'.",
     ),
-    option(
-        "--created-before",
-        type=_Time,
-        metavar="TIME",
-        callback=_seconds,
-        help="List only what was made before this local time.",
-    ),
+    _time_option("--created-before", help="List only what was made before this local time."),
     option(
         "--owner",
         metavar="KEY",

@@ -49,9 +49,8 @@ def _yaml(text: str) -> Any:
     import yaml
 
     def construct_mapping(loader: Any, node: Any, deep: bool = False) -> Any:
-        own = [
-            pair for pair in node.value if pair[0].tag != "tag:yaml.org,2002:merge"
-        ]  # a merge may be overridden
+        # A merge may be overridden.
+        own = [pair for pair in node.value if pair[0].tag != "tag:yaml.org,2002:merge"]
         _once((loader.construct_object(name, deep=True), value) for name, value in own)
         return yaml.SafeLoader.construct_mapping(loader, node, deep)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import click
 import numpy as np
 
-from sds_clip.client import Client
+from sds_clip.client import Client, embeddings
 from sds_clip.client.errors import InvalidRequest
-from sds_clip.client.schemas import Embedding
+from sds_clip.client.schemas import EmbedResponse
 from sds_clip.models.vectors.encoder import Encoder, Problem
 
 _REQUESTS = 2
@@ -42,17 +41,17 @@ class ServiceEncoder(Encoder):
             return [row for rows in pool.map(self._images, pieces) for row in rows]
 
     def encode_text(self, text: str) -> np.ndarray:
-        (row,) = self._asked(texts=[text])
-        return _embedding(row)
+        row: np.ndarray = embeddings(self._asked(texts=[text]))[0]
+        return row
 
     def encode_query(self, image: bytes) -> np.ndarray:
         """Return the embedding of one image. Raises InvalidRequest if it cannot be read."""
-        (row,) = self._asked(images=[image])
-        return _embedding(row)
+        row: np.ndarray = embeddings(self._asked(images=[image]))[0]
+        return row
 
     def _images(self, images: Sequence[bytes]) -> list[np.ndarray | Problem]:
         try:
-            rows = self._asked(images=list(images), on_error="skip")
+            answer = self._asked(images=list(images), on_error="skip")
         except InvalidRequest as error:
             if error.code != "body_too_large":
                 raise
@@ -61,11 +60,11 @@ class ServiceEncoder(Encoder):
                 return [Problem(error.code, error.message)]
             return [row for image in images for row in self._images([image])]
         return [
-            Problem(row["error"]["code"], row["error"]["message"]) if "error" in row else _embedding(row)
-            for row in rows
+            Problem(row["error"]["code"], row["error"]["message"]) if "error" in row else vector
+            for row, vector in zip(answer["results"], embeddings(answer), strict=True)
         ]
 
-    def _asked(self, **fields: Any) -> list[Embedding]:
+    def _asked(self, **fields: Any) -> EmbedResponse:
         answer = self._client.embed(model=self._model, encoding_format="base64", **fields)
         if answer["model"]["version"] != self.version:
             raise click.ClickException(
@@ -73,8 +72,4 @@ class ServiceEncoder(Encoder):
                 f"meanwhile. Finished batches are kept. If the service has that version, name it with --model "
                 f"{self.version} and run the command again. Otherwise remove the folder that ends with .partial."
             )
-        return answer["results"]
-
-
-def _embedding(row: Embedding) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(str(row["embedding"])), "<f4")
+        return answer

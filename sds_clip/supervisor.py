@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from types import FrameType
 from typing import Protocol
 
@@ -38,6 +39,7 @@ class Part(Protocol):
     def is_running(self) -> bool: ...
 
 
+@dataclass
 class Child:
     """A command in its own process group: Ctrl-C in a terminal reaches only the supervisor.
 
@@ -45,11 +47,10 @@ class Child:
     whatever the niceness of its processes, so a training run would take as much as the service.
     """
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.name = name
-        self._command = command
-        self._environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
+    name: str
+    _command: Sequence[str]
+    _environment: Mapping[str, str]
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
         self.close()
@@ -64,9 +65,10 @@ class Child:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def exit_code(self) -> int | None:
-        """Its exit code; None while it runs or before it was started."""
-        return None if self._process is None else self._process.poll()
+    def exit_code(self) -> int:
+        """The exit code of one that ended by itself; 1 for a signal."""
+        assert self._process is not None
+        return max(self._process.wait(), 0) or 1
 
     def ask_to_stop(self) -> None:
         if self._process is not None:
@@ -113,27 +115,19 @@ class Restarts:
         self._pause_s = min(2 * self._pause_s, LONGEST_S)
 
 
+@dataclass(frozen=True)
 class System:
     """Runs until the first SIGINT, SIGTERM or SIGHUP. A second signal kills what is still running."""
 
-    def __init__(
-        self,
-        service: Child,
-        workers: Sequence[Child],
-        is_ready: Callable[[], bool],
-        broker: Part | None,
-        *,
-        worker_grace_s: float,
-        service_grace_s: float,
-    ) -> None:
-        self._service = service
-        self._workers = workers
-        self._is_ready = is_ready
-        self._broker = broker
-        self._worker_grace_s = worker_grace_s
-        self._service_grace_s = service_grace_s
-        self._stopping = threading.Event()
-        self._hurrying = threading.Event()
+    _service: Child
+    _workers: Sequence[Child]
+    _is_ready: Callable[[], bool]
+    _broker: Part | None
+    _: KW_ONLY
+    worker_grace_s: float
+    service_grace_s: float
+    _stopping: threading.Event = field(default_factory=threading.Event, init=False)
+    _hurrying: threading.Event = field(default_factory=threading.Event, init=False)
 
     def run(self, on_ready: Callable[[], None]) -> int:
         """Start, supervise and stop everything.
@@ -145,15 +139,15 @@ class System:
                 logger.info("Starting the service, which takes some seconds.")
                 self._service.start()
                 if not self._wait_until_ready():
-                    return 0 if self._stopping.is_set() else self._failure()
+                    return 0 if self._stopping.is_set() else self._service.exit_code()
                 for worker in self._workers:
                     worker.start()
                 on_ready()
                 self._look_after()
             finally:
                 logger.info("Stopping: running jobs stop at a checkpoint. Press Ctrl-C again to kill them.")
-                self._end(self._workers, self._worker_grace_s)
-                self._end([self._service], self._service_grace_s)
+                self._end(self._workers, self.worker_grace_s)
+                self._end([self._service], self.service_grace_s)
         return 0
 
     def _wait_until_ready(self) -> bool:
@@ -164,11 +158,6 @@ class System:
             if self._is_ready():
                 return True
         return False
-
-    def _failure(self) -> int:
-        """The exit code of a service that ended by itself; 1 for a signal."""
-        code = self._service.exit_code()
-        return code if code is not None and code > 0 else 1
 
     def _look_after(self) -> None:
         now = time.monotonic()

@@ -44,13 +44,8 @@ def _cell(value: object, decimals: int) -> str:
 
 def _width(text: str) -> int:
     """How many columns of a terminal the text takes."""
-    return sum(_width_of(character) for character in text)
-
-
-def _width_of(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    shown = (each for each in text if unicodedata.category(each) not in ("Mn", "Me", "Cf"))
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in shown)
 
 
 def tell(message: str) -> None:

@@ -28,7 +28,6 @@ _truncated = partial(
     InvalidArchive, "The archive ends too early; send the whole file.", code="archive_truncated"
 )
 _unusual = partial(InvalidArchive, code="archive_format")
-no_tar = partial(_unusual, "A shard must be an uncompressed tar file; decompress it first.")
 
 Kind = Literal["tar", "tar.gz", "zip"]
 SNIFF_BYTES = tarfile.BLOCKSIZE
@@ -41,9 +40,8 @@ _MAX_GZIP_MEMBERS = 1_000_000
 _MAX_HEADER_BYTES = 2**20  # for one tar entry and its extended headers, which tarfile reads into memory
 _MAX_PADDING_BYTES = 2**20  # zeros that fill the last record of a tape
 _MAX_DIRECTORY_BYTES = 2**27  # zipfile reads the directory into memory: 268 bytes for each of 500,000 entries
-_LEAST_HEADER_BYTES = (
-    2**14
-)  # what each block counts for: tarfile copies global headers for every further header
+# What each block counts for at least: tarfile copies global headers for every further header.
+_LEAST_HEADER_BYTES = 2**14
 _PAX_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _RECORD, _LONG_NUMBER = re.compile(rb"([0-9]{1,9}) "), re.compile(rb"[0-9]{256}")
 _SPARSE = ("GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
@@ -91,6 +89,12 @@ def kind_of(head: bytes) -> Kind:
         return "tar"
     found = next((f" (its content is {name})" for magic, name in _OTHERS if head.startswith(magic)), "")
     raise _unusual(f"The file is not a tar, tar.gz or zip archive{found}; pack the files as one of these.")
+
+
+def check_is_tar(head: bytes) -> None:
+    """Check a shard, which begins with `head`. Raises: EmptyUpload, InvalidArchive."""
+    if kind_of(head) != "tar":
+        raise _unusual("A shard must be an uncompressed tar file; decompress it first.")
 
 
 def read_archive(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:

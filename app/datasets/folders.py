@@ -12,7 +12,6 @@ may belong to another database.
 """
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -21,6 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from sds_clip.app.errors import DatasetBusy, StorageFull
 from sds_clip.app.inside import inside
@@ -224,44 +225,22 @@ def _held(file: Path) -> Iterator[None]:
     """Hold the lock that `file` represents. The file is removed with the lock.
 
     The kernel releases an flock with the process that held it, so there is no process id that may have been
-    reused, no clock, and processes need not share a container. filelock would leave a file for every id that
-    was ever locked.
+    reused, no clock, and processes need not share a container. filelock alone would leave a file for every id that
+    was ever locked. It refuses a file that was removed between its open and its lock.
 
     Raises: StorageFull; DatasetBusy, without waiting, if another process or thread holds the lock.
     """
-    descriptor = _acquire(file)
+    lock = FileLock(file, blocking=False, thread_local=False, fallback_to_soft=False)
+    try:
+        with storage_errors():
+            lock.acquire()
+    except Timeout:
+        raise DatasetBusy("The data set is being received, checked or deleted; try again later.") from None
     try:
         yield
     finally:
         file.unlink(missing_ok=True)  # still locked here, so that the next process creates a new file
-        os.close(descriptor)
-
-
-def _acquire(file: Path) -> int:
-    while True:
-        with storage_errors():
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is(file, descriptor):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise DatasetBusy(
-                "The data set is being received, checked or deleted; try again later."
-            ) from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # the last holder removed the file between our open and our lock
-
-
-def _is(file: Path, descriptor: int) -> bool:
-    """Whether the open file is still the file of that name."""
-    try:
-        return os.path.samestat(os.stat(file, follow_symlinks=False), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        lock.release()
 
 
 @contextmanager

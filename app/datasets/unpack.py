@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from sds_clip.app.datasets.archives import SNIFF_BYTES, Member, kind_of, no_tar, read_archive, read_tar
+from sds_clip.app.datasets.archives import SNIFF_BYTES, Member, check_is_tar, read_archive, read_tar
 from sds_clip.app.datasets.folders import create_file, storage_errors, write_all
 from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.names import NameBook, is_clutter, member_parts
@@ -54,8 +54,7 @@ def check_shard(shard: Path, limits: ArchiveLimits = ArchiveLimits()) -> None:
     names = NameBook(limits)
     files = 0
     with shard.open("rb") as file:
-        if kind_of(file.read(SNIFF_BYTES)) != "tar":
-            raise no_tar()
+        check_is_tar(file.read(SNIFF_BYTES))
         file.seek(0)
         for member in read_tar(file):
             names.add(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sds_clip.models.clip.encode import encode_texts
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import VectorsError
 from sds_clip.models.images.decode import ImageLimits, decode_image
@@ -34,3 +35,10 @@ class ClipEncoder(Encoder):
                 "The model computed numbers that are not finite; try --precision float32, or other weights."
             )
         return list(features.numpy())
+
+    def encode_text(self, text: str) -> np.ndarray:
+        return encode_texts(self._clip, [text])[0].numpy()
+
+    def encode_query(self, image: bytes) -> np.ndarray:
+        """Return the embedding of one image. Raises ImageError, VectorsError."""
+        return self.encode([self.prepare(image)])[0]

@@ -1,9 +1,9 @@
 """Every request, built without sending it."""
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
 MAX_PAGE = 100  # the service's limit for one page
@@ -32,8 +32,49 @@ def submit(kind: Literal["finetune", "evaluate"], fields: Mapping[str, Any]) -> 
     return Call("POST", f"/{kind}", json=given(fields), headers={"Idempotency-Key": uuid.uuid4().hex})
 
 
-def dry_run(kind: Literal["finetune", "evaluate"], fields: Mapping[str, Any]) -> Call:
-    return Call("POST", f"/{kind}", json={**given(fields), "dry_run": True})
+def post(*path: str, json: Mapping[str, Any] | None = None, repeatable: bool = True) -> Call:
+    return Call("POST", below(*path), json=None if json is None else given(json), repeatable=repeatable)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a plan has returned."""
+
+    result: Any
+
+
+Plan: TypeAlias = Generator[Call, Any, Any]
+"""Several calls: it yields each, is sent its answer or its ClientError, and returns what all together have found."""
+
+
+def advance(step: Callable[[], Call]) -> Call | Ended:
+    """Take a step of a plan: to its next call, or to its end."""
+    try:
+        return step()
+    except StopIteration as ended:  # which no coroutine may raise
+        return Ended(ended.value)
+
+
+def items(path: str, limit: int, *, key: str = "id", **filters: Any) -> Plan:
+    """The first `limit` items of a list, page by page. `key` names the field that pages go by."""
+    found: list[Any] = []
+    while len(found) < limit:
+        after = found[-1][key] if found else None
+        answer = yield page(path, after=after, limit=limit - len(found), **filters)
+        found += answer["data"]
+        if not answer["has_more"]:
+            break
+    return found
+
+
+def metrics(job_id: str) -> Plan:
+    """All metrics of a job, in pages that are as long as the service makes them."""
+    found: list[Any] = []
+    while True:
+        answer = yield get("jobs", job_id, "metrics", after=found[-1]["step"] if found else None)
+        found += answer["data"]
+        if not answer["has_more"]:
+            return found
 
 
 def page(path: str, *, after: str | int | None, limit: int = MAX_PAGE, **filters: Any) -> Call:
@@ -44,28 +85,11 @@ def get(*path: str, **params: Any) -> Call:
     return Call("GET", below(*path), params=given(params))
 
 
-def events(job_id: str, after: int = 0) -> Call:
-    return get("jobs", job_id, "events", after=after)
-
-
 def picture(path: str, max_side: int | None) -> Call:
     """GET a path that the service gave. Raises ValueError for anything else, such as a URL."""
     if not path.startswith("/") or path.startswith("//"):
         raise ValueError(f"{path!r} is not the path of a picture, such as /datasets/ID/samples/0/images/0.")
     return Call("GET", path, params=given({"max_side": max_side}))
-
-
-def register(fields: Mapping[str, Any]) -> Call:
-    """POST /datasets for data on the server. Not idempotent: a second call makes a second data set."""
-    return Call("POST", "/datasets", json=given(fields), repeatable=False)
-
-
-Action = Literal["cancel", "pause", "resume", "retry"]
-
-
-def act(job_id: str, action: Action) -> Call:
-    """Act on a job. Idempotent."""
-    return Call("POST", below("jobs", job_id, action))
 
 
 def delete(*path: str) -> Call:
@@ -79,21 +103,6 @@ def promote(version: str, fields: Mapping[str, Any]) -> Call:
     # A repeated call would find the generation of the first one and fail.
     repeatable = "expected_generation" not in body
     return Call("POST", below("models", version, "promote"), json=body, repeatable=repeatable)
-
-
-def rollback(alias: str, fields: Mapping[str, Any]) -> Call:
-    """POST /models/{alias}/rollback. Not idempotent: a second call moves the alias again."""
-    return Call("POST", below("models", alias, "rollback"), json=given(fields), repeatable=False)
-
-
-def remove_alias(alias: str, fields: Mapping[str, Any]) -> Call:
-    """POST /models/{alias}/remove. Idempotent."""
-    return Call("POST", below("models", alias, "remove"), json=given(fields))
-
-
-def set_lock(alias: str, action: Literal["lock", "unlock"], reason: str) -> Call:
-    """POST /models/{alias}/lock or unlock. Idempotent."""
-    return Call("POST", below("models", alias, action), json={"reason": reason})
 
 
 def below(*parts: str) -> str:

@@ -16,6 +16,8 @@ ClientError
         └── Unavailable      503
 """
 
+from dataclasses import KW_ONLY, dataclass
+
 from sds_clip.client.schemas import JobInfo
 
 CLIENT_CODES = {
@@ -30,31 +32,24 @@ CLIENT_CODES = {
 """The codes that the client itself gives; docs/reference/errors.md lists those of the service."""
 
 
+@dataclass(eq=False, repr=False)
 class ClientError(Exception):
     """The base of all errors. `code` is for programs and `message` for people; `param` names the invalid field.
 
     `str(error)` begins with the field. If the field is a list, `index` follows: `images[3]: ...`.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str | None = None,
-        status: int | None = None,
-        param: str | None = None,
-        index: int | None = None,
-        request_id: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.status = status
-        self.param = param
-        self.index = index
-        self.request_id = request_id
-        self.retry_after_s = retry_after_s
+    message: str
+    _: KW_ONLY
+    code: str | None = None
+    status: int | None = None
+    param: str | None = None
+    index: int | None = None
+    request_id: str | None = None
+    retry_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         if self.param is None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
-from sds_clip.database import check_data_folder, open_database
-from sds_clip.options import PATH, Command, data_dir_option, read_settings
+from sds_clip.database import open_database
+from sds_clip.options import PATH, command, data_dir_option, read_settings
 from sds_clip.table import say, size_text
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ _STREAM = Path("-")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="jobs",
     examples="""\
 sds-clip backup backup.tar
@@ -50,7 +50,6 @@ def backup(file: Path, data_dir: Path | None) -> int:
     if file.is_dir():
         raise click.ClickException(f"{file} is a folder. Name a file, such as {file / 'backup.tar'}.")
     with _told(), open_database(settings) as database:
-        check_data_folder(settings, database)
         if file == _STREAM:
             holds = write_backup(database, settings.data_dir, sys.stdout.buffer)
             sys.stdout.buffer.flush()
@@ -62,8 +61,7 @@ def backup(file: Path, data_dir: Path | None) -> int:
     return 1 if holds.missing else 0
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="jobs",
     examples="""\
 sds-clip restore backup.tar --data-dir /data/new
@@ -85,7 +83,8 @@ def restore(file: Path, data_dir: Path | None) -> int:
     settings = read_settings(data_dir=data_dir)
     from sds_clip.app.backup.restore import restore_backup
 
-    with _told(), open_database(settings, is_new=True) as database, _opened(file) as source:
+    opened = partial(nullcontext, sys.stdin.buffer) if file == _STREAM else partial(file.open, "rb")
+    with _told(), open_database(settings, is_new=True) as database, opened() as source:
         holds = restore_backup(source, database, settings.data_dir)
         states = _states_ahead(settings, database)
     say(f"Restored {_contents(holds)}.")
@@ -114,15 +113,6 @@ def _told() -> Iterator[None]:
         raise click.ClickException(
             f"The disk is full ({error.strerror}), so nothing was kept. Free some space, and try again."
         ) from error
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    if file == _STREAM:
-        yield sys.stdin.buffer
-    else:
-        with file.open("rb") as opened:
-            yield opened
 
 
 def _contents(holds: Holds) -> str:

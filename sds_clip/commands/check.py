@@ -6,15 +6,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import click
-
-from sds_clip.database import check_data_folder, open_database
-from sds_clip.options import Command, data_dir_option, json_option, option, read_settings
+from sds_clip.database import open_database
+from sds_clip.options import command, data_dir_option, json_option, option, read_settings
 from sds_clip.table import say, tell
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="jobs",
     examples="""\
 sds-clip check
@@ -42,7 +39,6 @@ def check(data_dir: Path | None, quick: bool, as_json: bool) -> int:
     from sds_clip.app.backup.integrity import check_integrity
 
     with open_database(settings) as database:
-        check_data_folder(settings, database)
         report = check_integrity(database, settings.data_dir.absolute(), is_quick=quick)
     if as_json:
         print(json.dumps(asdict(report), indent=2))

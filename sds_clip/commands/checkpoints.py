@@ -10,7 +10,7 @@ import click
 
 from sds_clip.extras import require_extra
 from sds_clip.models.choices import ExportFormat
-from sds_clip.options import PATH, Command, file_option, folder_option, option
+from sds_clip.options import PATH, command, file_option, folder_option, option
 from sds_clip.table import say_written
 
 out_option = folder_option(
@@ -18,8 +18,7 @@ out_option = folder_option(
 )
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -83,8 +82,7 @@ def _read_preprocess(path: Path) -> dict[str, Any]:
     return content
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\

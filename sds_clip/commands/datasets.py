@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sds_clip.options import PATH, Group, option, together
+from sds_clip.options import PATH, group, option, together
 from sds_clip.remote import list_options, moment, print_fields, remote
 from sds_clip.table import say, table, tell
 
@@ -70,8 +70,7 @@ def _print_new(dataset: DatasetInfo) -> None:
     say(f"Created the data set {dataset['id']}. Follow its check: sds-clip datasets show {dataset['id']}")
 
 
-@click.group(
-    cls=Group,
+@group(
     examples="""\
 sds-clip datasets upload train2017/ --format pairs --name coco
 sds-clip datasets upload winoground.tar.gz --format winoground
@@ -119,10 +118,9 @@ def upload(client: Client, path: Path, name: str | None, format: str, max_bad_sh
 
     try:
         return client.upload_dataset(path, format=format, name=name, max_bad_share=max_bad_share)
-    except UnreadableFile as error:
-        raise click.ClickException(error.message) from error  # without the name of the API's field
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
+    except (UnreadableFile, ValueError) as error:
+        # Without the name of the API's field.
+        raise click.ClickException(getattr(error, "message", str(error))) from error
 
 
 @datasets.command()

@@ -12,11 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import click
-
-from sds_clip.database import EMBEDDED, check_data_folder, open_database
+from sds_clip.database import EMBEDDED, open_database
 from sds_clip.extras import missing_packages, require_extra
-from sds_clip.options import Command, json_option, load_model, model_options, read_settings
+from sds_clip.options import command, json_option, load_model, model_options, read_settings
 from sds_clip.table import printable, say, table
 
 if TYPE_CHECKING:
@@ -46,8 +44,7 @@ class Finding:
     detail: str
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -161,8 +158,8 @@ def _data_folder(settings: Settings) -> str:
     if settings.database_url is None and not (folder / EMBEDDED).exists():
         return str(folder)
     require_extra("jobs", "The database")
-    with open_database(settings) as database:
-        check_data_folder(settings, database)
+    with open_database(settings):
+        pass
     return f"{folder}, which belongs to the database"
 
 

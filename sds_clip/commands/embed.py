@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from sds_clip.extras import require_extra
 from sds_clip.options import (
-    Command,
+    command,
     file_option,
     image_limits,
     load_model,
@@ -26,8 +27,10 @@ from sds_clip.signals import stopped_in_time
 from sds_clip.table import say
 
 if TYPE_CHECKING:
+    from sds_clip.app.settings import Settings
+    from sds_clip.models.vectors.clip_encoder import ClipEncoder
     from sds_clip.models.vectors.embed import Summary
-    from sds_clip.models.vectors.encoder import Encoder
+    from sds_clip.service_encoder import ServiceEncoder
 
 service_option = option(
     "--url",
@@ -38,8 +41,7 @@ service_option = option(
 )
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -112,8 +114,11 @@ def embed(
             f"There is no folder {out.absolute().parent}; create it, or choose another --out."
         )
     options = Options(batch_size=batch_size, threads=threads or usable_cores(), **given)
-    with _encoder(url, model, device, precision) as encoder, Progress() as progress:
-        summary = embed_images(inputs, out, encoder, options, progress.show)
+    with (
+        open_encoder(url=url, model=model, device=device, precision=precision) as encoder,
+        closing(Progress()) as progress,
+    ):
+        summary = embed_images(inputs, out, encoder, options, partial(progress.show, ""))
     _tell(summary, out, errors_file(out), keep_missing=options.keep_missing)
     return 0
 
@@ -128,26 +133,28 @@ def require_tables(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _encoder(
-    url: str | None, model: str | None, device: str | None, precision: str | None
-) -> Iterator[Encoder]:
+def open_encoder(
+    *,
+    url: str | None,
+    model: str | None,
+    device: str | None,
+    precision: str | None,
+    named: Callable[[Settings], str | None] = lambda settings: None,
+) -> Iterator[ClipEncoder | ServiceEncoder]:
+    """The encoder that the options name. Without --url and --model, it has the model that `named` returns."""
     if url is None:
         from sds_clip.models.vectors.clip_encoder import ClipEncoder
 
         settings = read_settings()
-        clip = load_model(settings, model, device, precision)
+        clip = load_model(settings, model or named(settings), device, precision)
         yield ClipEncoder(clip, image_limits(settings))
         return
     from sds_clip.service_encoder import ServiceEncoder
 
-    check_service_options(device, precision)
-    with connect(url) as client:
-        yield ServiceEncoder(client, model)
-
-
-def check_service_options(device: str | None, precision: str | None) -> None:
     if device or precision:
         raise click.UsageError("With --url, the service chooses --device and --precision; leave them out.")
+    with connect(url) as client:
+        yield ServiceEncoder(client, model)
 
 
 def _tell(summary: Summary, out: Path, errors: Path, *, keep_missing: bool) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,7 +16,6 @@ from sds_clip.models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInf
 from sds_clip.models.evaluation.request import EvaluationRequest
 from sds_clip.options import (
     COMPUTATION,
-    Bars,
     Decorator,
     Group,
     compute_option,
@@ -30,6 +28,7 @@ from sds_clip.options import (
     share_option,
     together,
 )
+from sds_clip.progress import Progress
 from sds_clip.signals import stopped_in_time
 from sds_clip.table import say
 
@@ -70,38 +69,36 @@ def evaluate() -> None:
     """A command for each benchmark; see `_add_benchmark`."""
 
 
+_OF_SOME = {
+    "images": folder_option(
+        "--images", help="Look for the images in this folder. By default they are beside the data."
+    ),
+    "classes": option(
+        "--classes",
+        metavar="SET",
+        help="Use the class names of imagenet, or of this .txt or .json file (default: the names in the data).",
+    ),
+    "templates": option(
+        "--templates",
+        metavar="SET",
+        help="Use these templates: photo, simple, openai, or a .txt or .json file (default: the templates in the data, "
+        "or photo if it has none).",
+    ),
+    "order_seed": option(
+        "--order-seed",
+        type=int,
+        default=EvaluationRequest.order_seed,
+        metavar="N",
+        help="Draw the wrong word orders with this seed.",
+    ),
+}
+"""Options that only some benchmarks have."""
+
+
 def _data_options(about: BenchmarkInfo) -> Decorator[Any]:
-    """The option for the data, and options that only some benchmarks have."""
-    options = [option("--data", required=True, metavar="PATH", help=f"Read {about.data}.")]
-    if "images" in about.options:
-        options.append(
-            folder_option(
-                "--images",
-                help="Look for the images in this folder. By default they are beside the data.",
-            )
-        )
-    if "classes" in about.options:
-        text = (
-            "Use the class names of imagenet, or of this .txt or .json file (default: the names in the data)."
-        )
-        options.append(option("--classes", metavar="SET", help=text))
-    if "templates" in about.options:
-        text = (
-            "Use these templates: photo, simple, openai, or a .txt or .json file (default: the templates in the data, "
-            "or photo if it has none)."
-        )
-        options.append(option("--templates", metavar="SET", help=text))
-    if "order_seed" in about.options:
-        options.append(
-            option(
-                "--order-seed",
-                type=int,
-                default=EvaluationRequest.order_seed,
-                metavar="N",
-                help="Draw the wrong word orders with this seed.",
-            )
-        )
-    return together(*options)
+    """The option for the data, and those of some benchmarks."""
+    data = option("--data", required=True, metavar="PATH", help=f"Read {about.data}.")
+    return together(data, *(each for name, each in _OF_SOME.items() if name in about.options))
 
 
 _SCORE = "Diffusion score"
@@ -215,8 +212,11 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
 
         if asked.baseline is not None:
             check_reference(asked.baseline)
-        with _work_folder(out, cache) as work:
-            found = make_evaluator(work, device).evaluate(asked)
+        kept = cache or (out and out / "cache")
+        if kept is not None:
+            kept.mkdir(parents=True, exist_ok=True)
+        with nullcontext(kept) if kept else tempfile.TemporaryDirectory(prefix="sds-clip-evaluate-") as work:
+            found = make_evaluator(Path(work), device).evaluate(asked)
         report = None if out is None else write_evaluation(out, found)["report"]
         print_evaluation(found, report, as_json=as_json)
         return 0
@@ -249,18 +249,6 @@ def _served_precision(settings: Settings, device: str) -> str:
     return choose_precision(settings.precision, choose_device(device))
 
 
-@contextmanager
-def _work_folder(out: Path | None, cache: Path | None) -> Iterator[Path]:
-    """Yield the folder for cached features. It is temporary if nothing is kept."""
-    kept = cache or (out and out / "cache")
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield kept
-        return
-    with tempfile.TemporaryDirectory(prefix="sds-clip-evaluate-") as folder:
-        yield Path(folder)
-
-
 def make_evaluator(work: Path, device: str) -> Evaluator:
     from sds_clip.models.checkpoints.load import load_clip
     from sds_clip.models.evaluation.evaluation import Evaluator
@@ -277,5 +265,5 @@ def make_evaluator(work: Path, device: str) -> Evaluator:
         work=work,
         features=work / "features",
         scores=work / "scores",
-        say=Bars().show,
+        say=Progress(has_lines=False).show,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sds_clip.models.evaluation.results import GROUP_MATCH
 from sds_clip.table import printable_lines, say, table
@@ -78,24 +78,18 @@ def _as_json(found: Evaluation, report: Path | None) -> dict[str, object]:
 
 
 def _figures(results: Results, served: Results | None) -> str:
-    header = [results.benchmark, "%", "low", "high", "chance %", "items", "ties"]
-    rows: list[list[object]] = [
-        [name, *map(_percent, (metric.value, metric.low, metric.high, metric.chance)), metric.n, metric.ties]
-        for name, metric in results.metrics.items()
-    ]
-    if GROUP_MATCH in results.metrics:
-        header.append("d'")
-        for row, metric in zip(rows, results.metrics.values(), strict=True):
-            row.append(metric.d_prime)
+    names, metrics = list(results.metrics), list(results.metrics.values())
+    columns: dict[str, list[Any]] = {results.benchmark: names}
+    for head, field in (("%", "value"), ("low", "low"), ("high", "high"), ("chance %", "chance")):
+        columns[head] = [_percent(getattr(metric, field)) for metric in metrics]
+    columns |= {"items": [metric.n for metric in metrics], "ties": [metric.ties for metric in metrics]}
+    if GROUP_MATCH in names:
+        columns["d'"] = [metric.d_prime for metric in metrics]
     if served is not None:
-        header.append(f"{served.provenance['precision']} %")
-        for row, name in zip(rows, results.metrics, strict=True):
-            row.append(100 * served.metrics[name].value)
+        columns[f"{served.provenance['precision']} %"] = [100 * served.metrics[name].value for name in names]
     if (raw := results.provenance.get("raw_score")) is not None:
-        header.append("raw -d %")
-        for row, name in zip(rows, results.metrics, strict=True):
-            row.append(100 * raw[name])
-    return table(header, rows, decimals=2)
+        columns["raw -d %"] = [100 * raw[name] for name in names]
+    return table(list(columns), list(zip(*columns.values(), strict=True)), decimals=2)
 
 
 def _by_tag(results: Results) -> str:

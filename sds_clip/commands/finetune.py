@@ -248,7 +248,7 @@ class _Terminal(Watcher):
         self.save: Callable[[], int] | None = None
         """Saves the state after the last whole step, once there may be one."""
         self._bar: Any = None
-        self._progress: Progress | None = None
+        self._progress = Progress()
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Make the run save a checkpoint and end. A second signal kills it."""
@@ -259,18 +259,17 @@ class _Terminal(Watcher):
         return self.received is not None
 
     def close(self) -> None:
-        for bar in (self._bar, self._progress):
-            if bar is not None:
-                bar.close()
+        self._progress.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def on_restored(self, save: Callable[[], int]) -> None:
         self.save = save
 
     def on_batch(self, stage: str, done: int, total: int) -> None:
-        if self._progress is None or done == 0:
-            self.close()
-            self._progress = Progress(stage)
-        self._progress.show(done, total)
+        if self._bar is not None:
+            self._bar.close()
+        self._progress.show(stage, done, total)
 
     def on_step(self, done: int, steps: int) -> None:
         if not sys.stderr.isatty():

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import click
 
 from sds_clip.models.choices import LabelSet, TemplateSet
 from sds_clip.options import (
-    Bars,
-    Command,
+    command,
     file_option,
     image_limits,
     json_option,
@@ -25,6 +23,7 @@ from sds_clip.options import (
     option,
     read_settings,
 )
+from sds_clip.progress import Progress
 from sds_clip.table import printable, table
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from sds_clip.models.images.decode import ImageLimits
 
 _BATCH_SIZE = 32
+_Problem: TypeAlias = dict[str, str]
+"""Why an image has no features: a code and a message."""
 
 
 class _LabelSets(click.Choice[str]):
@@ -56,16 +57,7 @@ text_option = option(
 )
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Why an image has no features."""
-
-    code: str
-    message: str
-
-
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -120,8 +112,7 @@ def match(images: Sequence[str], text: Sequence[str], as_json: bool, **chosen: s
     return _report(images, problems)
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -228,7 +219,9 @@ def _templates(given: Sequence[str]) -> list[str]:
 def _class_weights(clip: Clip, labels: list[str], templates: list[str]) -> Tensor:
     from sds_clip.models.clip.zero_shot import class_weights, prompts
 
-    features = _encode_texts(clip, prompts(labels, templates), progress=partial(Bars().show, "prompts"))
+    features = _encode_texts(
+        clip, prompts(labels, templates), progress=partial(Progress(has_lines=False).show, "prompts")
+    )
     return class_weights(features, len(templates))
 
 
@@ -254,17 +247,17 @@ def _match(clip: Clip, image_features: Tensor, text_features: Tensor) -> Match:
 
 def _encode_files(
     clip: Clip, paths: Sequence[str], settings: Settings
-) -> tuple[Tensor, list[Problem | None]]:
+) -> tuple[Tensor, list[_Problem | None]]:
     """Return features [i, d] of the files that decoded, and for each file its problem or None."""
     import torch
 
     limits = image_limits(settings)
-    problems: list[Problem | None] = []
+    problems: list[_Problem | None] = []
     features: list[Tensor] = [torch.empty(0, clip.embed_dim)]
     for start in range(0, len(paths), _BATCH_SIZE):
         read = [_read(clip, path, limits) for path in paths[start : start + _BATCH_SIZE]]
-        problems += [item if isinstance(item, Problem) else None for item in read]
-        pixels = [item for item in read if not isinstance(item, Problem)]
+        problems += [item if isinstance(item, dict) else None for item in read]
+        pixels = [item for item in read if not isinstance(item, dict)]
         if pixels:
             features.append(clip.encode_image(torch.stack(pixels)).float().cpu())
     return _finite(torch.cat(features)), problems
@@ -286,7 +279,7 @@ def _finite(features: Tensor) -> Tensor:
     return features
 
 
-def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | Problem:
+def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | _Problem:
     from sds_clip.models.images.decode import ImageError, decode_image
 
     try:
@@ -294,14 +287,15 @@ def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | Problem:
         with Path(path).open("rb") as file:
             data = file.read(limits.max_bytes + 1)
         return clip.preprocess(decode_image(data, limits))
-    except FileNotFoundError:
-        return Problem("file_unreadable", "There is no such file.")
-    except IsADirectoryError:
-        return Problem("file_unreadable", f"This is a folder. Give image files, for example {path}/*.jpg.")
-    except OSError as error:
-        return Problem("file_unreadable", f"The file cannot be read: {error.strerror or error}.")
     except ImageError as error:
-        return Problem(error.code, str(error))
+        return {"code": error.code, "message": str(error)}
+    except FileNotFoundError:
+        reason = "There is no such file."
+    except IsADirectoryError:
+        reason = f"This is a folder. Give image files, for example {path}/*.jpg."
+    except OSError as error:
+        reason = f"The file cannot be read: {error.strerror or error}."
+    return {"code": "file_unreadable", "message": reason}
 
 
 def _about(clip: Clip) -> dict[str, str]:
@@ -315,19 +309,19 @@ def _about(clip: Clip) -> dict[str, str]:
 
 
 def _results(
-    paths: Sequence[str], problems: Sequence[Problem | None], answers: Sequence[dict[str, Any]]
+    paths: Sequence[str], problems: Sequence[_Problem | None], answers: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """For each image, its answer or its problem."""
     answered = iter(answers)
     return [
-        {"index": index, "image": path, **(next(answered) if problem is None else {"error": asdict(problem)})}
+        {"index": index, "image": path, **(next(answered) if problem is None else {"error": problem})}
         for index, (path, problem) in enumerate(zip(paths, problems, strict=True))
     ]
 
 
-def _report(paths: Sequence[str], problems: Sequence[Problem | None]) -> int:
+def _report(paths: Sequence[str], problems: Sequence[_Problem | None]) -> int:
     """Report every skipped image on stderr; returns the exit code."""
     for path, problem in zip(paths, problems, strict=True):
         if problem is not None:
-            print(printable(f"sds-clip: {path}: {problem.message}"), file=sys.stderr)
+            print(printable(f"sds-clip: {path}: {problem['message']}"), file=sys.stderr)
     return 2 if any(problems) else 0

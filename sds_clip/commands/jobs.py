@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.commands.submit import submit
-from sds_clip.options import Group, option
+from sds_clip.options import Group, group, option
 from sds_clip.remote import (
     connect,
     list_options,
@@ -139,14 +139,6 @@ def _numbers(values: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
 
 
-def _print_deleted(info: JobInfo) -> None:
-    tell(f"Deleted the files of job {info['id']}. Its record stays: sds-clip jobs show {info['id']}")
-
-
-def _print_status(info: JobInfo) -> None:
-    tell(f"Job {info['id']} is now {_status(info)}.")
-
-
 def _print_workers(found: list[WorkerInfo]) -> None:
     header = ["worker", "queue", "alive", "device", "version", "started", "seen", "clock", "job", "out"]
     rows = []
@@ -160,8 +152,7 @@ def _print_workers(found: list[WorkerInfo]) -> None:
     print(table(header, rows))
 
 
-@click.group(
-    cls=Group,
+@group(
     examples="""\
 sds-clip jobs submit --config run.yaml --name first-try
 sds-clip jobs list --status running
@@ -227,7 +218,10 @@ def watch(job_id: str, url: str | None, as_json: bool) -> int:
 
 def _add_action(name: str, text: str) -> None:
     def show(info: JobInfo) -> None:
-        _print_deleted(info) if name == "delete" else _print_status(info)
+        if name == "delete":
+            tell(f"Deleted the files of job {info['id']}. Its record stays: sds-clip jobs show {info['id']}")
+        else:
+            tell(f"Job {info['id']} is now {_status(info)}.")
         if name in _NEXT:
             say(f"{_NEXT[name]} {info['id']}")
 

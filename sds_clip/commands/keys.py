@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from sds_clip.options import Group, data_dir_option, file_option, option, read_settings
+from sds_clip.options import data_dir_option, file_option, group, option, read_settings
 from sds_clip.table import say, table
 
 
@@ -34,8 +34,7 @@ class _Moment(click.ParamType[datetime]):
         return moment
 
 
-@click.group(
-    cls=Group,
+@group(
     examples="""\
 sds-clip keys create phone --scope infer --keys-file keys.json
 sds-clip keys create me --scope infer --scope admin

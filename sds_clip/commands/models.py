@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sds_clip.options import Group, file_option, option, wait_option
+from sds_clip.options import file_option, group, option, wait_option
 from sds_clip.remote import connect, list_options, moment, print_lines, remote, url_option
 from sds_clip.table import say, size_text, table, tell
 
@@ -105,8 +105,7 @@ def _print_written(written: dict[str, Any]) -> None:
     tell(f"Wrote {written['file']} ({size}). Unpack it, and serve the folder in it: local-dir:FOLDER")
 
 
-@click.group(
-    cls=Group,
+@group(
     examples="""\
 sds-clip models list
 sds-clip models promote VERSION --reason "better on Winoground" --wait 30

@@ -11,22 +11,21 @@ import click
 
 from sds_clip.options import (
     PATH,
-    Bars,
-    Command,
+    command,
     file_option,
     load_model,
     model_options,
     number_option,
     read_settings,
 )
+from sds_clip.progress import Progress
 from sds_clip.signals import stopped_in_time
 from sds_clip.table import say
 
 _BATCH_SIZE = 32
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -75,7 +74,7 @@ def propose(images: Path, captions: Path, count: int, out: Path, **chosen: str |
         raise click.ClickException(f"{captions} must contain at least two captions, one in each line.")
     pairs = read_folder(images)
     clip = load_model(read_settings(), **chosen)
-    bars = Bars()
+    bars = Progress(has_lines=False)
     features = encode_texts(clip, texts, progress=partial(bars.show, "captions"))
     table = io.StringIO()
     writer = csv.writer(table)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sds_clip.database import check_data_folder, open_store
-from sds_clip.options import Command, data_dir_option, json_option, option, read_settings
+from sds_clip.database import open_store
+from sds_clip.options import command, data_dir_option, json_option, option, read_settings
 from sds_clip.table import say, size_text, table
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 _DAY_S = 86400
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="jobs",
     examples="""\
 sds-clip prune
@@ -52,7 +51,6 @@ def prune(data_dir: Path | None, apply: bool, in_use: bool, as_json: bool) -> in
         say("No setting SDS_CLIP_KEEP_..._S of retention is set, so everything is kept.")
     try:
         with open_store(settings) as store:
-            check_data_folder(settings, store.database)
             sweeper = Sweeper(store, settings.data_dir.absolute(), rules)
             found = sweeper.find()
             stays = [each for each in found if each.in_use is not None]

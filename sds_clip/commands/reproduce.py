@@ -16,7 +16,7 @@ from sds_clip.commands.finetune import train_and_show
 from sds_clip.commands.reproduce_options import DEFAULTS, IMAGES, TRAIN, VALIDATION, reproduction_of
 from sds_clip.models.evaluation.catalog import BENCHMARKS
 from sds_clip.options import (
-    Command,
+    command,
     compute_option,
     file_option,
     folder_option,
@@ -54,8 +54,7 @@ _benchmarks = [
 ]
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="train",
     references=True,
     examples="""\

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,26 +75,19 @@ def reproduction_of(
         raise click.UsageError("--classes and --templates belong to --zero-shot, which is missing.")
     paths = {name: given.pop(name.replace("-", "_")) for name in BENCHMARKS if name != "retrieval"}
     configs = [_config(given | own | {"seed": seed}, rank) for seed in numbers]
+    ask = partial(EvaluationRequest, model=given["base"], max_bad_share=configs[0].max_bad_share)
     asked = [
-        EvaluationRequest(
+        ask(
             benchmark=name,
-            model=given["base"],
             data=path if name == "winoground" and not Path(path).exists() else str(Path(path).absolute()),
             images=_images(Path(path), coco) if name in _ON_VALIDATION_IMAGES else None,
             classes=classes if name == "zero-shot" else None,
             templates=templates if name == "zero-shot" else None,
-            max_bad_share=configs[0].max_bad_share,
         )
         for name, path in paths.items()
         if path is not None
     ]
-    retrieval = EvaluationRequest(
-        benchmark="retrieval",
-        model=given["base"],
-        data=str(coco / VALIDATION),
-        images=coco / IMAGES,
-        max_bad_share=configs[0].max_bad_share,
-    )
+    retrieval = ask(benchmark="retrieval", data=str(coco / VALIDATION), images=coco / IMAGES)
     return Reproduction(
         config=configs[0], seeds=numbers, benchmarks=(*asked, retrieval), also=_also(also), out=out
     )

@@ -5,49 +5,32 @@ from __future__ import annotations
 import json
 import shlex
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
-from sds_clip.commands.embed import check_service_options, require_tables, service_option
+from sds_clip.commands.embed import open_encoder, require_tables, service_option
 from sds_clip.options import (
-    Command,
+    PATH,
+    command,
     file_option,
     folder_option,
-    image_limits,
     json_option,
-    load_model,
     model_options,
     number_option,
     option,
-    read_settings,
 )
-from sds_clip.remote import connect
 from sds_clip.table import say, table
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sds_clip.app.settings import Settings
-    from sds_clip.models.clip.model import Clip
-    from sds_clip.models.images.decode import ImageLimits
     from sds_clip.models.vectors.mapped import Vectors
 
 
-class _QueryEncoder(Protocol):
-    version: str
-
-    def encode_text(self, text: str) -> np.ndarray: ...
-
-    def encode_query(self, image: bytes) -> np.ndarray: ...
-
-
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\
@@ -57,9 +40,7 @@ sds-clip search vectors.npy --image cat.jpg --top-k 5 --json
 sds-clip search vectors.parquet "a dog" --url http://gpu:8000
 """,
 )
-@click.argument(
-    "file", type=click.Path(path_type=Path), metavar="VECTORS", help="What `sds-clip embed` wrote."
-)
+@click.argument("file", type=PATH, metavar="VECTORS", help="What `sds-clip embed` wrote.")
 @click.argument("text", required=False, metavar="[TEXT]", help="Find the images that fit this text best.")
 @file_option("--image", help="Find the images that are most like this one, instead of a text.")
 @number_option("--top-k", default=20, metavar="K", help="Show the best K images.")
@@ -81,11 +62,8 @@ def search(
     html: Path | None,
     show: bool,
     images: Path | None,
-    model: str | None,
-    device: str | None,
-    precision: str | None,
-    url: str | None,
     as_json: bool,
+    **chosen: str | None,
 ) -> int:
     """Find the images of a file of embeddings that fit a text or an image best.
 
@@ -108,8 +86,8 @@ def search(
     require_tables([str(file)])
     vectors = open_vectors(file)
     searched = None if image is None else image.read_bytes()
-    with _encoder(vectors, url, model, device, precision) as encoder:
-        _check_version(vectors, encoder)
+    with open_encoder(named=partial(_named, vectors), **chosen) as encoder:
+        _check_version(vectors, encoder.version)
         query = encoder.encode_text(text or "") if searched is None else encoder.encode_query(searched)
     hits = find(vectors, query, top_k)
     if as_json:
@@ -137,29 +115,13 @@ def search(
     return 0
 
 
-def _check_version(vectors: Vectors, encoder: _QueryEncoder) -> None:
-    if encoder.version != vectors.about.version:
+def _check_version(vectors: Vectors, version: str) -> None:
+    if version != vectors.about.version:
         raise click.ClickException(
-            f"{vectors.path} was made by the version {vectors.about.version}, but this model is {encoder.version}. "
+            f"{vectors.path} was made by the version {vectors.about.version}, but this model is {version}. "
             "Embeddings of two versions cannot be compared. Name the model that made the file, or embed the images "
             "again."
         )
-
-
-@contextmanager
-def _encoder(
-    vectors: Vectors, url: str | None, model: str | None, device: str | None, precision: str | None
-) -> Iterator[_QueryEncoder]:
-    if url is not None:
-        from sds_clip.service_encoder import ServiceEncoder
-
-        check_service_options(device, precision)
-        with connect(url) as client:
-            yield ServiceEncoder(client, model)
-        return
-    settings = read_settings()
-    reference = model or _named(vectors, settings)
-    yield _ClipQueries(load_model(settings, reference, device, precision), image_limits(settings))
 
 
 def _named(vectors: Vectors, settings: Settings) -> str:
@@ -177,20 +139,3 @@ def _named(vectors: Vectors, settings: Settings) -> str:
             f"--model {shlex.quote(reference)}."
         )
     return reference
-
-
-class _ClipQueries:
-    def __init__(self, clip: Clip, limits: ImageLimits) -> None:
-        self._clip, self._limits = clip, limits
-        self.version = clip.version
-
-    def encode_text(self, text: str) -> np.ndarray:
-        from sds_clip.models.clip.encode import encode_texts
-
-        return encode_texts(self._clip, [text])[0].numpy()
-
-    def encode_query(self, image: bytes) -> np.ndarray:
-        from sds_clip.models.vectors.clip_encoder import ClipEncoder
-
-        encoder = ClipEncoder(self._clip, self._limits)
-        return encoder.encode([encoder.prepare(image)])[0]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from sds_clip.extras import require_extra
-from sds_clip.options import Command, read_settings, service_options, supervised_option
+from sds_clip.options import command, read_settings, service_options, supervised_option
 from sds_clip.signals import end_with_supervisor
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="serve",
     references=True,
     examples="""\

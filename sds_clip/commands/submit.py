@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from sds_clip.options import Command, file_option, option
+from sds_clip.options import command, file_option, option
 from sds_clip.remote import remote
 from sds_clip.run_file import read_options
 from sds_clip.table import say, tell
@@ -40,8 +40,7 @@ def _print(answer: dict[str, Any]) -> None:
     say(f"Follow it: sds-clip jobs watch {answer['name'] or answer['id']}")
 
 
-@click.command(
-    cls=Command,
+@command(
     examples="""\
 sds-clip jobs submit --config run.yaml --name first-try
 sds-clip jobs submit --config runs/sds/config.yaml --set training_data=my-pairs --set lr=0.0003

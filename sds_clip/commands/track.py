@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 
 from sds_clip.extras import TRACKERS
-from sds_clip.options import PATH, Command, option, require_tracker
+from sds_clip.options import PATH, command, option, require_tracker
 from sds_clip.run_file import read_options
 from sds_clip.table import say
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="train",
     examples="""\
 sds-clip track runs/sds --log-to mlflow

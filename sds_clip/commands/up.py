@@ -21,7 +21,7 @@ from sds_clip.database import embedded_database
 from sds_clip.extras import how_to_get, missing_packages
 from sds_clip.models.checkpoints.references import DEMO
 from sds_clip.options import (
-    Command,
+    command,
     compute_option,
     read_settings,
     read_worker_config,
@@ -46,8 +46,7 @@ _ASK_TIMEOUT_S = 5.0
 _CANNOT_LOAD = ("version_damaged", "model_not_ready")
 
 
-@click.command(
-    cls=Command,
+@command(
     extra="jobs",
     references=True,
     examples="""\

@@ -11,7 +11,7 @@ import click
 
 from sds_clip.extras import require_extra
 from sds_clip.options import (
-    Command,
+    command,
     compute_option,
     data_dir_option,
     option,
@@ -24,8 +24,7 @@ from sds_clip.signals import end_with_supervisor, hold
 QUEUES = ("finetune", "evaluate")
 
 
-@click.command(
-    cls=Command,
+@command(
     examples="""\
 sds-clip worker --queue finetune --device cuda:0
 SDS_CLIP_BROKER_URL=redis://redis:6379/0 SDS_CLIP_DATABASE_URL=postgresql://sds@db/sds \\

@@ -99,4 +99,4 @@ def test_a_call_that_waits_may_take_longer_by_the_wait() -> None:
     timeout = connection.with_wait(httpx.Timeout(90, connect=10), calls.promote("v", {"wait_s": 300}).wait_s)
     assert (timeout.read, timeout.connect, timeout.write) == (390, 10, 90)
     assert connection.with_wait(httpx.Timeout(None), 300).read is None
-    assert calls.rollback("default", {"wait_s": None}).wait_s == 0
+    assert calls.post("models", "default", "rollback", json={"wait_s": None}).wait_s == 0

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Unpack, overload
 
-from sds_clip.client import calls, connection, schemas
-from sds_clip.client._async import inference
+from sds_clip.client import calls, connection, inference, schemas
 from sds_clip.client._async.http import AsyncHttp
 from sds_clip.client.errors import ConnectionFailed, Unavailable, WaitTimeout
 from sds_clip.client.images import ImageLike
@@ -46,9 +43,7 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -70,7 +65,7 @@ class AsyncClient:
 
         With `models`, a list of up to 16 names, `answers` has the answer of each, or its error (POST /match/compare).
         """
-        return await inference.match(self._http, images, texts, options)
+        return await self._http.run(inference.match(images, texts, options))
 
     @overload
     async def classify(
@@ -88,7 +83,7 @@ class AsyncClient:
     ) -> schemas.ClassifyComparison: ...
     async def classify(self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any) -> Any:
         """Find the labels that fit each image best. `models` is as in `match`."""
-        return await inference.classify(self._http, images, labels, options)
+        return await self._http.run(inference.classify(images, labels, options))
 
     async def embed(
         self,
@@ -98,7 +93,7 @@ class AsyncClient:
         **options: Unpack[schemas.EmbedOptions],
     ) -> schemas.EmbedResponse:
         """Encode images or texts."""
-        return await inference.embed(self._http, images, texts, options)
+        return await self._http.run(inference.embed(images, texts, options))
 
     async def models(
         self, *, after: str | None = None, limit: int = 20, **filters: Unpack[schemas.ModelFilters]
@@ -149,25 +144,29 @@ class AsyncClient:
         self, alias: str = "default", *, reason: str, **options: Unpack[schemas.RollbackOptions]
     ) -> schemas.MovedAlias:
         """Point an alias back to the version before its last promotion. `wait_s` is as in `promote`."""
-        return await self._http.json(calls.rollback(alias, {"reason": reason, **options}))
+        # A second call moves the alias again.
+        body = {"reason": reason, **options}
+        return await self._http.json(calls.post("models", alias, "rollback", json=body, repeatable=False))
 
     async def remove_alias(
         self, alias: str, *, reason: str, **options: Unpack[schemas.RemoveOptions]
     ) -> schemas.AliasInfo:
         """Remove an alias. Its version stays. It is no error if it was removed before."""
-        return await self._http.json(calls.remove_alias(alias, {"reason": reason, **options}))
+        return await self._http.json(
+            calls.post("models", alias, "remove", json={"reason": reason, **options})
+        )
 
     async def lock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Keep an alias where it is, until it is unlocked. An alias that is locked keeps its first lock."""
-        return await self._http.json(calls.set_lock(alias, "lock", reason))
+        return await self._http.json(calls.post("models", alias, "lock", json={"reason": reason}))
 
     async def unlock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Let an alias be moved again. It is no error if it is not locked."""
-        return await self._http.json(calls.set_lock(alias, "unlock", reason))
+        return await self._http.json(calls.post("models", alias, "unlock", json={"reason": reason}))
 
     async def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[schemas.PromotionInfo]:
         """List who moved, locked, removed or gave away which alias, when and why, newest first."""
-        return await self._http.items("/promotions", limit, alias=alias)
+        return await self._http.run(calls.items("/promotions", limit, alias=alias))
 
     async def delete_model(self, version: str) -> None:
         """Delete a version that is not in use."""
@@ -180,14 +179,11 @@ class AsyncClient:
         downloaded as whole weights.
         """
         call = calls.get("models", version, "download", weights="full" if full else None)
-        path = Path(file)
-        await self._http.download(call, path)
-        return path
+        return await self._http.download(call, Path(file))
 
-    async def model_log(self, version: str) -> AsyncIterator[dict[str, Any]]:
+    def model_log(self, version: str) -> AsyncIterator[dict[str, Any]]:
         """Yield the log records of the run that made a version."""
-        async for line in self._http.lines(calls.get("models", version, "log")):
-            yield json.loads(line)
+        return self._http.records(calls.get("models", version, "log"))
 
     async def upload_dataset(
         self,
@@ -217,15 +213,15 @@ class AsyncClient:
         **options: Unpack[schemas.RegisterOptions],
     ) -> schemas.DatasetInfo:
         """Register data that are already on the server; nothing is copied."""
-        return await self._http.json(
-            calls.register({"source": source, "format": format, "name": name, **options})
-        )
+        body = {"source": source, "format": format, "name": name, **options}
+        # A second call makes a second data set.
+        return await self._http.json(calls.post("datasets", json=body, repeatable=False))
 
     async def datasets(
         self, *, limit: int = 20, **filters: Unpack[schemas.DatasetFilters]
     ) -> list[schemas.DatasetInfo]:
         """List data sets, newest first. `name` is the beginning of the name."""
-        return await self._http.items("/datasets", limit, **filters)
+        return await self._http.run(calls.items("/datasets", limit, **filters))
 
     async def dataset(self, dataset_id: str) -> schemas.DatasetInfo:
         """Return a data set, by its id or its name, with its status and the problems that were found in it."""
@@ -233,7 +229,9 @@ class AsyncClient:
 
     async def samples(self, dataset_id: str, *, limit: int = 20) -> list[schemas.SampleInfo]:
         """List the first samples of a data set that is ready, with the paths of their pictures."""
-        return await self._http.items(calls.below("datasets", dataset_id, "samples"), limit, key="index")
+        return await self._http.run(
+            calls.items(calls.below("datasets", dataset_id, "samples"), limit, key="index")
+        )
 
     async def picture(self, path: str, *, max_side: int | None = None) -> bytes:
         """Return the image file at a path of a sample's or an item's `images`, made smaller if asked to."""
@@ -245,19 +243,16 @@ class AsyncClient:
 
     async def finetune(self, training_data: str, **fields: Unpack[schemas.FinetuneOptions]) -> AsyncJob:
         """Submit a fine-tuning job."""
-        return AsyncJob(
-            self._http,
-            await self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
-        )
+        return await self._submit("finetune", {"training_data": training_data, **fields})
 
     async def evaluate(
         self, benchmark: str, data: str, **fields: Unpack[schemas.EvaluateOptions]
     ) -> AsyncJob:
         """Submit an evaluation job."""
-        return AsyncJob(
-            self._http,
-            await self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
-        )
+        return await self._submit("evaluate", {"benchmark": benchmark, "data": data, **fields})
+
+    async def _submit(self, kind: schemas.JobKind, fields: Mapping[str, Any]) -> AsyncJob:
+        return AsyncJob(self._http, await self._http.json(calls.submit(kind, fields)))
 
     @overload
     async def dry_run(
@@ -274,11 +269,11 @@ class AsyncClient:
     ) -> schemas.DryRunResult: ...
     async def dry_run(self, kind: schemas.JobKind, **fields: Any) -> schemas.DryRunResult:
         """Estimate what a job would do and need, without submitting it."""
-        return await self._http.json(calls.dry_run(kind, fields))
+        return await self._http.json(calls.post(kind, json={**fields, "dry_run": True}))
 
     async def jobs(self, *, limit: int = 20, **filters: Unpack[schemas.JobFilters]) -> list[AsyncJob]:
         """List jobs, newest first. `name` is the beginning of the name, and times are seconds since 1970."""
-        found = await self._http.items("/jobs", limit, **filters)
+        found = await self._http.run(calls.items("/jobs", limit, **filters))
         return [AsyncJob(self._http, info) for info in found]
 
     async def job(self, job_id: str) -> AsyncJob:
@@ -323,7 +318,7 @@ class AsyncJob(JobRecord):
             if timeout is not None:
                 await self._poll(timeout, shown)
             else:
-                async for event in self._http.follow(calls.events(self.id)):
+                async for event in self._http.follow(calls.get("jobs", self.id, "events", after=0)):
                     if event.event == "progress":
                         shown.show(event.json())
                 await self.refresh()
@@ -349,19 +344,13 @@ class AsyncJob(JobRecord):
 
     async def events(self, *, after: int = 0) -> AsyncIterator[schemas.EventInfo]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
-        async for event in self._http.follow(calls.events(self.id, after)):
+        async for event in self._http.follow(calls.get("jobs", self.id, "events", after=after)):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
     async def metrics(self) -> list[schemas.MetricPointInfo]:
         """Return all metrics of the job, one entry per step."""
-        found: list[schemas.MetricPointInfo] = []
-        while True:
-            after = found[-1]["step"] if found else None
-            page = await self._http.json(calls.get("jobs", self.id, "metrics", after=after))
-            found += page["data"]
-            if not page["has_more"]:
-                return found
+        return await self._http.run(calls.metrics(self.id))
 
     async def curves(self, *names: str, **options: Unpack[schemas.CurveOptions]) -> dict[str, schemas.Curve]:
         """Return the job's metrics as curves by name: all of them, or those with these names.
@@ -384,7 +373,7 @@ class AsyncJob(JobRecord):
         For a fine-tuning job, `on` is one of the names in `evaluations` of its result.
         """
         path = calls.below("jobs", self.id, "items")
-        return await self._http.items(path, limit, key="index", **{"with": other}, **filters)
+        return await self._http.run(calls.items(path, limit, key="index", **{"with": other}, **filters))
 
     async def compare(self, other: str | None = None, *, on: str | None = None) -> schemas.ComparisonInfo:
         """Compare what the job has measured with another job (id or name), or with its baseline, item by item.
@@ -394,10 +383,9 @@ class AsyncJob(JobRecord):
         """
         return await self._http.json(calls.get("jobs", self.id, "comparison", **{"with": other, "on": on}))
 
-    async def log(self) -> AsyncIterator[dict[str, Any]]:
+    def log(self) -> AsyncIterator[dict[str, Any]]:
         """Yield the log records that a fine-tuning job has written so far."""
-        async for line in self._http.lines(calls.get("jobs", self.id, "log")):
-            yield json.loads(line)
+        return self._http.records(calls.get("jobs", self.id, "log"))
 
     async def report(self) -> str:
         """Return the report of a job that has succeeded as HTML."""
@@ -424,6 +412,6 @@ class AsyncJob(JobRecord):
         self.info = await self._http.json(calls.delete("jobs", self.id))
         return self
 
-    async def _act(self, action: calls.Action) -> AsyncJob:
-        self.info = await self._http.json(calls.act(self.id, action))
+    async def _act(self, action: str) -> AsyncJob:
+        self.info = await self._http.json(calls.post("jobs", self.id, action))
         return self

@@ -1,10 +1,10 @@
 """HTTP calls with retries, and streams."""
 
-import os
-import tempfile
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sds_clip.client.calls import Call
 from sds_clip.client.errors import ClientError
 from sds_clip.client.upload import UploadFile
 from sds_clip.client.waiting import async_sleep, each_in_thread, in_thread
+from sds_clip.models.atomic import atomic_file
 
 
 class AsyncHttp:
@@ -40,30 +41,22 @@ class AsyncHttp:
         while True:
             attempt += 1
             try:
-                return await self._send_once(
-                    call.method,
-                    call.path,
-                    params=call.params,
-                    json=call.json,
-                    headers=call.headers,
-                    timeout=timeout,
-                )
+                return await self._send_once(call, timeout=timeout)
             except ClientError as error:
                 pause_s = connection.retry_pause_s(error, attempt, self._max_attempts)
                 if pause_s is None or not call.repeatable:
                     raise
             await async_sleep(pause_s)
 
-    async def items(self, path: str, limit: int, *, key: str = "id", **filters: Any) -> list[Any]:
-        """Return the first `limit` items of a list, page by page. `key` names the field that pages go by."""
-        found: list[Any] = []
-        while len(found) < limit:
-            after = found[-1][key] if found else None
-            page = await self.json(calls.page(path, after=after, limit=limit - len(found), **filters))
-            found += page["data"]
-            if not page["has_more"]:
-                break
-        return found
+    async def run(self, plan: calls.Plan) -> Any:
+        """Send the calls of a plan, which takes its steps off the event loop, and return its result."""
+        step = partial(next, plan)
+        while isinstance(found := await in_thread(calls.advance, step), Call):
+            try:
+                step = partial(plan.send, await self.json(found))
+            except ClientError as error:
+                step = partial(plan.throw, error)
+        return found.result
 
     async def upload(self, fields: dict[str, str], file: UploadFile) -> Any:
         """Upload a data set. Never retried."""
@@ -71,27 +64,22 @@ class AsyncHttp:
         # Only the headers and the body come from this form; the body is read in a thread below.
         headers = {name: form.headers[name] for name in ("Content-Type", "Content-Length")}
         assert isinstance(form.stream, httpx.SyncByteStream)
-        return connection.json_of(
-            await self._send_once("POST", "/datasets", content=each_in_thread(form.stream), headers=headers)
-        )
+        call = Call("POST", "/datasets", headers=headers)
+        return connection.json_of(await self._send_once(call, content=each_in_thread(form.stream)))
 
-    async def download(self, call: Call, file: Path) -> None:
+    async def download(self, call: Call, file: Path) -> Path:
         """Write a response to a file atomically. The file's folder is created if needed."""
         async with self._stream(call) as response:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as part:
-                try:
-                    async for chunk in response.aiter_bytes():
-                        await in_thread(part.write, chunk)
-                    part.flush()
-                    os.replace(part.name, file)
-                finally:
-                    Path(part.name).unlink(missing_ok=True)
+            with atomic_file(file, mode=0o600, durable=False) as part:
+                async for chunk in response.aiter_bytes():
+                    await in_thread(part.write, chunk)
+        return file
 
-    async def lines(self, call: Call) -> AsyncIterator[str]:
+    async def records(self, call: Call) -> AsyncIterator[dict[str, Any]]:
+        """Yield what the lines of a response are as JSON."""
         async with self._stream(call) as response:
             async for line in response.aiter_lines():
-                yield line
+                yield json.loads(line)
 
     async def follow(self, call: Call) -> AsyncIterator[ServerSentEvent]:
         """Yield the events of a stream until what it follows has ended, reconnecting as needed."""
@@ -117,9 +105,10 @@ class AsyncHttp:
                 pause_s = connection.reconnect_pause_s(error, time.monotonic() - lost_at)
             await async_sleep(pause_s)
 
-    async def _send_once(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _send_once(self, call: Call, **options: Any) -> httpx.Response:
+        given = {"params": call.params, "json": call.json, "headers": call.headers, **options}
         try:
-            return connection.checked(await self._client.request(method, path, **options))
+            return connection.checked(await self._client.request(call.method, call.path, **given))
         except httpx.TransportError as error:
             raise connection.failure(error, self._client.base_url) from error
 

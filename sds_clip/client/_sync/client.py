@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Unpack, overload
 
-from sds_clip.client import calls, connection, schemas
-from sds_clip.client._sync import inference
+from sds_clip.client import calls, connection, inference, schemas
 from sds_clip.client._sync.http import Http
 from sds_clip.client.errors import ConnectionFailed, Unavailable, WaitTimeout
 from sds_clip.client.images import ImageLike
@@ -47,9 +44,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -71,7 +66,7 @@ class Client:
 
         With `models`, a list of up to 16 names, `answers` has the answer of each, or its error (POST /match/compare).
         """
-        return inference.match(self._http, images, texts, options)
+        return self._http.run(inference.match(images, texts, options))
 
     @overload
     def classify(
@@ -89,7 +84,7 @@ class Client:
     ) -> schemas.ClassifyComparison: ...
     def classify(self, images: Iterable[ImageLike], labels: Iterable[str] | str, **options: Any) -> Any:
         """Find the labels that fit each image best. `models` is as in `match`."""
-        return inference.classify(self._http, images, labels, options)
+        return self._http.run(inference.classify(images, labels, options))
 
     def embed(
         self,
@@ -99,7 +94,7 @@ class Client:
         **options: Unpack[schemas.EmbedOptions],
     ) -> schemas.EmbedResponse:
         """Encode images or texts."""
-        return inference.embed(self._http, images, texts, options)
+        return self._http.run(inference.embed(images, texts, options))
 
     def models(
         self, *, after: str | None = None, limit: int = 20, **filters: Unpack[schemas.ModelFilters]
@@ -150,25 +145,27 @@ class Client:
         self, alias: str = "default", *, reason: str, **options: Unpack[schemas.RollbackOptions]
     ) -> schemas.MovedAlias:
         """Point an alias back to the version before its last promotion. `wait_s` is as in `promote`."""
-        return self._http.json(calls.rollback(alias, {"reason": reason, **options}))
+        # A second call moves the alias again.
+        body = {"reason": reason, **options}
+        return self._http.json(calls.post("models", alias, "rollback", json=body, repeatable=False))
 
     def remove_alias(
         self, alias: str, *, reason: str, **options: Unpack[schemas.RemoveOptions]
     ) -> schemas.AliasInfo:
         """Remove an alias. Its version stays. It is no error if it was removed before."""
-        return self._http.json(calls.remove_alias(alias, {"reason": reason, **options}))
+        return self._http.json(calls.post("models", alias, "remove", json={"reason": reason, **options}))
 
     def lock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Keep an alias where it is, until it is unlocked. An alias that is locked keeps its first lock."""
-        return self._http.json(calls.set_lock(alias, "lock", reason))
+        return self._http.json(calls.post("models", alias, "lock", json={"reason": reason}))
 
     def unlock(self, alias: str = "default", *, reason: str) -> schemas.AliasInfo:
         """Let an alias be moved again. It is no error if it is not locked."""
-        return self._http.json(calls.set_lock(alias, "unlock", reason))
+        return self._http.json(calls.post("models", alias, "unlock", json={"reason": reason}))
 
     def promotions(self, *, alias: str | None = None, limit: int = 20) -> list[schemas.PromotionInfo]:
         """List who moved, locked, removed or gave away which alias, when and why, newest first."""
-        return self._http.items("/promotions", limit, alias=alias)
+        return self._http.run(calls.items("/promotions", limit, alias=alias))
 
     def delete_model(self, version: str) -> None:
         """Delete a version that is not in use."""
@@ -181,14 +178,11 @@ class Client:
         downloaded as whole weights.
         """
         call = calls.get("models", version, "download", weights="full" if full else None)
-        path = Path(file)
-        self._http.download(call, path)
-        return path
+        return self._http.download(call, Path(file))
 
     def model_log(self, version: str) -> Iterator[dict[str, Any]]:
         """Yield the log records of the run that made a version."""
-        for line in self._http.lines(calls.get("models", version, "log")):
-            yield json.loads(line)
+        return self._http.records(calls.get("models", version, "log"))
 
     def upload_dataset(
         self,
@@ -218,13 +212,15 @@ class Client:
         **options: Unpack[schemas.RegisterOptions],
     ) -> schemas.DatasetInfo:
         """Register data that are already on the server; nothing is copied."""
-        return self._http.json(calls.register({"source": source, "format": format, "name": name, **options}))
+        body = {"source": source, "format": format, "name": name, **options}
+        # A second call makes a second data set.
+        return self._http.json(calls.post("datasets", json=body, repeatable=False))
 
     def datasets(
         self, *, limit: int = 20, **filters: Unpack[schemas.DatasetFilters]
     ) -> list[schemas.DatasetInfo]:
         """List data sets, newest first. `name` is the beginning of the name."""
-        return self._http.items("/datasets", limit, **filters)
+        return self._http.run(calls.items("/datasets", limit, **filters))
 
     def dataset(self, dataset_id: str) -> schemas.DatasetInfo:
         """Return a data set, by its id or its name, with its status and the problems that were found in it."""
@@ -232,7 +228,7 @@ class Client:
 
     def samples(self, dataset_id: str, *, limit: int = 20) -> list[schemas.SampleInfo]:
         """List the first samples of a data set that is ready, with the paths of their pictures."""
-        return self._http.items(calls.below("datasets", dataset_id, "samples"), limit, key="index")
+        return self._http.run(calls.items(calls.below("datasets", dataset_id, "samples"), limit, key="index"))
 
     def picture(self, path: str, *, max_side: int | None = None) -> bytes:
         """Return the image file at a path of a sample's or an item's `images`, made smaller if asked to."""
@@ -244,17 +240,14 @@ class Client:
 
     def finetune(self, training_data: str, **fields: Unpack[schemas.FinetuneOptions]) -> Job:
         """Submit a fine-tuning job."""
-        return Job(
-            self._http,
-            self._http.json(calls.submit("finetune", {"training_data": training_data, **fields})),
-        )
+        return self._submit("finetune", {"training_data": training_data, **fields})
 
     def evaluate(self, benchmark: str, data: str, **fields: Unpack[schemas.EvaluateOptions]) -> Job:
         """Submit an evaluation job."""
-        return Job(
-            self._http,
-            self._http.json(calls.submit("evaluate", {"benchmark": benchmark, "data": data, **fields})),
-        )
+        return self._submit("evaluate", {"benchmark": benchmark, "data": data, **fields})
+
+    def _submit(self, kind: schemas.JobKind, fields: Mapping[str, Any]) -> Job:
+        return Job(self._http, self._http.json(calls.submit(kind, fields)))
 
     @overload
     def dry_run(
@@ -271,11 +264,11 @@ class Client:
     ) -> schemas.DryRunResult: ...
     def dry_run(self, kind: schemas.JobKind, **fields: Any) -> schemas.DryRunResult:
         """Estimate what a job would do and need, without submitting it."""
-        return self._http.json(calls.dry_run(kind, fields))
+        return self._http.json(calls.post(kind, json={**fields, "dry_run": True}))
 
     def jobs(self, *, limit: int = 20, **filters: Unpack[schemas.JobFilters]) -> list[Job]:
         """List jobs, newest first. `name` is the beginning of the name, and times are seconds since 1970."""
-        found = self._http.items("/jobs", limit, **filters)
+        found = self._http.run(calls.items("/jobs", limit, **filters))
         return [Job(self._http, info) for info in found]
 
     def job(self, job_id: str) -> Job:
@@ -320,7 +313,7 @@ class Job(JobRecord):
             if timeout is not None:
                 self._poll(timeout, shown)
             else:
-                for event in self._http.follow(calls.events(self.id)):
+                for event in self._http.follow(calls.get("jobs", self.id, "events", after=0)):
                     if event.event == "progress":
                         shown.show(event.json())
                 self.refresh()
@@ -346,19 +339,13 @@ class Job(JobRecord):
 
     def events(self, *, after: int = 0) -> Iterator[schemas.EventInfo]:
         """Yield the job's events after number `after`, then new ones as they happen, until the job ends."""
-        for event in self._http.follow(calls.events(self.id, after)):
+        for event in self._http.follow(calls.get("jobs", self.id, "events", after=after)):
             if event.event not in ("progress", "done"):  # these two are not stored and have no number
                 yield event.json()
 
     def metrics(self) -> list[schemas.MetricPointInfo]:
         """Return all metrics of the job, one entry per step."""
-        found: list[schemas.MetricPointInfo] = []
-        while True:
-            after = found[-1]["step"] if found else None
-            page = self._http.json(calls.get("jobs", self.id, "metrics", after=after))
-            found += page["data"]
-            if not page["has_more"]:
-                return found
+        return self._http.run(calls.metrics(self.id))
 
     def curves(self, *names: str, **options: Unpack[schemas.CurveOptions]) -> dict[str, schemas.Curve]:
         """Return the job's metrics as curves by name: all of them, or those with these names.
@@ -381,7 +368,7 @@ class Job(JobRecord):
         For a fine-tuning job, `on` is one of the names in `evaluations` of its result.
         """
         path = calls.below("jobs", self.id, "items")
-        return self._http.items(path, limit, key="index", **{"with": other}, **filters)
+        return self._http.run(calls.items(path, limit, key="index", **{"with": other}, **filters))
 
     def compare(self, other: str | None = None, *, on: str | None = None) -> schemas.ComparisonInfo:
         """Compare what the job has measured with another job (id or name), or with its baseline, item by item.
@@ -393,8 +380,7 @@ class Job(JobRecord):
 
     def log(self) -> Iterator[dict[str, Any]]:
         """Yield the log records that a fine-tuning job has written so far."""
-        for line in self._http.lines(calls.get("jobs", self.id, "log")):
-            yield json.loads(line)
+        return self._http.records(calls.get("jobs", self.id, "log"))
 
     def report(self) -> str:
         """Return the report of a job that has succeeded as HTML."""
@@ -421,6 +407,6 @@ class Job(JobRecord):
         self.info = self._http.json(calls.delete("jobs", self.id))
         return self
 
-    def _act(self, action: calls.Action) -> Job:
-        self.info = self._http.json(calls.act(self.id, action))
+    def _act(self, action: str) -> Job:
+        self.info = self._http.json(calls.post("jobs", self.id, action))
         return self

@@ -1,11 +1,11 @@
 # Generated from _async by `make client`. Edit that instead.
 """HTTP calls with retries, and streams."""
 
-import os
-import tempfile
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sds_clip.client.calls import Call
 from sds_clip.client.errors import ClientError
 from sds_clip.client.upload import UploadFile
 from sds_clip.client.waiting import at_once, each_at_once, sleep
+from sds_clip.models.atomic import atomic_file
 
 
 class Http:
@@ -41,30 +42,22 @@ class Http:
         while True:
             attempt += 1
             try:
-                return self._send_once(
-                    call.method,
-                    call.path,
-                    params=call.params,
-                    json=call.json,
-                    headers=call.headers,
-                    timeout=timeout,
-                )
+                return self._send_once(call, timeout=timeout)
             except ClientError as error:
                 pause_s = connection.retry_pause_s(error, attempt, self._max_attempts)
                 if pause_s is None or not call.repeatable:
                     raise
             sleep(pause_s)
 
-    def items(self, path: str, limit: int, *, key: str = "id", **filters: Any) -> list[Any]:
-        """Return the first `limit` items of a list, page by page. `key` names the field that pages go by."""
-        found: list[Any] = []
-        while len(found) < limit:
-            after = found[-1][key] if found else None
-            page = self.json(calls.page(path, after=after, limit=limit - len(found), **filters))
-            found += page["data"]
-            if not page["has_more"]:
-                break
-        return found
+    def run(self, plan: calls.Plan) -> Any:
+        """Send the calls of a plan, which takes its steps off the event loop, and return its result."""
+        step = partial(next, plan)
+        while isinstance(found := at_once(calls.advance, step), Call):
+            try:
+                step = partial(plan.send, self.json(found))
+            except ClientError as error:
+                step = partial(plan.throw, error)
+        return found.result
 
     def upload(self, fields: dict[str, str], file: UploadFile) -> Any:
         """Upload a data set. Never retried."""
@@ -72,27 +65,22 @@ class Http:
         # Only the headers and the body come from this form; the body is read in a thread below.
         headers = {name: form.headers[name] for name in ("Content-Type", "Content-Length")}
         assert isinstance(form.stream, httpx.SyncByteStream)
-        return connection.json_of(
-            self._send_once("POST", "/datasets", content=each_at_once(form.stream), headers=headers)
-        )
+        call = Call("POST", "/datasets", headers=headers)
+        return connection.json_of(self._send_once(call, content=each_at_once(form.stream)))
 
-    def download(self, call: Call, file: Path) -> None:
+    def download(self, call: Call, file: Path) -> Path:
         """Write a response to a file atomically. The file's folder is created if needed."""
         with self._stream(call) as response:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as part:
-                try:
-                    for chunk in response.iter_bytes():
-                        at_once(part.write, chunk)
-                    part.flush()
-                    os.replace(part.name, file)
-                finally:
-                    Path(part.name).unlink(missing_ok=True)
+            with atomic_file(file, mode=0o600, durable=False) as part:
+                for chunk in response.iter_bytes():
+                    at_once(part.write, chunk)
+        return file
 
-    def lines(self, call: Call) -> Iterator[str]:
+    def records(self, call: Call) -> Iterator[dict[str, Any]]:
+        """Yield what the lines of a response are as JSON."""
         with self._stream(call) as response:
             for line in response.iter_lines():
-                yield line
+                yield json.loads(line)
 
     def follow(self, call: Call) -> Iterator[ServerSentEvent]:
         """Yield the events of a stream until what it follows has ended, reconnecting as needed."""
@@ -118,9 +106,10 @@ class Http:
                 pause_s = connection.reconnect_pause_s(error, time.monotonic() - lost_at)
             sleep(pause_s)
 
-    def _send_once(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _send_once(self, call: Call, **options: Any) -> httpx.Response:
+        given = {"params": call.params, "json": call.json, "headers": call.headers, **options}
         try:
-            return connection.checked(self._client.request(method, path, **options))
+            return connection.checked(self._client.request(call.method, call.path, **given))
         except httpx.TransportError as error:
             raise connection.failure(error, self._client.base_url) from error
 

@@ -37,10 +37,10 @@ async def stream(count: int) -> AsyncIterator[bytes]:
 
 def test_upload_that_fills_the_disk_leaves_nothing(disk: Path) -> None:
     with pytest.raises(StorageFull) as caught:
-        asyncio.run(receive(stream(4), disk / "upload", max_bytes=2**30))
+        asyncio.run(receive(stream(4), disk / "upload", len, max_bytes=2**30))
     assert (caught.value.status, caught.value.code, caught.value.retryable) == (507, "storage_full", True)
     assert list(disk.iterdir()) == []
-    assert asyncio.run(receive(stream(1), disk / "upload", max_bytes=2**30)).size_bytes == 2**20
+    assert asyncio.run(receive(stream(1), disk / "upload", len, max_bytes=2**30)).size_bytes == 2**20
 
 
 @pytest.mark.parametrize("pack", [tar_of, zip_of])
@@ -90,7 +90,7 @@ async def stream():
         yield bytes(2**18)
 
 for fill in (
-    lambda: asyncio.run(receive(stream(), folder / "upload", max_bytes=2**30)),
+    lambda: asyncio.run(receive(stream(), folder / "upload", len, max_bytes=2**30)),
     lambda: unpack(folder / "archive", folder / "out"),
 ):
     try:

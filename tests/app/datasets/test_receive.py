@@ -20,7 +20,7 @@ async def stream(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 
 def received(path: Path, chunks: Iterable[bytes], max_bytes: int = 2**30) -> Received:
-    return asyncio.run(receive(stream(chunks), path, max_bytes=max_bytes))
+    return asyncio.run(receive(stream(chunks), path, len, max_bytes=max_bytes))
 
 
 @pytest.mark.parametrize("sizes", [[1], [0, 5, 0], [2**20], [2**20 - 1, 1, 1], [65_536] * 50, [3 * 2**20, 7]])
@@ -50,7 +50,7 @@ def test_endless_upload_is_stopped_without_being_kept_in_memory(tmp_path: Path) 
             yield bytes(2**16)
 
     with pytest.raises(UploadTooLarge):
-        asyncio.run(receive(endless(), tmp_path / "upload", max_bytes=2**23))
+        asyncio.run(receive(endless(), tmp_path / "upload", len, max_bytes=2**23))
     assert given == 2**23 + 2**16
     assert list(tmp_path.iterdir()) == []
 
@@ -68,7 +68,7 @@ def test_client_that_hangs_up_leaves_nothing(tmp_path: Path) -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        asyncio.run(receive(broken(), tmp_path / "upload", max_bytes=2**30))
+        asyncio.run(receive(broken(), tmp_path / "upload", len, max_bytes=2**30))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,7 +97,9 @@ async def test_call_that_is_cancelled_within_a_write_leaves_nothing(
 
     monkeypatch.setattr(receiving, "write_all", slow_write)
 
-    upload = asyncio.create_task(receive(stream([bytes(2**20)] * 3), tmp_path / "upload", max_bytes=2**30))
+    upload = asyncio.create_task(
+        receive(stream([bytes(2**20)] * 3), tmp_path / "upload", len, max_bytes=2**30)
+    )
     await asyncio.to_thread(began.wait, 10)
     upload.cancel()
     threading.Timer(0.05, go_on.set).start()

@@ -1,5 +1,4 @@
-# Generated from _async by `make client`. Edit that instead.
-"""Match, classify and embed lists of any length, split into as many requests as the service needs.
+"""Match, classify and embed lists of any length, as plans of as many requests as the service needs.
 
 A list that fits into one request gets the service's own response.
 """
@@ -8,12 +7,10 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from sds_clip.client._sync.http import Http
-from sds_clip.client.calls import Call, given, strings
+from sds_clip.client.calls import Call, Plan, given, strings
 from sds_clip.client.errors import APIError, ClientError
 from sds_clip.client.images import ImageLike, encoded, listed
 from sds_clip.client.joining import Json, Part, joined, joined_match, of_each_model, of_same_models
-from sds_clip.client.waiting import at_once
 
 # The service's default limits per request. If a service has lower ones, its error leads to smaller requests.
 MAX_IMAGES = 64
@@ -24,37 +21,34 @@ _TRIES = 3
 _NAMED = {"labels": ("imagenet",), "templates": ("simple", "openai")}
 
 
-def match(http: Http, images: Iterable[ImageLike], texts: Iterable[str], options: Mapping[str, Any]) -> Json:
+def match(images: Iterable[ImageLike], texts: Iterable[str], options: Mapping[str, Any]) -> Plan:
     """POST /match. Probabilities of a joined answer are recomputed over all texts and all images."""
-    pictures = at_once(listed, images)
+    pictures = listed(images)
     listed_texts = strings("texts", texts)
     body = given(options)
-    parts = _answers(http, _route("/match", body), pictures, listed_texts, body)
+    parts = yield from _answers(_route("/match", body), pictures, listed_texts, body)
     if len(parts) == 1:
         return parts[0].answer
-    return at_once(of_each_model, partial(joined_match, listed_texts), parts)
+    return of_each_model(partial(joined_match, listed_texts), parts)
 
 
-def classify(
-    http: Http, images: Iterable[ImageLike], labels: Iterable[str] | str, options: Mapping[str, Any]
-) -> Json:
+def classify(images: Iterable[ImageLike], labels: Iterable[str] | str, options: Mapping[str, Any]) -> Plan:
     """POST /classify. The labels are not divided over several requests, because each is compared with all others."""
     body = given(options) | {"labels": _strings_or_name("labels", labels)}
     if "templates" in body:
         body["templates"] = _strings_or_name("templates", body["templates"])
-    pictures = at_once(listed, images)
-    return of_each_model(joined, _answers(http, _route("/classify", body), pictures, None, body))
+    pictures = listed(images)
+    return of_each_model(joined, (yield from _answers(_route("/classify", body), pictures, None, body)))
 
 
 def embed(
-    http: Http,
     images: Iterable[ImageLike] | None,
     texts: Iterable[str] | None,
     options: Mapping[str, Any],
-) -> Any:
-    pictures = None if images is None else at_once(listed, images)
+) -> Plan:
+    pictures = None if images is None else listed(images)
     listed_texts = None if texts is None else strings("texts", texts)
-    return joined(_answers(http, "/embed", pictures, listed_texts, given(options)))
+    return joined((yield from _answers("/embed", pictures, listed_texts, given(options))))
 
 
 def _route(path: str, body: Mapping[str, Any]) -> str:
@@ -65,12 +59,10 @@ def _strings_or_name(name: str, given: Iterable[str] | str) -> list[str] | str:
     return given if isinstance(given, str) and given in _NAMED[name] else strings(name, given)
 
 
-def _answers(
-    http: Http, path: str, images: list[ImageLike] | None, texts: list[str] | None, body: Json
-) -> list[Part]:
+def _answers(path: str, images: list[ImageLike] | None, texts: list[str] | None, body: Json) -> Plan:
     """Return the responses, all of one model version, ordered by image and then by text."""
     for _ in range(_TRIES):
-        parts = _ask(http, path, images, texts, body)
+        parts = yield from _ask(path, images, texts, body)
         if of_same_models(parts):
             return parts
     raise ClientError(
@@ -81,9 +73,7 @@ def _answers(
     )
 
 
-def _ask(
-    http: Http, path: str, images: list[ImageLike] | None, texts: list[str] | None, body: Json
-) -> list[Part]:
+def _ask(path: str, images: list[ImageLike] | None, texts: list[str] | None, body: Json) -> Plan:
     """Send requests of the maximum size, halved whenever the service says they are too large."""
     size = {"images": MAX_IMAGES, "texts": MAX_TEXTS}
     parts: list[Part] = []
@@ -96,9 +86,9 @@ def _ask(
         if len(columns) > size["texts"]:
             waiting += [(rows, columns[size["texts"] :]), (rows, columns[: size["texts"]])]
             continue
-        fields = at_once(_fields, images, rows, texts, columns)
+        fields = _fields(images, rows, texts, columns)
         try:
-            answer = http.json(Call("POST", path, json=fields | body))
+            answer = yield Call("POST", path, json=fields | body)
             parts.append(Part(rows.start, columns.start, answer))
         except APIError as error:
             name = "texts" if error.code == "too_many_texts" or len(rows) < 2 else "images"
