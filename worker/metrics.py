@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 
 from sds_clip.app.errors import ConfigurationError
 from sds_clip.app.metrics import clock_skew, gauge
-from sds_clip.app.retention.policy import Kind
 from sds_clip.app.store.records import Event
+from sds_clip.app.store.retention import Kind
 from sds_clip.app.store.states import HELD, JobKind, JobStatus
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400

@@ -14,11 +14,11 @@ from sds_clip.app.inside import inside, job_file, version_folder
 from sds_clip.app.jobs.checkpoints import checkpoints_of
 from sds_clip.app.jobs.curves import curves_of
 from sds_clip.app.jobs.estimate import estimate
-from sds_clip.app.jobs.removal import remove_job_files
 from sds_clip.app.jobs.validator import JobValidator
 from sds_clip.app.jobs.waker import Waker
 from sds_clip.app.joined_calls import JoinedCalls
 from sds_clip.app.keys import Caller
+from sds_clip.app.removal import remove_job_files
 from sds_clip.app.run_log import open_log
 from sds_clip.app.schemas.curves import Curves
 from sds_clip.app.schemas.evaluate import EvaluateSpec

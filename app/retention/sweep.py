@@ -18,12 +18,11 @@ from sds_clip.app.errors import (
     UnknownRecord,
 )
 from sds_clip.app.inside import inside, version_folder
-from sds_clip.app.jobs.removal import remove_job_files
-from sds_clip.app.registry.removal import remove_files
 from sds_clip.app.registry.source import REPORTS, FileReports
-from sds_clip.app.retention.policy import Finding, Kind, Rules, decide
+from sds_clip.app.removal import remove_job_files, remove_version_files
+from sds_clip.app.retention.policy import Finding, Rules, decide
 from sds_clip.app.store import Store
-from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.retention import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,6 @@ TTL_S = 600.0
 """How long a sweep whose process was killed keeps others from beginning one."""
 _BATCH = 20
 _FOLDERS = {Kind.VERSION: "versions", Kind.DATASET: "datasets/sets"}
-_JOB_KINDS = {Kind.JOB: JobKind.FINETUNE, Kind.EVALUATION: JobKind.EVALUATE}
 
 
 class SweepUnderWay(Exception):
@@ -56,7 +54,7 @@ class Sweeper:
 
     def find(self) -> list[Finding]:
         """What is older than its limit now, whether it goes or stays."""
-        holdings = self._store.retention.holdings(self._rules.of_jobs)
+        holdings = self._store.retention.holdings(self._rules.limits)
         return decide(holdings, self._rules, served=self._served())
 
     def size_of(self, finding: Finding) -> int:
@@ -106,13 +104,13 @@ class Sweeper:
             if finding.kind is Kind.VERSION:
                 folder = version_folder(self._data_dir, str(finding.folder))
                 self._store.versions.delete(finding.id)
-                remove_files(self._store, folder)
+                remove_version_files(self._store, folder)
             elif finding.kind is Kind.DATASET:
                 self._store.datasets.delete(finding.id)
                 with contextlib.suppress(DatasetBusy):  # the next sweep removes the files
                     folders.remove(finding.id)
             else:
-                ended_for_s = self._rules.of_jobs[_JOB_KINDS[finding.kind]]
+                ended_for_s = self._rules.limits[finding.kind]
                 remove_job_files(self._store, self._data_dir / "jobs", finding.id, ended_for_s=ended_for_s)
                 self._store.retention.remove_job(finding.id, ended_for_s=ended_for_s)
         except UnknownRecord:

@@ -19,8 +19,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
     store.aliases     get, all, promote, roll_back, lock, unlock, promotions
     store.watch       states, among, changed_since
 
-    store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed
-    store.reaper      settle_abandoned
+    store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed, settle_abandoned
     store.retention   holdings, remove_job, claim_sweep, release_sweep
     store.overviews   read
 """
@@ -39,7 +38,6 @@ from sds_clip.app.store.jobs import JobQueries
 from sds_clip.app.store.leases import JobLeases
 from sds_clip.app.store.migrate import check_program, migrate
 from sds_clip.app.store.overview import Overviews
-from sds_clip.app.store.reaper import Reaper
 from sds_clip.app.store.retention import RetentionRecords
 from sds_clip.app.store.versions import Versions
 from sds_clip.app.store.watch import Watch
@@ -95,7 +93,6 @@ class Store(Workspace):
         """The database's time, in seconds since the epoch."""
         self._max_events = max_events
         self.leases = JobLeases(self.database, clock, self.events)
-        self.reaper = Reaper(self.database, clock)
         self.retention = RetentionRecords(self.database, clock)
         self.overviews = Overviews(self.database, clock)
 

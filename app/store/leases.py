@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, case, update
+from sqlalchemy import Connection, case, select, update
 
 from sds_clip.app.store import alias_sql, version_sql
 from sds_clip.app.store.claims import OUT_OF_TIME, back_off_s, eligible, exhaust, take, used_up
@@ -19,6 +19,12 @@ from sds_clip.app.store.transitions import held_job, leased_job, lost, move
 
 RETRY_BASE_S = 5.0
 _HELD = sorted(HELD)
+_ABANDONED = (
+    select(jobs)
+    .where(jobs.c.status.in_([JobStatus.PAUSING, JobStatus.CANCELLING]))
+    .limit(100)
+    .with_for_update(skip_locked=True)
+)
 
 
 class JobLeases:
@@ -83,6 +89,26 @@ class JobLeases:
         """The job that `claim` would take now. It is not changed."""
         with self._database.reading() as connection:
             return Job.one_or_none(connection, eligible(kind, self._clock()))
+
+    def settle_abandoned(self) -> tuple[Job, ...]:
+        """Pause or cancel jobs whose worker was asked to do so and whose lease ended without an answer.
+
+        It is called every few seconds, by any number of processes.
+        """
+        with self._database.writing() as connection:
+            now = self._clock()
+            return tuple(
+                move(
+                    connection,
+                    job,
+                    Action.ABANDON,
+                    now,
+                    "The job's worker is gone.",
+                    level=Level.WARNING,
+                    interruptions=job.interruptions + 1,
+                )
+                for job in Job.all(connection, _ABANDONED.where(jobs.c.lease_until <= now))
+            )
 
     def renew(self, lease: Lease, ttl_s: float) -> JobStatus | None:
         """Extend the lease to `ttl_s` from now. Returns None, which is false, if the lease is lost.

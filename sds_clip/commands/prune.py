@@ -48,7 +48,7 @@ def prune(data_dir: Path | None, apply: bool, in_use: bool, as_json: bool) -> in
     from sds_clip.app.retention.sweep import Sweeper, SweepUnderWay
 
     rules = Rules.of(settings)
-    if not rules.are_set:
+    if not rules.limits:
         say("No setting SDS_CLIP_KEEP_..._S of retention is set, so everything is kept.")
     try:
         with open_store(settings) as store:
@@ -90,7 +90,7 @@ def _row(finding: Finding, size_bytes: int) -> dict[str, Any]:
 
 
 def _sums(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    from sds_clip.app.retention.policy import Kind
+    from sds_clip.app.store.retention import Kind
 
     sums = {kind.value: {"count": 0, "bytes": 0} for kind in Kind}
     for row in rows:

@@ -13,8 +13,8 @@ import sds_clip.worker.finetune_job
 from sds_clip.app.errors import DiskReserve, InvalidRequest
 from sds_clip.app.jobs.limits import JobLimits
 from sds_clip.app.registry.manifest import verify
-from sds_clip.app.registry.removal import remove_files
 from sds_clip.app.registry.store_source import unpublished_version
+from sds_clip.app.removal import remove_version_files
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, Level, Move, VersionStatus
 from sds_clip.app.store.states import JobKind, JobStatus
@@ -433,7 +433,7 @@ def test_files_removed_before_the_version_is_registered_are_published_again(
         succeed = context.succeed
 
         def remove_first(**ending: Any) -> Job:
-            removed.append(not removed and remove_files(store, config.versions_dir / version))
+            removed.append(not removed and remove_version_files(store, config.versions_dir / version))
             return succeed(**ending)
 
         context.succeed = remove_first  # type: ignore[method-assign]

@@ -13,13 +13,14 @@ import pytest
 
 from sds_clip.app.errors import UnknownRecord
 from sds_clip.app.registry.source import REPORTS, FileReports, ProcessReport
-from sds_clip.app.retention.policy import Finding, Kind, Rules
+from sds_clip.app.retention.policy import Finding, Rules
 from sds_clip.app.retention.sweep import TTL_S, Removed, Sweeper, SweepUnderWay
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import DatasetStatus, Move, NewVersion, VersionStatus
+from sds_clip.app.store.retention import Kind
 from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.reaper import Retention
 from tests.app.backup.contents import Made, System
+from tests.worker.waiting import reaper
 
 DAY = 86400.0
 RULES = Rules(DAY, DAY, DAY, DAY)
@@ -195,7 +196,7 @@ def test_a_killed_sweep_harms_nothing_and_the_next_one_ends_it(
     again = Sweeper(later, system.data_dir, RULES)
     list(again.sweep("another"))
     config = WorkerConfig("redis://none", system.url, system.data_dir, "finetune", keep_files_s=1e12)
-    Retention(config, later).clean()
+    reaper(config, later).clean()
     assert going(again) == []
     assert {each.id for each in again.find()} == kept
     later.close()
