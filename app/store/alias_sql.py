@@ -20,7 +20,7 @@ database.
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -35,6 +35,7 @@ from sds_clip.app.errors import (
 from sds_clip.app.store import version_sql
 from sds_clip.app.store.alias_names import DEFAULT
 from sds_clip.app.store.owned import usable_by
+from sds_clip.app.store.part import known
 from sds_clip.app.store.records import Alias, AliasAction, AliasLock, Move, VersionStatus
 from sds_clip.app.store.tables import aliases, promotions
 
@@ -50,16 +51,8 @@ class Generation(NamedTuple):
     version: str
 
 
-def held(connection: Connection, name: str) -> Alias:
-    """The alias, which nobody else can change until this transaction ends. Raises UnknownRecord."""
-    alias = find_held(connection, name)
-    if alias is None:
-        raise UnknownRecord("alias")
-    return alias
-
-
 def find_held(connection: Connection, name: str) -> Alias | None:
-    """Like `held`, but None if there is no such alias, or no longer."""
+    """The alias, which nobody else can change until this transaction ends. None if there is none, or no longer."""
     alias = _find_row(connection, name)
     return None if alias is None or alias.removed_at is not None else alias
 
@@ -90,7 +83,8 @@ def promote(
     if old.version == version_id:
         return old if move.give_to in (None, old.owner) else _give(connection, old, move, now)
     _refuse_locked(old)
-    new = _point(connection, old, version_id, old.version, now, owner=move.give_to)
+    owner = old.owner if move.give_to is None else move.give_to
+    new = _moved(connection, old, now, version=version_id, previous=old.version, owner=owner)
     _audit(connection, AliasAction.PROMOTE, new, move, now, origin=old.version, job_id=job_id)
     return new
 
@@ -121,7 +115,7 @@ def roll_back(connection: Connection, move: Move, now: float) -> Alias:
             param="alias",
         )
     previous = nearest(connection, history, other_than=restored.version)
-    new = _point(connection, old, restored.version, previous, now)
+    new = _moved(connection, old, now, version=restored.version, previous=previous)
     _audit(connection, AliasAction.ROLL_BACK, new, move, now, origin=old.version, back_to=restored.number)
     return new
 
@@ -146,13 +140,7 @@ def remove(connection: Connection, move: Move, now: float) -> Alias:
         return old
     _refuse_locked(old)
     _check_generation(move, old.generation)
-    removed = Alias.one(
-        connection,
-        update(aliases)
-        .where(aliases.c.name == old.name)
-        .values(previous=None, generation=old.generation + 1, updated_at=now, removed_at=now)
-        .returning(aliases),
-    )
+    removed = _moved(connection, old, now, previous=None, removed_at=now)
     _audit(connection, AliasAction.REMOVE, removed, move, now, origin=old.version)
     return removed
 
@@ -207,11 +195,11 @@ def set_lock(connection: Connection, name: str, by: AliasLock, *, locked: bool) 
 
     Repeating it changes nothing: the first lock stays. Raises UnknownRecord.
     """
-    alias = held(connection, name)
+    is_there = aliases.c.name == name, aliases.c.removed_at.is_(None)
+    alias = known(connection, Alias, aliases, *is_there, lock=True)
     if (alias.lock is not None) == locked:
         return alias
-    changed = update(aliases).where(aliases.c.name == name).values(lock=by if locked else None)
-    alias = Alias.one(connection, changed.returning(aliases))
+    alias = _changed(connection, alias, lock=by if locked else None)
     action = AliasAction.LOCK if locked else AliasAction.UNLOCK
     move = Move(name, by.who, by.why, expected_generation=None)
     _audit(connection, action, alias, move, by.at, origin=alias.version)
@@ -273,34 +261,19 @@ def _create(connection: Connection, move: Move, version_id: str, now: float) -> 
     return created
 
 
-def _point(
-    connection: Connection,
-    old: Alias,
-    version_id: str,
-    previous: str | None,
-    now: float,
-    *,
-    owner: str | None = None,
-) -> Alias:
-    return Alias.one(
-        connection,
-        update(aliases)
-        .where(aliases.c.name == old.name, aliases.c.generation == old.generation)
-        .values(
-            version=version_id,
-            previous=previous,
-            generation=old.generation + 1,
-            updated_at=now,
-            owner=old.owner if owner is None else owner,
-        )
-        .returning(aliases),
-    )
+def _moved(connection: Connection, old: Alias, now: float, **values: Any) -> Alias:
+    """Write the next generation of an alias."""
+    return _changed(connection, old, generation=old.generation + 1, updated_at=now, **values)
+
+
+def _changed(connection: Connection, old: Alias, **values: Any) -> Alias:
+    is_same = aliases.c.name == old.name, aliases.c.generation == old.generation
+    return Alias.one(connection, update(aliases).where(*is_same).values(**values).returning(aliases))
 
 
 def _give(connection: Connection, old: Alias, move: Move, now: float) -> Alias:
     """Change an alias's owner and nothing else."""
-    changed = update(aliases).where(aliases.c.name == old.name).values(owner=move.give_to)
-    given = Alias.one(connection, changed.returning(aliases))
+    given = _changed(connection, old, owner=move.give_to)
     _audit(connection, AliasAction.GIVE, given, move, now, origin=old.version)
     return given
 

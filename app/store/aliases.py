@@ -2,16 +2,14 @@
 
 from sqlalchemy import select
 
-from sds_clip.app.errors import UnknownRecord
 from sds_clip.app.store import alias_sql
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
 from sds_clip.app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
+from sds_clip.app.store.part import Part, known
 from sds_clip.app.store.records import Alias, AliasLock, Move, Promotion
 from sds_clip.app.store.tables import aliases, promotions
 
 
-class Aliases:
+class Aliases(Part):
     """The table of aliases.
 
     Every move is a compare-and-set. Moves, removals, locks and unlocks leave a line in the audit.
@@ -19,19 +17,10 @@ class Aliases:
     All owners see all aliases, because the service offers them. With an owner, the audit is that of its own aliases.
     """
 
-    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
-        self._database = database
-        self._clock = clock
-        self._owner = owner
-
     def get(self, name: str) -> Alias:
         """The current state of an alias. Raises UnknownRecord, also if it was removed."""
-        query = select(aliases).where(aliases.c.name == name, aliases.c.removed_at.is_(None))
         with self._database.reading() as connection:
-            alias = Alias.one_or_none(connection, query)
-        if alias is None:
-            raise UnknownRecord("alias")
-        return alias
+            return known(connection, Alias, aliases, aliases.c.name == name, aliases.c.removed_at.is_(None))
 
     def all(self) -> tuple[Alias, ...]:
         return tuple(alias for alias in self.ever() if alias.removed_at is None)

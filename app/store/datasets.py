@@ -5,18 +5,18 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, select, update
 
-from sds_clip.app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord
+from sds_clip.app.errors import KeyLimitReached, LeaseLost, RecordInUse
 from sds_clip.app.settings import MAX_INTERRUPTIONS
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
+from sds_clip.app.store.database import hold_name
 from sds_clip.app.store.names import find, take
-from sds_clip.app.store.owned import Conditions, owned
+from sds_clip.app.store.owned import Conditions
 from sds_clip.app.store.paging import EVERYTHING, Search, page
+from sds_clip.app.store.part import Part, known
 from sds_clip.app.store.records import WITH_FILES, Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from sds_clip.app.store.states import OPEN, Action, JobStatus
 from sds_clip.app.store.tables import datasets, job_datasets, jobs
 from sds_clip.app.store.transitions import locked_job, move
-from sds_clip.app.store.values import lock_number, new_id
+from sds_clip.app.store.values import new_id
 
 MAX_CHECKS = 3
 """A data set is rejected after this many checks whose process died under a living worker."""
@@ -26,8 +26,8 @@ _FREE = {"lease_owner": None, "lease_until": 0.0}
 """The lease columns of a data set that is not being checked."""
 
 
-class Datasets:
-    """The table of data sets. Every method raises StoreUnavailable when the database is unavailable.
+class Datasets(Part):
+    """The table of data sets.
 
     A check is claimed like a job, with a lease and a fence. A machine that dies is an interruption. A process
     that dies under a living worker is a failed check. After too many of either, the data set is rejected.
@@ -35,11 +35,7 @@ class Datasets:
     With an owner, the data sets of all others are unknown.
     """
 
-    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
-        self._database = database
-        self._clock = clock
-        self._owner = owner
-        self._seen = owned(datasets, owner)
+    table = datasets
 
     def add(
         self,
@@ -61,11 +57,7 @@ class Datasets:
         """
         with self._database.writing() as connection:
             if max_stored_bytes is not None:
-                if (
-                    not self._database.is_sqlite
-                ):  # SQLite allows only one writing transaction at a time anyway
-                    number = lock_number("stored bytes", owner)
-                    connection.execute(select(func.pg_advisory_xact_lock(number)))
+                hold_name(connection, "stored bytes", owner)
                 if connection.execute(_stored(owner)).scalar_one() + size_bytes > max_stored_bytes:
                     raise stored_too_much(max_stored_bytes)
             take(connection, datasets, owner, name)
@@ -92,11 +84,7 @@ class Datasets:
     def get(self, dataset_id: str) -> Dataset:
         """A data set, deleted or not. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            query = select(datasets).where(datasets.c.id == dataset_id, *self._seen)
-            dataset = Dataset.one_or_none(connection, query)
-        if dataset is None:
-            raise UnknownRecord("dataset")
-        return dataset
+            return known(connection, Dataset, datasets, datasets.c.id == dataset_id, *self._seen)
 
     def named(self, name: str, owner: str) -> str:
         """The id of the data set with a name: the owner's, or else the only one that is seen.
@@ -129,17 +117,16 @@ class Datasets:
         """
         where = [datasets.c.status != DatasetStatus.DELETED] if status is None else []
         with self._database.reading() as connection:
-            rows, has_more = page(
+            return page(
                 connection,
+                Dataset,
                 datasets,
                 equal={"status": status, "format": format, "owner": owner},
                 seen=self._seen,
                 where=[*where, *search.conditions(datasets)],
                 after=after,
                 limit=limit,
-                what="dataset",
             )
-        return Page(tuple(Dataset.of(row) for row in rows), has_more)
 
     def claim_check(
         self, owner: str, ttl_s: float, *, formats: Collection[str] | None = None
@@ -338,11 +325,7 @@ def _answer(
 
 
 def _locked(connection: Connection, dataset_id: str, seen: Conditions = ()) -> Dataset:
-    query = select(datasets).where(datasets.c.id == dataset_id, *seen)
-    dataset = Dataset.one_or_none(connection, query.with_for_update())
-    if dataset is None:
-        raise UnknownRecord("dataset")
-    return dataset
+    return known(connection, Dataset, datasets, datasets.c.id == dataset_id, *seen, lock=True)
 
 
 def _unchecked(now: float, formats: Collection[str] | None) -> Any:

@@ -11,15 +11,12 @@ from sds_clip.app.errors import (
     IdempotencyMismatch,
     InputsGone,
     JobStateConflict,
-    UnknownRecord,
     UnusableRecord,
 )
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
 from sds_clip.app.store.job_events import append
 from sds_clip.app.store.names import find, take
-from sds_clip.app.store.owned import owned
 from sds_clip.app.store.paging import EVERYTHING, Search, page
+from sds_clip.app.store.part import Part, known
 from sds_clip.app.store.records import (
     DatasetStatus,
     Event,
@@ -60,19 +57,13 @@ _DONE = {
 _FROM_THE_START = " Its files were removed, so it starts from the beginning."
 
 
-class JobQueries:
+class JobQueries(Part):
     """The callers' side of the jobs table. `sds_clip.app.store.leases.JobLeases` is the workers' side.
 
     With an owner, the jobs of all others are unknown.
 
-    Every method raises StoreUnavailable when the database is unavailable. The request may then have taken
-    effect, so repeat it, a submission with its idempotency key.
+    After StoreUnavailable, the request may have taken effect, so repeat it, a submission with its idempotency key.
     """
-
-    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
-        self._database = database
-        self._clock = clock
-        self._seen = owned(jobs, owner)
 
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Insert a job as `queued`, or as `validating` while a data set that it needs is being checked.
@@ -105,10 +96,7 @@ class JobQueries:
     def get(self, job_id: str) -> Job:
         """The current state of a job. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            job = Job.one_or_none(connection, select(jobs).where(jobs.c.id == job_id, *self._seen))
-        if job is None:
-            raise UnknownRecord("job")
-        return job
+            return known(connection, Job, jobs, jobs.c.id == job_id, *self._seen)
 
     def named(self, name: str, owner: str) -> str:
         """The id of the job with a name: the owner's, or else the only one that is seen.
@@ -130,35 +118,28 @@ class JobQueries:
     ) -> Page[Job]:
         """Jobs, newest first, starting after the id `after`. Raises UnknownRecord if that does not exist."""
         with self._database.reading() as connection:
-            rows, has_more = page(
+            return page(
                 connection,
+                Job,
                 jobs,
                 equal={"kind": kind, "status": status, "owner": owner},
                 where=search.conditions(jobs),
                 after=after,
                 limit=limit,
-                what="job",
                 seen=self._seen,
             )
-        return Page(tuple(Job.of(row) for row in rows), has_more)
 
     def count(self, status: JobStatus, kind: JobKind | None = None) -> int:
         """The number of jobs of all owners with this status, of all kinds or of one."""
-        query = select(func.count()).select_from(jobs).where(jobs.c.status == status)
-        if kind is not None:
-            query = query.where(jobs.c.kind == kind)
-        with self._database.reading() as connection:
-            return connection.execute(query).scalar_one()
+        return self._count(jobs.c.status == status, *(() if kind is None else (jobs.c.kind == kind,)))
 
     def count_open(self, owner: str) -> int:
         """The number of an owner's jobs that have not ended."""
-        query = (
-            select(func.count())
-            .select_from(jobs)
-            .where(jobs.c.owner == owner, jobs.c.status.in_(sorted(OPEN)))
-        )
+        return self._count(jobs.c.owner == owner, jobs.c.status.in_(sorted(OPEN)))
+
+    def _count(self, *where: ColumnElement[bool]) -> int:
         with self._database.reading() as connection:
-            return connection.execute(query).scalar_one()
+            return connection.execute(select(func.count()).select_from(jobs).where(*where)).scalar_one()
 
     def request_cancel(self, job_id: str) -> Job:
         """Cancel the job at once, or ask its worker to. Repeating it is not an error.

@@ -7,11 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, case, select, update
 
-from sds_clip.app.store import alias_sql, version_sql
+from sds_clip.app.store import alias_sql, job_events, version_sql
 from sds_clip.app.store.claims import OUT_OF_TIME, back_off_s, eligible, exhaust, take, used_up
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
-from sds_clip.app.store.job_events import JobEvents
+from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
 from sds_clip.app.store.states import HELD, Action, JobKind, JobStatus
 from sds_clip.app.store.tables import jobs
@@ -27,7 +25,7 @@ _ABANDONED = (
 )
 
 
-class JobLeases:
+class JobLeases(Part):
     """The workers' side of the jobs table. Each method is one short transaction.
 
     Until the lease expires, no other worker may take the job. The fence says whose effects count. If a worker is
@@ -38,16 +36,10 @@ class JobLeases:
     worker that shuts down are interruptions, and count against `max_interruptions`. When the job gets further
     than ever before, the count of attempts starts again.
 
-    Every method raises StoreUnavailable when the database is unavailable. Methods that take a lease raise
-    LeaseLost when the fence has moved or the job has ended, unless they say otherwise. LeaseLost after
-    StoreUnavailable may mean that the first try took effect; in either case the worker has nothing more to
-    do.
+    Methods that take a lease raise LeaseLost when the fence has moved or the job has ended, unless they say
+    otherwise. LeaseLost after StoreUnavailable may mean that the first try took effect; in either case the
+    worker has nothing more to do.
     """
-
-    def __init__(self, database: Database, clock: Clock, journal: JobEvents) -> None:
-        self._database = database
-        self._clock = clock
-        self._journal = journal
 
     def claim(
         self,
@@ -165,7 +157,7 @@ class JobLeases:
         with self._database.writing() as connection:
             number = _next_number(connection, lease)
             event = Event(lease.job_id, number, self._clock(), EventType.MESSAGE, message, level, data)
-            self._journal.add(connection, event)
+            job_events.add(connection, event)
         return number
 
     def points(self, lease: Lease, points: Mapping[int, Mapping[str, float]]) -> int:
@@ -176,7 +168,7 @@ class JobLeases:
         """
         with self._database.writing() as connection:
             last = _next_number(connection, lease, count=len(points), step=max(points))
-            self._journal.add_points(connection, lease.job_id, last, self._clock(), points)
+            job_events.add_points(connection, lease.job_id, last, self._clock(), points)
         return last
 
     def release(self, lease: Lease, message: str = "The job's worker stopped at a checkpoint.") -> Job:

@@ -2,18 +2,17 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, select
 
-from sds_clip.app.errors import AmbiguousName, NameTaken, RecordKind, UnknownRecord
+from sds_clip.app.errors import AmbiguousName, NameTaken, UnknownRecord
+from sds_clip.app.store.database import hold_name
 from sds_clip.app.store.owned import Conditions
+from sds_clip.app.store.part import KINDS
 from sds_clip.app.store.records import DatasetStatus
-from sds_clip.app.store.tables import datasets, jobs
-from sds_clip.app.store.values import lock_number
+from sds_clip.app.store.tables import datasets
 
 ID_PREFIXES = ("job_", "ds_")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-_KINDS: dict[Table, RecordKind] = {jobs: "job", datasets: "dataset"}
 
 
 def is_id(text: str) -> bool:
@@ -28,13 +27,11 @@ def take(connection: Connection, table: Table, owner: str, name: str) -> None:
     """
     if not name:
         return
-    if connection.dialect.name != "sqlite":  # SQLite allows only one writing transaction at a time anyway
-        number = lock_number("name", table.name, owner, name)
-        connection.execute(select(func.pg_advisory_xact_lock(number)))
+    hold_name(connection, "name", table.name, owner, name)
     query = select(table.c.id).where(table.c.owner == owner, table.c.name == name, *_named(table))
     taken_by = connection.execute(query).scalars().first()
     if taken_by is not None:
-        raise NameTaken(_KINDS[table], name, taken_by)
+        raise NameTaken(KINDS[table], name, taken_by)
 
 
 def find(connection: Connection, table: Table, name: str, seen: Conditions, owner: str) -> str:
@@ -46,9 +43,9 @@ def find(connection: Connection, table: Table, name: str, seen: Conditions, owne
     rows = connection.execute(query).all()
     found = [row.id for row in rows if row.owner == owner] or [row.id for row in rows]
     if not found:
-        raise UnknownRecord(_KINDS[table])
+        raise UnknownRecord(KINDS[table])
     if len(found) > 1:
-        raise AmbiguousName(_KINDS[table], name, found)
+        raise AmbiguousName(KINDS[table], name, found)
     return str(found[0])
 
 

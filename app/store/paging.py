@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, select, tuple_
 
-from sds_clip.app.errors import RecordKind, UnknownRecord
+from sds_clip.app.errors import UnknownRecord
+from sds_clip.app.store.part import KINDS, R
+from sds_clip.app.store.records import Page
 
 MAX_LIMIT = 100
 MAX_ROWS = 1000
@@ -38,29 +40,29 @@ EVERYTHING = Search()
 
 def page(
     connection: Connection,
+    record: type[R],
     table: Table,
     *,
     equal: Mapping[str, str | None],
     after: str | None,
     limit: int,
-    what: RecordKind,
     seen: Sequence[ColumnElement[bool]] = (),
     where: Sequence[ColumnElement[bool]] = (),
-) -> tuple[Sequence[RowMapping], bool]:
+) -> Page[R]:
     """Rows of a table with `created_at` and `id`, newest first.
 
     A row matches if its columns equal the values of `equal` that are not None, and all of `seen` and `where` holds.
     For the caller, rows outside `seen` do not exist, so `after` cannot name them either.
 
-    Returns at most `limit` rows, never more than MAX_LIMIT, and whether there are more.
+    There are at most `limit` rows, never more than MAX_LIMIT.
 
     Raises: UnknownRecord if no row has the id `after`.
     """
-    start = None if after is None else _position(connection, table, after, seen, what)
+    start = None if after is None else _position(connection, table, after, seen)
     limit = bounded(limit, 1, MAX_LIMIT)
     query = page_query(table, equal, start).where(*seen, *where).limit(limit + 1)
-    rows = connection.execute(query).mappings().all()
-    return rows[:limit], len(rows) > limit
+    rows = record.all(connection, query)
+    return Page(rows[:limit], len(rows) > limit)
 
 
 def page_query(
@@ -81,10 +83,10 @@ def bounded(value: int, least: int, most: int) -> int:
 
 
 def _position(
-    connection: Connection, table: Table, row_id: str, seen: Sequence[ColumnElement[bool]], what: RecordKind
+    connection: Connection, table: Table, row_id: str, seen: Sequence[ColumnElement[bool]]
 ) -> tuple[float, str]:
     query = select(table.c.created_at, table.c.id).where(table.c.id == row_id, *seen)
     row = connection.execute(query).one_or_none()
     if row is None:
-        raise UnknownRecord(what, param="after")
+        raise UnknownRecord(KINDS[table], param="after")
     return row.created_at, row.id

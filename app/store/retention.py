@@ -9,8 +9,7 @@ from sqlalchemy import Column, Connection, Row, Table, and_, case, delete, false
 
 from sds_clip.app.errors import JobStateConflict
 from sds_clip.app.store import alias_sql
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
+from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import SOURCE_PATH, Alias, DatasetStatus, Job, VersionStatus
 from sds_clip.app.store.states import OPEN, TERMINAL, JobKind
 from sds_clip.app.store.tables import (
@@ -80,12 +79,8 @@ class Holdings:
     """For each alias the version that it points to, and those that rollbacks lead to, nearest first."""
 
 
-class RetentionRecords:
-    """Every method raises StoreUnavailable when the database is unavailable."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
+class RetentionRecords(Part):
+    """What a sweep reads, and the rows that only it removes."""
 
     def holdings(self, kept_for_s: Mapping[Kind, float]) -> Holdings:
         """What there is. Of jobs, only those of these kinds that ended that long ago."""

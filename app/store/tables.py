@@ -203,23 +203,20 @@ versions = _table(
     Index("versions_by_base", "base_version"),
 )
 
-job_datasets = Table(
-    "job_datasets",
-    metadata,
-    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
-    Column("dataset_id", Text, ForeignKey("datasets.id"), nullable=False),
-    PrimaryKeyConstraint("job_id", "dataset_id"),
-    Index("job_datasets_by_dataset", "dataset_id"),
-)
 
-job_versions = Table(
-    "job_versions",
-    metadata,
-    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
-    Column("version_id", Text, ForeignKey("versions.id"), nullable=False),
-    PrimaryKeyConstraint("job_id", "version_id"),
-    Index("job_versions_by_version", "version_id"),
-)
+def _needs(name: str, one: str) -> Table:
+    """What jobs need of another table."""
+    return Table(
+        name,
+        metadata,
+        Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+        Column(f"{one}_id", Text, ForeignKey(f"{one}s.id"), nullable=False),
+        PrimaryKeyConstraint("job_id", f"{one}_id"),
+        Index(f"{name}_by_{one}", f"{one}_id"),
+    )
+
+
+job_datasets, job_versions = _needs("job_datasets", "dataset"), _needs("job_versions", "version")
 
 events = _table(
     "events",

@@ -8,18 +8,19 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select, union_all, update
 
-from sds_clip.app.errors import AmbiguousName, RecordInUse, UnknownRecord
+from sds_clip.app.errors import AmbiguousName, RecordInUse
 from sds_clip.app.store import alias_sql, names, version_sql
 from sds_clip.app.store.clock import Clock
 from sds_clip.app.store.database import Database
 from sds_clip.app.store.owned import Conditions, made_by, owned, seen_by
 from sds_clip.app.store.paging import EVERYTHING, MAX_LIMIT, MAX_ROWS, Search, page
+from sds_clip.app.store.part import Part, known
 from sds_clip.app.store.records import Job, NewVersion, Page, Version, VersionStatus
 from sds_clip.app.store.states import OPEN, JobKind, JobStatus
 from sds_clip.app.store.tables import aliases, job_versions, jobs, versions
 
 
-class Versions:
+class Versions(Part):
     """The table of versions.
 
     `JobLeases.succeed` adds the versions that jobs make. `register` adds those of the operator.
@@ -28,9 +29,7 @@ class Versions:
     """
 
     def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
-        self._database = database
-        self._clock = clock
-        self._owner = owner
+        super().__init__(database, clock, owner)
         self._seen = seen_by(owner)
 
     def register(self, new: NewVersion) -> Version:
@@ -44,10 +43,10 @@ class Versions:
     def get(self, version_id: str) -> Version:
         """A version, deleted or not. Raises UnknownRecord."""
         with self._database.reading() as connection:
-            version = version_sql.find(connection, version_id, seen=self._seen)
-        if version is None:
-            raise UnknownRecord("version")
-        return version
+            return self._get(connection, version_id)
+
+    def _get(self, connection: Connection, version_id: str) -> Version:
+        return known(connection, Version, versions, versions.c.id == version_id, *self._seen)
 
     def begun(self, prefix: str) -> Sequence[str]:
         """The first ids that begin with these digits, of versions that this owner sees, deleted or not.
@@ -134,17 +133,16 @@ class Versions:
         if self._owner is not None and owner not in (None, self._owner):
             return Page((), has_more=False)
         with self._database.reading() as connection:
-            rows, has_more = page(
+            return page(
                 connection,
+                Version,
                 versions,
                 equal={"status": status, "owner": owner, "base_version": base},
                 where=[*_matching(search), *self._noted(metadata)],
                 after=after,
                 limit=limit,
-                what="version",
                 seen=self._seen,
             )
-        return Page(tuple(Version.of(row) for row in rows), has_more)
 
     def _noted(self, metadata: Mapping[str, str]) -> Sequence[ColumnElement[bool]]:
         if not metadata:
@@ -173,8 +171,7 @@ class Versions:
         that is not deleted has it as its base.
         """
         with self._database.writing() as connection:
-            if version_sql.find(connection, version_id, seen=self._seen) is None:
-                raise UnknownRecord("version")
+            self._get(connection, version_id)
             # Checked before the version is locked, since aliases are locked first: see sds_clip.app.store.alias_sql.
             _refuse_if_needed(connection, version_id, self._owner)
             connection.execute(
