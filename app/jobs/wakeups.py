@@ -20,7 +20,7 @@ TASKS: Mapping[JobKind, str] = {
 }
 QUEUES: Mapping[JobKind, str] = {JobKind.FINETUNE: "finetune", JobKind.EVALUATE: "evaluate"}
 
-TIMEOUT_S = 2.0
+_TIMEOUT_S = 2.0
 
 
 def broker_options(timeout_s: float) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def broker_options(timeout_s: float) -> dict[str, Any]:
 class WakeUps:
     """Sends wake-ups. Thread-safe. It blocks for a few seconds at most if the broker is unavailable."""
 
-    def __init__(self, broker_url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, broker_url: str) -> None:
         self._app = Celery("sds_clip", broker=broker_url, set_as_current=False)
         self._app.conf.update(
-            broker_transport_options=broker_options(timeout_s),
-            broker_connection_timeout=timeout_s,
+            broker_transport_options=broker_options(_TIMEOUT_S),
+            broker_connection_timeout=_TIMEOUT_S,
             task_serializer="json",
             task_ignore_result=True,
             task_publish_retry=False,  # a retry would delay the wake-ups behind it; a lost one does no harm
