@@ -12,7 +12,7 @@ from sds_clip.app.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from sds_clip.app.jobs.limits import JobLimits, steps_of
+from sds_clip.app.jobs.limits import check_limits, steps_of
 from sds_clip.app.jobs.model_resolver import ModelResolver
 from sds_clip.app.keys import Caller
 from sds_clip.app.schemas.datasets import PAIRS
@@ -45,7 +45,6 @@ class JobValidator:
         self._seen_by = seen_by
         self._models = models
         self._settings = settings
-        self._limits = JobLimits()
         self._check_disk = check_disk
 
     def check(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> FinetuneSpec | EvaluateSpec:
@@ -131,7 +130,7 @@ class JobValidator:
         for index, one in enumerate(spec.evaluate):
             found = dataset(one.data, one.benchmark, param="evaluate", index=index)
             evaluate.append(one.model_copy(update={"data": found.id}))
-        self._limits.check(spec.hyperparameters, steps_of(spec, training))
+        check_limits(spec.hyperparameters, steps_of(spec, training))
         return spec.resolved(
             max_bad_share=training.max_bad_share,
             base=base,

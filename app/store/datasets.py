@@ -8,10 +8,8 @@ from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, selec
 from sds_clip.app.errors import KeyLimitReached, LeaseLost, RecordInUse
 from sds_clip.app.settings import MAX_INTERRUPTIONS
 from sds_clip.app.store.database import hold_name
-from sds_clip.app.store.names import find, take
-from sds_clip.app.store.owned import Conditions
-from sds_clip.app.store.paging import EVERYTHING, Search, page
-from sds_clip.app.store.part import Part, known
+from sds_clip.app.store.names import NamedRows, take
+from sds_clip.app.store.paging import EVERYTHING, Search
 from sds_clip.app.store.records import WITH_FILES, Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from sds_clip.app.store.states import OPEN, Action, JobStatus
 from sds_clip.app.store.tables import datasets, job_datasets, jobs
@@ -22,11 +20,11 @@ MAX_CHECKS = 3
 """A data set is rejected after this many checks whose process died under a living worker."""
 
 _DELETE_FIRST_S = 60
-_FREE = {"lease_owner": None, "lease_until": 0.0}
+_FREE: dict[str, Any] = {"lease_owner": None, "lease_until": 0.0}
 """The lease columns of a data set that is not being checked."""
 
 
-class Datasets(Part):
+class Datasets(NamedRows[Dataset]):
     """The table of data sets.
 
     A check is claimed like a job, with a lease and a fence. A machine that dies is an interruption. A process
@@ -35,7 +33,7 @@ class Datasets(Part):
     With an owner, the data sets of all others are unknown.
     """
 
-    table = datasets
+    table, record = datasets, Dataset
 
     def add(
         self,
@@ -81,19 +79,6 @@ class Datasets(Part):
         with self._database.reading() as connection:
             return int(connection.execute(_stored(owner)).scalar_one())
 
-    def get(self, dataset_id: str) -> Dataset:
-        """A data set, deleted or not. Raises UnknownRecord."""
-        with self._database.reading() as connection:
-            return known(connection, Dataset, datasets, datasets.c.id == dataset_id, *self._seen)
-
-    def named(self, name: str, owner: str) -> str:
-        """The id of the data set with a name: the owner's, or else the only one that is seen.
-
-        Raises: UnknownRecord, AmbiguousName.
-        """
-        with self._database.reading() as connection:
-            return find(connection, datasets, name, self._seen, owner)
-
     def check_free(self, name: str, owner: str) -> None:
         """Raise NameTaken if one of the owner's data sets has this name."""
         with self._database.reading() as connection:
@@ -115,18 +100,11 @@ class Datasets(Part):
 
         Raises UnknownRecord if `after` does not exist.
         """
-        where = [datasets.c.status != DatasetStatus.DELETED] if status is None else []
-        with self._database.reading() as connection:
-            return page(
-                connection,
-                Dataset,
-                datasets,
-                equal={"status": status, "format": format, "owner": owner},
-                seen=self._seen,
-                where=[*where, *search.conditions(datasets)],
-                after=after,
-                limit=limit,
-            )
+        where = search.conditions(datasets)
+        if status is None:
+            where.append(datasets.c.status != DatasetStatus.DELETED)
+        equal = {"status": status, "format": format, "owner": owner}
+        return self._page(equal=equal, where=where, after=after, limit=limit)
 
     def claim_check(
         self, owner: str, ttl_s: float, *, formats: Collection[str] | None = None
@@ -145,7 +123,13 @@ class Datasets(Part):
                 interruptions = dataset.interruptions + (dataset.lease_owner is not None)
                 problem = _used_up(dataset.attempt, interruptions)
                 if problem is None:
-                    return self._take(connection, dataset, owner, now + ttl_s, interruptions)
+                    taken = _guarded(dataset).values(
+                        fence=dataset.fence + 1,
+                        interruptions=interruptions,
+                        lease_owner=owner,
+                        lease_until=now + ttl_s,
+                    )
+                    return Dataset.one(connection, taken.returning(datasets))
                 self._conclude(connection, dataset, now, DatasetStatus.REJECTED, problems=[problem])
 
     def renew_check(self, claimed: Dataset, ttl_s: float) -> bool:
@@ -154,8 +138,7 @@ class Datasets(Part):
         False if another process has taken over or the data set was deleted.
         """
         with self._database.writing() as connection:
-            result = connection.execute(_guarded(claimed).values(lease_until=self._clock() + ttl_s))
-            return bool(result.rowcount == 1)
+            return _is_set(connection, claimed, lease_until=self._clock() + ttl_s)
 
     def release_check(self, claimed: Dataset) -> bool:
         """Give back a check that was stopped on purpose. It can be claimed at once, and counts as nothing.
@@ -163,9 +146,7 @@ class Datasets(Part):
         False if the check is no longer this process's, or has a verdict.
         """
         with self._database.writing() as connection:
-            free = {"fence": claimed.fence + 1, **_FREE}
-            result = connection.execute(_guarded(claimed).values(free))
-            return bool(result.rowcount == 1)
+            return _is_set(connection, claimed, fence=claimed.fence + 1, **_FREE)
 
     def check_died(self, owner: str) -> None:
         """Free what the named process was checking, and count a failed check.
@@ -226,7 +207,7 @@ class Datasets(Part):
         Raises: UnknownRecord; RecordInUse while a job that has not ended needs it.
         """
         with self._database.writing() as connection:
-            dataset = _locked(connection, dataset_id, self._seen)
+            dataset = self._known(connection, dataset_id, lock=True)
             if dataset.status is DatasetStatus.DELETED:
                 return dataset
             job = connection.execute(_jobs_of(dataset_id, sorted(OPEN)).limit(1)).first()
@@ -238,22 +219,9 @@ class Datasets(Part):
             deleted = update(datasets).where(datasets.c.id == dataset_id).values(status=DatasetStatus.DELETED)
             return Dataset.one(connection, deleted.returning(datasets))
 
-    def _take(
-        self, connection: Connection, dataset: Dataset, owner: str, until: float, interruptions: int
-    ) -> Dataset:
-        return Dataset.one(
-            connection,
-            update(datasets)
-            .where(datasets.c.id == dataset.id, datasets.c.fence == dataset.fence)
-            .values(
-                fence=dataset.fence + 1, interruptions=interruptions, lease_owner=owner, lease_until=until
-            )
-            .returning(datasets),
-        )
-
     def _finish(self, claimed: Dataset, status: DatasetStatus, **values: Any) -> tuple[Job, ...]:
         with self._database.writing() as connection:
-            dataset = _locked(connection, claimed.id)
+            dataset = self._known(connection, claimed.id, lock=True)
             if dataset.fence != claimed.fence or dataset.status is not DatasetStatus.VALIDATING:
                 raise LeaseLost(f"This process no longer holds the check of {claimed.id}.")
             return self._conclude(connection, dataset, self._clock(), status, **values)
@@ -324,10 +292,6 @@ def _answer(
     return move(connection, job, Action.DATA_READY, now, "The job's data have been checked.", not_before=now)
 
 
-def _locked(connection: Connection, dataset_id: str, seen: Conditions = ()) -> Dataset:
-    return known(connection, Dataset, datasets, datasets.c.id == dataset_id, *seen, lock=True)
-
-
 def _unchecked(now: float, formats: Collection[str] | None) -> Any:
     known = [] if formats is None else [datasets.c.format.in_(sorted(formats))]
     return (
@@ -345,6 +309,10 @@ def _guarded(claimed: Dataset) -> Any:
         datasets.c.fence == claimed.fence,
         datasets.c.status == DatasetStatus.VALIDATING,
     )
+
+
+def _is_set(connection: Connection, claimed: Dataset, **values: Any) -> bool:
+    return bool(connection.execute(_guarded(claimed).values(**values)).rowcount == 1)
 
 
 def _jobs_of(dataset_id: str, statuses: Sequence[str]) -> Any:

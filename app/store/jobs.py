@@ -14,9 +14,8 @@ from sds_clip.app.errors import (
     UnusableRecord,
 )
 from sds_clip.app.store.job_events import append
-from sds_clip.app.store.names import find, take
-from sds_clip.app.store.paging import EVERYTHING, Search, page
-from sds_clip.app.store.part import Part, known
+from sds_clip.app.store.names import NamedRows, take
+from sds_clip.app.store.paging import EVERYTHING, Search
 from sds_clip.app.store.records import (
     DatasetStatus,
     Event,
@@ -57,13 +56,15 @@ _DONE = {
 _FROM_THE_START = " Its files were removed, so it starts from the beginning."
 
 
-class JobQueries(Part):
+class JobQueries(NamedRows[Job]):
     """The callers' side of the jobs table. `sds_clip.app.store.leases.JobLeases` is the workers' side.
 
     With an owner, the jobs of all others are unknown.
 
     After StoreUnavailable, the request may have taken effect, so repeat it, a submission with its idempotency key.
     """
+
+    record = Job
 
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Insert a job as `queued`, or as `validating` while a data set that it needs is being checked.
@@ -93,19 +94,6 @@ class JobQueries(Part):
         with self._database.reading() as connection:
             return _replay(connection, new)
 
-    def get(self, job_id: str) -> Job:
-        """The current state of a job. Raises UnknownRecord."""
-        with self._database.reading() as connection:
-            return known(connection, Job, jobs, jobs.c.id == job_id, *self._seen)
-
-    def named(self, name: str, owner: str) -> str:
-        """The id of the job with a name: the owner's, or else the only one that is seen.
-
-        Raises: UnknownRecord, AmbiguousName.
-        """
-        with self._database.reading() as connection:
-            return find(connection, jobs, name, self._seen, owner)
-
     def list(
         self,
         *,
@@ -117,17 +105,8 @@ class JobQueries(Part):
         limit: int = 20,
     ) -> Page[Job]:
         """Jobs, newest first, starting after the id `after`. Raises UnknownRecord if that does not exist."""
-        with self._database.reading() as connection:
-            return page(
-                connection,
-                Job,
-                jobs,
-                equal={"kind": kind, "status": status, "owner": owner},
-                where=search.conditions(jobs),
-                after=after,
-                limit=limit,
-                seen=self._seen,
-            )
+        equal = {"kind": kind, "status": status, "owner": owner}
+        return self._page(equal=equal, where=search.conditions(jobs), after=after, limit=limit)
 
     def count(self, status: JobStatus, kind: JobKind | None = None) -> int:
         """The number of jobs of all owners with this status, of all kinds or of one."""

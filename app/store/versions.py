@@ -13,20 +13,21 @@ from sds_clip.app.store import alias_sql, names, version_sql
 from sds_clip.app.store.clock import Clock
 from sds_clip.app.store.database import Database
 from sds_clip.app.store.owned import Conditions, made_by, owned, seen_by
-from sds_clip.app.store.paging import EVERYTHING, MAX_LIMIT, MAX_ROWS, Search, page
-from sds_clip.app.store.part import Part, known
+from sds_clip.app.store.paging import EVERYTHING, MAX_LIMIT, MAX_ROWS, Rows, Search
 from sds_clip.app.store.records import Job, NewVersion, Page, Version, VersionStatus
 from sds_clip.app.store.states import OPEN, JobKind, JobStatus
 from sds_clip.app.store.tables import aliases, job_versions, jobs, versions
 
 
-class Versions(Part):
+class Versions(Rows[Version]):
     """The table of versions.
 
     `JobLeases.succeed` adds the versions that jobs make. `register` adds those of the operator.
 
     With an owner, versions that are neither its own nor offered to all (`sds_clip.app.store.owned`) are unknown.
     """
+
+    table, record = versions, Version
 
     def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         super().__init__(database, clock, owner)
@@ -39,14 +40,6 @@ class Versions(Part):
         """
         with self._database.writing() as connection:
             return version_sql.register(connection, new, self._clock(), job_id=None)
-
-    def get(self, version_id: str) -> Version:
-        """A version, deleted or not. Raises UnknownRecord."""
-        with self._database.reading() as connection:
-            return self._get(connection, version_id)
-
-    def _get(self, connection: Connection, version_id: str) -> Version:
-        return known(connection, Version, versions, versions.c.id == version_id, *self._seen)
 
     def begun(self, prefix: str) -> Sequence[str]:
         """The first ids that begin with these digits, of versions that this owner sees, deleted or not.
@@ -132,17 +125,12 @@ class Versions(Part):
         """
         if self._owner is not None and owner not in (None, self._owner):
             return Page((), has_more=False)
-        with self._database.reading() as connection:
-            return page(
-                connection,
-                Version,
-                versions,
-                equal={"status": status, "owner": owner, "base_version": base},
-                where=[*_matching(search), *self._noted(metadata)],
-                after=after,
-                limit=limit,
-                seen=self._seen,
-            )
+        return self._page(
+            equal={"status": status, "owner": owner, "base_version": base},
+            where=[*_matching(search), *self._noted(metadata)],
+            after=after,
+            limit=limit,
+        )
 
     def _noted(self, metadata: Mapping[str, str]) -> Sequence[ColumnElement[bool]]:
         if not metadata:
@@ -171,7 +159,7 @@ class Versions(Part):
         that is not deleted has it as its base.
         """
         with self._database.writing() as connection:
-            self._get(connection, version_id)
+            self._known(connection, version_id)
             # Checked before the version is locked, since aliases are locked first: see sds_clip.app.store.alias_sql.
             _refuse_if_needed(connection, version_id, self._owner)
             connection.execute(
