@@ -14,7 +14,7 @@ from sds_clip.worker.supervised import PYTHON, ChildProcess, died
 
 logger = logging.getLogger(__name__)
 
-_COMMAND = (*PYTHON, "sds_clip.worker.check_process")
+COMMAND = (*PYTHON, "sds_clip.worker.check_process")
 _LOOK_S = 0.2  # how often a running check's process is looked at, so a stop is noticed quickly
 
 
@@ -55,7 +55,7 @@ class Checker:
         return bool(due)
 
     def _check_all(self) -> None:
-        child = ChildProcess(_COMMAND)
+        child = ChildProcess(COMMAND)
         try:
             child.assign(self._config.dumps())
             asked_at = None
