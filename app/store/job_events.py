@@ -59,7 +59,7 @@ class JobEvents(Part):
         Raises: UnknownRecord.
         """
         query = events_query(job_id, bounded(after, 0, MAX_NUMBER)).limit(bounded(limit, 1, MAX_ROWS))
-        return tuple(Event.of(row) for row in self._rows(query, job_id))
+        return tuple(map(Event.of, self._rows(query, job_id)))
 
     def transitions(self, job_id: str, *, limit: int = 100) -> tuple[Event, ...]:
         """The job's newest changes of status, in order. Raises UnknownRecord."""

@@ -13,10 +13,12 @@ from sds_clip.app.errors import (
     JobStateConflict,
     UnusableRecord,
 )
+from sds_clip.app.store import version_sql
 from sds_clip.app.store.job_events import append
 from sds_clip.app.store.names import NamedRows, take
 from sds_clip.app.store.paging import EVERYTHING, Search
 from sds_clip.app.store.records import (
+    WITH_FILES,
     DatasetStatus,
     Event,
     EventType,
@@ -25,7 +27,6 @@ from sds_clip.app.store.records import (
     NewJob,
     Page,
     Submission,
-    VersionStatus,
 )
 from sds_clip.app.store.states import (
     FULFILLED,
@@ -37,7 +38,7 @@ from sds_clip.app.store.states import (
     JobStatus,
     TransitionRefused,
 )
-from sds_clip.app.store.tables import datasets, job_datasets, job_versions, jobs, versions
+from sds_clip.app.store.tables import datasets, job_datasets, job_versions, jobs
 from sds_clip.app.store.transitions import locked_job, move
 from sds_clip.app.store.values import lock_number, new_id, payload_hash
 
@@ -300,25 +301,15 @@ def _lock_needs(connection: Connection, dataset_ids: Iterable[str], version_ids:
     """
     status = JobStatus.QUEUED
     for dataset_id in sorted(set(dataset_ids)):
-        found = _locked_status(connection, datasets.c.id == dataset_id, datasets.c.status)
-        if found not in (DatasetStatus.READY, DatasetStatus.VALIDATING):
+        of_id = select(datasets.c.status).where(datasets.c.id == dataset_id)
+        found = connection.execute(of_id.with_for_update(read=True)).scalar_one_or_none()
+        if found not in WITH_FILES:
             raise UnusableRecord(
                 f"The data set {dataset_id} is {found or 'unknown'}; name one that is ready.",
                 param="datasets",
             )
-        if found == DatasetStatus.VALIDATING:
+        if found is DatasetStatus.VALIDATING:
             status = JobStatus.VALIDATING
     for version_id in sorted(set(version_ids)):
-        found = _locked_status(connection, versions.c.id == version_id, versions.c.status)
-        if found != VersionStatus.READY:
-            raise UnusableRecord(
-                f"The version {version_id} is {found or 'unknown'}; name one that is registered.",
-                param="versions",
-            )
+        version_sql.hold(connection, version_id, param="versions")
     return status
-
-
-def _locked_status(
-    connection: Connection, where: ColumnElement[bool], status: ColumnElement[str]
-) -> str | None:
-    return connection.execute(select(status).where(where).with_for_update(read=True)).scalar_one_or_none()

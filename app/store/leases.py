@@ -134,9 +134,7 @@ class JobLeases(Part):
         done = step if done is None else done
         is_past = jobs.c.furthest_step < done
         with self._database.writing() as connection:
-            _update(
-                connection,
-                lease,
+            told = _guarded(lease).values(
                 stage=stage,
                 step=step,
                 steps=steps,
@@ -145,6 +143,8 @@ class JobLeases(Part):
                 attempt=case((is_past, 1), else_=jobs.c.attempt),
                 not_before=case((is_past, self._clock()), else_=jobs.c.not_before),
             )
+            if connection.execute(told).rowcount != 1:
+                raise lost(lease)
 
     def event(
         self,
@@ -325,11 +325,6 @@ def _guarded(lease: Lease) -> Any:
     return update(jobs).where(
         jobs.c.id == lease.job_id, jobs.c.fence == lease.fence, jobs.c.status.in_(_HELD)
     )
-
-
-def _update(connection: Connection, lease: Lease, **values: Any) -> None:
-    if connection.execute(_guarded(lease).values(**values)).rowcount != 1:
-        raise lost(lease)
 
 
 def _next_number(connection: Connection, lease: Lease, *, count: int = 1, **values: Any) -> int:

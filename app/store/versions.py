@@ -203,11 +203,11 @@ def _refuse_if_needed(connection: Connection, version_id: str, owner: str | None
 
 def _need(connection: Connection, version_id: str, owner: str | None) -> str | None:
     """What needs the version. `owner` is not told the ids of what belongs to others."""
-    alias = connection.execute(
+    name = connection.scalar(
         select(aliases.c.name).where(aliases.c.version == version_id, aliases.c.removed_at.is_(None))
-    ).first()
-    if alias is not None:
-        return f"the alias {alias.name} points to it; point the alias to another version first, or remove it"
+    )
+    if name is not None:
+        return f"the alias {name} points to it; point the alias to another version first, or remove it"
     job = connection.execute(
         select(jobs.c.id, jobs.c.owner)
         .join(job_versions, job_versions.c.job_id == jobs.c.id)
