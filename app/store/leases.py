@@ -293,7 +293,11 @@ class JobLeases(Part):
                     "The job was cancelled when it was about to succeed.",
                 )
             if version is not None:
-                _make(connection, job, version, files, promotion, now)
+                if promotion is not None:
+                    alias_sql.find_held(connection, promotion.alias)  # always hold aliases before versions
+                version_sql.register(connection, version, now, job_id=job.id, owner=job.owner, files=files)
+                if promotion is not None:
+                    alias_sql.promote(connection, promotion, version.id, now, job_id=job.id)
             return move(
                 connection,
                 job,
@@ -304,21 +308,6 @@ class JobLeases(Part):
                 result_version=made,
                 result=result,
             )
-
-
-def _make(
-    connection: Connection,
-    job: Job,
-    version: NewVersion,
-    files: Path | None,
-    promotion: Move | None,
-    now: float,
-) -> None:
-    if promotion is not None:
-        alias_sql.find_held(connection, promotion.alias)  # always hold aliases before versions
-    version_sql.register(connection, version, now, job_id=job.id, owner=job.owner, files=files)
-    if promotion is not None:
-        alias_sql.promote(connection, promotion, version.id, now, job_id=job.id)
 
 
 def _guarded(lease: Lease) -> Any:
