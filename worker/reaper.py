@@ -66,8 +66,8 @@ class Reaper:
         sweeper = Sweeper(self._store, self._config.data_dir, self._config.retention)
         if self._config.retention.limits:
             with contextlib.suppress(SweepUnderWay):
-                for removed in sweeper.sweep(owner_name(os.getpid(), self._config.queue)):
-                    self._metrics.removed(removed.finding.kind, removed.size_bytes)
+                for finding, size_bytes in sweeper.sweep(owner_name(os.getpid(), self._config.queue)):
+                    self._metrics.removed(finding.kind, size_bytes)
 
     def clean(self) -> None:
         """Remove only what belongs to jobs that have ended. Raises StoreUnavailable."""

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from sds_clip.app.datasets.folders import DatasetFolders
@@ -36,14 +35,6 @@ class SweepUnderWay(Exception):
     """Another process is removing things."""
 
 
-@dataclass(frozen=True)
-class Removed:
-    """What a sweep has removed, and the size of its files."""
-
-    finding: Finding
-    size_bytes: int
-
-
 class Sweeper:
     """Finds what the rules let go, and removes it. Every method raises StoreUnavailable and OSError."""
 
@@ -65,8 +56,8 @@ class Sweeper:
                 return _size_of(inside(self._data_dir / folder, self._data_dir / finding.folder))
         return 0
 
-    def sweep(self, owner: str) -> Iterator[Removed]:
-        """Remove everything that goes, and yield it. `owner` names this process.
+    def sweep(self, owner: str) -> Iterator[tuple[Finding, int]]:
+        """Remove everything that goes, and yield it with the size of its files in bytes. `owner` names this process.
 
         What cannot be removed is logged, and left for the next sweep. A kill leaves records that are whole, removed or
         about to be, and files that the next sweep or the workers' cleanup removes.
@@ -93,7 +84,7 @@ class Sweeper:
                             "The %s %s was removed (%d bytes). %s",
                             finding.kind, finding.id, size_bytes, finding.why,
                         )  # fmt: skip
-                        yield Removed(finding, size_bytes)
+                        yield finding, size_bytes
         finally:
             with contextlib.suppress(StoreUnavailable):
                 self._store.retention.release_sweep(owner)

@@ -58,7 +58,7 @@ def prune(data_dir: Path | None, apply: bool, in_use: bool, as_json: bool) -> in
             stays = [each for each in found if each.in_use is not None]
             if apply:
                 owner = f"{socket.gethostname()}/{os.getpid()}/prune"
-                gone = [_row(each.finding, each.size_bytes) for each in sweeper.sweep(owner)]
+                gone = [_row(*each) for each in sweeper.sweep(owner)]
                 failed = sum(each.in_use is None for each in sweeper.find())
             else:
                 gone = [_row(each, sweeper.size_of(each)) for each in found if each.in_use is None]
