@@ -208,13 +208,13 @@ class JobService:
         found = list(checkpoints_of(folder))
         data = [
             CheckpointInfo(
-                step=each.step,
-                created_at=each.written_at,
-                size_bytes=each.size_bytes,
-                newest=each is found[-1],
-                metrics=_point(store.events.latest_metrics(job_id, to_step=each.step)),
+                step=step,
+                created_at=written_at,
+                size_bytes=size_bytes,
+                newest=step == found[-1][0],
+                metrics=_point(store.events.latest_metrics(job_id, to_step=step)),
             )
-            for each in found
+            for step, written_at, size_bytes in found
         ]
         return CheckpointList(data=data)
 

@@ -31,10 +31,8 @@ class Database:
     Raises: ConfigurationError for any other URL.
     """
 
-    def __init__(
-        self, url: str, *, timeout_s: float, pool_size: int = 10, clock: DatabaseClock | None = None
-    ) -> None:
-        self._engine = _engine(_parsed(url), timeout_s, pool_size)
+    def __init__(self, url: str, *, timeout_s: float, clock: DatabaseClock | None = None) -> None:
+        self._engine = _engine(_parsed(url), timeout_s)
         # While connecting, SQLAlchemy passes on the driver's own error unwrapped.
         self._away = (*_AWAY, self._engine.dialect.loaded_dbapi.DatabaseError)
         self.is_sqlite = self._engine.dialect.name == "sqlite"
@@ -136,11 +134,11 @@ def _parsed(url: str) -> URL:
     )
 
 
-def _engine(url: URL, timeout_s: float, pool_size: int) -> Engine:
+def _engine(url: URL, timeout_s: float) -> Engine:
     create = partial(
         create_engine,
-        pool_size=pool_size,
-        max_overflow=pool_size,
+        pool_size=10,
+        max_overflow=10,
         pool_timeout=timeout_s,
         hide_parameters=True,  # errors are logged, but requests may be private
         json_serializer=dumps,
