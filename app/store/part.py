@@ -1,7 +1,7 @@
 """What the parts of the store have in common."""
 
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Table, select
 
@@ -27,7 +27,7 @@ class Part:
     With an owner, the rows of all others are unknown: those of the table, which is that of jobs for most parts.
     """
 
-    table: ClassVar[Table] = jobs
+    table: Table = jobs
 
     def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
         self._database = database
