@@ -115,7 +115,7 @@ class CheckClaim:
         self._store = store
         self._owner = owner
         self._ttl_s = ttl_s
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `stop` releases
         self._claimed: Dataset | None = None
         self._is_renewed = False
         Periodic("renewal of the check", self._renew, ttl_s / 6, at_once=False).start()
@@ -135,25 +135,22 @@ class CheckClaim:
     def release(self) -> None:
         """Release the data set as if this check had not happened; retried for as long as the claim lasts."""
         with self._lock:
-            self._release()
+            self._is_renewed = False
+            until = time.monotonic() + self._ttl_s
+            while self._claimed is not None:
+                try:
+                    self._store.datasets.release_check(self._claimed)
+                    return
+                except StoreUnavailable:
+                    if time.monotonic() > until:
+                        logger.warning("The claim on %s cannot be released.", self._claimed.id)
+                        return
+                    time.sleep(_TRY_AGAIN_S)
 
     def stop(self) -> None:
         with self._lock:
-            self._release()
+            self.release()
             os._exit(Exit.RELEASED)
-
-    def _release(self) -> None:
-        self._is_renewed = False
-        until = time.monotonic() + self._ttl_s
-        while self._claimed is not None:
-            try:
-                self._store.datasets.release_check(self._claimed)
-                return
-            except StoreUnavailable:
-                if time.monotonic() > until:
-                    logger.warning("The claim on %s cannot be released.", self._claimed.id)
-                    return
-                time.sleep(_TRY_AGAIN_S)
 
     def _renew(self) -> None:
         with self._lock:
