@@ -10,7 +10,6 @@ Existing files are kept, so it can run before every start. Files of older releas
 secrets, are copied from there.
 """
 
-import os
 import secrets
 import shutil
 from pathlib import Path
@@ -63,15 +62,7 @@ def make_admin_key(keys_file: Path, admin_key: Path) -> bool:
 def once(file: Path, content: str) -> str:
     """Write `content` atomically unless the file exists; returns what the file holds."""
     if not file.exists():
-        temporary = file.with_name(f".{file.name}")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READABLE_BY_GROUP)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            os.fchmod(descriptor, READABLE_BY_GROUP)
-            stream.write(content)
-            stream.flush()
-            os.fsync(descriptor)
-        temporary.replace(file)
+        write_atomic(file, content, mode=READABLE_BY_GROUP)
     return file.read_text(encoding="ascii")
 
 

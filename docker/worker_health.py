@@ -18,7 +18,7 @@ TIMEOUT_S = 4.0
 def main() -> str | None:
     """Return what is wrong, or None."""
     try:
-        database = Database(os.environ["SDS_CLIP_DATABASE_URL"], timeout_s=TIMEOUT_S, pool_size=1)
+        database = Database(os.environ["SDS_CLIP_DATABASE_URL"], timeout_s=TIMEOUT_S)
         with database.reading() as connection:
             connection.execute(text("SELECT 1"))
     except StoreUnavailable:

@@ -46,13 +46,13 @@ def open_store(settings: Settings) -> Iterator[Store]:
     """
     from sds_clip.app.errors import ConfigurationError
     from sds_clip.app.store import Store
-    from sds_clip.app.store.migrate import newest_revision, revision_of
+    from sds_clip.app.store.migrate import NEWEST, revision_of
 
     with open_database(settings) as database, database.reading() as connection:
         revision = revision_of(connection)
-        if revision != newest_revision():
+        if revision != NEWEST:
             raise ConfigurationError(
-                f"The tables of the database have the revision {revision}, but this program needs {newest_revision()}. "
+                f"The tables of the database have the revision {revision}, but this program needs {NEWEST}. "
                 "Start the service or a worker of this release first; it migrates them."
             )
     url = settings.database_url or embedded_database(settings.data_dir)
@@ -63,11 +63,11 @@ def open_store(settings: Settings) -> Iterator[Store]:
 def _check_data_folder(settings: Settings, database: Database) -> None:
     """Check that the data folder is the database's. Tables of the release before have no id to compare."""
     from sds_clip.app.data_folder import DataFolder
-    from sds_clip.app.store.migrate import newest_revision, revision_of
+    from sds_clip.app.store.migrate import NEWEST, revision_of
 
     with database.reading() as connection:
         revision = revision_of(connection)
-    if revision == newest_revision():
+    if revision == NEWEST:
         DataFolder(database, settings.data_dir).check(writes=False)
 
 

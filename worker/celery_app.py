@@ -8,7 +8,7 @@ from celery import Celery, bootsteps
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 
-from sds_clip.app.jobs.wakeups import QUEUES, TASKS, broker_options
+from sds_clip.app.jobs.wakeups import broker_options, task_of
 from sds_clip.worker import transport
 from sds_clip.worker.config import WorkerConfig
 
@@ -30,7 +30,7 @@ def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
         task_ignore_result=True,
         # Early: redelivery after a visibility timeout would run hours of training twice.
         task_acks_late=False,
-        task_default_queue=QUEUES[config.kind],
+        task_default_queue=config.queue,
         # A busy worker fetches no message, so each one goes to an idle worker.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
@@ -49,7 +49,7 @@ def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
     def task(job_id: str = "") -> str:
         return str(run_job(job_id))
 
-    app.task(task, name=TASKS[config.kind], ignore_result=True)
+    app.task(task, name=task_of(config.kind), ignore_result=True)
     return app
 
 

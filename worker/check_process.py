@@ -6,7 +6,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 
@@ -23,7 +22,7 @@ from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.dataset_checks import check
 from sds_clip.worker.identity import CHECK, owner_name
 from sds_clip.worker.periodic import Periodic
-from sds_clip.worker.protocol import Exit, Ticks, end_with
+from sds_clip.worker.protocol import Exit, Ticks, read_assignment
 
 logger = logging.getLogger("sds_clip.worker.check_process")  # run as __main__
 
@@ -41,16 +40,11 @@ def main() -> None:
     args = parser.parse_args()
     logs.configure()
     limit_resources()
-    # Ctrl-C reaches every process in a terminal; the supervisor decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    line = sys.stdin.buffer.readline()
-    if not line.endswith(b"\n"):
-        os._exit(Exit.ORPHANED)
-    end_with(sys.stdin.buffer)
+    line = read_assignment()
     # Any other exit code than those of Exit counts as a death.
     code = 1
     try:
-        config = WorkerConfig.loads(line.decode())
+        config = WorkerConfig.loads(line)
         logs.configure(config.log_level, config.log_format)
         check_all(config, Ticks(args.ticks))
         code = Exit.ENDED
@@ -121,7 +115,7 @@ class CheckClaim:
         self._store = store
         self._owner = owner
         self._ttl_s = ttl_s
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `stop` releases
         self._claimed: Dataset | None = None
         self._is_renewed = False
         Periodic("renewal of the check", self._renew, ttl_s / 6, at_once=False).start()
@@ -141,25 +135,22 @@ class CheckClaim:
     def release(self) -> None:
         """Release the data set as if this check had not happened; retried for as long as the claim lasts."""
         with self._lock:
-            self._release()
+            self._is_renewed = False
+            until = time.monotonic() + self._ttl_s
+            while self._claimed is not None:
+                try:
+                    self._store.datasets.release_check(self._claimed)
+                    return
+                except StoreUnavailable:
+                    if time.monotonic() > until:
+                        logger.warning("The claim on %s cannot be released.", self._claimed.id)
+                        return
+                    time.sleep(_TRY_AGAIN_S)
 
     def stop(self) -> None:
         with self._lock:
-            self._release()
+            self.release()
             os._exit(Exit.RELEASED)
-
-    def _release(self) -> None:
-        self._is_renewed = False
-        until = time.monotonic() + self._ttl_s
-        while self._claimed is not None:
-            try:
-                self._store.datasets.release_check(self._claimed)
-                return
-            except StoreUnavailable:
-                if time.monotonic() > until:
-                    logger.warning("The claim on %s cannot be released.", self._claimed.id)
-                    return
-                time.sleep(_TRY_AGAIN_S)
 
     def _renew(self) -> None:
         with self._lock:

@@ -3,7 +3,6 @@
 import logging
 import signal
 import time
-from collections.abc import Sequence
 
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import DatasetStatus
@@ -25,18 +24,10 @@ class Checker:
     A data set seen before is left alone for one lease, since another worker may be checking it.
     """
 
-    def __init__(
-        self,
-        config: WorkerConfig,
-        store: Store,
-        fitness: Fitness,
-        *,
-        command: Sequence[str] = COMMAND,
-    ) -> None:
+    def __init__(self, config: WorkerConfig, store: Store, fitness: Fitness) -> None:
         self._config = config
         self._store = store
         self._fitness = fitness
-        self._command = command
         self._looking = Periodic("checker", self._look, config.idle_tick_s, daemon=False)
         self._seen: dict[str, float] = {}
 
@@ -64,7 +55,7 @@ class Checker:
         return bool(due)
 
     def _check_all(self) -> None:
-        child = ChildProcess(self._command)
+        child = ChildProcess(COMMAND)
         try:
             child.assign(self._config.dumps())
             asked_at = None

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
-from sds_clip.app.jobs.limits import JobLimits
 from sds_clip.app.logs import Format
 from sds_clip.app.retention.policy import Rules
 from sds_clip.app.retired import RETIRED
@@ -103,7 +102,6 @@ class WorkerConfig:
     reap_every_s: float = 5.0
     checks_datasets: bool = True
     check_ttl_s: float = 60.0
-    limits: JobLimits = field(default_factory=JobLimits)
     max_job_bytes: int = 50 * 2**30
     """Limit on the checkpoints and the log that a job keeps; older checkpoints go first. While one is written,
     the one before stays beside it."""
@@ -158,8 +156,6 @@ class WorkerConfig:
         values: dict[str, Any] = json.loads(text)
         known = {each.name for each in fields(cls)}
         values = {name: value for name, value in values.items() if name in known}
-        if "limits" in values:
-            values["limits"] = JobLimits(**values["limits"])
         if "retention" in values:
             values["retention"] = Rules(**values["retention"])
         values["data_dir"] = Path(values["data_dir"])

@@ -8,8 +8,10 @@ unusable (default 0).
 import logging
 import tempfile
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from sds_clip.app.data_folder import DataFolder
@@ -19,7 +21,7 @@ from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.datasets.samples import SAMPLES, write_samples
 from sds_clip.app.datasets.unpack import Progress
-from sds_clip.app.errors import FilesUnreadable, InvalidArchive, ServiceError, UploadMissing
+from sds_clip.app.errors import FilesUnreadable, InvalidArchive, ServiceError, StoreUnavailable, UploadMissing
 from sds_clip.app.schemas.datasets import PAIRS
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import SOURCE_PATH, Dataset, Job
@@ -32,7 +34,7 @@ from sds_clip.models.findings import Findings
 from sds_clip.worker.benchmarks import read_data, root_of
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.data import pairs_place
-from sds_clip.worker.samples import Sides, samples_of_items, samples_of_pairs, statistics
+from sds_clip.worker.samples import samples_of_items, samples_of_pairs, statistics
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def check(
             _look(config, store, claimed, record, progress)
             return moved
         except (ServiceError, OSError) as error:
-            if not isinstance(error, OSError) and (not error.retryable or _is_of_store(error)):
+            if isinstance(error, StoreUnavailable) or not (isinstance(error, OSError) or error.retryable):
                 raise
             logger.warning("The check of %s cannot start yet: %s", claimed.id, error)
             if wait_s is None:
@@ -79,44 +81,42 @@ def check(
 
 def checker_of(dataset: Dataset) -> FormatChecker:
     if dataset.format == PAIRS:
-        return PairsChecker(dataset.max_bad_share)
-    return BenchmarkChecker(dataset.format, dataset.max_bad_share)
+        return partial(_check_pairs, dataset.max_bad_share)
+    return partial(check_benchmark, dataset.format, dataset.max_bad_share)
 
 
-class PairsChecker:
-    """Checks image-caption pairs the way a fine-tuning run reads them."""
-
-    def __init__(self, max_bad_share: float = 0.0) -> None:
-        self._max_bad_share = max_bad_share
-
-    def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
-        hidden = root_of(content)
-        sides = Sides()
-        with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as links:
-            try:
-                place = pairs_place(content, Path(links))
-                opened = open_pairs(place.data, images=place.images, confined=True)
-                # List every problem here; whether there are too many is decided below.
-                checked = check_pairs(opened, max_bad_share=1.0, progress=progress, look=sides.add)
-            except ModelError as error:
-                return rejected(_as_winoground(hidden) or error, hidden=hidden)
-            report = checked.report
-            findings = Findings()
-            for each in (report.missing_files, report.unreadable_images, report.bad_captions):
-                findings.extend(each)
-            counts = {
-                "samples": report.samples,
-                "usable": report.usable,
-                "captions": sum(
-                    len(checked.pairs.sample(index).captions) for index in range(len(checked.pairs))
-                ),
-            }
-            content_hash = checked.pairs.content_hash if report.bad_share <= self._max_bad_share else None
-        found = CheckResult.of(findings, counts, content_hash, hidden)
-        captions = (sample.captions for sample in opened.samples)
-        return replace(
-            found, statistics=statistics(captions, sides.longer), samples=samples_of_pairs(opened, content)
-        )
+def _check_pairs(max_bad_share: float, content: Content, *, progress: Progress | None = None) -> CheckResult:
+    """Check image-caption pairs the way a fine-tuning run reads them."""
+    hidden = root_of(content)
+    longer_sides = array("L")  # of each image, in pixels; several threads append
+    with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as links:
+        try:
+            place = pairs_place(content, Path(links))
+            opened = open_pairs(place.data, images=place.images, confined=True)
+            # List every problem here; whether there are too many is decided below.
+            checked = check_pairs(
+                opened,
+                max_bad_share=1.0,
+                progress=progress,
+                look=lambda image: longer_sides.append(max(image.size)),
+            )
+        except ModelError as error:
+            return rejected(_as_winoground(hidden) or error, hidden=hidden)
+        report = checked.report
+        findings = Findings()
+        for each in (report.missing_files, report.unreadable_images, report.bad_captions):
+            findings.extend(each)
+        counts = {
+            "samples": report.samples,
+            "usable": report.usable,
+            "captions": sum(len(checked.pairs.sample(index).captions) for index in range(len(checked.pairs))),
+        }
+        content_hash = checked.pairs.content_hash if report.bad_share <= max_bad_share else None
+    found = CheckResult.of(findings, counts, content_hash, hidden)
+    captions = (sample.captions for sample in opened.samples)
+    return replace(
+        found, statistics=statistics(captions, longer_sides), samples=samples_of_pairs(opened, content)
+    )
 
 
 def _as_winoground(folder: Path) -> DataError | None:
@@ -129,53 +129,49 @@ def _as_winoground(folder: Path) -> DataError | None:
     )
 
 
-class BenchmarkChecker:
-    """Checks that a benchmark can read the data and that every image decodes."""
+def check_benchmark(
+    name: str, max_bad_share: float, content: Content, *, progress: Progress | None = None
+) -> CheckResult:
+    """Check that a benchmark can read the data and that every image decodes."""
+    hidden = root_of(content)
 
-    def __init__(self, benchmark: str, max_bad_share: float = 0.0) -> None:
-        self._benchmark = benchmark
-        self._max_bad_share = max_bad_share
+    def say(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(done, total)
 
-    def __call__(self, content: Content, *, progress: Progress | None = None) -> CheckResult:
-        hidden = root_of(content)
-
-        def say(what: str, done: int, total: int) -> None:
-            if progress is not None:
-                progress(done, total)
-
-        if not (content.is_folder or BENCHMARKS[self._benchmark].takes_shards):
-            return rejected(
-                InvalidArchive(
-                    f"A set of {self._benchmark} is a folder, not shards; send an archive of that folder.",
-                    code="archive_format",
-                )
+    if not (content.is_folder or BENCHMARKS[name].takes_shards):
+        return rejected(
+            InvalidArchive(
+                f"A set of {name} is a folder, not shards; send an archive of that folder.",
+                code="archive_format",
             )
-        with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:
-            try:
-                benchmark = read_data(self._benchmark, content, Path(work))
-            except ModelError as error:
-                return rejected(error, hidden=hidden)
-            problems = Problems(len(benchmark.items), self._max_bad_share)
-            try:
-                images = look_at_images(benchmark.items, problems, say, decode=True)
-            except EvaluationError:  # too many items are bad
-                images = None
-        usable = problems.usable(benchmark.items)
-        counts = {
-            "items": len(benchmark.items),
-            "usable": len(usable),
-            "images": len({image.whole for item in usable for image in item.images}),
-        }
-        content_hash = None if images is None else data_hash(usable, images.keys, benchmark.settings)
-        found = CheckResult.of(problems.images, counts, content_hash, hidden)
-        if images is None:
-            return found
-        captions = (item.captions for item in benchmark.items)
-        return replace(
-            found,
-            statistics=statistics(captions, images.longer_sides),
-            samples=samples_of_items(benchmark.items, content),
         )
+    with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:
+        try:
+            benchmark = read_data(name, content, Path(work))
+        except ModelError as error:
+            return rejected(error, hidden=hidden)
+        problems = Problems(len(benchmark.items), max_bad_share)
+        try:
+            images = look_at_images(benchmark.items, problems, say, decode=True)
+        except EvaluationError:  # too many items are bad
+            images = None
+    usable = problems.usable(benchmark.items)
+    counts = {
+        "items": len(benchmark.items),
+        "usable": len(usable),
+        "images": len({image.whole for item in usable for image in item.images}),
+    }
+    content_hash = None if images is None else data_hash(usable, images.keys, benchmark.settings)
+    found = CheckResult.of(problems.images, counts, content_hash, hidden)
+    if images is None:
+        return found
+    captions = (item.captions for item in benchmark.items)
+    return replace(
+        found,
+        statistics=statistics(captions, images.longer_sides),
+        samples=samples_of_items(benchmark.items, content),
+    )
 
 
 def _look(
@@ -239,7 +235,3 @@ def _as_refusal(error: ServiceError | OSError) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
     return FilesUnreadable(f"The files cannot be read ({error.strerror}); send them again.")
-
-
-def _is_of_store(error: ServiceError) -> bool:
-    return error.code == "store_unavailable"

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sds_clip.app.errors import AliasLocked, AliasMoved, MissingScope, UnusableRecord, VersionGone
-from sds_clip.app.jobs.limits import steps_of
+from sds_clip.app.jobs.limits import MAX_KEEP_CHECKPOINTS, check_limits, steps_of
 from sds_clip.app.registry.gate import CandidateScores
 from sds_clip.app.registry.publish import lies_among, publish
 from sds_clip.app.registry.store_source import unpublished_version
@@ -54,7 +54,7 @@ def _load(context: JobContext, job: FinetuneSpec) -> "_Run":
     config = _resolved(context, job)
     training = context.store.datasets.get(job.training_data)
     # The number of steps of `epochs` is known only now that the data are checked.
-    context.config.limits.check(config, steps_of(job, training))
+    check_limits(config, steps_of(job, training))
     rank = find_rank(config.device)
     # What the check of the validation pairs allowed, so that an accepted data set cannot fail its job.
     held_out = job.validation_data
@@ -77,7 +77,7 @@ def _resolved(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
     training = pairs_place(data, links / "training")
     places: dict[str, Any] = {"data": training.data, "images": training.images}
     # A job accepted before this limit existed may ask for more.
-    places["keep_checkpoints"] = min(job.hyperparameters.keep_checkpoints, config.limits.max_keep_checkpoints)
+    places["keep_checkpoints"] = min(job.hyperparameters.keep_checkpoints, MAX_KEEP_CHECKPOINTS)
     if job.validation_data is not None:
         held_out = content_of(store, config, job.validation_data, param="validation_data")
         validation = pairs_place(held_out, links / "validation")

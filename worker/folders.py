@@ -46,27 +46,10 @@ class JobFolder:
         self._job = inside(jobs_dir, jobs_dir / lease.job_id)
         self._fence = lease.fence
         self.path = self._job / str(lease.fence)
-
-    @property
-    def run(self) -> Path:
-        return self.path / "run"
-
-    @property
-    def log(self) -> Path:
-        return self.run / LOG_FILE
-
-    @property
-    def work(self) -> Path:
-        return self.path / "work"
-
-    @property
-    def scores(self) -> Path:
+        self.run, self.work, self.links = (self.path / name for name in ("run", "work", "links"))
+        self.log = self.run / LOG_FILE
+        self.scores = self._job / "scores"
         """What a diffusion model has scored for this job, whichever attempt computed it."""
-        return self._job / "scores"
-
-    @property
-    def links(self) -> Path:
-        return self.path / "links"
 
     def open(self) -> None:
         """Create the folder. Raises OSError."""

@@ -25,7 +25,7 @@ from sds_clip.worker.errors import Stopped, failure_of
 from sds_clip.worker.folders import JobFolder
 from sds_clip.worker.lease_keeper import LeaseKeeper
 from sds_clip.worker.periodic import Periodic
-from sds_clip.worker.protocol import Assignment, Exit, Ticks, end_with
+from sds_clip.worker.protocol import Assignment, Exit, Ticks, read_assignment
 from sds_clip.worker.reporter import Reporter
 
 logger = logging.getLogger("sds_clip.worker.job_process")  # run as __main__
@@ -74,16 +74,10 @@ def import_runner(kind: JobKind) -> Runner:
 
 def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:
     """Wait for the assignment, run it, and exit at once, even if other threads are still running."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches every process in a terminal; the supervisor decides
-    line = sys.stdin.buffer.readline()
-    if not line.endswith(b"\n"):
-        os._exit(Exit.ORPHANED)
+    line = read_assignment()
     stopping = StopFlag()
     signal.signal(signal.SIGTERM, lambda number, frame: stopping.set(_SHUT_DOWN))
-    end_with(sys.stdin.buffer)
-    assignment = Assignment.loads(line.decode())
+    assignment = Assignment.loads(line)
     logs.configure(assignment.config.log_level, assignment.config.log_format)
     try:
         tracing.configure("sds-clip-job")

@@ -20,7 +20,7 @@ from sds_clip.worker.identity import node_name, owner_name
 from sds_clip.worker.metrics import WorkerMetrics, serve
 from sds_clip.worker.mirror import MIRROR_EVERY_S, Mirror
 from sds_clip.worker.periodic import Periodic
-from sds_clip.worker.reaper import EVERY_S, Reaper, Sweep
+from sds_clip.worker.reaper import SWEEP_EVERY_S, Reaper
 from sds_clip.worker.slot import Slot
 from sds_clip.worker.supervised import COMMAND
 
@@ -67,10 +67,12 @@ def run_worker(
 
     slot = Slot(config, store, fitness, wake_ups.publish, metrics, command=command or COMMAND)
     checkers = [Checker(config, store, fitness)] if config.checks_datasets else []
-    reaper = Periodic("reaper", Reaper(config, store, fitness).look, config.reap_every_s, at_once=False)
-    cleanups = [reaper, Periodic("fitness", fitness.look, config.watch_every_s)]
-    if config.retention.are_set:
-        cleanups.append(Periodic("retention", Sweep(config, store, metrics, fitness).look, EVERY_S))
+    reaper = Reaper(config, store, fitness, metrics)
+    cleanups = [
+        Periodic("reaper", reaper.look, config.reap_every_s, at_once=False),
+        Periodic("retention", reaper.sweep, SWEEP_EVERY_S),
+        Periodic("fitness", fitness.look, config.watch_every_s),
+    ]
     mirror = Mirror(store, config.queue)
     if config.log_to == "mlflow":
         cleanups.append(Periodic("mlflow", mirror.look, MIRROR_EVERY_S))

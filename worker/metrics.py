@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
@@ -13,8 +14,8 @@ from prometheus_client.registry import Collector
 
 from sds_clip.app.errors import ConfigurationError
 from sds_clip.app.metrics import clock_skew, gauge
-from sds_clip.app.retention.policy import Kind
 from sds_clip.app.store.records import Event
+from sds_clip.app.store.retention import Kind
 from sds_clip.app.store.states import HELD, JobKind, JobStatus
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -73,25 +74,18 @@ class WorkerMetrics(Collector):
         self._beaten_at: float | None = None
         self._skew_s = 0.0
         # A counter that first appears with the value 1 has no increase, so all that are known begin with 0.
-        attempts = Counter(
-            "sds_clip_attempts",
-            "The number of attempts that ended.",
-            ["kind", "outcome"],
-            registry=self.registry,
-        )
+        counter = partial(Counter, namespace="sds_clip", registry=self.registry)
+        attempts = counter("attempts", "The number of attempts that ended.", ["kind", "outcome"])
         self._attempts = {outcome: attempts.labels(kind, outcome) for outcome in OUTCOMES}
-        interruptions = Counter(
-            "sds_clip_interruptions",
+        interruptions = counter(
+            "interruptions",
             "The number of jobs taken over after their lease had lapsed, and of jobs released.",
             ["kind", "reason"],
-            registry=self.registry,
         )
         self._lapsed, self._released = (
             interruptions.labels(kind, reason) for reason in ("lapsed", "released")
         )
-        self._renewals = Counter(
-            "sds_clip_lease_renewals", "The number of renewals of leases.", ["kind"], registry=self.registry
-        ).labels(kind)
+        self._renewals = counter("lease_renewals", "The number of renewals of leases.", ["kind"]).labels(kind)
         self._seconds = Histogram(
             "sds_clip_attempt_seconds",
             "The duration of attempts, in seconds.",
@@ -99,18 +93,8 @@ class WorkerMetrics(Collector):
             buckets=SECONDS,
             registry=self.registry,
         ).labels(kind)
-        removed = Counter(
-            "sds_clip_removed",
-            "The number of records that retention has removed.",
-            ["kind"],
-            registry=self.registry,
-        )
-        removed_bytes = Counter(
-            "sds_clip_removed_bytes",
-            "The sizes of their files.",
-            ["kind"],
-            registry=self.registry,
-        )
+        removed = counter("removed", "The number of records that retention has removed.", ["kind"])
+        removed_bytes = counter("removed_bytes", "The sizes of their files.", ["kind"])
         self._removed = {kind: removed.labels(kind) for kind in Kind}
         self._removed_bytes = {kind: removed_bytes.labels(kind) for kind in Kind}
         self.registry.register(self)

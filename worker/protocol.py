@@ -2,12 +2,13 @@
 
 import json
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import BinaryIO
 
 from sds_clip.app.store.records import Lease
 from sds_clip.worker.config import WorkerConfig
@@ -83,14 +84,20 @@ class Ticks:
             self._descriptor = None
 
 
-def end_with(supervisor: BinaryIO) -> None:
-    """Exit at once, without any cleanup, when the supervisor's pipe closes."""
+def read_assignment() -> str:
+    """Wait for the first line of the input. Exit at once, without any cleanup, when the supervisor's pipe closes."""
+    # Ctrl-C reaches every process in a terminal; the supervisor decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    line = sys.stdin.buffer.readline()
 
     def wait() -> None:
-        supervisor.read()
+        sys.stdin.buffer.read()
         os._exit(Exit.ORPHANED)
 
+    if not line.endswith(b"\n"):
+        wait()
     threading.Thread(target=wait, name="supervisor", daemon=True).start()
+    return line.decode()
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:

@@ -7,14 +7,16 @@ import contextlib
 import logging
 import os
 import shutil
-import time
 from pathlib import Path
 
 from sds_clip.app.errors import JobStateConflict, UnknownRecord
-from sds_clip.app.jobs.removal import remove_job_files
 from sds_clip.app.registry.manifest import VersionError, read_manifest
-from sds_clip.app.registry.removal import remove_files, remove_leftovers
-from sds_clip.app.removal import REMOVING
+from sds_clip.app.removal import (
+    REMOVING,
+    remove_job_files,
+    remove_version_files,
+    remove_version_leftovers,
+)
 from sds_clip.app.retention.sweep import Sweeper, SweepUnderWay
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, Lease, VersionStatus
@@ -28,71 +30,52 @@ from sds_clip.worker.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
-EVERY_S = 600.0  # between full cleanups
+SWEEP_EVERY_S = 600.0
 
 
 class Reaper:
-    """One cleanup at each `look`."""
+    """Cleans up at each `look`, and thoroughly at each `sweep`.
 
-    def __init__(self, config: WorkerConfig, store: Store, fitness: Fitness) -> None:
+    Without the right data folder it touches no files, since records would lose theirs.
+    """
+
+    def __init__(self, config: WorkerConfig, store: Store, fitness: Fitness, metrics: WorkerMetrics) -> None:
+        self._config = config
         self._store = store
-        self._retention = Retention(config, store)
         self._fitness = fitness
+        self._metrics = metrics
 
     def look(self) -> None:
-        """Clean up once. Raises StoreUnavailable."""
-        for job in self._store.reaper.settle_abandoned():
+        """Settle abandoned jobs, and remove checkpoints of cancelled ones. Raises StoreUnavailable."""
+        for job in self._store.leases.settle_abandoned():
             logger.info(
                 "Job %s is now %s, because its worker stopped renewing its lease.", job.id, job.status
             )
-        # In another folder, records would lose their files.
         if self._fitness.has_its_folder:
-            self._retention.look()
+            for job in self._store.jobs.list(status=JobStatus.CANCELLED).items:
+                self._clean_cancelled(job)
 
+    def sweep(self) -> None:
+        """Remove what jobs that have ended need no more, and what the settings let go unless another process does so.
 
-class Sweep:
-    """Removes what the settings of retention let go at each `look`, unless another process is doing so."""
-
-    def __init__(self, config: WorkerConfig, store: Store, metrics: WorkerMetrics, fitness: Fitness) -> None:
-        self._sweeper = Sweeper(store, config.data_dir, config.retention)
-        self._owner = owner_name(os.getpid(), config.queue)
-        self._metrics = metrics
-        self._fitness = fitness
-
-    def look(self) -> None:
-        """Sweep once. Raises StoreUnavailable, OSError."""
+        Raises: StoreUnavailable, OSError.
+        """
         if not self._fitness.has_its_folder:
             return
-        with contextlib.suppress(SweepUnderWay):
-            for removed in self._sweeper.sweep(self._owner):
-                self._metrics.removed(removed.finding.kind, removed.size_bytes)
-
-
-class Retention:
-    """Removes only what belongs to jobs that have ended."""
-
-    def __init__(self, config: WorkerConfig, store: Store) -> None:
-        self._config = config
-        self._store = store
-        self._last = float("-inf")
-
-    def look(self) -> None:
-        """Clean up cancelled jobs at each call, everything else every `EVERY_S`. Raises StoreUnavailable."""
-        for job in self._store.jobs.list(status=JobStatus.CANCELLED).items:
-            self._clean_cancelled(job)
-        now = time.monotonic()
-        if now - self._last < EVERY_S:
-            return
-        self._last = now
         self.clean()
+        sweeper = Sweeper(self._store, self._config.data_dir, self._config.retention)
+        if self._config.retention.limits:
+            with contextlib.suppress(SweepUnderWay):
+                for finding, size_bytes in sweeper.sweep(owner_name(os.getpid(), self._config.queue)):
+                    self._metrics.removed(finding.kind, size_bytes)
 
     def clean(self) -> None:
-        """Clean up everything now. Raises StoreUnavailable."""
+        """Remove only what belongs to jobs that have ended. Raises StoreUnavailable."""
         if self._config.jobs_dir.is_dir():
             for folder in sorted(self._config.jobs_dir.iterdir()):
                 self._clean_job(folder)
         if self._config.versions_dir.is_dir():
-            remove_leftovers(self._config.versions_dir, is_live=self._is_live)
+            remove_version_leftovers(self._config.versions_dir, is_live=self._is_live)
             for folder in sorted(self._config.versions_dir.iterdir()):
                 if is_version(folder.name) and self._is_of_no_use(folder):
                     self._remove_version(folder)
@@ -103,10 +86,9 @@ class Retention:
         if folder.name.startswith(REMOVING):
             shutil.rmtree(folder, ignore_errors=True)
             return
-        try:
-            job = self._store.jobs.get(folder.name)
-        except UnknownRecord:
-            return  # it belongs to another database
+        job = self._job(folder.name)
+        if job is None:  # it belongs to another database
+            return
         if job.status is JobStatus.SUCCEEDED and job.files_removed_at is None:
             self._clean_succeeded(folder, job)
         elif self._ended_long_ago(job) or (job.status in TERMINAL and job.files_removed_at is not None):
@@ -122,12 +104,13 @@ class Retention:
     def _remove_job(self, job: Job) -> None:
         """Remove an ended job's files once they are old enough; at once if they had been removed before."""
         keep_s = self._config.keep_files_s if job.files_removed_at is None else 0.0
-        with contextlib.suppress(JobStateConflict):  # the job was retried
-            try:
-                remove_job_files(self._store, self._config.jobs_dir, job.id, ended_for_s=keep_s)
-                logger.info("The files of job %s (%s) were removed.", job.id, job.status)
-            except OSError as error:
-                logger.warning("The files of job %s cannot be removed: %s.", job.id, error)
+        try:
+            remove_job_files(self._store, self._config.jobs_dir, job.id, ended_for_s=keep_s)
+            logger.info("The files of job %s (%s) were removed.", job.id, job.status)
+        except JobStateConflict:  # the job was retried
+            pass
+        except OSError as error:
+            logger.warning("The files of job %s cannot be removed: %s.", job.id, error)
 
     def _clean_succeeded(self, folder: Path, job: Job) -> None:
         """A job cleans up after itself unless it is killed. Keep only the result files that its row names."""
@@ -147,14 +130,14 @@ class Retention:
             return self._store.versions.get(folder.name).status is VersionStatus.DELETED
         except UnknownRecord:
             pass
-        try:
-            return self._ended_long_ago(self._store.jobs.get(read_manifest(folder).job))
-        except (UnknownRecord, VersionError):
-            return False
+        with contextlib.suppress(VersionError):
+            job = self._job(read_manifest(folder).job)
+            return job is not None and self._ended_long_ago(job)
+        return False
 
     def _remove_version(self, folder: Path) -> None:
         try:
-            if remove_files(self._store, folder):
+            if remove_version_files(self._store, folder):
                 logger.info("The files of the unused version %s were removed.", folder.name[:12])
         except OSError as error:
             logger.warning("The files of version %s cannot be removed: %s.", folder.name[:12], error)
@@ -165,8 +148,10 @@ class Retention:
         return self._store.now() - job.finished_at >= self._config.keep_files_s
 
     def _is_live(self, job_id: str, fence: int) -> bool:
-        try:
-            job = self._store.jobs.get(job_id)
-        except UnknownRecord:
-            return False
-        return job.fence == fence and job.status in HELD
+        job = self._job(job_id)
+        return job is not None and job.fence == fence and job.status in HELD
+
+    def _job(self, job_id: str) -> Job | None:
+        with contextlib.suppress(UnknownRecord):
+            return self._store.jobs.get(job_id)
+        return None

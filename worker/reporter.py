@@ -3,8 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,22 +19,6 @@ _MAX_EVENTS = 100  # kept while the database is away; the oldest are dropped
 _POINTS_AT_ONCE = 500  # per transaction
 
 
-@dataclass(frozen=True)
-class _Progress:
-    stage: str
-    step: int
-    steps: int | None
-    estimated_finish: float | None
-    done: int | None
-
-
-@dataclass(frozen=True)
-class _Event:
-    message: str
-    level: Level
-    data: Mapping[str, Any] | None
-
-
 class Reporter:
     """Sends the newest progress, and all metrics and events, at most every `every_s` seconds.
 
@@ -46,10 +30,10 @@ class Reporter:
         self._store = store
         self._lease = lease
         self._lock = threading.Lock()
-        self._progress: _Progress | None = None
+        self._progress: Callable[[], None] | None = None
         self._points: dict[int, dict[str, float]] = {}
         self._newest: tuple[int, dict[str, float]] = -1, {}
-        self._events: list[_Event] = []
+        self._events: list[Callable[[], int]] = []
         self._sending = threading.Lock()
         self._sender = Periodic("reporter", self.flush, every_s)
         self.spent_s = 0.0  # spent on sending
@@ -77,7 +61,15 @@ class Reporter:
         done: int | None = None,
     ) -> None:
         with self._lock:
-            self._progress = _Progress(stage, step, steps, estimated_finish, done)
+            self._progress = partial(
+                self._store.leases.progress,
+                self._lease,
+                stage=stage,
+                step=step,
+                steps=steps,
+                estimated_finish=estimated_finish,
+                done=done,
+            )
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Record metrics of a step, merged per step, because the store replaces a step as a whole."""
@@ -89,8 +81,9 @@ class Reporter:
     def event(
         self, message: str, *, level: Level = Level.INFO, data: Mapping[str, Any] | None = None
     ) -> None:
+        told = partial(self._store.leases.event, self._lease, message, level=level, data=data)
         with self._lock:
-            self._events = [*self._events, _Event(message, level, data)][-_MAX_EVENTS:]
+            self._events = [*self._events, told][-_MAX_EVENTS:]
 
     def _send(self) -> bool:
         with self._lock:
@@ -100,38 +93,22 @@ class Reporter:
         began = time.monotonic()
         try:
             while events:
-                told = events[0]
-                self._store.leases.event(self._lease, told.message, level=told.level, data=told.data)
+                events[0]()
                 events.pop(0)
             while points:
                 batch = dict(islice(points.items(), _POINTS_AT_ONCE))
                 self._store.leases.points(self._lease, batch)
                 points = {step: values for step, values in points.items() if step not in batch}
             if progress is not None:
-                self._store.leases.progress(
-                    self._lease,
-                    stage=progress.stage,
-                    step=progress.step,
-                    steps=progress.steps,
-                    estimated_finish=progress.estimated_finish,
-                    done=progress.done,
-                )
+                progress()
         except StoreUnavailable:
-            self._keep(progress, points, events)
+            with self._lock:
+                self._progress = self._progress or progress
+                self._points = points | self._points
+                self._events = [*events, *self._events][-_MAX_EVENTS:]
             return False
         except LeaseLost as error:  # the lease keeper ends the process
             logger.warning("%s", error)
         finally:
             self.spent_s += time.monotonic() - began
         return True
-
-    def _keep(
-        self,
-        progress: _Progress | None,
-        points: dict[int, dict[str, float]],
-        events: list[_Event],
-    ) -> None:
-        with self._lock:
-            self._progress = self._progress or progress
-            self._points = points | self._points
-            self._events = [*events, *self._events][-_MAX_EVENTS:]

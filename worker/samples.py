@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from sds_clip.app.datasets.folders import Content
 from sds_clip.app.datasets.samples import Sample
@@ -17,16 +16,6 @@ from sds_clip.models.evaluation.items import Item
 from sds_clip.models.images.ref import ImageRef
 
 BINS = 20
-
-
-class Sides:
-    """The longer side of each image, in pixels. `add` may be called from several threads."""
-
-    def __init__(self) -> None:
-        self.longer = array("L")
-
-    def add(self, image: PIL.Image.Image) -> None:
-        self.longer.append(max(image.size))
 
 
 def statistics(captions: Iterable[Iterable[str]], longer_sides: Sequence[int]) -> dict[str, Any]:

@@ -294,93 +294,85 @@ class _End:
     killed_because: str | None = None
 
 
+@dataclass
 class _Watch:
     """Watches one process until it ends: asks it to stop when it should, and kills it when it hangs."""
 
-    def __init__(
-        self,
-        config: WorkerConfig,
-        store: Store,
-        child: ChildProcess,
-        job: Job,
-        stopping: threading.Event,
-        metrics: WorkerMetrics,
-        fitness: Fitness,
-    ) -> None:
-        self._metrics = metrics
-        self._fitness = fitness
-        self._config = config
-        self._store = store
-        self._child = child
-        self._job = job
-        self._stopping = stopping
-        now = time.monotonic()
-        self._may_run_until = now + job.max_run_time_s - job.run_time_s
-        self._next_row_at = now
-        self._asked_at: float | None = None
-        self._lapsed_at: float | None = None
+    config: WorkerConfig
+    store: Store
+    child: ChildProcess
+    job: Job
+    stopping: threading.Event
+    metrics: WorkerMetrics
+    fitness: Fitness
+    asked_at: float | None = None
+    lapsed_at: float | None = None
+    next_row_at: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self.may_run_until = time.monotonic() + self.job.max_run_time_s - self.job.run_time_s
 
     def until_end(self) -> _End:
-        while (code := self._child.wait(_LOOK_S)) is None:
+        while (code := self.child.wait(_LOOK_S)) is None:
             if (end := self._look(time.monotonic())) is not None:
-                self._child.kill()
+                self.child.kill()
                 return end
         # The process died of SIGTERM itself: its handler was not installed yet.
-        if self._asked_at is not None and code == -signal.SIGTERM:
+        if self.asked_at is not None and code == -signal.SIGTERM:
             return _End(Exit.RELEASED, "it was asked to stop before it had started")
         return _End(code)
 
     def _look(self, now: float) -> _End | None:
         """Returns the end if the process must be killed now."""
-        if self._stopping.is_set() or now > self._may_run_until or not self._fitness.has_its_folder:
+        if self.stopping.is_set() or now > self.may_run_until or not self.fitness.has_its_folder:
             self._ask_to_stop(now)
-        if now >= self._next_row_at:
-            self._next_row_at = now + self._config.watch_every_s
+        if now >= self.next_row_at:
+            self.next_row_at = now + self.config.watch_every_s
             if (end := self._look_at_row(now)) is not None:
                 return end
-        if self._asked_at is not None and now - self._asked_at > self._config.stop_grace_s:
+        if self.asked_at is not None and now - self.asked_at > self.config.stop_grace_s:
             return _End(Exit.RELEASED, "it did not stop in time")
-        if self._child.stalled_s() > self._config.stall_timeout_s:
-            return _End(1, f"it took no step for {self._config.stall_timeout_s:g} s")
+        if self.child.stalled_s() > self.config.stall_timeout_s:
+            return _End(1, f"it took no step for {self.config.stall_timeout_s:g} s")
         return None
 
     def _look_at_row(self, now: float) -> _End | None:
-        if not self._child.has_begun:
+        if not self.child.has_begun:
             self._renew()
         row = self._row()
         # Without the row nothing is known about the lease, so the time since it expired is counted anew.
         if row is None:
-            self._lapsed_at = None
+            self.lapsed_at = None
             return None
-        if row.fence != self._job.fence:  # the process hangs, or it would have noticed
+        if row.fence != self.job.fence:  # the process hangs, or it would have noticed
             return _End(Exit.LEASE_LOST)
         if row.lease_until is not None:
-            self._metrics.watch(self._child.pid, row.lease_until, self._child.device_bytes)
-        self._lapsed_at = (self._lapsed_at or now) if self._has_lapsed(row) else None
-        if self._lapsed_at is not None and now - self._lapsed_at > self._config.lease_ttl_s:
+            self.metrics.watch(self.child.pid, row.lease_until, self.child.device_bytes)
+        self.lapsed_at = (self.lapsed_at or now) if self._has_lapsed(row) else None
+        if self.lapsed_at is not None and now - self.lapsed_at > self.config.lease_ttl_s:
             return _End(Exit.RELEASED, "it did not renew its lease")
         if row.status in _ASKED:
             self._ask_to_stop(now)
         return None
 
     def _ask_to_stop(self, now: float) -> None:
-        if self._asked_at is None:
-            self._child.ask_to_stop()
-            self._asked_at = now
+        if self.asked_at is None:
+            self.child.ask_to_stop()
+            self.asked_at = now
 
     def _renew(self) -> None:
         """Renew on behalf of the process while it starts, which can outlast a lease on a busy machine."""
         with contextlib.suppress(StoreUnavailable):
-            self._store.leases.renew(Lease.of(self._job), self._config.lease_ttl_s)
+            self.store.leases.renew(Lease.of(self.job), self.config.lease_ttl_s)
 
     def _has_lapsed(self, job: Job) -> bool:
         """Whether the lease has expired. A process that runs at all renews it long before."""
-        return job.status in HELD and job.lease_until is not None and self._store.now() > job.lease_until
+        return job.status in HELD and job.lease_until is not None and self.store.now() > job.lease_until
 
     def _row(self) -> Job | None:
         """The job's current record; None if it cannot be read."""
         try:
-            return self._store.jobs.get(self._job.id)
+            return self.store.jobs.get(self.job.id)
         except (StoreUnavailable, UnknownRecord):
             return None
 

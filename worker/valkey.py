@@ -39,7 +39,7 @@ class Valkey:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self._log = self._folder / "valkey.log"
-        self._socket = socket_path(self._folder)
+        self.socket = socket_path(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
         # Not thread-local: one thread may start the server and another stop it.
         self._lock = FileLock(
@@ -55,11 +55,7 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        return f"redis+socket://{quote(str(self._socket))}"
-
-    @property
-    def socket(self) -> Path:
-        return self._socket
+        return f"redis+socket://{quote(str(self.socket))}"
 
     @property
     def pid(self) -> int | None:
@@ -71,8 +67,8 @@ class Valkey:
         if not self._lock.is_locked:
             self._acquire()
         try:
-            end_leftover(self._socket)
-            self._socket.unlink(missing_ok=True)
+            end_leftover(self.socket)
+            self.socket.unlink(missing_ok=True)
             self._process = self._spawn()
             self._wait_until_ready()
         except BaseException:
@@ -93,7 +89,7 @@ class Valkey:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            self._socket.unlink(missing_ok=True)
+            self.socket.unlink(missing_ok=True)
         self._lock.release()
 
     def _acquire(self) -> None:
@@ -107,7 +103,7 @@ class Valkey:
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         configuration = self._folder / "valkey.conf"
-        configuration.write_text(configuration_text(self._folder, self._socket), encoding="utf-8")
+        configuration.write_text(configuration_text(self._folder, self.socket), encoding="utf-8")
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [str(binary()), str(configuration)],
@@ -126,7 +122,7 @@ class Valkey:
                 raise ConfigurationError(
                     f"Valkey ended with code {code} while it was starting; see {self._log}."
                 )
-            if ask(self._socket, "PING") == b"+PONG":
+            if ask(self.socket, "PING") == b"+PONG":
                 return
             time.sleep(0.02)
         raise ConfigurationError(f"Valkey did not answer within {READY_TIMEOUT_S:g} s; see {self._log}.")

@@ -2,21 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from sds_clip.models.run_files import CHECKPOINTS, DESCRIPTION_FILE, checkpoints_in
 
 
-class Checkpoint(NamedTuple):
-    """A checkpoint's files, which appear together once they are complete."""
+def checkpoints_of(job_folder: Path) -> Iterator[tuple[int, float, int]]:
+    """Yield the step, the time and the size in bytes of each checkpoint, in the order of their steps.
 
-    step: int
-    written_at: float
-    size_bytes: int
-
-
-def checkpoints_of(job_folder: Path) -> Iterator[Checkpoint]:
-    """Yield the checkpoints in the order of their steps. A later attempt has links to those of the one before."""
+    A checkpoint's files appear together once they are complete. A later attempt has links to those of the one before.
+    """
     attempts = [folder for folder in job_folder.glob("*") if folder.name.isdigit()]
     found: dict[int, Path] = {}
     for attempt in sorted(attempts, key=lambda folder: int(folder.name)):
@@ -27,4 +21,4 @@ def checkpoints_of(job_folder: Path) -> Iterator[Checkpoint]:
             size_bytes = sum(file.stat().st_size for file in folder.iterdir())
         except FileNotFoundError:  # removed meanwhile
             continue
-        yield Checkpoint(step, written_at, size_bytes)
+        yield step, written_at, size_bytes

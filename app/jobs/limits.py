@@ -1,39 +1,31 @@
 """The number of steps of a fine-tuning job, and the operator's limits on a job."""
 
-from dataclasses import dataclass
-
 from sds_clip.app.errors import InvalidRequest, OverLimit
 from sds_clip.app.schemas.finetune import MAX_NUMBER, FinetuneSpec
 from sds_clip.app.store.records import Dataset, DatasetStatus
 from sds_clip.models.training.config import TrainingOptions
 
+MAX_STEPS = 10_000_000
+MAX_LOG_POINTS = 500_000
+"""All points of a job's curves are kept, in the database and in the log that stays with the version."""
+MAX_KEEP_CHECKPOINTS = 20
 
-@dataclass(frozen=True)
-class JobLimits:
-    """How much one fine-tuning job may take."""
 
-    max_steps: int = 10_000_000
-    max_log_points: int = 500_000
-    """All points of its curves are kept, in the database and in the log that stays with the version."""
-    max_keep_checkpoints: int = 20
+def check_limits(options: TrainingOptions, steps: int | None) -> None:
+    """Raise InvalidRequest for a value over a limit.
 
-    def check(self, options: TrainingOptions, steps: int | None) -> None:
-        """Raise InvalidRequest for a value over a limit.
-
-        `steps` is the number of steps of the run, if it is known.
-        """
-        if options.keep_checkpoints > self.max_keep_checkpoints:
-            raise _over(
-                "keep_checkpoints", f"{options.keep_checkpoints} checkpoints", self.max_keep_checkpoints
-            )
-        steps = steps or options.steps
-        if steps is None:
-            return
-        if steps > self.max_steps:
-            raise _over("steps" if options.steps is not None else "epochs", f"{steps} steps", self.max_steps)
-        points = -(-steps // options.log_every)
-        if points > self.max_log_points:
-            raise _over("log_every", f"{points} logged points", self.max_log_points, change="raise")
+    `steps` is the number of steps of the run, if it is known.
+    """
+    if options.keep_checkpoints > MAX_KEEP_CHECKPOINTS:
+        raise _over("keep_checkpoints", f"{options.keep_checkpoints} checkpoints", MAX_KEEP_CHECKPOINTS)
+    steps = steps or options.steps
+    if steps is None:
+        return
+    if steps > MAX_STEPS:
+        raise _over("steps" if options.steps is not None else "epochs", f"{steps} steps", MAX_STEPS)
+    points = -(-steps // options.log_every)
+    if points > MAX_LOG_POINTS:
+        raise _over("log_every", f"{points} logged points", MAX_LOG_POINTS, change="raise")
 
 
 def steps_of(spec: FinetuneSpec, training: Dataset) -> int | None:

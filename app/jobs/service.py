@@ -14,11 +14,11 @@ from sds_clip.app.inside import inside, job_file, version_folder
 from sds_clip.app.jobs.checkpoints import checkpoints_of
 from sds_clip.app.jobs.curves import curves_of
 from sds_clip.app.jobs.estimate import estimate
-from sds_clip.app.jobs.removal import remove_job_files
 from sds_clip.app.jobs.validator import JobValidator
 from sds_clip.app.jobs.waker import Waker
 from sds_clip.app.joined_calls import JoinedCalls
 from sds_clip.app.keys import Caller
+from sds_clip.app.removal import remove_job_files
 from sds_clip.app.run_log import open_log
 from sds_clip.app.schemas.curves import Curves
 from sds_clip.app.schemas.evaluate import EvaluateSpec
@@ -208,13 +208,13 @@ class JobService:
         found = list(checkpoints_of(folder))
         data = [
             CheckpointInfo(
-                step=each.step,
-                created_at=each.written_at,
-                size_bytes=each.size_bytes,
-                newest=each is found[-1],
-                metrics=_point(store.events.latest_metrics(job_id, to_step=each.step)),
+                step=step,
+                created_at=written_at,
+                size_bytes=size_bytes,
+                newest=step == found[-1][0],
+                metrics=_point(store.events.latest_metrics(job_id, to_step=step)),
             )
-            for each in found
+            for step, written_at, size_bytes in found
         ]
         return CheckpointList(data=data)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from sds_clip.app.errors import (
     AmbiguousName,
@@ -12,7 +13,7 @@ from sds_clip.app.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from sds_clip.app.jobs.limits import JobLimits, steps_of
+from sds_clip.app.jobs.limits import check_limits, steps_of
 from sds_clip.app.jobs.model_resolver import ModelResolver
 from sds_clip.app.keys import Caller
 from sds_clip.app.schemas.datasets import PAIRS
@@ -45,7 +46,6 @@ class JobValidator:
         self._seen_by = seen_by
         self._models = models
         self._settings = settings
-        self._limits = JobLimits()
         self._check_disk = check_disk
 
     def check(self, spec: FinetuneSpec | EvaluateSpec, caller: Caller) -> FinetuneSpec | EvaluateSpec:
@@ -131,7 +131,7 @@ class JobValidator:
         for index, one in enumerate(spec.evaluate):
             found = dataset(one.data, one.benchmark, param="evaluate", index=index)
             evaluate.append(one.model_copy(update={"data": found.id}))
-        self._limits.check(spec.hyperparameters, steps_of(spec, training))
+        check_limits(spec.hyperparameters, steps_of(spec, training))
         return spec.resolved(
             max_bad_share=training.max_bad_share,
             base=base,
@@ -152,30 +152,18 @@ class JobValidator:
         return spec.resolved(max_bad_share=data.max_bad_share, data=data.id, **named)
 
 
-def _dataset(
-    store: Workspace, caller: Caller, given: str, format: str, *, param: str, index: int | None = None
-) -> Dataset:
-    """A data set, by its id or its name, that is ready or still being checked."""
+def _dataset(store: Workspace, caller: Caller, given: str, format: str, **where: Any) -> Dataset:
+    """A data set, by its id or its name, that is ready or still being checked. `where` is its place in the spec."""
     try:
         dataset = store.datasets.get(given if is_id(given) else store.datasets.named(given, caller.name))
     except AmbiguousName as error:
-        raise UnusableRecord(error.message, param=param, index=index) from None
+        raise UnusableRecord(error.message, **where) from None
     except UnknownRecord:
-        raise UnusableRecord(
-            f"There is no data set {given}; GET /datasets lists all data sets.",
-            param=param,
-            index=index,
-        ) from None
+        why = f"There is no data set {given}; GET /datasets lists all data sets."
+        raise UnusableRecord(why, **where) from None
     if dataset.status in (DatasetStatus.REJECTED, DatasetStatus.DELETED):
-        raise UnusableRecord(
-            f"The data set {given} is {dataset.status}; name one that is ready.",
-            param=param,
-            index=index,
-        )
+        raise UnusableRecord(f"The data set {given} is {dataset.status}; name one that is ready.", **where)
     if dataset.format != format:
-        raise DatasetFormat(
-            f"The data set {given} has the format {dataset.format}; name one with the format {format}.",
-            param=param,
-            index=index,
-        )
+        why = f"The data set {given} has the format {dataset.format}; name one with the format {format}."
+        raise DatasetFormat(why, **where)
     return dataset

@@ -4,7 +4,6 @@ The job's row is authoritative, so a lost wake-up does no harm.
 """
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
@@ -14,13 +13,12 @@ from sds_clip.app.store.states import JobKind
 
 logger = logging.getLogger(__name__)
 
-TASKS: Mapping[JobKind, str] = {
-    JobKind.FINETUNE: "sds_clip.finetune",
-    JobKind.EVALUATE: "sds_clip.evaluate",
-}
-QUEUES: Mapping[JobKind, str] = {JobKind.FINETUNE: "finetune", JobKind.EVALUATE: "evaluate"}
+_TIMEOUT_S = 2.0
 
-TIMEOUT_S = 2.0
+
+def task_of(kind: JobKind) -> str:
+    """The name of the task. Its queue is named as the kind."""
+    return f"sds_clip.{kind}"
 
 
 def broker_options(timeout_s: float) -> dict[str, Any]:
@@ -36,11 +34,11 @@ def broker_options(timeout_s: float) -> dict[str, Any]:
 class WakeUps:
     """Sends wake-ups. Thread-safe. It blocks for a few seconds at most if the broker is unavailable."""
 
-    def __init__(self, broker_url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, broker_url: str) -> None:
         self._app = Celery("sds_clip", broker=broker_url, set_as_current=False)
         self._app.conf.update(
-            broker_transport_options=broker_options(timeout_s),
-            broker_connection_timeout=timeout_s,
+            broker_transport_options=broker_options(_TIMEOUT_S),
+            broker_connection_timeout=_TIMEOUT_S,
             task_serializer="json",
             task_ignore_result=True,
             task_publish_retry=False,  # a retry would delay the wake-ups behind it; a lost one does no harm
@@ -53,7 +51,7 @@ class WakeUps:
         because workers also poll for jobs.
         """
         try:
-            self._app.send_task(TASKS[kind], args=[job_id], queue=QUEUES[kind])
+            self._app.send_task(task_of(kind), args=[job_id], queue=kind.value)
         except (OperationalError, OSError) as error:
             logger.warning(
                 "The broker does not respond, so no wake-up was sent for job %s. Reason: %s", job_id, error

@@ -24,7 +24,7 @@ from sds_clip.app.keys import Caller
 from sds_clip.app.registry.download import Download, Downloads
 from sds_clip.app.registry.evidence import evaluations_of, gate_of
 from sds_clip.app.registry.manifest import DamagedFiles, verify
-from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.removal import remove_version_files
 from sds_clip.app.run_log import open_log
 from sds_clip.app.schemas.common import ErrorDetail
 from sds_clip.app.schemas.promotion import GateInfo, PromotionPlan
@@ -201,7 +201,7 @@ class VersionService:
         version = await self._threads.run(self._delete, caller, version_id)
         if version.folder is not None:
             folder = version_folder(self._data_dir, version.folder)
-            remove = partial(remove_files, self._seen_by(None), folder)
+            remove = partial(remove_version_files, self._seen_by(None), folder)
             await asyncio.shield(in_own_thread(remove, f"remove {version.id[:12]}"))
         return version.id
 

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from sds_clip.app.datasets.folders import DatasetFolders
@@ -18,12 +17,11 @@ from sds_clip.app.errors import (
     UnknownRecord,
 )
 from sds_clip.app.inside import inside, version_folder
-from sds_clip.app.jobs.removal import remove_job_files
-from sds_clip.app.registry.removal import remove_files
 from sds_clip.app.registry.source import REPORTS, FileReports
-from sds_clip.app.retention.policy import Finding, Kind, Rules, decide
+from sds_clip.app.removal import remove_job_files, remove_version_files
+from sds_clip.app.retention.policy import Finding, Rules, decide
 from sds_clip.app.store import Store
-from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.retention import Kind
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +29,10 @@ TTL_S = 600.0
 """How long a sweep whose process was killed keeps others from beginning one."""
 _BATCH = 20
 _FOLDERS = {Kind.VERSION: "versions", Kind.DATASET: "datasets/sets"}
-_JOB_KINDS = {Kind.JOB: JobKind.FINETUNE, Kind.EVALUATION: JobKind.EVALUATE}
 
 
 class SweepUnderWay(Exception):
     """Another process is removing things."""
-
-
-@dataclass(frozen=True)
-class Removed:
-    """What a sweep has removed, and the size of its files."""
-
-    finding: Finding
-    size_bytes: int
 
 
 class Sweeper:
@@ -56,7 +45,7 @@ class Sweeper:
 
     def find(self) -> list[Finding]:
         """What is older than its limit now, whether it goes or stays."""
-        holdings = self._store.retention.holdings(self._rules.of_jobs)
+        holdings = self._store.retention.holdings(self._rules.limits)
         return decide(holdings, self._rules, served=self._served())
 
     def size_of(self, finding: Finding) -> int:
@@ -67,8 +56,8 @@ class Sweeper:
                 return _size_of(inside(self._data_dir / folder, self._data_dir / finding.folder))
         return 0
 
-    def sweep(self, owner: str) -> Iterator[Removed]:
-        """Remove everything that goes, and yield it. `owner` names this process.
+    def sweep(self, owner: str) -> Iterator[tuple[Finding, int]]:
+        """Remove everything that goes, and yield it with the size of its files in bytes. `owner` names this process.
 
         What cannot be removed is logged, and left for the next sweep. A kill leaves records that are whole, removed or
         about to be, and files that the next sweep or the workers' cleanup removes.
@@ -95,7 +84,7 @@ class Sweeper:
                             "The %s %s was removed (%d bytes). %s",
                             finding.kind, finding.id, size_bytes, finding.why,
                         )  # fmt: skip
-                        yield Removed(finding, size_bytes)
+                        yield finding, size_bytes
         finally:
             with contextlib.suppress(StoreUnavailable):
                 self._store.retention.release_sweep(owner)
@@ -106,13 +95,13 @@ class Sweeper:
             if finding.kind is Kind.VERSION:
                 folder = version_folder(self._data_dir, str(finding.folder))
                 self._store.versions.delete(finding.id)
-                remove_files(self._store, folder)
+                remove_version_files(self._store, folder)
             elif finding.kind is Kind.DATASET:
                 self._store.datasets.delete(finding.id)
                 with contextlib.suppress(DatasetBusy):  # the next sweep removes the files
                     folders.remove(finding.id)
             else:
-                ended_for_s = self._rules.of_jobs[_JOB_KINDS[finding.kind]]
+                ended_for_s = self._rules.limits[finding.kind]
                 remove_job_files(self._store, self._data_dir / "jobs", finding.id, ended_for_s=ended_for_s)
                 self._store.retention.remove_job(finding.id, ended_for_s=ended_for_s)
         except UnknownRecord:

@@ -19,8 +19,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
     store.aliases     get, all, promote, roll_back, lock, unlock, promotions
     store.watch       states, among, changed_since
 
-    store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed
-    store.reaper      settle_abandoned
+    store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed, settle_abandoned
     store.retention   holdings, remove_job, claim_sweep, release_sweep
     store.overviews   read
 """
@@ -39,7 +38,6 @@ from sds_clip.app.store.jobs import JobQueries
 from sds_clip.app.store.leases import JobLeases
 from sds_clip.app.store.migrate import check_program, migrate
 from sds_clip.app.store.overview import Overviews
-from sds_clip.app.store.reaper import Reaper
 from sds_clip.app.store.retention import RetentionRecords
 from sds_clip.app.store.versions import Versions
 from sds_clip.app.store.watch import Watch
@@ -54,14 +52,14 @@ class Workspace:
     The owner None stands for all owners.
     """
 
-    def __init__(self, database: Database, clock: Clock, owner: str | None, *, max_events: int) -> None:
-        self.events = JobEvents(database, clock, owner, max_events=max_events)
+    def __init__(self, database: Database, clock: Clock, owner: str | None) -> None:
+        self.events = JobEvents(database, clock, owner)
         self.jobs = JobQueries(database, clock, owner)
         self.workers = Workers(database, clock, owner)
         self.datasets = Datasets(database, clock, owner)
         self.versions = Versions(database, clock, owner)
         self.aliases = Aliases(database, clock, owner)
-        self.watch = Watch(database, owner)
+        self.watch = Watch(database, clock, owner)
 
 
 SeenBy = Callable[[str | None], Workspace]
@@ -79,28 +77,19 @@ class Store(Workspace):
     Raises: ConfigurationError for a URL of neither SQLite nor PostgreSQL.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        clock: Clock | None = None,
-        timeout_s: float = STORE_TIMEOUT_S,
-        max_events: int = 10_000,
-    ) -> None:
+    def __init__(self, url: str, *, clock: Clock | None = None, timeout_s: float = STORE_TIMEOUT_S) -> None:
         clock = clock or DatabaseClock()
         followed = clock if isinstance(clock, DatabaseClock) else None
         self.database = Database(url, timeout_s=timeout_s, clock=followed)
-        super().__init__(self.database, clock, None, max_events=max_events)
+        super().__init__(self.database, clock, None)
         self.now = clock
         """The database's time, in seconds since the epoch."""
-        self._max_events = max_events
-        self.leases = JobLeases(self.database, clock, self.events)
-        self.reaper = Reaper(self.database, clock)
+        self.leases = JobLeases(self.database, clock)
         self.retention = RetentionRecords(self.database, clock)
         self.overviews = Overviews(self.database, clock)
 
     def seen_by(self, owner: str | None) -> Workspace:
-        return Workspace(self.database, self.now, owner, max_events=self._max_events)
+        return Workspace(self.database, self.now, owner)
 
     def clock_skew_s(self) -> float:
         """How far the clock of this host is ahead of the database's."""

@@ -1,4 +1,4 @@
-"""Statements on aliases and their audit for use within a transaction. Callers use `sds_clip.app.store.aliases`.
+"""Statements on aliases and their audit, for use within a transaction. Callers use `sds_clip.app.store.aliases`.
 
 An alias is always held before any version, so that two transactions never deadlock.
 
@@ -20,22 +20,13 @@ database.
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
-from sds_clip.app.errors import (
-    AliasLocked,
-    AliasMoved,
-    MissingScope,
-    NothingToRollBack,
-    RecordInUse,
-    UnknownRecord,
-)
+from sds_clip.app.errors import AliasLocked, AliasMoved, MissingScope
 from sds_clip.app.store import version_sql
-from sds_clip.app.store.alias_names import DEFAULT
-from sds_clip.app.store.owned import usable_by
-from sds_clip.app.store.records import Alias, AliasAction, AliasLock, Move, VersionStatus
+from sds_clip.app.store.records import Alias, AliasAction, Move, VersionStatus
 from sds_clip.app.store.tables import aliases, promotions
 
 MOVES = (AliasAction.PROMOTE, AliasAction.ROLL_BACK)
@@ -50,21 +41,13 @@ class Generation(NamedTuple):
     version: str
 
 
-def held(connection: Connection, name: str) -> Alias:
-    """The alias, which nobody else can change until this transaction ends. Raises UnknownRecord."""
-    alias = find_held(connection, name)
-    if alias is None:
-        raise UnknownRecord("alias")
-    return alias
-
-
 def find_held(connection: Connection, name: str) -> Alias | None:
-    """Like `held`, but None if there is no such alias, or no longer."""
-    alias = _find_row(connection, name)
+    """The alias, which nobody else can change until this transaction ends. None if there is none, or no longer."""
+    alias = find_row(connection, name)
     return None if alias is None or alias.removed_at is not None else alias
 
 
-def _find_row(connection: Connection, name: str) -> Alias | None:
+def find_row(connection: Connection, name: str) -> Alias | None:
     """The row of an alias, even of a removed one, held like the others."""
     return Alias.one_or_none(connection, select(aliases).where(aliases.c.name == name).with_for_update())
 
@@ -80,81 +63,20 @@ def promote(
     AliasLocked; UnusableRecord if the version is gone.
     """
     old = find_held(connection, move.alias)
-    _check_owner(move, old)
+    check_owner(move, old)
     version_sql.hold(connection, version_id, param="version")
-    _check_generation(move, 0 if old is None else old.generation)
+    check_generation(move, 0 if old is None else old.generation)
     if old is None:
         new = _create(connection, move, version_id, now)
-        _audit(connection, AliasAction.PROMOTE, new, move, now, job_id=job_id)
+        audit(connection, AliasAction.PROMOTE, new, move, now, job_id=job_id)
         return new
     if old.version == version_id:
         return old if move.give_to in (None, old.owner) else _give(connection, old, move, now)
-    _refuse_locked(old)
-    new = _point(connection, old, version_id, old.version, now, owner=move.give_to)
-    _audit(connection, AliasAction.PROMOTE, new, move, now, origin=old.version, job_id=job_id)
+    refuse_locked(old)
+    owner = old.owner if move.give_to is None else move.give_to
+    new = moved(connection, old, now, version=version_id, previous=old.version, owner=owner)
+    audit(connection, AliasAction.PROMOTE, new, move, now, origin=old.version, job_id=job_id)
     return new
-
-
-def roll_back(connection: Connection, move: Move, now: float) -> Alias:
-    """Point an alias to its previous version.
-
-    Raises: UnknownRecord, AliasLocked, NothingToRollBack, AliasMoved; MissingScope if the owner that the move is
-    limited to does not have the alias, or did not make the version.
-    """
-    old = find_held(connection, move.alias)
-    _check_owner(move, old)
-    if old is None:
-        raise UnknownRecord("alias")
-    _refuse_locked(old)
-    if old.previous is None:
-        raise NothingToRollBack(
-            f"The alias {move.alias} has no earlier version to go back to; promote a version instead."
-        )
-    _check_generation(move, old.generation)
-    history = earlier(connection, old)
-    restored = next(each for each in history if each.version == old.previous)
-    version_sql.hold(connection, restored.version, param="version")
-    if version_sql.find(connection, restored.version, seen=usable_by(move.of_owner)) is None:
-        raise MissingScope(
-            f"The alias {move.alias} would go back to a version of another key, which needs a key with the scope "
-            "admin. Promote a version of this key instead.",
-            param="alias",
-        )
-    previous = nearest(connection, history, other_than=restored.version)
-    new = _point(connection, old, restored.version, previous, now)
-    _audit(connection, AliasAction.ROLL_BACK, new, move, now, origin=old.version, back_to=restored.number)
-    return new
-
-
-def remove(connection: Connection, move: Move, now: float) -> Alias:
-    """Remove an alias, by compare-and-set on its generation, and write the audit row. Repeating it changes nothing.
-
-    Raises: RecordInUse for the default; UnknownRecord, AliasLocked, AliasMoved; MissingScope if the alias does not
-    belong to the owner that the move is limited to.
-    """
-    if move.alias == DEFAULT:
-        raise RecordInUse(
-            f"The alias {DEFAULT} cannot be removed, because it answers the requests that name no model. Point it to "
-            "another version instead.",
-            param="alias",
-        )
-    old = _find_row(connection, move.alias)
-    _check_owner(move, old)
-    if old is None:
-        raise UnknownRecord("alias")
-    if old.removed_at is not None:
-        return old
-    _refuse_locked(old)
-    _check_generation(move, old.generation)
-    removed = Alias.one(
-        connection,
-        update(aliases)
-        .where(aliases.c.name == old.name)
-        .values(previous=None, generation=old.generation + 1, updated_at=now, removed_at=now)
-        .returning(aliases),
-    )
-    _audit(connection, AliasAction.REMOVE, removed, move, now, origin=old.version)
-    return removed
 
 
 def earlier(connection: Connection, alias: Alias) -> Iterator[Generation]:
@@ -202,23 +124,7 @@ def forget_previous(connection: Connection, version_id: str) -> None:
         connection.execute(update(aliases).where(aliases.c.name == alias.name).values(previous=previous))
 
 
-def set_lock(connection: Connection, name: str, by: AliasLock, *, locked: bool) -> Alias:
-    """Lock or unlock an alias, and write the audit row. `by` says who does it, when and why.
-
-    Repeating it changes nothing: the first lock stays. Raises UnknownRecord.
-    """
-    alias = held(connection, name)
-    if (alias.lock is not None) == locked:
-        return alias
-    changed = update(aliases).where(aliases.c.name == name).values(lock=by if locked else None)
-    alias = Alias.one(connection, changed.returning(aliases))
-    action = AliasAction.LOCK if locked else AliasAction.UNLOCK
-    move = Move(name, by.who, by.why, expected_generation=None)
-    _audit(connection, action, alias, move, by.at, origin=alias.version)
-    return alias
-
-
-def _check_owner(move: Move, alias: Alias | None) -> None:
+def check_owner(move: Move, alias: Alias | None) -> None:
     if move.of_owner is not None and (alias is None or alias.owner != move.of_owner):
         raise MissingScope(
             f"Changing the alias {move.alias} needs a key with the scope admin, or the key that the alias was given "
@@ -227,7 +133,7 @@ def _check_owner(move: Move, alias: Alias | None) -> None:
         )
 
 
-def _refuse_locked(alias: Alias) -> None:
+def refuse_locked(alias: Alias) -> None:
     if alias.lock is not None:
         raise AliasLocked(
             f"The alias {alias.name} is locked, and stays where it is: {alias.lock} To change it, unlock it first "
@@ -237,7 +143,7 @@ def _refuse_locked(alias: Alias) -> None:
         )
 
 
-def _check_generation(move: Move, generation: int) -> None:
+def check_generation(move: Move, generation: int) -> None:
     if move.expected_generation is not None and move.expected_generation != generation:
         if generation == 0:
             raise AliasMoved(
@@ -273,39 +179,24 @@ def _create(connection: Connection, move: Move, version_id: str, now: float) -> 
     return created
 
 
-def _point(
-    connection: Connection,
-    old: Alias,
-    version_id: str,
-    previous: str | None,
-    now: float,
-    *,
-    owner: str | None = None,
-) -> Alias:
-    return Alias.one(
-        connection,
-        update(aliases)
-        .where(aliases.c.name == old.name, aliases.c.generation == old.generation)
-        .values(
-            version=version_id,
-            previous=previous,
-            generation=old.generation + 1,
-            updated_at=now,
-            owner=old.owner if owner is None else owner,
-        )
-        .returning(aliases),
-    )
+def moved(connection: Connection, old: Alias, now: float, **values: Any) -> Alias:
+    """Write the next generation of an alias."""
+    return changed(connection, old, generation=old.generation + 1, updated_at=now, **values)
+
+
+def changed(connection: Connection, old: Alias, **values: Any) -> Alias:
+    is_same = aliases.c.name == old.name, aliases.c.generation == old.generation
+    return Alias.one(connection, update(aliases).where(*is_same).values(**values).returning(aliases))
 
 
 def _give(connection: Connection, old: Alias, move: Move, now: float) -> Alias:
     """Change an alias's owner and nothing else."""
-    changed = update(aliases).where(aliases.c.name == old.name).values(owner=move.give_to)
-    given = Alias.one(connection, changed.returning(aliases))
-    _audit(connection, AliasAction.GIVE, given, move, now, origin=old.version)
+    given = changed(connection, old, owner=move.give_to)
+    audit(connection, AliasAction.GIVE, given, move, now, origin=old.version)
     return given
 
 
-def _audit(
+def audit(
     connection: Connection,
     action: AliasAction,
     alias: Alias,

@@ -2,16 +2,17 @@
 
 from sqlalchemy import select
 
-from sds_clip.app.errors import UnknownRecord
-from sds_clip.app.store import alias_sql
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
+from sds_clip.app.errors import MissingScope, NothingToRollBack, RecordInUse, UnknownRecord
+from sds_clip.app.store import alias_sql, version_sql
+from sds_clip.app.store.alias_names import DEFAULT
+from sds_clip.app.store.owned import Conditions, usable_by
 from sds_clip.app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
-from sds_clip.app.store.records import Alias, AliasLock, Move, Promotion
+from sds_clip.app.store.part import Part, known
+from sds_clip.app.store.records import Alias, AliasAction, AliasLock, Move, Promotion
 from sds_clip.app.store.tables import aliases, promotions
 
 
-class Aliases:
+class Aliases(Part):
     """The table of aliases.
 
     Every move is a compare-and-set. Moves, removals, locks and unlocks leave a line in the audit.
@@ -19,19 +20,10 @@ class Aliases:
     All owners see all aliases, because the service offers them. With an owner, the audit is that of its own aliases.
     """
 
-    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
-        self._database = database
-        self._clock = clock
-        self._owner = owner
-
     def get(self, name: str) -> Alias:
         """The current state of an alias. Raises UnknownRecord, also if it was removed."""
-        query = select(aliases).where(aliases.c.name == name, aliases.c.removed_at.is_(None))
         with self._database.reading() as connection:
-            alias = Alias.one_or_none(connection, query)
-        if alias is None:
-            raise UnknownRecord("alias")
-        return alias
+            return known(connection, Alias, aliases, *_named(name))
 
     def all(self) -> tuple[Alias, ...]:
         return tuple(alias for alias in self.ever() if alias.removed_at is None)
@@ -58,28 +50,88 @@ class Aliases:
 
         Each further rollback goes one version further back (app/store/alias_sql.py).
 
-        Raises: UnknownRecord, NothingToRollBack, AliasLocked, AliasMoved, MissingScope.
+        Raises: UnknownRecord, NothingToRollBack, AliasLocked, AliasMoved; MissingScope if the owner that the move is
+        limited to does not have the alias, or did not make the version.
         """
         with self._database.writing() as connection:
-            return alias_sql.roll_back(connection, move, self._clock())
+            now = self._clock()
+            old = alias_sql.find_held(connection, move.alias)
+            alias_sql.check_owner(move, old)
+            if old is None:
+                raise UnknownRecord("alias")
+            alias_sql.refuse_locked(old)
+            if old.previous is None:
+                raise NothingToRollBack(
+                    f"The alias {move.alias} has no earlier version to go back to; promote a version instead."
+                )
+            alias_sql.check_generation(move, old.generation)
+            history = alias_sql.earlier(connection, old)
+            restored = next(each for each in history if each.version == old.previous)
+            version_sql.hold(connection, restored.version, param="version")
+            if version_sql.find(connection, restored.version, seen=usable_by(move.of_owner)) is None:
+                raise MissingScope(
+                    f"The alias {move.alias} would go back to a version of another key, which needs a key with the "
+                    "scope admin. Promote a version of this key instead.",
+                    param="alias",
+                )
+            previous = alias_sql.nearest(connection, history, other_than=restored.version)
+            new = alias_sql.moved(connection, old, now, version=restored.version, previous=previous)
+            alias_sql.audit(
+                connection,
+                AliasAction.ROLL_BACK,
+                new,
+                move,
+                now,
+                origin=old.version,
+                back_to=restored.number,
+            )
+            return new
 
     def remove(self, move: Move) -> Alias:
         """Remove an alias. It is no error if it was removed before. A promotion creates it again.
 
-        Raises: RecordInUse for the default; UnknownRecord, AliasLocked, AliasMoved, MissingScope.
+        Raises: RecordInUse for the default; UnknownRecord, AliasLocked, AliasMoved; MissingScope if the alias does not
+        belong to the owner that the move is limited to.
         """
+        if move.alias == DEFAULT:
+            raise RecordInUse(
+                f"The alias {DEFAULT} cannot be removed, because it answers the requests that name no model. Point it "
+                "to another version instead.",
+                param="alias",
+            )
         with self._database.writing() as connection:
-            return alias_sql.remove(connection, move, self._clock())
+            now = self._clock()
+            old = alias_sql.find_row(connection, move.alias)
+            alias_sql.check_owner(move, old)
+            if old is None:
+                raise UnknownRecord("alias")
+            if old.removed_at is not None:
+                return old
+            alias_sql.refuse_locked(old)
+            alias_sql.check_generation(move, old.generation)
+            removed = alias_sql.moved(connection, old, now, previous=None, removed_at=now)
+            alias_sql.audit(connection, AliasAction.REMOVE, removed, move, now, origin=old.version)
+            return removed
 
     def lock(self, name: str, who: str, why: str) -> Alias:
         """Keep an alias where it is. An alias that is locked keeps its first lock. Raises UnknownRecord."""
-        with self._database.writing() as connection:
-            return alias_sql.set_lock(connection, name, AliasLock(who, self._clock(), why), locked=True)
+        return self._set_lock(AliasAction.LOCK, name, who, why)
 
     def unlock(self, name: str, who: str, why: str) -> Alias:
         """Let an alias be moved again. It is no error if it is not locked. Raises UnknownRecord."""
+        return self._set_lock(AliasAction.UNLOCK, name, who, why)
+
+    def _set_lock(self, action: AliasAction, name: str, who: str, why: str) -> Alias:
         with self._database.writing() as connection:
-            return alias_sql.set_lock(connection, name, AliasLock(who, self._clock(), why), locked=False)
+            now = self._clock()
+            lock = AliasLock(who, now, why) if action is AliasAction.LOCK else None
+            alias = known(connection, Alias, aliases, *_named(name), lock=True)
+            if (alias.lock is None) == (lock is None):
+                return alias
+            alias = alias_sql.changed(connection, alias, lock=lock)
+            move = Move(name, who, why, expected_generation=None)
+            alias_sql.audit(connection, action, alias, move, now, origin=alias.version)
+            return alias
 
     def promotions(
         self,
@@ -102,3 +154,7 @@ class Aliases:
             query = query.where(promotions.c.alias.in_(own))
         with self._database.reading() as connection:
             return Promotion.all(connection, query)
+
+
+def _named(name: str) -> Conditions:
+    return aliases.c.name == name, aliases.c.removed_at.is_(None)

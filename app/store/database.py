@@ -3,17 +3,17 @@
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make_url, select
 from sqlalchemy.engine import URL
 
 from sds_clip.app.errors import ConfigurationError, StoreUnavailable
 from sds_clip.app.store.clock import DatabaseClock
-from sds_clip.app.store.values import dumps
+from sds_clip.app.store.values import dumps, lock_number
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,8 @@ class Database:
     Raises: ConfigurationError for any other URL.
     """
 
-    def __init__(
-        self, url: str, *, timeout_s: float, pool_size: int = 10, clock: DatabaseClock | None = None
-    ) -> None:
-        self._engine = _engine(_parsed(url), timeout_s, pool_size)
+    def __init__(self, url: str, *, timeout_s: float, clock: DatabaseClock | None = None) -> None:
+        self._engine = _engine(_parsed(url), timeout_s)
         # While connecting, SQLAlchemy passes on the driver's own error unwrapped.
         self._away = (*_AWAY, self._engine.dialect.loaded_dbapi.DatabaseError)
         self.is_sqlite = self._engine.dialect.name == "sqlite"
@@ -48,27 +46,21 @@ class Database:
         self._clock = clock
         self._closed = False
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """A transaction that changes nothing. Raises StoreUnavailable."""
-        with self._transaction(self._engine) as connection:
-            yield connection
+        return self._transaction(self._engine)
 
-    @contextmanager
-    def reading_one_moment(self) -> Iterator[Connection]:
+    def reading_one_moment(self) -> AbstractContextManager[Connection]:
         """As `reading`, and on PostgreSQL all statements see the same moment. Raises StoreUnavailable."""
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        with self._transaction(self._engine.execution_options(**options)) as connection:
-            yield connection
+        return self._transaction(self._engine.execution_options(**options))
 
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """A transaction that commits at the end of the block, or rolls back if the block raises.
 
         Raises: StoreUnavailable, after which a commit that was under way may still have happened.
         """
-        with self._transaction(self._writer) as connection:
-            yield connection
+        return self._transaction(self._writer)
 
     def close(self) -> None:
         """Close every connection. One that a thread is using is closed when its transaction ends."""
@@ -78,18 +70,10 @@ class Database:
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:
         try:
-            with self._translated(), engine.begin() as connection:
+            with engine.begin() as connection:
                 if self._clock is not None:
                     self._clock.look(connection)
                 yield connection
-        finally:
-            if self._closed:
-                self._engine.pool.dispose()
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
         except self._away as error:
             if _is_mistake(error):
                 raise
@@ -99,6 +83,15 @@ class Database:
             if error.connection_invalidated or type(error) is exc.DatabaseError:
                 raise _unavailable(error) from error
             raise
+        finally:
+            if self._closed:
+                self._engine.pool.dispose()
+
+
+def hold_name(connection: Connection, *parts: str) -> None:
+    """Let no other transaction hold this name until this one ends. SQLite has one that writes at a time anyway."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(select(func.pg_advisory_xact_lock(lock_number(*parts))))
 
 
 def _is_mistake(error: Exception) -> bool:
@@ -141,11 +134,11 @@ def _parsed(url: str) -> URL:
     )
 
 
-def _engine(url: URL, timeout_s: float, pool_size: int) -> Engine:
+def _engine(url: URL, timeout_s: float) -> Engine:
     create = partial(
         create_engine,
-        pool_size=pool_size,
-        max_overflow=pool_size,
+        pool_size=10,
+        max_overflow=10,
         pool_timeout=timeout_s,
         hide_parameters=True,  # errors are logged, but requests may be private
         json_serializer=dumps,

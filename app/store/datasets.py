@@ -5,29 +5,27 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, select, update
 
-from sds_clip.app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord
+from sds_clip.app.errors import KeyLimitReached, LeaseLost, RecordInUse
 from sds_clip.app.settings import MAX_INTERRUPTIONS
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
-from sds_clip.app.store.names import find, take
-from sds_clip.app.store.owned import Conditions, owned
-from sds_clip.app.store.paging import EVERYTHING, Search, page
+from sds_clip.app.store.database import hold_name
+from sds_clip.app.store.names import NamedRows, take
+from sds_clip.app.store.paging import EVERYTHING, Search
 from sds_clip.app.store.records import WITH_FILES, Dataset, DatasetStatus, Job, JobError, Json, Level, Page
 from sds_clip.app.store.states import OPEN, Action, JobStatus
 from sds_clip.app.store.tables import datasets, job_datasets, jobs
 from sds_clip.app.store.transitions import locked_job, move
-from sds_clip.app.store.values import lock_number, new_id
+from sds_clip.app.store.values import new_id
 
 MAX_CHECKS = 3
 """A data set is rejected after this many checks whose process died under a living worker."""
 
 _DELETE_FIRST_S = 60
-_FREE = {"lease_owner": None, "lease_until": 0.0}
+_FREE: dict[str, Any] = {"lease_owner": None, "lease_until": 0.0}
 """The lease columns of a data set that is not being checked."""
 
 
-class Datasets:
-    """The table of data sets. Every method raises StoreUnavailable when the database is unavailable.
+class Datasets(NamedRows[Dataset]):
+    """The table of data sets.
 
     A check is claimed like a job, with a lease and a fence. A machine that dies is an interruption. A process
     that dies under a living worker is a failed check. After too many of either, the data set is rejected.
@@ -35,11 +33,7 @@ class Datasets:
     With an owner, the data sets of all others are unknown.
     """
 
-    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
-        self._database = database
-        self._clock = clock
-        self._owner = owner
-        self._seen = owned(datasets, owner)
+    table, record = datasets, Dataset
 
     def add(
         self,
@@ -61,11 +55,7 @@ class Datasets:
         """
         with self._database.writing() as connection:
             if max_stored_bytes is not None:
-                if (
-                    not self._database.is_sqlite
-                ):  # SQLite allows only one writing transaction at a time anyway
-                    number = lock_number("stored bytes", owner)
-                    connection.execute(select(func.pg_advisory_xact_lock(number)))
+                hold_name(connection, "stored bytes", owner)
                 if connection.execute(_stored(owner)).scalar_one() + size_bytes > max_stored_bytes:
                     raise stored_too_much(max_stored_bytes)
             take(connection, datasets, owner, name)
@@ -89,23 +79,6 @@ class Datasets:
         with self._database.reading() as connection:
             return int(connection.execute(_stored(owner)).scalar_one())
 
-    def get(self, dataset_id: str) -> Dataset:
-        """A data set, deleted or not. Raises UnknownRecord."""
-        with self._database.reading() as connection:
-            query = select(datasets).where(datasets.c.id == dataset_id, *self._seen)
-            dataset = Dataset.one_or_none(connection, query)
-        if dataset is None:
-            raise UnknownRecord("dataset")
-        return dataset
-
-    def named(self, name: str, owner: str) -> str:
-        """The id of the data set with a name: the owner's, or else the only one that is seen.
-
-        Raises: UnknownRecord, AmbiguousName.
-        """
-        with self._database.reading() as connection:
-            return find(connection, datasets, name, self._seen, owner)
-
     def check_free(self, name: str, owner: str) -> None:
         """Raise NameTaken if one of the owner's data sets has this name."""
         with self._database.reading() as connection:
@@ -127,19 +100,11 @@ class Datasets:
 
         Raises UnknownRecord if `after` does not exist.
         """
-        where = [datasets.c.status != DatasetStatus.DELETED] if status is None else []
-        with self._database.reading() as connection:
-            rows, has_more = page(
-                connection,
-                datasets,
-                equal={"status": status, "format": format, "owner": owner},
-                seen=self._seen,
-                where=[*where, *search.conditions(datasets)],
-                after=after,
-                limit=limit,
-                what="dataset",
-            )
-        return Page(tuple(Dataset.of(row) for row in rows), has_more)
+        where = search.conditions(datasets)
+        if status is None:
+            where.append(datasets.c.status != DatasetStatus.DELETED)
+        equal = {"status": status, "format": format, "owner": owner}
+        return self._page(equal=equal, where=where, after=after, limit=limit)
 
     def claim_check(
         self, owner: str, ttl_s: float, *, formats: Collection[str] | None = None
@@ -158,7 +123,13 @@ class Datasets:
                 interruptions = dataset.interruptions + (dataset.lease_owner is not None)
                 problem = _used_up(dataset.attempt, interruptions)
                 if problem is None:
-                    return self._take(connection, dataset, owner, now + ttl_s, interruptions)
+                    taken = _guarded(dataset).values(
+                        fence=dataset.fence + 1,
+                        interruptions=interruptions,
+                        lease_owner=owner,
+                        lease_until=now + ttl_s,
+                    )
+                    return Dataset.one(connection, taken.returning(datasets))
                 self._conclude(connection, dataset, now, DatasetStatus.REJECTED, problems=[problem])
 
     def renew_check(self, claimed: Dataset, ttl_s: float) -> bool:
@@ -167,8 +138,7 @@ class Datasets:
         False if another process has taken over or the data set was deleted.
         """
         with self._database.writing() as connection:
-            result = connection.execute(_guarded(claimed).values(lease_until=self._clock() + ttl_s))
-            return bool(result.rowcount == 1)
+            return _is_set(connection, claimed, lease_until=self._clock() + ttl_s)
 
     def release_check(self, claimed: Dataset) -> bool:
         """Give back a check that was stopped on purpose. It can be claimed at once, and counts as nothing.
@@ -176,9 +146,7 @@ class Datasets:
         False if the check is no longer this process's, or has a verdict.
         """
         with self._database.writing() as connection:
-            free = {"fence": claimed.fence + 1, **_FREE}
-            result = connection.execute(_guarded(claimed).values(free))
-            return bool(result.rowcount == 1)
+            return _is_set(connection, claimed, fence=claimed.fence + 1, **_FREE)
 
     def check_died(self, owner: str) -> None:
         """Free what the named process was checking, and count a failed check.
@@ -239,7 +207,7 @@ class Datasets:
         Raises: UnknownRecord; RecordInUse while a job that has not ended needs it.
         """
         with self._database.writing() as connection:
-            dataset = _locked(connection, dataset_id, self._seen)
+            dataset = self._known(connection, dataset_id, lock=True)
             if dataset.status is DatasetStatus.DELETED:
                 return dataset
             job = connection.execute(_jobs_of(dataset_id, sorted(OPEN)).limit(1)).first()
@@ -251,22 +219,9 @@ class Datasets:
             deleted = update(datasets).where(datasets.c.id == dataset_id).values(status=DatasetStatus.DELETED)
             return Dataset.one(connection, deleted.returning(datasets))
 
-    def _take(
-        self, connection: Connection, dataset: Dataset, owner: str, until: float, interruptions: int
-    ) -> Dataset:
-        return Dataset.one(
-            connection,
-            update(datasets)
-            .where(datasets.c.id == dataset.id, datasets.c.fence == dataset.fence)
-            .values(
-                fence=dataset.fence + 1, interruptions=interruptions, lease_owner=owner, lease_until=until
-            )
-            .returning(datasets),
-        )
-
     def _finish(self, claimed: Dataset, status: DatasetStatus, **values: Any) -> tuple[Job, ...]:
         with self._database.writing() as connection:
-            dataset = _locked(connection, claimed.id)
+            dataset = self._known(connection, claimed.id, lock=True)
             if dataset.fence != claimed.fence or dataset.status is not DatasetStatus.VALIDATING:
                 raise LeaseLost(f"This process no longer holds the check of {claimed.id}.")
             return self._conclude(connection, dataset, self._clock(), status, **values)
@@ -337,14 +292,6 @@ def _answer(
     return move(connection, job, Action.DATA_READY, now, "The job's data have been checked.", not_before=now)
 
 
-def _locked(connection: Connection, dataset_id: str, seen: Conditions = ()) -> Dataset:
-    query = select(datasets).where(datasets.c.id == dataset_id, *seen)
-    dataset = Dataset.one_or_none(connection, query.with_for_update())
-    if dataset is None:
-        raise UnknownRecord("dataset")
-    return dataset
-
-
 def _unchecked(now: float, formats: Collection[str] | None) -> Any:
     known = [] if formats is None else [datasets.c.format.in_(sorted(formats))]
     return (
@@ -362,6 +309,10 @@ def _guarded(claimed: Dataset) -> Any:
         datasets.c.fence == claimed.fence,
         datasets.c.status == DatasetStatus.VALIDATING,
     )
+
+
+def _is_set(connection: Connection, claimed: Dataset, **values: Any) -> bool:
+    return bool(connection.execute(_guarded(claimed).values(**values)).rowcount == 1)
 
 
 def _jobs_of(dataset_id: str, statuses: Sequence[str]) -> Any:

@@ -18,14 +18,13 @@ from sqlalchemy import (
 )
 
 from sds_clip.app.errors import UnknownRecord
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
-from sds_clip.app.store.owned import owned
 from sds_clip.app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
+from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Event, EventType, MetricPoint
 from sds_clip.app.store.tables import events, jobs, metrics
 from sds_clip.app.store.values import bounded_data, bounded_message, finite
 
+MAX_EVENTS = 10_000
 MAX_TEXTS = 2000
 """Steps whose metrics are read at once as text."""
 _KEPT_APART = (EventType.STATUS, EventType.METRICS)
@@ -41,24 +40,15 @@ class MetricTexts(NamedTuple):
     """The JSON of each step's values by name, separated by commas."""
 
 
-class JobEvents:
+class JobEvents(Part):
     """Events and metrics of jobs.
 
     A job keeps every point of its curves, whose number is limited at submission. Of its events it keeps all
-    transitions, and the newest `max_events` of metrics and of other events each, so that metrics displace no
+    transitions, and the newest MAX_EVENTS of metrics and of other events each, so that metrics displace no
     messages. Events are trimmed only now and then, so there may be a sixteenth more.
 
     With an owner, the jobs of all others are unknown.
     """
-
-    def __init__(
-        self, database: Database, clock: Clock, owner: str | None = None, *, max_events: int = 10_000
-    ) -> None:
-        self._database = database
-        self._clock = clock
-        self._seen = owned(jobs, owner)
-        self._max_events = max_events
-        self._trim_every = max(1, max_events // 16)
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
         """A job's events with numbers greater than `after`, in order. Empty if there are no newer ones.
@@ -69,7 +59,7 @@ class JobEvents:
         Raises: UnknownRecord.
         """
         query = events_query(job_id, bounded(after, 0, MAX_NUMBER)).limit(bounded(limit, 1, MAX_ROWS))
-        return tuple(Event.of(row) for row in self._rows(query, job_id))
+        return tuple(map(Event.of, self._rows(query, job_id)))
 
     def transitions(self, job_id: str, *, limit: int = 100) -> tuple[Event, ...]:
         """The job's newest changes of status, in order. Raises UnknownRecord."""
@@ -158,51 +148,50 @@ class JobEvents:
                 raise UnknownRecord("job")
         return rows
 
-    def add(self, connection: Connection, event: Event) -> None:
-        """Write an event in the caller's transaction, and now and then delete events beyond the bounds."""
-        append(connection, event)
-        self._trim(connection, event.job_id, event.number, added=1)
 
-    def add_points(
-        self,
-        connection: Connection,
-        job_id: str,
-        last: int,
-        now: float,
-        points: Mapping[int, Mapping[str, float]],
-    ) -> None:
-        """Write metrics by step, in the caller's transaction, on the curve and as events.
+def add(connection: Connection, event: Event) -> None:
+    """Write an event in the caller's transaction, and now and then delete events beyond the bounds."""
+    append(connection, event)
+    _trim(connection, event.job_id, event.number, added=1)
 
-        The last event has the number `last`.
-        """
-        curve = [{"step": step, "values": finite(values)} for step, values in sorted(points.items())]
-        connection.execute(delete(metrics).where(metrics.c.job_id == job_id, metrics.c.step.in_(points)))
-        connection.execute(insert(metrics), [{**point, "job_id": job_id, "at": now} for point in curve])
-        numbered = enumerate(curve, start=last - len(curve) + 1)
-        append(
-            connection,
-            *(
-                Event(job_id, number, now, EventType.METRICS, f"Step {point['step']}.", data=point)
-                for number, point in numbered
-            ),
+
+def add_points(
+    connection: Connection, job_id: str, last: int, now: float, points: Mapping[int, Mapping[str, float]]
+) -> None:
+    """Write metrics by step, in the caller's transaction, on the curve and as events.
+
+    The last event has the number `last`.
+    """
+    curve = [{"step": step, "values": finite(values)} for step, values in sorted(points.items())]
+    connection.execute(delete(metrics).where(metrics.c.job_id == job_id, metrics.c.step.in_(points)))
+    connection.execute(insert(metrics), [{**point, "job_id": job_id, "at": now} for point in curve])
+    numbered = enumerate(curve, start=last - len(curve) + 1)
+    append(
+        connection,
+        *(
+            Event(job_id, number, now, EventType.METRICS, f"Step {point['step']}.", data=point)
+            for number, point in numbered
+        ),
+    )
+    _trim(connection, job_id, last, added=len(curve))
+
+
+def _trim(connection: Connection, job_id: str, last: int, *, added: int) -> None:
+    """Delete the oldest events beyond the bounds, once in a sixteenth of MAX_EVENTS numbers."""
+    every = max(1, MAX_EVENTS // 16)
+    if last // every == (last - added) // every:
+        return
+    for kind in (events.c.type == EventType.METRICS, events.c.type.not_in(_KEPT_APART)):
+        newest_dropped = (
+            select(events.c.number)
+            .where(events.c.job_id == job_id, kind)
+            .order_by(events.c.number.desc())
+            .offset(MAX_EVENTS)
+            .limit(1)
         )
-        self._trim(connection, job_id, last, added=len(curve))
-
-    def _trim(self, connection: Connection, job_id: str, last: int, *, added: int) -> None:
-        """Delete the oldest events beyond the bounds, once in `_trim_every` numbers."""
-        if last // self._trim_every == (last - added) // self._trim_every:
-            return
-        for kind in (events.c.type == EventType.METRICS, events.c.type.not_in(_KEPT_APART)):
-            newest_dropped = (
-                select(events.c.number)
-                .where(events.c.job_id == job_id, kind)
-                .order_by(events.c.number.desc())
-                .offset(self._max_events)
-                .limit(1)
-            )
-            number = connection.execute(newest_dropped).scalar_one_or_none()
-            if number is not None:
-                connection.execute(_droppable(job_id, kind).where(events.c.number <= number))
+        number = connection.execute(newest_dropped).scalar_one_or_none()
+        if number is not None:
+            connection.execute(_droppable(job_id, kind).where(events.c.number <= number))
 
 
 def append(connection: Connection, *added: Event) -> None:

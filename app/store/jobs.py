@@ -11,16 +11,14 @@ from sds_clip.app.errors import (
     IdempotencyMismatch,
     InputsGone,
     JobStateConflict,
-    UnknownRecord,
     UnusableRecord,
 )
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
+from sds_clip.app.store import version_sql
 from sds_clip.app.store.job_events import append
-from sds_clip.app.store.names import find, take
-from sds_clip.app.store.owned import owned
-from sds_clip.app.store.paging import EVERYTHING, Search, page
+from sds_clip.app.store.names import NamedRows, take
+from sds_clip.app.store.paging import EVERYTHING, Search
 from sds_clip.app.store.records import (
+    WITH_FILES,
     DatasetStatus,
     Event,
     EventType,
@@ -29,7 +27,6 @@ from sds_clip.app.store.records import (
     NewJob,
     Page,
     Submission,
-    VersionStatus,
 )
 from sds_clip.app.store.states import (
     FULFILLED,
@@ -41,7 +38,7 @@ from sds_clip.app.store.states import (
     JobStatus,
     TransitionRefused,
 )
-from sds_clip.app.store.tables import datasets, job_datasets, job_versions, jobs, versions
+from sds_clip.app.store.tables import datasets, job_datasets, job_versions, jobs
 from sds_clip.app.store.transitions import locked_job, move
 from sds_clip.app.store.values import lock_number, new_id, payload_hash
 
@@ -60,19 +57,15 @@ _DONE = {
 _FROM_THE_START = " Its files were removed, so it starts from the beginning."
 
 
-class JobQueries:
+class JobQueries(NamedRows[Job]):
     """The callers' side of the jobs table. `sds_clip.app.store.leases.JobLeases` is the workers' side.
 
     With an owner, the jobs of all others are unknown.
 
-    Every method raises StoreUnavailable when the database is unavailable. The request may then have taken
-    effect, so repeat it, a submission with its idempotency key.
+    After StoreUnavailable, the request may have taken effect, so repeat it, a submission with its idempotency key.
     """
 
-    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
-        self._database = database
-        self._clock = clock
-        self._seen = owned(jobs, owner)
+    record = Job
 
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Insert a job as `queued`, or as `validating` while a data set that it needs is being checked.
@@ -102,22 +95,6 @@ class JobQueries:
         with self._database.reading() as connection:
             return _replay(connection, new)
 
-    def get(self, job_id: str) -> Job:
-        """The current state of a job. Raises UnknownRecord."""
-        with self._database.reading() as connection:
-            job = Job.one_or_none(connection, select(jobs).where(jobs.c.id == job_id, *self._seen))
-        if job is None:
-            raise UnknownRecord("job")
-        return job
-
-    def named(self, name: str, owner: str) -> str:
-        """The id of the job with a name: the owner's, or else the only one that is seen.
-
-        Raises: UnknownRecord, AmbiguousName.
-        """
-        with self._database.reading() as connection:
-            return find(connection, jobs, name, self._seen, owner)
-
     def list(
         self,
         *,
@@ -129,36 +106,20 @@ class JobQueries:
         limit: int = 20,
     ) -> Page[Job]:
         """Jobs, newest first, starting after the id `after`. Raises UnknownRecord if that does not exist."""
-        with self._database.reading() as connection:
-            rows, has_more = page(
-                connection,
-                jobs,
-                equal={"kind": kind, "status": status, "owner": owner},
-                where=search.conditions(jobs),
-                after=after,
-                limit=limit,
-                what="job",
-                seen=self._seen,
-            )
-        return Page(tuple(Job.of(row) for row in rows), has_more)
+        equal = {"kind": kind, "status": status, "owner": owner}
+        return self._page(equal=equal, where=search.conditions(jobs), after=after, limit=limit)
 
     def count(self, status: JobStatus, kind: JobKind | None = None) -> int:
         """The number of jobs of all owners with this status, of all kinds or of one."""
-        query = select(func.count()).select_from(jobs).where(jobs.c.status == status)
-        if kind is not None:
-            query = query.where(jobs.c.kind == kind)
-        with self._database.reading() as connection:
-            return connection.execute(query).scalar_one()
+        return self._count(jobs.c.status == status, *(() if kind is None else (jobs.c.kind == kind,)))
 
     def count_open(self, owner: str) -> int:
         """The number of an owner's jobs that have not ended."""
-        query = (
-            select(func.count())
-            .select_from(jobs)
-            .where(jobs.c.owner == owner, jobs.c.status.in_(sorted(OPEN)))
-        )
+        return self._count(jobs.c.owner == owner, jobs.c.status.in_(sorted(OPEN)))
+
+    def _count(self, *where: ColumnElement[bool]) -> int:
         with self._database.reading() as connection:
-            return connection.execute(query).scalar_one()
+            return connection.execute(select(func.count()).select_from(jobs).where(*where)).scalar_one()
 
     def request_cancel(self, job_id: str) -> Job:
         """Cancel the job at once, or ask its worker to. Repeating it is not an error.
@@ -340,25 +301,15 @@ def _lock_needs(connection: Connection, dataset_ids: Iterable[str], version_ids:
     """
     status = JobStatus.QUEUED
     for dataset_id in sorted(set(dataset_ids)):
-        found = _locked_status(connection, datasets.c.id == dataset_id, datasets.c.status)
-        if found not in (DatasetStatus.READY, DatasetStatus.VALIDATING):
+        of_id = select(datasets.c.status).where(datasets.c.id == dataset_id)
+        found = connection.execute(of_id.with_for_update(read=True)).scalar_one_or_none()
+        if found not in WITH_FILES:
             raise UnusableRecord(
                 f"The data set {dataset_id} is {found or 'unknown'}; name one that is ready.",
                 param="datasets",
             )
-        if found == DatasetStatus.VALIDATING:
+        if found is DatasetStatus.VALIDATING:
             status = JobStatus.VALIDATING
     for version_id in sorted(set(version_ids)):
-        found = _locked_status(connection, versions.c.id == version_id, versions.c.status)
-        if found != VersionStatus.READY:
-            raise UnusableRecord(
-                f"The version {version_id} is {found or 'unknown'}; name one that is registered.",
-                param="versions",
-            )
+        version_sql.hold(connection, version_id, param="versions")
     return status
-
-
-def _locked_status(
-    connection: Connection, where: ColumnElement[bool], status: ColumnElement[str]
-) -> str | None:
-    return connection.execute(select(status).where(where).with_for_update(read=True)).scalar_one_or_none()

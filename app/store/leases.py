@@ -5,13 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, case, update
+from sqlalchemy import Connection, case, select, update
 
-from sds_clip.app.store import alias_sql, version_sql
+from sds_clip.app.store import alias_sql, job_events, version_sql
 from sds_clip.app.store.claims import OUT_OF_TIME, back_off_s, eligible, exhaust, take, used_up
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
-from sds_clip.app.store.job_events import JobEvents
+from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
 from sds_clip.app.store.states import HELD, Action, JobKind, JobStatus
 from sds_clip.app.store.tables import jobs
@@ -19,9 +17,15 @@ from sds_clip.app.store.transitions import held_job, leased_job, lost, move
 
 RETRY_BASE_S = 5.0
 _HELD = sorted(HELD)
+_ABANDONED = (
+    select(jobs)
+    .where(jobs.c.status.in_([JobStatus.PAUSING, JobStatus.CANCELLING]))
+    .limit(100)
+    .with_for_update(skip_locked=True)
+)
 
 
-class JobLeases:
+class JobLeases(Part):
     """The workers' side of the jobs table. Each method is one short transaction.
 
     Until the lease expires, no other worker may take the job. The fence says whose effects count. If a worker is
@@ -32,16 +36,10 @@ class JobLeases:
     worker that shuts down are interruptions, and count against `max_interruptions`. When the job gets further
     than ever before, the count of attempts starts again.
 
-    Every method raises StoreUnavailable when the database is unavailable. Methods that take a lease raise
-    LeaseLost when the fence has moved or the job has ended, unless they say otherwise. LeaseLost after
-    StoreUnavailable may mean that the first try took effect; in either case the worker has nothing more to
-    do.
+    Methods that take a lease raise LeaseLost when the fence has moved or the job has ended, unless they say
+    otherwise. LeaseLost after StoreUnavailable may mean that the first try took effect; in either case the
+    worker has nothing more to do.
     """
-
-    def __init__(self, database: Database, clock: Clock, journal: JobEvents) -> None:
-        self._database = database
-        self._clock = clock
-        self._journal = journal
 
     def claim(
         self,
@@ -84,6 +82,26 @@ class JobLeases:
         with self._database.reading() as connection:
             return Job.one_or_none(connection, eligible(kind, self._clock()))
 
+    def settle_abandoned(self) -> tuple[Job, ...]:
+        """Pause or cancel jobs whose worker was asked to do so and whose lease ended without an answer.
+
+        It is called every few seconds, by any number of processes.
+        """
+        with self._database.writing() as connection:
+            now = self._clock()
+            return tuple(
+                move(
+                    connection,
+                    job,
+                    Action.ABANDON,
+                    now,
+                    "The job's worker is gone.",
+                    level=Level.WARNING,
+                    interruptions=job.interruptions + 1,
+                )
+                for job in Job.all(connection, _ABANDONED.where(jobs.c.lease_until <= now))
+            )
+
     def renew(self, lease: Lease, ttl_s: float) -> JobStatus | None:
         """Extend the lease to `ttl_s` from now. Returns None, which is false, if the lease is lost.
 
@@ -116,9 +134,7 @@ class JobLeases:
         done = step if done is None else done
         is_past = jobs.c.furthest_step < done
         with self._database.writing() as connection:
-            _update(
-                connection,
-                lease,
+            told = _guarded(lease).values(
                 stage=stage,
                 step=step,
                 steps=steps,
@@ -127,6 +143,8 @@ class JobLeases:
                 attempt=case((is_past, 1), else_=jobs.c.attempt),
                 not_before=case((is_past, self._clock()), else_=jobs.c.not_before),
             )
+            if connection.execute(told).rowcount != 1:
+                raise lost(lease)
 
     def event(
         self,
@@ -139,7 +157,7 @@ class JobLeases:
         with self._database.writing() as connection:
             number = _next_number(connection, lease)
             event = Event(lease.job_id, number, self._clock(), EventType.MESSAGE, message, level, data)
-            self._journal.add(connection, event)
+            job_events.add(connection, event)
         return number
 
     def points(self, lease: Lease, points: Mapping[int, Mapping[str, float]]) -> int:
@@ -150,7 +168,7 @@ class JobLeases:
         """
         with self._database.writing() as connection:
             last = _next_number(connection, lease, count=len(points), step=max(points))
-            self._journal.add_points(connection, lease.job_id, last, self._clock(), points)
+            job_events.add_points(connection, lease.job_id, last, self._clock(), points)
         return last
 
     def release(self, lease: Lease, message: str = "The job's worker stopped at a checkpoint.") -> Job:
@@ -275,7 +293,11 @@ class JobLeases:
                     "The job was cancelled when it was about to succeed.",
                 )
             if version is not None:
-                _make(connection, job, version, files, promotion, now)
+                if promotion is not None:
+                    alias_sql.find_held(connection, promotion.alias)  # always hold aliases before versions
+                version_sql.register(connection, version, now, job_id=job.id, owner=job.owner, files=files)
+                if promotion is not None:
+                    alias_sql.promote(connection, promotion, version.id, now, job_id=job.id)
             return move(
                 connection,
                 job,
@@ -288,30 +310,10 @@ class JobLeases:
             )
 
 
-def _make(
-    connection: Connection,
-    job: Job,
-    version: NewVersion,
-    files: Path | None,
-    promotion: Move | None,
-    now: float,
-) -> None:
-    if promotion is not None:
-        alias_sql.find_held(connection, promotion.alias)  # always hold aliases before versions
-    version_sql.register(connection, version, now, job_id=job.id, owner=job.owner, files=files)
-    if promotion is not None:
-        alias_sql.promote(connection, promotion, version.id, now, job_id=job.id)
-
-
 def _guarded(lease: Lease) -> Any:
     return update(jobs).where(
         jobs.c.id == lease.job_id, jobs.c.fence == lease.fence, jobs.c.status.in_(_HELD)
     )
-
-
-def _update(connection: Connection, lease: Lease, **values: Any) -> None:
-    if connection.execute(_guarded(lease).values(**values)).rowcount != 1:
-        raise lost(lease)
 
 
 def _next_number(connection: Connection, lease: Lease, *, count: int = 1, **values: Any) -> int:

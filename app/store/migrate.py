@@ -150,13 +150,6 @@ def check_known(revision: str) -> None:
         raise _newer(f"its revision is {revision}")
 
 
-def newest_revision() -> str | None:
-    """The revision of this program's tables."""
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory.from_config(_config()).get_current_head()
-
-
 def _config() -> "Config":
     from alembic.config import Config
 

@@ -2,18 +2,18 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, select
 
-from sds_clip.app.errors import AmbiguousName, NameTaken, RecordKind, UnknownRecord
+from sds_clip.app.errors import AmbiguousName, NameTaken, UnknownRecord
+from sds_clip.app.store.database import hold_name
 from sds_clip.app.store.owned import Conditions
+from sds_clip.app.store.paging import Rows
+from sds_clip.app.store.part import KINDS, R
 from sds_clip.app.store.records import DatasetStatus
-from sds_clip.app.store.tables import datasets, jobs
-from sds_clip.app.store.values import lock_number
+from sds_clip.app.store.tables import datasets
 
 ID_PREFIXES = ("job_", "ds_")
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-_KINDS: dict[Table, RecordKind] = {jobs: "job", datasets: "dataset"}
 
 
 def is_id(text: str) -> bool:
@@ -28,28 +28,31 @@ def take(connection: Connection, table: Table, owner: str, name: str) -> None:
     """
     if not name:
         return
-    if connection.dialect.name != "sqlite":  # SQLite allows only one writing transaction at a time anyway
-        number = lock_number("name", table.name, owner, name)
-        connection.execute(select(func.pg_advisory_xact_lock(number)))
+    hold_name(connection, "name", table.name, owner, name)
     query = select(table.c.id).where(table.c.owner == owner, table.c.name == name, *_named(table))
     taken_by = connection.execute(query).scalars().first()
     if taken_by is not None:
-        raise NameTaken(_KINDS[table], name, taken_by)
+        raise NameTaken(KINDS[table], name, taken_by)
 
 
-def find(connection: Connection, table: Table, name: str, seen: Conditions, owner: str) -> str:
-    """The id of the row with a name: the owner's own or, if it has none, the only one that it sees.
+class NamedRows(Rows[R]):
+    """A table whose rows have names beside their ids."""
 
-    Raises: UnknownRecord; AmbiguousName if there are several.
-    """
-    query = select(table.c.id, table.c.owner).where(table.c.name == name, *seen, *_named(table))
-    rows = connection.execute(query).all()
-    found = [row.id for row in rows if row.owner == owner] or [row.id for row in rows]
-    if not found:
-        raise UnknownRecord(_KINDS[table])
-    if len(found) > 1:
-        raise AmbiguousName(_KINDS[table], name, found)
-    return str(found[0])
+    def named(self, name: str, owner: str) -> str:
+        """The id of the row with a name: the owner's own or, if it has none, the only one that it sees.
+
+        Raises: UnknownRecord; AmbiguousName if there are several.
+        """
+        table = self.table
+        query = select(table.c.id, table.c.owner).where(table.c.name == name, *self._seen, *_named(table))
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        found = [row.id for row in rows if row.owner == owner] or [row.id for row in rows]
+        if not found:
+            raise UnknownRecord(KINDS[table])
+        if len(found) > 1:
+            raise AmbiguousName(KINDS[table], name, found)
+        return str(found[0])
 
 
 def only(prefix: str, ids: Collection[str]) -> str:

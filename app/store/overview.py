@@ -1,14 +1,13 @@
 """What operators watch: how many jobs, workers, data sets and versions there are, and how old the queues are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Table, func, select
 
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
+from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import WITH_FILES, DatasetStatus, VersionStatus
 from sds_clip.app.store.states import HELD, JobKind, JobStatus
 from sds_clip.app.store.tables import datasets, failures, jobs, versions, workers
@@ -44,16 +43,14 @@ class Overview:
         return sum(count for name, count in counts if name[:2] == (kind, JobStatus.FAILED))
 
 
-class Overviews:
-    """Raises StoreUnavailable when the database is unavailable."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
+class Overviews(Part):
+    """Reads all counts in one transaction."""
 
     def read(self) -> Overview:
         now = self._clock()
         with self._database.reading() as connection:
+            of_datasets, dataset_bytes = _by_status(connection, datasets, DatasetStatus)
+            of_versions, version_bytes = _by_status(connection, versions, VersionStatus)
             return Overview(
                 **_jobs(connection, now),
                 **_workers(connection, now),
@@ -61,8 +58,10 @@ class Overviews:
                     (kind, outcome, code): times
                     for kind, outcome, code, times in connection.execute(select(failures))
                 },
-                **_datasets(connection),
-                **_versions(connection),
+                datasets=of_datasets,
+                dataset_bytes={status: dataset_bytes[status] for status in WITH_FILES},
+                versions=of_versions,
+                version_bytes=version_bytes,
             )
 
 
@@ -100,29 +99,14 @@ def _workers(connection: Connection, now: float) -> dict[str, Any]:
     }
 
 
-def _datasets(connection: Connection) -> dict[str, Any]:
-    size = func.sum(datasets.c.size_bytes)
-    statement = select(datasets.c.status, func.count(), size).group_by(datasets.c.status)
-    counts, sizes = _by_status(connection, statement)
-    return {
-        "datasets": {status: counts.get(status, 0) for status in DatasetStatus},
-        "dataset_bytes": {status: sizes.get(status, 0.0) for status in WITH_FILES},
-    }
-
-
-def _versions(connection: Connection) -> dict[str, Any]:
-    size = func.sum(versions.c.size_bytes)
-    statement = select(versions.c.status, func.count(), size).group_by(versions.c.status)
-    counts, sizes = _by_status(connection, statement)
-    return {
-        "versions": {status: counts.get(status, 0) for status in VersionStatus},
-        "version_bytes": {status: sizes.get(status, 0.0) for status in VersionStatus},
-    }
-
-
 def _by_status(
-    connection: Connection, statement: Select[Any]
-) -> tuple[dict[StrEnum, int], dict[StrEnum, float]]:
-    rows = connection.execute(statement).all()
-    counts = {status: count for status, count, _ in rows}
-    return counts, {status: float(size or 0) for status, _, size in rows}
+    connection: Connection, table: Table, statuses: Iterable[StrEnum]
+) -> tuple[dict[Any, int], dict[Any, float]]:
+    """How many rows have each status, and the sums of their sizes."""
+    size = func.sum(table.c.size_bytes)
+    query = select(table.c.status, func.count(), size).group_by(table.c.status)
+    counts: dict[Any, int] = dict.fromkeys(statuses, 0)
+    sizes: dict[Any, float] = dict.fromkeys(statuses, 0.0)
+    for status, count, size_bytes in connection.execute(query):
+        counts[status], sizes[status] = count, float(size_bytes or 0)
+    return counts, sizes

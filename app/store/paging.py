@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, select, tuple_
 
-from sds_clip.app.errors import RecordKind, UnknownRecord
+from sds_clip.app.errors import UnknownRecord
+from sds_clip.app.store.part import KINDS, Part, R, known
+from sds_clip.app.store.records import Page
 
 MAX_LIMIT = 100
 MAX_ROWS = 1000
@@ -36,37 +39,49 @@ class Search:
 EVERYTHING = Search()
 
 
-def page(
-    connection: Connection,
-    table: Table,
-    *,
-    equal: Mapping[str, str | None],
-    after: str | None,
-    limit: int,
-    what: RecordKind,
-    seen: Sequence[ColumnElement[bool]] = (),
-    where: Sequence[ColumnElement[bool]] = (),
-) -> tuple[Sequence[RowMapping], bool]:
-    """Rows of a table with `created_at` and `id`, newest first.
+class Rows(Part, Generic[R]):
+    """A table whose rows have ids and times of creation."""
 
-    A row matches if its columns equal the values of `equal` that are not None, and all of `seen` and `where` holds.
-    For the caller, rows outside `seen` do not exist, so `after` cannot name them either.
+    record: type[R]
 
-    Returns at most `limit` rows, never more than MAX_LIMIT, and whether there are more.
+    def get(self, row_id: str) -> R:
+        """A row, whatever its status. Raises UnknownRecord."""
+        with self._database.reading() as connection:
+            return self._known(connection, row_id)
 
-    Raises: UnknownRecord if no row has the id `after`.
-    """
-    start = None if after is None else _position(connection, table, after, seen, what)
-    limit = bounded(limit, 1, MAX_LIMIT)
-    query = page_query(table, equal, start).where(*seen, *where).limit(limit + 1)
-    rows = connection.execute(query).mappings().all()
-    return rows[:limit], len(rows) > limit
+    def _known(self, connection: Connection, row_id: str, *, lock: bool = False) -> R:
+        of_id = self.table.c.id == row_id
+        return known(connection, self.record, self.table, of_id, *self._seen, lock=lock)
+
+    def _page(
+        self,
+        *,
+        equal: Mapping[str, str | None],
+        where: Sequence[ColumnElement[bool]],
+        after: str | None,
+        limit: int,
+    ) -> Page[R]:
+        """Rows, newest first.
+
+        A row matches if its columns equal the values of `equal` that are not None, and all of `where` holds. For the
+        caller, rows that it does not see do not exist, so `after` cannot name them either.
+
+        There are at most `limit` rows, never more than MAX_LIMIT.
+
+        Raises: UnknownRecord if no row has the id `after`.
+        """
+        limit = bounded(limit, 1, MAX_LIMIT)
+        with self._database.reading() as connection:
+            start = None if after is None else _position(connection, self.table, after, self._seen)
+            query = page_query(self.table, equal, start).where(*self._seen, *where).limit(limit + 1)
+            rows = self.record.all(connection, query)
+        return Page(rows[:limit], len(rows) > limit)
 
 
 def page_query(
     table: Table, equal: Mapping[str, str | None], start: tuple[float, str] | None
 ) -> Select[tuple[object, ...]]:
-    """The statement of `page`, whose query plan a test checks."""
+    """The statement of a page, whose query plan a test checks."""
     query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc())
     for column, value in equal.items():
         if value is not None:
@@ -81,10 +96,10 @@ def bounded(value: int, least: int, most: int) -> int:
 
 
 def _position(
-    connection: Connection, table: Table, row_id: str, seen: Sequence[ColumnElement[bool]], what: RecordKind
+    connection: Connection, table: Table, row_id: str, seen: Sequence[ColumnElement[bool]]
 ) -> tuple[float, str]:
     query = select(table.c.created_at, table.c.id).where(table.c.id == row_id, *seen)
     row = connection.execute(query).one_or_none()
     if row is None:
-        raise UnknownRecord(what, param="after")
+        raise UnknownRecord(KINDS[table], param="after")
     return row.created_at, row.id

@@ -1,15 +1,16 @@
 """What retention needs of the store: what there is, when it was last used, the removal of jobs, one sweep at a time."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, and_, case, delete, false, func, or_, select, update
+from sqlalchemy import Column, Connection, Row, Table, and_, case, delete, false, func, or_, select, update
 
 from sds_clip.app.errors import JobStateConflict
 from sds_clip.app.store import alias_sql
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
-from sds_clip.app.store.records import SOURCE_PATH, Alias, DatasetStatus, Job, Record, VersionStatus
+from sds_clip.app.store.part import Part
+from sds_clip.app.store.records import SOURCE_PATH, Alias, DatasetStatus, Job, VersionStatus
 from sds_clip.app.store.states import OPEN, TERMINAL, JobKind
 from sds_clip.app.store.tables import (
     aliases,
@@ -31,43 +32,41 @@ ROWS_AT_ONCE = 5000
 """How many events, or points of a curve, one transaction removes, so that no other writer waits long."""
 
 
-@dataclass(frozen=True)
-class EndedJob(Record):
-    """A job that has ended."""
+class Kind(StrEnum):
+    """What is kept or removed."""
 
-    id: str
-    kind: JobKind
-    suffix: str | None
-    owner: str
-    finished_at: float
-    result_version: str | None
+    VERSION = "version"
+    JOB = "job"
+    EVALUATION = "evaluation"
+    DATASET = "data set"
 
 
-@dataclass(frozen=True)
-class HeldVersion(Record):
-    """A version that is not deleted."""
-
-    id: str
-    owner: str
-    folder: str | None
-    base_version: str | None
-    used_at: float
-    """When it was made, and made again, when the last job that used it ended, or an alias last left it."""
-    open_job: str | None = None
-    """A job that needs it and has not ended."""
+_JOB_KINDS = {Kind.JOB: JobKind.FINETUNE, Kind.EVALUATION: JobKind.EVALUATE}
+_KINDS = {job: kind for kind, job in _JOB_KINDS.items()}
 
 
 @dataclass(frozen=True)
-class HeldDataset(Record):
-    """A data set that is ready or was rejected."""
+class Held:
+    """A version that is not deleted, a job that has ended, or a data set that is ready or was rejected."""
 
+    kind: Kind
     id: str
     name: str
     owner: str
-    is_registered: bool
     used_at: float
-    """When it was added or checked, or the last job that used it ended."""
+    """When a job ended. For others, when they were made, made again or checked, when the last job that used them ended,
+    or an alias last left them."""
+    folder: str | None = None
+    """Where its files are in the data folder. None for registered data and the operator's models, whose files stay."""
     open_job: str | None = None
+    """A job that needs it and has not ended."""
+    version: str | None = None
+    """The base of a version, or the version that a job has made."""
+
+    @property
+    def is_operators(self) -> bool:
+        """Whether it is a model that the operator brought along."""
+        return self.kind is Kind.VERSION and self.folder is None
 
 
 @dataclass(frozen=True)
@@ -75,34 +74,26 @@ class Holdings:
     """What there is at one moment."""
 
     at: float
-    jobs: Sequence[EndedJob] = ()
-    versions: Sequence[HeldVersion] = ()
-    datasets: Sequence[HeldDataset] = ()
+    things: Sequence[Held] = ()
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """For each alias the version that it points to, and those that rollbacks lead to, nearest first."""
 
 
-class RetentionRecords:
-    """Every method raises StoreUnavailable when the database is unavailable."""
+class RetentionRecords(Part):
+    """What a sweep reads, and the rows that only it removes."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
-
-    def holdings(self, kept_for_s: Mapping[JobKind, float]) -> Holdings:
+    def holdings(self, kept_for_s: Mapping[Kind, float]) -> Holdings:
         """What there is. Of jobs, only those of these kinds that ended that long ago."""
         now = self._clock()
-        old = [
-            and_(jobs.c.kind == kind, jobs.c.finished_at <= now - limit_s)
-            for kind, limit_s in kept_for_s.items()
-        ]
         with self._database.reading() as connection:
             return Holdings(
-                at=now,
-                jobs=_ended_jobs(connection, or_(false(), *old)),
-                versions=_versions(connection),
-                datasets=_datasets(connection),
-                aliases=_aliases(connection),
+                now,
+                [
+                    *_versions(connection),
+                    *_ended_jobs(connection, {kind: now - limit for kind, limit in kept_for_s.items()}),
+                    *_datasets(connection),
+                ],
+                _aliases(connection),
             )
 
     def remove_job(self, job_id: str, *, ended_for_s: float) -> None:
@@ -144,73 +135,61 @@ class RetentionRecords:
             connection.execute(delete(leases).where(leases.c.name == name, leases.c.owner == owner))
 
 
-def _ended_jobs(connection: Connection, where: ColumnElement[bool]) -> Sequence[EndedJob]:
-    columns = [jobs.c[each.name] for each in fields(EndedJob)]
+def _ended_jobs(connection: Connection, before: Mapping[Kind, float]) -> Iterator[Held]:
+    old = [
+        and_(jobs.c.kind == _JOB_KINDS[kind], jobs.c.finished_at <= at)
+        for kind, at in before.items()
+        if kind in _JOB_KINDS
+    ]
     query = (
-        select(*columns)
-        .where(jobs.c.status.in_(sorted(TERMINAL)), where)
+        select(jobs.c.kind, jobs.c.id, jobs.c.suffix, jobs.c.owner, jobs.c.finished_at, jobs.c.result_version)
+        .where(jobs.c.status.in_(sorted(TERMINAL)), or_(false(), *old))
         .order_by(jobs.c.finished_at, jobs.c.id)
     )
-    return list(EndedJob.all(connection, query))
+    for kind, id, suffix, owner, ended_at, made in connection.execute(query):
+        yield Held(_KINDS[kind], id, suffix or "", owner, ended_at, f"jobs/{id}", version=made)
 
 
-_LAST_END = func.max(jobs.c.finished_at).label("last_end")
-_OPEN_JOB = func.min(case((jobs.c.status.in_(sorted(OPEN)), jobs.c.id))).label("open_job")
-
-
-def _versions(connection: Connection) -> Sequence[HeldVersion]:
-    version, at = jobs.c.result_version, func.max(jobs.c.finished_at)
-    ended = select(version.label("version"), at.label("at")).group_by(version)
+def _versions(connection: Connection) -> Iterator[Held]:
+    made, left = jobs.c.result_version, promotions.c.from_version
+    ended = select(made, func.max(jobs.c.finished_at)).group_by(made)
     moved = (
-        select(promotions.c.from_version.label("version"), func.max(promotions.c.at).label("at"))
+        select(left, func.max(promotions.c.at))
         .where(promotions.c.action.in_(alias_sql.LEAVINGS))
-        .group_by(promotions.c.from_version)
+        .group_by(left)
     )
-    made_again = {each.version: each.at for each in connection.execute(ended)}
-    left = {each.version: each.at for each in connection.execute(moved)}
-    query = (
-        select(versions, _LAST_END, _OPEN_JOB)
-        .outerjoin(job_versions, job_versions.c.version_id == versions.c.id)
-        .outerjoin(jobs, jobs.c.id == job_versions.c.job_id)
-        .where(versions.c.status == VersionStatus.READY)
-        .group_by(versions.c.id)
-        .order_by(versions.c.created_at, versions.c.id)
-    )
-    return [
-        HeldVersion(
-            id=row.id,
-            owner=row.owner,
-            folder=row.folder,
-            base_version=row.base_version,
-            used_at=_latest(
-                row.created_at, row.used_at, row.last_end, made_again.get(row.id), left.get(row.id)
-            ),
-            open_job=row.open_job,
+    made_again, left_at = (dict(connection.execute(query).tuples().all()) for query in (ended, moved))
+    for row in _used(connection, versions, job_versions.c.version_id, [VersionStatus.READY]):
+        times = row.created_at, row.used_at, row.last_end, made_again.get(row.id), left_at.get(row.id)
+        yield Held(
+            Kind.VERSION, row.id, "", row.owner, _latest(*times), row.folder, row.open_job, row.base_version
         )
-        for row in connection.execute(query)
-    ]
 
 
-def _datasets(connection: Connection) -> Sequence[HeldDataset]:
-    query = (
-        select(datasets, _LAST_END, _OPEN_JOB)
-        .outerjoin(job_datasets, job_datasets.c.dataset_id == datasets.c.id)
-        .outerjoin(jobs, jobs.c.id == job_datasets.c.job_id)
-        .where(datasets.c.status.in_([DatasetStatus.READY, DatasetStatus.REJECTED]))
-        .group_by(datasets.c.id)
-        .order_by(datasets.c.created_at, datasets.c.id)
-    )
-    return [
-        HeldDataset(
-            id=row.id,
-            name=row.name,
-            owner=row.owner,
-            is_registered=SOURCE_PATH in row.source,
-            used_at=_latest(row.created_at, row.checked_at, row.used_at, row.last_end),
-            open_job=row.open_job,
+def _datasets(connection: Connection) -> Iterator[Held]:
+    statuses = [DatasetStatus.READY, DatasetStatus.REJECTED]
+    for row in _used(connection, datasets, job_datasets.c.dataset_id, statuses):
+        used_at = _latest(row.created_at, row.checked_at, row.used_at, row.last_end)
+        folder = None if SOURCE_PATH in row.source else f"datasets/sets/{row.id}"
+        yield Held(Kind.DATASET, row.id, row.name, row.owner, used_at, folder, row.open_job)
+
+
+def _used(
+    connection: Connection, table: Table, link: Column[str], statuses: Sequence[StrEnum]
+) -> Iterable[Row[Any]]:
+    """The rows with these statuses, with the end of the last job that used each, and with an open job that needs it."""
+    return connection.execute(
+        select(
+            table,
+            func.max(jobs.c.finished_at).label("last_end"),
+            func.min(case((jobs.c.status.in_(sorted(OPEN)), jobs.c.id))).label("open_job"),
         )
-        for row in connection.execute(query)
-    ]
+        .outerjoin(link.table, link == table.c.id)
+        .outerjoin(jobs, jobs.c.id == link.table.c.job_id)
+        .where(table.c.status.in_(statuses))
+        .group_by(table.c.id)
+        .order_by(table.c.created_at, table.c.id)
+    )
 
 
 def _aliases(connection: Connection) -> dict[str, Sequence[str]]:

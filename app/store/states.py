@@ -116,8 +116,6 @@ class TransitionRefused(ValueError):
 
     def __init__(self, status: JobStatus, action: Action) -> None:
         super().__init__(f"a job that is {status} does not allow: {action}")
-        self.status = status
-        self.action = action
 
 
 def after(status: JobStatus, action: Action) -> JobStatus:

@@ -25,7 +25,6 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     text,
-    true,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import SchemaItem
@@ -33,7 +32,6 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from sds_clip.app.store.records import (
     Alias,
-    AliasAction,
     AliasLock,
     Dataset,
     Event,
@@ -136,15 +134,10 @@ jobs = _table(
     Column("id", Text, primary_key=True),
     Column("attempt", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
-    Column("interruptions", Integer, nullable=False, server_default="0"),
-    Column("max_interruptions", Integer, nullable=False, server_default="100"),
-    Column("furthest_step", BigInteger, nullable=False, server_default="0"),
-    Column("run_time_s", Double, nullable=False, server_default="0"),
-    Column("max_run_time_s", Double, nullable=False, server_default="604800"),
+    Column("interruptions", Integer, nullable=False),
+    Column("max_interruptions", Integer, nullable=False),
     Column("pruned_at", Double),
-    Column("by_admin", Boolean, nullable=False, server_default=true()),
-    Column("format", Integer, nullable=False, server_default="0"),
-    Column("name", Text, nullable=False, server_default=""),
+    Column("format", Integer, nullable=False),
     UniqueConstraint("owner", "idempotency_key"),
     # One index for each way to list, so that a page costs the same however many jobs have finished.
     Index("jobs_by_time", "created_at", "id"),
@@ -180,9 +173,8 @@ datasets = _table(
     Column("id", Text, primary_key=True),
     Column("folder", Text),
     Column("attempt", Integer, nullable=False),
-    Column("interruptions", Integer, nullable=False, server_default="0"),
+    Column("interruptions", Integer, nullable=False),
     Column("lease_until", Double, nullable=False),
-    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
     Column("used_at", Double),
     Index("datasets_by_time", "created_at", "id"),
     Index("datasets_by_status", "status", "created_at", "id"),
@@ -196,30 +188,26 @@ versions = _table(
     Column("id", Text, primary_key=True),
     Column("base_version", Text, ForeignKey("versions.id"), index=False),
     Column("job_id", Text, ForeignKey("jobs.id"), unique=True),
-    Column("owner", Text, nullable=False, server_default=""),
     Column("used_at", Double),
     Index("versions_by_time", "created_at", "id"),
     Index("versions_by_status", "status", "created_at", "id"),
     Index("versions_by_base", "base_version"),
 )
 
-job_datasets = Table(
-    "job_datasets",
-    metadata,
-    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
-    Column("dataset_id", Text, ForeignKey("datasets.id"), nullable=False),
-    PrimaryKeyConstraint("job_id", "dataset_id"),
-    Index("job_datasets_by_dataset", "dataset_id"),
-)
 
-job_versions = Table(
-    "job_versions",
-    metadata,
-    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
-    Column("version_id", Text, ForeignKey("versions.id"), nullable=False),
-    PrimaryKeyConstraint("job_id", "version_id"),
-    Index("job_versions_by_version", "version_id"),
-)
+def _needs(name: str, one: str) -> Table:
+    """What jobs need of another table."""
+    return Table(
+        name,
+        metadata,
+        Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+        Column(f"{one}_id", Text, ForeignKey(f"{one}s.id"), nullable=False),
+        PrimaryKeyConstraint("job_id", f"{one}_id"),
+        Index(f"{name}_by_{one}", f"{one}_id"),
+    )
+
+
+job_datasets, job_versions = _needs("job_datasets", "dataset"), _needs("job_versions", "version")
 
 events = _table(
     "events",
@@ -241,7 +229,6 @@ aliases = _table(
     Column("name", Text, primary_key=True),
     Column("version", Text, ForeignKey("versions.id"), nullable=False),
     Column("previous", Text, ForeignKey("versions.id")),
-    Column("owner", Text, nullable=False, server_default=""),
     Index("aliases_by_version", "version"),
 )
 
@@ -249,7 +236,6 @@ promotions = _table(
     "promotions",
     Promotion,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("action", Choice(AliasAction), nullable=False, server_default="promote"),
     Column("back_to", BigInteger),
     Index("promotions_by_alias", "alias", "id"),
 )

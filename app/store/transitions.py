@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, text, update
 
 from sds_clip.app.errors import LeaseLost, UnknownRecord
 from sds_clip.app.store.job_events import append
 from sds_clip.app.store.owned import Conditions
+from sds_clip.app.store.part import known
 from sds_clip.app.store.records import Event, EventType, Job, Json, Lease, Level
 from sds_clip.app.store.states import HELD, TERMINAL, Action, JobStatus, after
 from sds_clip.app.store.tables import jobs
@@ -20,10 +21,7 @@ _COUNT = text(
 
 def locked_job(connection: Connection, job_id: str, seen: Conditions = ()) -> Job:
     """The job, locked against changes until this transaction ends. Raises UnknownRecord."""
-    job = Job.one_or_none(connection, select(jobs).where(jobs.c.id == job_id, *seen).with_for_update())
-    if job is None:
-        raise UnknownRecord("job")
-    return job
+    return known(connection, Job, jobs, jobs.c.id == job_id, *seen, lock=True)
 
 
 def leased_job(connection: Connection, lease: Lease) -> Job:

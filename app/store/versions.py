@@ -8,18 +8,18 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select, union_all, update
 
-from sds_clip.app.errors import AmbiguousName, RecordInUse, UnknownRecord
+from sds_clip.app.errors import AmbiguousName, RecordInUse
 from sds_clip.app.store import alias_sql, names, version_sql
 from sds_clip.app.store.clock import Clock
 from sds_clip.app.store.database import Database
 from sds_clip.app.store.owned import Conditions, made_by, owned, seen_by
-from sds_clip.app.store.paging import EVERYTHING, MAX_LIMIT, MAX_ROWS, Search, page
+from sds_clip.app.store.paging import EVERYTHING, MAX_LIMIT, MAX_ROWS, Rows, Search
 from sds_clip.app.store.records import Job, NewVersion, Page, Version, VersionStatus
 from sds_clip.app.store.states import OPEN, JobKind, JobStatus
 from sds_clip.app.store.tables import aliases, job_versions, jobs, versions
 
 
-class Versions:
+class Versions(Rows[Version]):
     """The table of versions.
 
     `JobLeases.succeed` adds the versions that jobs make. `register` adds those of the operator.
@@ -27,10 +27,10 @@ class Versions:
     With an owner, versions that are neither its own nor offered to all (`sds_clip.app.store.owned`) are unknown.
     """
 
+    table, record = versions, Version
+
     def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
-        self._database = database
-        self._clock = clock
-        self._owner = owner
+        super().__init__(database, clock, owner)
         self._seen = seen_by(owner)
 
     def register(self, new: NewVersion) -> Version:
@@ -40,14 +40,6 @@ class Versions:
         """
         with self._database.writing() as connection:
             return version_sql.register(connection, new, self._clock(), job_id=None)
-
-    def get(self, version_id: str) -> Version:
-        """A version, deleted or not. Raises UnknownRecord."""
-        with self._database.reading() as connection:
-            version = version_sql.find(connection, version_id, seen=self._seen)
-        if version is None:
-            raise UnknownRecord("version")
-        return version
 
     def begun(self, prefix: str) -> Sequence[str]:
         """The first ids that begin with these digits, of versions that this owner sees, deleted or not.
@@ -133,18 +125,12 @@ class Versions:
         """
         if self._owner is not None and owner not in (None, self._owner):
             return Page((), has_more=False)
-        with self._database.reading() as connection:
-            rows, has_more = page(
-                connection,
-                versions,
-                equal={"status": status, "owner": owner, "base_version": base},
-                where=[*_matching(search), *self._noted(metadata)],
-                after=after,
-                limit=limit,
-                what="version",
-                seen=self._seen,
-            )
-        return Page(tuple(Version.of(row) for row in rows), has_more)
+        return self._page(
+            equal={"status": status, "owner": owner, "base_version": base},
+            where=[*_matching(search), *self._noted(metadata)],
+            after=after,
+            limit=limit,
+        )
 
     def _noted(self, metadata: Mapping[str, str]) -> Sequence[ColumnElement[bool]]:
         if not metadata:
@@ -173,8 +159,7 @@ class Versions:
         that is not deleted has it as its base.
         """
         with self._database.writing() as connection:
-            if version_sql.find(connection, version_id, seen=self._seen) is None:
-                raise UnknownRecord("version")
+            self._known(connection, version_id)
             # Checked before the version is locked, since aliases are locked first: see sds_clip.app.store.alias_sql.
             _refuse_if_needed(connection, version_id, self._owner)
             connection.execute(
@@ -218,11 +203,11 @@ def _refuse_if_needed(connection: Connection, version_id: str, owner: str | None
 
 def _need(connection: Connection, version_id: str, owner: str | None) -> str | None:
     """What needs the version. `owner` is not told the ids of what belongs to others."""
-    alias = connection.execute(
+    name = connection.scalar(
         select(aliases.c.name).where(aliases.c.version == version_id, aliases.c.removed_at.is_(None))
-    ).first()
-    if alias is not None:
-        return f"the alias {alias.name} points to it; point the alias to another version first, or remove it"
+    )
+    if name is not None:
+        return f"the alias {name} points to it; point the alias to another version first, or remove it"
     job = connection.execute(
         select(jobs.c.id, jobs.c.owner)
         .join(job_versions, job_versions.c.job_id == jobs.c.id)

@@ -5,9 +5,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, select, union_all
 
-from sds_clip.app.store.database import Database
-from sds_clip.app.store.owned import owned
 from sds_clip.app.store.paging import MAX_ROWS
+from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import OPEN, JobStatus
 from sds_clip.app.store.tables import jobs
@@ -18,12 +17,8 @@ _SHOWN = tuple(
 )
 
 
-class Watch:
-    """With an owner, the jobs of all others are unknown. Every method raises StoreUnavailable."""
-
-    def __init__(self, database: Database, owner: str | None = None) -> None:
-        self._database = database
-        self._seen = owned(jobs, owner)
+class Watch(Part):
+    """With an owner, the jobs of all others are unknown."""
 
     def states(self, ended_since: float) -> dict[str, Row[Any]]:
         """What changes while a job goes on, by id, of the open jobs and of those that ended lately.

@@ -2,9 +2,7 @@
 
 from sqlalchemy import RowMapping, delete, insert, select, update
 
-from sds_clip.app.store.clock import Clock
-from sds_clip.app.store.database import Database
-from sds_clip.app.store.owned import owned
+from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Job, NewWorker, Worker
 from sds_clip.app.store.states import HELD, JobKind
 from sds_clip.app.store.tables import jobs, workers
@@ -15,16 +13,8 @@ LIVING_S = 3 * HEARTBEAT_S
 FORGET_AFTER_S = 24 * 3600.0
 
 
-class Workers:
-    """The table of workers. Every method raises StoreUnavailable when the database is unavailable.
-
-    With an owner, the job of a worker is not shown if it belongs to another.
-    """
-
-    def __init__(self, database: Database, clock: Clock, owner: str | None = None) -> None:
-        self._database = database
-        self._clock = clock
-        self._seen = owned(jobs, owner)
+class Workers(Part):
+    """The table of workers. With an owner, the job of a worker is not shown if it belongs to another."""
 
     def beat(self, worker: NewWorker, *, clock_skew_s: float = 0.0, out_because: str | None = None) -> None:
         """Record that the worker is alive, and forget workers that were not seen for a day."""

@@ -47,7 +47,7 @@ def prune(data_dir: Path | None, apply: bool, in_use: bool, as_json: bool) -> in
     from sds_clip.app.retention.sweep import Sweeper, SweepUnderWay
 
     rules = Rules.of(settings)
-    if not rules.are_set:
+    if not rules.limits:
         say("No setting SDS_CLIP_KEEP_..._S of retention is set, so everything is kept.")
     try:
         with open_store(settings) as store:
@@ -56,7 +56,7 @@ def prune(data_dir: Path | None, apply: bool, in_use: bool, as_json: bool) -> in
             stays = [each for each in found if each.in_use is not None]
             if apply:
                 owner = f"{socket.gethostname()}/{os.getpid()}/prune"
-                gone = [_row(each.finding, each.size_bytes) for each in sweeper.sweep(owner)]
+                gone = [_row(*each) for each in sweeper.sweep(owner)]
                 failed = sum(each.in_use is None for each in sweeper.find())
             else:
                 gone = [_row(each, sweeper.size_of(each)) for each in found if each.in_use is None]
@@ -88,7 +88,7 @@ def _row(finding: Finding, size_bytes: int) -> dict[str, Any]:
 
 
 def _sums(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    from sds_clip.app.retention.policy import Kind
+    from sds_clip.app.store.retention import Kind
 
     sums = {kind.value: {"count": 0, "bytes": 0} for kind in Kind}
     for row in rows:

@@ -10,7 +10,7 @@ from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.dataset_checks import BenchmarkChecker
+from sds_clip.worker.dataset_checks import check_benchmark
 from sds_clip.worker.evaluate_job import evaluate
 from tests.benchmark_sets import CAPTION, case, save_captions, save_cases
 from tests.worker.in_process import claimed
@@ -23,14 +23,14 @@ def test_one_folder_of_captions_and_images_is_taken_by_either_benchmark(
     save_captions(tmp_path, [[CAPTION], [CAPTION + " today"]])
     (tmp_path / "images").mkdir()
     (tmp_path / "val2014").rename(tmp_path / "images/val2014")
-    found = BenchmarkChecker(benchmark)(Content((tmp_path,), is_folder=True))
+    found = check_benchmark(benchmark, 0.0, Content((tmp_path,), is_folder=True))
     assert (found.ready, found.problems) == (True, ())
     assert found.counts["usable"] == 2
 
 
 def test_image_of_which_several_boxes_are_shown_counts_once(tmp_path: Path) -> None:
     folder = save_cases(tmp_path, [case(), case(bbox_x=4), case(bbox_w=9)])
-    found = BenchmarkChecker("vg-relation")(Content((folder,), is_folder=True))
+    found = check_benchmark("vg-relation", 0.0, Content((folder,), is_folder=True))
     assert found.counts == {"items": 3, "usable": 3, "images": 1}
 
 

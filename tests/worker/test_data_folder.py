@@ -18,7 +18,6 @@ from sds_clip.worker.fitness import Fitness
 from sds_clip.worker.job_process import _attempt
 from sds_clip.worker.main import run_worker
 from sds_clip.worker.protocol import Exit
-from sds_clip.worker.reaper import Reaper
 from tests.databases import on_both_if_long
 from tests.worker.in_process import claimed
 from tests.worker.waiting import WorkerProcess, notes, until, until_status
@@ -122,9 +121,9 @@ def test_files_of_ended_jobs_are_not_removed_in_another_folder(
     (wrong.jobs_dir / job.id).mkdir(parents=True)
     fitness = Fitness(wrong, DataFolder(store.database, wrong.data_dir))
     fitness.look()
-    Reaper(wrong, store, fitness).look()
+    reaper(wrong, store, fitness).sweep()
     assert store.jobs.get(job.id).files_removed_at is None
     right = replace(wrong, data_dir=config.data_dir)
     (right.jobs_dir / job.id).mkdir(parents=True)
-    Reaper(right, store, Fitness(right, DataFolder(store.database, right.data_dir))).look()
+    reaper(right, store).sweep()
     assert store.jobs.get(job.id).files_removed_at is not None

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 import sds_clip.worker.finetune_job
 from sds_clip.app.errors import DiskReserve, InvalidRequest
-from sds_clip.app.jobs.limits import JobLimits
+from sds_clip.app.jobs import limits as job_limits
 from sds_clip.app.registry.manifest import verify
-from sds_clip.app.registry.removal import remove_files
 from sds_clip.app.registry.store_source import unpublished_version
+from sds_clip.app.removal import remove_version_files
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, Level, Move, VersionStatus
 from sds_clip.app.store.states import JobKind, JobStatus
@@ -172,8 +172,8 @@ def test_job_whose_checkpoint_alone_is_over_the_bytes_of_a_job_fails_with_that_r
 @pytest.mark.parametrize(
     ("asked", "limits", "param"),
     [
-        ({"steps": None, "epochs": 100.0}, {"max_steps": 200}, "epochs"),
-        ({"steps": 60}, {"max_log_points": 59}, "log_every"),
+        ({"steps": None, "epochs": 100.0}, {"MAX_STEPS": 200}, "epochs"),
+        ({"steps": 60}, {"MAX_LOG_POINTS": 59}, "log_every"),
     ],
 )
 def test_worker_keeps_to_the_limits_whatever_was_accepted(
@@ -185,12 +185,14 @@ def test_worker_keeps_to_the_limits_whatever_was_accepted(
     submit: Submit,
     finetune_config: dict[str, Any],
     pairs_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """24 pairs in batches of 8: 3 steps an epoch, which nobody knew while they were being checked."""
     data = {"training_data": add_ready(store, config, pairs_folder, "pairs", usable=24)}
     submit({name: value for name, value in (finetune_config | asked | data).items() if value is not None})
-    limited = replace(config, limits=JobLimits(**limits))
-    with claimed(limited, store) as context, pytest.raises(InvalidRequest) as raised:
+    for name, most in limits.items():
+        monkeypatch.setattr(job_limits, name, most)
+    with claimed(config, store) as context, pytest.raises(InvalidRequest) as raised:
         finetune(context)
     assert (raised.value.code, raised.value.param) == ("over_limit", f"hyperparameters.{param}")
 
@@ -433,7 +435,7 @@ def test_files_removed_before_the_version_is_registered_are_published_again(
         succeed = context.succeed
 
         def remove_first(**ending: Any) -> Job:
-            removed.append(not removed and remove_files(store, config.versions_dir / version))
+            removed.append(not removed and remove_version_files(store, config.versions_dir / version))
             return succeed(**ending)
 
         context.succeed = remove_first  # type: ignore[method-assign]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.app.jobs.removal import remove_job_files
 from sds_clip.app.registry.publish import read_published
+from sds_clip.app.removal import remove_job_files
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Event, Job
 from sds_clip.app.store.states import JobStatus

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sds_clip.app.errors import StoreUnavailable, UnknownRecord
-from sds_clip.app.jobs.removal import remove_job_files
 from sds_clip.app.registry.manifest import write_manifest
+from sds_clip.app.removal import remove_job_files
 from sds_clip.app.retention.policy import Rules
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, JobError, Lease, NewVersion
@@ -19,9 +19,9 @@ from sds_clip.app.store.states import JobKind
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.folders import JobFolder
 from sds_clip.worker.metrics import WorkerMetrics
-from sds_clip.worker.reaper import Retention, Sweep
+from sds_clip.worker.reaper import Reaper
 from tests.databases import on_both
-from tests.worker.waiting import WorkerProcess, fit, until
+from tests.worker.waiting import WorkerProcess, fit, reaper, until
 
 pytestmark = on_both
 
@@ -52,13 +52,13 @@ def test_only_what_jobs_that_ended_need_no_more_is_removed(
     dead, live = (config.versions_dir / f".publishing.{job}.1" for job in ("job_0", running.parent.name))
     dead.mkdir()
     live.mkdir()
-    Retention(config, store).clean()
+    reaper(config, store).clean()
     assert sorted(path.name for path in running.iterdir()) == ["results.json", "run", "work"]
     assert sorted(path.name for path in failed.iterdir()) == ["results.json", "run", "work"]
     assert [path.name for path in evaluated.iterdir()] == ["results.json"]
     assert not trained.parent.exists()
     assert (dead.exists(), live.exists()) == (False, True)
-    Retention(replace(config, keep_files_s=0.0), store).clean()
+    reaper(replace(config, keep_files_s=0.0), store).clean()
     assert not failed.parent.exists()
     assert running.exists()
     assert evaluated.exists()
@@ -90,13 +90,13 @@ def test_cancelled_job_keeps_only_its_newest_whole_checkpoint_and_its_log(
     half.mkdir()
     (second / "log.jsonl").write_text("{}")
     later = save(config.jobs_dir / job.id / "3" / "run", 9, b"of a retry that has begun")
-    retention = Retention(config, store)
-    retention.clean()
+    cleanup = reaper(config, store)
+    cleanup.clean()
     assert all(folder.exists() for folder in (*old, whole, damaged, half))  # it runs
     store.jobs.request_cancel(job.id)
     store.leases.release(Lease.of(job))
 
-    getattr(retention, looks)()
+    getattr(cleanup, looks)()
 
     assert [folder for folder in (*old, whole, damaged, half, later) if folder.exists()] == [whole, later]
     assert (second / "log.jsonl").exists()
@@ -121,12 +121,12 @@ def test_version_that_its_ended_job_did_not_make_known_is_removed_in_time(
 ) -> None:
     lease, _ = attempt(config, store, submit)
     folder = publish(lease.job_id)
-    at_once = Retention(replace(config, keep_files_s=0.0), store)
+    at_once = reaper(replace(config, keep_files_s=0.0), store)
     at_once.clean()
     assert folder.exists()  # the job is about to make it known
     store.jobs.request_cancel(lease.job_id)
     store.leases.succeed(lease)
-    Retention(config, store).clean()
+    reaper(config, store).clean()
     assert folder.exists()
     at_once.clean()
     assert not folder.exists()
@@ -140,7 +140,7 @@ def test_version_that_was_deleted_is_removed_and_one_that_is_registered_stays(
     for folder in (ready, deleted):
         store.versions.register(NewVersion(folder.name, f"versions/{folder.name}", {}, 1))
     store.versions.delete(deleted.name)
-    Retention(config, store).clean()
+    reaper(config, store).clean()
     assert list(config.versions_dir.iterdir()) == [ready]
 
 
@@ -148,7 +148,7 @@ def test_version_of_another_database_is_left_alone(
     config: WorkerConfig, store: Store, publish: Callable[[str], Path]
 ) -> None:
     folder = publish("job_of_another")
-    Retention(replace(config, keep_files_s=0.0), store).clean()
+    reaper(replace(config, keep_files_s=0.0), store).clean()
     assert folder.exists()
 
 
@@ -157,10 +157,10 @@ def test_files_of_an_ended_job_stay_for_a_while_and_then_its_row_says_that_they_
 ) -> None:
     lease, folder = attempt(config, store, submit)
     store.leases.fail(lease, JobError("x", "x"))
-    Retention(config, store).clean()
+    reaper(config, store).clean()
     assert folder.exists()
     assert store.jobs.get(lease.job_id).files_removed_at is None
-    Retention(replace(config, keep_files_s=0.0), store).clean()
+    reaper(replace(config, keep_files_s=0.0), store).clean()
     assert not list(config.jobs_dir.iterdir())
     assert store.jobs.get(lease.job_id).files_removed_at is not None
 
@@ -171,7 +171,7 @@ def test_files_of_a_job_that_was_taken_up_again_stay(
     lease, folder = attempt(config, store, submit)
     store.leases.fail(lease, JobError("x", "x"))
     store.jobs.request_retry(lease.job_id)
-    Retention(replace(config, keep_files_s=0.0), store).clean()
+    reaper(replace(config, keep_files_s=0.0), store).clean()
     assert folder.exists()
 
 
@@ -183,7 +183,7 @@ def test_what_a_straggler_and_a_crash_have_left_of_a_deleted_job_is_removed(
     remove_job_files(store, config.jobs_dir, lease.job_id)
     folder.mkdir(parents=True)
     (config.jobs_dir / f".removing.{lease.job_id}.0").mkdir()
-    Retention(config, store).clean()
+    reaper(config, store).clean()
     assert not list(config.jobs_dir.iterdir())
 
 
@@ -195,7 +195,8 @@ def test_a_sweep_removes_what_the_settings_let_go_and_is_counted(
     metrics = WorkerMetrics(config.kind, config.data_dir, 0)
 
     def swept(**rules: float) -> tuple[float | None, float | None]:
-        Sweep(replace(config, retention=Rules(**rules)), store, metrics, fit(config, store)).look()  # type: ignore[arg-type]
+        ruled = replace(config, retention=Rules(**rules))  # type: ignore[arg-type]
+        Reaper(ruled, store, fit(config, store), metrics).sweep()
         read = metrics.registry.get_sample_value
         return read("sds_clip_removed_total", {"kind": "job"}), read(
             "sds_clip_removed_bytes_total", {"kind": "job"}

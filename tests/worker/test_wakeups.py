@@ -27,10 +27,9 @@ from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.identity import node_name
-from sds_clip.worker.reaper import Reaper
 from sds_clip.worker.valkey import Valkey
 from tests.databases import on_both_if_long
-from tests.worker.waiting import LIGHT, Running, WorkerProcess, fit, notes, until, until_status
+from tests.worker.waiting import LIGHT, Running, WorkerProcess, notes, until, until_status
 
 Submit = Callable[..., Job]
 LONG = {"act": "count", "steps": 10**6}
@@ -374,6 +373,6 @@ def test_reaper_settles_jobs_whose_worker_is_gone(config: WorkerConfig, store: S
         assert store.leases.claim(JobKind.FINETUNE, "gone", -1.0) is not None
     store.jobs.request_pause(jobs[0].id)
     store.jobs.request_cancel(jobs[1].id)
-    Reaper(config, store, fit(config, store)).look()
+    reaper(config, store).look()
     found = [store.jobs.get(job.id).status for job in jobs]
     assert found == [JobStatus.PAUSED, JobStatus.CANCELLED]

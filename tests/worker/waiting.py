@@ -15,6 +15,8 @@ from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.fitness import Fitness
 from sds_clip.worker.folders import occupants
 from sds_clip.worker.identity import ProcessId, is_alive, kill
+from sds_clip.worker.metrics import WorkerMetrics
+from sds_clip.worker.reaper import Reaper
 from sds_clip.worker.slot import Slot
 
 PATIENCE_S = 600.0
@@ -44,6 +46,11 @@ def until_status(store: Store, job_id: str, status: JobStatus) -> None:
 def fit(config: WorkerConfig, store: Store) -> Fitness:
     """The fitness of a worker that has had no failure."""
     return Fitness(config, DataFolder(store.database, config.data_dir))
+
+
+def reaper(config: WorkerConfig, store: Store, fitness: Fitness | None = None) -> Reaper:
+    metrics = WorkerMetrics(config.kind, config.data_dir, 0)
+    return Reaper(config, store, fitness or fit(config, store), metrics)
 
 
 class Running:

@@ -13,7 +13,7 @@ from sds_clip.app.backup.backup import write_backup
 from sds_clip.app.backup.integrity import check_integrity
 from sds_clip.app.backup.scratch import BackupError
 from sds_clip.app.datasets.folders import DatasetFolders
-from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.removal import remove_version_files
 from sds_clip.app.store.records import Lease
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.tables import jobs, versions
@@ -114,7 +114,7 @@ def test_a_check_beside_deletions_reports_none_of_them(
     def delete_first(rows: object) -> object:
         if (folder := system.data_dir / "versions" / doomed).exists():
             system.store.versions.delete(doomed)
-            remove_files(system.store, folder)
+            remove_version_files(system.store, folder)
             system.store.datasets.delete(made.shard_set)
             DatasetFolders(system.data_dir / "datasets").remove(made.shard_set)
             job = system.claim(system.submit(JobKind.EVALUATE))

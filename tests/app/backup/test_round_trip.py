@@ -14,7 +14,7 @@ from sds_clip.app.backup.restore import restore_backup
 from sds_clip.app.backup.scratch import BackupError
 from sds_clip.app.datasets.folders import DatasetFolders
 from sds_clip.app.edge.session import SECRET_FILE, Sessions
-from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.removal import remove_version_files
 from sds_clip.app.store.records import Lease, Move
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.folders import JobFolder
@@ -115,7 +115,7 @@ def test_what_is_deleted_while_it_is_linked_is_not_in_the_backup(
         folder = system.data_dir / "versions" / doomed
         if folder.exists():
             system.store.versions.delete(doomed)
-            assert remove_files(system.store, folder)
+            assert remove_version_files(system.store, folder)
             system.store.datasets.delete(made.shard_set)
             DatasetFolders(system.data_dir / "datasets").remove(made.shard_set)
         return take(links, named)
@@ -171,7 +171,7 @@ def test_backups_beside_writers_are_consistent(system: System, made: Made, make_
                 job = system.claim(system.submit(JobKind.EVALUATE, versions=(version,)))
                 system.store.leases.succeed(Lease.of(job), result={"files": {"report": system.report(job)}})
                 system.store.versions.delete(version)
-                remove_files(system.store, system.data_dir / "versions" / version)
+                remove_version_files(system.store, system.data_dir / "versions" / version)
                 system.store.datasets.delete(dataset)
                 DatasetFolders(system.data_dir / "datasets").remove(dataset)
         except BaseException as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from sds_clip.app.datasets.hashes import first_wrong_file
 from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.errors import DatasetBusy
-from sds_clip.worker.dataset_checks import BenchmarkChecker
+from sds_clip.worker.dataset_checks import check_benchmark
 from tests.app.datasets.archives import END, pax, tar_entry, tar_of, tree, zip_of
 from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture
 
-check_winoground = BenchmarkChecker("winoground")
+check_winoground = partial(check_benchmark, "winoground", 0.0)
 
 
 @pytest.fixture

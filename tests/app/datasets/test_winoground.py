@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 from sds_clip.app.datasets.check import CheckResult
 from sds_clip.app.datasets.folders import Content
 from sds_clip.models.findings import LISTED
-from sds_clip.worker.dataset_checks import BenchmarkChecker
+from sds_clip.worker.dataset_checks import check_benchmark
 from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture
 
-check_winoground = BenchmarkChecker("winoground")
+check_winoground = partial(check_benchmark, "winoground", 0.0)
 
 
 def checked(folder: Path) -> CheckResult:
@@ -95,9 +96,9 @@ def test_items_that_cannot_be_used_are_left_out_up_to_the_share_that_is_allowed(
     (folder / "images" / "ex_1_img_0.png").unlink()
     (folder / "images" / "ex_1_img_1.png").write_bytes(b"no image")
     content = Content((folder,), is_folder=True)
-    refused = BenchmarkChecker("winoground", 0.24)(content)
+    refused = check_benchmark("winoground", 0.24, content)
     assert (refused.ready, refused.content_hash, refused.problem_count) == (False, None, 2)
-    result = BenchmarkChecker("winoground", 0.25)(content)
+    result = check_benchmark("winoground", 0.25, content)
     assert (result.ready, result.problem_count) == (True, 2)
     assert result.counts == {"items": 4, "usable": 3, "images": 6}
     assert result.problems == refused.problems
@@ -113,7 +114,7 @@ def test_items_that_cannot_be_used_are_left_out_up_to_the_share_that_is_allowed(
 def test_set_without_one_item_that_can_be_used_is_refused_whatever_is_allowed(tmp_path: Path) -> None:
     folder = save_set(tmp_path / "set", [item(0)])
     (folder / "images" / "ex_0_img_0.png").unlink()
-    assert not BenchmarkChecker("winoground", 1.0)(Content((folder,), is_folder=True)).ready
+    assert not check_benchmark("winoground", 1.0, Content((folder,), is_folder=True)).ready
 
 
 @pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "..", "/", "a\0b", "y" * 10_000])

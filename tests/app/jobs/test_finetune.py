@@ -1,12 +1,11 @@
 """POST /finetune: what is accepted, what is refused and why, and that nothing is refused too late."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
-from sds_clip.app.jobs.limits import JobLimits
+from sds_clip.app.jobs import limits
 from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.store.records import NewJob, NewVersion
 from sds_clip.app.store.states import JobKind
@@ -148,15 +147,15 @@ def test_what_is_over_a_limit_of_the_operator_is_refused_with_the_limit(
 def test_limits_themselves_are_allowed_and_are_the_service_s(
     make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = partial(JobLimits, max_steps=100, max_keep_checkpoints=3, max_log_points=50)
-    monkeypatch.setattr("sds_clip.app.jobs.validator.JobLimits", limits)
+    for name, most in (("MAX_STEPS", 100), ("MAX_KEEP_CHECKPOINTS", 3), ("MAX_LOG_POINTS", 50)):
+        monkeypatch.setattr(limits, name, most)
     service = make_service()
-    most = {"steps": 100, "keep_checkpoints": 3, "log_every": 2}
+    allowed = {"steps": 100, "keep_checkpoints": 3, "log_every": 2}
 
-    service.finetune(hyperparameters=most)
+    service.finetune(hyperparameters=allowed)
 
     for option, value in (("steps", 101), ("keep_checkpoints", 4), ("log_every", 1)):
-        body = service.request(hyperparameters=most | {option: value})
+        body = service.request(hyperparameters=allowed | {option: value})
         error = error_of(service.client.post("/finetune", json=body), 422)
         assert (error["code"], error["param"]) == ("over_limit", f"hyperparameters.{option}")
 

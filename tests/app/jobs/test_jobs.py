@@ -215,7 +215,7 @@ def test_job_whose_queue_has_no_living_worker_says_so(service: Service) -> None:
 
     assert service.client.get(url).json()["no_worker"]
     assert service.client.post(f"{url}/cancel").json()["no_worker"]
-    service.store.reaper.settle_abandoned()
+    service.store.leases.settle_abandoned()
     assert claimed.id == job["id"]
 
 

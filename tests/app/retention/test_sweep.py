@@ -13,13 +13,14 @@ import pytest
 
 from sds_clip.app.errors import UnknownRecord
 from sds_clip.app.registry.source import REPORTS, FileReports, ProcessReport
-from sds_clip.app.retention.policy import Finding, Kind, Rules
-from sds_clip.app.retention.sweep import TTL_S, Removed, Sweeper, SweepUnderWay
+from sds_clip.app.retention.policy import Finding, Rules
+from sds_clip.app.retention.sweep import TTL_S, Sweeper, SweepUnderWay
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import DatasetStatus, Move, NewVersion, VersionStatus
+from sds_clip.app.store.retention import Kind
 from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.reaper import Retention
 from tests.app.backup.contents import Made, System
+from tests.worker.waiting import reaper
 
 DAY = 86400.0
 RULES = Rules(DAY, DAY, DAY, DAY)
@@ -63,8 +64,8 @@ def ids(findings: list[Finding]) -> list[tuple[Kind, str]]:
     return [(each.kind, each.id) for each in findings]
 
 
-def names(removed: list[Removed]) -> list[tuple[Kind, str]]:
-    return ids([each.finding for each in removed])
+def names(removed: list[tuple[Finding, int]]) -> list[tuple[Kind, str]]:
+    return ids([finding for finding, _ in removed])
 
 
 def test_the_dry_run_finds_what_the_sweep_then_removes(
@@ -79,7 +80,7 @@ def test_the_dry_run_finds_what_the_sweep_then_removes(
     removed = list(sweeper.sweep("me"))
 
     assert names(removed) == ids(found)
-    assert [each.size_bytes for each in removed] == sizes
+    assert [size_bytes for _, size_bytes in removed] == sizes
     assert all(sizes)
     assert going(sweeper) == []
     assert list(sweeper.sweep("me")) == []
@@ -195,7 +196,7 @@ def test_a_killed_sweep_harms_nothing_and_the_next_one_ends_it(
     again = Sweeper(later, system.data_dir, RULES)
     list(again.sweep("another"))
     config = WorkerConfig("redis://none", system.url, system.data_dir, "finetune", keep_files_s=1e12)
-    Retention(config, later).clean()
+    reaper(config, later).clean()
     assert going(again) == []
     assert {each.id for each in again.find()} == kept
     later.close()
@@ -219,7 +220,8 @@ def test_version_whose_row_names_a_folder_elsewhere_is_kept_and_the_rest_is_remo
 
     removed = list(sweeper.sweep("me"))
 
-    assert {each.finding.id for each in removed} >= expected
-    assert "e" * 64 not in {each.finding.id for each in removed}
+    gone = {id for _, id in names(removed)}
+    assert gone >= expected
+    assert "e" * 64 not in gone
     assert [path.name for path in victim.iterdir()] == ["file"]
     assert system.store.versions.get("e" * 64).status is VersionStatus.READY

@@ -61,7 +61,7 @@ def test_host_with_a_wrong_clock_neither_takes_nor_loses_a_held_job(
     wall.ahead_s = ahead_s
     wrong = make_store(url)
     assert wrong.leases.claim(JobKind.FINETUNE, "other", 60) is None
-    assert wrong.reaper.settle_abandoned() == ()
+    assert wrong.leases.settle_abandoned() == ()
     assert wrong.leases.renew(lease, 60)
     until = wrong.jobs.get(job.id).lease_until
     assert until == pytest.approx(server_s(wrong) + 60, abs=NEAR_S)

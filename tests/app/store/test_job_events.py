@@ -1,9 +1,10 @@
 """Events and metrics: order, bounds, retention."""
 
 import threading
-from collections.abc import Callable
 
-from sds_clip.app.store import Store
+import pytest
+
+from sds_clip.app.store import Store, job_events
 from sds_clip.app.store.records import EventType, Level
 from sds_clip.app.store.states import JobStatus
 from tests.app.store.conftest import FakeClock, claimed, submitted
@@ -104,9 +105,9 @@ def test_points_of_many_steps_are_written_at_once_and_replace_those_that_were_th
 
 
 def test_events_stay_bounded_while_the_job_runs_and_its_curve_is_whole(
-    url: str, clock: FakeClock, make_store: Callable[..., Store]
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = make_store(url, clock=clock, max_events=16)
+    monkeypatch.setattr(job_events, "MAX_EVENTS", 16)
     job = submitted(store)
     lease = claimed(store)
     for step in range(20):
@@ -117,8 +118,8 @@ def test_events_stay_bounded_while_the_job_runs_and_its_curve_is_whole(
     assert [point.step for point in store.events.metrics(job.id)] == list(range(40))
 
 
-def test_metrics_displace_no_message(url: str, clock: FakeClock, make_store: Callable[..., Store]) -> None:
-    store = make_store(url, clock=clock, max_events=16)
+def test_metrics_displace_no_message(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_events, "MAX_EVENTS", 16)
     job = submitted(store)
     lease = claimed(store)
     store.leases.event(lease, "first")

@@ -335,9 +335,9 @@ def test_stopping_job_whose_worker_is_gone_is_settled_by_the_reaper(store: Store
     leases = [claimed(store), claimed(store), claimed(store)]
     store.jobs.request_pause(pausing.id)
     store.jobs.request_cancel(cancelling.id)
-    assert store.reaper.settle_abandoned() == ()
+    assert store.leases.settle_abandoned() == ()
     clock.advance(61)
-    settled = {job.id: job.status for job in store.reaper.settle_abandoned()}
+    settled = {job.id: job.status for job in store.leases.settle_abandoned()}
     assert settled == {pausing.id: JobStatus.PAUSED, cancelling.id: JobStatus.CANCELLED}
     assert store.jobs.get(running.id).status is JobStatus.RUNNING
     for lease in leases[:2]:

@@ -222,7 +222,7 @@ class Claims(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
-        for job in self.store.reaper.settle_abandoned():
+        for job in self.store.leases.settle_abandoned():
             model = self.models[job.id]
             assert model.until <= self.clock.now, "a live worker was given up"
             model.let_go(self.clock.now)
@@ -265,7 +265,7 @@ class Claims(RuleBasedStateMachine):
 
     def everything_is_brought_to_an_end(self) -> None:
         self.clock.advance(1000)
-        self.store.reaper.settle_abandoned()
+        self.store.leases.settle_abandoned()
         for job_id in self.models:
             with contextlib.suppress(JobStateConflict):
                 self.store.jobs.request_resume(job_id)

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from types import MappingProxyType
 
 import pytest
 from sqlalchemy import Column, Connection, func, select
 
 from sds_clip.app.errors import JobStateConflict, UnknownRecord
 from sds_clip.app.store import Store, retention
-from sds_clip.app.store.records import Job, JobError, NewVersion
+from sds_clip.app.store.records import Job, JobError, Json, NewVersion
+from sds_clip.app.store.retention import Held, Kind
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.tables import events, job_datasets, job_versions, metrics
 from tests.app.store.conftest import FakeClock, claimed, register, submitted, to
-
-EVERYTHING = dict.fromkeys(JobKind, 0.0)
 
 
 def ended(store: Store, **options: object) -> Job:
@@ -35,19 +35,23 @@ def made(store: Store, version: str) -> Job:
     return job
 
 
-def added(store: Store) -> str:
+def added(store: Store, source: Json = MappingProxyType({"path": "/a"})) -> str:
     """A data set that is ready."""
-    dataset = store.datasets.add(format="pairs", source={"path": "/a"})
+    dataset = store.datasets.add(format="pairs", source=source)
     checking = store.datasets.claim_check("checker", 60)
     assert checking is not None
     store.datasets.accept(checking, content_hash="c", counts={})
     return dataset.id
 
 
+def held(store: Store, **limits: float) -> list[Held]:
+    """What there is, with the jobs of the kinds that are named."""
+    return list(store.retention.holdings({Kind[kind]: limit for kind, limit in limits.items()}).things)
+
+
 def used_at(store: Store, id: str) -> float:
     """When a version or data set was last used."""
-    holdings = store.retention.holdings({})
-    return next(each.used_at for each in (*holdings.versions, *holdings.datasets) if each.id == id)
+    return next(each.used_at for each in held(store) if each.id == id)
 
 
 def test_jobs_that_ended_long_enough_ago_are_listed_by_kind(store: Store, clock: FakeClock) -> None:
@@ -58,10 +62,11 @@ def test_jobs_that_ended_long_enough_ago_are_listed_by_kind(store: Store, clock:
     submitted(store, kind=JobKind.EVALUATE)
     store.leases.succeed(claimed(store, kind=JobKind.EVALUATE))
 
-    assert store.retention.holdings({}).jobs == []
-    assert [job.id for job in store.retention.holdings({JobKind.FINETUNE: 50.0}).jobs] == [old.id]
-    assert store.retention.holdings({JobKind.EVALUATE: 50.0}).jobs == []
-    assert len(store.retention.holdings(EVERYTHING).jobs) == 3
+    assert held(store) == []
+    assert [(job.id, job.kind) for job in held(store, JOB=50)] == [(old.id, Kind.JOB)]
+    assert held(store, EVALUATION=50) == []
+    everything = held(store, JOB=0, EVALUATION=0)
+    assert [job.kind for job in everything] == [Kind.JOB, Kind.JOB, Kind.EVALUATION]
 
 
 def test_deleted_records_and_unchecked_data_are_not_listed(store: Store) -> None:
@@ -71,25 +76,24 @@ def test_deleted_records_and_unchecked_data_are_not_listed(store: Store) -> None
     store.datasets.delete(first)
     store.datasets.add(format="pairs", source={})
 
-    holdings = store.retention.holdings({})
+    assert [(each.id, each.folder) for each in held(store)] == [("v2", None), (second, None)]
 
-    assert [each.id for each in holdings.versions] == ["v2"]
-    assert [(each.id, each.is_registered) for each in holdings.datasets] == [(second, True)]
+
+def test_only_uploads_have_files_here(store: Store) -> None:
+    uploaded = added(store, {})
+    added(store)
+    assert [each.folder for each in held(store)] == [f"datasets/sets/{uploaded}", None]
 
 
 def test_open_jobs_are_named_and_ended_ones_date_the_last_use(store: Store, clock: FakeClock) -> None:
     register(store, "v1")
     dataset = added(store)
     first = submitted(store, datasets=(dataset,), versions=("v1",))
-    holdings = store.retention.holdings({})
-    assert [each.open_job for each in (*holdings.versions, *holdings.datasets)] == [first.id] * 2
+    assert [each.open_job for each in held(store)] == [first.id] * 2
     clock.advance(100)
     end = store.leases.fail(claimed(store), JobError("x", "x")).finished_at
 
-    holdings = store.retention.holdings({})
-
-    assert [each.open_job for each in (*holdings.versions, *holdings.datasets)] == [None] * 2
-    assert [each.used_at for each in (*holdings.versions, *holdings.datasets)] == [end] * 2
+    assert [(each.open_job, each.used_at) for each in held(store)] == [(None, end)] * 2
 
 
 def test_last_use_outlives_the_job(store: Store, clock: FakeClock) -> None:

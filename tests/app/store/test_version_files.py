@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from sds_clip.app.errors import StoreUnavailable, UnknownRecord, VersionGone
-from sds_clip.app.registry.removal import remove_files
+from sds_clip.app.removal import remove_version_files
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Lease, Move, NewVersion, VersionStatus
 from sds_clip.app.store.states import JobStatus
@@ -101,7 +101,7 @@ def test_racing_job_and_removal_never_end_with_a_version_without_files(
 
         def remove(barrier: threading.Barrier = barrier) -> None:
             barrier.wait()
-            remove_files(store, folder)
+            remove_version_files(store, folder)
 
         thread = threading.Thread(target=remove)
         thread.start()
@@ -119,15 +119,15 @@ def test_racing_job_and_removal_never_end_with_a_version_without_files(
 
 def test_files_of_a_registered_version_stay(store: Store, folder: Path) -> None:
     store.versions.register(row(folder))
-    assert not remove_files(store, folder)
+    assert not remove_version_files(store, folder)
     assert (folder / "weights").read_text() == "1"
 
 
 @pytest.mark.parametrize("before", BEFORE)
 def test_files_that_nobody_has_registered_are_removed_once(store: Store, folder: Path, before: str) -> None:
     begin(store, folder, before)
-    assert remove_files(store, folder)
-    assert not remove_files(store, folder)
+    assert remove_version_files(store, folder)
+    assert not remove_version_files(store, folder)
     assert list(folder.parent.iterdir()) == []
     assert status(store, folder) == before
 
@@ -139,7 +139,7 @@ def test_one_of_many_simultaneous_removals_removes(store: Store, folder: Path, b
 
     def remove() -> None:
         barrier.wait()
-        removed.append(remove_files(store, folder))
+        removed.append(remove_version_files(store, folder))
 
     threads = [threading.Thread(target=remove) for _ in range(4)]
     for thread in threads:
@@ -158,7 +158,7 @@ def test_files_moved_aside_under_a_lock_that_was_lost_are_put_back(
     begin(store, folder, "deleted")
     monkeypatch.setattr(os, "rename", _after(os.rename, lambda: _end_transactions(url)))
     with pytest.raises(StoreUnavailable):
-        remove_files(store, folder)
+        remove_version_files(store, folder)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert (folder / "weights").read_text() == "1"
 
