@@ -18,7 +18,6 @@ class NoisePredictor(Protocol):
     @property
     def alphas_cumprod(self) -> Float[Tensor, "t"]:
         """abar of every timestep, float32."""
-        ...
 
     def add_noise(
         self,
@@ -27,7 +26,6 @@ class NoisePredictor(Protocol):
         timesteps: Int[Tensor, "b"],
     ) -> Float[Tensor, "b c h w"]:
         """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps."""
-        ...
 
     def noise_pred(
         self,
@@ -36,7 +34,6 @@ class NoisePredictor(Protocol):
         captions: Float[Tensor, "b s e"],
     ) -> Float[Tensor, "b c h w"]:
         """eps_hat = eps_theta(z_t, t, c), differentiable in z_t and c."""
-        ...
 
 
 class DenoisingLoss(NamedTuple):
@@ -74,12 +71,17 @@ def sds_loss(
     """
     if gradient not in get_args(Gradient):
         raise LossError(f"The gradient cannot be {gradient!r}; use {' or '.join(get_args(Gradient))}.")
-    _check_shapes(latents, noise)
+    if latents.shape != noise.shape:
+        raise LossError(
+            f"The latents have shape {tuple(latents.shape)}, but the noise has shape "
+            f"{tuple(noise.shape)}. Make the mapper for this teacher's latent shape."
+        )
     latents, noise = latents.float(), noise.float()
     abar = teacher.alphas_cumprod[timesteps]
     w = weight(weighting, abar, gamma=gamma)
     with torch.set_grad_enabled(gradient == "full" and torch.is_grad_enabled()):
-        error = _noise_error(latents, captions, timesteps, noise, teacher)
+        noisy_latents = teacher.add_noise(latents, noise, timesteps)
+        error = teacher.noise_pred(noisy_latents, timesteps, captions).float() - noise
         residual = error.square().mean(dim=(1, 2, 3))
         loss = (w * residual).mean()
     if gradient == "sds":
@@ -106,21 +108,4 @@ def caption_residual(
 
     Raises LossError for latents and noise of different shapes.
     """
-    _check_shapes(latents, noise)
-    error = _noise_error(latents.float(), captions, timesteps, noise.float(), teacher)
-    return error.square().mean(dim=(1, 2, 3))
-
-
-def _noise_error(
-    latents: Tensor, captions: Tensor, timesteps: Tensor, noise: Tensor, teacher: NoisePredictor
-) -> Tensor:
-    noisy_latents = teacher.add_noise(latents, noise, timesteps)
-    return teacher.noise_pred(noisy_latents, timesteps, captions).float() - noise
-
-
-def _check_shapes(latents: Tensor, noise: Tensor) -> None:
-    if latents.shape != noise.shape:
-        raise LossError(
-            f"The latents have shape {tuple(latents.shape)}, but the noise has shape "
-            f"{tuple(noise.shape)}. Make the mapper for this teacher's latent shape."
-        )
+    return sds_loss(latents, captions, timesteps, noise, teacher=teacher).residual

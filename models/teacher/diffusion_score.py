@@ -64,7 +64,7 @@ def draws(
 
 
 @torch.no_grad()
-def denoising_errors_many(
+def denoising_errors(
     teacher: NoisePredictor,
     latents: Float[Tensor, "b c h w"],
     captions: Float[Tensor, "b n s e"],
@@ -102,21 +102,6 @@ def denoising_errors_many(
     return torch.cat(errors).reshape(shape)
 
 
-def denoising_errors(
-    teacher: NoisePredictor,
-    latents: Float[Tensor, "c h w"],
-    captions: Float[Tensor, "n s e"],
-    timesteps: Int[Tensor, "k"],
-    noise: Float[Tensor, "k c h w"],
-    *,
-    batch_size: int,
-    error_of: ErrorOf = SCORE_ERROR,
-) -> Float[Tensor, "n k"]:
-    """`denoising_errors_many` for one image."""
-    batch = (value[None] for value in (latents, captions, timesteps, noise))
-    return denoising_errors_many(teacher, *batch, batch_size=batch_size, error_of=error_of)[0]
-
-
 def image_errors(
     teacher: Teacher,
     images: Sequence[Image.Image],
@@ -136,7 +121,7 @@ def image_errors(
     """
     preprocess = teacher_preprocess(teacher.resolution_px)
     latents = teacher.encode_image(torch.stack([preprocess(image) for image in images]))
-    errors = denoising_errors_many(
+    errors = denoising_errors(
         teacher,
         latents,
         teacher.encode_captions(captions).expand(len(images), -1, -1, -1),

@@ -74,10 +74,6 @@ class Teacher:
         return self.prediction_type == "v_prediction"
 
     @property
-    def has_vae(self) -> bool:
-        return self.vae is not None
-
-    @property
     def images_at_once(self) -> int:
         """How many images the VAE encodes together."""
         return max(1, _PIXELS_AT_ONCE // self.resolution_px**2)

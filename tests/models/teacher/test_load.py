@@ -39,7 +39,7 @@ def test_what_the_folder_states_is_the_teacher_s(v_folder: Path) -> None:
     assert teacher.resolution_px == 64
     assert teacher.timesteps == 1000
     assert teacher.guidance is None
-    assert not teacher.has_vae
+    assert teacher.vae is None
     assert load(v_folder, vae=True).has_vae
 
 
