@@ -1,22 +1,26 @@
-"""Pages of HTML that need no network, no script and no other file: templates, escaping, and their policy."""
+"""Templates, and the pages of HTML that need no network, no script and no other file: escaping, and their policy."""
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
-def environment(folder: Path) -> Environment:
-    """Return an environment for the templates in a folder. It escapes what they are given."""
+
+def environment(folder: Path, *, is_html: bool = True) -> Environment:
+    """Return an environment for the templates in a folder. Those of HTML escape what they are given."""
     return Environment(
         loader=FileSystemLoader(folder),
-        autoescape=True,
+        autoescape=is_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_writable,
+        finalize=_writable if is_html else None,
+        keep_trailing_newline=not is_html,
     )
 
 
@@ -32,9 +36,4 @@ def _writable(value: object) -> object:
     """Replace characters that UTF-8 or HTML cannot hold: lone surrogates and control characters."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return "".join("\ufffd" if _unwritable(character) else character for character in value)
-
-
-def _unwritable(character: str) -> bool:
-    code = ord(character)
-    return (code < 0x20 and character not in "\t\n") or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000
+    return _UNWRITABLE.sub("\ufffd", value)
