@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sds_clip.models.errors import TeacherError
+from sds_clip.models.shapes import Maps, Timesteps, Tokens
 
 SCOPE = (
     "A teacher is a U-Net latent diffusion model with one CLIP text encoder (Stable Diffusion 1.x and 2.x), or a "
@@ -59,12 +60,10 @@ class Family(ABC):
         return caption
 
     @abstractmethod
-    def embed(
-        self, text_encoder: Any, input_ids: Int[Tensor, "b s"], mask: Int[Tensor, "b s"]
-    ) -> Float[Tensor, "b s e"]:
+    def embed(self, text_encoder: Any, input_ids: Int[Tensor, "b s"], mask: Int[Tensor, "b s"]) -> Tokens:
         """Encode tokenized captions. `mask` is 1 for a token and 0 for padding."""
 
-    def condition(self, tokens: Float[Tensor, "b s e"]) -> Float[Tensor, "b s e2"]:
+    def condition(self, tokens: Tokens) -> Float[Tensor, "b s e2"]:
         """Make tokens of `caption_width`, all of which get attention, into a caption's encoding."""
         return tokens
 
@@ -72,12 +71,12 @@ class Family(ABC):
     def output(
         self,
         denoiser: Any,
-        noisy_latents: Float[Tensor, "b c h w"],
-        timesteps: Int[Tensor, "b"],
-        captions: Float[Tensor, "b s e"],
+        noisy_latents: Maps,
+        timesteps: Timesteps,
+        captions: Tokens,
         *,
         resolution_px: int,
-    ) -> Float[Tensor, "b c h w"]:
+    ) -> Maps:
         """Predict the noise or the velocity."""
 
 

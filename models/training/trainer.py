@@ -23,7 +23,7 @@ from sds_clip.models.training.frozen import Frozen
 from sds_clip.models.training.log import synchronize
 from sds_clip.models.training.objective import Losses, Objective
 from sds_clip.models.training.optimizer import gradient_norm, set_learning_rate
-from sds_clip.models.training.part import Part
+from sds_clip.models.training.part import Part, sub_batch
 from sds_clip.models.training.processes import average, average_gradients
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's own ceiling
@@ -237,15 +237,6 @@ class Encoded:
 def _push(features: Tensor, gradient: Tensor) -> None:
     if features.requires_grad:  # False if the whole tower is frozen
         torch.autograd.backward(features, gradient)
-
-
-def sub_batch(batch_size: int, count: int) -> list[int]:
-    """Return `count` positions spread evenly over a batch.
-
-    The batch is in random order, so the choice is random too. Since the positions are spread evenly, every
-    process of an even split gets an equal part.
-    """
-    return [place * batch_size // count for place in range(count)]
 
 
 def _backward(losses: Losses, image_features: Tensor, conflicts: Conflicts) -> dict[str, Tensor]:

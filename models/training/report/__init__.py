@@ -23,6 +23,7 @@ from sds_clip.models.pages import environment, policy
 from sds_clip.models.run_files import CONFIG_FILE, LOG_FILE, REPORT_FILE
 from sds_clip.models.training.influence import RunWarning
 from sds_clip.models.training.log import read_log, writing
+from sds_clip.models.training.part import sub_batch
 from sds_clip.models.training.report.charts import charts, validation
 from sds_clip.models.training.watcher import Record
 
@@ -104,12 +105,8 @@ def _shown(value: object) -> str:
 
 def _samples(pairs: PairSet) -> Sequence[tuple[Sample, Picture | None]]:
     """Some samples, spread evenly over the data, each with a picture unless its image cannot be read any more."""
-    count = min(SAMPLES, len(pairs))
-    return [(pairs.sample(index), _picture(pairs, index)) for index in _spread(len(pairs), count)]
-
-
-def _spread(size: int, count: int) -> list[int]:
-    return [place * size // count for place in range(count)]
+    spread = sub_batch(len(pairs), min(SAMPLES, len(pairs)))
+    return [(pairs.sample(index), _picture(pairs, index)) for index in spread]
 
 
 def _picture(pairs: PairSet, index: int) -> Picture | None:
