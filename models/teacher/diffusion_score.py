@@ -73,7 +73,7 @@ def denoising_errors(
     *,
     batch_size: int,
     error_of: ErrorOf = SCORE_ERROR,
-    tick: Callable[[], None] | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "b n k"]:
     """Return the squared error, mean over elements, of each image under each caption at each of its draws.
 
@@ -97,8 +97,7 @@ def denoising_errors(
         else:
             error = _mean_square(teacher.noise_pred(*asked) - eps)
             errors.append(error if error_of == "epsilon" else error / abar)
-        if tick is not None:
-            tick()
+        tick()
     return torch.cat(errors).reshape(shape)
 
 
@@ -110,7 +109,7 @@ def image_errors(
     *,
     batch_size: int = 64,
     error_of: ErrorOf = SCORE_ERROR,
-    tick: Callable[[], None] | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "n m"]:
     """Return d(x, c) `[caption, image]` of RGB images, all on the same draws, in float64 on the CPU.
 
