@@ -5,7 +5,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -24,12 +24,14 @@ def environment(folder: Path, *, is_html: bool = True) -> Environment:
     )
 
 
-def policy(style: str) -> str:
-    """Return a content security policy that allows only inline pictures and this one style sheet."""
+def render(template: Template, *styles: Path, **values: object) -> str:
+    """Return a page with these style sheets, whose security policy allows only them and inline pictures."""
+    style = "".join(sheet.read_text(encoding="utf-8") for sheet in styles)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return (
+    policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
+    return template.render(**values, style=Markup(style), policy=policy)
 
 
 def _writable(value: object) -> object:
