@@ -141,18 +141,16 @@ class ClipScorer:
         self, items: Sequence[Item], keys: dict[ImageRef, bytes], say: Say
     ) -> dict[ImageRef, str]:
         """Encode images that are not kept, decoding one batch ahead; return failed ones with the reason."""
-        unique: dict[bytes, ImageRef] = {}
         every: dict[bytes, list[ImageRef]] = {}
-        self._images.fetch_named(keys[region] for item in items for region in item.images)
         for region in dict.fromkeys(region for item in items for region in item.images):
             every.setdefault(keys[region], []).append(region)
-            if keys[region] not in self._images:
-                unique.setdefault(keys[region], region)
+        self._images.fetch_named(every)
+        waiting = [(key, regions[0]) for key, regions in every.items() if key not in self._images]
         bad: dict[ImageRef, str] = {}
-        done = len(every) - len(unique)
+        done = len(every) - len(waiting)
         if every:  # some items have no image
             say("images", done, len(every))
-        for batch in self._decoded(list(unique.items())):
+        for batch in self._decoded(waiting):
             self._add_images({key: found for key, found in batch if isinstance(found, _Pixels)})
             for key, found in batch:
                 if isinstance(found, str):

@@ -7,7 +7,7 @@ The caption with the smallest d wins. Everything that is compared shares its tim
 2303.16203): most of the error's variance comes from them, and cancels in the differences.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -86,7 +86,7 @@ def denoising_errors(
     captions, timesteps, noise = captions.to(device), timesteps.to(device), noise.to(device)
     shape = (*captions.shape[:2], timesteps.shape[1])
     errors = []
-    for rows in _chunks(torch.arange(prod(shape), device=device), batch_size):
+    for rows in torch.split(torch.arange(prod(shape), device=device), batch_size):
         image, caption, draw = torch.unravel_index(rows, shape)
         levels, eps = timesteps[image, draw], noise[image, draw]
         noisy = teacher.add_noise(latents[image], eps, levels)
@@ -132,10 +132,6 @@ def image_errors(
     )
     check_finite(errors)
     return errors.double().mean(dim=-1).T.cpu()
-
-
-def _chunks(values: Tensor, size: int) -> Iterable[Tensor]:
-    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def _mean_square(differences: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:
