@@ -139,7 +139,7 @@ def winoground_benchmark(path: Path) -> Winoground:
     records = dict(LAYOUT.records(files, is_table=is_table))
     folder = files[0].parent / "images"
     named = {} if is_table else _images_by_name(folder)
-    new_tags = _new_tags(files[0].parent / NEW_TAGS, records.keys())
+    new_tags = _new_tags(files[0].parent / NEW_TAGS, set(map(str, records)))
     finer = any(_tag(record, "tag") != _tag(record, "collapsed_tag") for record in records.values())
 
     def tags(record: Record) -> list[str]:
