@@ -22,8 +22,9 @@ from sds_clip.models.losses.noise_contrast import TEMPERATURE
 from sds_clip.models.teacher.diffusion_score import Draws, draws
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.distillation.teacher_loss import timestep_range
+from sds_clip.models.training.part import sub_batch
 from sds_clip.models.training.randomness import draw_noise, draw_timesteps
-from sds_clip.models.training.trainer import plain_attention, sub_batch
+from sds_clip.models.training.trainer import plain_attention
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,8 +73,9 @@ def best_caption(
     unet_calls = 0
     for levels, eps in zip(torch.split(timesteps, round_size), torch.split(noise, round_size), strict=True):
         new = denoising_errors(
-            teacher, latents, captions[alive], levels, eps, batch_size=batch_size, error_of=error_of
-        )
+            teacher, latents[None], captions[None, alive], levels[None], eps[None], batch_size=batch_size,
+            error_of=error_of,
+        )[0]  # fmt: skip
         check_finite(new)
         unet_calls += new.numel()
         seen = torch.cat([seen, new.double()], dim=1)

@@ -21,7 +21,7 @@ from sds_clip.demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
 from sds_clip.demo.train_teacher import encode
 from sds_clip.demo.winoground_sets import KINDS, WINOGROUND_SEED, winoground_items
 from sds_clip.demo.world import IMAGE_SIZE_PX, Split
-from sds_clip.models.teacher.diffusion_score import denoising_errors_many
+from sds_clip.models.teacher.diffusion_score import denoising_errors
 from sds_clip.models.teacher.family import PixArt
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import UNCONDITIONAL, Teacher
@@ -85,7 +85,7 @@ def caption_gains(
     captions = teacher.encode_captions([*validation.captions, UNCONDITIONAL])
     of_item = captions[:-1].view(-1, 2, *captions.shape[1:]).repeat_interleave(2, dim=0)
     without = captions[-1:].expand(len(latents), 1, *captions.shape[1:])
-    errors = denoising_errors_many(
+    errors = denoising_errors(
         teacher,
         latents,
         torch.cat([of_item, without], dim=1),

@@ -20,15 +20,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_TABLE = "CREATE TABLE cache (key BLOB PRIMARY KEY, used_at REAL NOT NULL, value BLOB NOT NULL)"
-_INDEX = "CREATE INDEX used ON cache (used_at)"
+_TABLE = "CREATE TABLE IF NOT EXISTS cache (key BLOB PRIMARY KEY, used_at REAL NOT NULL, value BLOB NOT NULL)"
+_INDEX = "CREATE INDEX IF NOT EXISTS used ON cache (used_at)"
 _DIGEST_BYTES = 16
 _KEYS_AT_ONCE = 500
 """Keys per query. SQLite before 3.32 takes at most 999 parameters."""
@@ -61,14 +60,6 @@ class DiskCache:
     @property
     def folder(self) -> Path:
         return self._file.parent
-
-    def __enter__(self) -> DiskCache:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -143,15 +134,8 @@ def _prepare(database: sqlite3.Connection) -> None:
     # Writes do not wait for the disk. The kernel has what a killed process wrote, and the checksums find what
     # a power cut spoils.
     database.execute("PRAGMA synchronous = OFF")
-    if not _has_table(database):
-        with _transaction(database):
-            if not _has_table(database):  # another process may have been first
-                database.execute(_TABLE)
-                database.execute(_INDEX)
-
-
-def _has_table(database: sqlite3.Connection) -> bool:
-    return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'cache'").fetchone() is not None
+    database.execute(_TABLE)
+    database.execute(_INDEX)
 
 
 @contextlib.contextmanager

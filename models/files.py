@@ -38,16 +38,11 @@ def read_text(file: Path, error: type[ModelError], *, max_bytes: int | None = No
 def not_utf_8(file: Path, error: type[ModelError]) -> ModelError:
     """The error for a file that is not UTF-8, which names the first line that is not."""
     with file.open("rb") as lines:
-        number = next((number for number, line in enumerate(lines, start=1) if not _is_utf_8(line)), 1)
+        numbered = enumerate(lines, start=1)
+        number = next(
+            (number for number, line in numbered if line.decode(errors="ignore").encode() != line), 1
+        )
     return error(f"{file}, line {number}: the file is not UTF-8 text; save it as UTF-8.")
-
-
-def _is_utf_8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def read_lines(

@@ -12,6 +12,7 @@ from sds_clip.models.evaluation.report.words import NO_BREAK, p_value, percent, 
 from sds_clip.models.evaluation.results import GROUP_MATCH
 from sds_clip.models.evaluation.retrieval import TEXT_RETRIEVAL
 from sds_clip.models.markdown import markdown_table
+from sds_clip.models.pages import environment
 from sds_clip.models.reproduction import (
     BASE,
     CONTROL,
@@ -50,53 +51,20 @@ def _cell(value: object) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-_PAGE = """\
-# SDS-CLIP on {base}
-
-Teacher: {teacher}. {length} with {batch_size} pairs a step, {sds_batch_size} for the teacher. Lambda: {sds_weight:g}.
-Seeds: {seeds}. The control is the same run without the teacher: the same base, data, order, options and seed.{left_out}
-
-## Did the teacher have a say?
-
-{say}
-
-## Figures
-
-{figures}
-
-{primary}Figures are in percent, and
-differences in points, with their 95 % intervals. For one seed, the interval is a paired bootstrap over the items, and p
-is McNemar's exact test, two-sided, of SDS-CLIP against the control of its seed. For the mean, both are Student's t over
-seeds and items, with as many degrees of freedom as seeds less one. So three seeds show only large differences, and two
-hardly any. No p is corrected for the number of rows, and a mean over tags has none. A tie counts as wrong. A gain of
-SDS-CLIP is a gain over its control, since fine-tuning on captions changes these figures by itself. Below chance, noise
-alone raises a score. `table.tsv` has all figures, also those of each tag, and each folder of `evaluations/` a
-`report.html` with the items that changed.
-
-## What was computed
-
-{computed}
-
-Options that differ from the defaults, with what `auto` chose: {options}.
-"""
-
-
-_PRIMARY = "The primary outcome is GroupMatch on Winoground; all other figures are secondary. "
-
-
 def _page(work: Reproduction, rows: Sequence[Row]) -> str:
     config = work.config
-    return _PAGE.format(
-        **config.model_dump(include={"base", "teacher", "batch_size", "sds_weight"}),
+    texts = environment(Path(__file__).parent, is_html=False)
+    texts.globals["table"] = markdown_table
+    return texts.get_template("reproduction.md.jinja").render(
+        config.model_dump(include={"base", "teacher", "batch_size", "sds_weight"}),
         length=f"{config.steps} steps" if config.steps else f"{config.epochs:g} epochs",
         sds_batch_size=config.teacher_batch_size,
-        seeds=", ".join(map(str, work.seeds)),
         left_out=_left_out(work),
-        say="\n".join(f"- Seed {seed}: {say_of_teacher(work, seed)}" for seed in work.seeds),
-        figures=markdown_table(*shown(work, rows), text=None),
-        primary=_PRIMARY if any(each.benchmark == "winoground" for each in work.benchmarks) else "",
-        computed=markdown_table(*_computed(work), text=None),
-        options=", ".join(f"`{name}: {value}`" for name, value in _changed(config)) or "none",
+        said={seed: say_of_teacher(work, seed) for seed in work.seeds},
+        figures=shown(work, rows),
+        has_primary=any(each.benchmark == "winoground" for each in work.benchmarks),
+        computed=_computed(work),
+        options=[f"`{name}: {value}`" for name, value in _changed(config)],
     )
 
 

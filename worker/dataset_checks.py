@@ -104,7 +104,7 @@ def _check_pairs(max_bad_share: float, content: Content, *, progress: Progress |
             return rejected(_as_winoground(hidden) or error, hidden=hidden)
         report = checked.report
         findings = Findings()
-        for each in (report.missing_files, report.unreadable_images, report.bad_captions):
+        for each in report.findings.values():
             findings.extend(each)
         counts = {
             "samples": report.samples,

@@ -38,7 +38,7 @@ def encode_texts(
     texts: Sequence[str],
     *,
     batch_size: int = 256,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Float[Tensor, "n d"]:
     """Return L2-normalised float32 features on the CPU, one row per text.
 
@@ -51,6 +51,5 @@ def encode_texts(
     chunks: list[Tensor] = []
     for start in range(0, len(tokens), batch_size):
         chunks.append(clip.encode_text(tokens[start : start + batch_size]).float().cpu())
-        if progress is not None:
-            progress(min(start + batch_size, len(tokens)), len(tokens))
+        progress(min(start + batch_size, len(tokens)), len(tokens))
     return torch.cat(chunks)[row_of]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import sys
 import threading
 from collections.abc import Sequence
@@ -14,16 +13,13 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Int
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from tokenizers.models import BPE
 from torch import Tensor
 
 from sds_clip.models.errors import CheckpointError, ModelError, first_line
 
 # open_clip's cache of merged words has no bound, and a service sees any number of words.
 MAX_CACHED_WORDS = 50_000
-LONG_WORD = 64
-"""Words of this many symbols or more are merged with a heap, since open_clip's merge loop is quadratic."""
-LONGEST_SYMBOL = 32
-"""Characters in the longest symbol of CLIP's vocabulary, including its end-of-word mark."""
 
 
 class TextError(ModelError):
@@ -79,12 +75,19 @@ class Tokenizer:
 
 
 class BoundedSimpleTokenizer(SimpleTokenizer):  # type: ignore[misc]
-    """CLIP's own tokenizer, with the same tokens. It stops when the context is full, and its cache is bounded."""
+    """CLIP's own tokenizer, with the same tokens. It stops when the context is full, and its cache is bounded.
 
-    cache: dict[str, str]
+    The library `tokenizers` merges the words. open_clip's own loop is quadratic in the length of a word.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._words = BPE(
+            self.encoder, list(self.bpe_ranks), end_of_word_suffix="</w>", cache_capacity=MAX_CACHED_WORDS
+        )
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Int[Tensor, "n context"]:
-        """Tokenize as open_clip does, without looking at text beyond the last token of the context."""
+        """Tokenize as open_clip does, without looking at words beyond the last token of the context."""
         texts = [texts] if isinstance(texts, str) else texts
         context_length = context_length or self.context_length
         if self.reduction_fn is not None:  # it chooses tokens from the whole text
@@ -103,102 +106,14 @@ class BoundedSimpleTokenizer(SimpleTokenizer):  # type: ignore[misc]
             if len(ids) >= max_tokens:
                 break
             word = "".join(self.byte_encoder[byte] for byte in match[0].encode())
-            if len(word) < LONG_WORD:
-                symbols = self.bpe(word).split(" ")
-            else:
-                symbols = first_merged([*word[:-1], word[-1] + "</w>"], self.bpe_ranks, max_tokens - len(ids))
-            ids += [self.encoder[symbol] for symbol in symbols]
+            special = word in self.cache  # which holds nothing else, since open_clip's loop is not used
+            ids += [self.encoder[word]] if special else [token.id for token in self._words.tokenize(word)]
         return ids[:max_tokens]
-
-    def bpe(self, token: str) -> str:
-        if len(self.cache) > MAX_CACHED_WORDS:
-            self.cache = {special: special for special in (self.decoder[i] for i in self.all_special_ids)}
-        merged: str = super().bpe(token)
-        return merged
-
-
-def first_merged(symbols: list[str], ranks: dict[tuple[str, str], int], count: int) -> list[str]:
-    """Return the first `count` symbols, or a few more, that byte-pair encoding makes of a long word.
-
-    Cutting a word at one of its final symbol boundaries and encoding both parts gives the same symbols as
-    encoding the whole. So the word is encoded piece by piece, each piece starting at the last boundary that
-    is certain.
-    """
-    merged: list[str] = []
-    start, size = 0, LONG_WORD
-    while start < len(symbols) and len(merged) < count:
-        end = start + size
-        certain = merge_by_rank(
-            symbols[start:end], ranks, beyond="".join(symbols[end : end + LONGEST_SYMBOL])
-        )
-        merged += certain
-        start += sum(map(len, certain))
-        size = LONG_WORD if certain else 2 * size  # no boundary was certain: look at more of the word
-    return merged
-
-
-def merge_by_rank(symbols: list[str], ranks: dict[tuple[str, str], int], *, beyond: str = "") -> list[str]:
-    """Byte-pair encode in O(n log n): always merge the lowest-ranked pair, the leftmost first.
-
-    If the word goes on in `beyond`, return only the merged symbols that do not depend on it. Symbols are dropped
-    from the end, as soon as merging reaches a rank at which they could merge with what follows. This is correct
-    only for ranks that come from training: a pair ranks after the pairs that its two symbols are made of.
-    """
-    text = "".join(symbols) + beyond
-    end = len(symbols)
-    following: list[int] = list(range(1, end + 1))
-    previous: list[int] = list(range(-1, end - 1))
-    alive = [True] * end
-    heap: list[tuple[int, int, str, str]] = []
-
-    def offer(left: int, after: int = -1) -> None:
-        if left < 0:
-            return
-        right = following[left]
-        if right < end:
-            seconds = [symbols[right]]
-        else:
-            seconds = [
-                text[right:stop] for stop in range(right + 1, min(right + LONGEST_SYMBOL, len(text)) + 1)
-            ]
-        pairs = [(ranks[pair], pair) for second in seconds if (pair := (symbols[left], second)) in ranks]
-        if later := [(rank, pair) for rank, pair in pairs if rank > after]:
-            rank, pair = min(later)
-            heapq.heappush(heap, (rank, left, *pair))
-
-    for position in range(end):
-        offer(position)
-    while heap:
-        rank, left, first, second = heapq.heappop(heap)
-        if not alive[left] or symbols[left] != first:
-            continue  # merged away or given up since
-        right = following[left]
-        if right >= end:
-            alive[left] = False
-            end = left
-            offer(previous[left], rank)
-            continue
-        if symbols[right] != second:
-            continue
-        symbols[left] = first + second
-        alive[right] = False
-        following[left] = following[right]
-        if following[left] < end:
-            previous[following[left]] = left
-        offer(previous[left])
-        offer(left)
-    return [symbol for symbol, kept in zip(symbols, alive, strict=True) if kept]
-
-
-def _clip_tokenizer() -> BoundedSimpleTokenizer:
-    """CLIP's own tokenizer, without options. All of them share the vocabulary, which is large and slow to read."""
-    tokenizer = copy(_read_vocabulary())
-    tokenizer.cache = dict(tokenizer.cache)
-    return tokenizer
 
 
 @cache
-def _read_vocabulary() -> BoundedSimpleTokenizer:
+def _clip_tokenizer() -> BoundedSimpleTokenizer:
+    """CLIP's own tokenizer, without options. All of them share the vocabulary, which is large and slow to read."""
     return BoundedSimpleTokenizer()
 
 
@@ -213,7 +128,7 @@ def load_tokenizer(text_config: dict[str, Any], source: Path | str | None) -> To
     context_length = text_config.get("context_length", 77)
     inner: HFTokenizer | BoundedSimpleTokenizer
     if source is None:
-        inner = BoundedSimpleTokenizer(**options) if options else _clip_tokenizer()
+        inner = BoundedSimpleTokenizer(**options) if options else copy(_clip_tokenizer())
         inner.context_length = context_length
         size = inner.vocab_size
     else:

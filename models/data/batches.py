@@ -80,8 +80,8 @@ class Loader:
 
     Threads decode and preprocess; one more assembles batches. An error in a thread is raised when its batch
     is requested. Preprocessed pixels are kept in memory up to `cache_bytes`, since preprocessing is not
-    random. `wait_s` is the time that the consumer has waited. Iterate over a loader once; `close`, or the end
-    of a `with` block, stops the threads.
+    random. `wait_s` is the time that the consumer has waited. Iterate over a loader once; `close` stops
+    the threads.
     """
 
     def __init__(
@@ -137,12 +137,6 @@ class Loader:
                 yield self._finished(ahead.popleft())
         finally:
             self.close()
-
-    def __enter__(self) -> "Loader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop the threads, and wait until they have ended."""

@@ -1,7 +1,7 @@
 """Check data before training on it, so that nothing turns out to be broken after hours."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -25,7 +25,12 @@ from sds_clip.models.machine import usable_cores
 
 _AHEAD = 4  # images in flight for each worker
 _EXAMPLES = 3  # of each kind of problem, in the text of an error
-_CODES = {MissingImage: "missing_file", UnreadableImage: "image_unreadable", DataError: "bad_caption"}
+_KINDS: dict[type[DataError], tuple[str, str]] = {
+    MissingImage: ("missing_file", "Missing files"),
+    UnreadableImage: ("image_unreadable", "Unreadable images"),
+    DataError: ("bad_caption", "Missing, empty or broken captions"),
+}
+"""The code of each kind of problem, and its name."""
 
 Found = bytes | DataError
 """The digest of a sample, or why it cannot be used."""
@@ -39,9 +44,8 @@ class DataReport:
 
     samples: int
     usable: int
-    missing_files: Findings
-    unreadable_images: Findings
-    bad_captions: Findings
+    findings: Mapping[str, Findings]
+    """By the code of each kind of fault."""
 
     @property
     def bad_share(self) -> float:
@@ -57,20 +61,14 @@ class DataReport:
     def problems(self, most: int) -> list[str]:
         """Lines that count the problems of each kind, and name the first ones."""
         lines = []
-        for kind, finding in self._findings():
+        for code, kind in _KINDS.values():
+            finding = self.findings[code]
             if finding.count:
                 listed = finding.listed[:most]
                 more = finding.count - len(listed)
                 lines += [f"{kind}: {finding.count}", *(f"  {item.message}" for item in listed)]
                 lines += [f"  and {more} more"] if more else []
         return lines
-
-    def _findings(self) -> tuple[tuple[str, Findings], ...]:
-        return (
-            ("Missing files", self.missing_files),
-            ("Unreadable images", self.unreadable_images),
-            ("Missing, empty or broken captions", self.bad_captions),
-        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def check_pairs(
     Raises:
         DataError: more than `max_bad_share` of the samples are bad, none is left, or processes see other data.
     """
-    report = {MissingImage: Findings(), UnreadableImage: Findings(), DataError: Findings()}
+    findings = {code: Findings() for code, _ in _KINDS.values()}
     usable: list[int] = []
     digests: list[bytes] = []
     own = range(rank, len(pairs), world_size)
@@ -114,17 +112,12 @@ def check_pairs(
     for index in range(len(pairs)):
         found = parts[index % world_size][index // world_size]
         if isinstance(found, DataError):
-            report[type(found)].add(_CODES[type(found)], str(found))
+            code, _ = _KINDS[type(found)]
+            findings[code].add(code, str(found))
         else:
             usable.append(index)
             digests.append(found)
-    summary = DataReport(
-        samples=len(pairs),
-        usable=len(usable),
-        missing_files=report[MissingImage],
-        unreadable_images=report[UnreadableImage],
-        bad_captions=report[DataError],
-    )
+    summary = DataReport(len(pairs), len(usable), findings)
     if not usable or summary.bad_share > max_bad_share:
         remedy = (
             "Correct or remove these samples, or name the folder of the images if the files are elsewhere"

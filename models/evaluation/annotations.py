@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 from sds_clip.models.errors import EvaluationError, quoted
 from sds_clip.models.files import read_text
 from sds_clip.models.images.ref import ImageRef
-from sds_clip.models.images.tables import read_rows, table_files
+from sds_clip.models.images.tables import table_files
 
 
 @dataclass(frozen=True)
@@ -87,21 +86,14 @@ def the_file(path: Path, name: str, give: str = "") -> Path:
     return file
 
 
-def file_or_tables(path: Path, name: str, give: str) -> tuple[Path, list[Path]]:
-    """Return `the_file`, and the files of the table at `path`, which is read if the folder has no file of this name.
+def file_or_tables(path: Path, name: str, give: str) -> tuple[list[Path], bool]:
+    """Return `the_file`, or the files of the table at `path` if the folder has no file of this name, and which it is.
 
     Raises: as `the_file` if there is neither; DataError.
     """
     file = path / name if path.is_dir() else path
     tables = [] if file.is_file() and file != path else table_files(path)
-    return (file if tables else the_file(path, name, give)), tables
-
-
-def files_missing(files: Iterable[Path], names: Iterable[str]) -> dict[str, Any]:
-    """Return the setting that says which of a benchmark's files are not among those read, or no setting."""
-    there = {file.stem for file in files}
-    missing = [stem for name in names if (stem := Path(name).stem) not in there]
-    return {"files_missing": missing} if missing else {}
+    return tables or [the_file(path, name, give)], bool(tables)
 
 
 def read_json(file: Path, layout: str) -> Any:
@@ -130,27 +122,6 @@ def records(content: Any, file: Path, layout: str) -> list[Record]:
     if not content:
         raise no_items(file)
     return [Record(f"{file}, [{number}]", record) for number, record in enumerate(content)]
-
-
-def read_records(file: Path, keys: Sequence[str], layout: str) -> list[Record]:
-    """Return the objects of a JSON list, which must all have these keys. Raises: as `read_json` and `records`."""
-    found = records(read_json(file, layout), file, layout)
-    for record in found:
-        record.require(keys, layout)
-    return found
-
-
-def read_table(
-    files: Sequence[Path], keys: Sequence[str], optional: Sequence[str], layout: str
-) -> Iterator[Record]:
-    """Yield the rows of a table, which must all have these keys.
-
-    Raises:
-        EvaluationError or DataError: the table is something else, or damaged.
-    """
-    for record in starmap(Record, read_rows(files, *keys, *optional)):
-        record.require(keys, layout)
-        yield record
 
 
 def by_id(records: Iterable[Record], file: Path) -> dict[str, Record]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sds_clip.models.errors import EvaluationError, quoted
-from sds_clip.models.evaluation.annotations import Record, read_records, the_file
+from sds_clip.models.evaluation.annotations import Record, the_file
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.layouts import Layout
@@ -50,14 +50,14 @@ def vg_attribution(path: Path, images: Path | None = None) -> CaptionChoice:
 
 def _read(path: Path, name: str, images: Path | None, layout: Layout) -> tuple[Item, ...]:
     file = the_file(path, name)
-    found = read_records(file, (), layout.words)
+    found = list(layout.records([file]))
     folder = images or file.parent / "images"
     if not folder.is_dir():
         raise EvaluationError(
             f"There is no folder {folder}. Put the images into such a folder, or name another one with the option "
             "images."
         )
-    return layout.items(enumerate(found), folder)
+    return layout.items(found, folder)
 
 
 def _boxed(record: Record, key: str, folder: Path) -> ImageRef:

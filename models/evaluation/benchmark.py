@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,25 +13,12 @@ from torch import Tensor
 
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.catalog import check_scorer
-from sds_clip.models.evaluation.checked import Problems, Say, data_hash, look_at_images
+from sds_clip.models.evaluation.checked import Problems, Say, data_hash, look_at_images, quiet
 from sds_clip.models.evaluation.computed_by import code_version
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
+from sds_clip.models.evaluation.results import ItemOutcome, Results
 from sds_clip.models.evaluation.scorers import Scorer
 from sds_clip.models.findings import LISTED
-
-
-@dataclass(frozen=True)
-class BenchmarkScores:
-    """What a benchmark finds. `Results` is this with its provenance, and explains the fields."""
-
-    primary: str
-    outcome: str
-    metrics: dict[str, Metric]
-    by_tag: dict[str, dict[str, Metric]]
-    items: tuple[ItemOutcome, ...]
-    macro_tags: tuple[str, ...] = ()
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,12 +39,15 @@ class Benchmark(ABC):
         return self.settings.get("order_set_seed")
 
     @abstractmethod
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
-        """Compute the figures over these items, which have been prepared."""
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say) -> Results:
+        """Compute the figures over these items, which have been prepared.
+
+        The provenance is what the benchmark itself adds to that of a run.
+        """
 
 
 def run_benchmark(
-    benchmark: Benchmark, scorer: Scorer, *, max_bad_share: float = 0.0, say: Say | None = None
+    benchmark: Benchmark, scorer: Scorer, *, max_bad_share: float = 0.0, say: Say = quiet
 ) -> Results:
     """Check, prepare and measure a benchmark.
 
@@ -73,7 +63,7 @@ def run_benchmark(
     scorer.prepare(problems.usable(benchmark.items), images, problems, say)
     problems.check()
     usable = problems.usable(benchmark.items)
-    scores = benchmark.measure(usable, scorer, say)
+    found = benchmark.measure(usable, scorer, say)
     provenance = {
         "seed": benchmark.seed,
         **scorer.describe(),  # overrides the seed if the scorer draws
@@ -87,19 +77,10 @@ def run_benchmark(
         "settings": {key: value for key, value in benchmark.settings.items() if not key.startswith("_")},
         "code_version": code_version(),
         "torch": torch.__version__,
-        **({"macro_tags": list(scores.macro_tags)} if scores.macro_tags else {}),
-        **scores.notes,
+        **({"macro_tags": list(found.macro_tags)} if found.macro_tags else {}),
+        **found.provenance,
     }
-    return Results(
-        benchmark=benchmark.name,
-        primary=scores.primary,
-        macro_tags=scores.macro_tags,
-        outcome=scores.outcome,
-        metrics=scores.metrics,
-        by_tag=scores.by_tag,
-        items=scores.items,
-        provenance=provenance,
-    )
+    return replace(found, provenance=provenance)
 
 
 def check_finite(scores: Float[Tensor, "*shape"]) -> None:

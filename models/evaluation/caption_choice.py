@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import comb, prod
 
-from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.metrics import Chance, Whole, mean_over_tags, share, shares_by_tag
-from sds_clip.models.evaluation.results import ItemOutcome, Metric
+from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
 from sds_clip.models.evaluation.scorers import Scorer
 
 OUTCOME = "text"
@@ -30,7 +30,7 @@ class CaptionChoice(Benchmark):
     group_sizes: Mapping[str, int] = field(default_factory=dict)
     """How many items a whole group has, by its name. One with fewer ids lacks images."""
 
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say) -> Results:
         """Compute the share of items that are right, over all and by tag. A tie is wrong, and counted.
 
         The chance of an item is the probability that a random order of its captions puts the true ones first; that of
@@ -62,13 +62,14 @@ class CaptionChoice(Benchmark):
             return images / self.group_sizes[name] if name in self.group_sizes else None
 
         shares = caption_scores(
+            self.name,
             outcomes,
             {MICRO: OUTCOME} | {f"{name}_acc": name for name in self.groups if name in measured},
             lambda item, _: chances[item.id],
             self.macro_tags,
             whole,
         )
-        return replace(shares, notes={"incomplete": incomplete}) if incomplete else shares
+        return replace(shares, provenance={"incomplete": incomplete}) if incomplete else shares
 
     def _together(self, name: str, of: Sequence[ItemOutcome]) -> ItemOutcome:
         margin = min(item.margins[OUTCOME] for item in of)
@@ -83,12 +84,13 @@ class CaptionChoice(Benchmark):
 
 
 def caption_scores(
+    benchmark: str,
     outcomes: Sequence[ItemOutcome],
     names: dict[str, str],
     chance: Chance,
     macro_tags: tuple[str, ...] | None,
     whole: Whole = lambda *_: None,
-) -> BenchmarkScores:
+) -> Results:
     """Return the share of each outcome, over all items and by tag, and the mean of `acc` over `macro_tags`.
 
     `names` is {metric name: outcome name}. The mean over tags is the primary figure; without such tags, `acc` is.
@@ -102,7 +104,8 @@ def caption_scores(
     metrics |= {
         metric: share(outcomes, name, chance, of=whole(outcomes, name)) for metric, name in names.items()
     }
-    return BenchmarkScores(
+    return Results(
+        benchmark=benchmark,
         primary=MACRO if tags else MICRO,
         outcome=OUTCOME,
         metrics=metrics,

@@ -12,6 +12,7 @@ from typing import Any
 from sds_clip.models.data.coco import read_coco
 from sds_clip.models.data.metadata import METADATA, metadata_file
 from sds_clip.models.data.open import open_pairs
+from sds_clip.models.data.pairs import StoredPairs
 from sds_clip.models.errors import EvaluationError, quoted
 from sds_clip.models.evaluation.annotations import image_folder, other_layout, read_json, records, texts_of
 from sds_clip.models.evaluation.items import Item
@@ -59,7 +60,10 @@ def read_pairs(path: Path, images: Path | None = None) -> list[Item]:
     Raises:
         EvaluationError or DataError: another layout, an empty caption, or two rows with one image.
     """
-    pairs = open_pairs(path, images=images, confined=True)
+    return _items(open_pairs(path, images=images, confined=True), path)
+
+
+def _items(pairs: StoredPairs, path: Path) -> list[Item]:
     found: list[Item] = []
     rows: dict[bytes, str] = {}
     for index, sample in enumerate(pairs.samples):
@@ -91,12 +95,7 @@ def _check_once(cell: ImageRef, rows: dict[bytes, str]) -> None:
 def _of_coco(content: Any, file: Path, folder: Path) -> list[Item]:
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise other_layout(file, LAYOUT)
-    pairs = read_coco(file, folder)
-    found = []
-    for sample in pairs.samples:
-        where = f"{file}, {sample.name}"
-        captions = texts_of(sample.captions, "caption", where)
-        found.append(Item(sample.name, (ImageRef(folder / sample.name),), captions))
+    found = _items(read_coco(file, folder), file)
     without = len(content["images"]) - len(found)
     if without:
         raise EvaluationError(

@@ -24,6 +24,10 @@ Say = Callable[[str, int, int], None]
 """Called with (what, done, total) to report progress."""
 
 
+def quiet(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
 @dataclass
 class Problems:
     """Items that cannot be used, and why. `max_bad_share` bounds their share."""
@@ -74,7 +78,7 @@ class Images:
 
 
 def look_at_images(
-    items: Sequence[Item], problems: Problems, say: Say | None = None, *, decode: bool = False
+    items: Sequence[Item], problems: Problems, say: Say = quiet, *, decode: bool = False
 ) -> Images:
     """Read every file once, in threads, and decode it if asked to. Items with bad images go to `problems`."""
     files = list(dict.fromkeys(image.whole for item in items for image in item.images))
@@ -87,8 +91,7 @@ def look_at_images(
             for fact in looked:
                 if isinstance(fact, Finding):
                     problems.images.add(fact.code, fact.message)
-            if say is not None:
-                say("files", start + len(batch), len(files))
+            say("files", start + len(batch), len(files))
     keys: dict[ImageRef, bytes] = {}
     over = 0
     for item in items:
@@ -96,11 +99,11 @@ def look_at_images(
             fact = facts[region.whole]
             if isinstance(fact, Finding):
                 problems.add(item.id, fact.message)
-            elif (reason := _box_reason(region, fact)) is not None:
-                problems.images.add("item_unusable", f"item {item.id}: {reason}")
-                problems.add(item.id, reason)
+            elif region.box and (reason := box_problem(region.box, fact.width, fact.height)):
+                problems.images.add("item_unusable", f"item {item.id}: {region}: {reason}.")
+                problems.add(item.id, f"{region}: {reason}.")
             elif region not in keys:
-                keys[region] = _key(fact.digest, region.box)
+                keys[region] = hashlib.sha256(fact.digest + json.dumps(region.box).encode()).digest()
                 over += _is_over(region.box, fact)
     problems.check()
     sides = tuple(max(fact.width, fact.height) for fact in facts.values() if isinstance(fact, _File))
@@ -137,17 +140,8 @@ def _look(region: ImageRef, decode: bool) -> _File | Finding:
     return _File(hashlib.sha256(data).digest(), file.width, file.height)
 
 
-def _box_reason(region: ImageRef, file: _File) -> str | None:
-    reason = None if region.box is None else box_problem(region.box, file.width, file.height)
-    return reason and f"{region}: {reason}."
-
-
 def _is_over(box: Box | None, file: _File) -> bool:
     if box is None:
         return False
     left, top, width, height = box
     return left < 0 or top < 0 or left + width > file.width or top + height > file.height
-
-
-def _key(digest: bytes, box: Box | None) -> bytes:
-    return hashlib.sha256(digest + json.dumps(box).encode()).digest()

@@ -14,14 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sds_clip.models.evaluation.annotations import (
-    Record,
-    by_id,
-    file_or_tables,
-    image_folder,
-    read_records,
-    read_table,
-)
+from sds_clip.models.evaluation.annotations import Record, file_or_tables, image_folder
 from sds_clip.models.evaluation.layouts import Layout
 from sds_clip.models.evaluation.winoground import Winoground
 
@@ -39,6 +32,7 @@ LAYOUT = Layout(
     images=("image_1", "image_2"),
     captions=("caption_1", "caption_2"),
     tags=_tags,
+    columns=_SOURCES,
 )
 
 
@@ -51,12 +45,6 @@ def colorswap(path: Path, images: Path | None = None) -> Winoground:
         EvaluationError or DataError: no such file, or another layout.
     """
     give = "ColorSwap's test.json or its folder, or its Parquet file of the hub"
-    file, tables = file_or_tables(path, "test.json", give)
-    found = (
-        read_table(tables, LAYOUT.keys, _SOURCES, LAYOUT.words)
-        if tables
-        else read_records(file, LAYOUT.keys, LAYOUT.words)
-    )
-    records = by_id(found, file)
-    folder = image_folder(images, tables[0].parent if tables else file.parent)
-    return Winoground("colorswap", LAYOUT.items(records.items(), folder), {})
+    files, is_table = file_or_tables(path, "test.json", give)
+    records = LAYOUT.records(files, is_table=is_table)
+    return Winoground("colorswap", LAYOUT.items(records, image_folder(images, files[0].parent)), {})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
-from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.checked import Say, quiet
 from sds_clip.models.evaluation.comparison import Comparison, compare, write_comparison
 from sds_clip.models.evaluation.read import read_benchmark
 from sds_clip.models.evaluation.report import write_report
@@ -45,7 +45,7 @@ class Evaluator:
     scores: Path
     """The folder of the diffusion scores."""
     max_feature_bytes: int | None = None
-    say: Say | None = None
+    say: Say = quiet
 
     def evaluate(self, asked: EvaluationRequest) -> Evaluation:
         """Read the data, then measure the model, its served precision and the baseline, and compare.
@@ -122,7 +122,7 @@ def measure_clip(
     max_feature_bytes: int | None = None,
     batch_size: int = EvaluationRequest.batch_size,
     max_bad_share: float = EvaluationRequest.max_bad_share,
-    say: Say | None = None,
+    say: Say = quiet,
 ) -> Results:
     """Measure a CLIP on a benchmark. Its features are kept in a folder for later runs. Raises EvaluationError."""
     with ClipScorer(clip, features, batch_size=batch_size, max_bytes=max_feature_bytes) as scorer:

@@ -14,18 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import starmap
 from pathlib import Path
 
-from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.annotations import Record, files_missing, read_table
-from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.caption_choice import MICRO, OUTCOME, caption_scores
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.evaluation.layouts import Layout, Numbered
+from sds_clip.models.evaluation.layouts import Layout
+from sds_clip.models.evaluation.results import Results
 from sds_clip.models.evaluation.scorers import Scorer
-from sds_clip.models.files import read_lines
 from sds_clip.models.images.tables import table_files
 
 ORDERING = "ordering"
@@ -38,7 +35,7 @@ class HalfTruths(Benchmark):
 
     macro_tags: tuple[str, ...]
 
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say) -> Results:
         """Compute the authors' half-truth accuracy (`acc`) and correct-ordering rate, both strict as in their script.
 
         - half-truth accuracy: s(anchor) > s(half-truth)
@@ -51,20 +48,14 @@ class HalfTruths(Benchmark):
             margins = {OUTCOME: anchor - half, ORDERING: min(full - anchor, anchor - half)}
             outcomes.append(outcome_of(item, margins))
         names = {MICRO: OUTCOME, "correct_ordering_rate": ORDERING}
-        return caption_scores(outcomes, names, lambda _, name: CHANCE[name], self.macro_tags)
-
-
-def _records(layout: Layout, files: Sequence[Path]) -> Numbered:
-    if files[0].suffix.lower() == ".jsonl":
-        return enumerate(starmap(Record, read_lines(files[0], EvaluationError, layout.words)))
-    return enumerate(read_table(files, layout.keys, (), layout.words))
+        return caption_scores(self.name, outcomes, names, lambda _, name: CHANCE[name], self.macro_tags)
 
 
 LAYOUT = Layout(
     title="Half-Truths",
     words="an object with image, anchor, half_truth, full_truth and triplet_type, as Half-Truths has it",
     files={f"{source}.jsonl": source for source in ("coco_qwen", "coco_mistral", "cc3m_qwen")},
-    records=_records,
+    is_lines=True,
     keys=("full_truth", "anchor", "half_truth", "image", "triplet_type"),
     images=("image",),
     captions=("full_truth", "anchor", "half_truth"),
@@ -80,4 +71,4 @@ def half_truths(path: Path, images: Path | None = None) -> HalfTruths:
     has_lines = any((path / name).is_file() for name in LAYOUT.files)
     tables = [] if has_lines else table_files(path, several_splits=True)
     items, sources = LAYOUT.read(path, images, tables)
-    return HalfTruths("half-truths", items, files_missing(map(Path, sources), LAYOUT.files), sources)
+    return HalfTruths("half-truths", items, LAYOUT.missing(sources), sources)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.annotations import Record, annotation_files, image_folder, no_items, texts_of
+from sds_clip.models.evaluation.annotations import (
+    Record,
+    annotation_files,
+    by_id,
+    image_folder,
+    no_items,
+    read_json,
+    records,
+    texts_of,
+)
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.items import Item
+from sds_clip.models.files import read_lines
 from sds_clip.models.images.ref import ImageRef
-from sds_clip.models.images.tables import split_of
+from sds_clip.models.images.tables import read_rows, split_of
 
 Numbered = Iterable[tuple[object, Record]]
 """Records with their number, id or key, with which the item's id ends."""
@@ -31,20 +43,40 @@ class Layout:
     image: Callable[[Record, str, Path], ImageRef] = Record.image
     tags: Callable[[Record], Sequence[str]] = lambda _: ()
     """The tags of a record. If it has a source, its name is a tag too, and the others begin with it."""
+    name: str = ""
+    """The benchmark's, if it is a choice."""
+    positives: int = 1
+    """How many of the captions are true, all of which must score above the others."""
+    is_named: bool = False
+    """Whether a file's name says what is in it, so that it must be one of `files`."""
     title: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     """The name of each file, and of its source. If there are none, every .json file is a source."""
     folders: Sequence[str] = ()
     """Where images may be, beside the files."""
-    records: Callable[[Layout, Sequence[Path]], Numbered] = lambda *_: ()
-    """What `read` gets of a source, which is a file, or the shards of a table."""
+    columns: Sequence[str] = ()
+    """What of a table is read beside the keys."""
+    is_lines: bool = False
+    """Whether a file has an object on each line, in place of a list of them."""
+    max_bytes: int | None = None
+    """The limit of such a file, if it is not that of all annotation files."""
+    reader: Callable[[Layout, Path], Numbered] | None = None
+    """Reads a file that is neither."""
 
-    def choice(self, name: str, path: Path, images: Path | None, positives: int = 1) -> CaptionChoice:
+    def choice(self, path: Path, images: Path | None = None) -> CaptionChoice:
         """Read a benchmark whose headline is the mean of its sources. Raises: as `read`."""
+        if self.is_named and path.is_file() and path.name not in self.files:
+            raise EvaluationError(
+                f"{path} is not one of {', '.join(self.files)}; give one of these or their folder."
+            )
         items, sources = self.read(path, images)
+        settings = self.missing(sources)
+        return CaptionChoice(self.name, items, settings, positives=self.positives, macro_tags=sources)
+
+    def missing(self, sources: Sequence[str]) -> dict[str, Any]:
+        """Return the setting that says which files are not among those read, or no setting."""
         missing = [Path(file).stem for file, source in self.files.items() if source not in sources]
-        settings = {"files_missing": missing} if missing else {}
-        return CaptionChoice(name, items, settings, positives=positives, macro_tags=sources)
+        return {"files_missing": missing} if missing else {}
 
     def read(
         self, path: Path, images: Path | None, tables: Sequence[Path] = ()
@@ -62,11 +94,33 @@ class Layout:
         items: list[Item] = []
         for source, files in sources.items():
             folder = image_folder(images, files[0].parent, *self.folders)
-            found = self.items(self.records(self, files), folder, source)
+            found = self.items(self.records(files, is_table=bool(tables)), folder, source)
             if not found:
                 raise no_items(files[0])
             items += found
         return tuple(items), tuple(sources)
+
+    def records(self, files: Sequence[Path], *, is_table: bool = False) -> Numbered:
+        """Return the records of a file, or of the shards of a table, by their `id`, or by number if they have none.
+
+        Raises EvaluationError or DataError: a file is missing or damaged, or a record lacks a key.
+        """
+        if self.reader is not None:
+            return self.reader(self, files[0])
+        found = self._complete(files, is_table)
+        return by_id(found, files[0]).items() if "id" in self.keys else enumerate(found)
+
+    def _complete(self, files: Sequence[Path], is_table: bool) -> Iterator[Record]:
+        if is_table:
+            found: Iterable[Record] = starmap(Record, read_rows(files, *self.keys, *self.columns))
+        elif self.is_lines:
+            lines = read_lines(files[0], EvaluationError, self.words, max_bytes=self.max_bytes)
+            found = starmap(Record, lines)
+        else:
+            found = records(read_json(files[0], self.words), files[0], self.words)
+        for record in found:
+            record.require(self.keys, self.words)
+            yield record
 
     def items(self, numbered: Numbered, folder: Path, source: str = "") -> tuple[Item, ...]:
         """Make an item of each record. Raises EvaluationError if one has another layout."""
@@ -77,7 +131,6 @@ class Layout:
         )
 
     def _item(self, item_id: str, record: Record, folder: Path) -> Item:
-        record.require(self.keys, self.words)
         return Item(
             id=item_id,
             images=tuple(self.image(record, key, folder) for key in self.images),

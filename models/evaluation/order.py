@@ -16,9 +16,10 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,14 +49,8 @@ LAYOUT = (
 MAX_WORDS = 30
 """The number of words of a caption that the authors keep."""
 
-Order = list[int]
-"""A permutation: the index of the word at each place."""
-
-Draw = tuple[list[list[list[int]]], Callable[[np.random.Generator], Order]]
-"""Groups of units that are permuted within their group, and a function that draws one order.
-
-A unit is a list of words that stay together.
-"""
+Units = list[list[int]]
+"""Words that stay together, in the order of the text, by their places in it."""
 
 _REMOVED = re.compile(r"([.!\"()*#:;~])")
 _UINT64 = 2**64 - 1
@@ -93,7 +88,8 @@ def order_benchmark(
     other = next((one for one, known in FILES.items() if one != name and file.name == known), None)
     if other is not None:
         raise EvaluationError(f"{file} is the file of {other}; give {FILES[name]}.")
-    made = _stored(file) if _is_order_set(file) else _made_once(name, file, images, sets, seed)
+    content = read_json(file, LAYOUT)
+    made = _stored(content, file) if _is_order_set(content) else _made_once(name, file, images, sets, seed)
     folder = image_folder(images, file.parent, "images", first=made.cases[0][0])
     items = tuple(
         Item(
@@ -136,7 +132,7 @@ def _made_once(name: str, file: Path, images: Path | None, sets: Path, seed: int
     source = sha256_of(file)
     stored = sets / f"{name}-{source[:16]}-seed{seed}.json"
     if stored.is_file():
-        return _stored(stored)
+        return _stored(read_json(stored, LAYOUT), stored)
     made = make_order_set(file, images, seed=seed)
     content = {
         "hash": made.hash,
@@ -149,15 +145,13 @@ def _made_once(name: str, file: Path, images: Path | None, sets: Path, seed: int
     return made
 
 
-def _is_order_set(file: Path) -> bool:
-    content = read_json(file, LAYOUT)
+def _is_order_set(content: Any) -> bool:
     if isinstance(content, list):
         return bool(content) and isinstance(content[0], dict) and "caption_options" in content[0]
     return isinstance(content, dict) and "items" in content
 
 
-def _stored(file: Path) -> OrderSet:
-    content = read_json(file, LAYOUT)
+def _stored(content: Any, file: Path) -> OrderSet:
     if isinstance(content, list):
         content = {"items": content}
     try:
@@ -206,65 +200,42 @@ def shuffled_captions(caption: str, *, seed: int, place: int) -> tuple[str, ...]
     `place` is the caption's number in its set, so that equal captions are shuffled differently.
     """
     text = Words.of(caption)
-    units = (_nouns_and_adjectives, _all_but_those, _within_trigrams, _trigrams)
+    every = range(len(text.words))
+    words, trigrams = [[place] for place in every], [[*every[start : start + 3]] for start in every[::3]]
+    nouns, adjectives = _tagged(text)
+    rest = sorted({*every} - {*nouns, *adjectives})
+    kinds: tuple[tuple[Units, Sequence[Sequence[int]]], ...] = (
+        (words, (nouns, adjectives)),
+        (words, (rest,)),
+        (words, trigrams),
+        (trigrams, (range(len(trigrams)),)),
+    )
     found = []
-    for kind, unit in enumerate(units):
+    for kind, (units, groups) in enumerate(kinds):
         entropy = [seed & _UINT64, place, kind, zlib.crc32(caption.encode())]
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
-        words = _differently(text, unit(text), rng)
-        if words is not None:
-            found.append(_joined(text, words))
+        shuffled = _differently(text, units, groups, rng)
+        if shuffled is not None:
+            found.append(_joined(text, shuffled))
     return tuple(found)
 
 
-def _differently(text: Words, draw: Draw, rng: np.random.Generator) -> list[str] | None:
-    groups, order_of = draw
-    if not any(len({tuple(text.words[place] for place in unit) for unit in group}) > 1 for group in groups):
+def _differently(
+    text: Words, units: Units, groups: Sequence[Sequence[int]], rng: np.random.Generator
+) -> list[str] | None:
+    """Exchange the units of each group, given by their numbers, until the text is another one."""
+    said = [[text.words[place] for place in unit] for unit in units]
+    if not any(len({tuple(said[number]) for number in group}) > 1 for group in groups):
         return None
     for _ in range(_ATTEMPTS):
-        words = [text.words[place] for place in order_of(rng)]
+        order = list(range(len(units)))
+        for group in groups:
+            for number, drawn in zip(group, rng.permutation(len(group)), strict=True):
+                order[number] = group[drawn]
+        words = [word for number in order for word in said[number]]
         if words != list(text.words):
             return words
     return None  # as for `a a a a`, whose trigrams differ but give the same text in any order
-
-
-def _nouns_and_adjectives(text: Words) -> Draw:
-    nouns, adjectives = _tagged(text)
-    return _exchange(len(text.words), [nouns, adjectives])
-
-
-def _all_but_those(text: Words) -> Draw:
-    nouns, adjectives = _tagged(text)
-    rest = sorted(set(range(len(text.words))) - {*nouns, *adjectives})
-    return _exchange(len(text.words), [rest])
-
-
-def _within_trigrams(text: Words) -> Draw:
-    return _exchange(len(text.words), _cut(len(text.words)))
-
-
-def _trigrams(text: Words) -> Draw:
-    units = _cut(len(text.words))
-
-    def order(rng: np.random.Generator) -> Order:
-        return [place for unit in rng.permutation(len(units)) for place in units[unit]]
-
-    return [units], order
-
-
-def _exchange(length: int, groups: Sequence[list[int]]) -> Draw:
-    def order(rng: np.random.Generator) -> Order:
-        places = list(range(length))
-        for group in groups:
-            for place, drawn in zip(group, rng.permutation(len(group)), strict=True):
-                places[place] = group[drawn]
-        return places
-
-    return [[[place] for place in group] for group in groups], order
-
-
-def _cut(length: int) -> list[list[int]]:
-    return [list(range(start, min(start + 3, length))) for start in range(0, length, 3)]
 
 
 def _tagged(text: Words) -> tuple[list[int], list[int]]:

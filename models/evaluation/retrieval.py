@@ -16,12 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite
+from sds_clip.models.evaluation.benchmark import Benchmark, check_finite
 from sds_clip.models.evaluation.captions_file import is_pairs, read_captions, read_pairs
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.metrics import share
-from sds_clip.models.evaluation.results import ItemOutcome
+from sds_clip.models.evaluation.results import ItemOutcome, Results
 from sds_clip.models.evaluation.scorers import ClipScorer, Scorer, features_of
 
 KS = (1, 5, 10)
@@ -39,7 +39,7 @@ Batch = tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]
 class Retrieval(Benchmark):
     """Items of one image with all of its captions."""
 
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say) -> Results:
         """Compute recall at 1, 5 and 10 both ways. Items with equal scores rank ahead: ties never help."""
         clip = features_of(scorer)
         outcomes: list[ItemOutcome] = []
@@ -63,13 +63,14 @@ class Retrieval(Benchmark):
             first = min(int(k), total)
             return 1 - comb(total - own, first) / comb(total, first)
 
-        return BenchmarkScores(
+        return Results(
+            benchmark=self.name,
             primary=names[0],
             outcome=names[0],
             metrics={name: share(outcomes, name, chance) for name in names},
             by_tag={},
             items=tuple(outcomes),
-            notes={"images": len(items), "texts": texts},
+            provenance={"images": len(items), "texts": texts},
         )
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.evaluation.checked import Images, Problems, Say
+from sds_clip.models.evaluation.checked import Images, Problems, Say, quiet
 from sds_clip.models.evaluation.computed_by import computed_by
 from sds_clip.models.evaluation.items import ImageProblem, Item, open_region
 from sds_clip.models.evaluation.kept import KeptFeatures, open_cache
@@ -38,12 +38,10 @@ class Scorer(Protocol):
     def describe(self) -> dict[str, Any]:
         """What the scores depend on: model, version, precision, device, batch size, threads, seed."""
 
-    def prepare(
-        self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
-    ) -> None:
+    def prepare(self, items: Sequence[Item], images: Images, problems: Problems, say: Say = quiet) -> None:
         """Decode all items and, if it pays, encode them. Images that cannot be decoded go to `problems`."""
 
-    def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
+    def scores(self, items: Sequence[Item], say: Say = quiet) -> Iterator[Float[Tensor, "c i"]]:
         """Yield scores `[caption, image]` of each item. All items must have been prepared."""
 
 
@@ -92,9 +90,7 @@ class ClipScorer:
             "threads": torch.get_num_threads(),
         }
 
-    def prepare(
-        self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
-    ) -> None:
+    def prepare(self, items: Sequence[Item], images: Images, problems: Problems, say: Say = quiet) -> None:
         """Encode everything that is not kept yet."""
         self._key_of_image |= images.keys
         bad = self._encode_images(items, images.keys, say)
@@ -104,7 +100,7 @@ class ClipScorer:
                     problems.add(item.id, bad[region])
         self.encode_texts(dict.fromkeys(caption for item in items for caption in item.captions), say)
 
-    def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
+    def scores(self, items: Sequence[Item], say: Say = quiet) -> Iterator[Float[Tensor, "c i"]]:
         done = 0
         for (captions, images), group in groupby(items, key=_shape):
             same = list(group)
@@ -116,8 +112,7 @@ class ClipScorer:
                     texts.reshape(len(chunk), captions, -1), pixels.reshape(len(chunk), images, -1)
                 )
                 done += len(chunk)
-                if say is not None:
-                    say("items", done, len(items))
+                say("items", done, len(items))
 
     def image_features(self, regions: Sequence[ImageRef]) -> Float[Tensor, "n d"]:
         """Return L2-normalised features of prepared images. Only these are read from disk."""
@@ -127,7 +122,7 @@ class ClipScorer:
         """Return L2-normalised features of encoded texts."""
         return self._texts.take([self._key_of_text[text] for text in texts])
 
-    def encode_texts(self, texts: Sequence[str] | dict[str, None], say: Say | None = None) -> None:
+    def encode_texts(self, texts: Sequence[str] | dict[str, None], say: Say = quiet) -> None:
         """Encode the texts that are not kept yet. Texts with equal tokens share one feature."""
         waiting = [text for text in texts if text not in self._key_of_text]
         for start in range(0, len(waiting), _TEXTS):
@@ -140,32 +135,28 @@ class ClipScorer:
             if new:
                 self._texts.add(list(new), self.clip.encode_text(tokens[list(new.values())]))
                 self.encoded["texts"] += len(new)
-            if say is not None:
-                say("texts", start + len(batch), len(waiting))
+            say("texts", start + len(batch), len(waiting))
 
     def _encode_images(
-        self, items: Sequence[Item], keys: dict[ImageRef, bytes], say: Say | None
+        self, items: Sequence[Item], keys: dict[ImageRef, bytes], say: Say
     ) -> dict[ImageRef, str]:
         """Encode images that are not kept, decoding one batch ahead; return failed ones with the reason."""
-        unique: dict[bytes, ImageRef] = {}
         every: dict[bytes, list[ImageRef]] = {}
-        self._images.fetch_named(keys[region] for item in items for region in item.images)
         for region in dict.fromkeys(region for item in items for region in item.images):
             every.setdefault(keys[region], []).append(region)
-            if keys[region] not in self._images:
-                unique.setdefault(keys[region], region)
+        self._images.fetch_named(every)
+        waiting = [(key, regions[0]) for key, regions in every.items() if key not in self._images]
         bad: dict[ImageRef, str] = {}
-        done = len(every) - len(unique)
-        if say is not None and every:  # some items have no image
+        done = len(every) - len(waiting)
+        if every:  # some items have no image
             say("images", done, len(every))
-        for batch in self._decoded(list(unique.items())):
+        for batch in self._decoded(waiting):
             self._add_images({key: found for key, found in batch if isinstance(found, _Pixels)})
             for key, found in batch:
                 if isinstance(found, str):
                     bad |= dict.fromkeys(every[key], found)
             done += len(batch)
-            if say is not None:
-                say("images", done, len(every))
+            say("images", done, len(every))
         return bad
 
     def _decoded(self, waiting: list[tuple[bytes, ImageRef]]) -> Iterator[list[tuple[bytes, _Pixels | str]]]:

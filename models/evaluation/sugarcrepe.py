@@ -16,13 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.annotations import Record, by_id, other_layout, read_json, read_records
-from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
-from sds_clip.models.evaluation.caption_choice import MICRO, OUTCOME, CaptionChoice, caption_scores
+from sds_clip.models.evaluation.annotations import Record, other_layout, read_json
+from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
+from sds_clip.models.evaluation.caption_choice import MICRO, OUTCOME, caption_scores
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.layouts import Layout, Numbered
-from sds_clip.models.evaluation.results import ItemOutcome
+from sds_clip.models.evaluation.results import ItemOutcome, Results
 from sds_clip.models.evaluation.scorers import Scorer, cosines, features_of
 from sds_clip.models.images.ref import ImageRef
 
@@ -31,27 +31,13 @@ FILES = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swa
 _ITEMS = 512  # items whose features are in memory at once
 
 
-def sugarcrepe(path: Path, images: Path | None = None) -> CaptionChoice:
-    """Read one of the seven files, or those that a folder holds. Raises: as `Layout.read`."""
-    return SUGARCREPE.choice("sugarcrepe", path, images)
-
-
-def sugarcrepe_pp(path: Path, images: Path | None = None) -> CaptionChoice:
-    """Read SugarCrepe++ files: one, or all `.json` of a folder. Raises: as `Layout.read`.
-
-    Both true captions must score above the false one.
-    """
-    return PLUS_PLUS.choice("sugarcrepe-pp", path, images, positives=2)
-
-
 def sugarcrepe_pp_text(path: Path) -> TextOnly:
     """Read the same files for the text-only task, without their images. Raises: as `Layout.read`."""
     items, sources = TEXT_ONLY.read(path, None)
     return TextOnly("sugarcrepe-pp-text", tuple(replace(item, images=()) for item in items), {}, sources)
 
 
-def _by_key(layout: Layout, files: Sequence[Path]) -> Numbered:
-    (file,) = files
+def _by_key(layout: Layout, file: Path) -> Numbered:
     content = read_json(file, layout.words)
     if not isinstance(content, dict) or not content:
         raise other_layout(file, layout.words)
@@ -59,28 +45,34 @@ def _by_key(layout: Layout, files: Sequence[Path]) -> Numbered:
         where = f"{file}, {key!r}"
         if not isinstance(record, dict):
             raise EvaluationError(f"{where} must be an object; the file must be {layout.words}.")
-        yield key, Record(where, record)
+        found = Record(where, record)
+        found.require(layout.keys, layout.words)
+        yield key, found
 
 
 SUGARCREPE = Layout(
+    name="sugarcrepe",
     title="SugarCrepe",
     words='{"0": {filename, caption, negative_caption}, ...}, as SugarCrepe has it',
     files={f"{name}.json": name for name in FILES},
     folders=("val2017", "images"),
-    records=_by_key,
+    reader=_by_key,
     keys=("filename", "caption", "negative_caption"),
     images=("filename",),
     captions=("caption", "negative_caption"),
 )
 PLUS_PLUS = Layout(
+    name="sugarcrepe-pp",
+    positives=2,
     title="SugarCrepe++",
     words="a list of {id, filename, caption, caption2, negative_caption}, as SugarCrepe++ has it",
     folders=SUGARCREPE.folders,
-    records=lambda layout, files: by_id(read_records(files[0], layout.keys, layout.words), files[0]).items(),
     keys=("id", "filename", "caption", "caption2", "negative_caption"),
     images=("filename",),
     captions=("caption", "caption2", "negative_caption"),
 )
+sugarcrepe, sugarcrepe_pp = SUGARCREPE.choice, PLUS_PLUS.choice
+
 # No image is read, so any text will do for its name.
 TEXT_ONLY = replace(PLUS_PLUS, image=lambda record, key, _: ImageRef(Path(record.text(key))))
 
@@ -91,7 +83,7 @@ class TextOnly(Benchmark):
 
     macro_tags: tuple[str, ...]
 
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say) -> Results:
         """Compute the share of items whose true captions are closer to each other than to the false one.
 
         Chance is 1/3, since any of the three similarities may be the highest.
@@ -105,7 +97,7 @@ class TextOnly(Benchmark):
             for item, similarities in zip(chunk, cosines(features, features), strict=True):
                 check_finite(similarities)
                 outcomes.append(outcome_of(item, {OUTCOME: text_only_margin(similarities)}))
-        return caption_scores(outcomes, {MICRO: OUTCOME}, lambda *_: 1 / 3, self.macro_tags)
+        return caption_scores(self.name, outcomes, {MICRO: OUTCOME}, lambda *_: 1 / 3, self.macro_tags)
 
 
 def text_only_margin(similarities: Float[Tensor, "3 3"]) -> float:

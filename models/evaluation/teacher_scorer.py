@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sds_clip.models.choices import SCORE_ERROR, ErrorOf
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
-from sds_clip.models.evaluation.checked import Images, Problems, Say
+from sds_clip.models.evaluation.checked import Images, Problems, Say, quiet
 from sds_clip.models.evaluation.computed_by import computed_by
 from sds_clip.models.evaluation.items import ImageProblem, Item, open_region
 from sds_clip.models.evaluation.kept import KeptErrors, open_cache
@@ -83,11 +83,8 @@ class TeacherScorer:
             **self._settings,
         }
 
-    def prepare(
-        self, items: Sequence[Item], images: Images, problems: Problems, say: Say | None = None
-    ) -> None:
+    def prepare(self, items: Sequence[Item], images: Images, problems: Problems, say: Say = quiet) -> None:
         """Decode every image that will be scored, to find bad ones first: scoring takes far longer."""
-        say = say or _nothing
         self._key_of_image |= {region: key.hex() for region, key in images.keys.items()}
         missing = self._missing(items)
         region_of = {self._key_of_image[region]: region for item in items for region in item.images}
@@ -104,9 +101,8 @@ class TeacherScorer:
                 if key in bad:
                     problems.add(item.id, bad[key])
 
-    def scores(self, items: Sequence[Item], say: Say | None = None) -> Iterator[Float[Tensor, "c i"]]:
+    def scores(self, items: Sequence[Item], say: Say = quiet) -> Iterator[Float[Tensor, "c i"]]:
         """Yield scores `[caption, image]` in float64, which can compare both captions and images."""
-        say = say or _nothing
         missing = self._missing(items)
         for done, item in enumerate(items):
             together: dict[tuple[str, ...], list[ImageRef]] = {}
@@ -149,7 +145,7 @@ class TeacherScorer:
 
 
 def run_teacher(
-    benchmark: Benchmark, scorer: TeacherScorer, *, max_bad_share: float = 0.0, say: Say | None = None
+    benchmark: Benchmark, scorer: TeacherScorer, *, max_bad_share: float = 0.0, say: Say = quiet
 ) -> Results:
     """Run a benchmark. If items have several images, add figures by raw -d in `provenance["raw_score"]`.
 
@@ -159,14 +155,10 @@ def run_teacher(
     if all(len(item.images) == 1 for item in benchmark.items):
         return results
     used = {item.id for item in results.items}
-    raw = benchmark.measure([item for item in benchmark.items if item.id in used], scorer.raw(), None)
+    raw = benchmark.measure([item for item in benchmark.items if item.id in used], scorer.raw(), quiet)
     figures = {name: metric.value for name, metric in raw.metrics.items()}
     # GroupMatch and its d' are the same for both scores: an image's own level, d(x, no caption), cancels.
     return replace(results, provenance={**results.provenance, "raw_score": figures})
-
-
-def _nothing(what: str, done: int, total: int) -> None:
-    pass
 
 
 def _reason(region: ImageRef) -> str | None:

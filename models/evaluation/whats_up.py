@@ -23,7 +23,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from sds_clip.models.errors import EvaluationError, quoted
-from sds_clip.models.evaluation.annotations import Record, image_path, other_layout, read_json, read_records
+from sds_clip.models.evaluation.annotations import Record, image_path, other_layout, read_json
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.layouts import Layout, Numbered
 from sds_clip.models.images.ref import ImageRef
@@ -51,7 +51,7 @@ def whats_up(path: Path, images: Path | None = None) -> CaptionChoice:
     pairs of opposite relations (`pair_acc`): n images are n / 4 sets and n / 2 pairs. The folders `controlled_images/`
     and `controlled_clevr/` are in `images`, or by default next to the files.
     """
-    benchmark = _choice("whats-up", CONTROLLED, path, images)
+    benchmark = CONTROLLED.choice(path, images)
     sets: dict[tuple[str, tuple[str, str]], dict[str, str]] = {}
     for item in benchmark.items:
         objects, relation = _shown(item.images[0].path.name)
@@ -62,24 +62,6 @@ def whats_up(path: Path, images: Path | None = None) -> CaptionChoice:
         groups["set"] += _groups(ids, [[*chain(*OPPOSITES[subset])]])
     settings = {"_groups": groups, **benchmark.settings}
     return replace(benchmark, settings=settings, groups=groups, group_sizes={"pair": 2, "set": 4})
-
-
-def coco_spatial(path: Path, images: Path | None = None) -> CaptionChoice:
-    """Read COCO-spatial from its folder, or one of its two files. Raises: as `Layout.read`."""
-    return _choice("coco-spatial", COCO, path, images)
-
-
-def gqa_spatial(path: Path, images: Path | None = None) -> CaptionChoice:
-    """Read GQA-spatial, as `coco_spatial`."""
-    return _choice("gqa-spatial", GQA, path, images)
-
-
-def _choice(name: str, layout: Layout, path: Path, images: Path | None) -> CaptionChoice:
-    if path.is_file() and path.name not in layout.files:
-        raise EvaluationError(
-            f"{path} is not one of {', '.join(layout.files)}; give one of these or their folder."
-        )
-    return layout.choice(name, path, images)
 
 
 def _groups(ids: Mapping[str, str], groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
@@ -119,8 +101,7 @@ def _named(record: Record) -> list[str]:
     return next((each for each in relations if each in caption), relations[-1]).split()[:1]
 
 
-def _triples(layout: Layout, files: Sequence[Path], digits: int) -> Numbered:
-    (file,) = files
+def _triples(layout: Layout, file: Path, digits: int) -> Numbered:
     content = read_json(file, layout.words)
     if not isinstance(content, list) or not content:
         raise other_layout(file, layout.words)
@@ -135,13 +116,14 @@ def _triples(layout: Layout, files: Sequence[Path], digits: int) -> Numbered:
 
 
 CONTROLLED = Layout(
+    name="whats-up",
+    is_named=True,
     title="What'sUp",
     words="a list of {image_path, caption_options: [true, false, ...]}, as What'sUp has it",
     files={
         "controlled_images_dataset.json": "Controlled_Images_A",
         "controlled_clevr_dataset.json": "Controlled_Images_B",
     },
-    records=lambda layout, files: enumerate(read_records(files[0], layout.keys, layout.words)),
     keys=("image_path", "caption_options"),
     images=("image_path",),
     captions=("caption_options",),
@@ -149,11 +131,13 @@ CONTROLLED = Layout(
     tags=lambda record: [_shown(record.values["image_path"])[1]],
 )
 COCO = Layout(
+    name="coco-spatial",
+    is_named=True,
     title="What'sUp",
     words="a list of [image id, true caption, false caption], as What'sUp has it",
     files={"coco_qa_one_obj.json": "COCO_QA_one_obj", "coco_qa_two_obj.json": "COCO_QA_two_obj"},
     folders=("val2017",),
-    records=partial(_triples, digits=12),
+    reader=partial(_triples, digits=12),
     keys=(),
     images=("image",),
     captions=("captions",),
@@ -162,7 +146,9 @@ COCO = Layout(
 )
 GQA = replace(
     COCO,
+    name="gqa-spatial",
     files={"vg_qa_one_obj.json": "VG_QA_one_obj", "vg_qa_two_obj.json": "VG_QA_two_obj"},
     folders=("vg_images",),
-    records=partial(_triples, digits=0),
+    reader=partial(_triples, digits=0),
 )
+coco_spatial, gqa_spatial = COCO.choice, GQA.choice

@@ -16,7 +16,7 @@ import shutil
 import zipfile
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import starmap
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -25,14 +25,14 @@ from torch import Tensor
 
 from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.errors import EvaluationError, quoted
-from sds_clip.models.evaluation.annotations import Record, by_id, file_or_tables, read_json, read_table
-from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from sds_clip.models.evaluation.annotations import Record, file_or_tables, read_json
+from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.items import Item
+from sds_clip.models.evaluation.layouts import Layout
 from sds_clip.models.evaluation.metrics import grouped_by_tag, share
-from sds_clip.models.evaluation.results import GROUP_MATCH, ItemOutcome, Metric
+from sds_clip.models.evaluation.results import GROUP_MATCH, ItemOutcome, Metric, Results
 from sds_clip.models.evaluation.scorers import Scorer
-from sds_clip.models.files import read_lines
 from sds_clip.models.images.files import IMAGE_SUFFIXES
 from sds_clip.models.images.ref import ImageRef
 
@@ -46,8 +46,6 @@ NEW_TAGS = "new_tag_assignments.json"
 
 UNTAGGED = "untagged"
 
-LAYOUT = "an object with id, image_0, image_1, caption_0 and caption_1"
-_KEYS = ("id", "image_0", "image_1", "caption_0", "caption_1")
 _TAGS = ("tag", "secondary_tag", "collapsed_tag")
 
 HUB_ID = "facebook/winoground"
@@ -55,6 +53,16 @@ EXAMPLES, IMAGES = "data/examples.jsonl", "data/images.zip"
 
 MAX_EXAMPLES_BYTES = 64 * 2**20
 """The limit on examples.jsonl, far more than the 400 lines that Winoground has: parsed, it takes many times as much."""
+
+LAYOUT = Layout(
+    words="an object with id, image_0, image_1, caption_0 and caption_1",
+    keys=("id", "image_0", "image_1", "caption_0", "caption_1"),
+    images=("image_0", "image_1"),
+    captions=("caption_0", "caption_1"),
+    columns=_TAGS,
+    is_lines=True,
+    max_bytes=MAX_EXAMPLES_BYTES,
+)
 
 _MAX_FILES, _MAX_BYTES = 10_000, 4 * 2**30
 """Limits on the hub's archive, far more than the 800 images that it holds."""
@@ -66,14 +74,15 @@ class Winoground(Benchmark):
 
     primary: str = "group_score"
 
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say) -> Results:
         """Compute text, image and group score and GroupMatch: for each, the share of items that are right."""
         outcomes: list[ItemOutcome] = []
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
             check_finite(scores)
             outcome = outcome_of(item, winoground_margins(scores))
             outcomes.append(replace(outcome, scores=tuple(tuple(row) for row in scores.tolist())))
-        return BenchmarkScores(
+        return Results(
+            benchmark=self.name,
             primary=self.primary,
             outcome=OUTCOMES[self.primary],
             metrics=_shares(outcomes),
@@ -126,28 +135,19 @@ def winoground_benchmark(path: Path) -> Winoground:
             tag file is not {"id": [tags]} of this set.
     """
     give = "the folder that contains examples.jsonl and images/"
-    examples, tables = file_or_tables(path, "examples.jsonl", give)
-    rows = (
-        read_table(tables, _KEYS, _TAGS, LAYOUT)
-        if tables
-        else starmap(Record, read_lines(examples, EvaluationError, LAYOUT, max_bytes=MAX_EXAMPLES_BYTES))
-    )
-    records = by_id(rows, examples)
-    folder = examples.parent / "images"
-    files = {} if tables else _images_by_name(folder)
-    beside = tables[0].parent if tables else examples.parent
-    new_tags = _new_tags(beside / NEW_TAGS, records.keys())
+    files, is_table = file_or_tables(path, "examples.jsonl", give)
+    records = dict(LAYOUT.records(files, is_table=is_table))
+    folder = files[0].parent / "images"
+    named = {} if is_table else _images_by_name(folder)
+    new_tags = _new_tags(files[0].parent / NEW_TAGS, set(map(str, records)))
     finer = any(_tag(record, "tag") != _tag(record, "collapsed_tag") for record in records.values())
-    items = tuple(
-        Item(
-            id=item_id,
-            images=tuple(_image(record, key, folder, files) for key in ("image_0", "image_1")),
-            captions=(record.text("caption_0"), record.text("caption_1")),
-            tags=(*_tags(record, finer=finer), *(f"new: {tag}" for tag in new_tags.get(item_id, ()))),
-        )
-        for item_id, record in records.items()
-    )
-    return Winoground("winoground", items, {})
+
+    def tags(record: Record) -> list[str]:
+        new = new_tags.get(str(record.values["id"]), ())
+        return [*_tags(record, finer=finer), *(f"new: {tag}" for tag in new)]
+
+    layout = replace(LAYOUT, image=partial(_image, files=named), tags=tags)
+    return Winoground("winoground", layout.items(records.items(), folder), {})
 
 
 def _tags(record: Record, *, finer: bool) -> list[str]:

@@ -25,7 +25,7 @@ from sds_clip.models.clip.zero_shot import (
 )
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.annotations import read_json
-from sds_clip.models.evaluation.benchmark import Benchmark, BenchmarkScores, check_finite, outcome_of
+from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.class_shards import (
     CLASSNAMES,
@@ -38,7 +38,7 @@ from sds_clip.models.evaluation.class_shards import (
 from sds_clip.models.evaluation.class_tables import read_class_table
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.metrics import mean_over_tags, share, shares_by_tag
-from sds_clip.models.evaluation.results import ItemOutcome
+from sds_clip.models.evaluation.results import ItemOutcome, Results
 from sds_clip.models.evaluation.scorers import ClipScorer, Scorer, features_of
 from sds_clip.models.files import read_text
 from sds_clip.models.images.files import IMAGE_SUFFIXES
@@ -66,7 +66,7 @@ class ZeroShot(Benchmark):
     labels: tuple[str, ...]
     templates: tuple[str, ...]
 
-    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say | None) -> BenchmarkScores:
+    def measure(self, items: Sequence[Item], scorer: Scorer, say: Say) -> Results:
         """Score every image against every class. A class with an equal score ranks ahead."""
         clip = features_of(scorer)
         weights = self._class_weights(clip, say).double()
@@ -80,7 +80,8 @@ class ZeroShot(Benchmark):
             margins = class_margins(scores, torch.tensor([item.target for item in chunk]))
             outcomes += [outcome_of(item, row) for item, row in zip(chunk, margins, strict=True)]
         by_class = shares_by_tag(outcomes, {"acc1": "acc1"}, self._chance)
-        return BenchmarkScores(
+        return Results(
+            benchmark=self.name,
             primary="acc1",
             outcome="acc1",
             metrics={
@@ -94,7 +95,7 @@ class ZeroShot(Benchmark):
     def _chance(self, _: ItemOutcome, name: str) -> float:
         return {"acc1": 1, "acc5": 5}[name] / len(self.labels)
 
-    def _class_weights(self, clip: ClipScorer, say: Say | None) -> Float[Tensor, "c d"]:
+    def _class_weights(self, clip: ClipScorer, say: Say) -> Float[Tensor, "c d"]:
         """Compute the classes' weights, with the prompts of a few classes at a time."""
         classes = max(1, _PROMPTS // len(self.templates))
         weights = []

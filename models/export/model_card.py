@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Template
 from open_clip.pretrained import get_pretrained_cfg
 
 from sds_clip.models.checkpoints.load import unfold
@@ -28,8 +30,8 @@ from sds_clip.models.choices import ExportFormat
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export.check import Agreement
-from sds_clip.models.export.model_card_texts import LIBRARIES, LIMITS, LOADING, WHAT_IT_IS
 from sds_clip.models.markdown import code, markdown_table
+from sds_clip.models.pages import environment
 
 CARD = "README.md"
 # The options of a run that name folders or say how the machine was used.
@@ -98,25 +100,34 @@ def write_card(
     agreement: Agreement | None,
 ) -> None:
     """Write into a folder the card of a checkpoint that was exported from `reference`."""
-    parts = [
-        _front_matter(reference, format),
-        f"# {clip.architecture if is_architecture(clip.architecture) else 'CLIP'}, version {clip.version[:12]}",
-        WHAT_IT_IS[format],
-        _facts(clip),
-        *_lineage(reference),
-        *_figures(figures),
-        *_agreement(agreement),
-        "## Load it",
-        LOADING[format].replace("FOLDER", _in_a_string(name)),
-        "## Limits",
-        LIMITS[format],
-    ]
-    (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    base, deltas = unfold(reference)
+    chain = [base, *reversed(deltas)]
+    text = _template().render(
+        front_matter=_front_matter(reference, format),
+        format=format,
+        clip=clip,
+        is_known=is_architecture(clip.architecture),
+        facts=list(_facts(clip)),
+        base=_named(base),
+        runs=[_run(under, delta) for under, delta in zip(chain, reversed(deltas), strict=False)],
+        figures=[row for of in figures for row in _rows(of)],
+        agreement=agreement,
+        folder=_in_a_string(name),
+    )
+    (folder / CARD).write_text(text, encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    texts = environment(Path(__file__).parent, is_html=False)
+    texts.filters["code"] = code
+    texts.globals["table"] = markdown_table
+    return texts.get_template("card.md.jinja")
 
 
 def _front_matter(reference: Reference, format: ExportFormat) -> str:
     base, deltas = unfold(reference)
-    lines = [f"library_name: {LIBRARIES[format]}", "pipeline_tag: zero-shot-image-classification"]
+    lines = [f"library_name: {format}", "pipeline_tag: zero-shot-image-classification"]
     if repository := _repository(base):
         lines.append(f"base_model: {json.dumps(repository)}")  # a string of JSON is one of YAML
         lines += ["base_model_relation: finetune"] * bool(deltas)
@@ -133,67 +144,49 @@ def _repository(base: Reference) -> str | None:
     return None
 
 
-def _facts(clip: Clip) -> str:
+def _facts(clip: Clip) -> Iterator[tuple[str, object]]:
     preprocess = clip.identity.description["preprocess"]
     height, width = clip.image_size
     # A configuration that open_clip does not know has only its folder's name.
-    named = [("architecture", clip.architecture)] if is_architecture(clip.architecture) else []
-    rows = [
-        *named,
-        ("version", code(clip.version)),
-        ("parameters", f"{clip.parameters:,}"),
-        ("embeddings", f"{clip.embed_dim} numbers"),
-        ("QuickGELU", "yes" if clip.quick_gelu else "no"),
-        ("images", f"{width} x {height} pixels, {preprocess['interpolation']}, {preprocess['resize_mode']}"),
-        ("mean, standard deviation", f"{preprocess['mean']}, {preprocess['std']}"),
-        ("texts", f"{clip.context_length} tokens"),
-        ("logit scale", f"{clip.logit_scale:.6g}"),
-    ]
+    if is_architecture(clip.architecture):
+        yield "architecture", clip.architecture
+    yield "version", code(clip.version)
+    yield "parameters", f"{clip.parameters:,}"
+    yield "embeddings", f"{clip.embed_dim} numbers"
+    yield "QuickGELU", "yes" if clip.quick_gelu else "no"
+    yield "images", f"{width} x {height} pixels, {preprocess['interpolation']}, {preprocess['resize_mode']}"
+    yield "mean, standard deviation", f"{preprocess['mean']}, {preprocess['std']}"
+    yield "texts", f"{clip.context_length} tokens"
+    yield "logit scale", f"{clip.logit_scale:.6g}"
     if clip.logit_bias is not None:
-        rows.append(("logit bias", f"{clip.logit_bias:.6g}"))
-    return markdown_table(("", ""), rows, text=None)
+        yield "logit bias", f"{clip.logit_bias:.6g}"
 
 
-def _lineage(reference: Reference) -> Iterator[str]:
-    base, deltas = unfold(reference)
-    yield "## Lineage"
-    if not deltas:
-        yield f"These are the weights of {code(_named(base))}, unchanged."
-    for delta in reversed(deltas):
-        about = json.loads((Path(delta.path) / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        options: Mapping[str, Any] = about.get("configuration") or {}
-        data: Mapping[str, Any] = about.get("data") or {}
-        rows = [
-            ("base", code(_named(base))),
-            ("base's version", code(about["base"]["version"])),
-            ("fine-tuned version", code(about["version"])),
-            ("tensors changed", len(about["trained"])),
-        ]
-        if delta.alpha is not None:
-            rows.append(
-                ("blended", f"{1 - delta.alpha:g} of the base and {delta.alpha:g} of the fine-tuned weights")
-            )
-        if options.get("teacher"):
-            rows.append(("teacher", code(_without_folders(options["teacher"]))))
-        rows += [(text, code(data[key])) for key, text in _DATA.items() if data.get(key) is not None]
-        yield markdown_table(("", ""), rows, text=None)
-        known = {key: value for key, value in options.items() if key not in _PRIVATE and value is not None}
-        if known:
-            yield f"The run's options:\n\n```json\n{json.dumps(known, indent=1)}\n```"
-        base = delta
-        yield from _validation(about.get("metrics") or {})
-
-
-def _validation(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """What the run measured after its last step, on its validation pairs."""
-    rows = [
+def _run(base: Reference, delta: Folder) -> dict[str, Any]:
+    """Return what is known of a delta: facts, the run's options, and what it measured on its validation pairs."""
+    about = json.loads((Path(delta.path) / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    options: Mapping[str, Any] = about.get("configuration") or {}
+    data: Mapping[str, Any] = about.get("data") or {}
+    metrics: Mapping[str, Any] = about.get("metrics") or {}
+    facts: list[tuple[str, object]] = [
+        ("base", code(_named(base))),
+        ("base's version", code(about["base"]["version"])),
+        ("fine-tuned version", code(about["version"])),
+        ("tensors changed", len(about["trained"])),
+    ]
+    if delta.alpha is not None:
+        blend = f"{1 - delta.alpha:g} of the base and {delta.alpha:g} of the fine-tuned weights"
+        facts.append(("blended", blend))
+    if options.get("teacher"):
+        facts.append(("teacher", code(_without_folders(options["teacher"]))))
+    facts += [(text, code(data[key])) for key, text in _DATA.items() if data.get(key) is not None]
+    known = {key: value for key, value in options.items() if key not in _PRIVATE and value is not None}
+    measured = [
         (code(name), _number(metrics.get(f"base_{name}")), _number(value))
         for name, value in metrics.items()
         if not name.startswith("base_")
     ]
-    if rows:
-        yield "The run measured these after its last step, without intervals:"
-        yield markdown_table(("", "base", "fine-tuned"), rows)
+    return {"facts": facts, "options": known and json.dumps(known, indent=1), "measured": measured}
 
 
 def _named(reference: Reference) -> str:
@@ -215,24 +208,14 @@ def _without_folders(name: str) -> str:
     return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
-def _figures(figures: Sequence[Figures]) -> Iterator[str]:
-    rows = [
-        (code(of.benchmark), code(name), *_cells(metric), code(of.data_hash))
-        for of in figures
-        for name, metric in of.metrics.items()
-    ]
-    if rows:
-        header = ("benchmark", "figure", "%", "95 % interval", "chance", "items", "data, SHA-256")
-        yield "## Figures"
-        yield markdown_table(header, rows, text=(0, 1, 6))
-
-
-def _cells(metric: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    value, low, high, chance = (
-        "" if metric.get(key) is None else f"{100 * metric[key]:.1f}"
-        for key in ("value", "low", "high", "chance")
-    )
-    return value, f"{low} to {high}", chance, _number(metric.get("n"))
+def _rows(figures: Figures) -> Iterator[tuple[str, ...]]:
+    for name, metric in figures.metrics.items():
+        value, low, high, chance = (
+            "" if metric.get(key) is None else f"{100 * metric[key]:.1f}"
+            for key in ("value", "low", "high", "chance")
+        )
+        shares = (value, f"{low} to {high}", chance, _number(metric.get("n")))
+        yield code(figures.benchmark), code(name), *shares, code(figures.data_hash)
 
 
 def _number(value: Any) -> str:
@@ -241,13 +224,3 @@ def _number(value: Any) -> str:
     return (
         f"{value:.4g}" if isinstance(value, float) else str(value) if isinstance(value, int) else code(value)
     )
-
-
-def _agreement(agreement: Agreement | None) -> Iterator[str]:
-    if agreement is not None:
-        yield "## Checked"
-        yield (
-            "When this folder was written, it was loaded again, and encoded pictures and texts in float32. The "
-            f"smallest cosine with the embeddings of the original was {agreement.image:.7f} for images and "
-            f"{agreement.text:.7f} for texts."
-        )

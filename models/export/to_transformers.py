@@ -72,15 +72,6 @@ _SIGLIP = _Kind(
 )
 
 
-def write_transformers(folder: Path, clip: Clip, source: Source) -> Agreement:
-    """Write a float32 checkpoint into an existing folder, load it with transformers, and compare the embeddings.
-
-    Raises CheckpointError if transformers has no such model, or gives other embeddings.
-    """
-    with _quiet():
-        return _written_and_checked(folder, clip, source)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Let transformers draw no bars, nor warn of SigLIP's default configuration, which contradicts itself."""
@@ -94,7 +85,12 @@ def _quiet() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _written_and_checked(folder: Path, clip: Clip, source: Source) -> Agreement:
+@_quiet()
+def write_transformers(folder: Path, clip: Clip, source: Source) -> Agreement:
+    """Write a float32 checkpoint into an existing folder, load it with transformers, and compare the embeddings.
+
+    Raises CheckpointError if transformers has no such model, or gives other embeddings.
+    """
     kind = _kind_of(clip, source)
     processor = _image_processor(clip, source)
     config = _clip_config(clip, source) if kind is _CLIP else _siglip_config(clip, source)

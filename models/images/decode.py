@@ -10,8 +10,9 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import IO, Literal
 
 import numpy as np
@@ -325,49 +326,41 @@ _END_OF_IMAGE, _START_OF_SCAN, _APP1 = 0xD9, 0xDA, 0xE1
 def _jpeg_pixels(data: bytes) -> tuple[bytes, int]:
     """ITU-T T.81 annex B: the segments up to the first scan. Of an MPO this is the first frame."""
     kept = [data[:2]]
-    position, components, progressive, has_exif = 2, 0, False, False
-    for _ in range(MAX_JPEG_SEGMENTS):
-        marker, start = _next_marker(data, position)
+    components, progressive, has_exif = 0, False, False
+    for marker, start, end in _jpeg_segments(data, 2):
         if marker == _END_OF_IMAGE:
-            raise ImageCorrupt
-        position = _segment_end(data, marker, start)
+            break
         if marker == _START_OF_SCAN:
             only_scan = not progressive and data[start + 2] >= components
-            passes = 1 if only_scan else max(2, 1 + _count_scans(data, position))
+            passes = 1 if only_scan else max(2, 1 + _count_scans(data, end))
             return b"".join([*kept, b"\xff\xda", data[start:]]), passes
         if marker in _FRAMES:
             components, progressive = data[start + 7], marker in _PROGRESSIVE
         is_exif = marker == _APP1 and not has_exif and data[start + 2 : start + 8] == b"Exif\0\0"
         has_exif = has_exif or is_exif
         if marker in _MAKES_PIXELS or is_exif:
-            kept.append(bytes([0xFF, marker]) + data[start:position])
+            kept.append(bytes([0xFF, marker]) + data[start:end])
     raise ImageCorrupt
 
 
 def _count_scans(data: bytes, position: int) -> int:
     """Count the scans up to the end of the image: each is a pass over all pixels, however few bytes it has."""
-    scans = 0
+    markers = (marker for marker, _, _ in _jpeg_segments(data, position))
+    return sum(marker == _START_OF_SCAN for marker in takewhile(lambda each: each != _END_OF_IMAGE, markers))
+
+
+def _jpeg_segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each segment from a position on, and where what follows it begins and ends."""
     for _ in range(MAX_JPEG_SEGMENTS):
-        marker, start = _next_marker(data, position)
-        if marker == _END_OF_IMAGE:
-            return scans
-        scans += marker == _START_OF_SCAN
-        position = _segment_end(data, marker, start)
+        found = _MARKER.search(data, position)
+        if found is None:
+            raise ImageTruncated
+        marker, position = found[1][0], found.end()
+        start = position
+        if marker >= _FIRST_WITH_LENGTH and marker != _END_OF_IMAGE:
+            position += max(2, int(struct.unpack_from(">H", data, start)[0]))
+        yield marker, start, position
     raise ImageCorrupt
-
-
-def _next_marker(data: bytes, position: int) -> tuple[int, int]:
-    found = _MARKER.search(data, position)
-    if found is None:
-        raise ImageTruncated
-    return found[1][0], found.end()
-
-
-def _segment_end(data: bytes, marker: int, start: int) -> int:
-    if marker < _FIRST_WITH_LENGTH:
-        return start
-    (length,) = struct.unpack_from(">H", data, start)
-    return start + max(2, int(length))
 
 
 def _png_pixels(data: bytes) -> bytes:

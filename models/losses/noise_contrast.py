@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from sds_clip.models.errors import LossError
 from sds_clip.models.losses.sds import DenoisingLoss, NoisePredictor
 from sds_clip.models.losses.weighting import weight
+from sds_clip.models.shapes import Maps, Timesteps, Tokens
 
 TEMPERATURE = 0.1
 """That of DCR (arXiv 2603.04803)."""
 
 
 def noise_contrast_loss(
-    latents: Float[Tensor, "b c h w"],
-    conditions: Float[Tensor, "b s e"],
-    timesteps: Int[Tensor, " b"],
-    noise: Float[Tensor, "b c h w"],
+    latents: Maps,
+    conditions: Tokens,
+    timesteps: Timesteps,
+    noise: Maps,
     *,
     teacher: NoisePredictor,
     group: int,

@@ -3,12 +3,13 @@
 from typing import NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from sds_clip.models.choices import Gradient
 from sds_clip.models.errors import LossError
 from sds_clip.models.losses.weighting import weight
+from sds_clip.models.shapes import Maps, PerSample, Timesteps, Tokens
 
 
 @runtime_checkable
@@ -18,40 +19,27 @@ class NoisePredictor(Protocol):
     @property
     def alphas_cumprod(self) -> Float[Tensor, "t"]:
         """abar of every timestep, float32."""
-        ...
 
-    def add_noise(
-        self,
-        latents: Float[Tensor, "b c h w"],
-        noise: Float[Tensor, "b c h w"],
-        timesteps: Int[Tensor, "b"],
-    ) -> Float[Tensor, "b c h w"]:
+    def add_noise(self, latents: Maps, noise: Maps, timesteps: Timesteps) -> Maps:
         """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps."""
-        ...
 
-    def noise_pred(
-        self,
-        noisy_latents: Float[Tensor, "b c h w"],
-        timesteps: Int[Tensor, "b"],
-        captions: Float[Tensor, "b s e"],
-    ) -> Float[Tensor, "b c h w"]:
+    def noise_pred(self, noisy_latents: Maps, timesteps: Timesteps, captions: Tokens) -> Maps:
         """eps_hat = eps_theta(z_t, t, c), differentiable in z_t and c."""
-        ...
 
 
 class DenoisingLoss(NamedTuple):
     """The scalar to backpropagate, and what to log with it."""
 
     loss: Float[Tensor, ""]
-    residual: Float[Tensor, "b"]
+    residual: PerSample
     """|| eps_hat - eps ||^2 of each sample, mean over its elements: unweighted and detached."""
 
 
 def sds_loss(
-    latents: Float[Tensor, "b c h w"],
-    captions: Float[Tensor, "b s e"],
-    timesteps: Int[Tensor, "b"],
-    noise: Float[Tensor, "b c h w"],
+    latents: Maps,
+    captions: Tokens,
+    timesteps: Timesteps,
+    noise: Maps,
     *,
     teacher: NoisePredictor,
     weighting: str = "uniform",
@@ -74,12 +62,17 @@ def sds_loss(
     """
     if gradient not in get_args(Gradient):
         raise LossError(f"The gradient cannot be {gradient!r}; use {' or '.join(get_args(Gradient))}.")
-    _check_shapes(latents, noise)
+    if latents.shape != noise.shape:
+        raise LossError(
+            f"The latents have shape {tuple(latents.shape)}, but the noise has shape "
+            f"{tuple(noise.shape)}. Make the mapper for this teacher's latent shape."
+        )
     latents, noise = latents.float(), noise.float()
     abar = teacher.alphas_cumprod[timesteps]
     w = weight(weighting, abar, gamma=gamma)
     with torch.set_grad_enabled(gradient == "full" and torch.is_grad_enabled()):
-        error = _noise_error(latents, captions, timesteps, noise, teacher)
+        noisy_latents = teacher.add_noise(latents, noise, timesteps)
+        error = teacher.noise_pred(noisy_latents, timesteps, captions).float() - noise
         residual = error.square().mean(dim=(1, 2, 3))
         loss = (w * residual).mean()
     if gradient == "sds":
@@ -91,13 +84,8 @@ def sds_loss(
 
 @torch.no_grad()
 def caption_residual(
-    latents: Float[Tensor, "b c h w"],
-    captions: Float[Tensor, "b s e"],
-    timesteps: Int[Tensor, "b"],
-    noise: Float[Tensor, "b c h w"],
-    *,
-    teacher: NoisePredictor,
-) -> Float[Tensor, "b"]:
+    latents: Maps, captions: Tokens, timesteps: Timesteps, noise: Maps, *, teacher: NoisePredictor
+) -> PerSample:
     """Return each sample's || eps_hat - eps ||^2, mean over its elements, unweighted, without gradients.
 
     A mapper can learn flat latents that are easy to denoise under any caption. Their residuals are low, and
@@ -106,21 +94,4 @@ def caption_residual(
 
     Raises LossError for latents and noise of different shapes.
     """
-    _check_shapes(latents, noise)
-    error = _noise_error(latents.float(), captions, timesteps, noise.float(), teacher)
-    return error.square().mean(dim=(1, 2, 3))
-
-
-def _noise_error(
-    latents: Tensor, captions: Tensor, timesteps: Tensor, noise: Tensor, teacher: NoisePredictor
-) -> Tensor:
-    noisy_latents = teacher.add_noise(latents, noise, timesteps)
-    return teacher.noise_pred(noisy_latents, timesteps, captions).float() - noise
-
-
-def _check_shapes(latents: Tensor, noise: Tensor) -> None:
-    if latents.shape != noise.shape:
-        raise LossError(
-            f"The latents have shape {tuple(latents.shape)}, but the noise has shape "
-            f"{tuple(noise.shape)}. Make the mapper for this teacher's latent shape."
-        )
+    return sds_loss(latents, captions, timesteps, noise, teacher=teacher).residual

@@ -3,16 +3,15 @@
 from typing import get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from sds_clip.models.choices import Weighting
 from sds_clip.models.errors import LossError
+from sds_clip.models.shapes import PerSample
 
 WEIGHTINGS: tuple[str, ...] = get_args(Weighting)
 
 
-def weight(name: str, abar: Float[Tensor, "b"], *, gamma: float = 5.0) -> Float[Tensor, "b"]:
+def weight(name: str, abar: PerSample, *, gamma: float = 5.0) -> PerSample:
     """Return w(t) of each sample, from its abar = alphas_cumprod[t].
 
     - `uniform`: 1, the formula as written in arXiv 2307.09233.

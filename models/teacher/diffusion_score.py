@@ -7,7 +7,7 @@ The caption with the smallest d wins. Everything that is compared shares its tim
 2303.16203): most of the error's variance comes from them, and cancels in the differences.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -64,7 +64,7 @@ def draws(
 
 
 @torch.no_grad()
-def denoising_errors_many(
+def denoising_errors(
     teacher: NoisePredictor,
     latents: Float[Tensor, "b c h w"],
     captions: Float[Tensor, "b n s e"],
@@ -73,7 +73,7 @@ def denoising_errors_many(
     *,
     batch_size: int,
     error_of: ErrorOf = SCORE_ERROR,
-    tick: Callable[[], None] | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "b n k"]:
     """Return the squared error, mean over elements, of each image under each caption at each of its draws.
 
@@ -86,7 +86,7 @@ def denoising_errors_many(
     captions, timesteps, noise = captions.to(device), timesteps.to(device), noise.to(device)
     shape = (*captions.shape[:2], timesteps.shape[1])
     errors = []
-    for rows in _chunks(torch.arange(prod(shape), device=device), batch_size):
+    for rows in torch.split(torch.arange(prod(shape), device=device), batch_size):
         image, caption, draw = torch.unravel_index(rows, shape)
         levels, eps = timesteps[image, draw], noise[image, draw]
         noisy = teacher.add_noise(latents[image], eps, levels)
@@ -97,24 +97,8 @@ def denoising_errors_many(
         else:
             error = _mean_square(teacher.noise_pred(*asked) - eps)
             errors.append(error if error_of == "epsilon" else error / abar)
-        if tick is not None:
-            tick()
+        tick()
     return torch.cat(errors).reshape(shape)
-
-
-def denoising_errors(
-    teacher: NoisePredictor,
-    latents: Float[Tensor, "c h w"],
-    captions: Float[Tensor, "n s e"],
-    timesteps: Int[Tensor, "k"],
-    noise: Float[Tensor, "k c h w"],
-    *,
-    batch_size: int,
-    error_of: ErrorOf = SCORE_ERROR,
-) -> Float[Tensor, "n k"]:
-    """`denoising_errors_many` for one image."""
-    batch = (value[None] for value in (latents, captions, timesteps, noise))
-    return denoising_errors_many(teacher, *batch, batch_size=batch_size, error_of=error_of)[0]
 
 
 def image_errors(
@@ -125,7 +109,7 @@ def image_errors(
     *,
     batch_size: int = 64,
     error_of: ErrorOf = SCORE_ERROR,
-    tick: Callable[[], None] | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "n m"]:
     """Return d(x, c) `[caption, image]` of RGB images, all on the same draws, in float64 on the CPU.
 
@@ -136,7 +120,7 @@ def image_errors(
     """
     preprocess = teacher_preprocess(teacher.resolution_px)
     latents = teacher.encode_image(torch.stack([preprocess(image) for image in images]))
-    errors = denoising_errors_many(
+    errors = denoising_errors(
         teacher,
         latents,
         teacher.encode_captions(captions).expand(len(images), -1, -1, -1),
@@ -148,10 +132,6 @@ def image_errors(
     )
     check_finite(errors)
     return errors.double().mean(dim=-1).T.cpu()
-
-
-def _chunks(values: Tensor, size: int) -> Iterable[Tensor]:
-    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def _mean_square(differences: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:

@@ -4,14 +4,16 @@ A caption's encoding is one tensor [s, e] for every family, so that caches, batc
 it is. What else the denoiser needs of a caption is a further channel.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sds_clip.models.errors import TeacherError
+from sds_clip.models.shapes import Maps, Timesteps, Tokens
 
 SCOPE = (
     "A teacher is a U-Net latent diffusion model with one CLIP text encoder (Stable Diffusion 1.x and 2.x), or a "
@@ -27,61 +29,58 @@ _UNET_CONDITIONS = (
 """Settings of a U-Net that needs more input than a noised latent, a timestep and a caption."""
 
 
-@runtime_checkable
-class Family(Protocol):
+class Family(ABC):
     """A kind of diffusion model in diffusers' layout."""
 
     denoiser: ClassVar[str]
     """The folder of the denoising network."""
     classes: ClassVar[Mapping[str, str | None]]
     """The parts of a folder and the class of each, without transformers' suffix Fast."""
-    version_note: str
+    version_note: str = ""
     """What the version of a teacher depends on beside its files."""
 
+    @abstractmethod
     def check(self, config: Mapping[str, Any], kind: str) -> None:
         """Refuse a denoiser's configuration that is not supported. Raises TeacherError that begins with `kind`."""
-        ...
 
+    @abstractmethod
     def caption_width(self, config: Mapping[str, Any]) -> int:
         """The width of the caption embeddings that the denoiser needs."""
-        ...
 
+    @abstractmethod
     def caption_tokens(self, tokenizer: Any) -> int:
         """The number of tokens to which captions are padded and cut."""
-        ...
 
     def text_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """The format in which the text encoder is held, given the denoiser's."""
-        ...
+        """The format in which the text encoder, which sees a caption once, is held, given the denoiser's."""
+        return torch.float32
 
     def prepared(self, caption: str) -> str:
         """The caption as the tokenizer gets it."""
-        ...
+        return caption
 
-    def embed(
-        self, text_encoder: Any, input_ids: Int[Tensor, "b s"], mask: Int[Tensor, "b s"]
-    ) -> Float[Tensor, "b s e"]:
+    @abstractmethod
+    def embed(self, text_encoder: Any, input_ids: Int[Tensor, "b s"], mask: Int[Tensor, "b s"]) -> Tokens:
         """Encode tokenized captions. `mask` is 1 for a token and 0 for padding."""
-        ...
 
-    def condition(self, tokens: Float[Tensor, "b s e"]) -> Float[Tensor, "b s e2"]:
+    def condition(self, tokens: Tokens) -> Float[Tensor, "b s e2"]:
         """Make tokens of `caption_width`, all of which get attention, into a caption's encoding."""
-        ...
+        return tokens
 
+    @abstractmethod
     def output(
         self,
         denoiser: Any,
-        noisy_latents: Float[Tensor, "b c h w"],
-        timesteps: Int[Tensor, "b"],
-        captions: Float[Tensor, "b s e"],
+        noisy_latents: Maps,
+        timesteps: Timesteps,
+        captions: Tokens,
         *,
         resolution_px: int,
-    ) -> Float[Tensor, "b c h w"]:
+    ) -> Maps:
         """Predict the noise or the velocity."""
-        ...
 
 
-class StableDiffusion:
+class StableDiffusion(Family):
     """Stable Diffusion 1.x and 2.x: a U-Net that attends to every token of a CLIP text encoder, padding included."""
 
     denoiser: ClassVar[str] = "unet"
@@ -91,7 +90,6 @@ class StableDiffusion:
         "tokenizer": "CLIPTokenizer",
         "scheduler": None,
     }
-    version_note = ""
 
     def check(self, config: Mapping[str, Any], kind: str) -> None:
         asked = [name for name in _UNET_CONDITIONS if config.get(name) is not None]
@@ -110,20 +108,11 @@ class StableDiffusion:
     def caption_tokens(self, tokenizer: Any) -> int:
         return int(tokenizer.model_max_length)
 
-    def text_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        return torch.float32  # it sees a caption once
-
-    def prepared(self, caption: str) -> str:
-        return caption
-
     def embed(self, text_encoder: Any, input_ids: Tensor, mask: Tensor) -> Tensor:
         """The last hidden state, as in StableDiffusionPipeline."""
         masked = getattr(text_encoder.config, "use_attention_mask", False)
         hidden: Tensor = text_encoder(input_ids, attention_mask=mask if masked else None)[0]
         return hidden
-
-    def condition(self, tokens: Tensor) -> Tensor:
-        return tokens
 
     def output(
         self, denoiser: Any, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor, *, resolution_px: int
@@ -134,7 +123,7 @@ class StableDiffusion:
         return predicted
 
 
-class PixArt:
+class PixArt(Family):
     """PixArt-alpha (arXiv 2310.00426) and -Sigma (2403.04692): a transformer that attends to the tokens of a T5.
 
     A caption's encoding has one channel more than T5's: 1 for a token and 0 for padding, which gets no attention.

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sds_clip.models.shapes import Maps
 
-def with_scaled_gradient(
-    network: Callable[..., Float[Tensor, "b c h w"]], *inputs: Float[Tensor, "b ..."]
-) -> Float[Tensor, "b c h w"]:
+
+def with_scaled_gradient(network: Callable[..., Maps], *inputs: Float[Tensor, "b ..."]) -> Maps:
     """Return network(*inputs). Inside the network, the gradient is divided by its largest entry.
 
     The gradient of a mean over a batch's latents is near 1e-6 per element. float16 rounds that to steps of

@@ -9,31 +9,26 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from sds_clip.models.shapes import Maps, PerSample
+
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
-def add_noise(
-    latents: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], alphas_cumprod: Float[Tensor, "b"]
-) -> Float[Tensor, "b c h w"]:
+def add_noise(latents: Maps, noise: Maps, alphas_cumprod: PerSample) -> Maps:
     """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps (DDPM, arXiv 2006.11239, equation 4)."""
     signal, disturbance = _signal_and_noise(alphas_cumprod)
     return signal * latents + disturbance * noise
 
 
-def velocity(
-    latents: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], alphas_cumprod: Float[Tensor, "b"]
-) -> Float[Tensor, "b c h w"]:
+def velocity(latents: Maps, noise: Maps, alphas_cumprod: PerSample) -> Maps:
     """v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0 (arXiv 2202.00512, appendix D). At abar = 0 it is -z_0."""
     signal, disturbance = _signal_and_noise(alphas_cumprod)
     return signal * noise - disturbance * latents
 
 
 def epsilon_of(
-    output: Float[Tensor, "b c h w"],
-    noisy_latents: Float[Tensor, "b c h w"],
-    alphas_cumprod: Float[Tensor, "b"],
-    prediction_type: PredictionType,
-) -> Float[Tensor, "b c h w"]:
+    output: Maps, noisy_latents: Maps, alphas_cumprod: PerSample, prediction_type: PredictionType
+) -> Maps:
     """Return the predicted noise eps_hat, given the denoiser's output for z_t.
 
     For epsilon it is the output itself. For v_prediction the output is the `velocity`, and
@@ -45,8 +40,6 @@ def epsilon_of(
     return signal * output + disturbance * noisy_latents
 
 
-def _signal_and_noise(
-    alphas_cumprod: Float[Tensor, "b"],
-) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
+def _signal_and_noise(alphas_cumprod: PerSample) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
     abar = alphas_cumprod[:, None, None, None]
     return abar.sqrt(), (1 - abar).sqrt()

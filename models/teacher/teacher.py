@@ -7,10 +7,11 @@ from threading import Lock
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from sds_clip.models.errors import TeacherError
+from sds_clip.models.shapes import Maps, Timesteps, Tokens
 from sds_clip.models.teacher import noise as arithmetic
 from sds_clip.models.teacher.caption_cache import CaptionCache
 from sds_clip.models.teacher.family import Family
@@ -74,10 +75,6 @@ class Teacher:
         return self.prediction_type == "v_prediction"
 
     @property
-    def has_vae(self) -> bool:
-        return self.vae is not None
-
-    @property
     def images_at_once(self) -> int:
         """How many images the VAE encodes together."""
         return max(1, _PIXELS_AT_ONCE // self.resolution_px**2)
@@ -87,12 +84,12 @@ class Teacher:
         """The width of a token, as the denoiser needs it."""
         return self.family.caption_width(self.denoiser.config)
 
-    def condition(self, tokens: Float[Tensor, "b s e"]) -> Float[Tensor, "b s e2"]:
+    def condition(self, tokens: Tokens) -> Float[Tensor, "b s e2"]:
         """Put tokens of `caption_width` where a caption's tokens stand. Gradients flow to them."""
         return self.family.condition(tokens)
 
     @torch.no_grad()
-    def encode_captions(self, captions: Sequence[str]) -> Float[Tensor, "b s e"]:
+    def encode_captions(self, captions: Sequence[str]) -> Tokens:
         """Embed captions as the family's pipeline of diffusers does, without gradients.
 
         They are padded and cut to the family's length. A caption's embedding does not depend on the other captions,
@@ -118,7 +115,7 @@ class Teacher:
             return self._embed([UNCONDITIONAL])[:0]
         return torch.stack([known[caption].to(self.device) for caption in captions])
 
-    def _embed(self, captions: list[str]) -> Float[Tensor, "b s e"]:
+    def _embed(self, captions: list[str]) -> Tokens:
         # Padded to a fixed shape: matrix products of another shape may round a row differently.
         filled = captions + [UNCONDITIONAL] * (_CAPTIONS_AT_ONCE - len(captions))
         with self._tokenizing:
@@ -135,20 +132,10 @@ class Teacher:
             )
         return embeddings[: len(captions)].to(self.dtype)
 
-    def add_noise(
-        self,
-        latents: Float[Tensor, "b c h w"],
-        noise: Float[Tensor, "b c h w"],
-        timesteps: Int[Tensor, "b"],
-    ) -> Float[Tensor, "b c h w"]:
+    def add_noise(self, latents: Maps, noise: Maps, timesteps: Timesteps) -> Maps:
         return arithmetic.add_noise(latents, noise, self.alphas_cumprod[timesteps])
 
-    def noise_pred(
-        self,
-        noisy_latents: Float[Tensor, "b c h w"],
-        timesteps: Int[Tensor, "b"],
-        captions: Float[Tensor, "b s e"],
-    ) -> Float[Tensor, "b c h w"]:
+    def noise_pred(self, noisy_latents: Maps, timesteps: Timesteps, captions: Tokens) -> Maps:
         """Return eps_hat = eps_theta(z_t, t, c) in float32.
 
         With guidance s it is eps_u + s (eps_c - eps_u) (arXiv 2207.12598). Gradients flow to `noisy_latents` and
@@ -156,12 +143,7 @@ class Teacher:
         """
         return self._guided(self._epsilon, noisy_latents, timesteps, captions)
 
-    def velocity_pred(
-        self,
-        noisy_latents: Float[Tensor, "b c h w"],
-        timesteps: Int[Tensor, "b"],
-        captions: Float[Tensor, "b s e"],
-    ) -> Float[Tensor, "b c h w"]:
+    def velocity_pred(self, noisy_latents: Maps, timesteps: Timesteps, captions: Tokens) -> Maps:
         """Return v_hat in float32, the denoiser's own output, if `prediction_type` is v_prediction.
 
         Guidance and gradients are as in `noise_pred`.
@@ -212,7 +194,7 @@ class Teacher:
         return self.encode_captions([UNCONDITIONAL])
 
     @torch.no_grad()
-    def encode_image(self, pixels: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c h w"]:
+    def encode_image(self, pixels: Float[Tensor, "b 3 y x"]) -> Maps:
         """Return the latents z_0 of images in [-1, 1], from the mode of the VAE's posterior, in float32.
 
         z_0 = (mode - shift_factor) * scaling_factor, with the shift only if the VAE states one. If it states

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.shapes import Maps
 from sds_clip.models.teacher.pixels import teacher_view
 from sds_clip.models.teacher.teacher import Teacher
 
@@ -28,7 +29,7 @@ class Latents:
         self._view = teacher_view(base, teacher.resolution_px)
         self._known: dict[int, Float[Tensor, "c h w"]] = {}
 
-    def __call__(self, samples: Sequence[int]) -> Float[Tensor, "b c h w"]:
+    def __call__(self, samples: Sequence[int]) -> Maps:
         """Return the latents of samples, which are given by their positions in the data."""
         return torch.stack([self._kept(sample) for sample in samples]).to(self._teacher.device)
 

@@ -27,17 +27,11 @@ def make_optimizer(
     `student` holds those parameters of the network that are trained, by name.
     """
     decaying = decaying_parameters(network)
+    matrices = [value for name, value in student.items() if name in decaying]
+    others = [value for name, value in student.items() if name not in decaying]
     groups = [
-        {
-            "params": [value for name, value in student.items() if name in decaying],
-            "weight_decay": config.weight_decay,
-            "peak": config.lr,
-        },
-        {
-            "params": [value for name, value in student.items() if name not in decaying],
-            "weight_decay": 0.0,
-            "peak": config.lr,
-        },
+        {"params": matrices, "weight_decay": config.weight_decay, "peak": config.lr},
+        {"params": others, "weight_decay": 0.0, "peak": config.lr},
         # L_SDS is a mean over all elements of a latent, so at 4x64x64 its gradients are far below a usual
         # eps. With such an eps, the mapper's speed would depend on lambda and on the size of the latents.
         {"params": list(mapper.values()), "weight_decay": 0.0, "peak": config.mapper_lr, "eps": 1e-12},

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+
+from sds_clip.models.shapes import Maps, Timesteps
 
 _NOISE, _TIMESTEPS = 1, 2  # keep the two kinds of draws apart
 
 
-def draw_noise(
-    seed: int, step: int, samples: Sequence[int], shape: tuple[int, int, int]
-) -> Float[Tensor, "b c h w"]:
+def draw_noise(seed: int, step: int, samples: Sequence[int], shape: tuple[int, int, int]) -> Maps:
     noise = [
         np.random.default_rng((seed, _NOISE, step, sample)).standard_normal(shape, dtype=np.float32)
         for sample in samples
@@ -23,7 +21,7 @@ def draw_noise(
     return torch.from_numpy(np.stack(noise))
 
 
-def draw_timesteps(seed: int, step: int, samples: Sequence[int], low: int, high: int) -> Int[Tensor, "b"]:
+def draw_timesteps(seed: int, step: int, samples: Sequence[int], low: int, high: int) -> Timesteps:
     """Draw a timestep for each sample, uniform on [low, high], both included."""
     return torch.tensor(
         [

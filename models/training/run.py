@@ -157,8 +157,8 @@ def train(
         try:
             _start_mapper(run, parts, done, partial(_between, watcher, rank, FITTING))
             _loop(run, parts, saver, rank, tell, watcher, min_save_interval_s)
-            if run.text_map is not None:
-                fold(run.network, run.text_map.matrix)
+            if run.trainer.text_map is not None:
+                fold(run.trainer.network, run.trainer.text_map.matrix)
             metrics = _measure(run, parts, partial(_between, watcher, rank, VALIDATING))
         except _Stopped:
             return Result(None, saver.done, {})
@@ -184,7 +184,7 @@ def _write(
         shutil.rmtree(unfinished)
     configuration = json.loads(run.trainer.config.model_dump_json())
     save_delta(
-        out / "delta", parts.base, run.network, configuration=configuration, data=describe(parts),
+        out / "delta", parts.base, run.trainer.network, configuration=configuration, data=describe(parts),
         metrics=dict(metrics),
     )  # fmt: skip
     return warning
@@ -206,12 +206,8 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    network: nn.Module
-    text_map: TextMap | None
-    mapper: Mapper | None
     trainer: Trainer
     pairs: PairSet
-    steps: int
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -247,11 +243,10 @@ def _between(watcher: Watcher, rank: Rank, stage: str, done: int, total: int) ->
 
 
 def _start_mapper(run: _Run, parts: Parts, done: int, between: Callable[[int, int], None]) -> None:
-    config = run.trainer.config
-    if done == 0 and run.mapper is not None and config.uses_sds and config.mapper_start == "ridge":
-        assert parts.teacher is not None
-        fitted = ridge_mapper(config, parts.base, parts.teacher, run.pairs, between)
-        run.mapper.load_state_dict(fitted.state_dict())
+    config, loss = run.trainer.config, run.trainer.objective.teacher_loss
+    if done == 0 and loss is not None and config.uses_sds and config.mapper_start == "ridge":
+        fitted = ridge_mapper(config, parts.base, loss.teacher, run.pairs, between)
+        loss.mapper.load_state_dict(fitted.state_dict())
     start_alike(run.trainer.mapper.values())
 
 
@@ -284,8 +279,7 @@ def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
         text_map=text_map,
         world_size=rank.world_size,
     )
-    mapper = teacher_loss.mapper if teacher_loss else None
-    return _Run(network, text_map, mapper, trainer, pairs, steps)
+    return _Run(trainer, pairs)
 
 
 def _score_targets(config: FinetuneConfig, parts: Parts, pairs: PairSet) -> ScoreTargets:
@@ -320,21 +314,21 @@ def _loop(
     min_save_interval_s: float,
 ) -> None:  # fmt: skip
     """Take the remaining steps. Raises _Stopped, after a checkpoint, if the watcher stops the run before the last."""
-    config, pace, since = run.trainer.config, Pace(), saver.done
+    config, steps, pace, since = run.trainer.config, run.trainer.objective.steps, Pace(), saver.done
     loader = Loader(
         run.pairs, parts.base.preprocess, batch_size=config.batch_size, seed=config.seed, first_step=saver.done,
-        last_step=run.steps, rank=rank.index, world_size=rank.world_size, workers=config.workers,
+        last_step=steps, rank=rank.index, world_size=rank.world_size, workers=config.workers,
         known=run.trainer.knows_image,
     )  # fmt: skip
     with closing(loader):
         for batch in loader:
             done = saver.done + 1
-            last = done == run.steps
+            last = done == steps
             logs = last or done % config.log_every == 0
             try:
                 values, norms = run.trainer.gradients(batch, with_gap=logs)
             except NotFiniteError as error:
-                tell({"step": done, "steps": run.steps, "non_finite": error.count})
+                tell({"step": done, "steps": steps, "non_finite": error.count})
                 raise
             with saver.whole:
                 run.trainer.update(norms)
@@ -345,9 +339,9 @@ def _loop(
                     speed = pace.since((done - since) * config.batch_size, waited_s)
                     since = done
                     memory = {"peak_memory_mib": peak_memory_mib(rank.device), "non_finite": 0}
-                    tell({"step": done, "steps": run.steps, **values, "lr": rate, **speed, **memory})
+                    tell({"step": done, "steps": steps, **values, "lr": rate, **speed, **memory})
             if rank.is_main:
-                watcher.on_step(done, run.steps)
+                watcher.on_step(done, steps)
             # Agreed between the processes: one that stopped alone would leave the others waiting for its
             # gradients.
             stopping = anywhere(watcher.should_stop(), rank.device)
@@ -387,7 +381,7 @@ def _measure(run: _Run, parts: Parts, between: Callable[[int, int], None]) -> Re
         return {}
     before = validate(parts.base, parts.validation, run.trainer.config.batch_size, between)
     scale = float(run.trainer.network.logit_scale.detach().exp())
-    tuned = replace(parts.base, network=run.network, logit_scale=scale)
+    tuned = replace(parts.base, network=run.trainer.network, logit_scale=scale)
     after = validate(tuned, parts.validation, run.trainer.config.batch_size, between)
     return {f"base_{name}": value for name, value in before.items()} | after
 

@@ -84,11 +84,11 @@ class TeacherScores(ScoreTargets):
             seed=self._seed(sample), t_min=config.score_t_min, t_max=config.score_t_max,
         )  # fmt: skip
         errors = denoising_errors(
-            teacher, self._latents.encode(sample), teacher.encode_captions(list(captions)),
-            chosen.timesteps.to(teacher.device), chosen.noise.to(teacher.device),
+            teacher, self._latents.encode(sample)[None], teacher.encode_captions(list(captions))[None],
+            chosen.timesteps[None], chosen.noise[None],
             batch_size=len(captions) * config.score_draws, error_of=config.score_error,
         )  # fmt: skip
-        return errors.mean(dim=1)
+        return errors[0].mean(dim=1)
 
     def _seed(self, sample: int) -> int:
         """Differs for every pair of seed and sample, up to a million samples."""

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any
 
 from sds_clip.models.training.watcher import Record
@@ -85,9 +84,7 @@ class Tracking:
             tracker = self._tracker
             self._calls.put(lambda: tracker.log(record))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._tracker is None:
             return
         tracker, outcome = self._tracker, self.outcome if error is None else Outcome.FAILED

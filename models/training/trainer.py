@@ -23,7 +23,7 @@ from sds_clip.models.training.frozen import Frozen
 from sds_clip.models.training.log import synchronize
 from sds_clip.models.training.objective import Losses, Objective
 from sds_clip.models.training.optimizer import gradient_norm, set_learning_rate
-from sds_clip.models.training.part import Part
+from sds_clip.models.training.part import Part, sub_batch
 from sds_clip.models.training.processes import average, average_gradients
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's own ceiling
@@ -52,11 +52,11 @@ class Trainer:
         self.mapper = objective.mapper
         self._groups = {"gradient_norm": self.student, "mapper_gradient_norm": self.mapper}
         self._tokenizer = tokenizer
-        self._objective = objective
+        self.objective = objective
         self._device, self._dtype = device, dtype
         self._part_size = objective.config.teacher_batch_size // world_size
         self._chunk_size = objective.config.micro_batch_size
-        self._text_map = text_map
+        self.text_map = text_map
         size = self._chunk_size or objective.config.batch_size // world_size
         self._frozen_images = Frozen(self._encode_image, size)
         self._frozen_texts = Frozen(self._encode_text, size)
@@ -65,7 +65,7 @@ class Trainer:
 
     @property
     def config(self) -> FinetuneConfig:
-        return self._objective.config
+        return self.objective.config
 
     def knows_image(self, index: int) -> bool:
         """Whether a sample's image is embedded already, so that no step needs its pixels again."""
@@ -87,7 +87,7 @@ class Trainer:
         Raises:
             NotFiniteError: a loss or a gradient is not finite.
         """
-        set_learning_rate(self.optimizer, self.config, batch.step, self._objective.steps)
+        set_learning_rate(self.optimizer, self.config, batch.step, self.objective.steps)
         terms = self._differentiate(batch, with_gap)
         average_gradients([*self.student.values(), *self.mapper.values()])
         norms = {name: gradient_norm(group.values()) for name, group in self._groups.items() if group}
@@ -122,7 +122,7 @@ class Trainer:
             images, texts = self._images(batch), self._texts(batch.captions)
             flat = [text for texts_of_one in part.negatives for text in texts_of_one]
             negatives = self._texts(flat) if flat else None
-            losses = self._objective(
+            losses = self.objective(
                 images.features,
                 texts.features,
                 negatives.features if negatives else texts.features[:0],
@@ -143,7 +143,7 @@ class Trainer:
         )
 
     def _images(self, batch: Batch) -> Encoded:
-        if self._text_map is None:
+        if self.text_map is None:
             return Encoded(self._encode_image, batch.pixels.to(self._device), self._chunk_size)
         keys = batch.indices.tolist()
         rows = {place: row for row, place in enumerate(batch.decoded)}
@@ -153,14 +153,14 @@ class Trainer:
         return Encoded(lambda features: features, known, None, trained=False)
 
     def _texts(self, texts: Sequence[str]) -> Encoded:
-        if self._text_map is None:
+        if self.text_map is None:
             tokens = without_padding(self.network, self._tokenizer(list(texts)))
             return Encoded(self._encode_text, tokens.to(self._device), self._chunk_size)
         # Whole contexts: an embedding must not depend on the other texts that are not known yet.
         known = self._frozen_texts(
             texts, lambda places: self._tokenizer([texts[place] for place in places]).to(self._device)
         )
-        return Encoded(self._text_map, known, None)
+        return Encoded(self.text_map, known, None)
 
     def _part_of(self, batch: Batch) -> Part:
         places = sub_batch(len(batch.captions), self._part_size)
@@ -175,10 +175,10 @@ class Trainer:
         )
 
     def _embed(self, captions: list[str]) -> Tensor:
-        assert self._objective.teacher_loss is not None
+        assert self.objective.teacher_loss is not None
         synchronize(self._device)  # the optimizer's part of the step before may still be queued
         began = time.monotonic()
-        embeddings = self._objective.teacher_loss.teacher.encode_captions(captions)
+        embeddings = self.objective.teacher_loss.teacher.encode_captions(captions)
         synchronize(self._device)
         self.embedding_s += time.monotonic() - began
         return embeddings
@@ -237,15 +237,6 @@ class Encoded:
 def _push(features: Tensor, gradient: Tensor) -> None:
     if features.requires_grad:  # False if the whole tower is frozen
         torch.autograd.backward(features, gradient)
-
-
-def sub_batch(batch_size: int, count: int) -> list[int]:
-    """Return `count` positions spread evenly over a batch.
-
-    The batch is in random order, so the choice is random too. Since the positions are spread evenly, every
-    process of an even split gets an equal part.
-    """
-    return [place * batch_size // count for place in range(count)]
 
 
 def _backward(losses: Losses, image_features: Tensor, conflicts: Conflicts) -> dict[str, Tensor]:

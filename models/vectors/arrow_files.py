@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from glob import escape
 from itertools import islice
 from pathlib import Path
@@ -24,13 +24,7 @@ def write_arrow(path: Path, about: About, rows: Iterable[Row]) -> None:
     """Write the columns path, sha256 and embedding. Raises OSError."""
     import pyarrow as pa
 
-    number = pa.from_numpy_dtype(np.dtype(about.dtype))
-    fields = [
-        ("path", pa.string()),
-        ("sha256", pa.string()),
-        ("embedding", pa.list_(number, about.dimensions)),
-    ]
-    schema = pa.schema(fields, metadata={EMBEDDINGS: about.as_json()})
+    schema = pa.schema(_fields(about), metadata={EMBEDDINGS: about.as_json()})
     with atomic_file(path) as file, _writer(path, file, schema) as writer:
         remaining = iter(rows)
         while block := list(islice(remaining, _ROWS_AT_ONCE)):
@@ -66,7 +60,7 @@ def open_arrow(path: Path) -> Vectors:
         raise VectorsError(f"{path} is not a whole Arrow file; embed the images again.") from error
     about = _about(path, reader.schema)
     blocks = [_array(batch.column("embedding"), about) for batch in batches]
-    return Vectors(path, about, blocks, _Columns(pa.Table.from_batches(batches, reader.schema)))
+    return Vectors(path, about, blocks, _Columns(pa.Table.from_batches(batches, reader.schema).select))
 
 
 def open_parquet(path: Path) -> Vectors:
@@ -80,7 +74,7 @@ def open_parquet(path: Path) -> Vectors:
         copy = _copied(path, parquet, about)
     except pa.ArrowException as error:
         raise VectorsError(f"{path} is not a whole Parquet file; embed the images again.") from error
-    return Vectors(path, about, [map_array(copy)], _ParquetColumns(path))
+    return Vectors(path, about, [map_array(copy)], _Columns(lambda names: pq.read_table(path, columns=names)))
 
 
 def remove_copies(path: Path) -> None:
@@ -110,14 +104,17 @@ def _copied(path: Path, parquet: Any, about: About) -> Path:
 
 def _about(path: Path, schema: Any) -> About:
     """What the file says of its rows. Raises VectorsError, also if its columns are others."""
-    import pyarrow as pa
-
     about = About.of_json((schema.metadata or {}).get(EMBEDDINGS, b""), path)
-    number = pa.from_numpy_dtype(np.dtype(about.dtype))
-    expected = {"path": pa.string(), "sha256": pa.string(), "embedding": pa.list_(number, about.dimensions)}
-    if {field.name: field.type for field in schema} != expected:
+    if {field.name: field.type for field in schema} != _fields(about):
         raise VectorsError(f"{path} does not hold what it says that it holds; embed the images again.")
     return about
+
+
+def _fields(about: About) -> dict[str, Any]:
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.from_numpy_dtype(np.dtype(about.dtype)), about.dimensions)
+    return {"path": pa.string(), "sha256": pa.string(), "embedding": numbers}
 
 
 def _array(column: Any, about: About) -> np.ndarray:
@@ -127,33 +124,15 @@ def _array(column: Any, about: About) -> np.ndarray:
 
 
 class _Columns(Records):
-    """Records in columns of Arrow."""
+    """Records in columns, which are read when they are asked for."""
 
-    def __init__(self, table: Any) -> None:
-        self._table = table
+    def __init__(self, read: Callable[[list[str]], Any]) -> None:
+        self._read = read
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for batch in self._table.select(["path", "sha256"]).to_batches():
+        for batch in self._read(["path", "sha256"]).to_batches():
             yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
 
     def paths(self, rows: Sequence[int]) -> list[str]:
-        column = self._table.column("path")
+        column = self._read(["path"]).column("path")
         return [column[row].as_py() for row in rows]
-
-
-class _ParquetColumns(Records):
-    """Records in columns of Parquet, which are read when they are asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(_Columns(self._read(["path", "sha256"])))
-
-    def paths(self, rows: Sequence[int]) -> list[str]:
-        return _Columns(self._read(["path"])).paths(rows)
-
-    def _read(self, columns: list[str]) -> Any:
-        import pyarrow.parquet as pq
-
-        return pq.read_table(self._path, columns=columns)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +84,10 @@ def embed(
         OSError: the disk is full, for example.
     """
     check_suffix(out)
-    summary = Summary()
-    while not _run(inputs, out, encoder, options, progress, summary):
+    run = _Run(inputs, out, encoder, options, progress)
+    while not run.finish():
         pass
-    return summary
+    return run.summary
 
 
 def errors_file(out: Path) -> Path:
@@ -98,179 +98,162 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def _run(
-    inputs: Sequence[str],
-    out: Path,
-    encoder: Encoder,
-    options: Options,
-    progress: Callable[[int, int], None],
-    summary: Summary,
-) -> bool:
-    """Begin a run, or finish one. Return whether it embedded what is there now."""
-    about = About(
-        version=encoder.version,
-        dimensions=encoder.dimensions,
-        dtype=options.dtype,
-        images=Path(os.path.relpath(root_of(inputs), out.parent)).as_posix(),
-        reference=encoder.reference,
-        precision=encoder.precision,
-        image_key=options.image_key,
-    )
-    summary.left_out.clear()
-    own = os.path.abspath(out.with_suffix("")) + "."  # the files of an earlier or unfinished run
+@dataclass
+class _Run:
+    """A run over what is there, which is repeated until nothing has changed meanwhile."""
 
-    def leave_out(path: str) -> None:
-        if not os.path.abspath(path).startswith(own):
-            summary.left_out[Path(path).suffix.lower()] += 1
+    inputs: Sequence[str]
+    out: Path
+    encoder: Encoder
+    options: Options
+    progress: Callable[[int, int], None]
+    summary: Summary = field(default_factory=Summary)
 
-    listed = partial(list_entries, inputs, image_key=options.image_key, leave_out=leave_out)
-    with Work(work_folder(out)) as work:
-        manifest = work.manifest()
-        is_new = manifest is None
-        if manifest is None:
-            manifest = _begun(work, about, inputs, options, listed, summary)
+    def finish(self) -> bool:
+        """Begin a run, or finish one. Return whether it embedded what is there now."""
+        self.summary.left_out.clear()
+        with Work(work_folder(self.out)) as work:
+            manifest = work.manifest()
+            is_new = manifest is None
+            if manifest is None:
+                manifest = self._begin(work)
+            else:
+                self._check_same(work, manifest)
+            work.resume()
+            if not work.done.is_last:
+                try:
+                    known = self._known()
+                    if is_new:
+                        self._check_related(known, work)
+                except VectorsError:
+                    if is_new:
+                        work.remove()
+                    raise
+                self._add_parts(work, manifest, known)
+            self._join(work, manifest.about)
+            is_current = is_new or work.is_listed(self._listed())
+            work.remove()
+        return is_current
+
+    @cached_property
+    def _about(self) -> About:
+        return About(
+            version=self.encoder.version,
+            dimensions=self.encoder.dimensions,
+            dtype=self.options.dtype,
+            images=Path(os.path.relpath(root_of(self.inputs), self.out.parent)).as_posix(),
+            reference=self.encoder.reference,
+            precision=self.encoder.precision,
+            image_key=self.options.image_key,
+        )
+
+    @cached_property
+    def _absolute(self) -> list[str]:
+        return sorted({os.path.abspath(given) for given in self.inputs})
+
+    def _listed(self) -> Iterator[ImageRef]:
+        own = os.path.abspath(self.out.with_suffix("")) + "."  # the files of an earlier or unfinished run
+
+        def leave_out(path: str) -> None:
+            if not os.path.abspath(path).startswith(own):
+                self.summary.left_out[Path(path).suffix.lower()] += 1
+
+        return list_entries(self.inputs, image_key=self.options.image_key, leave_out=leave_out)
+
+    def _begin(self, work: Work) -> Manifest:
+        try:
+            manifest = work.begin(self._about, self._absolute, self.options.batch_size, self._listed())
+            if not manifest.entries:
+                found = f" ({self.summary.counts_left_out()})" if self.summary.left_out else ""
+                raise VectorsError(f"There are no images in {', '.join(self.inputs)}{found}; check the path.")
+        except BaseException:
+            shutil.rmtree(work.folder)
+            raise
+        return manifest
+
+    def _check_same(self, work: Work, manifest: Manifest) -> None:
+        difference = self._about.difference(manifest.about)
+        if manifest.inputs != self._absolute:
+            difference = f"it embeds {', '.join(manifest.inputs)}"
+        elif manifest.batch_size != self.options.batch_size:
+            difference = f"its batch size is {manifest.batch_size}"
+        if difference is not None:
+            raise VectorsError(
+                f"{work.folder} holds an unfinished run of another kind: {difference}. Finish it with the options with "
+                "which it was begun, choose another --out, or remove that folder."
+            )
+
+    def _known(self) -> Known:
+        if not self.out.exists():
+            return Known(None)
+        vectors = open_vectors(self.out)
+        if difference := self._about.difference(vectors.about):
+            raise VectorsError(
+                f"{self.out} exists, and its rows are of another kind: {difference}. Choose another --out, or remove "
+                "the file."
+            )
+        if self.options.keep_missing and vectors.about.images != self._about.images:
+            raise VectorsError(
+                f"{self.out} has images of another folder ({vectors.about.images}), and the rows of both cannot be "
+                "told apart. Choose another --out, or embed both folders by one command."
+            )
+        return Known(vectors)
+
+    def _check_related(self, known: Known, work: Work) -> None:
+        """Refuse to replace a file by one that has none of its images, which is hardly what was meant."""
+        if not known.missing or self.options.keep_missing:
+            return
+        if not any(each.name in known.missing for each in work.remaining()):
+            raise VectorsError(
+                f"{self.out} exists, and none of its {len(known)} images is among these. Choose another --out, or "
+                "remove the file."
+            )
+
+    def _add_parts(self, work: Work, manifest: Manifest, known: Known) -> None:
+        options = self.options
+        known.meet(work.finished_paths())
+        self.progress(work.done.entries, manifest.entries)
+        read = partial(read_image, encoder=self.encoder, known=known)
+        ahead = read_ahead(work.remaining(), read, batch_size=options.batch_size, threads=options.threads)
+        with closing(ahead) as images:
+            for gathered in gathered_parts(images, options.batch_size):
+                part = self._part(gathered, known)
+                work.add(part)
+                self.summary.embedded += len(part.rows) - sum(image.row is not None for image in gathered)
+                known.meet(image.path for image in gathered)
+                self.progress(work.done.entries, manifest.entries)
+        end = "kept" if options.keep_missing else "dropped"
+        message = f"The image is not among the given ones any more; its row was {end}."
+        errors = [{"path": path, "code": _MISSING, "message": message} for path in known.missing]
+        if options.keep_missing:
+            for part in known.kept(PART_ENTRIES):
+                work.add(part)
+        work.add(Part(entries=0, errors=errors, is_last=True))
+
+    def _part(self, gathered: Sequence[Image], known: Known) -> Part:
+        new = [image.prepared for image in gathered if image.is_new]
+        encoded = iter(self.encoder.encode(new) if new else ())
+        part = Part(entries=len(gathered))
+        for image in gathered:
+            outcome = image.problem or (next(encoded) if image.row is None else known.embedding(image.row))
+            if isinstance(outcome, Problem):
+                part.errors.append({"path": image.path, "code": outcome.code, "message": outcome.message})
+            else:
+                part.embeddings.append(np.asarray(outcome, self.options.dtype))
+                part.rows.append({"path": image.path, "sha256": image.sha256})
+        return part
+
+    def _join(self, work: Work, about: About) -> None:
+        codes = Counter(error["code"] for error in work.errors())
+        errors = errors_file(self.out)
+        if codes:
+            with atomic_file(errors) as file:
+                file.writelines(f"{json.dumps(error)}\n".encode() for error in work.errors())
         else:
-            _check_same(work, manifest, about, inputs, options)
-        work.resume()
-        if not work.done.is_last:
-            try:
-                known = _known(out, about, options)
-                if is_new:
-                    _check_related(out, known, work, options)
-            except VectorsError:
-                if is_new:
-                    work.remove()
-                raise
-            _add_parts(work, manifest, encoder, known, options, progress, summary)
-        _join(work, out, manifest.about, summary)
-        is_current = is_new or work.is_listed(listed())
-        work.remove()
-    return is_current
-
-
-def _begun(
-    work: Work,
-    about: About,
-    inputs: Sequence[str],
-    options: Options,
-    listed: Callable[[], Iterator[ImageRef]],
-    summary: Summary,
-) -> Manifest:
-    try:
-        manifest = work.begin(about, _absolute(inputs), options.batch_size, listed())
-        if not manifest.entries:
-            found = f" ({summary.counts_left_out()})" if summary.left_out else ""
-            raise VectorsError(f"There are no images in {', '.join(inputs)}{found}; check the path.")
-    except BaseException:
-        shutil.rmtree(work.folder)
-        raise
-    return manifest
-
-
-def _check_same(
-    work: Work, manifest: Manifest, about: About, inputs: Sequence[str], options: Options
-) -> None:
-    difference = about.difference(manifest.about)
-    if manifest.inputs != _absolute(inputs):
-        difference = f"it embeds {', '.join(manifest.inputs)}"
-    elif manifest.batch_size != options.batch_size:
-        difference = f"its batch size is {manifest.batch_size}"
-    if difference is not None:
-        raise VectorsError(
-            f"{work.folder} holds an unfinished run of another kind: {difference}. Finish it with the options with "
-            "which it was begun, choose another --out, or remove that folder."
-        )
-
-
-def _absolute(inputs: Sequence[str]) -> list[str]:
-    return sorted({os.path.abspath(given) for given in inputs})
-
-
-def _known(out: Path, about: About, options: Options) -> Known:
-    if not out.exists():
-        return Known(None)
-    vectors = open_vectors(out)
-    if difference := about.difference(vectors.about):
-        raise VectorsError(
-            f"{out} exists, and its rows are of another kind: {difference}. Choose another --out, or remove the file."
-        )
-    if options.keep_missing and vectors.about.images != about.images:
-        raise VectorsError(
-            f"{out} has images of another folder ({vectors.about.images}), and the rows of both cannot be told apart. "
-            "Choose another --out, or embed both folders by one command."
-        )
-    return Known(vectors)
-
-
-def _check_related(out: Path, known: Known, work: Work, options: Options) -> None:
-    """Refuse to replace a file by one that has none of its images, which is hardly what was meant."""
-    if (
-        not known.missing
-        or options.keep_missing
-        or any(each.name in known.missing for each in work.remaining())
-    ):
-        return
-    raise VectorsError(
-        f"{out} exists, and none of its {len(known)} images is among these. Choose another --out, or remove the file."
-    )
-
-
-def _add_parts(
-    work: Work,
-    manifest: Manifest,
-    encoder: Encoder,
-    known: Known,
-    options: Options,
-    progress: Callable[[int, int], None],
-    summary: Summary,
-) -> None:
-    known.meet(work.finished_paths())
-    progress(work.done.entries, manifest.entries)
-    read = partial(read_image, encoder=encoder, known=known)
-    ahead = read_ahead(work.remaining(), read, batch_size=options.batch_size, threads=options.threads)
-    with closing(ahead) as images:
-        for gathered in gathered_parts(images, options.batch_size):
-            part = _part(gathered, encoder, known, options.dtype)
-            work.add(part)
-            summary.embedded += len(part.rows) - sum(image.row is not None for image in gathered)
-            known.meet(image.path for image in gathered)
-            progress(work.done.entries, manifest.entries)
-    end = "kept" if options.keep_missing else "dropped"
-    gone = {
-        "code": _MISSING,
-        "message": f"The image is not among the given ones any more; its row was {end}.",
-    }
-    errors = [{"path": path, **gone} for path in known.missing]
-    if options.keep_missing:
-        for part in known.kept(PART_ENTRIES):
-            work.add(part)
-    work.add(Part(entries=0, errors=errors, is_last=True))
-
-
-def _part(gathered: Sequence[Image], encoder: Encoder, known: Known, dtype: Dtype) -> Part:
-    new = [image.prepared for image in gathered if image.is_new]
-    encoded = iter(encoder.encode(new) if new else ())
-    part = Part(entries=len(gathered))
-    for image in gathered:
-        outcome = image.problem or (next(encoded) if image.row is None else known.embedding(image.row))
-        if isinstance(outcome, Problem):
-            part.errors.append({"path": image.path, "code": outcome.code, "message": outcome.message})
-        else:
-            part.embeddings.append(np.asarray(outcome, dtype))
-            part.rows.append({"path": image.path, "sha256": image.sha256})
-    return part
-
-
-def _join(work: Work, out: Path, about: About, summary: Summary) -> None:
-    codes = Counter(error["code"] for error in work.errors())
-    if codes:
-        with atomic_file(errors_file(out)) as file:
-            file.writelines(f"{json.dumps(error)}\n".encode() for error in work.errors())
-    else:
-        errors_file(out).unlink(missing_ok=True)
-    summary.rows, summary.missing = work.done.rows, codes.pop(_MISSING, 0)
-    summary.unreadable = codes.total()
-    if not work.done.rows:
-        work.remove()
-        raise VectorsError(f"No image can be read. {errors_file(out)} lists why.")
-    write_vectors(out, about, work.done.rows, work.rows())
+            errors.unlink(missing_ok=True)
+        self.summary.rows, self.summary.missing = work.done.rows, codes.pop(_MISSING, 0)
+        self.summary.unreadable = codes.total()
+        if not work.done.rows:
+            work.remove()
+            raise VectorsError(f"No image can be read. {errors} lists why.")
+        write_vectors(self.out, about, work.done.rows, work.rows())

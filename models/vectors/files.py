@@ -36,7 +36,7 @@ def open_vectors(path: Path) -> Vectors:
     if not path.is_file():
         raise VectorsError(f"There is no file {path}; check the path, or make it with `sds-clip embed`.")
     try:
-        vectors = _open_npy(path) if path.suffix == ".npy" else _open_arrow(path)
+        vectors = {".npy": _open_npy, ".arrow": open_arrow, ".parquet": open_parquet}[path.suffix](path)
     except OSError as error:
         raise VectorsError(f"{path} cannot be read ({error.strerror or error}); check it.") from error
     shapes = {(*block.shape[1:], block.dtype.name) for block in vectors.blocks}
@@ -102,7 +102,3 @@ def _open_npy(path: Path) -> Vectors:
             f"{error.filename} belongs to {path} and is missing. If `sds-clip embed` was interrupted, run it again."
         ) from error
     return Vectors(path, About.of_json(text, about_file(path)), [map_array(path)], _JsonLines(records))
-
-
-def _open_arrow(path: Path) -> Vectors:
-    return open_parquet(path) if path.suffix == ".parquet" else open_arrow(path)

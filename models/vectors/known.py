@@ -30,13 +30,10 @@ class Known:
     def find(self, digest: bytes) -> int | None:
         """Return the first row whose image had this SHA-256. May be called by several threads."""
         wanted = np.frombuffer(digest, np.uint8)
-        place = int(np.searchsorted(self._begins, wanted[:8].view(np.uint64)[0]))
-        while place < len(self._begins) and self._begins[place] == wanted[:8].view(np.uint64)[0]:
-            row = int(self._order[place])
-            if np.array_equal(self._digests[row], wanted):
-                return row
-            place += 1
-        return None
+        begin = wanted[:8].view(np.uint64)[0]
+        first, end = np.searchsorted(self._begins, begin), np.searchsorted(self._begins, begin, "right")
+        rows: list[int] = self._order[first:end].tolist()
+        return next((row for row in rows if np.array_equal(self._digests[row], wanted)), None)
 
     def embedding(self, row: int) -> np.ndarray:
         assert self._vectors is not None

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from sds_clip.models.images.decode import ImageError, decode_image
 from sds_clip.models.images.files import ImageFileError
 from sds_clip.models.images.thumbnails import Picture, thumbnail
-from sds_clip.models.pages import environment, policy
+from sds_clip.models.pages import environment, render
 from sds_clip.models.vectors.entries import find_entry
 from sds_clip.models.vectors.mapped import Vectors
 from sds_clip.models.vectors.search import Hit
@@ -81,18 +79,12 @@ def render_sheet(
 
     Names and the query are escaped. An image that cannot be read (any more) has its name and score.
     """
-    style = (_HERE / "sheet.css").read_text(encoding="utf-8")
-    page: str = (
-        environment(_HERE)
-        .get_template("sheet.html.jinja")
-        .render(
-            query=query,
-            picture=None if searched is None else thumbnail(decode_image(searched)),
-            tiles=tiles,
-            rows=len(vectors),
-            about=vectors.about,
-            style=Markup(style),
-            policy=policy(style),
-        )
+    return render(
+        environment(_HERE).get_template("sheet.html.jinja"),
+        _HERE / "sheet.css",
+        query=query,
+        picture=None if searched is None else thumbnail(decode_image(searched)),
+        tiles=tiles,
+        rows=len(vectors),
+        about=vectors.about,
     )
-    return page

@@ -264,7 +264,7 @@ def _encode_files(
 
 
 def _encode_texts(
-    clip: Clip, texts: Sequence[str], *, progress: Callable[[int, int], None] | None = None
+    clip: Clip, texts: Sequence[str], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Tensor:
     from sds_clip.models.clip.encode import encode_texts
 

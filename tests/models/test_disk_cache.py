@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,15 +30,15 @@ def file(tmp_path: Path) -> Path:
 
 def test_values_come_back_in_another_process(file: Path) -> None:
     kept = values(*range(1200)) | {key("empty"): b"", key("large"): bytes(3_000_000)}
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         cache.put_many(kept)
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         assert cache.get_many([*kept, key("unknown")]) == kept
         assert cache.get(key("unknown")) is None
 
 
 def test_value_is_replaced(file: Path) -> None:
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         cache.put(key("a"), b"one")
         cache.put(key("a"), b"two")
         assert cache.get(key("a")) == b"two"
@@ -46,7 +47,7 @@ def test_value_is_replaced(file: Path) -> None:
 def test_what_was_used_longest_ago_goes_beyond_the_bound(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 0.0
     monkeypatch.setattr(disk_cache.time, "time", lambda: clock)
-    with DiskCache(file, max_bytes=10_000_000) as cache:
+    with closing(DiskCache(file, max_bytes=10_000_000)) as cache:
         for name in range(9):
             clock += 10_000
             cache.put_many(values(name, size=1_000_000))
@@ -58,43 +59,43 @@ def test_what_was_used_longest_ago_goes_beyond_the_bound(file: Path, monkeypatch
 
 
 def test_file_becomes_smaller_with_the_bound(file: Path) -> None:
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         cache.put_many(values(*range(1000), size=10_000))
     assert file.stat().st_size > 10_000_000
-    with DiskCache(file, max_bytes=1_000_000) as cache:
+    with closing(DiskCache(file, max_bytes=1_000_000)) as cache:
         cache.put_many(values("new"))
         assert cache.get(key("new")) is not None
     assert file.stat().st_size <= 1_000_000
 
 
 def test_bound_of_zero_keeps_nothing(file: Path) -> None:
-    with DiskCache(file, max_bytes=0) as cache:
+    with closing(DiskCache(file, max_bytes=0)) as cache:
         cache.put_many(values("a"))
         assert cache.get(key("a")) is None
 
 
 @pytest.mark.parametrize("damage", ["value = zeroblob(length(value))", "value = 'text'", "used_at = 'text'"])
 def test_damaged_row_is_absent_and_written_anew(file: Path, damage: str) -> None:
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         cache.put_many(values("a", "b"))
     database = sqlite3.connect(file)
     with database:
         database.execute(f"UPDATE cache SET {damage} WHERE key = ?", (key("a"),))
     database.close()
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         assert cache.get_many(values("a", "b")) == values("b")
         cache.put_many(values("a"))
         assert cache.get_many(values("a", "b")) == values("a", "b")
 
 
 def test_row_under_another_key_is_absent(file: Path) -> None:
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         cache.put_many(values("a"))
     database = sqlite3.connect(file)
     with database:
         database.execute("UPDATE cache SET key = ?", (key("b"),))
     database.close()
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         assert cache.get(key("b")) is None
 
 
@@ -118,20 +119,20 @@ def other_tables(file: Path) -> None:
     ids=["not a database", "cut off", "zeros", "empty", "other tables"],
 )
 def test_damaged_file_is_made_anew(file: Path, damage: Callable[[Path], None]) -> None:
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         cache.put_many(values(*range(100)))
     damage(file)
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         assert cache.get_many(values(*range(100))) == {}
         cache.put_many(values("a"))
         assert cache.get_many(values("a")) == values("a")
 
 
 def test_file_that_another_process_made_anew_is_opened_again(file: Path) -> None:
-    with DiskCache(file) as one:
+    with closing(DiskCache(file)) as one:
         one.put_many(values("a"))
         file.unlink()
-        with DiskCache(file) as other:
+        with closing(DiskCache(file)) as other:
             other.put_many(values("b"))
             one.put_many(values("c"))
             assert one.get_many(values("b", "c")) == values("b", "c")
@@ -142,7 +143,7 @@ def test_folder_that_cannot_be_written_keeps_nothing_and_says_so_once(
 ) -> None:
     monkeypatch.setattr(disk_cache, "_REST_S", 0.0)
     (tmp_path / "file").touch()
-    with DiskCache(tmp_path / "file" / "cache.sqlite3") as cache:
+    with closing(DiskCache(tmp_path / "file" / "cache.sqlite3")) as cache:
         for _ in range(3):
             cache.put_many(values("a"))
             assert cache.get_many(values("a")) == {}
@@ -152,9 +153,10 @@ def test_folder_that_cannot_be_written_keeps_nothing_and_says_so_once(
 FULL = """
 import resource, sys
 from pathlib import Path
+from contextlib import closing
 from sds_clip.models.disk_cache import DiskCache
 
-with DiskCache(Path(sys.argv[1])) as cache:
+with closing(DiskCache(Path(sys.argv[1]))) as cache:
     cache.put(b"small", b"1")
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
     cache.put(b"large", bytes(1_000_000))
@@ -164,12 +166,12 @@ with DiskCache(Path(sys.argv[1])) as cache:
 def test_full_disk_keeps_what_was_there(file: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FULL, file], check=True, capture_output=True, text=True)
     assert done.stderr.count("nothing is kept") == 1
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         assert cache.get_many([b"small", b"large"]) == {b"small": b"1"}
 
 
 def test_file_that_is_locked_for_long_is_left_alone(file: Path) -> None:
-    with DiskCache(file, wait_s=0.01) as cache:
+    with closing(DiskCache(file, wait_s=0.01)) as cache:
         cache.put_many(values("a"))
         database = sqlite3.connect(file, isolation_level=None)
         database.execute("BEGIN EXCLUSIVE")
@@ -180,9 +182,10 @@ def test_file_that_is_locked_for_long_is_left_alone(file: Path) -> None:
 WRITER = """
 import os, signal, sys
 from pathlib import Path
+from contextlib import closing
 from sds_clip.models.disk_cache import DiskCache
 
-with DiskCache(Path(sys.argv[1]), max_bytes=2_000_000) as cache:
+with closing(DiskCache(Path(sys.argv[1]), max_bytes=2_000_000)) as cache:
     for number in range(int(sys.argv[2]), int(sys.argv[3])):
         cache.put_many({b"%d-%d" % (number, k): b"%d" % number * 500 for k in range(20)})
     print("written", flush=True)
@@ -199,13 +202,13 @@ def writer(file: Path, first: int, last: int, end: str) -> "subprocess.Popen[byt
 
 def test_killed_writer_leaves_what_it_had_written_before(file: Path) -> None:
     assert writer(file, 0, 3, "killed").wait() == -signal.SIGKILL
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         assert len(cache.get_many(b"%d-%d" % (n, k) for n in range(3) for k in range(20))) == 60
 
 
 def test_processes_and_threads_write_at_once(file: Path) -> None:
     processes = [writer(file, 0, 20, "ends"), writer(file, 20, 40, "ends")]
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         threads = [threading.Thread(target=cache.put_many, args=(values(name),)) for name in range(8)]
         for thread in threads:
             thread.start()
@@ -219,13 +222,13 @@ def test_processes_and_threads_write_at_once(file: Path) -> None:
 def test_file_that_can_only_be_read_still_serves(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
-    with DiskCache(file) as cache:
+    with closing(DiskCache(file)) as cache:
         cache.put_many(values("a"))
     file.chmod(0o444)
     file.parent.chmod(0o555)
     monkeypatch.setattr(disk_cache, "_TOUCH_AFTER_S", -1.0)
     try:
-        with DiskCache(file) as cache:
+        with closing(DiskCache(file)) as cache:
             assert cache.get_many(values("a")) == values("a")
     finally:
         file.parent.chmod(0o755)

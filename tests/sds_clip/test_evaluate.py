@@ -178,14 +178,11 @@ def test_the_score_s_error_has_one_default_in_training_and_in_every_evaluation()
     from sds_clip.models.training.config import FinetuneConfig
 
     asked = ["evaluate", "winoground", "--data", "set", "--scorer", "diffusion", "--teacher", "demo"]
-    functions = (
-        TeacherScorer, diffusion_score.image_errors,
-        diffusion_score.denoising_errors, diffusion_score.denoising_errors_many,
-    )  # fmt: skip
+    functions = (TeacherScorer, diffusion_score.image_errors, diffusion_score.denoising_errors)
     defaults = [parsed(asked)["score_error"]]
     defaults += [kind.model_fields["score_error"].default for kind in (EvaluateSpec, FinetuneConfig)]
     defaults += [inspect.signature(function).parameters["error_of"].default for function in functions]
-    assert defaults == ["velocity"] * 7
+    assert defaults == ["velocity"] * 6
 
 
 def test_a_teacher_scores_too(

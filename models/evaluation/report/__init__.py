@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Template
-from markupsafe import Markup
 
 from sds_clip.models.atomic import write_atomic
 from sds_clip.models.errors import EvaluationError
@@ -28,7 +27,7 @@ from sds_clip.models.evaluation.report.content import (
 )
 from sds_clip.models.evaluation.report.gallery import IMAGES, galleries, pictures_of
 from sds_clip.models.evaluation.results import GROUP_MATCH, Results
-from sds_clip.models.pages import environment, policy
+from sds_clip.models.pages import environment, render
 
 __all__ = ["STYLE", "render_report", "write_report"]
 
@@ -71,8 +70,9 @@ def render_report(
     runs = [(MODEL, results)] if baseline is None else [(BASELINE, baseline), (MODEL, results)]
     same_scale = len({str(run.provenance.get("scorer")) for _, run in runs}) == 1
     shown = galleries(results, baseline, same_scale=same_scale)
-    style = STYLE.read_text(encoding="utf-8")
-    return _template().render(
+    return render(
+        _template(),
+        STYLE,
         results=results,
         comparison=comparison,
         runs=runs,
@@ -83,8 +83,6 @@ def render_report(
         pictures=pictures_of(
             image for pairs in shown.values() for _, item in pairs for image in item.images[:IMAGES]
         ),
-        style=Markup(style),
-        policy=policy(style),
     )
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from math import ceil, floor
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from sds_clip.models.losses.sds import DenoisingLoss, caption_residual, sds_loss
 from sds_clip.models.mapper import Mapper
+from sds_clip.models.shapes import Maps, Timesteps, Tokens
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.part import Part
@@ -33,18 +34,10 @@ class TeacherLoss(ABC):
     mapper: Mapper
 
     @abstractmethod
-    def inputs(
-        self, mapped: Float[Tensor, "b ..."], part: Part
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b s e"]]:
+    def inputs(self, mapped: Float[Tensor, "b ..."], part: Part) -> tuple[Maps, Tokens]:
         """Return the latents to which noise is added, and the captions under which they are denoised."""
 
-    def loss(
-        self,
-        latents: Float[Tensor, "b c h w"],
-        captions: Float[Tensor, "b s e"],
-        timesteps: Int[Tensor, " b"],
-        noise: Float[Tensor, "b c h w"],
-    ) -> DenoisingLoss:
+    def loss(self, latents: Maps, captions: Tokens, timesteps: Timesteps, noise: Maps) -> DenoisingLoss:
         """Return the unweighted loss: the denoising error, unless an objective has another."""
         return sds_loss(
             latents, captions, timesteps, noise, teacher=self.teacher, weighting=self.config.weighting,

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 from jinja2 import Template
-from markupsafe import Markup
 
 from sds_clip.models.atomic import write_atomic
 from sds_clip.models.data.pairs import PairSet, Sample
@@ -19,10 +18,11 @@ from sds_clip.models.evaluation.report import STYLE
 from sds_clip.models.evaluation.report.words import FILTERS
 from sds_clip.models.images.decode import ImageError
 from sds_clip.models.images.thumbnails import Picture, thumbnail
-from sds_clip.models.pages import environment, policy
+from sds_clip.models.pages import environment, render
 from sds_clip.models.run_files import CONFIG_FILE, LOG_FILE, REPORT_FILE
 from sds_clip.models.training.influence import RunWarning
 from sds_clip.models.training.log import read_log, writing
+from sds_clip.models.training.part import sub_batch
 from sds_clip.models.training.report.charts import charts, validation
 from sds_clip.models.training.watcher import Record
 
@@ -66,8 +66,10 @@ def write_run_report(
         TrainingError: the control cannot be read, or the file cannot be written.
     """
     runs = {RUN: read_run(out)} if control is None else {CONTROL: read_run(control), RUN: read_run(out)}
-    style = STYLE.read_text(encoding="utf-8") + (_HERE / "style.css").read_text(encoding="utf-8")
-    html = _template().render(
+    html = render(
+        _template(),
+        STYLE,
+        _HERE / "style.css",
         run=runs[RUN],
         names={series: "run" if series == RUN else "control" for series in runs},
         charts=charts({series: run.records for series, run in runs.items()}),
@@ -78,8 +80,6 @@ def write_run_report(
         },
         samples=_samples(pairs),
         warning=warning,
-        style=Markup(style),
-        policy=policy(style),
     )
     file = out / REPORT_FILE
     with writing(file):
@@ -104,12 +104,8 @@ def _shown(value: object) -> str:
 
 def _samples(pairs: PairSet) -> Sequence[tuple[Sample, Picture | None]]:
     """Some samples, spread evenly over the data, each with a picture unless its image cannot be read any more."""
-    count = min(SAMPLES, len(pairs))
-    return [(pairs.sample(index), _picture(pairs, index)) for index in _spread(len(pairs), count)]
-
-
-def _spread(size: int, count: int) -> list[int]:
-    return [place * size // count for place in range(count)]
+    spread = sub_batch(len(pairs), min(SAMPLES, len(pairs)))
+    return [(pairs.sample(index), _picture(pairs, index)) for index in spread]
 
 
 def _picture(pairs: PairSet, index: int) -> Picture | None:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_captions_change_with_the_epoch_and_are_equally_likely() -> None:
 
 
 def test_batches_come_in_order_with_everything_of_a_sample_together(pairs: FilePairs) -> None:
-    with loader(pairs) as batches:
+    with closing(loader(pairs)) as batches:
         found = list(batches)
     assert [batch.step for batch in found] == list(range(7))
     for batch in found:
@@ -177,7 +178,7 @@ def test_no_more_than_depth_batches_are_decoded_ahead_in_other_threads(pairs: Fi
         decoded.append(threading.current_thread().name)
         return to_pixels(image)
 
-    with loader(pairs, preprocess=note, depth=2, cache_bytes=0) as source:
+    with closing(loader(pairs, preprocess=note, depth=2, cache_bytes=0)) as source:
         batches = iter(source)
         for step in range(3):
             assert next(batches).step == step
@@ -186,7 +187,7 @@ def test_no_more_than_depth_batches_are_decoded_ahead_in_other_threads(pairs: Fi
 
 
 def test_close_leaves_no_thread(pairs: FilePairs) -> None:
-    with loader(pairs, last_step=1000) as batches:
+    with closing(loader(pairs, last_step=1000)) as batches:
         iterator = iter(batches)
         next(iterator)
         assert decoding_threads()

@@ -87,7 +87,7 @@ def test_the_only_split_is_read_and_of_several_one_must_be_named(tmp_path: Path)
 @pytest.mark.parametrize("name", ["shards", "parquet", "photos"])
 def test_training_continues_with_the_batches_of_an_uninterrupted_run(name: str) -> None:
     def batches(first_step: int) -> list[Batch]:
-        with Loader(
+        loader = Loader(
             open_pairs(SETS / name),
             lambda image: torch.full((3, 1, 1), float(level(image))),
             batch_size=2,
@@ -96,8 +96,8 @@ def test_training_continues_with_the_batches_of_an_uninterrupted_run(name: str) 
             last_step=9,
             workers=3,
             cache_bytes=0,
-        ) as loader:
-            return list(loader)
+        )
+        return list(loader)
 
     whole, rest = batches(0), batches(5)
     assert [batch.step for batch in rest] == [5, 6, 7, 8]
@@ -159,11 +159,19 @@ def test_check_lists_rows_without_an_image_or_a_caption(tmp_path: Path) -> None:
         caption=["a", "b", "c", None, " "],
     )
     report = check_pairs(open_pairs(file), max_bad_share=1.0).report
-    assert (report.usable, report.unreadable_images.count, report.bad_captions.count) == (1, 2, 2)
+    assert (
+        report.usable,
+        report.findings["image_unreadable"].count,
+        report.findings["bad_caption"].count,
+    ) == (1, 2, 2)
     assert "a.parquet/00000002: the image has no bytes" in str(report)
     saved = write_arrow(tmp_path / "saved", pq.read_table(file))
     again = check_pairs(open_pairs(saved), max_bad_share=1.0).report
-    assert (again.usable, again.unreadable_images.count, again.bad_captions.count) == (1, 2, 2)
+    assert (again.usable, again.findings["image_unreadable"].count, again.findings["bad_caption"].count) == (
+        1,
+        2,
+        2,
+    )
 
 
 def test_path_in_the_place_of_an_image_is_not_followed(tmp_path: Path) -> None:

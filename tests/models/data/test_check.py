@@ -42,7 +42,11 @@ def test_each_kind_of_fault_is_counted_and_left_out(tmp_path: Path) -> None:
     captions = [("x",), ("x",), ("x",), ("x", "  "), ()]
     checked = check_pairs(pairs_of(tmp_path, names, captions), max_bad_share=0.8, workers=2)
     report = checked.report
-    assert (report.missing_files.count, report.unreadable_images.count, report.bad_captions.count) == (
+    assert (
+        report.findings["missing_file"].count,
+        report.findings["image_unreadable"].count,
+        report.findings["bad_caption"].count,
+    ) == (
         1,
         1,
         2,

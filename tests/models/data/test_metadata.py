@@ -60,9 +60,7 @@ def test_images_and_captions_that_are_missing_are_counted_with_their_lines(folde
     write(folder, "file_name,text\na.png,a cat\nno.png,nothing\nc.png,a dog\nsub/b.png,\n")
     report = check_pairs(open_pairs(folder), max_bad_share=1.0).report
     assert report.usable == 1
-    (missing,), (unreadable,), (caption,) = (
-        finding.listed for finding in (report.missing_files, report.unreadable_images, report.bad_captions)
-    )
+    (missing,), (unreadable,), (caption,) = (finding.listed for finding in report.findings.values())
     assert missing.message.startswith("no.png (line 3): ")
     assert unreadable.message.startswith("c.png (line 4): ")
     assert caption.message == "sub/b.png (line 5) has an empty caption."

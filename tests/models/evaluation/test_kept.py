@@ -67,7 +67,7 @@ def test_name_whose_row_is_gone_is_not_found(tmp_path: Path, kept: Callable[...,
     first = kept()
     first.add([key("x")], rows(1))
     first.name({key("file"): key("x")})
-    with open_cache(tmp_path) as cache:
+    with closing(open_cache(tmp_path)) as cache:
         cache.put(first._place("row", key("x")), b"of another width")
     later = kept()
     later.fetch_named([key("file")])

@@ -10,7 +10,6 @@ from torch import Tensor
 from sds_clip.models.errors import TeacherError
 from sds_clip.models.teacher.diffusion_score import (
     denoising_errors,
-    denoising_errors_many,
     draws,
     image_errors,
 )
@@ -33,7 +32,7 @@ def test_errors_are_those_of_each_image_caption_and_draw(batch_size: int) -> Non
     toy = ToyTeacher()
     latents, captions, noise = randn(2, *SHAPE), randn(2, 3, 5, 6, seed=1), randn(2, 4, *SHAPE, seed=2)
     timesteps = torch.tensor([[0, 10, 500, 999], [1, 2, 3, 4]])
-    errors = denoising_errors_many(
+    errors = denoising_errors(
         toy, latents, captions, timesteps, noise, batch_size=batch_size, error_of="epsilon"
     )
     assert errors.shape == (2, 3, 4)
@@ -42,10 +41,9 @@ def test_errors_are_those_of_each_image_caption_and_draw(batch_size: int) -> Non
         assert float(errors[b, n, k]) == pytest.approx(expected, rel=1e-5)
     assert max(toy.batches) == min(batch_size, 24)
     assert sum(toy.batches) == 24
-    one = denoising_errors(
-        toy, latents[0], captions[0], timesteps[0], noise[0], batch_size=batch_size, error_of="epsilon"
-    )
-    torch.testing.assert_close(one, errors[0])
+    one = [value[:1] for value in (latents, captions, timesteps, noise)]
+    alone = denoising_errors(toy, *one, batch_size=batch_size, error_of="epsilon")
+    torch.testing.assert_close(alone, errors[:1])
 
 
 def test_the_velocity_s_error_is_that_of_the_predicted_velocity() -> None:
@@ -56,7 +54,8 @@ def test_the_velocity_s_error_is_that_of_the_predicted_velocity() -> None:
         randn(3, *SHAPE, seed=2),
     )
     timesteps = torch.tensor([0, 500, 990])
-    errors = denoising_errors(toy, latents, captions, timesteps, noise, batch_size=6, error_of="velocity")
+    asked = (latents[None], captions[None], timesteps[None], noise[None])
+    (errors,) = denoising_errors(toy, *asked, batch_size=6, error_of="velocity")
     for n, k in np.ndindex(2, 3):
         abar = float(toy.alphas_cumprod[timesteps[k]])
         noisy = abar**0.5 * latents + (1 - abar) ** 0.5 * noise[k]
@@ -75,7 +74,8 @@ def test_the_velocity_s_error_at_pure_noise_is_that_of_the_u_net_s_own_output(tm
     teacher = load_teacher(str(folder), device="cpu", precision="float32")
     latents, noise, timesteps = randn(4, 8, 8), randn(3, 4, 8, 8, seed=1), torch.tensor([10, 500, 999])
     captions = teacher.encode_captions(["a red cube", "a blue ball"])
-    found = denoising_errors(teacher, latents, captions, timesteps, noise, batch_size=6, error_of="velocity")
+    asked = (latents[None], captions[None], timesteps[None], noise[None])
+    (found,) = denoising_errors(teacher, *asked, batch_size=6, error_of="velocity")
 
     abar = DDIMScheduler.from_pretrained(folder / "scheduler").alphas_cumprod.double()[timesteps]
     assert abar[-1] == 0
@@ -92,7 +92,7 @@ def test_the_velocity_s_error_at_pure_noise_is_that_of_the_u_net_s_own_output(tm
 
 def test_errors_have_no_gradient() -> None:
     latents = randn(1, *SHAPE).requires_grad_()
-    errors = denoising_errors_many(
+    errors = denoising_errors(
         ToyTeacher(),
         latents,
         randn(1, 2, 5, 6),

@@ -39,8 +39,8 @@ def test_what_the_folder_states_is_the_teacher_s(v_folder: Path) -> None:
     assert teacher.resolution_px == 64
     assert teacher.timesteps == 1000
     assert teacher.guidance is None
-    assert not teacher.has_vae
-    assert load(v_folder, vae=True).has_vae
+    assert teacher.vae is None
+    assert load(v_folder, vae=True).vae is not None
 
 
 def test_abar_is_the_product_of_the_schedule_s_alphas(epsilon_folder: Path) -> None:
@@ -88,7 +88,7 @@ def test_hub_name_downloads_safetensors_and_no_vae_unless_asked(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert load("organisation/name").reference == "organisation/name"
-    assert load("organisation/name", vae=True).has_vae
+    assert load("organisation/name", vae=True).vae is not None
     assert UNET in asked[0]
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert [vae in patterns for patterns in asked] == [False, True]
@@ -219,7 +219,7 @@ def test_vae_weights_that_are_not_finite_are_refused_where_it_is_loaded(copied: 
     weights = load_file(file)
     weights["encoder.conv_out.bias"][0] = float("nan")
     save_file(weights, file)
-    assert not load(copied).has_vae
+    assert load(copied).vae is None
     with pytest.raises(TeacherError, match=r"vae.*encoder\.conv_out\.bias"):
         load(copied, vae=True)
 

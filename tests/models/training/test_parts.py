@@ -32,7 +32,7 @@ def test_everything_that_is_named_is_loaded(tiny_folder: Path, data: Path, teach
     config = options(tiny_folder, data, teacher_folder, val=data)
     parts = load_parts(config, PLACE, said.append)
     assert isinstance(parts.teacher, Teacher)
-    assert not parts.teacher.has_vae
+    assert parts.teacher.vae is None
     assert parts.base.precision == "float32"
     assert parts.validation is not None
     assert len(parts.pairs) == len(parts.validation) == 24
@@ -90,7 +90,7 @@ def test_the_vae_is_loaded_where_images_are_encoded(
 ) -> None:
     teacher = load_parts(options(tiny_folder, data, teacher_folder, **changes), PLACE).teacher
     assert teacher is not None
-    assert teacher.has_vae
+    assert teacher.vae is not None
 
 
 def test_the_teacher_has_the_run_s_guidance(tiny_folder: Path, data: Path, teacher_folder: Path) -> None:

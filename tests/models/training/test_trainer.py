@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from sds_clip.models.choices import Conflicts
 from sds_clip.models.training.objective import Losses
-from sds_clip.models.training.trainer import Encoded, _backward, sub_batch
+from sds_clip.models.training.part import sub_batch
+from sds_clip.models.training.trainer import Encoded, _backward
 
 
 class Tower:
