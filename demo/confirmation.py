@@ -23,7 +23,7 @@ from sds_clip.demo.experiment import (
     add_series_options,
     base_outcome,
     one_a_core,
-    read_outcome,
+    read_outcomes,
     run_all,
     summary,
 )
@@ -104,9 +104,7 @@ def _folder(question: Question, base: int, outcomes: Path) -> Path:
 
 def compared(question: Question, outcomes: Path) -> Compared:
     """All outcomes of a question, as they are stored."""
-    by_base = [
-        [read_outcome(file) for file in _folder(question, base, outcomes).glob("*.json.gz")] for base in BASES
-    ]
+    by_base = [read_outcomes(_folder(question, base, outcomes)).values() for base in BASES]
 
     def runs_of(name: str) -> list[list[Outcome]]:
         found = [[run for run in runs if run.variant == name] for runs in by_base]

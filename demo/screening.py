@@ -100,7 +100,8 @@ def main() -> None:
         parser.error(
             f"There are no arms {', '.join(sorted(unknown))}; choose among {', '.join(sorted(known))}."
         )
-    series = Series(Split.VALIDATION, options.teacher, options.work_dir, options.outcomes, per_kind=PER_KIND)
+    outcomes = options.outcomes / "screening"
+    series = Series(Split.VALIDATION, options.teacher, options.work_dir, outcomes, per_kind=PER_KIND)
     base = base_outcome(series)
     print(summary(base), flush=True)
     for setting in options.settings:
@@ -111,11 +112,11 @@ def main() -> None:
             if arm.name not in options.without and (not options.only or arm.name in wanted)
         ]
         with one_a_core() as pool:
-            outcomes = run_all(series, [(arm, seed) for seed in SEEDS for arm in chosen], pool)
+            found = run_all(series, [(arm, seed) for seed in SEEDS for arm in chosen], pool)
         if not options.only:
             left_out = [(arm, seed) for seed in SEEDS for arm in arms(setting) if arm.name in options.without]
-            outcomes += done(series, left_out)
-            write_screening(setting, _page(arms(setting), outcomes, base, options.without), options.into)
+            found += done(series, left_out)
+            write_screening(setting, _page(arms(setting), found, base, options.without), options.into)
 
 
 if __name__ == "__main__":
