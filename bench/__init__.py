@@ -1,7 +1,6 @@
 """Benchmarks, which are run by hand. Each is a module: `python -m bench.serve --help`.
 
 serve        this service against its bare path and its peers (serve_measure, embedders, litserve_app, bare)
-edge         where a request's time goes, by part, with py-spy
 train        a training step against its bare parts, and the choice of captions (train_parts, steps,
              bare_step, diffusion)
 evaluate     evaluation against CLIP_benchmark, and the diffusion score (evaluate_race, diffusion)
