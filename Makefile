@@ -150,7 +150,7 @@ screenshots: $(STAMP) console ## Take the pictures of the console, for docs/how-
 bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.serve $(ARGS)
 
-bench-train: $(STAMP) ## Benchmark a training step and the diffusion score (minutes; ARGS="--quick": a short run)
+bench-train: $(STAMP) ## Benchmark a training step (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.train $(ARGS)
 
 bench-evaluate: $(STAMP) ## Benchmark evaluation against CLIP_benchmark (minutes; ARGS="--quick": a short run)

@@ -1,8 +1,7 @@
 """Benchmarks, which are run by hand. Each is a module: `python -m bench.serve --help`.
 
 serve        this service against its bare path and its peers (serve_measure, embedders, litserve_app, bare)
-train        a training step against its bare parts, and the choice of captions (train_parts, steps,
-             bare_step, diffusion)
+train        a training step against its bare parts (train_parts, steps, bare_step)
 evaluate     evaluation against CLIP_benchmark, and the diffusion score (evaluate_race, diffusion)
 swap         a swap of weights under load (swap_system, swap_server, swap_check, file_aliases)
 versions     what it costs to serve a thousand versions of one base (version_set, separate_server)
