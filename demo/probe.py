@@ -28,7 +28,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sds_clip.demo.bindings import ridge_config
 from sds_clip.demo.captions import caption, draw_wording
 from sds_clip.demo.options import run
 from sds_clip.demo.places import colour_of, in_order, shape_of
@@ -44,6 +43,7 @@ from sds_clip.models.mapper import Mapper
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.pixels import teacher_view
 from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import parse_config
 from sds_clip.models.training.ridge import ridge_mapper
 
 SEED = 6
@@ -170,7 +170,9 @@ def probe_latents(clip: Clip, teacher: Teacher) -> dict[str, list[list[bool]]]:
     """The choices of PROBES from latents that a mapper makes of the pooled embedding, and from real ones."""
     scenes = probed_scenes()
     trained_on = DemoPairs(FITTED)
-    mapper = ridge_mapper(ridge_config(len(trained_on)), clip, teacher, trained_on)
+    options = {"base": "demo", "data": "demo", "objective": "sds-clip", "teacher": "demo", "steps": 1}
+    config = parse_config({**options, "batch_size": 128, "ridge_images": FITTED})
+    mapper = ridge_mapper(config, clip, teacher, trained_on)
     made = [latents_of(image_features(clip, each)[0], mapper) for each in scenes]
     real = [real_latents(clip, teacher, each) for each in scenes]
     return {
