@@ -8,7 +8,6 @@ still there. Otherwise remove what the base has in docs/experiments/runs.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from sds_clip.demo.experiment import (
     run_all,
     summary,
 )
-from sds_clip.demo.options import run
+from sds_clip.demo.options import add_compile, parser_of, run
 from sds_clip.demo.report import write_confirmation
 from sds_clip.demo.training_set import DISTILLATION_SEED
 from sds_clip.demo.world import Split
@@ -130,9 +129,7 @@ def _write(found: Sequence[Compared], into: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--bases",
         nargs="*",
@@ -145,7 +142,7 @@ def main() -> None:
     parser.add_argument(
         "--into", type=Path, default=Path("docs"), help="Folder for the tables and the figure."
     )
-    parser.add_argument("--compile", action="store_true", help="Compile the base students' towers first.")
+    add_compile(parser)
     options = parser.parse_args()
     try:
         asked = questions()

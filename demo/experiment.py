@@ -230,15 +230,12 @@ def summary(outcome: Outcome) -> str:
     if outcome.split == Split.HELD_OUT:
         return f"{name}: {seconds}"
     measured = outcome.measured
-
-    def by_kind(right: list[bool]) -> str:
-        found: dict[str, list[bool]] = {}
-        for kind, one in zip(measured.kinds, right, strict=True):
-            found.setdefault(kind, []).append(one)
-        return ", ".join(f"{kind} {sum(ones) / len(ones):.1%}" for kind, ones in found.items())
-
+    match, group = (
+        ", ".join(f"{kind} {share:.1%}" for kind, share in measured.by_kind(right).items())
+        for right in (measured.group_match, measured.group)
+    )
     return (
-        f"{name}: GroupMatch {by_kind(measured.group_match)}; group {by_kind(measured.group)}; "
+        f"{name}: GroupMatch {match}; group {group}; "
         f"retrieval {measured.retrieval:.1%}, zero-shot {measured.zero_shot:.1%}; {seconds}"
     )
 

@@ -14,7 +14,6 @@ With a teacher, the latents into which a mapper turns the pooled image embedding
 teacher's own autoencoder. The mapper is the closed-form fit with which a run may start (`mapper_start: ridge`).
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from sds_clip.demo.captions import caption, draw_wording
-from sds_clip.demo.options import run
+from sds_clip.demo.options import parser_of, run
 from sds_clip.demo.places import colour_of, in_order, shape_of
 from sds_clip.demo.render import render
 from sds_clip.demo.sets import scenes
@@ -205,9 +204,7 @@ def real_latents(clip: Clip, teacher: Teacher, scenes: Sequence[Scene]) -> Float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="References of the models to probe.")
     parser.add_argument("--teacher", help="Reference of a teacher, whose latents are probed too.")
     options = parser.parse_args()

@@ -6,7 +6,6 @@ change to the code, use other folders.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +22,7 @@ from sds_clip.demo.experiment import (
     run_all,
     summary,
 )
-from sds_clip.demo.options import run
+from sds_clip.demo.options import parser_of, run
 from sds_clip.demo.report import screening_table, write_screening
 from sds_clip.demo.statistics import right
 from sds_clip.demo.world import Split
@@ -84,7 +83,7 @@ def _page(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     add_series_options(parser)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument(
