@@ -1,4 +1,4 @@
-"""Aliases in one JSON file, as the registry of a server that is measured or tested without a database."""
+"""Aliases in one JSON file, as the registry of a server that is tested without a database."""
 
 import json
 import time

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.file_aliases import FileAliases
 from sds_clip.app.store.records import Alias
+from tests.app.serving.file_aliases import FileAliases
 
 ONE, TWO = "1" * 64, "2" * 64
 
