@@ -39,7 +39,7 @@ def write_screening(setting: str, text: str, folder: Path) -> None:
     Raises:
         ValueError: screening.md does not have each marker once.
     """
-    _write_between(setting, text, folder / "screening.md")
+    write_between(setting, text, folder / "screening.md")
 
 
 def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[Variant]) -> str:
@@ -132,7 +132,7 @@ def write_confirmation(found: Sequence[Compared], folder: Path) -> None:
     """
     picture = "results.png"
     text = f"{confirmation_tables(found)}\n\n![The arms of the confirmation, by measure]({picture})"
-    _write_between("results", text, folder / "results.md")
+    write_between("results", text, folder / "results.md")
     write_figure(found, folder / picture)
 
 
@@ -294,7 +294,7 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
-def _write_between(name: str, generated: str, file: Path) -> None:
+def write_between(name: str, generated: str, file: Path) -> None:
     """Replace the text between a marker and its end."""
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     old = file.read_text(encoding="utf-8")
