@@ -7,8 +7,7 @@ swap         a swap of weights under load (swap_system, swap_check, version_set)
 versions     what it costs to serve a thousand versions of one base (version_set)
 neighbours   what a key notices of another one that floods the service (flood)
 jobs         the overhead of jobs (job_lists, curves)
-folders      embedding a folder against the bare path and a peer, and searches (folders_embed,
-             infinity_folder, folders_search)
+folders      embedding a folder against the bare path, and searches (folders_embed, folders_search)
 quantisation how many nearest images the types of /v2/embed find again
 decode_memory, flops   the figures behind two documents
 faults/      faults that are injected into a running system
