@@ -19,7 +19,7 @@ NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
 .PHONY: help console run demo test test-long test-lowest faults soak test-compose test-clients extras pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
-	bench-neighbours bench-bodies bench-jobs bench-folders bench-versions bench-quantisation bench-decoders demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-neighbours bench-bodies bench-jobs bench-folders bench-versions bench-quantisation demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -150,7 +150,7 @@ screenshots: $(STAMP) console ## Take the pictures of the console, for docs/how-
 bench: $(STAMP) ## Benchmark the service against its peers (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.serve $(ARGS)
 
-bench-train: $(STAMP) ## Benchmark a training step and the diffusion score (minutes; ARGS="--quick": a short run)
+bench-train: $(STAMP) ## Benchmark a training step (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.train $(ARGS)
 
 bench-evaluate: $(STAMP) ## Benchmark evaluation against CLIP_benchmark (minutes; ARGS="--quick": a short run)
@@ -176,9 +176,6 @@ bench-folders: $(STAMP) ## Embed a folder, and search it (minutes; ARGS="--quick
 
 bench-quantisation: $(STAMP) ## Measure how many nearest images each type of embedding finds again (a minute; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.quantisation $(ARGS)
-
-bench-decoders: $(STAMP) ## Compare another JPEG decoder with Pillow, bit for bit and in time (a minute; ARGS="--quick": a short run)
-	$(BIN)/python -m bench.decoders $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m sds_clip.demo.build $(ARGS)

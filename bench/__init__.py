@@ -1,16 +1,13 @@
 """Benchmarks, which are run by hand. Each is a module: `python -m bench.serve --help`.
 
 serve        this service against its bare path and its peers (serve_measure, embedders, litserve_app, bare)
-edge         where a request's time goes, by part, with py-spy
-train        a training step against its bare parts, and the choice of captions (train_parts, steps,
-             bare_step, diffusion)
+train        a training step against its bare parts (train_parts, steps, bare_step)
 evaluate     evaluation against CLIP_benchmark, and the diffusion score (evaluate_race, diffusion)
-swap         a swap of weights under load (swap_system, swap_server, swap_check, file_aliases)
-versions     what it costs to serve a thousand versions of one base (version_set, separate_server)
+swap         a swap of weights under load (swap_system, swap_check, version_set)
+versions     what it costs to serve a thousand versions of one base (version_set)
 neighbours   what a key notices of another one that floods the service (flood)
 jobs         the overhead of jobs (job_lists, curves)
-folders      embedding a folder against the bare path and a peer, and searches (folders_embed,
-             infinity_folder, folders_search)
+folders      embedding a folder against the bare path, and searches (folders_embed, folders_search)
 quantisation how many nearest images the types of /v2/embed find again
 decode_memory, flops   the figures behind two documents
 faults/      faults that are injected into a running system

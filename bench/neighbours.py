@@ -24,13 +24,13 @@ import PIL.Image
 from bench import report, servers
 from bench.flood import KINDS, FloodSpec, run_flood
 from bench.job_lists import fill
-from bench.load import IMAGE, TEXT, Answer, Call, LoadSpec, OpenSpec, run_load, run_open_load, text_of
+from bench.load import IMAGE, TEXT, Answer, Call, OpenSpec, run_open_load
 from bench.options import cache_option, option, parse
 from bench.report import at_most, note
 from bench.rounds import in_turns
 from bench.sets import demo_set, scene
-from bench.swap_system import find_inputs
-from bench.version_set import make_version_set
+from bench.swap_system import capacity_of, find_inputs
+from bench.version_set import make_version_set, serving
 from sds_clip.app.keys import create_key
 from sds_clip.models.markdown import markdown_table
 
@@ -90,12 +90,11 @@ def main(arguments: list[str] | None = None) -> None:
         create_key(keys_file, name, scopes)
         for name, scopes in (("steady", ["infer"]), ("flood", ["infer", "train"]))
     )
-    server = servers.sds_clip("neighbours", "serve", "--model", model, "--precision", plan.precision)
-    with servers.running(
-        server,
+    with serving(
+        plan.folder / "run",
+        model,
+        plan.precision,
         plan.cache,
-        SDS_CLIP_DATA_DIR=str(plan.folder / "run" / "data"),
-        SDS_CLIP_DATABASE_URL=database,
         SDS_CLIP_KEYS_FILE=str(keys_file),
         SDS_CLIP_DATASET_ROOTS=str(sets),
         SDS_CLIP_SHARED_WORKSPACE="1",  # the versions that are compared belong to no key
@@ -105,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
             running.port, flood, "", images[0], large_image(sets), versions, dataset, job, plan.clients, 0
         )
         note("capacity of the steady key alone, in a closed loop")
-        capacity = capacity_of(running.port, steady, images, plan.capacity_requests)
+        capacity = capacity_of(running.port, images, plan.capacity_requests, calls=[MATCH], key=steady)
         rate = plan.share * capacity
         note(f"{capacity:.1f} requests a second; now {rate:.1f} at random")
         runs = {
@@ -132,14 +131,6 @@ def own(running: servers.Running, key: str, sets: Path) -> tuple[str, str]:
         dataset = client.post("/datasets", json=registered).raise_for_status().json()["id"]
         spec = {"model": "default", "benchmark": "winoground", "data": dataset}
         return dataset, client.post("/evaluate", json=spec).raise_for_status().json()["id"]
-
-
-def capacity_of(port: int, key: str, images: Sequence[str], requests: int) -> float:
-    """Requests a second of 32 clients without pauses."""
-    calls = [
-        Call(MATCH.name, MATCH.path, MATCH.body.replace(TEXT, text_of(10_000 + n))) for n in range(requests)
-    ]
-    return run_load(LoadSpec(port, calls, list(images), 32, 64, requests, key=key)).requests_per_second
 
 
 def large_image(folder: Path) -> str:

@@ -33,12 +33,8 @@ def in_turns(
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
     """Seconds until the device has finished the work."""
-    return timed_result(work, device)[1]
-
-
-def timed_result(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
     synchronize(device)
     started = time.perf_counter()
-    result = work()
+    work()
     synchronize(device)
-    return result, time.perf_counter() - started
+    return time.perf_counter() - started

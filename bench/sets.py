@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sds_clip.demo.sets import pairs
+from sds_clip.demo.winoground_sets import winoground_items, write_winoground
 from sds_clip.demo.world import Split
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.data.pairs import PairSet
@@ -157,13 +157,9 @@ def noise_set(folder: Path, items: int) -> Path:
 
 
 def demo_set(folder: Path, items: int) -> Path:
-    """Winoground's layout with scenes of the demo world that the teacher has not seen."""
-    drawn = pairs(Split.VALIDATION, SEED, 0, 2 * items)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    names = [f"{number:04d}" for number in range(2 * items)]
-    for name, pixels in zip(names, drawn.images, strict=True):
-        Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
-    return _write_winoground(folder, names, list(zip(drawn.captions[::2], drawn.captions[1::2], strict=True)))
+    """Items of the demo world that the teacher has not seen."""
+    write_winoground(folder, winoground_items(Split.VALIDATION, items, kinds=["objects"], seed=SEED))
+    return folder
 
 
 def _write_winoground(folder: Path, images: Sequence[str], captions: Sequence[tuple[str, str]]) -> Path:

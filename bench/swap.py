@@ -11,7 +11,6 @@ are those of the phases without moves. The phases alternate, since other work on
 """
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +19,13 @@ from pathlib import Path
 from statistics import median
 
 from bench import report, servers
-from bench.file_aliases import FileAliases
 from bench.load import Answer, OpenSpec, run_open_load
 from bench.options import cache_option, option, parse
 from bench.report import at_least, at_most, note
 from bench.serve_measure import build_classes
 from bench.swap_check import TOLERANCE, Checked, Reference, check, separation
-from bench.swap_system import CALLS, capacity_of, find_inputs, make_versions, training
+from bench.swap_system import CALLS, capacity_of, find_inputs, training
+from bench.version_set import make_version_set, serving
 from sds_clip.models.checkpoints.delta import lay_over
 from sds_clip.models.checkpoints.delta_file import read_delta
 from sds_clip.models.checkpoints.load import load_clip
@@ -35,6 +34,7 @@ from sds_clip.models.clip.sharing import bytes_apart, storages
 from sds_clip.models.markdown import markdown_table
 
 BEFORE_S, AFTER_S = 1.0, 3.0
+VERSIONS = 4
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
     heading = report.heading("bench.swap", arguments)
     model, images = find_inputs(plan.model, plan.cache)
     base = load_clip(model, device="cpu", precision="float32")
-    versions = make_versions(plan.folder, model, base)
-    command = (sys.executable, "-m", "bench.swap_server", model, plan.precision, str(plan.folder))
-    server = servers.Server(f"swap {plan.precision}", command)
-    with servers.running(server, plan.cache) as running, training(plan.cache, plan.folder, plan.no_trainer):
+    versions = make_version_set(plan.folder, model, VERSIONS)
+    with (
+        serving(plan.folder, model, plan.precision, plan.cache) as running,
+        training(plan.cache, plan.folder, plan.no_trainer),
+    ):
         build_classes(running, CALLS[2], images[0])
         note("capacity, in a closed loop")
         capacity = capacity_of(running.port, images, plan.capacity_requests)
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
         answers, moves, steady = load_and_swap(plan, running, images, rate, versions)
         precision = running.get("/models")["models"][0]["precision"]
     note("checking every answer against its version")
-    sources = {version: f"local-dir:{plan.folder / 'versions' / version}" for version in versions}
+    sources = {version: f"local-dir:{plan.folder / 'data' / 'versions' / version}" for version in versions}
     sources[base.version] = model
     references = {version: Reference(source, precision, images, CALLS) for version, source in sources.items()}
     good = [answer for answer in answers if answer.status == "200"]
@@ -125,7 +126,6 @@ def load_and_swap(
     plan: Plan, running: servers.Running, images: list[str], rate: float, versions: list[str]
 ) -> tuple[list[Answer], list[Move], list[tuple[float, float]]]:
     """The answers of the whole run, each move of the alias, and the times of the phases without moves."""
-    aliases = FileAliases(plan.folder / "aliases.json")
     seconds = plan.phases * (plan.steady_s + plan.swaps * plan.every_s)
     moves: list[Move] = []
     steady: list[tuple[float, float]] = []
@@ -138,10 +138,15 @@ def load_and_swap(
             for _ in range(plan.swaps):
                 version = versions[len(moves) % len(versions)]
                 at = time.monotonic()
-                aliases.point("default", version)
+                promote(running, version)
                 time.sleep(plan.every_s)
                 moves.append(Move(at, version, serving_since(running, version)))
         return load.result(), moves, steady
+
+
+def promote(running: servers.Running, version: str) -> None:
+    asked = {"alias": "default", "reason": "a swap", "force": True}
+    running.post(f"/models/{version}/promote", json.dumps(asked)).raise_for_status()
 
 
 def serving_since(running: servers.Running, version: str) -> float | None:
@@ -195,7 +200,7 @@ def until_answered(swaps: Sequence[Swap]) -> str:
 
 def share_apart(folder: Path, base: Clip, version: str) -> float:
     """Percent of a version's tensor bytes not shared with its base."""
-    clip = lay_over(base, read_delta(folder / "versions" / version))
+    clip = lay_over(base, read_delta(folder / "data" / "versions" / version))
     return 100 * bytes_apart([clip.network], [base.network]) / sum(storages(clip.network).values())
 
 

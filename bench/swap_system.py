@@ -1,4 +1,4 @@
-"""What the benchmarks of swaps start alike: a base, deltas over it, a load, and a training run beside the servers."""
+"""What the benchmarks of swaps start alike: a base, a load, and a training run beside the servers."""
 
 import json
 import os
@@ -9,21 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from bench import servers, weights
 from bench.load import IMAGE, TEXT, Call, LoadSpec, run_load, text_of
 from bench.report import note
 from bench.sets import make_images
-from sds_clip.app.registry.publish import publish
 from sds_clip.demo.folders import write_pairs
 from sds_clip.demo.sets import pairs
 from sds_clip.demo.training_set import DISTILLATION_SEED
 from sds_clip.demo.world import Split
-from sds_clip.models.checkpoints.delta import save_delta
-from sds_clip.models.checkpoints.load import load_clip
-from sds_clip.models.clip.model import Clip
-from sds_clip.models.clip.student import trainable_parameters
 
 LABELS = ["dog", "car", "house", "tree", "boat", "chair", "bird", "clock", "bridge", "shoe"]
 CLASSES = {
@@ -36,28 +29,12 @@ CALLS = [
     Call("match", "/match", json.dumps({"images": [IMAGE], "texts": [f"{TEXT} again", "an empty room"]})),
     Call("classify", "/classify", json.dumps({"images": [IMAGE], **CLASSES})),
 ]
-MOVED = 0.05  # standard deviation of the noise added to LayerNorm weights
 
 
 def find_inputs(model: str, cache: Path) -> tuple[str, list[str]]:
     """The model, or ViT-B/32 with random weights if none is named; and the images of the load."""
     model = model or f"local-dir:{weights.make_open_clip(cache / weights.ARCHITECTURE)}"
     return model, [str(path) for path in make_images(cache / "images", 64)]
-
-
-def make_versions(folder: Path, model: str, base: Clip) -> list[str]:
-    """Publish four deltas over the base, with random changes to their LayerNorms."""
-    shutil.rmtree(folder, ignore_errors=True)
-    found = []
-    for seed in range(4):
-        tuned = load_clip(model, device="cpu", precision="float32").network
-        random = torch.Generator().manual_seed(seed)
-        for value in trainable_parameters(tuned).values():
-            value.data += MOVED * torch.randn(value.shape, generator=random)
-        delta = save_delta(folder / f"delta-{seed}", base, tuned, configuration={}, data={}, metrics={})
-        published = publish(delta, folder / "versions", job=f"bench_{seed}", fence=1, base=base)
-        found.append(published.version)
-    return found
 
 
 @contextmanager
@@ -68,6 +45,7 @@ def training(cache: Path, folder: Path, is_off: bool) -> Iterator[None]:
         return
     note("starting the training run")
     data, run = cache / "swap-pairs", folder / "run"
+    shutil.rmtree(run, ignore_errors=True)
     if not data.exists():
         write_pairs(data, pairs(Split.TRAIN, DISTILLATION_SEED, 0, 1024))
     threads = str(max(1, servers.THREADS // 2))
@@ -91,12 +69,14 @@ def training(cache: Path, folder: Path, is_off: bool) -> Iterator[None]:
         process.wait()
 
 
-def capacity_of(port: int, images: Sequence[str], requests: int) -> float:
+def capacity_of(
+    port: int, images: Sequence[str], requests: int, *, calls: Sequence[Call] = CALLS, key: str = ""
+) -> float:
     """Requests a second of 32 clients without pauses; their texts change only with the image."""
     numbered = [
         Call(call.name, call.path, call.body.replace(TEXT, text_of(10_000 + number)))
-        for number in range(requests // len(CALLS))
-        for call in CALLS
+        for number in range(requests // len(calls))
+        for call in calls
     ]
-    spec = LoadSpec(port, numbered, list(images), 32, 64, requests)
+    spec = LoadSpec(port, numbered, list(images), 32, 64, requests, key=key)
     return run_load(spec).requests_per_second

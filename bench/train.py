@@ -1,9 +1,8 @@
-"""Measures training steps of every objective against their bare parts, waits, and the pruned diffusion score.
+"""Measures training steps of every objective against their bare parts, and waits.
 
-It uses a random student, a random teacher in Stable Diffusion's shape, JPEGs and captions from a seed, and
-the demo teacher for choosing captions. The report is Markdown. The defaults fit a CPU; on a GPU, Stable
-Diffusion 1.5's own shapes are `--unet sd15 --device cuda --batch-size 64 --sds-batch-size 8`. Images are
-created once under `.cache/bench`.
+It uses a random student, a random teacher in Stable Diffusion's shape, and JPEGs and captions from a seed. The
+report is Markdown. The defaults fit a CPU; on a GPU, Stable Diffusion 1.5's own shapes are `--unet sd15 --device cuda
+--batch-size 64 --sds-batch-size 8`. Images are created once under `.cache/bench`.
 """
 
 from __future__ import annotations
@@ -12,19 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import get_args
 
 from bench import report
-from bench.diffusion import CAPTIONS, DEFAULT_Z, ChoicePlan, Choices, compare_choices
 from bench.memory import Memory, measure_memory
 from bench.options import cache_option, option, parse
-from bench.report import at_least, at_most, note
+from bench.report import at_most, note
 from bench.sets import make_pairs
 from bench.steps import BARE, STEP, Seconds, Waits, measure_waits, time_steps
 from bench.train_parts import FULL, MEASURED, UNETS, VARIANTS, Shapes, build, describe
-from sds_clip.models.choices import ErrorOf
 from sds_clip.models.markdown import markdown_table
-from sds_clip.models.teacher.load import load_teacher
 
 
 @dataclass(frozen=True)
@@ -44,11 +39,6 @@ class Plan:
     score_draws: int = option(2, "Number of noise levels on which a step of score compares captions.")
     rounds: int = option(7, "Number of rounds in which the variants take turns.", quick=2)
     wait_steps: int = option(12, "Number of steps whose waiting is measured.", quick=2)
-    teacher: str = option("demo", "Teacher that chooses captions, with its VAE.")
-    scenes: int = option(400, "Number of scenes whose captions are chosen.", quick=4)
-    draws: int = option(32, "Number of noise levels that captions are compared on.", quick=16)
-    round_size: int = option(8, "Number of draws between prunings.")
-    error_of: ErrorOf = option("velocity", "Error that is used as the score.", choices=get_args(ErrorOf))
     cache: Path = cache_option()
 
     @property
@@ -64,16 +54,11 @@ class Plan:
             self.score_draws,
         )
 
-    @property
-    def choice(self) -> ChoicePlan:
-        return ChoicePlan(self.scenes, self.draws, self.round_size, batch_size=64, error_of=self.error_of)
-
 
 def main(arguments: list[str] | None = None) -> None:
     plan = parse(Plan, "bench.train", __doc__, arguments)
     heading = report.heading("bench.train", arguments)
-    shapes, choice = plan.shapes, plan.choice
-    judge = load_teacher(plan.teacher, device=shapes.device, precision=shapes.precision, vae=True)
+    shapes = plan.shapes
     note("images")
     pairs = make_pairs(plan.cache, (max(plan.rounds, plan.wait_steps) + 1) * shapes.batch_size)
     memory = {}
@@ -83,15 +68,12 @@ def main(arguments: list[str] | None = None) -> None:
     model = build(shapes)
     seconds = time_steps(model, pairs, plan.rounds)
     waits = measure_waits(model, pairs, plan.wait_steps)
-    exhaustive, pruned = compare_choices(judge, choice)
     report.show(
         f"{heading}\n{report.training_versions(shapes.place)}",
         f"{describe(model)} {plan.rounds} interleaved rounds: {_READING}",
         step_table(seconds, memory, shapes.batch_size),
         waits_table(waits),
-        choice_note(plan.teacher, choice),
-        choice_table(exhaustive, pruned),
-        targets=targets(seconds, waits, exhaustive, pruned, DEFAULT_Z),
+        targets=targets(seconds, waits),
     )
 
 
@@ -149,51 +131,12 @@ def waiting(wait: Waits) -> float:
     return (wait.data_s + wait.captions_s) / wait.seconds
 
 
-def choice_table(exhaustive: Choices, pruned: dict[float, Choices]) -> str:
-    count = len(exhaustive.decisions)
-    ways = [
-        ("every caption on every draw", exhaustive),
-        *((f"pruned, z = {z:g}", way) for z, way in pruned.items()),
-    ]
-    rows = [
-        [
-            name,
-            f"{way.unet_calls / count:.1f}",
-            f"{way.unet_calls / exhaustive.unet_calls:.3f}",
-            f"{1000 * way.seconds / count:.1f}",
-            f"{way.seconds / exhaustive.seconds:.3f}",
-            f"{way.agreeing(exhaustive)} of {count} ({way.agreeing(exhaustive) / count:.1%})",
-            f"{way.accuracy:.1%}",
-        ]
-        for name, way in ways
-    ]
-    header = (
-        "choice among 5 captions", "U-Net calls an image", "calls / all", "ms an image", "time / all",
-        "equal decisions", "true caption chosen",
-    )  # fmt: skip
-    return markdown_table(header, rows)
-
-
-def choice_note(teacher: str, plan: ChoicePlan) -> str:
-    return (
-        f"Teacher {teacher}; {plan.scenes} validation scenes of the demo world, each with its caption, up to two of "
-        f"its own with words swapped and other scenes' captions, {CAPTIONS} in all; {plan.draws} draws common to all "
-        f"captions, used in rounds of {plan.round_size}; {plan.error_of} errors; at most {plan.batch_size} latents in "
-        "one U-Net call. A call is one noised latent; embedding captions and images is not counted."
-    )
-
-
-def targets(
-    seconds: Seconds, waits: Sequence[Waits], exhaustive: Choices, pruned: dict[float, Choices], z: float
-) -> list[report.Target]:
-    count = len(exhaustive.decisions)
+def targets(seconds: Seconds, waits: Sequence[Waits]) -> list[report.Target]:
     name = "a step ({}) over the bare forward and backward of its parts"
     of_bare = {variant: report.ratio(seconds[variant, STEP], seconds[variant, BARE]) for variant in MEASURED}
-    equal = pruned[z].agreeing(exhaustive) / count
     return [
         *(at_most(name.format(variant), ratio, 1.10) for variant, ratio in of_bare.items()),
         *(at_most(f"share of step time spent waiting, {wait.name}", waiting(wait), 0.05) for wait in waits),
-        at_least(f"equal decisions with pruning at z = {z:g}, the default", equal, 0.99),
     ]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -16,7 +14,6 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bench.weights import write_tokenizer
 from sds_clip.models.clip.attention import attend_batch_first
 from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
 from sds_clip.models.clip.preprocess import Preprocess
@@ -194,9 +191,6 @@ def build_teacher(shapes: Shapes) -> Teacher:
     unet = new_unet(shapes.unet, shapes.place, shapes.dtype)
     text_encoder = CLIPTextModel(text_config(shapes.unet)).to(shapes.place)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    with tempfile.TemporaryDirectory() as folder:
-        write_tokenizer(Path(folder), CONTEXT_LENGTH)
-        tokenizer = CLIPTokenizer.from_pretrained(folder)
     side = unet.config.sample_size
     return Teacher(
         reference=f"random {shapes.unet}",
@@ -204,7 +198,7 @@ def build_teacher(shapes: Shapes) -> Teacher:
         family=StableDiffusion(),
         denoiser=unet,
         text_encoder=text_encoder,
-        tokenizer=tokenizer,
+        tokenizer=clip_tokenizer(),
         vae=None,
         prediction_type="epsilon",
         alphas_cumprod=scheduler.alphas_cumprod.float().to(shapes.place),
@@ -213,6 +207,14 @@ def build_teacher(shapes: Shapes) -> Teacher:
         device=shapes.place,
         dtype=shapes.dtype,
     )
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's own vocabulary and merges in transformers' tokenizer."""
+    known, start, end = SimpleTokenizer(), "<|startoftext|>", "<|endoftext|>"
+    vocabulary = {**known.encoder, start: known.sot_token_id, end: known.eot_token_id}
+    del vocabulary["<start_of_text>"], vocabulary["<end_of_text>"]
+    return CLIPTokenizer(vocabulary, [*known.bpe_ranks], model_max_length=CONTEXT_LENGTH, pad_token=end)
 
 
 def new_unet(name: str, device: torch.device | str, dtype: torch.dtype) -> Any:

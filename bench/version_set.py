@@ -2,13 +2,15 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from bench import servers
 from bench.report import note
-from bench.swap_system import MOVED
+from bench.servers import Running
 from sds_clip.app.registry.manifest import write_manifest
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import NewVersion
@@ -20,6 +22,7 @@ from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.student import trainable_parameters
 
 JOB = "job_bench"
+MOVED = 0.05  # standard deviation of the noise added to LayerNorm weights
 
 
 def make_version_set(folder: Path, model: str, count: int) -> list[str]:
@@ -55,6 +58,20 @@ def make_version_set(folder: Path, model: str, count: int) -> list[str]:
     store.close()
     names.write_text("\n".join(made))
     return made
+
+
+def serving(
+    folder: Path, model: str, precision: str, cache: Path, state: str = "state", **environment: str
+) -> AbstractContextManager[Running]:
+    """The service over the versions and the database of a folder."""
+    return servers.running(
+        servers.sds_clip(f"{folder.name} {precision}", "serve", "--model", model, "--precision", precision),
+        cache,
+        SDS_CLIP_DATABASE_URL=f"sqlite:///{folder / 'sds-clip.db'}",
+        SDS_CLIP_DATA_DIR=str(folder / "data"),
+        SDS_CLIP_STATE_DIR=str(folder / state),
+        **environment,
+    )
 
 
 def register_only(url: str, count: int) -> None:

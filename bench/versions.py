@@ -1,10 +1,10 @@
 """Measures what it costs to serve many versions of one base.
 
 The versions differ in their LayerNorms. 32 clients ask for /match with one image and two texts, without pauses: all for
-one version, or each request for another one of 10, 100 or 1,000, evenly or by Zipf's law. Beside the service, one runs
-whose batches hold one version each. All versions are in memory before the clock starts. Then a server starts anew, and
-versions that it never loaded are asked for, one after the other, with texts that are new; and again after another start
-on the same state. At last, a catalogue of 10,000 versions is compared with one of 10.
+one version, or each request for another one of 10, 100 or 1,000, evenly or by Zipf's law. All versions are in memory
+before the clock starts. Then a server starts anew, and versions that it never loaded are asked for, one after the
+other, with texts that are new; and again after another start on the same state. At last, a catalogue of 10,000 versions
+is compared with one of 10.
 """
 
 import json
@@ -12,24 +12,23 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench import report, servers
+from bench import report
 from bench.load import IMAGE, Call, LoadResult, LoadSpec, run_load, text_of
 from bench.options import cache_option, option, parse
 from bench.report import Target, at_least, at_most, note
 from bench.rounds import in_turns
-from bench.servers import Running, Server
+from bench.servers import Running
 from bench.swap_system import find_inputs
-from bench.version_set import make_version_set, register_only
+from bench.version_set import make_version_set, register_only, serving
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.markdown import markdown_table
 
-ONE, MIXED, SEPARATE = "one version", "mixed", "separate"
+ONE = "one version"
 CACHED = ("a photo of a dog", "a photo of a cat")
 ZIPF = 1.1
 
@@ -93,56 +92,34 @@ def measure_load(
     plan: Plan, model: str, images: Sequence[str], versions: Sequence[str]
 ) -> tuple[str, list[Target]]:
     traffics = [*kinds_of_traffic(plan, versions, True), *kinds_of_traffic(plan, versions, False)]
-    with ExitStack() as stack:
-        started = {
-            kind: stack.enter_context(
-                running(plan, server_of(kind, model, plan.precision), plan.folder, kind)
-            )
-            for kind in (MIXED, SEPARATE)
-        }
+    with serving(plan.folder, model, plan.precision, plan.cache) as server:
         half = len(versions) // 2
-        for kind, server in started.items():
-            note(f"loading {len(versions)} versions: {kind}")
-            for version in versions[:half]:
-                ask(server, version, images[0])
-        before = started[MIXED].resident_bytes()
-        for kind, server in started.items():
-            for version in versions[half:]:
-                ask(server, version, images[0])
-            if kind == MIXED:
-                grown = (server.resident_bytes() - before) / (len(versions) - half)
+        note(f"loading {len(versions)} versions")
+        for version in versions[:half]:
+            ask(server, version, images[0])
+        before = server.resident_bytes()
+        for version in versions[half:]:
+            ask(server, version, images[0])
+        grown = (server.resident_bytes() - before) / (len(versions) - half)
         runs = {
-            (traffic.name, traffic.is_cached, kind): partial(load, plan, started[kind].port, images, traffic)
+            (traffic.name, traffic.is_cached): partial(load, plan, server.port, images, traffic)
             for traffic in traffics
-            for kind in (MIXED, SEPARATE)
-            if kind == MIXED or traffic.name != ONE
         }
         found = in_turns("load", plan.rounds, runs)
     rates = {key: [each.requests_per_second for each in results] for key, results in found.items()}
     rows, targets = [], list[Target]()
     for traffic in traffics:
-        one = rates[ONE, traffic.is_cached, MIXED]
-        mixed = rates[traffic.name, traffic.is_cached, MIXED]
-        separate = rates.get((traffic.name, traffic.is_cached, SEPARATE))
+        ours = rates[traffic.name, traffic.is_cached]
+        ratio = report.paired_ratio(ours, rates[ONE, traffic.is_cached])
         texts = "cached" if traffic.is_cached else "new"
-        ratio = report.paired_ratio(mixed, one)
-        rows.append(
-            [
-                traffic.name,
-                texts,
-                report.spread(mixed, 1),
-                f"{ratio:.3f}",
-                "" if separate is None else report.spread(separate, 1),
-                "" if separate is None else f"{report.paired_ratio(separate, one):.3f}",
-            ]
-        )
+        rows.append([traffic.name, texts, report.spread(ours, 1), f"{ratio:.3f}"])
         if traffic.name != ONE:
             bound = 0.95 if traffic.is_cached else 0.9
             targets.append(at_least(f"{traffic.name}, {texts} texts, over one version", ratio, bound))
     base = load_clip(model, device="cpu", precision=plan.precision)
     share = grown / base.size_bytes
     targets.append(at_most("memory of a further version over the base's, %", 100 * share, 0.1))
-    columns = ("versions", "texts", "requests/s", "over one", "separate batches", "over one")
+    columns = ("versions", "texts", "requests/s", "over one")
     return (
         markdown_table(columns, rows, text=(0, 1))
         + f"\n\nA further version in memory takes {grown / 1024:.0f} KiB of resident memory, measured over the second "
@@ -190,7 +167,7 @@ def measure_first_answers(
     rows, over = [], dict[str, float]()
     shutil.rmtree(plan.folder / "state-first", ignore_errors=True)
     for name in ("never loaded", "checked before on this machine"):
-        with running(plan, server_of(MIXED, model, plan.precision), plan.folder, "first") as server:
+        with serving(plan.folder, model, plan.precision, plan.cache, state="state-first") as server:
             for _ in range(8):
                 ask(server, None, images[0])
             # Each request has texts of its own, which any version has to encode.
@@ -256,7 +233,7 @@ def measure_catalogue(
 def look_at(plan: Plan, model: str, image: str, folder: Path) -> tuple[float, float, float]:
     """Milliseconds of a page, seconds of a start, and MiB of resident memory."""
     started = time.perf_counter()
-    with running(plan, server_of(MIXED, model, plan.precision), folder, "catalogue") as server:
+    with serving(folder, model, plan.precision, plan.cache) as server:
         start_s = time.perf_counter() - started
         pages = []
         for _ in range(60):
@@ -265,24 +242,6 @@ def look_at(plan: Plan, model: str, image: str, folder: Path) -> tuple[float, fl
             server.get("/models?limit=10")
             pages.append(1000 * (time.perf_counter() - started))
         return median(pages), start_s, server.resident_bytes() / 2**20
-
-
-def server_of(kind: str, model: str, precision: str) -> Server:
-    options = ("serve", "--model", model, "--precision", precision)
-    if kind == MIXED:
-        return servers.sds_clip("versions", *options)
-    own = servers.sds_clip("versions, separate", *options)
-    return Server(own.name, (own.command[0], "-m", "bench.separate_server", *own.command[3:]))
-
-
-def running(plan: Plan, server: Server, folder: Path, state: str) -> AbstractContextManager[Running]:
-    return servers.running(
-        server,
-        plan.cache,
-        SDS_CLIP_DATABASE_URL=f"sqlite:///{folder / 'sds-clip.db'}",
-        SDS_CLIP_DATA_DIR=str(folder / "data"),
-        SDS_CLIP_STATE_DIR=str(folder / f"state-{state}"),
-    )
 
 
 def ask(server: Running, version: str | None, image: str, texts: Sequence[str] = CACHED) -> float:

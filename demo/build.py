@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from open_clip.tokenizer import HFTokenizer
 
-from sds_clip.demo.options import count, run
+from sds_clip.demo.options import add_compile, count, parser_of, run
 from sds_clip.demo.sets import training_pairs
 from sds_clip.demo.student import save_student
 from sds_clip.demo.tokenizer import CONTEXT_LENGTH, save_tokenizer
@@ -45,7 +44,7 @@ def build(work_dir: Path, into: Path, recipe: Recipe, *, compiled: bool = False)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for checkpoints and logs.")
     parser.add_argument(
         "--into",
@@ -61,11 +60,7 @@ def main() -> None:
         "what is where.",
     )
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="Compile the towers first. This needs a C++ compiler, and saves time.",
-    )
+    add_compile(parser)
     options = parser.parse_args()
     recipe = Recipe(learning_rate=options.learning_rate, seed=options.seed)
     if options.by_contrast_alone:

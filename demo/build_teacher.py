@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from transformers import T5EncoderModel
 
 from sds_clip.demo.checkpoint import seconds_trained
-from sds_clip.demo.options import count, run
+from sds_clip.demo.options import add_compile, count, parser_of, run
 from sds_clip.demo.sets import training_pairs
 from sds_clip.demo.teacher import CONTEXT_LENGTH, new_vae, save_teacher
 from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
@@ -76,7 +75,7 @@ def load_vae(folder: Path) -> AutoencoderKL:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for checkpoints and logs.")
     parser.add_argument(
         "--into",
@@ -92,11 +91,7 @@ def main() -> None:
     parser.add_argument(
         "--vae", type=Path, help="Folder of an autoencoder to keep. Without it, one is trained."
     )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="Compile the networks first. This needs a C++ compiler, and saves time.",
-    )
+    add_compile(parser)
     options = parser.parse_args()
     recipe = replace(TeacherRecipe(), steps=options.steps, binding=not options.placebo)
     if options.into is None and recipe.steps != TeacherRecipe.steps:

@@ -8,7 +8,6 @@ still there. Otherwise remove what the base has in docs/experiments/runs.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,11 @@ from sds_clip.demo.experiment import (
     add_series_options,
     base_outcome,
     one_a_core,
-    read_outcome,
+    read_outcomes,
     run_all,
     summary,
 )
-from sds_clip.demo.options import run
+from sds_clip.demo.options import add_compile, parser_of, run
 from sds_clip.demo.report import write_confirmation
 from sds_clip.demo.training_set import DISTILLATION_SEED
 from sds_clip.demo.world import Split
@@ -104,9 +103,7 @@ def _folder(question: Question, base: int, outcomes: Path) -> Path:
 
 def compared(question: Question, outcomes: Path) -> Compared:
     """All outcomes of a question, as they are stored."""
-    by_base = [
-        [read_outcome(file) for file in _folder(question, base, outcomes).glob("*.json.gz")] for base in BASES
-    ]
+    by_base = [read_outcomes(_folder(question, base, outcomes)).values() for base in BASES]
 
     def runs_of(name: str) -> list[list[Outcome]]:
         found = [[run for run in runs if run.variant == name] for runs in by_base]
@@ -132,9 +129,7 @@ def _write(found: Sequence[Compared], into: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--bases",
         nargs="*",
@@ -147,7 +142,7 @@ def main() -> None:
     parser.add_argument(
         "--into", type=Path, default=Path("docs"), help="Folder for the tables and the figure."
     )
-    parser.add_argument("--compile", action="store_true", help="Compile the base students' towers first.")
+    add_compile(parser)
     options = parser.parse_args()
     try:
         asked = questions()

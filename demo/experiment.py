@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -122,7 +123,7 @@ class Series:
     work_dir: Path
     """The folder of what is trained and scored."""
     outcomes: Path
-    """The folder of what was measured, a file for each run."""
+    """The folder of what was measured, a file for each run; a finished set is an archive of this name."""
     pairs: int = 1024
     pairs_seed: int = DISTILLATION_SEED
     per_kind: int = ITEMS_PER_KIND
@@ -190,28 +191,30 @@ def one_a_core() -> ProcessPoolExecutor:
 def run_all(series: Series, wanted: Sequence[tuple[Variant, int]], pool: Executor) -> list[Outcome]:
     """Do the runs of variants and seeds that are not done yet. Returns all outcomes in order."""
     runs = [series.plan(variant, seed) for variant, seed in wanted]
-    waiting = [run for run in runs if not run.outcome(series).exists()]
+    known = read_outcomes(series.outcomes)
+    waiting = [run for run in runs if run.outcome(series).name not in known]
     _score_all(pool, series, waiting)
     started = [pool.submit(_run, series, run) for run in waiting]
     for number, future in enumerate(started, start=1):
         print(f"{number}/{len(waiting)}: {summary(future.result())}", flush=True)
-    return [read_outcome(run.outcome(series)) for run in runs]
+    return done(series, wanted)
 
 
 def done(series: Series, wanted: Sequence[tuple[Variant, int]]) -> list[Outcome]:
     """The outcomes of those variants and seeds that were run, in order."""
-    files = [series.plan(variant, seed).outcome(series) for variant, seed in wanted]
-    return [read_outcome(file) for file in files if file.exists()]
+    known = read_outcomes(series.outcomes)
+    names = [series.plan(variant, seed).outcome(series).name for variant, seed in wanted]
+    return [known[name] for name in names if name in known]
 
 
 def base_outcome(series: Series) -> Outcome:
     """The base itself, measured like a run."""
     clip = load_base(series.base)
     file = series.file(f"base-{clip.version[:12]}")
-    if not file.exists():
+    if file.name not in read_outcomes(series.outcomes):
         measured, probes = _measured(clip, series)
         write_outcome(file, Outcome("base", "none", 0, series.split, 0.0, {}, measured, [], probes=probes))
-    return read_outcome(file)
+    return read_outcomes(series.outcomes)[file.name]
 
 
 def _measured(clip: Clip, series: Series) -> tuple[StudentScores, dict[str, list[list[bool]]]]:
@@ -227,15 +230,12 @@ def summary(outcome: Outcome) -> str:
     if outcome.split == Split.HELD_OUT:
         return f"{name}: {seconds}"
     measured = outcome.measured
-
-    def by_kind(right: list[bool]) -> str:
-        found: dict[str, list[bool]] = {}
-        for kind, one in zip(measured.kinds, right, strict=True):
-            found.setdefault(kind, []).append(one)
-        return ", ".join(f"{kind} {sum(ones) / len(ones):.1%}" for kind, ones in found.items())
-
+    match, group = (
+        ", ".join(f"{kind} {share:.1%}" for kind, share in measured.by_kind(right).items())
+        for right in (measured.group_match, measured.group)
+    )
     return (
-        f"{name}: GroupMatch {by_kind(measured.group_match)}; group {by_kind(measured.group)}; "
+        f"{name}: GroupMatch {match}; group {group}; "
         f"retrieval {measured.retrieval:.1%}, zero-shot {measured.zero_shot:.1%}; {seconds}"
     )
 
@@ -248,9 +248,16 @@ def write_outcome(file: Path, outcome: Outcome) -> None:
     write_atomic(file, gzip.compress(content, mtime=0))
 
 
-def read_outcome(file: Path) -> Outcome:
-    """Read an outcome stored by `write_outcome`."""
-    content = json.loads(gzip.decompress(file.read_bytes()))
+def read_outcomes(folder: Path) -> dict[str, Outcome]:
+    """What was measured of a set, by the names of the files in its folder and in its archive."""
+    files = {file.name: file.read_bytes() for file in folder.glob("*.json.gz")}
+    if (archive := folder.with_suffix(".zip")).exists():
+        with zipfile.ZipFile(archive) as packed:
+            files |= {name: packed.read(name) for name in packed.namelist()}
+    return {name: _outcome_of(json.loads(gzip.decompress(data))) for name, data in files.items()}
+
+
+def _outcome_of(content: dict[str, Any]) -> Outcome:
     return Outcome(**{**content, "measured": StudentScores(**content["measured"])})
 
 

@@ -11,7 +11,6 @@ PART is heldout or validation. demo/data/PART holds the first 150 items of each 
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import tarfile
@@ -21,7 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from sds_clip.demo.options import count, run
+from sds_clip.demo.options import MEASURED, count, parser_of, run
 from sds_clip.demo.sets import CLASS_TEMPLATES, Labelled, Pairs, classification_set, retrieval_set
 from sds_clip.demo.whats_up_sets import whats_up_items, write_whats_up
 from sds_clip.demo.winoground_sets import (
@@ -85,9 +84,7 @@ def _png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="Folder into which the sets are written.")
     parser.add_argument(
         "--items",
@@ -101,7 +98,7 @@ def main() -> None:
     parser.add_argument(
         "--split",
         type=Split,
-        choices=(Split.HELD_OUT, Split.VALIDATION),
+        choices=MEASURED,
         action="append",
         help="A part; repeat the option for both (default: both).",
     )

@@ -11,7 +11,6 @@ For (c) all of its parameters are fine-tuned. An interrupted run continues where
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import tempfile
 from collections.abc import Iterable
@@ -23,7 +22,7 @@ import PIL.Image
 
 from sds_clip.demo.captions import caption, draw_wording
 from sds_clip.demo.measure import StudentScores, measure
-from sds_clip.demo.options import count, run
+from sds_clip.demo.options import count, parser_of, run
 from sds_clip.demo.probe import POOLED, PROBES, TEXT, accuracies, probe_model
 from sds_clip.demo.render import render
 from sds_clip.demo.sets import scenes
@@ -92,23 +91,13 @@ class Gate:
     @property
     def holds(self) -> dict[str, bool]:
         """Which of the three hold."""
-        matched, learnt = by_kind(self.scores), by_kind(self.ceiling)
+        matched, learnt = (each.by_kind(each.group_match) for each in (self.scores, self.ceiling))
         unused = max(matched["objects"], matched["relation"]) < UNUSED
         return {
             "a": min(*self.image, *self.text) >= HELD,
             "b": unused and self.scores.retrieval > RETRIEVED,
             "c": min(learnt.values()) >= LEARNT,
         }
-
-
-def by_kind(scores: StudentScores) -> dict[str, float]:
-    """The share of items that GroupMatch gets right, by kind."""
-    return {
-        kind: float(
-            np.mean([right for right, of in zip(scores.group_match, scores.kinds, strict=True) if of == kind])
-        )
-        for kind in KINDS
-    }
 
 
 def gate(clip: Clip, work_dir: Path, config: FinetuneConfig, pairs: PairSet) -> Gate:
@@ -160,18 +149,16 @@ def row(name: str, found: Gate) -> str:
         f"{found.parameters / 1e6:.1f}",
         _percent(found.image),
         _percent(found.text),
-        _percent(by_kind(found.scores).values()),
+        _percent(found.scores.by_kind(found.scores.group_match).values()),
         _percent([found.scores.retrieval]),
-        _percent(by_kind(found.ceiling).values()),
+        _percent(found.ceiling.by_kind(found.ceiling.group_match).values()),
         ", ".join(name for name, holds in found.holds.items() if holds) or "none",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="References of the students.")
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="Folder for the fine-tuned students.")
     parser.add_argument("--steps", type=count, default=STEPS, help="Number of steps of fine-tuning.")

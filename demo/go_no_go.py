@@ -8,7 +8,6 @@ if the probe rises at least 5 points over the placebo's. The confirmation then h
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -16,7 +15,7 @@ from sds_clip.demo.arms import places_arms, places_by_condition
 from sds_clip.demo.base_students import train_base
 from sds_clip.demo.compared import places
 from sds_clip.demo.experiment import Outcome, Series, add_series_options, base_outcome, one_a_core, run_all
-from sds_clip.demo.options import run
+from sds_clip.demo.options import add_compile, parser_of, run
 from sds_clip.demo.report import gradient_share
 from sds_clip.demo.world import Split
 from sds_clip.models.markdown import markdown_table
@@ -53,11 +52,9 @@ def page(base: Outcome, outcomes: Sequence[Outcome]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add_series_options(parser)
-    parser.add_argument("--compile", action="store_true", help="Compile the student's towers first.")
+    add_compile(parser)
     parser.add_argument("--seed", type=int, default=BASE, help="Seed of the student.")
     parser.add_argument(
         "--by-condition", action="store_true", help="Run L_condition and L_noise in place of L_SDS."

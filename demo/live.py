@@ -17,7 +17,6 @@ learns it too (docs/results.md). So this shows the system, and no gain by the te
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -35,7 +34,8 @@ import httpx
 from sds_clip import Client, ClientError, Job
 from sds_clip.client.schemas import Hyperparameters
 from sds_clip.demo.folders import write_image_folder, write_retrieval, write_zero_shot
-from sds_clip.demo.load import Load
+from sds_clip.demo.load import Load, asks
+from sds_clip.demo.options import parser_of
 from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
 from sds_clip.demo.training_set import Captions, DemoPairs
 from sds_clip.demo.world import Split
@@ -88,9 +88,7 @@ EXACT = World(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--url",
         default=os.environ.get("SDS_CLIP_URL", "http://127.0.0.1:8000"),
@@ -118,7 +116,7 @@ def show(client: Client, url: str, world: World) -> dict[str, list[float]]:
     began, prefix, before = time.monotonic(), time.strftime("demo-%m%d-%H%M%S"), _demo_version(client)
     sets = _upload(client, world, prefix)
     jobs: dict[str, Job] = {}
-    with Load(url, PICTURE, CAPTIONS) as load, _rolled_back(client, before):
+    with Load(url, asks(PICTURE, CAPTIONS)) as load, _rolled_back(client, before):
         for arm in world.arms:
             jobs[arm] = job = _train(client, f"{prefix}-{arm}", world, arm, sets, jobs.get("control"))
             if _result(job)["promotion"]["promoted"]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,13 @@ class StudentScores:
     """Top-1 accuracy among 192 names."""
     margins: list[float]
     """GroupMatch margins: s00 + s11 - s01 - s10 of each item."""
+
+    def by_kind(self, right: Sequence[bool]) -> dict[str, float]:
+        """The share of right items of each kind."""
+        found: dict[str, list[bool]] = {}
+        for kind, one in zip(self.kinds, right, strict=True):
+            found.setdefault(kind, []).append(one)
+        return {kind: fmean(ones) for kind, ones in found.items()}
 
     @property
     def group(self) -> list[bool]:

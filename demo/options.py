@@ -6,7 +6,36 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from sds_clip.demo.world import Split
 from sds_clip.models.errors import ModelError
+
+MEASURED = (Split.HELD_OUT, Split.VALIDATION)
+"""The parts that something is measured on."""
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help shows a module's docstring as it stands."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="Compile the networks first. This needs a C++ compiler, and saves time.",
+    )
+
+
+def add_split(parser: argparse.ArgumentParser, default: Split) -> None:
+    parser.add_argument(
+        "--split",
+        type=Split,
+        choices=MEASURED,
+        default=default,
+        help="Part of the world (default: %(default)s).",
+    )
 
 
 def count(text: str) -> int:

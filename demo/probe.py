@@ -14,7 +14,6 @@ With a teacher, the latents into which a mapper turns the pooled image embedding
 teacher's own autoencoder. The mapper is the closed-form fit with which a run may start (`mapper_start: ridge`).
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,9 +27,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sds_clip.demo.bindings import ridge_config
 from sds_clip.demo.captions import caption, draw_wording
-from sds_clip.demo.options import run
+from sds_clip.demo.options import parser_of, run
 from sds_clip.demo.places import colour_of, in_order, shape_of
 from sds_clip.demo.render import render
 from sds_clip.demo.sets import scenes
@@ -44,6 +42,7 @@ from sds_clip.models.mapper import Mapper
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.pixels import teacher_view
 from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import parse_config
 from sds_clip.models.training.ridge import ridge_mapper
 
 SEED = 6
@@ -170,7 +169,9 @@ def probe_latents(clip: Clip, teacher: Teacher) -> dict[str, list[list[bool]]]:
     """The choices of PROBES from latents that a mapper makes of the pooled embedding, and from real ones."""
     scenes = probed_scenes()
     trained_on = DemoPairs(FITTED)
-    mapper = ridge_mapper(ridge_config(len(trained_on)), clip, teacher, trained_on)
+    options = {"base": "demo", "data": "demo", "objective": "sds-clip", "teacher": "demo", "steps": 1}
+    config = parse_config({**options, "batch_size": 128, "ridge_images": FITTED})
+    mapper = ridge_mapper(config, clip, teacher, trained_on)
     made = [latents_of(image_features(clip, each)[0], mapper) for each in scenes]
     real = [real_latents(clip, teacher, each) for each in scenes]
     return {
@@ -203,9 +204,7 @@ def real_latents(clip: Clip, teacher: Teacher, scenes: Sequence[Scene]) -> Float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="References of the models to probe.")
     parser.add_argument("--teacher", help="Reference of a teacher, whose latents are probed too.")
     options = parser.parse_args()

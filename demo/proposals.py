@@ -5,9 +5,7 @@ The pairs are those of the setting `proposed` of docs/experiments/plan.md.
 
 from __future__ import annotations
 
-import argparse
-
-from sds_clip.demo.options import count, run
+from sds_clip.demo.options import count, parser_of, run
 from sds_clip.demo.training_set import DISTILLATION_SEED, PROPOSED, DemoPairs, true_captions
 from sds_clip.models.markdown import markdown_table
 
@@ -25,7 +23,7 @@ def shares(pairs: DemoPairs) -> tuple[int, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", default=["demo"], help="References of models.")
     parser.add_argument("--size", type=count, default=1024, help="Number of training pairs.")
     parser.add_argument("--seed", type=int, default=DISTILLATION_SEED, help="Seed of the pairs.")

@@ -19,7 +19,7 @@ from sds_clip.demo.statistics import difference, holm, interval
 from sds_clip.demo.winoground_sets import KINDS
 from sds_clip.models.atomic import write_atomic
 from sds_clip.models.evaluation.estimate import Estimate, estimate
-from sds_clip.models.evaluation.winoground import CHANCE, d_prime
+from sds_clip.models.evaluation.winoground import CHANCE
 from sds_clip.models.markdown import markdown_table
 
 ALPHA = 0.01
@@ -39,7 +39,7 @@ def write_screening(setting: str, text: str, folder: Path) -> None:
     Raises:
         ValueError: screening.md does not have each marker once.
     """
-    _write_between(setting, text, folder / "screening.md")
+    write_between(setting, text, folder / "screening.md")
 
 
 def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[Variant]) -> str:
@@ -62,7 +62,8 @@ def screening_table(outcomes: Sequence[Outcome], base: Outcome, arms: Sequence[V
         rows.append(_screened(name, ours, over_control, _over(ours, runs.get(placebo_of(arm).name))))
     chance = _percent(CHANCE["group_match"])
     by_kind, probes = [chance] * (1 + len(KINDS)), ["50 50 50"] * 2
-    rows.append(["chance", *by_kind, NONE, NONE, "0.00", *_chances(), *probes, NONE, NONE])
+    secondary = [_value(each, each.chance) for each in MEASURES if each.name in SECONDARY]
+    rows.append(["chance", *by_kind, NONE, NONE, *secondary, *probes, NONE, NONE])
     minutes = sum(run.seconds for run in outcomes) / 60
     scored = {name: seconds for run in outcomes for name, seconds in run.scored.items()}
     made = (
@@ -99,7 +100,16 @@ def _screened(name: str, runs: Sequence[Outcome], *over: str) -> list[str]:
         gradient_share(runs),
         _logged(runs, lambda record: record.get("target_own", record.get("target_best"))),
     ]
-    return [name, *scores, *over, *_shares(runs), *probes, *logged]
+    secondary = [
+        _value(each, float(np.nanmean(each.of(runs)))) for each in MEASURES if each.name in SECONDARY
+    ]
+    return [name, *scores, *over, *secondary, *probes, *logged]
+
+
+def _mean(measure: Measure, runs: Sequence[Outcome]) -> str:
+    """The mean over the runs that have the measure."""
+    values = measure.of(runs)
+    return NONE if np.isnan(values).all() else _value(measure, float(np.nanmean(values)))
 
 
 def gradient_share(runs: Sequence[Outcome]) -> str:
@@ -132,7 +142,7 @@ def write_confirmation(found: Sequence[Compared], folder: Path) -> None:
     """
     picture = "results.png"
     text = f"{confirmation_tables(found)}\n\n![The arms of the confirmation, by measure]({picture})"
-    _write_between("results", text, folder / "results.md")
+    write_between("results", text, folder / "results.md")
     write_figure(found, folder / picture)
 
 
@@ -264,24 +274,6 @@ def _value(measure: Measure, value: float) -> str:
     return _percent(value) if measure.percent else f"{value:.2f}"
 
 
-def _shares(runs: Sequence[Outcome]) -> list[str]:
-    """d', group score, retrieval and zero-shot: means over runs."""
-    found = [value for run in runs if (value := d_prime(run.measured.margins)) is not None]
-    return [
-        f"{fmean(found):.2f}" if found else NONE,
-        _percent(fmean(fmean(run.measured.group) for run in runs)),
-        _percent(fmean(run.measured.retrieval for run in runs)),
-        _percent(fmean(run.measured.zero_shot for run in runs)),
-    ]
-
-
-def _chances() -> list[str]:
-    """Chance of the group score, of retrieval and of zero-shot."""
-    return [
-        _percent(each.chance) for each in MEASURES if each.name in ("group score", "retrieval", "zero-shot")
-    ]
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
@@ -294,7 +286,7 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
-def _write_between(name: str, generated: str, file: Path) -> None:
+def write_between(name: str, generated: str, file: Path) -> None:
     """Replace the text between a marker and its end."""
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     old = file.read_text(encoding="utf-8")

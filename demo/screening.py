@@ -6,7 +6,6 @@ change to the code, use other folders.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +22,7 @@ from sds_clip.demo.experiment import (
     run_all,
     summary,
 )
-from sds_clip.demo.options import run
+from sds_clip.demo.options import parser_of, run
 from sds_clip.demo.report import screening_table, write_screening
 from sds_clip.demo.statistics import right
 from sds_clip.demo.world import Split
@@ -84,7 +83,7 @@ def _page(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     add_series_options(parser)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument(
@@ -100,7 +99,8 @@ def main() -> None:
         parser.error(
             f"There are no arms {', '.join(sorted(unknown))}; choose among {', '.join(sorted(known))}."
         )
-    series = Series(Split.VALIDATION, options.teacher, options.work_dir, options.outcomes, per_kind=PER_KIND)
+    outcomes = options.outcomes / "screening"
+    series = Series(Split.VALIDATION, options.teacher, options.work_dir, outcomes, per_kind=PER_KIND)
     base = base_outcome(series)
     print(summary(base), flush=True)
     for setting in options.settings:
@@ -111,11 +111,11 @@ def main() -> None:
             if arm.name not in options.without and (not options.only or arm.name in wanted)
         ]
         with one_a_core() as pool:
-            outcomes = run_all(series, [(arm, seed) for seed in SEEDS for arm in chosen], pool)
+            found = run_all(series, [(arm, seed) for seed in SEEDS for arm in chosen], pool)
         if not options.only:
             left_out = [(arm, seed) for seed in SEEDS for arm in arms(setting) if arm.name in options.without]
-            outcomes += done(series, left_out)
-            write_screening(setting, _page(arms(setting), outcomes, base, options.without), options.into)
+            found += done(series, left_out)
+            write_screening(setting, _page(arms(setting), found, base, options.without), options.into)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +9,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from sds_clip.demo.folders import write_zero_shot
-from sds_clip.demo.options import run
+from sds_clip.demo.options import add_split, parser_of, run
 from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
 from sds_clip.demo.winoground_sets import KINDS
 from sds_clip.demo.world import Split
@@ -24,27 +23,21 @@ from sds_clip.models.evaluation.scorers import ClipScorer
 from sds_clip.models.evaluation.teacher_scorer import TeacherScorer
 from sds_clip.models.evaluation.winoground import CHANCE, OUTCOMES, winoground_benchmark
 from sds_clip.models.evaluation.zero_shot import zero_shot_benchmark
+from sds_clip.models.markdown import markdown_table
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import Teacher
 
 DATA = Path(__file__).parent / "data"
 DRAWS, DRAW_SEED = 32, 0
-WINOGROUND_HEADER = [
-    "| Winoground | items | text | image | group | GroupMatch | d' | ties: text | image | group | GroupMatch |",
-    f"| --- |{' ---: |' * 10}",
-]
-CHANCE_ROW = f"| chance | | {' | '.join(f'{share:.1%}' for share in CHANCE.values())} | | | | | |"
+WINOGROUND_HEADER = (
+    "Winoground", "items", "text", "image", "group", "GroupMatch", "d'", "ties: text", "image", "group", "GroupMatch",
+)  # fmt: skip
 
 
 def table(clip: Clip, split: Split) -> str:
     """Retrieval, zero-shot and Winoground scores of a model on a part of the demo world, in Markdown."""
-    rows = [
-        *retrieval_rows(clip, split),
-        *zero_shot_rows(clip, split),
-        "",
-        *winoground_rows(_run(clip, winoground_benchmark(DATA / split))),
-    ]
-    return "\n".join(rows)
+    benchmark = _run(clip, winoground_benchmark(DATA / split))
+    return "\n\n".join([_retrieval(clip, split), _zero_shot(clip, split), _winoground(benchmark)])
 
 
 def teacher_table(teacher: Teacher, split: Split, count: int = DRAWS) -> str:
@@ -54,51 +47,46 @@ def teacher_table(teacher: Teacher, split: Split, count: int = DRAWS) -> str:
     """
     with TemporaryDirectory() as folder:
         scorer = TeacherScorer(teacher, Path(folder), count=count, seed=DRAW_SEED, error_of="velocity")
-        results = run_benchmark(winoground_benchmark(DATA / split), scorer)
-    return "\n".join(winoground_rows(results))
+        return _winoground(run_benchmark(winoground_benchmark(DATA / split), scorer))
 
 
-def retrieval_rows(clip: Clip, split: Split) -> list[str]:
+def _retrieval(clip: Clip, split: Split) -> str:
     """In-batch retrieval of the part's 512 pairs."""
     pairs = retrieval_set(split)
     images = encode_images(clip, [Image.fromarray(pixels) for pixels in pairs.images])
-    accuracy = in_batch_accuracy(images, encode_texts(clip, pairs.captions), batch_size=RETRIEVAL_BATCH)
-    return [
-        f"| retrieval, batches of {RETRIEVAL_BATCH} | recall@1 |",
-        "| --- | ---: |",
-        f"| image to text | {accuracy.image_to_text:.1%} |",
-        f"| text to image | {accuracy.text_to_image:.1%} |",
-    ]
+    found = in_batch_accuracy(images, encode_texts(clip, pairs.captions), batch_size=RETRIEVAL_BATCH)
+    shares = {"image to text": found.image_to_text, "text to image": found.text_to_image}
+    return _shares(f"retrieval, batches of {RETRIEVAL_BATCH}", "recall@1", shares)
 
 
-def zero_shot_rows(clip: Clip, split: Split) -> list[str]:
+def _zero_shot(clip: Clip, split: Split) -> str:
     """Naming colour and shape of single objects whose combination was not in the training set."""
     examples = classification_set(split)
     with TemporaryDirectory() as folder:
         write_zero_shot(Path(folder), examples)
         metrics = _run(clip, zero_shot_benchmark(Path(folder))).metrics
-    return [
-        "",
-        f"| zero-shot, {len(examples.labels)} classes | accuracy |",
-        "| --- | ---: |",
-        f"| top 1 | {metrics['acc1'].value:.1%} |",
-        f"| top 5 | {metrics['acc5'].value:.1%} |",
-        f"| mean per class | {metrics['mean_per_class_recall'].value:.1%} |",
-    ]
+    names = {"top 1": "acc1", "top 5": "acc5", "mean per class": "mean_per_class_recall"}
+    shares = {name: metrics[metric].value for name, metric in names.items()}
+    return _shares(f"zero-shot, {len(examples.labels)} classes", "accuracy", shares)
 
 
-def winoground_rows(results: Results) -> list[str]:
-    """The Winoground table: all items, each kind, and chance."""
+def _shares(name: str, metric: str, shares: Mapping[str, float]) -> str:
+    return markdown_table((name, metric), [(row, f"{share:.1%}") for row, share in shares.items()])
+
+
+def _winoground(results: Results) -> str:
+    """All items, each kind, and chance."""
     of = {"all": results.metrics} | {kind: results.by_tag[kind] for kind in KINDS}
-    return [*WINOGROUND_HEADER, *(_winoground_row(name, metrics) for name, metrics in of.items()), CHANCE_ROW]
+    rows = [_winoground_row(name, metrics) for name, metrics in of.items()]
+    chance = ["chance", "", *(f"{share:.1%}" for share in CHANCE.values()), *[""] * 5]
+    return markdown_table(WINOGROUND_HEADER, [*rows, chance])
 
 
-def _winoground_row(name: str, of: Mapping[str, Metric]) -> str:
+def _winoground_row(name: str, of: Mapping[str, Metric]) -> list[object]:
     metrics = [of[metric] for metric in OUTCOMES]
     d_prime = "" if metrics[-1].d_prime is None else f"{metrics[-1].d_prime:.2f}"
     shares = (f"{metric.value:.1%}" for metric in metrics)
-    cells = [name, metrics[0].n, *shares, d_prime, *(metric.ties for metric in metrics)]
-    return f"| {' | '.join(map(str, cells))} |"
+    return [name, metrics[0].n, *shares, d_prime, *(metric.ties for metric in metrics)]
 
 
 def _run(clip: Clip, benchmark: Benchmark) -> Results:
@@ -107,18 +95,12 @@ def _run(clip: Clip, benchmark: Benchmark) -> Results:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", default="demo", help="Reference of the model.")
     parser.add_argument(
         "--teacher", help="Reference of a teacher, whose scores are printed instead of the model's."
     )
-    parser.add_argument(
-        "--split",
-        type=Split,
-        choices=(Split.HELD_OUT, Split.VALIDATION),
-        default=Split.HELD_OUT,
-        help="The part to measure on.",
-    )
+    add_split(parser, Split.HELD_OUT)
     options = parser.parse_args()
     if options.teacher:
         teacher = load_teacher(options.teacher, device="cpu", precision="float32", vae=True)

@@ -6,7 +6,6 @@ colours exchanged.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from textwrap import wrap
 
@@ -17,7 +16,7 @@ from diffusers import DiffusionPipeline, PixArtSigmaPipeline
 from PIL import ImageDraw, ImageFont
 
 from sds_clip.demo.captions import Wording, caption
-from sds_clip.demo.options import count, run
+from sds_clip.demo.options import count, parser_of, run
 from sds_clip.demo.sets import pairs
 from sds_clip.demo.winoground_sets import two_different
 from sds_clip.demo.world import IMAGE_SIZE_PX, Relation, Split, with_colours_exchanged, with_relation
@@ -83,12 +82,8 @@ def draw_grid(pictures: list[PIL.Image.Image], captions: list[str]) -> PIL.Image
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--teacher",
-        default="demo",
-        help="Reference of the teacher.",
-    )
+    parser = parser_of(__doc__)
+    parser.add_argument("--teacher", default="demo", help="Reference of the teacher.")
     parser.add_argument("--out", type=Path, default=OUT, help="The PNG file to write.")
     parser.add_argument("--steps", type=count, default=STEPS, help="Number of denoising steps.")
     options = parser.parse_args()

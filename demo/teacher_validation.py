@@ -5,7 +5,6 @@ The training of the demo teacher logs these. `python -m sds_clip.demo.teacher_va
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import T5EncoderModel, T5Tokenizer
 
-from sds_clip.demo.options import count, run
+from sds_clip.demo.options import add_split, count, parser_of, run
 from sds_clip.demo.render import render
 from sds_clip.demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
 from sds_clip.demo.train_teacher import encode
@@ -144,19 +143,11 @@ def table_rows(name: str, scores: dict[str, float]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("teachers", nargs="+", metavar="TEACHER", help="References of the teachers.")
     parser.add_argument("--items", type=count, default=500, help="Number of items of each kind.")
     parser.add_argument("--draws", type=count, default=4, help="Number of draws of noise at each level.")
-    parser.add_argument(
-        "--split",
-        type=Split,
-        choices=(Split.HELD_OUT, Split.VALIDATION),
-        default=Split.VALIDATION,
-        help="Part of the world (default: %(default)s).",
-    )
+    add_split(parser, Split.VALIDATION)
     parser.add_argument("--seed", type=int, default=WINOGROUND_SEED, help="Seed of the items.")
     options = parser.parse_args()
     levels = " | ".join(f"t = {level}" for level in LEVELS)

@@ -7,19 +7,19 @@ import contextlib
 import io
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from sds_clip import Client, ClientError, Job
+from sds_clip import Client, Job
 from sds_clip.app.keys import create_key
 from sds_clip.client.schemas import Hyperparameters
 from sds_clip.demo.folders import write_pairs
+from sds_clip.demo.load import Ask, Load
 from sds_clip.demo.sets import training_pairs
 from tests.app.serverside import free_ports
 from tests.monitoring.prometheus import Prometheus
@@ -54,7 +54,7 @@ def monitored_load(folder: Path) -> Iterator[tuple[Prometheus, float, float]]:
         start = time.time()
         with (
             Client(system.url, api_key=admin) as client,
-            Callers(system.url, phone, [0.2], photo(640, 480), texts=10),
+            Load(system.url, asks(photo(640, 480), texts=10), key=phone, pauses_s=[0.2]),
         ):
             time.sleep(CALM_S)
             _work(system, client, folder / "pairs", crawler)
@@ -77,7 +77,8 @@ def _work(system: Running, client: Client, pairs: Path, crawler: str) -> None:
     evaluation = client.evaluate("winoground", items, model="default")
     first.wait()
     evaluation.wait()
-    with Callers(system.url, crawler, [0.2] * FLOODING, photo(3000, 2000), texts=100):
+    flood = asks(photo(3000, 2000), texts=100)
+    with Load(system.url, flood, key=crawler, pauses_s=[0.2] * FLOODING):
         time.sleep(FLOOD_S)
     failing = finetune(LONG, "never")
     for attempt in (1, 2):
@@ -106,42 +107,22 @@ def _kill(system: Running, words: str, job: Job, attempt: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-class Callers:
-    """Threads that ask with one key until the block ends, each with a pause between its requests."""
+def asks(image: bytes, texts: int) -> Ask:
+    """Requests of every kind, of which one in twenty cannot be answered."""
 
-    def __init__(self, url: str, key: str, pauses_s: Sequence[float], image: bytes, texts: int) -> None:
-        self._url, self._key, self._image, self._texts = url, key, image, texts
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=[pause_s]) for pause_s in pauses_s]
-
-    def __enter__(self) -> "Callers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, pause_s: float) -> None:
-        number = 0
-        with Client(self._url, api_key=self._key, max_attempts=1) as client:
-            while not self._stopping.wait(pause_s):
-                number += 1
-                with contextlib.suppress(ClientError):
-                    self._ask(client, number)
-
-    def _ask(self, client: Client, number: int) -> None:
-        texts = [f"picture {number // 3} of {count} shapes" for count in range(self._texts)]
+    def ask(client: Client, number: int) -> str:
+        asked = [f"picture {number // 3} of {count} shapes" for count in range(texts)]
         if number % 20 == 0:
-            client.match([b"not an image"], texts)
+            answer: Mapping[str, Any] = client.match([b"not an image"], asked)
         elif number % 5 == 0:
-            client.embed([self._image])
+            answer = client.embed([image])
         elif number % 5 == 1:
-            client.classify([self._image], ["a yellow star", "a cyan circle"])
+            answer = client.classify([image], ["a yellow star", "a cyan circle"])
         else:
-            client.match([self._image], texts)
+            answer = client.match([image], asked)
+        return str(answer["model"]["version"])
+
+    return ask
 
 
 def photo(width: int, height: int) -> bytes:

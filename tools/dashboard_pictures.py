@@ -17,7 +17,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -41,12 +40,11 @@ UNITS: dict[str, tuple[tuple[float, str], ...]] = {
 }
 """Grafana's units that the dashboards use: sizes and their names, the largest first."""
 
-# In inches.
-WIDTH, UNIT_HEIGHT, HEADER = 15.0, 0.4, 0.5
-GAP, TITLE, LEFT, RIGHT, TICKS, LEGEND_ROW = 0.06, 0.34, 0.74, 0.26, 0.32, 0.17
 COLUMNS = 24
+"""Of a dashboard's grid."""
+WIDTH, ROW_HEIGHT = 15.0, 0.42  # in inches
 DPI = 100
-LEGEND_LETTERS = 84
+LEGEND_LETTERS = 76
 """Small letters that fit beside each other in a panel of a third of the width."""
 
 
@@ -125,50 +123,22 @@ def _lines(prometheus: Prometheus, expression: str, legend: str, moments: Sequen
 def draw(title: str, panels: Sequence[Panel], moments: Sequence[float]) -> bytes:
     """Draw the panels in their grid, as a PNG."""
     rows = max(panel.position["y"] + panel.position["h"] for panel in panels)
-    height = HEADER + rows * UNIT_HEIGHT
-    figure = Figure(figsize=(WIDTH, height), facecolor="#f4f5f5")
-    figure.text(0.006, 1 - 0.5 * HEADER / height, title, fontsize=14, weight="bold", va="center")
+    figure = Figure(figsize=(WIDTH, rows * ROW_HEIGHT), layout="constrained")
+    figure.suptitle(title, x=0.006, ha="left", fontsize=14, weight="bold")
+    grid = figure.add_gridspec(rows, COLUMNS)
     minutes = [(at - moments[0]) / 60 for at in moments]
     for panel in panels:
-        _draw_panel(figure, height, panel, minutes)
+        place = panel.position
+        across = slice(place["x"], place["x"] + place["w"])
+        axes = figure.add_subplot(grid[place["y"] : place["y"] + place["h"], across])
+        axes.set_title(panel.title, loc="left", fontsize=10, weight="bold")
+        _draw_lines(axes, panel, minutes)
     plain = io.BytesIO()
     figure.savefig(plain, dpi=DPI)
     small = io.BytesIO()
     # A palette makes the file a third as large.
     Image.open(plain).convert("RGB").quantize(96).save(small, "PNG", optimize=True)
     return small.getvalue()
-
-
-def _draw_panel(figure: Figure, height: float, panel: Panel, minutes: list[float]) -> None:
-    place = panel.position
-    left, width = place["x"] * WIDTH / COLUMNS + GAP, place["w"] * WIDTH / COLUMNS - 2 * GAP
-    top = height - HEADER - place["y"] * UNIT_HEIGHT - GAP
-    tall = place["h"] * UNIT_HEIGHT - 2 * GAP
-    corner = (left / WIDTH, (top - tall) / height)
-    box = Rectangle(corner, width / WIDTH, tall / height, facecolor="white", edgecolor="#d8d9da", zorder=-1)
-    figure.add_artist(box)
-    figure.text(
-        (left + 0.1) / WIDTH, (top - TITLE / 2) / height, panel.title, fontsize=10, weight="bold", va="center"
-    )
-    longest = max((len(line.name) for line in panel.lines), default=0)
-    columns = max(1, min(len(panel.lines), LEGEND_LETTERS * place["w"] // 8 // (longest + 7)))
-    below = TICKS + LEGEND_ROW * math.ceil(len(panel.lines) / columns) + 0.1
-    axes = figure.add_axes(
-        (
-            (left + LEFT) / WIDTH,
-            (top - tall + below) / height,
-            (width - LEFT - RIGHT) / WIDTH,
-            (tall - TITLE - below) / height,
-        )
-    )
-    _draw_lines(axes, panel, minutes)
-    if panel.lines:
-        corner = ((left + 0.05) / WIDTH, (top - tall + 0.02) / height)
-        handles, names = axes.get_legend_handles_labels()
-        figure.legend(
-            handles, names, loc="lower left", bbox_to_anchor=corner, ncols=columns, fontsize=8, frameon=False,
-            borderpad=0.2, labelspacing=0.25, columnspacing=1.2, handlelength=2, handletextpad=0.5,
-        )  # fmt: skip
 
 
 def _draw_lines(axes: Axes, panel: Panel, minutes: list[float]) -> None:
@@ -203,6 +173,10 @@ def _draw_lines(axes: Axes, panel: Panel, minutes: list[float]) -> None:
     if not panel.lines:
         axes.text(0.5, 0.5, "No data: no GPU", transform=axes.transAxes, ha="center", va="center")
         axes.set_yticks([])
+        return
+    longest = max(len(line.name) for line in panel.lines)
+    columns = max(1, min(len(panel.lines), LEGEND_LETTERS * panel.position["w"] // 8 // (longest + 7)))
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.1), ncols=columns, fontsize=8, frameon=False)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -65,13 +66,12 @@ def draw_match(file: Path) -> None:
 
 def _shares_of_the_demo() -> dict[str, list[float]]:
     """The probabilities of the demo's two captions, by version."""
-    with tempfile.TemporaryDirectory() as folder:
-        system = Running(Path(folder))
-        try:
-            with Client(system.url) as client:
-                return live.show(client, system.url, live.TAGS)
-        finally:
-            system.close()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(Running(Path(folder))) as system,
+        Client(system.url) as client,
+    ):
+        return live.show(client, system.url, live.TAGS)
 
 
 def draw_run(file: Path) -> None:

@@ -8,15 +8,18 @@ light and dark, on a wide screen and on a phone.
 import io
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from sds_clip.demo.load import Load
+from sds_clip import Client
+from sds_clip.demo.load import Load, asks
+from tests.sds_clip.embedded import Running
 from tools.chromium import chromium
-from tools.console_story import CAPTIONS, PICTURE, REASON, story
+from tools.console_story import CAPTIONS, PICTURE, REASON, train_and_measure, train_longer
 
 OUT = Path(__file__).parents[1] / "docs" / "assets" / "images" / "console"
 WIDTHS = (1280, 390)
@@ -108,15 +111,16 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="sds-clip-screenshots-") as folder,
-        story(Path(folder)) as system,
+        closing(Running(Path(folder))) as system,
+        Client(system.url) as client,
         chromium() as browser,
     ):
-        system.train_and_measure()
+        version = train_and_measure(client, Path(folder))
         take(browser, system.url, BEFORE)
-        system.promote()
+        client.promote(version, reason=REASON, wait_s=60)
         take(browser, system.url, AFTER)
-        system.train_longer()
-        with Load(system.url, PICTURE, CAPTIONS):
+        train_longer(client)
+        with Load(system.url, asks(PICTURE, CAPTIONS)):
             take(browser, system.url, WHILE_TRAINING)
     sizes = [file.stat().st_size for file in OUT.glob("*.png")]
     print(f"{OUT}: {len(sizes)} pictures, {sum(sizes) / 1e6:.1f} MB")

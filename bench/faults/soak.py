@@ -16,7 +16,9 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -24,7 +26,6 @@ import httpx
 
 from bench import report
 from bench.faults.checks import Findings, check
-from bench.faults.proxy import Outage, Proxy
 from bench.faults.storage import corrupt, fill_disk_of
 from bench.faults.system import System, make_inputs, running_system, work_dir
 from bench.options import option, parse
@@ -37,6 +38,7 @@ from tests.postgres import running_postgresql
 
 STEPS, SAVE_EVERY = 480, 24
 MAX_OPEN = 6
+Fault = Callable[[System, Random], object]
 MAX_ATTEMPTS = 25  # so many deaths in a row without a step between them do not happen by chance
 
 
@@ -68,104 +70,88 @@ def newest_checkpoint_damaged(system: System, random: Random) -> None:
         corrupt(newest / "state.safetensors", random)
 
 
-def away(proxy: Proxy | None, how: Outage, random: Random) -> None:
-    assert proxy is not None
-    with proxy.away(how):
-        time.sleep(random.uniform(0.5, 6))
+def for_a_while(fault: Callable[[System, Random], AbstractContextManager[None]], most_s: float) -> Fault:
+    """A fault that lasts for a random time."""
+
+    def inject(system: System, random: Random) -> None:
+        with fault(system, random):
+            time.sleep(random.uniform(0.5, most_s))
+
+    return inject
 
 
-def data_folder_unmounted(system: System, random: Random) -> None:
-    with system.unmounted(random.choice(system.workers)):
-        time.sleep(random.uniform(1, 12))
-
-
-def device_broken(system: System, random: Random) -> None:
-    with system.broken_device(random.choice(system.workers)):
-        time.sleep(random.uniform(1, 12))
-
-
-FAULTS: dict[str, Callable[[System, Random], object]] = {
+FAULTS: dict[str, Fault] = {
     "trainer_killed": lambda system, random: kill(_at_work(system, random)[1].process),
     "worker_killed": lambda system, random: random.choice(system.workers).send(signal.SIGKILL),
     "worker_asked_to_stop": lambda system, random: random.choice(system.workers).send(signal.SIGTERM),
     "service_killed": lambda system, random: random.choice(system.services).send(signal.SIGKILL),
     "valkey_killed": lambda system, random: system.kill_valkey(),
     "broker_wiped": lambda system, random: system.wipe_broker(),
-    "broker_cut": lambda system, random: away(system.broker, "cut", random),
-    "broker_stalled": lambda system, random: away(system.broker, "stall", random),
-    "database_cut": lambda system, random: away(system.database, "cut", random),
-    "database_stalled": lambda system, random: away(system.database, "stall", random),
+    "broker_cut": for_a_while(lambda system, _: system.broker.away("cut"), 6),
+    "broker_stalled": for_a_while(lambda system, _: system.broker.away("stall"), 6),
+    "database_cut": for_a_while(lambda system, _: system.database_away("cut"), 6),
+    "database_stalled": for_a_while(lambda system, _: system.database_away("stall"), 6),
     "worker_and_trainer_stopped": worker_and_trainer_stopped,
     "disk_full": lambda system, random: fill_disk_of(_at_work(system, random)[1]),
-    "data_folder_unmounted": data_folder_unmounted,
-    "device_broken": device_broken,
+    "data_folder_unmounted": for_a_while(
+        lambda system, random: system.unmounted(random.choice(system.workers)), 12
+    ),
+    "device_broken": for_a_while(
+        lambda system, random: system.broken_device(random.choice(system.workers)), 12
+    ),
     "newest_checkpoint_damaged": newest_checkpoint_damaged,
 }
 
 
+@dataclass
 class Storm:
-    """Injects faults in a thread, evenly over the time, in random order."""
+    """How often each fault was injected, and what went wrong meanwhile."""
 
-    def __init__(self, system: System, count: int, seconds: float, random: Random) -> None:
-        self._system = system
-        self._random = random
-        self._pause_s = seconds / count
-        kinds = [list(FAULTS)[number % len(FAULTS)] for number in range(count)]
-        random.shuffle(kinds)
-        self._waiting = kinds
-        self.put_in: Counter[str] = Counter()
-        self.errors: list[str] = []
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="storm", daemon=True)
+    put_in: Counter[str] = field(default_factory=Counter)
+    errors: list[str] = field(default_factory=list)
 
-    def __enter__(self) -> "Storm":
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        self._thread.join()
-
-    @property
-    def is_over(self) -> bool:
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        due = time.monotonic()
-        while self._waiting and not self._ending.wait(max(0.0, due - time.monotonic())):
-            fault = self._waiting.pop()
-            try:
-                FAULTS[fault](self._system, self._random)
-            except (Missed, StopIteration, ProcessLookupError, StoreUnavailable):
-                self._waiting.insert(0, fault)  # the target is gone; try again later
-                due = time.monotonic() + 0.5
-                continue
-            except Exception:
-                self.errors.append(traceback.format_exc())
-            self.put_in[fault] += 1
-            due = max(time.monotonic(), due + self._pause_s)
+def blow(system: System, count: int, seconds: float, random: Random, ending: threading.Event) -> Storm:
+    """Inject faults evenly over the time, in random order."""
+    storm, due = Storm(), time.monotonic()
+    waiting = [list(FAULTS)[number % len(FAULTS)] for number in range(count)]
+    random.shuffle(waiting)
+    while waiting and not ending.wait(max(0.0, due - time.monotonic())):
+        fault = waiting.pop()
+        try:
+            FAULTS[fault](system, random)
+        except (Missed, StopIteration, ProcessLookupError, StoreUnavailable):
+            waiting.insert(0, fault)  # the target is gone; try again later
+            due = time.monotonic() + 0.5
+            continue
+        except Exception:
+            storm.errors.append(traceback.format_exc())
+        storm.put_in[fault] += 1
+        due = max(time.monotonic(), due + seconds / count)
+    return storm
 
 
 def run(system: System, *, jobs: int, faults: int, seconds: float, random: Random) -> tuple[Findings, Storm]:
     """Keep some jobs open until all have arrived and ended and every fault was injected."""
     waiting = [random.getrandbits(32) for _ in range(jobs)]
-    deadline = time.monotonic() + 3 * seconds + 600
-    with Storm(system, faults, seconds, random) as storm:
-        pause_s = seconds / jobs * 0.8
-        next_at = time.monotonic()
-        while waiting or not storm.is_over or _open(system):
-            if time.monotonic() > deadline:
-                break
-            system.tend()
-            if waiting and time.monotonic() >= next_at and len(_open(system)) < MAX_OPEN:
-                if _submitted(system, waiting[-1]):
-                    waiting.pop()
-                next_at += pause_s
-            _resume_paused(system)
-            time.sleep(0.1)
+    deadline, next_at = time.monotonic() + 3 * seconds + 600, time.monotonic()
+    ending = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        storm = thread.submit(blow, system, faults, seconds, random, ending)
+        try:
+            while (waiting or not storm.done() or _open(system)) and time.monotonic() < deadline:
+                system.tend()
+                if waiting and time.monotonic() >= next_at and len(_open(system)) < MAX_OPEN:
+                    if _submitted(system, waiting[-1]):
+                        waiting.pop()
+                    next_at += seconds / jobs * 0.8
+                _resume_paused(system)
+                time.sleep(0.1)
+        finally:
+            ending.set()
     with contextlib.suppress(TimeoutError):
         system.until(system.serves_the_alias, "the alias's version in service")
-    return check(system, any_age=True), storm
+    return check(system, any_age=True), storm.result()
 
 
 def _submitted(system: System, seed: int) -> bool:

@@ -21,11 +21,11 @@ from bench.faults.kinds import KINDS, Kind, Outcome, nothing, try_out
 from bench.faults.system import Inputs, System, make_inputs, running_system, work_dir
 from bench.options import option, parse
 from bench.servers import ended_by_sigterm
+from sds_clip.demo.report import write_between
 from sds_clip.models.markdown import markdown_table
 from tests.postgres import PostgreSQL, running_postgresql
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
-BEGIN, END = "<!-- make faults writes from here -->\n", "<!-- to here -->\n"
 HEADER = (
     "fault", "times", "jobs lost", "duplicated effects", "wrong weights served", "other", "recovery p50, s", "p99, s",
 )  # fmt: skip
@@ -66,10 +66,10 @@ def main(arguments: list[str] | None = None) -> None:
                 finally:
                     ending.set()
     finally:
-        text = f"{heading}\n\n{table(outcomes)}\n"
+        text = f"{heading}\n\n{table(outcomes)}"
         print(text)
         if not plan.only:
-            write(plan.docs, text)
+            write_between("make faults", text, plan.docs)
     sys.exit(any(outcome.findings for outcome in outcomes))
 
 
@@ -129,14 +129,6 @@ def row(name: str, outcomes: Sequence[Outcome]) -> list[object]:
     times = [outcome.recovery_s for outcome in outcomes]
     recovery = [f"{report.percentile(times, percent):.1f}" for percent in (50, 99)]
     return [name, len(outcomes), *counts, *recovery]
-
-
-def write(docs: Path, text: str) -> None:
-    """Replace the text between the markers."""
-    content = docs.read_text(encoding="utf-8")
-    before, _, rest = content.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    docs.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import diffusion, flops, memory, report, steps, train
+from bench import flops, memory, report, steps, train
 from bench.bare_step import bare_step, clear, prepare
-from bench.diffusion import Choices, five_captions
 from bench.memory import Memory
 from bench.options import parse
 from bench.sets import make_pairs
@@ -27,13 +26,10 @@ from bench.train_parts import (
     new_loader,
     new_unet,
 )
-from sds_clip.demo.sets import pairs
-from sds_clip.demo.world import Split
 from sds_clip.models.data.batches import Batch
 from sds_clip.models.training import cost
 from sds_clip.models.training.parts import with_negatives
 from sds_clip.models.training.trainer import Trainer
-from tests.teachers import save_sd_teacher
 
 PEAK = """
 import torch
@@ -171,25 +167,7 @@ def test_failed_step_says_why(tmp_path: Path) -> None:
         memory.measure_memory(replace(SHAPES, device="nowhere"), SDS, tmp_path)
 
 
-def test_scene_is_compared_with_four_wrong_captions_its_own_words_swapped_among_them() -> None:
-    drawn = pairs(Split.VALIDATION, diffusion.SEED, 0, 60)
-
-    choices = [five_captions(drawn, index) for index in range(40)]
-
-    for index, captions in enumerate(choices):
-        assert captions[0] == drawn.captions[index]
-        assert len(set(captions)) == 5
-    own_words = [sorted(captions[1].split()) == sorted(captions[0].split()) for captions in choices]
-    assert sum(own_words) > 20
-
-
-def test_report_shows_agreement_and_ratios_of_medians() -> None:
-    every = Choices([0, 0, 1, 0], unet_calls=640, seconds=4.0)
-    pruned = {2.5: Choices([0, 0, 0, 0], unet_calls=160, seconds=1.5)}
-
-    last = train.choice_table(every, pruned).splitlines()[-1]
-
-    assert last == "| pruned, z = 2.5 | 40.0 | 0.250 | 375.0 | 0.375 | 3 of 4 (75.0%) | 100.0% |"
+def test_a_ratio_is_of_medians_with_the_least_and_the_greatest_of_a_round() -> None:
     assert report.shown_ratio([2.0, 3.0, 2.2], [1.0, 2.0, 2.0]) == "1.100 (1.100 to 2.000)"
 
 
@@ -198,35 +176,26 @@ def test_missed_targets_are_named() -> None:
         (variant, way): [2.0 if way == STEP else 1.5] for variant in MEASURED for way in (STEP, "bare")
     }
     waits = [Waits("cold", steps=2, examples=8, seconds=10.0, data_s=0.3, captions_s=0.3)]
-    every, pruned = Choices([0], 10, 1.0), {2.5: Choices([1], 5, 1.0)}
 
-    targets = train.targets(seconds, waits, every, pruned, 2.5)
+    targets = train.targets(seconds, waits)
 
-    assert [target.met for target in targets] == [False] * (len(MEASURED) + 2)
-    assert targets[-2].value == pytest.approx(0.06)
+    assert [target.met for target in targets] == [False] * (len(MEASURED) + 1)
+    assert targets[-1].value == pytest.approx(0.06)
 
 
 def test_quick_run_prints_every_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    teacher = save_sd_teacher(tmp_path / "teacher")
     monkeypatch.setattr(train, "measure_memory", lambda *_: Memory(before_mib=100.0, step_mib=8.0))
 
-    train.main(
-        ["--quick", "--teacher", str(teacher), "--rounds", "1", "--scenes", "1", "--cache", str(tmp_path)]
-    )
+    train.main(["--quick", "--rounds", "1", "--cache", str(tmp_path)])
 
     printed = capsys.readouterr().out
-    assert "`python -m bench.train --quick --teacher" in printed
-    for beginning in (
-        "| full, activation checkpointing |",
-        "| captions from the cache on disk |",
-        "| pruned, z = 2.5 |",
-    ):
+    assert "`python -m bench.train --quick --rounds" in printed
+    for beginning in ("| full, activation checkpointing |", "| captions from the cache on disk |"):
         assert beginning in printed
     assert printed.count("(at most 1.1:") == len(MEASURED)
     assert printed.count("(at most 0.05:") == 2
-    assert "(at least 0.99:" in printed
 
 
 def test_named_unet_is_stable_diffusions_and_made_in_its_format() -> None:

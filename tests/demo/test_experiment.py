@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,7 @@ from sds_clip.demo.experiment import (
     Series,
     Variant,
     base_outcome,
-    read_outcome,
+    read_outcomes,
     run_all,
     summary,
     write_outcome,
@@ -179,11 +180,24 @@ def test_a_stored_outcome_keeps_what_is_right(tmp_path: Path) -> None:
     margins = [1.23456789e-3, -1e-9, 0.0, -0.25]
     measured = StudentScores(["objects"] * 4, [True] * 4, [False] * 4, 0.9, 0.7, margins)
     outcome = Outcome("a", "all", 1, "heldout", 2.5, {"lr": 1e-3}, measured, [{"step": 1.0}], PROBED)
-    write_outcome(tmp_path / "outcome.json.gz", outcome)
-    found = read_outcome(tmp_path / "outcome.json.gz")
+    write_outcome(tmp_path / "set" / "outcome.json.gz", outcome)
+    (found,) = read_outcomes(tmp_path / "set").values()
     assert found.measured.margins == [1.235e-3, -1e-9, 0.0, -0.25]
     assert found.measured.group_match == outcome.measured.group_match
     assert replace(found, measured=measured) == outcome
+
+
+def test_a_finished_set_is_read_from_its_archive_and_later_runs_from_its_folder(tmp_path: Path) -> None:
+    write_outcome(tmp_path / "set" / "packed.json.gz", outcome_of("packed", 5))
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.write(tmp_path / "set" / "packed.json.gz", "packed.json.gz")
+    (tmp_path / "set" / "packed.json.gz").unlink()
+    write_outcome(tmp_path / "set" / "later.json.gz", outcome_of("later", 6))
+    found = read_outcomes(tmp_path / "set")
+    assert {name: outcome.variant for name, outcome in found.items()} == {
+        "packed.json.gz": "packed",
+        "later.json.gz": "later",
+    }
 
 
 def test_progress_shows_no_figure_of_held_out_items() -> None:

@@ -55,7 +55,7 @@ def test_every_command_with_its_options_and_examples_is_there() -> None:
     commands = [context.command_path for context in cli.contexts()]
     assert "sds-clip jobs list" in commands
     assert re.findall("^## (.*)$", page, re.MULTILINE) == commands
-    for words in ("`--model REF`", "`--batch-size", "sds-clip serve --model ViT-B-32/openai"):
+    for words in ("--model REF", "--batch-size", "sds-clip serve --model ViT-B-32/openai"):
         assert words in page
 
 

@@ -14,7 +14,6 @@ import httpx
 import torch
 from torch import Tensor
 
-from bench.file_aliases import FileAliases
 from sds_clip.app.main import create_app
 from sds_clip.app.registry.publish import publish
 from sds_clip.app.registry.source import FileReports, Registry, WeightsLocation, find_folder, folders_begun
@@ -25,6 +24,7 @@ from sds_clip.models.clip.scoring import match
 from sds_clip.models.images.decode import ImageLimits, decode_image
 from tests.app.changed import changed
 from tests.app.conftest import base64_of, png
+from tests.app.serving.file_aliases import FileAliases
 from tests.deltas import save_tuned
 
 IMAGES = [png(40, 30, seed=1), png(31, 77, seed=2)]

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from bench.file_aliases import FileAliases
 from sds_clip.app.errors import ConfigurationError, FilesOutside
 from sds_clip.app.registry.local_state import LocalState
 from sds_clip.app.registry.publish import publish
@@ -19,6 +18,7 @@ from sds_clip.app.store.records import Alias
 from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.model import Clip
+from tests.app.serving.file_aliases import FileAliases
 from tests.app.serving.swapping import (
     MATCH,
     Library,

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.file_aliases import FileAliases
 from sds_clip.app.registry.local_state import LocalState
 from sds_clip.app.registry.publish import publish
 from sds_clip.app.registry.source import FileReports, ProcessReport
@@ -24,6 +23,7 @@ from sds_clip.app.serving.served_models import ServedModels
 from sds_clip.app.store.records import Alias
 from sds_clip.models.checkpoints.delta import save_delta
 from sds_clip.models.clip.model import Clip
+from tests.app.serving.file_aliases import FileAliases
 from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,

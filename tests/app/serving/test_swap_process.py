@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 
-from bench.file_aliases import FileAliases
 from sds_clip.models.clip.model import Clip
 from tests.app.serverside import RunningServer, _wait_until_ready, free_port
+from tests.app.serving.file_aliases import FileAliases
 from tests.app.serving.swapping import CLASSIFY, EMBED, MATCH, Library, assert_of_its_version, make_library
 
 SERVE = """
@@ -26,7 +26,7 @@ from pathlib import Path
 from sds_clip.app.main import run
 from sds_clip.app.registry.source import FileReports, Registry, find_folder
 from sds_clip.app.settings import Settings
-from bench.file_aliases import FileAliases
+from tests.app.serving.file_aliases import FileAliases
 
 folder = Path(sys.argv[1])
 registry = Registry(
