@@ -5,6 +5,7 @@ every other caller for half a minute. The raw bytes tell what will be built: out
 the signs `[{,:` before it. The parser itself limits how deeply lists and objects are nested.
 """
 
+import re
 from dataclasses import dataclass
 
 from sds_clip.app.errors import BodyTooComplex
@@ -21,17 +22,24 @@ PART_BYTES = 2**20
 # An escape takes the parser as long as a hundred plain characters. Some clients escape the slashes of base64, which are
 # one character in 64.
 MAX_ESCAPES_IN_PART = PART_BYTES // 16
+IMAGE_FIELDS = frozenset(
+    [b"images", b"input", b"inputs", b"content", b"image", b"image_url", b"url", b"text", b"type", b"detail"]
+)
+"""The fields that hold images, or that an item has before which, in the same list, an image may be a string."""
+MAX_NAME_BYTES = max(map(len, IMAGE_FIELDS))
+_NAME_ENDS = re.compile(rb"[ \t\r\n]*:")
 
 
 @dataclass(frozen=True)
 class JsonBounds:
-    """How many values a body may have, and how long a string of it may be that is not an image.
+    """How many values a body may have, how long a string of it may be that is not an image, and whether images may be.
 
     The length is that of the longest text as JSON has it, in which each character may take 12 bytes.
     """
 
     values: int
     string_bytes: int
+    images: bool = True
 
     def check(self, body: bytes) -> None:
         """Raises BodyTooComplex. Whether the body is JSON is left to the parser."""
@@ -39,6 +47,7 @@ class JsonBounds:
             return  # even if all the signs are outside of strings
         is_ascii = body.isascii()
         values = others = texts = end = 0
+        field = b""
         while end < len(body):
             quote = body.find(b'"', end)
             start = quote if quote >= 0 else len(body)
@@ -56,8 +65,16 @@ class JsonBounds:
                     f"The body has more than {self.values} fields, items and escaped quotation marks; send several "
                     "requests."
                 )
+            is_name = _NAME_ENDS.match(body, end) is not None
+            if is_name:
+                field = body[start + 1 : min(end - 1, start + 2 + MAX_NAME_BYTES)]
             if end - start <= self.string_bytes:
                 texts += end - start
+            elif is_name or not self.images or field not in IMAGE_FIELDS:
+                raise BodyTooComplex(
+                    "The body has a string that is longer than a text may be, and is not where an image may be; send "
+                    "a shorter one."
+                )
             elif not (is_ascii or body[start:end].isascii()) or _is_much_escaped(body, start, end):
                 # It can only be an image in base64. Other characters would also take up to four bytes each in memory.
                 raise BodyTooComplex(

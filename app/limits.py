@@ -37,7 +37,12 @@ class Limits:
             "input": items,
             "inputs": items,
         }
-        return JsonBounds(2048 + sum(signs.get(field, 0) for field in fields), 12 * self.text_chars)
+        given = signs.keys() & set(fields)
+        return JsonBounds(
+            2048 + sum(signs[field] for field in given),
+            12 * self.text_chars,
+            images=not given.isdisjoint(["images", "input", "inputs"]),
+        )
 
     def check_images(self, images: Sequence[object]) -> None:
         _check_count("images", images, self.images)

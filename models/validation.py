@@ -158,7 +158,8 @@ def _json_reason(words: str) -> str:
 
 def _unknown_field(location: Sequence[int | str], schema: type[BaseModel] | None) -> str:
     known = [] if schema is None else _fields(schema, location[:-1])
-    near = get_close_matches(str(location[-1]).lower(), known, n=1)
+    # The time that a comparison takes grows with the square of the length.
+    near = get_close_matches(str(location[-1])[:64].lower(), known, n=1)
     if near:
         return f"This field is not known; did you mean {near[0]}?"
     if known:

@@ -137,8 +137,8 @@ BODIES: dict[str, tuple[str, Any, int, str]] = {
     "a template bomb": (
         "/classify",
         {"images": GOOD["images"], "labels": ["x" * 500], "templates": ["{}" * 10**6]},
-        422,
-        "text_too_long",
+        413,
+        "body_too_complex",
     ),
     "a URL, switched off": (
         "/match",
@@ -408,6 +408,10 @@ LARGE: dict[str, tuple[bytes, str]] = {
     ),
     "32 MiB of escapes": (b'{"texts":["' + b"\\n" * (2**24 - 20) + b'"]}', "body_too_complex"),
     "a number of 32 MiB": (b'{"texts":[' + b"1" * (2**25 - 20) + b"]}", "body_too_complex"),
+    "a name of 31 MiB": (b'{"' + b"A" * (31 * 2**20) + b'":1}', "body_too_complex"),
+    "a name of 3 MiB": (b'{"' + b"A" * (3 * 2**20) + b'":1}', "invalid_request"),
+    "a string of 31 MiB in an unknown field": (b'{"k":"' + b"A" * (31 * 2**20) + b'"}', "body_too_complex"),
+    "a model of 31 MiB": (b'{"model":"' + b"A" * (31 * 2**20) + b'"}', "body_too_complex"),
     "32 MiB of quotation marks": (b'"' * 2**25, "body_too_complex"),
     "32 MiB of backslashes": (b'{"texts":["' + b"\\" * (2**25 - 20) + b'"]}', "body_too_complex"),
     "texts of 24 MiB": (json.dumps({**GOOD, "texts": ["\u00e9" * 4096] * 1024}).encode(), "body_too_complex"),

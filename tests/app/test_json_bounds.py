@@ -1,6 +1,7 @@
 """The bounds of a JSON body, against what json itself counts."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -59,13 +60,18 @@ def test_signs_in_strings_do_not_count(value: object, ascii_only: bool, indent: 
         ("fields", b"{" + b",".join(b'"k%d":1' % n for n in range(60)) + b"}", True),
         ("few fields", b"{" + b",".join(b'"k%d":1' % n for n in range(49)) + b"}", False),
         ("lists in each other", b"[" * 200, True),
-        ("a long image", b'["' + b"A" * 1000 + b'"]', False),
-        ("a long image with escaped slashes", b'["' + b"A/A\\/" * 200 + b'"]', False),
-        ("a long string with a wide character", b'["' + b"A" * 1000 + "é".encode() + b'"]', True),
-        ("a long string with a wide escape", b'["' + b"A" * 1000 + b'\\u00e9"]', True),
+        ("a long image", b'{"images":["' + b"A" * 1000 + b'"]', False),
+        ("a long image with escaped slashes", b'{"images":["' + b"A/A\\/" * 200 + b'"]', False),
+        ("a long string with a wide character", b'{"images":["' + b"A" * 1000 + "é".encode() + b'"]', True),
+        ("a long string with a wide escape", b'{"images":["' + b"A" * 1000 + b'\\u00e9"]', True),
         ("a short string with wide characters", '["éé"]'.encode(), False),
-        ("a short one beside a long image", '["éé", "'.encode() + b"A" * 1000 + b'"]', False),
-        ("a string without an end", b'["' + b"A" * 1000, False),
+        ("a short one beside a long image", '{"images":["éé", "'.encode() + b"A" * 1000 + b'"]', False),
+        ("a long name", b'{"' + b"A" * 1000 + b'" :1}', True),
+        ("a long string of an unknown field", b'{"images":["a"],"k":"' + b"A" * 1000 + b'"}', True),
+        ("a long string without a field", b'["' + b"A" * 1000 + b'"]', True),
+        ("an image in an object", b'{"input":[{"text":"a"},{"image" :"' + b"A" * 1000 + b'"}]}', False),
+        ("an image after an object", b'{"input":[{"text":"a"},"' + b"A" * 1000 + b'"]}', False),
+        ("a string without an end", b'{"images":["' + b"A" * 1000, False),
         ("one that ends in an escaped backslash", b'["\\\\", 1' + b",1" * 200, True),
         ("one that ends in an escaped quote", b'["\\\\\\"' + b",1" * 20, False),
     ],
@@ -91,7 +97,7 @@ def test_strings_end_where_the_parser_ends_them(parts: list[str]) -> None:
 @pytest.mark.parametrize("backslashes", [63, 64, 65])
 def test_values_behind_a_run_of_backslashes_are_counted(backslashes: int) -> None:
     quotes = b'"' if backslashes % 2 == 0 else b'""'
-    body = b'["' + b"\\" * backslashes + quotes + b",1" * 200 + b"]"
+    body = b'{"images":["' + b"\\" * backslashes + quotes + b",1" * 200 + b"]"
     assert is_refused(body, JsonBounds(values=100, string_bytes=64))
 
 
@@ -100,33 +106,39 @@ def test_a_long_run_of_backslashes_is_refused_wherever_its_string_ends(
     backslashes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_bounds, "SMALL_BYTES", 0)
-    body = b'["' + b"\\" * backslashes + b'"]'
+    body = b'{"images":["' + b"\\" * backslashes + b'"]'
     with pytest.raises(BodyTooComplex, match="is not base64"):
         JsonBounds(100, 64).check(body)
 
 
 def test_signs_in_a_string_are_only_text_up_to_its_last_quote() -> None:
-    assert not is_refused(b'["' + b",:[{" * 15 + b'"]', FEW)
+    assert not is_refused(b'{"images":["' + b",:[{" * 15 + b'"]', FEW)
     assert not is_refused(b'["\\\\\\"' + b"," * 50 + b'"]', FEW)
-    assert is_refused(b'["' + b'\\"' * 101 + b'"]', JsonBounds(values=100, string_bytes=10**6))
+    assert is_refused(b'{"images":["' + b'\\"' * 101 + b'"]', JsonBounds(values=100, string_bytes=10**6))
+
+
+def test_a_schema_without_images_has_no_long_strings() -> None:
+    body = b'{"images":["' + b"A" * 1000 + b'"]}'
+    assert not is_refused(body, FEW)
+    assert is_refused(body, replace(FEW, images=False))
 
 
 def test_numbers_and_spaces_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_bounds, "MAX_OTHER_BYTES", 1000)
     with pytest.raises(BodyTooComplex, match="outside of strings"):
         FEW.check(b"[" + b"1" * 1000 + b"]")
-    FEW.check(b'["' + b"1" * 1000 + b'"]')
+    FEW.check(b'{"images":["' + b"1" * 1000 + b'"]')
 
 
 def test_texts_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_bounds, "MAX_TEXT_BYTES", 500)
     with pytest.raises(BodyTooComplex, match="texts of the body"):
         FEW.check(json.dumps(["x" * 50] * 20).encode())
-    FEW.check(json.dumps(["x" * 500] * 20).encode())  # images
+    FEW.check(json.dumps({"images": ["x" * 500] * 20}).encode())
 
 
 def test_a_string_of_escapes_is_refused_at_its_first_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_bounds, "PART_BYTES", 128)
     monkeypatch.setattr(json_bounds, "MAX_ESCAPES_IN_PART", 8)
-    assert is_refused(b'["' + b"A" * 200 + b"\\/" * 20 + b'"]', FEW)
-    assert not is_refused(b'["' + (b"A" * 62 + b"\\/") * 20 + b'"]', FEW)
+    assert is_refused(b'{"images":["' + b"A" * 200 + b"\\/" * 20 + b'"]', FEW)
+    assert not is_refused(b'{"images":["' + (b"A" * 62 + b"\\/") * 20 + b'"]', FEW)
