@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sds_clip.app.errors import ConfigurationError
 from sds_clip.app.store.database import Database
 from sds_clip.app.store.migrate import HEAD, check_known, lock_tables, revision_of, upgrade
-from sds_clip.app.store.tables import metadata
+from sds_clip.app.store.tables import Choice, metadata
 
 Row = tuple[str, dict[str, Any]]
 """The name of a table, and a row of it by columns. All values have a form in JSON."""
@@ -172,6 +172,7 @@ def _insert(connection: Connection, rows: Iterable[Row]) -> None:
         for _, row in group:
             if row.keys() != set(table.columns.keys()):
                 raise WrongRows(f"a row of the table {name} has other columns")
+            _check_choices(name, row)
             # A row may refer to one that comes after it in its own table.
             later += [(column, row["id"], row[column]) for column in own if row[column] is not None]
             batch.append(row | dict.fromkeys(own))
@@ -182,6 +183,16 @@ def _insert(connection: Connection, rows: Iterable[Row]) -> None:
             connection.execute(insert(table), batch)
         for column, row_id, value in later:
             connection.execute(update(table).where(table.c.id == row_id).values({column: value}))
+
+
+def _check_choices(table: str, row: Mapping[str, Any]) -> None:
+    """Check what no reader could read. Raises WrongRows."""
+    for column in metadata.tables[table].columns:
+        value = row.get(column.name)
+        if isinstance(column.type, Choice) and value is not None and value not in list(column.type.of):
+            raise WrongRows(
+                f"the {column.name} of a row of the table {table} is {value!r}, which is not known"
+            )
 
 
 def _continue_numbers(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 
@@ -220,6 +221,15 @@ def test_deeply_nested_row_is_an_error_of_the_restore(
 ) -> None:
     deep = b"[" * depth + b"]" * depth
     refused(edited(archive, ROWS, lambda rows: rows.replace(before, deep)), empty, "its rows are wrong")
+
+
+def test_row_with_a_status_that_is_not_known_is_an_error_of_the_restore(
+    archive: bytes, empty: System
+) -> None:
+    def unknown(rows: bytes) -> bytes:
+        return re.sub(rb'("table": "jobs".*?"status": )"\w+"', rb'\1"exploded"', rows, count=1)
+
+    refused(edited(archive, ROWS, unknown), empty, "the status of a row of the table jobs is 'exploded'")
 
 
 def test_row_that_is_nested_less_is_restored_and_a_deeper_one_is_in_no_backup(
