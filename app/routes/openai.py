@@ -11,12 +11,14 @@ from fastapi import APIRouter, Depends, Response
 from sds_clip.app.bodies import reads
 from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import (
+    AmbiguousName,
     DimensionsNotOffered,
     Forbidden,
     KeyLimitReached,
     NoImageUri,
     TokenIds,
     Unauthorized,
+    Unavailable,
     UnknownModel,
 )
 from sds_clip.app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
@@ -80,11 +82,14 @@ async def openai_models(caller: Infer, engine: EngineDep) -> OpenAIModels:
 
 
 @router.get(
-    "/models/{model:path}", responses=describe_errors(Unauthorized, Forbidden, UnknownModel, KeyLimitReached)
+    "/models/{model:path}",
+    responses=describe_errors(
+        Unauthorized, Forbidden, UnknownModel, AmbiguousName, KeyLimitReached, Unavailable
+    ),
 )
-async def openai_model(caller: Infer, engine: EngineDep, model: str) -> OpenAIModel:
-    """Return one of the names that requests can use, as OpenAI's API does."""
-    return _described(engine.models.resolve(model))
+async def openai_model(caller: Infer, predictor: PredictorDep, model: str) -> OpenAIModel:
+    """Return one of the names that requests can use, or a version, as OpenAI's API does."""
+    return _described(await predictor.model(caller, model))
 
 
 def _described(model: ModelHandle) -> OpenAIModel:

@@ -69,7 +69,7 @@ class Predictor:
 
     async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
         self._check_match(request)
-        model = await self._model(caller, request.model)
+        model = await self.model(caller, request.model)
         self._items.take(caller.name, _items_of(request))
         new_texts = self._engine.new_texts(model, request.texts)
         async with self._engine.admit(
@@ -92,7 +92,7 @@ class Predictor:
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
         classes = self._check_classify(request)
-        model = await self._model(caller, request.model)
+        model = await self.model(caller, request.model)
         self._items.take(caller.name, len(request.images) + self._classes.waiting_prompts(model, classes))
         async with self._engine.admit(len(request.images), 0, caller=caller.name, lane=model.name):
             return await self._classify(request, classes, self._decode(request, caller), model)
@@ -197,7 +197,7 @@ class Predictor:
         """
         self._limits.check_images(images)
         self._limits.check_texts(texts)
-        handle = await self._model(caller, model)
+        handle = await self.model(caller, model)
         if dimensions is not None:
             _check_dimensions(handle.clip, dimensions)
         self._items.take(caller.name, len(images) + len(texts))
@@ -257,7 +257,7 @@ class Predictor:
                 await decoded.close()
         return [each.result() for each in answers]
 
-    async def _model(self, caller: Caller, name: str | None) -> ModelHandle:
+    async def model(self, caller: Caller, name: str | None) -> ModelHandle:
         """A version by its id, loaded if necessary; what the name serves now; or a version that begins so."""
         if (version := await self._versions.get(name, caller)) is not None:
             return version
@@ -275,7 +275,7 @@ class Predictor:
 
         async def find(name: str) -> ModelHandle:
             async with loads:
-                return await self._model(caller, name)
+                return await self.model(caller, name)
 
         found = await asyncio.gather(*map(find, names), return_exceptions=True)
         models = list[ModelHandle | ServiceError]()

@@ -93,6 +93,8 @@ async def test_beginning_of_an_id_answers_as_the_whole_id_in_every_request(
                     whole.get("data"),
                     whole.get("embeddings"),
                 ]
+            for model in (version[:63], version):
+                assert (await service.client.get(f"/v1/models/{model}")).json()["id"] == version
 
 
 async def test_beginning_of_several_ids_is_refused_and_lists_them(library: Library, tmp_path: Path) -> None:
