@@ -110,8 +110,13 @@ def list_keys(keys_file: Path | None, data_dir: Path | None) -> int:
     for key in read_keys(_file_of(keys_file)):
         used_s = last_used(uses, key.sha256)
         used = None if used_s is None else datetime.fromtimestamp(used_s, UTC)
-        rows.append([key.name, " ".join(key.scopes), _shown(key.expires_at), _shown(used)])
+        shown = _shown(used) if uses.is_dir() else "unknown"
+        rows.append([key.name, " ".join(key.scopes), _shown(key.expires_at), shown])
     print(table(("name", "scopes", "expires", "last used"), rows))
+    if not uses.is_dir():
+        say(
+            f"No use of a key is noted in {uses.parent}. If a service uses them, name its folder with --data-dir."
+        )
     return 0
 
 
