@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
+from sds_clip.app.settings import MAX_TEXTS
 from sds_clip.app.store.names import ID_PREFIXES, NAME_PATTERN, is_id
 
 PIXEL = (
@@ -71,7 +72,9 @@ ImageInput = Annotated[
 Images = Annotated[list[ImageInput], Field(max_length=4096, fail_fast=True)]
 # The description alone says that a text is not empty: app/limits.py checks it, and tells its place in every protocol.
 Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
-Texts = Annotated[list[Text], Field(max_length=65_536, fail_fast=True)]
+Texts = Annotated[
+    list[Text], Field(max_length=65_536, fail_fast=True, json_schema_extra={"maxItems": MAX_TEXTS})
+]
 
 ModelName = Annotated[
     str | None,
