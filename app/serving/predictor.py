@@ -80,8 +80,7 @@ class Predictor:
     async def compare_matches(self, caller: Caller, request: MatchComparisonRequest) -> MatchComparison:
         self._check_match(request)
         models = await self._models(caller, request.models)
-        handles = _handles(models)
-        new_texts = {model: self._engine.new_texts(model, request.texts) for model in handles}
+        new_texts = {model: self._engine.new_texts(model, request.texts) for model in _handles(models)}
 
         async def answer(model: ModelHandle, decode: Decode) -> MatchResponse:
             return await self._match(request, decode, model, new_texts[model])
@@ -100,12 +99,11 @@ class Predictor:
     async def compare_classes(self, caller: Caller, request: ClassifyComparisonRequest) -> ClassifyComparison:
         classes = self._check_classify(request)
         models = await self._models(caller, request.models)
-        handles = _handles(models)
 
         async def answer(model: ModelHandle, decode: Decode) -> ClassifyResponse:
             return await self._classify(request, classes, decode, model)
 
-        prompts = sum(self._classes.waiting_prompts(model, classes) for model in handles)
+        prompts = sum(self._classes.waiting_prompts(model, classes) for model in _handles(models))
         # an error is an answer too
         self._items.take(caller.name, len(models) * len(request.images) + prompts)
         return ClassifyComparison(answers=await self._compare(caller, request, models, 0, answer))
