@@ -45,22 +45,14 @@ def not_utf_8(file: Path, error: type[ModelError]) -> ModelError:
     return error(f"{file}, line {number}: the file is not UTF-8 text; save it as UTF-8.")
 
 
-def read_lines(
+def numbered_lines(
     file: Path, error: type[ModelError], layout: str, *, max_bytes: int | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each line of a JSONL file, in words for messages, and its object. `layout` describes a line.
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the object of each line of a JSONL file. `layout` describes a line.
 
     Raises:
         error: the file cannot be read or is too large, or a line is not a JSON object.
     """
-    for number, record in numbered_lines(file, error, layout, max_bytes=max_bytes):
-        yield f"{file}, line {number}", record
-
-
-def numbered_lines(
-    file: Path, error: type[ModelError], layout: str, *, max_bytes: int | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Like `read_lines`, with the numbers of the lines alone."""
     text = read_text(file, error, max_bytes=max_bytes)
     # Not splitlines(): a caption may hold U+2028, which JSON allows inside a string.
     for number, line in enumerate(text.split("\n"), start=1):

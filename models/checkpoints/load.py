@@ -42,10 +42,10 @@ from sds_clip.models.clip.version import (
     Identity,
     as_stored,
     effective_model_config,
-    hashes_of,
     stored,
 )
 from sds_clip.models.errors import CheckpointError, first_line
+from sds_clip.models.files import sha256_of
 
 __all__ = ["BadReferenceError", "CheckpointError", "load_clip"]
 
@@ -165,6 +165,7 @@ def _load_whole(reference: Reference) -> Clip:
 def describe(source: Source) -> dict[str, Any]:
     """Return everything but the weights that changes a result; it is part of the version."""
     text = source.model_config["text_cfg"]
+    files = tokenizer_files(source.tokenizer) if source.tokenizer else None
     return {
         "model": effective_model_config(source.model_config),
         "preprocess": {
@@ -172,7 +173,7 @@ def describe(source: Source) -> dict[str, Any]:
             "mean": list(source.preprocess["mean"]),
             "std": list(source.preprocess["std"]),
         },
-        "tokenizer": hashes_of(tokenizer_files(source.tokenizer)) if source.tokenizer else "clip",
+        "tokenizer": "clip" if files is None else {file.name: sha256_of(file) for file in files},
         "context_length": text.get("context_length", 77),
     }
 

@@ -178,11 +178,9 @@ class Member(nn.Module):
     def alone(self, tensors: Mapping[str, Tensor]) -> nn.Module:
         """Return a network of this version, with other values for some tensors, that shares the rest with the base."""
         base = self.family.base
-        own = {} if self is self.family.first else self.others | self._norms_by_name()
+        norms = {name: self.norms[place] for name, place in self.family.places.items()}
+        own = {} if self is self.family.first else self.others | norms
         return with_values(base, own | dict(tensors))
-
-    def _norms_by_name(self) -> dict[str, Tensor]:
-        return {name: self.norms[place] for name, place in self.family.places.items()}
 
 
 class Family:

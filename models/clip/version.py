@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
-
-from sds_clip.models.files import sha256_of
 
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -111,8 +108,3 @@ def effective_model_config(model_config: Mapping[str, Any]) -> dict[str, Any]:
         elif key not in _WITHOUT_EFFECT and value not in (None, False):
             effective[key] = value
     return effective
-
-
-def hashes_of(files: Iterable[Path]) -> dict[str, str]:
-    """Return the sha256 of each file by its name, without its folder."""
-    return {file.name: sha256_of(file) for file in files}

@@ -1,14 +1,15 @@
 """Check data before training on it, so that nothing turns out to be broken after hours."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import PIL.Image
 
+from sds_clip.models.ahead import in_order
 from sds_clip.models.data.pairs import (
     MissingImage,
     PairSet,
@@ -104,10 +105,12 @@ def check_pairs(
     digests: list[bytes] = []
     own = range(rank, len(pairs), world_size)
     mine: list[Found] = []
-    for each in _each(pairs, own, workers or usable_cores(), look):
-        mine.append(each)
-        if progress is not None:
-            progress(len(mine), len(own))
+    workers = workers or usable_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        for each in in_order(pool, partial(_check, pairs, look=look), own, workers * _AHEAD):
+            mine.append(each)
+            if progress is not None:
+                progress(len(mine), len(own))
     parts = [mine] if exchange is None else _exchanged(mine, pairs, exchange)
     for index in range(len(pairs)):
         found = parts[index % world_size][index // world_size]
@@ -135,19 +138,6 @@ def _exchanged(found: list[Found], pairs: StoredPairs, exchange: Exchange) -> li
     if any(other != texts for other, _ in told):
         raise DataError("The processes read different data; give all of them the same files.")
     return [part for _, part in told]
-
-
-def _each(
-    pairs: StoredPairs, indices: range, workers: int, look: Callable[[PIL.Image.Image], None] | None
-) -> Iterator[Found]:
-    ahead: deque[Future[Found]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for index in indices:
-            ahead.append(pool.submit(_check, pairs, index, look))
-            if len(ahead) > workers * _AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
 
 
 def _check(pairs: StoredPairs, index: int, look: Callable[[PIL.Image.Image], None] | None) -> Found:

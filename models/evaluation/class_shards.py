@@ -29,10 +29,6 @@ class _Sample:
     target: int | None = None
 
 
-def is_class_shards(path: Path) -> bool:
-    return (path / CLASSNAMES).is_file()
-
-
 def shards_of(path: Path) -> list[Path]:
     """Return the split's shards in the order of their numbers.
 

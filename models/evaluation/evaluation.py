@@ -69,9 +69,13 @@ class Evaluator:
         else:
             results = self._of_clip(asked, benchmark, asked.model, asked.precision)
             if asked.served_precision is not None:
-                served = self._of_served(asked, benchmark, results)
-                provenance = {**results.provenance, "served_precision": _summary(served)}
-                results = replace(results, provenance=provenance)
+                same = asked.served_precision == results.provenance["precision"]
+                served = (
+                    results if same else self._of_clip(asked, benchmark, asked.model, asked.served_precision)
+                )
+                values = {name: metric.value for name, metric in served.metrics.items()}
+                summary = {"precision": served.provenance["precision"], "metrics": values}
+                results = replace(results, provenance={**results.provenance, "served_precision": summary})
         if asked.baseline is None:
             return Evaluation(results, served)
         baseline = self._of_clip(asked, benchmark, asked.baseline, asked.precision)
@@ -90,12 +94,6 @@ class Evaluator:
             max_bad_share=asked.max_bad_share,
             say=self.say,
         )
-
-    def _of_served(self, asked: EvaluationRequest, benchmark: Benchmark, results: Results) -> Results:
-        assert asked.served_precision is not None
-        if asked.served_precision == results.provenance["precision"]:
-            return results
-        return self._of_clip(asked, benchmark, asked.model, asked.served_precision)
 
     def _of_teacher(self, asked: EvaluationRequest, benchmark: Benchmark) -> Results:
         assert asked.teacher is not None
@@ -127,13 +125,6 @@ def measure_clip(
     """Measure a CLIP on a benchmark. Its features are kept in a folder for later runs. Raises EvaluationError."""
     with ClipScorer(clip, features, batch_size=batch_size, max_bytes=max_feature_bytes) as scorer:
         return run_benchmark(benchmark, scorer, max_bad_share=max_bad_share, say=say)
-
-
-def _summary(served: Results) -> dict[str, object]:
-    return {
-        "precision": served.provenance["precision"],
-        "metrics": {name: metric.value for name, metric in served.metrics.items()},
-    }
 
 
 def write_evaluation(folder: Path, found: Evaluation) -> dict[str, Path]:

@@ -21,7 +21,7 @@ from sds_clip.models.evaluation.annotations import (
 )
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
 from sds_clip.models.evaluation.items import Item
-from sds_clip.models.files import read_lines
+from sds_clip.models.files import numbered_lines
 from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.tables import read_rows, split_of
 
@@ -114,8 +114,8 @@ class Layout:
         if is_table:
             found: Iterable[Record] = starmap(Record, read_rows(files, *self.keys, *self.columns))
         elif self.is_lines:
-            lines = read_lines(files[0], EvaluationError, self.words, max_bytes=self.max_bytes)
-            found = starmap(Record, lines)
+            lines = numbered_lines(files[0], EvaluationError, self.words, max_bytes=self.max_bytes)
+            found = (Record(f"{files[0]}, line {number}", line) for number, line in lines)
         else:
             found = records(read_json(files[0], self.words), files[0], self.words)
         for record in found:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sds_clip.models.ahead import in_order
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.checked import Images, Problems, Say, quiet
 from sds_clip.models.evaluation.computed_by import computed_by
@@ -160,16 +160,12 @@ class ClipScorer:
         return bad
 
     def _decoded(self, waiting: list[tuple[bytes, ImageRef]]) -> Iterator[list[tuple[bytes, _Pixels | str]]]:
-        size = self._batch_size
-        ahead: deque[list[tuple[bytes, Future[_Pixels | str]]]] = deque()
         with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
-            for start in range(0, len(waiting), size):
-                batch = waiting[start : start + size]
-                ahead.append([(key, pool.submit(self._preprocessed, region)) for key, region in batch])
-                if len(ahead) > 1:
-                    yield [(key, future.result()) for key, future in ahead.popleft()]
-            while ahead:
-                yield [(key, future.result()) for key, future in ahead.popleft()]
+            regions = (region for _, region in waiting)
+            found = in_order(pool, self._preprocessed, regions, self._batch_size)
+            keyed = zip((key for key, _ in waiting), found, strict=True)
+            while batch := list(islice(keyed, self._batch_size)):
+                yield batch
 
     def _preprocessed(self, region: ImageRef) -> _Pixels | str:
         try:

@@ -31,7 +31,6 @@ from sds_clip.models.evaluation.class_shards import (
     CLASSNAMES,
     SPLIT,
     TEMPLATES,
-    is_class_shards,
     read_shard,
     shards_of,
 )
@@ -134,7 +133,7 @@ def zero_shot_benchmark(path: Path, *, classes: str | None = None, templates: st
         labels = class_names(classes, names)
     elif not path.is_dir():
         raise EvaluationError(f"There is no folder {path}. Give {_LAYOUT}.")
-    elif is_class_shards(path):
+    elif (path / CLASSNAMES).is_file():
         labels = class_names(classes or str(path / CLASSNAMES), None)
         own = path / TEMPLATES
         templates = templates or (str(own) if own.is_file() else None)

@@ -86,9 +86,6 @@ class Checkpoints:
             )
         return 0
 
-    def exist(self) -> bool:
-        return bool(self._all())
-
     def _make_room(self, step: int, size_bytes: int) -> None:
         """Remove older ones to make room for a new one, but never the newest of them."""
         if self.max_bytes is None:

@@ -27,7 +27,7 @@ from sds_clip.models.data.batches import Loader, batch_indices
 from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.errors import ConfigError, NotFiniteError, TrainingError
 from sds_clip.models.mapper import Mapper
-from sds_clip.models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE
+from sds_clip.models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE, checkpoints_in
 from sds_clip.models.training.checkpoint import Checkpoints
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.distillation.condition import ConditionLoss
@@ -194,7 +194,7 @@ def check_out(out: Path, *, resume: bool) -> None:
     """Raise TrainingError if a run cannot start, or resume, in a folder. Nothing is written."""
     if (out / "delta").exists():
         raise TrainingError(f"{out} contains a finished run; use another --out.")
-    if Checkpoints(out / CHECKPOINTS, {}, keep=1).exist() and not resume:
+    if checkpoints_in(out / CHECKPOINTS) and not resume:
         raise TrainingError(
             f"{out} contains an unfinished run; continue it with --resume, or use another --out."
         )

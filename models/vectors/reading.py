@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from sds_clip.models.ahead import in_order
 from sds_clip.models.images.decode import ImageError
 from sds_clip.models.images.files import ImageFileError
 from sds_clip.models.images.ref import ImageRef
@@ -55,15 +55,9 @@ def read_ahead(
     entries: Iterator[ImageRef], read: Callable[[ImageRef], Image], *, batch_size: int, threads: int
 ) -> Generator[Image, None, None]:
     """Yield the images in order; threads read the next two batches meanwhile."""
-    ahead: deque[Future[Image]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
-        for entry in entries:
-            ahead.append(pool.submit(read, entry))
-            if len(ahead) > 2 * batch_size:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        yield from in_order(pool, read, entries, 2 * batch_size)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sds_clip.models.errors import CheckpointTooLargeError, TrainingError
+from sds_clip.models.run_files import checkpoints_in
 from sds_clip.models.training.checkpoint import Checkpoints
 
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -58,7 +59,6 @@ def test_a_restored_optimizer_goes_on_as_if_it_had_not_stopped(
 
 
 def test_without_a_checkpoint_a_run_starts_at_zero(tmp_path: Path) -> None:
-    assert not checkpoints_of(tmp_path).exist()
     assert Model().restore(checkpoints_of(tmp_path)) == 0
 
 
@@ -220,7 +220,8 @@ def test_what_a_kill_left_half_written_is_never_seen_and_goes(tmp_path: Path) ->
     left.mkdir(parents=True)
     (left / "state.safetensors").write_bytes(b"half")
     model, checkpoints = Model(), checkpoints_of(tmp_path)
-    assert not checkpoints.exist()
+    assert model.restore(checkpoints) == 0
+    assert not checkpoints_in(checkpoints.folder)
     model.step()
     model.save(checkpoints, 2)
     assert names(tmp_path) == ["step-00000002"]
