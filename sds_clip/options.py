@@ -160,7 +160,7 @@ def _one_value_each(words: Sequence[str], greedy: set[str]) -> Iterator[str]:
 
 
 command = partial(click.command, cls=Command)
-group = partial(click.group, cls=Group)
+group: Callable[..., Callable[[Callable[..., Any]], Group]] = partial(click.group, cls=Group)
 option = partial(click.option, cls=Option)
 
 

@@ -141,7 +141,8 @@ class ArchiveReader:
                     self._write(member, path)
             except (FileExistsError, NotADirectoryError) as error:
                 raise damaged(f"{member.name} is there twice") from error
-        content = self._json(member, _MAX_MANIFEST_BYTES, is_listed=False)
+        content = self._json(member, _MAX_MANIFEST_BYTES)
+        del self._files[MANIFEST]
         try:
             expected = {name: FileEntry(**entry) for name, entry in content["files"].items()}
             missing = [{"what": str(each["what"]), "id": str(each["id"])} for each in content["missing"]]
@@ -174,21 +175,14 @@ class ArchiveReader:
         return parts
 
     def _write(self, member: Member, path: Path) -> None:
-        hashing = hashlib.sha256()
-        size = 0
         with create_file(path) as file:
             for chunk in self._content(member):
-                hashing.update(chunk)
-                size += len(chunk)
                 write_all(file, chunk)
-        self._files[member.name] = FileEntry(hashing.hexdigest(), size)
 
-    def _json(self, member: Member, max_bytes: int, *, is_listed: bool = True) -> dict[str, Any]:
+    def _json(self, member: Member, max_bytes: int) -> dict[str, Any]:
         if member.size_bytes > max_bytes:
             raise damaged(f"{member.name} has more than {max_bytes} bytes")
         text = b"".join(self._content(member))
-        if is_listed:
-            self._files[member.name] = FileEntry(hashlib.sha256(text).hexdigest(), len(text))
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -198,10 +192,16 @@ class ArchiveReader:
         return content
 
     def _content(self, member: Member) -> Iterator[bytes]:
+        """Yield the content, and then note its size and hash."""
         if member.is_folder:
             raise damaged(f"{member.name} is a folder")
+        hashing, size = hashlib.sha256(), 0
         with _translated():
-            yield from member.content
+            for chunk in member.content:
+                hashing.update(chunk)
+                size += len(chunk)
+                yield chunk
+        self._files[member.name] = FileEntry(hashing.hexdigest(), size)
 
 
 def damaged(why: str) -> BackupError:

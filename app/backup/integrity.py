@@ -143,7 +143,10 @@ class _Checker:
             )
 
     def _job(self, named: Named) -> Iterator[str]:
-        for checkpoint in self._checkpoints(data_path(self._data_dir, named.paths[0])):
+        attempts = sorted(data_path(self._data_dir, named.paths[0]).glob("[0-9]*"))
+        for checkpoint in (
+            found for each in attempts for _, found in checkpoints_in(each / "run" / CHECKPOINTS)
+        ):
             if self._is_quick:
                 is_whole = all((checkpoint / name).is_file() for name in (TENSORS_FILE, DESCRIPTION_FILE))
             else:
@@ -154,11 +157,6 @@ class _Checker:
                     f"The checkpoint {checkpoint} is damaged, so the job continues from an older one, or from the "
                     "start. Restore it from a backup, or remove it."
                 )
-
-    def _checkpoints(self, job: Path) -> Iterator[Path]:
-        for attempt in sorted(job.glob("[0-9]*")):
-            for _, checkpoint in checkpoints_in(attempt / "run" / CHECKPOINTS):
-                yield checkpoint
 
 
 def _rows(database: Database) -> list[Row]:

@@ -40,7 +40,7 @@ _MAX_GZIP_MEMBERS = 1_000_000
 _MAX_HEADER_BYTES = 2**20  # for one tar entry and its extended headers, which tarfile reads into memory
 _MAX_PADDING_BYTES = 2**20  # zeros that fill the last record of a tape
 _MAX_DIRECTORY_BYTES = 2**27  # zipfile reads the directory into memory: 268 bytes for each of 500,000 entries
-# What each block counts for at least: tarfile copies global headers for every further header.
+# What each block counts for: tarfile copies global headers for every further header.
 _LEAST_HEADER_BYTES = 2**14
 _PAX_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _RECORD, _LONG_NUMBER = re.compile(rb"([0-9]{1,9}) "), re.compile(rb"[0-9]{256}")
@@ -295,17 +295,17 @@ def _check_padding(file: BinaryIO | Forwards) -> None:
 
 
 def _check_tar_entry(header: tarfile.TarInfo, name: str) -> None:
+    reason = None
     if header.issym() or header.islnk():
-        raise unsafe(
-            "the entry is a link; pack the files themselves (tar --dereference --hard-dereference).",
-            member=name,
-        )
-    if header.isdev():
-        raise unsafe("the entry is a device or a pipe; leave it out.", member=name)
-    if header.issparse() or any(key.startswith(_SPARSE) for key in header.pax_headers):
-        raise unsafe("the entry is a sparse file; pack the archive without --sparse.", member=name)
-    if not header.isreg() and not header.isdir():
-        raise unsafe(f"the entry is of an unknown type ({header.type!r}); pack plain files.", member=name)
+        reason = "the entry is a link; pack the files themselves (tar --dereference --hard-dereference)."
+    elif header.isdev():
+        reason = "the entry is a device or a pipe; leave it out."
+    elif header.issparse() or any(key.startswith(_SPARSE) for key in header.pax_headers):
+        reason = "the entry is a sparse file; pack the archive without --sparse."
+    elif not header.isreg() and not header.isdir():
+        reason = f"the entry is of an unknown type ({header.type!r}); pack plain files."
+    if reason is not None:
+        raise unsafe(reason, member=name)
     if header.size < 0 or (header.size and (header.isdir() or name.endswith("/"))):
         raise _damaged(
             "the entry has a negative size, or is a folder with content; pack it again.", member=name

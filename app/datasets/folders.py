@@ -159,17 +159,15 @@ class Claim:
         self._old = working / _OLD
         self.folder = working / _NEW
 
-    def keep_upload(self) -> Path:
+    def keep_upload(self) -> None:
         """Turn the content of `folder` into the upload that waits for its check, which leaves `folder` empty.
 
         The files must be synced to disk, as `receive` leaves them.
         """
-        upload = self._folders.upload(self._id)
-        self._replace(upload, self.folder)
+        self._replace(self._folders.upload(self._id), self.folder)
         self.folder.mkdir()
-        return upload
 
-    def publish(self) -> Path:
+    def publish(self) -> None:
         """Sync the content of `folder` to disk and turn it into the checked data set.
 
         An existing one is replaced: a crash may have ended a check after it published its folder, before its
@@ -178,15 +176,11 @@ class Claim:
         with storage_errors():
             # One sync for all files: syncing each takes milliseconds, and there may be half a million.
             os.sync()
-        published = self._folders.content(self._id)
-        self._replace(published, self.folder)
-        return published
+        self._replace(self._folders.content(self._id), self.folder)
 
-    def publish_upload(self) -> Path:
+    def publish_upload(self) -> None:
         """Turn the upload, unchanged, into the checked data set."""
-        published = self._folders.content(self._id)
-        self._replace(published, self._folders.upload(self._id))
-        return published
+        self._replace(self._folders.content(self._id), self._folders.upload(self._id))
 
     def drop_upload(self) -> None:
         self._discard(self._folders.upload(self._id))

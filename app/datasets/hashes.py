@@ -37,11 +37,9 @@ def first_wrong_file(folder: Path, *, is_quick: bool) -> Path | None:
         return folder / HASHES
     if different := expected.keys() ^ set(_files(folder)):
         return min(different)
-    return (
-        None
-        if is_quick
-        else next((file for file in sorted(expected) if hash_of(file) != expected[file]), None)
-    )
+    if is_quick:
+        return None
+    return next((file for file in sorted(expected) if hash_of(file) != expected[file]), None)
 
 
 def hash_of(file: Path) -> str | None:

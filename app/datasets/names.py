@@ -35,33 +35,33 @@ def member_parts(name: str, limits: ArchiveLimits, *, is_folder: bool) -> tuple[
     Raises: InvalidArchive for a name that leads outside the target on any system, and for one that is too long
     or too deep.
     """
-    if name.startswith("/"):
-        raise unsafe("the path is absolute; pack the files with paths relative to their folder.", member=name)
-    if "\\" in name or _DRIVE.match(name):
-        raise unsafe("the path is a Windows path; pack the files with / between folders.", member=name)
-    if not name or _CONTROL.search(name):
-        raise unsafe("the name is empty or contains control characters; rename the file.", member=name)
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if reason := _why_unsafe(name, parts, limits, is_folder=is_folder):
+        raise unsafe(reason, member=name)
+    return parts
+
+
+def _why_unsafe(name: str, parts: tuple[str, ...], limits: ArchiveLimits, *, is_folder: bool) -> str | None:
+    if name.startswith("/"):
+        return "the path is absolute; pack the files with paths relative to their folder."
+    if "\\" in name or _DRIVE.match(name):
+        return "the path is a Windows path; pack the files with / between folders."
+    if not name or _CONTROL.search(name):
+        return "the name is empty or contains control characters; rename the file."
     if not is_folder and name.rpartition("/")[2] == ".":
-        raise unsafe("the entry is a file, but its name is that of a folder; rename it.", member=name)
+        return "the entry is a file, but its name is that of a folder; rename it."
     if ".." in parts:
-        raise unsafe(
-            "the path contains `..`; pack the files with paths relative to their folder.", member=name
-        )
+        return "the path contains `..`; pack the files with paths relative to their folder."
     if len(name.encode()) > limits.max_name_bytes or any(
         len(part.encode()) > MAX_PART_BYTES for part in parts
     ):
-        raise unsafe(
+        return (
             f"the path has more than {limits.max_name_bytes} bytes, or a part of it more than {MAX_PART_BYTES}; "
-            "shorten the names.",
-            member=name,
+            "shorten the names."
         )
     if len(parts) > limits.max_depth:
-        raise unsafe(
-            f"the entry is more than {limits.max_depth} folders deep; use fewer levels of folders.",
-            member=name,
-        )
-    return parts
+        return f"the entry is more than {limits.max_depth} folders deep; use fewer levels of folders."
+    return None
 
 
 def is_clutter(parts: tuple[str, ...]) -> bool:

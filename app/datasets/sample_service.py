@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +33,7 @@ _FILE_URL = "file://"
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
 class SampleService:
     """Reads the lists that checks have written (`sds_clip.app.datasets.samples`), and the pictures that they name.
 
@@ -40,19 +41,11 @@ class SampleService:
     not see.
     """
 
-    def __init__(
-        self,
-        seen_by: SeenBy,
-        threads: StoreThreads,
-        folders: DatasetFolders,
-        roots: SourceRoots,
-        pictures: Pictures,
-    ) -> None:
-        self._seen_by = seen_by
-        self._threads = threads
-        self._folders = folders
-        self._roots = roots
-        self._pictures = pictures
+    _seen_by: SeenBy
+    _threads: StoreThreads
+    _folders: DatasetFolders
+    _roots: SourceRoots
+    _pictures: Pictures
 
     async def page(self, caller: Caller, dataset_id: str, *, after: int, limit: int) -> SampleList:
         """At most `limit` samples, in the order of the data, whose numbers are above `after`."""
@@ -60,11 +53,7 @@ class SampleService:
         found, has_more = await self._listed(dataset, lambda file: read_page(file, after, limit))
         data = [
             SampleInfo(
-                index=index,
-                id=sample.id,
-                captions=list(sample.captions),
-                tags=list(sample.tags),
-                images=_paths(dataset_id, index, len(sample.images)),
+                **vars(sample) | {"index": index, "images": _paths(dataset_id, index, len(sample.images))}
             )
             for index, sample in found
         ]

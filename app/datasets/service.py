@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import KW_ONLY, dataclass, field
 
 from pydantic import ValidationError
 
@@ -35,33 +36,23 @@ _TRY_AGAIN_S = 5.0
 _TRIES = 60
 
 
+@dataclass(eq=False)
 class DatasetService:
     """Data sets, with their records and files. It reaches the store only as the workspace of a caller.
 
     Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a data set that the caller does not see.
     """
 
-    def __init__(
-        self,
-        seen_by: SeenBy,
-        threads: StoreThreads,
-        folders: DatasetFolders,
-        roots: SourceRoots,
-        *,
-        max_bytes: int,
-        max_stored_bytes_per_key: int,
-        uploads: Budget,
-        check_disk: Callable[[], None],
-    ) -> None:
-        self._seen_by = seen_by
-        self._threads = threads
-        self._folders = folders
-        self._roots = roots
-        self._max_bytes = max_bytes
-        self._check_disk = check_disk
-        self._max_stored_bytes_per_key = max_stored_bytes_per_key
-        self._uploads = uploads
-        self._removals: set[asyncio.Task[None]] = set()
+    _seen_by: SeenBy
+    _threads: StoreThreads
+    _folders: DatasetFolders
+    _roots: SourceRoots
+    _: KW_ONLY
+    max_bytes: int
+    max_stored_bytes_per_key: int
+    uploads: Budget
+    check_disk: Callable[[], None]
+    _removals: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
     @in_store_thread
     def register(self, caller: Caller, request: RegisterDataset) -> Dataset:
@@ -70,7 +61,7 @@ class DatasetService:
         Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve, NameTaken.
         """
         self._roots.resolve(request.source)
-        self._check_disk()
+        self.check_disk()
         return self._add(caller, request, {SOURCE_PATH: request.source})
 
     async def receive(self, caller: Caller, form: FormStream) -> Dataset:
@@ -79,7 +70,7 @@ class DatasetService:
         Raises: MalformedBody, InvalidRequest, InvalidArchive, UploadTooLarge, StorageFull, DiskReserve,
         Overloaded, NameTaken. Nothing is left on disk then, nor after the client disconnects.
         """
-        with self._uploads.hold(1, caller.name):
+        with self.uploads.hold(1, caller.name):
             dataset_id = new_dataset_id()
             quota = await self._threads.run(self._quota, caller)
             async with self._claimed(dataset_id) as claim:
@@ -145,14 +136,14 @@ class DatasetService:
             id=dataset_id,
             size_bytes=source.get("size_bytes", 0),
             # Checked again, because other uploads of the key may have ended meanwhile, in any process.
-            max_stored_bytes=self._max_stored_bytes_per_key if caller.name else None,
+            max_stored_bytes=self.max_stored_bytes_per_key if caller.name else None,
         )
 
     def _quota(self, caller: Caller) -> Budget | None:
         """What the caller may still store. Raises KeyLimitReached if that is nothing."""
         if not caller.name:
             return None
-        limit = self._max_stored_bytes_per_key
+        limit = self.max_stored_bytes_per_key
         left_bytes = limit - self._seen_by(None).datasets.stored_bytes(caller.name)
         quota = Budget(left_bytes, full=lambda used, left: stored_too_much(limit))
         quota.take()
@@ -191,12 +182,12 @@ class DatasetService:
             name = _fields(values).name or ""
             await self._threads.run(self._seen_by(None).datasets.check_free, name, caller.name)
         if first.name == FILE:
-            received = [await receive_archive(claim, self._chunks(first, quota), max_bytes=self._max_bytes)]
+            received = [await receive_archive(claim, self._chunks(first, quota), max_bytes=self.max_bytes)]
             if await anext(files, None) is not None:
                 raise MalformedBody("Send either one archive or several shards.", param=FILE)
         else:
             shards = self._shards(first, files, quota)
-            received = await receive_shards(claim, shards, max_bytes=self._max_bytes)
+            received = await receive_shards(claim, shards, max_bytes=self.max_bytes)
         source = {
             "upload": "archive" if first.name == FILE else SHARDS,
             "size_bytes": sum(each.size_bytes for each in received),
@@ -218,7 +209,7 @@ class DatasetService:
         unchecked_bytes = _CHECK_EVERY_BYTES
         async for chunk in part.chunks():
             if unchecked_bytes >= _CHECK_EVERY_BYTES:
-                await asyncio.to_thread(self._check_disk)
+                await asyncio.to_thread(self.check_disk)
                 unchecked_bytes = 0
             if quota is not None:
                 quota.take(len(chunk))

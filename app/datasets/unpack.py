@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -28,11 +27,15 @@ def unpack(
     Raises: EmptyUpload, InvalidArchive, StorageFull, FileExistsError (`target`). Nothing is left then.
     """
     target.mkdir()
-    with _removed_on_failure(target), storage_errors(), archive.open("rb") as file:
-        writer = _Writer(target, limits, progress)
-        for member in read_archive(file, limits):
-            writer.take(member)
-        writer.check_found()
+    try:
+        with storage_errors(), archive.open("rb") as file:
+            writer = _Writer(target, limits, progress)
+            for member in read_archive(file, limits):
+                writer.take(member)
+            writer.check_found()
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)  # the first error is the one to report
+        raise
 
 
 def content_root(folder: Path) -> Path:
@@ -102,15 +105,6 @@ def check_tars_within(
         named = InvalidArchive(error.message, member=os.path.relpath(tars[error.index or 0], folder))
         named.code = error.code
         raise named from error
-
-
-@contextmanager
-def _removed_on_failure(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # the first error is the one to report
-        raise
 
 
 class _Writer:

@@ -8,7 +8,7 @@ from sds_clip.app.edge.auth import is_revoked
 from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import Overloaded
 from sds_clip.app.routes.shared import READING, BackendDep, EngineDep, LastEventId, ReadOrTrain
-from sds_clip.app.routes.streamed import FRAMES, EventStream
+from sds_clip.app.routes.streamed import FRAMES, event_stream
 
 Streamed: dict[int | str, dict[str, Any]] = {
     200: {
@@ -49,4 +49,4 @@ async def follow_changes(
     frames = backend.changes.stream(
         caller, seen, ending=lambda: engine.draining or is_revoked(request, caller)
     )
-    return EventStream(frames, backend.streams, caller)
+    return event_stream(frames, backend.streams, caller)

@@ -69,11 +69,12 @@ _registration = reads(RegisterDataset, form=False)
 @router.post(
     "/datasets",
     status_code=202,
-    response_model=DatasetInfo,
     responses=describe_errors(*WRITING, NameTaken, StorageFull, DiskReserve) | ACCEPTED,
     openapi_extra=describe_upload(RegisterDataset, DatasetFields, FILES),
 )
-async def add_dataset(request: Request, caller: Train, backend: BackendWithFiles) -> Response:
+async def add_dataset(
+    request: Request, response: Response, caller: Train, backend: BackendWithFiles
+) -> DatasetInfo:
     """Upload a data set, or register data that are already on the server. The data are checked in the background.
 
     The fields of the form may come before or after its files. If they come first, errors in them are reported
@@ -90,12 +91,8 @@ async def add_dataset(request: Request, caller: Train, backend: BackendWithFiles
             f"Send files as {MULTIPART}, or the path of data on the server as {JSON}, and name that type in the "
             "Content-Type header."
         )
-    return Response(
-        DatasetInfo.of(dataset).model_dump_json(),
-        status_code=202,
-        headers={"Location": f"/datasets/{dataset.id}"},
-        media_type=JSON,
-    )
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return DatasetInfo.of(dataset)
 
 
 @router.get("/datasets")

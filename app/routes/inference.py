@@ -10,23 +10,16 @@ from sds_clip.app.edge.auth import requires
 from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import (
     AmbiguousName,
-    BodyTimeout,
-    BodyTooLarge,
     ClassesBuilding,
     DeadlineExceeded,
-    Forbidden,
     InternalError,
     InvalidRequest,
-    KeyLimitReached,
-    MalformedBody,
     Overloaded,
-    Unauthorized,
     Unavailable,
     UnknownModel,
-    UnsupportedMediaType,
 )
 from sds_clip.app.keys import Caller
-from sds_clip.app.routes.shared import of_app
+from sds_clip.app.routes.shared import BODY, KEY, of_app
 from sds_clip.app.schemas.classify import (
     ClassifyComparison,
     ClassifyComparisonRequest,
@@ -38,17 +31,12 @@ from sds_clip.app.schemas.match import MatchComparison, MatchComparisonRequest, 
 from sds_clip.app.serving.predictor import Predictor
 
 ERRORS = (
-    MalformedBody,
-    Unauthorized,
-    Forbidden,
+    *BODY,
+    Overloaded,
+    *KEY,
     UnknownModel,
     AmbiguousName,
-    BodyTimeout,
-    BodyTooLarge,
-    UnsupportedMediaType,
     InvalidRequest,
-    Overloaded,
-    KeyLimitReached,
     InternalError,
     Unavailable,
     DeadlineExceeded,

@@ -31,7 +31,7 @@ from sds_clip.app.routes.shared import (
     SearchDep,
     Train,
 )
-from sds_clip.app.routes.streamed import FRAMES, LOG, EventStream, LogResponse
+from sds_clip.app.routes.streamed import FRAMES, LOG, event_stream, log_response
 from sds_clip.app.schemas.curves import MAX_POINTS, MIN_POINTS, Curves
 from sds_clip.app.schemas.jobs import CheckpointList, EventList, JobInfo, JobList, MetricList
 from sds_clip.app.store.states import TERMINAL, JobKind, JobStatus
@@ -118,7 +118,7 @@ async def list_job_events(
     if seen is not None and first.job.status in TERMINAL and not first.events:
         return Response(status_code=204)
     frames = stream(read, first, start, ending=lambda: engine.draining or is_revoked(request, caller))
-    return EventStream(frames, backend.streams, caller)
+    return event_stream(frames, backend.streams, caller)
 
 
 @router.get("/jobs/{job_id}/metrics")
@@ -179,7 +179,7 @@ async def get_job_log(caller: Train, backend: BackendWithFiles, job_id: JobId) -
 
     When the job's files are removed, the log of the version that it made is returned.
     """
-    return LogResponse(await backend.jobs.log(caller, job_id), job_id)
+    return log_response(await backend.jobs.log(caller, job_id), job_id)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=describe_errors(JobStateConflict))

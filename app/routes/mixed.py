@@ -46,10 +46,8 @@ class Mixed:
         except InvalidRequest as error:
             places = {"images": list(self.images), "texts": list(self.texts)}.get(error.param or "")
             if places is not None:
-                error.param, error.index = (
-                    self.param,
-                    None if error.index is None else places[error.index],
-                )
+                error.param = self.param
+                error.index = None if error.index is None else places[error.index]
             raise
 
     def in_order(self, images: Iterable[Item], texts: Iterable[Item]) -> list[Item]:

@@ -14,19 +14,17 @@ from sds_clip.app.errors import (
     AmbiguousName,
     CannotExport,
     FilesOutside,
-    Forbidden,
     InvalidRequest,
-    KeyLimitReached,
     Overloaded,
     RecordInUse,
     ServiceError,
-    Unauthorized,
     Unavailable,
     UnknownModel,
     UnknownRecord,
 )
 from sds_clip.app.keys import Caller
 from sds_clip.app.routes.shared import (
+    KEY,
     READING,
     WRITING,
     Administer,
@@ -41,7 +39,7 @@ from sds_clip.app.routes.shared import (
     Train,
     of_app,
 )
-from sds_clip.app.routes.streamed import LOG, TAR, LogResponse, TarResponse
+from sds_clip.app.routes.streamed import LOG, TAR, log_response, tar_response
 from sds_clip.app.schemas.listing import Deleted
 from sds_clip.app.schemas.models import ModelsAndVersions, ServedModel, ServingStatus
 from sds_clip.app.schemas.promotion import PromotionAnswer
@@ -92,9 +90,7 @@ registered = APIRouter(tags=["models"], responses=describe_errors(*READING, Ambi
 
 @served.get(
     "/models",
-    responses=describe_errors(
-        Unauthorized, Forbidden, UnknownRecord, UnknownModel, AmbiguousName, InvalidRequest, KeyLimitReached
-    ),
+    responses=describe_errors(*KEY, UnknownRecord, UnknownModel, AmbiguousName, InvalidRequest),
 )
 async def list_models(
     request: Request,
@@ -160,7 +156,7 @@ async def list_models(
 @served.get(
     "/models/status",
     dependencies=[Depends(requires("infer"))],
-    responses=describe_errors(Unauthorized, Forbidden, KeyLimitReached),
+    responses=describe_errors(*KEY),
 )
 async def get_serving_status(board: Annotated[StatusBoard, of_app("status")]) -> ServingStatus:
     """Return what each serving process serves, since when, and what it could not load."""
@@ -272,7 +268,7 @@ async def download_version(
     ] = "published",
 ) -> Response:
     """Download a version's files as a tar archive."""
-    return TarResponse(await backend.versions.download(caller, version, full=weights == "full"))
+    return tar_response(await backend.versions.download(caller, version, full=weights == "full"))
 
 
 @registered.get(
@@ -280,7 +276,7 @@ async def download_version(
 )
 async def get_version_log(caller: Train, backend: BackendWithFiles, version: VersionName) -> Response:
     """Return the log of the run that made a version as JSON lines. Name the version by its id or an alias."""
-    return LogResponse(await backend.versions.log(caller, version), version)
+    return log_response(await backend.versions.log(caller, version), version)
 
 
 @registered.delete("/models/{version}", responses=describe_errors(RecordInUse, FilesOutside))

@@ -13,17 +13,14 @@ from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import (
     AmbiguousName,
     DimensionsNotOffered,
-    Forbidden,
-    KeyLimitReached,
     NoImageUri,
     TokenIds,
-    Unauthorized,
     Unavailable,
     UnknownModel,
 )
 from sds_clip.app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
 from sds_clip.app.routes.mixed import Mixed
-from sds_clip.app.routes.shared import EngineDep
+from sds_clip.app.routes.shared import KEY, EngineDep
 from sds_clip.app.schemas.openai import (
     EmbeddingItem,
     EmbeddingsRequest,
@@ -75,17 +72,14 @@ async def openai_embeddings(
     )
 
 
-@router.get("/models", responses=describe_errors(Unauthorized, Forbidden, KeyLimitReached))
+@router.get("/models", responses=describe_errors(*KEY))
 async def openai_models(caller: Infer, engine: EngineDep) -> OpenAIModels:
     """List the names that requests can use, as OpenAI's API does."""
     return OpenAIModels(data=[_described(model) for model in engine.models])
 
 
 @router.get(
-    "/models/{model:path}",
-    responses=describe_errors(
-        Unauthorized, Forbidden, UnknownModel, AmbiguousName, KeyLimitReached, Unavailable
-    ),
+    "/models/{model:path}", responses=describe_errors(*KEY, UnknownModel, AmbiguousName, Unavailable)
 )
 async def openai_model(caller: Infer, predictor: PredictorDep, model: str) -> OpenAIModel:
     """Return one of the names that requests can use, or a version, as OpenAI's API does."""

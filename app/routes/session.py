@@ -18,16 +18,13 @@ from sds_clip.app.edge.auth import (
 from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.edge.session import Session, Sessions, cookie_in, set_cookie
 from sds_clip.app.errors import (
-    BodyTimeout,
-    BodyTooLarge,
     ForeignOrigin,
-    MalformedBody,
     Unauthorized,
     Unavailable,
-    UnsupportedMediaType,
     WrongCsrfToken,
 )
 from sds_clip.app.keys import Key, KeyRing
+from sds_clip.app.routes.shared import BODY
 from sds_clip.app.schemas.session import SessionInfo, SessionKey, SignIn
 from sds_clip.app.threads import in_own_thread
 
@@ -39,9 +36,7 @@ router = APIRouter(tags=["session"], dependencies=[Depends(public)], responses=d
 
 @router.post(
     "/session",
-    responses=describe_errors(
-        MalformedBody, Unauthorized, BodyTimeout, BodyTooLarge, UnsupportedMediaType, Unavailable
-    ),
+    responses=describe_errors(*BODY, Unauthorized, Unavailable),
 )
 async def sign_in(
     request: Request,
@@ -54,7 +49,7 @@ async def sign_in(
     """
     ring: KeyRing | None = request.app.state.key_ring
     if ring is None:
-        return _info(response, None)
+        return _info(None)
     refuse_other_origins(request)
     key = ring.find(body.key)
     if key is None:
@@ -65,7 +60,7 @@ async def sign_in(
     sessions: Sessions = request.app.state.sessions
     cookie, session = await in_own_thread(partial(sessions.start, key.sha256), "sign in")
     _send_cookie(request, response, cookie, sessions.lifetime_s)
-    return _info(response, ring, key, session)
+    return _info(ring, key, session)
 
 
 @router.get("/session")
@@ -73,12 +68,12 @@ async def get_session(request: Request, response: Response) -> SessionInfo:
     """Say whether the caller may use the service, and for what. A cookie that no longer holds is removed."""
     ring: KeyRing | None = request.app.state.key_ring
     if ring is None:
-        return _info(response, None)
+        return _info(None)
     key = await identify(request.scope, ring)
     session = check_session(request)
     if key is None and cookie_in(request.headers) is not None:
         _send_cookie(request, response, "", 0)
-    return _info(response, ring, key, session)
+    return _info(ring, key, session)
 
 
 @router.delete(
@@ -94,7 +89,7 @@ async def sign_out(
     """Sign out: the answer removes the cookie. Within a session, X-CSRF-Token is needed as for every change."""
     ring: KeyRing | None = request.app.state.key_ring
     if ring is None:
-        return _info(response, None)
+        return _info(None)
     key = await identify(request.scope, ring)
     check_session(request)
     if everywhere:
@@ -103,7 +98,7 @@ async def sign_out(
         sessions: Sessions = request.app.state.sessions
         await in_own_thread(partial(sessions.end_all, key.sha256), "end sessions")
     _send_cookie(request, response, "", 0)
-    return _info(response, ring)
+    return _info(ring)
 
 
 def _send_cookie(request: Request, response: Response, value: str, max_age_s: int) -> None:
@@ -111,9 +106,7 @@ def _send_cookie(request: Request, response: Response, value: str, max_age_s: in
     response.headers["Set-Cookie"] = set_cookie(value, max_age_s=max_age_s, is_secure=is_secure)
 
 
-def _info(
-    response: Response, ring: KeyRing | None, key: Key | None = None, session: Session | None = None
-) -> SessionInfo:
+def _info(ring: KeyRing | None, key: Key | None = None, session: Session | None = None) -> SessionInfo:
     return SessionInfo(
         needs_key=ring is not None,
         signed_in=ring is None or key is not None,

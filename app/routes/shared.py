@@ -27,25 +27,13 @@ from sds_clip.app.keys import Caller
 from sds_clip.app.serving.engine import Engine
 from sds_clip.app.store.paging import Search
 
-READING = (
-    Unauthorized,
-    Forbidden,
-    UnknownRecord,
-    InvalidRequest,
-    KeyLimitReached,
-    InternalError,
-    NoDatabase,
-    Unavailable,
-)
+KEY = (Unauthorized, Forbidden, KeyLimitReached)
+"""The errors of any request that needs a key."""
+BODY = (MalformedBody, BodyTimeout, BodyTooLarge, UnsupportedMediaType)
+"""Those of any request with a body."""
+READING = (*KEY, UnknownRecord, InvalidRequest, InternalError, NoDatabase, Unavailable)
 """The errors of any request to these routers, which is their default."""
-WRITING = (
-    MalformedBody,
-    Conflict,
-    BodyTimeout,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    Overloaded,
-)
+WRITING = (*BODY, Conflict, Overloaded)
 """The additional errors of a request with a body."""
 
 ReadModels = Annotated[Caller, Depends(requires("infer"))]

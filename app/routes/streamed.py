@@ -1,9 +1,10 @@
 """The responses that are streamed: a version's tar, a run's log, a job's events."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from sds_clip.app.budgets import Budget
@@ -38,48 +39,36 @@ FRAMES: dict[str, Any] = {
 """The content of a stream of Server-Sent Events."""
 
 
-class TarResponse(StreamingResponse):
-    """A version as a tar stream. What was made for the download is removed however the response ends."""
+class HeldStream(StreamingResponse):
+    """A stream that holds something, such as an open file, until it has ended, however that is."""
 
-    def __init__(self, download: Download) -> None:
-        headers = {
-            "Content-Length": str(download.size_bytes),
-            "Content-Disposition": f'attachment; filename="{download.root}.tar"',
-        }
-        chunks: Iterator[bytes] = download.chunks()
-        super().__init__(chunks, media_type=TAR, headers=headers)
-        self._holder = download.holder
+    def __init__(self, *content: Any, holder: AbstractContextManager[object], **options: Any) -> None:
+        super().__init__(*content, **options)
+        self._holder = holder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._holder:
             await super().__call__(scope, receive, send)
 
 
-class LogResponse(StreamingResponse):
-    """A response with the log. It closes the file however it ends."""
-
-    def __init__(self, log: BinaryIO, name: str) -> None:
-        headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
-        super().__init__(whole_lines(log), media_type=JSON_LINES, headers=headers)
-        self._log = log
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._log:
-            await super().__call__(scope, receive, send)
+def tar_response(download: Download) -> Response:
+    """A version as a tar stream. What was made for the download is removed at its end."""
+    headers = {
+        "Content-Length": str(download.size_bytes),
+        "Content-Disposition": f'attachment; filename="{download.root}.tar"',
+    }
+    return HeldStream(download.chunks(), holder=download.holder, media_type=TAR, headers=headers)
 
 
-class EventStream(StreamingResponse):
-    """A job's events. It counts as a stream while it is being sent, however it ends.
+def log_response(log: BinaryIO, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
+    return HeldStream(whole_lines(log), holder=log, media_type=JSON_LINES, headers=headers)
 
-    Raises Overloaded, before anything is sent, if the caller may have no more.
+
+def event_stream(content: AsyncIterable[str], streams: Budget, caller: Caller) -> Response:
+    """Events. They count as a stream of the caller while they are sent.
+
+    The response raises Overloaded, before anything is sent, if the caller may have no more.
     """
-
-    def __init__(self, content: AsyncIterator[str], streams: Budget, caller: Caller) -> None:
-        headers = {"X-Accel-Buffering": "no"}
-        super().__init__(content, media_type=EVENT_STREAM, headers=headers)
-        self._streams = streams
-        self._caller = caller
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._streams.hold(1, self._caller.name):
-            await super().__call__(scope, receive, send)
+    holder, headers = streams.hold(1, caller.name), {"X-Accel-Buffering": "no"}
+    return HeldStream(content, holder=holder, media_type=EVENT_STREAM, headers=headers)

@@ -56,21 +56,19 @@ class CohereInput(Body):
 class CohereEmbedRequest(Body):
     """What to embed: `texts`, `images` or `inputs`. Give exactly one of the three."""
 
-    model_config = ConfigDict(
-        json_schema_extra=one_of(
-            "texts",
-            "images",
-            "inputs",
-            examples=[
-                {"model": "default", "input_type": "search_query", "texts": ["a red circle"]},
-                {
-                    "model": "default",
-                    "input_type": "image",
-                    "images": [PIXEL],
-                    "embedding_types": ["int8", "ubinary"],
-                },
-            ],
-        )
+    model_config = one_of(
+        "texts",
+        "images",
+        "inputs",
+        examples=[
+            {"model": "default", "input_type": "search_query", "texts": ["a red circle"]},
+            {
+                "model": "default",
+                "input_type": "image",
+                "images": [PIXEL],
+                "embedding_types": ["int8", "ubinary"],
+            },
+        ],
     )
 
     model: Annotated[

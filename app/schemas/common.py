@@ -1,6 +1,5 @@
 """What the bodies of several endpoints share."""
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
@@ -20,9 +19,15 @@ MAX_URL_CHARS = 2048
 MODEL: JsonDict = {"name": "demo", "version": "a655f28d1f4e", "generation": 1}
 
 
-def example(value: JsonDict) -> ConfigDict:
-    """A pydantic configuration with an example for the OpenAPI description."""
-    return ConfigDict(json_schema_extra={"examples": [value]})
+def example(*values: JsonDict) -> ConfigDict:
+    """A pydantic configuration with examples for the OpenAPI description."""
+    return ConfigDict(json_schema_extra={"examples": [*values]})
+
+
+class Answer(BaseModel):
+    """What an answer says of a record, whose attributes have the names of its fields."""
+
+    model_config = ConfigDict(from_attributes=True)
 
 
 class Body(BaseModel):
@@ -31,8 +36,8 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def one_of(*fields: str, examples: list[JsonDict]) -> Callable[[JsonDict], None]:
-    """Add to a body's schema that it has exactly one of these lists, which is not empty, and `examples`.
+def one_of(*fields: str, examples: list[JsonDict]) -> ConfigDict:
+    """A configuration for a body that has exactly one of these lists, which is not empty. It also has examples.
 
     The service takes an empty list as one that is left out. Generators of clients make no class of a schema that has
     `oneOf` itself, so it stands within `allOf`.
@@ -45,7 +50,7 @@ def one_of(*fields: str, examples: list[JsonDict]) -> Callable[[JsonDict], None]
             given = schema["properties"][field]
             given.update(minItems=1, description=f"{given.get('description', '')} {rule}".strip())
 
-    return add
+    return ConfigDict(json_schema_extra=add)
 
 
 class UrlImage(Body):

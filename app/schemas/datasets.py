@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from sds_clip.app.schemas.common import Body, Name
+from sds_clip.app.schemas.common import Body, Name, example
 from sds_clip.app.schemas.listing import Listing
 from sds_clip.app.store.records import SOURCE_PATH, Dataset, DatasetStatus
 from sds_clip.models.evaluation.catalog import BENCHMARKS, resolve
@@ -62,11 +62,7 @@ class DatasetFields(Body):
 class RegisterDataset(DatasetFields):
     """Data that are already on the server, in a folder that the operator opened for data sets."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"name": "coco-train", "format": PAIRS, "source": "/data/coco/{00000..00099}.tar"}]
-        }
-    )
+    model_config = example({"name": "coco-train", "format": PAIRS, "source": "/data/coco/{00000..00099}.tar"})
 
     source: Annotated[
         str,
@@ -154,14 +150,8 @@ class DatasetInfo(BaseModel):
             size_bytes=source.get("size_bytes"),
             sha256=source.get("sha256"),
         )
-        return cls(
-            **{
-                **vars(dataset),
-                "source": shown,
-                "max_bad_share": dataset.max_bad_share,
-                "being_checked": dataset.lease_owner is not None,
-            }
-        )
+        more = {"max_bad_share": dataset.max_bad_share, "being_checked": dataset.lease_owner is not None}
+        return cls(**vars(dataset) | more | {"source": shown})
 
 
 class DatasetList(Listing):

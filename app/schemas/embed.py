@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from sds_clip.app.schemas.common import (
     MODEL,
@@ -22,11 +22,7 @@ from sds_clip.app.schemas.common import (
 class EmbedRequest(Body):
     """The images or the texts to embed. Give one of the two."""
 
-    model_config = ConfigDict(
-        json_schema_extra=one_of(
-            "images", "texts", examples=[{"texts": ["a red circle"]}, {"images": [PIXEL]}]
-        )
-    )
+    model_config = one_of("images", "texts", examples=[{"texts": ["a red circle"]}, {"images": [PIXEL]}])
 
     images: Annotated[Images, Field(default_factory=list)]
     texts: Annotated[Texts, Field(default_factory=list)]

@@ -5,9 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from sds_clip.app.errors import InvalidRequest
+from sds_clip.app.schemas.common import example
 from sds_clip.app.schemas.specs import Benchmark, DatasetId, JobSpec, Reference
 from sds_clip.app.store.states import JobKind
 from sds_clip.models.checkpoints.references import is_version
@@ -20,17 +21,13 @@ from sds_clip.models.training.config import Seed
 class EvaluateSpec(JobSpec):
     """An evaluation job. It measures a model on a benchmark and can compare it with a baseline."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "default",
-                    "benchmark": "winoground",
-                    "data": "ds_5f0c1a2b3c4d5e6f7a8b9c0d",
-                    "baseline": "demo",
-                    "dry_run": True,
-                }
-            ]
+    model_config = example(
+        {
+            "model": "default",
+            "benchmark": "winoground",
+            "data": "ds_5f0c1a2b3c4d5e6f7a8b9c0d",
+            "baseline": "demo",
+            "dry_run": True,
         }
     )
     kind = JobKind.EVALUATE
@@ -72,15 +69,11 @@ class EvaluateSpec(JobSpec):
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
         # Pydantic passes an InvalidRequest on unchanged, so its field is kept.
-        if self.scorer == "clip" and self.model is None:
+        needed, other = ("model", "diffusion") if self.scorer == "clip" else ("teacher", "clip")
+        if getattr(self, needed) is None:
             raise InvalidRequest(
-                "The scorer clip needs a model. Name one in `model`, or choose the scorer diffusion.",
-                param="model",
-            )
-        if self.scorer == "diffusion" and self.teacher is None:
-            raise InvalidRequest(
-                "The scorer diffusion needs a teacher. Name one in `teacher`, or choose the scorer clip.",
-                param="teacher",
+                f"The scorer {self.scorer} needs a {needed}. Name one in `{needed}`, or choose the scorer {other}.",
+                param=needed,
             )
         try:
             self.request(self.data)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from sds_clip.app.errors import InvalidConfiguration
+from sds_clip.app.schemas.common import example
 from sds_clip.app.schemas.specs import Benchmark, DatasetId, JobSpec, Part, Reference
 from sds_clip.app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from sds_clip.app.store.states import JobKind
@@ -87,19 +88,15 @@ class Thresholds(Part):
 class FinetuneSpec(JobSpec):
     """A fine-tuning job."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "base": "default",
-                    "teacher": "demo",
-                    "training_data": "ds_5f0c1a2b3c4d5e6f7a8b9c0d",
-                    "objective": "sds-clip",
-                    "hyperparameters": {"steps": 200, "lr": 0.0001},
-                    "promote": "never",
-                    "dry_run": True,
-                }
-            ]
+    model_config = example(
+        {
+            "base": "default",
+            "teacher": "demo",
+            "training_data": "ds_5f0c1a2b3c4d5e6f7a8b9c0d",
+            "objective": "sds-clip",
+            "hyperparameters": {"steps": 200, "lr": 0.0001},
+            "promote": "never",
+            "dry_run": True,
         }
     )
     kind = JobKind.FINETUNE

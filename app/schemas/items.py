@@ -3,8 +3,9 @@
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from sds_clip.app.schemas.common import Answer
 from sds_clip.app.schemas.listing import Listing
 
 
@@ -58,10 +59,8 @@ class ItemList(Listing):
     data: list[ItemInfo]
 
 
-class PairedCountsInfo(BaseModel):
+class PairedCountsInfo(Answer):
     """How many items are right in both evaluations, in this one alone, in the other alone, and in neither."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     both: int
     gained: int
@@ -69,10 +68,8 @@ class PairedCountsInfo(BaseModel):
     neither: int
 
 
-class DifferenceInfo(BaseModel):
+class DifferenceInfo(Answer):
     """This evaluation minus the other one in an outcome. All values are shares from 0 to 1."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     baseline: float = Field(description="The share of right items in the other evaluation.")
     model: float = Field(description="The share of right items in this evaluation.")
@@ -99,10 +96,8 @@ class MacroDifferenceInfo(DifferenceInfo):
     tags: list[str]
 
 
-class ComparisonInfo(BaseModel):
+class ComparisonInfo(Answer):
     """Two evaluations of the same items, paired item by item."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     object: Literal["comparison"] = "comparison"
     benchmark: str

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from typing_extensions import TypeAliasType
 
-from sds_clip.app.schemas.common import example
+from sds_clip.app.schemas.common import Answer, example
 from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.schemas.listing import Listing
 from sds_clip.app.schemas.specs import JobSpec
@@ -47,10 +47,8 @@ class JobProgress(BaseModel):
         return cls.model_validate({**vars(job), "progress": progress_of(job), "no_worker": no_worker})
 
 
-class JobErrorInfo(BaseModel):
+class JobErrorInfo(Answer):
     """Why a job failed or was paused."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     code: str
     message: str
@@ -76,10 +74,8 @@ class Transition(BaseModel):
         )
 
 
-class MetricPointInfo(BaseModel):
+class MetricPointInfo(Answer):
     """A job's metrics at one step. A number that was not finite is null."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     step: int
     values: dict[str, float | None]
@@ -217,10 +213,8 @@ class JobList(Listing):
     data: list[JobInfo]
 
 
-class EventInfo(BaseModel):
+class EventInfo(Answer):
     """Something that happened to a job."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: int = Field(
         validation_alias="number",
@@ -346,35 +340,32 @@ def job_info(
 def improvement_of(job: Job) -> Improvement | None:
     """What a finished job's result says: the comparison that it made, or else its validation before and after."""
     with suppress(KeyError, TypeError):  # a result of an earlier release, or of a job that compared nothing
-        return _compared(job.result or {}, job.config or {})
+        metric, compared_with, before, after = _compared(job.result or {}, job.config or {})
+        return Improvement(
+            metric=metric,
+            compared_with=compared_with,
+            baseline=before,
+            model=after,
+            difference=after - before,
+        )
     return None
 
 
-def _compared(result: Json, config: Json) -> Improvement | None:
-    """Raises KeyError if nothing was compared."""
+def _compared(result: Json, config: Json) -> tuple[str, str | None, float, float]:
+    """The figure, the other model, and their values of it. Raises KeyError if nothing was compared."""
     if (other := result.get("baseline")) is not None:
         metric = result["primary"]
         before, after = (each["metrics"][metric]["value"] for each in (other, result))
-        return _improvement(metric, other["provenance"]["model_version"], before, after)
+        return metric, other["provenance"]["model_version"], before, after
     promotion = result.get("promotion") or {}
     for gain in (promotion.get("winoground") or {}).values():
         match = gain[GROUP_MATCH]
-        return _improvement(GROUP_MATCH, promotion["compared_with"], match["baseline"], match["model"])
+        return GROUP_MATCH, promotion["compared_with"], match["baseline"], match["model"]
     metrics = result["metrics"]
     before, after = (
         sum(metrics[f"{prefix}{name}"] for name in VALIDATION) / len(VALIDATION) for prefix in ("base_", "")
     )
-    return _improvement("validation_retrieval", config["base"], before, after)
-
-
-def _improvement(metric: str, compared_with: str | None, baseline: float, model: float) -> Improvement:
-    return Improvement(
-        metric=metric,
-        compared_with=compared_with,
-        baseline=baseline,
-        model=model,
-        difference=model - baseline,
-    )
+    return "validation_retrieval", config["base"], before, after
 
 
 def report_of(job: Job) -> str | None:

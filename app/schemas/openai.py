@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from sds_clip.app.schemas.common import PIXEL, Body, Dimensions, Text, example
 
@@ -77,13 +77,9 @@ def _as_list(value: Any) -> Any:
 class EmbeddingsRequest(Body):
     """What to embed: one text or image, or a list of them, which may mix both."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"model": "default", "input": "a red circle"},
-                {"model": "default", "input": [PIXEL, "a red circle"], "encoding_format": "base64"},
-            ]
-        }
+    model_config = example(
+        {"model": "default", "input": "a red circle"},
+        {"model": "default", "input": [PIXEL, "a red circle"], "encoding_format": "base64"},
     )
 
     input: Annotated[

@@ -2,19 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from typing_extensions import TypeAliasType
 
-from sds_clip.app.schemas.common import ErrorDetail
+from sds_clip.app.schemas.common import Answer, ErrorDetail
 from sds_clip.app.schemas.finetune import Thresholds
 from sds_clip.app.schemas.rollout import MovedAlias
 from sds_clip.app.schemas.versions import LockInfo
 
 
-class GateCheck(BaseModel):
+class GateCheck(Answer):
     """One condition of the gate."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     on: str = Field(description="The benchmark and its data set.")
     figure: str = Field(

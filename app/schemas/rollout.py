@@ -42,13 +42,9 @@ class ProcessRollout(BaseModel):
         elif failure is not None and failure.generation >= alias.generation:
             state, error = RolloutState.FAILED, failure.reason
         return cls(
-            process=status.process,
-            host=status.host,
-            pid=status.pid,
-            at=status.at,
+            **status.model_dump(include={"process", "host", "pid", "at"}),
+            **name.model_dump(include={"version", "generation"}),
             state=state,
-            version=name.version,
-            generation=name.generation,
             error=error,
         )
 
@@ -63,11 +59,6 @@ class MovedAlias(AliasInfo):
         description="The live serving processes after the wait. The process that answers comes first. Null if the "
         "request did not wait, or if the reports of the other processes cannot be read."
     )
-
-    @classmethod
-    def unwatched(cls, alias: AliasInfo) -> Self:
-        """The answer of a request that does not wait."""
-        return cls(**alias.model_dump(), served_by_all=None, processes=None)
 
     @classmethod
     def watched(cls, alias: AliasInfo, processes: Sequence[ProcessRollout] | None) -> Self:

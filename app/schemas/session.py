@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from sds_clip.app.keys import Scope
-from sds_clip.app.schemas.common import Body, example
+from sds_clip.app.schemas.common import Answer, Body, example
 
 
 class SignIn(Body):
@@ -16,10 +16,8 @@ class SignIn(Body):
     key: Annotated[str, Field(description="An API key.")]
 
 
-class SessionKey(BaseModel):
+class SessionKey(Answer):
     """The key with which a browser is signed in."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     name: str
     scopes: list[Scope] = Field(description="What the key allows. A changed scope counts at once.")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from sds_clip.app.schemas.common import Body
+from sds_clip.app.schemas.common import Answer, Body, example
 from sds_clip.app.schemas.listing import Listing
 from sds_clip.app.store.alias_names import ALIAS_PATTERN, DEFAULT
 from sds_clip.app.store.records import Alias, AliasAction, Promotion, Version, VersionStatus
@@ -43,9 +43,7 @@ Wait = Annotated[
 class PromoteRequest(Body):
     """Point an alias to a version."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"alias": "default", "reason": "better on Winoground"}]}
-    )
+    model_config = example({"alias": "default", "reason": "better on Winoground"})
 
     alias: str = Field(DEFAULT, pattern=ALIAS_PATTERN)
     reason: Reason
@@ -68,7 +66,7 @@ class PromoteRequest(Body):
 class RollbackRequest(Body):
     """Point an alias to the version that it pointed to before its last promotion."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "worse in production"}]})
+    model_config = example({"reason": "worse in production"})
 
     reason: Reason
     expected_generation: Generation = None
@@ -78,7 +76,7 @@ class RollbackRequest(Body):
 class RemoveRequest(Body):
     """Remove an alias."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the trial is over"}]})
+    model_config = example({"reason": "the trial is over"})
 
     reason: Reason
     expected_generation: Generation = None
@@ -87,25 +85,21 @@ class RemoveRequest(Body):
 class LockRequest(Body):
     """Lock or unlock an alias."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "release freeze"}]})
+    model_config = example({"reason": "release freeze"})
 
     reason: Reason
 
 
-class LockInfo(BaseModel):
+class LockInfo(Answer):
     """Who locked an alias, when and why."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     who: str
     at: float
     why: str
 
 
-class AliasInfo(BaseModel):
+class AliasInfo(Answer):
     """An alias and the version that it points to."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     name: str
     object: Literal["alias"] = "alias"
@@ -192,19 +186,18 @@ class VersionDetail(VersionInfo):
         *,
         sees: str | None,
     ) -> "VersionDetail":
+        metrics = version.description.get("metrics")
         return cls(
             **_fields(version, aliases, sees),
-            metrics=_mapping(version.description.get("metrics")),
+            metrics=metrics if isinstance(metrics, dict) else None,
             evaluations=evaluations,
             lineage=list(lineage),
             promotions=[PromotionInfo.model_validate(promotion) for promotion in promotions],
         )
 
 
-class PromotionInfo(BaseModel):
+class PromotionInfo(Answer):
     """A line of the audit: an alias was moved, locked, unlocked, removed or given to another owner."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: int = Field(description="The number of the line.")
     at: float
@@ -241,7 +234,3 @@ def _fields(version: Version, aliases: Sequence[Alias], sees: str | None) -> dic
         and not is_damaged,
         "aliases": [alias.name for alias in aliases if alias.version == version.id],
     }
-
-
-def _mapping(value: object) -> dict[str, Any] | None:
-    return dict(value) if isinstance(value, dict) else None

@@ -2,15 +2,14 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from sds_clip.app.schemas.common import Answer
 from sds_clip.app.store.states import JobKind
 
 
-class WorkerInfo(BaseModel):
+class WorkerInfo(Answer):
     """A worker, which is a process that takes the jobs of one queue and runs them one after another."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: str
     object: Literal["worker"] = "worker"

@@ -34,7 +34,7 @@ class Rollout:
         """
         self.look_now()
         if wait_s == 0:
-            return MovedAlias.unwatched(alias)
+            return MovedAlias(**alias.model_dump(), served_by_all=None, processes=None)
         deadline = time.monotonic() + wait_s
         while True:
             processes = await self._processes(alias)

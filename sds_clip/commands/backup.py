@@ -6,7 +6,6 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,8 +82,11 @@ def restore(file: Path, data_dir: Path | None) -> int:
     settings = read_settings(data_dir=data_dir)
     from sds_clip.app.backup.restore import restore_backup
 
-    opened = partial(nullcontext, sys.stdin.buffer) if file == _STREAM else partial(file.open, "rb")
-    with _told(), open_database(settings, is_new=True) as database, opened() as source:
+    with (
+        _told(),
+        open_database(settings, is_new=True) as database,
+        nullcontext(sys.stdin.buffer) if file == _STREAM else file.open("rb") as source,
+    ):
         holds = restore_backup(source, database, settings.data_dir)
         states = _states_ahead(settings, database)
     say(f"Restored {_contents(holds)}.")

@@ -47,18 +47,10 @@ job_argument = click.argument("job_id", metavar="JOB", help="The job's id or nam
 
 
 def _print_list(found: list[JobInfo]) -> None:
-    rows = [
-        [
-            job["id"],
-            job.get("name", ""),
-            job["kind"],
-            job["status"],
-            _progress(job),
-            moment(job["created_at"]),
-            _task(job),
-        ]
-        for job in found
-    ]
+    rows = []
+    for job in found:
+        about = job["id"], job.get("name", ""), job["kind"], job["status"]
+        rows.append([*about, _progress(job), moment(job["created_at"]), _task(job)])
     print(table(["job", "name", "kind", "status", "progress", "created", "task"], rows))
 
 

@@ -31,11 +31,9 @@ def _code(alias: dict[str, Any]) -> int:
 
 
 def _print_list(found: dict[str, Any]) -> None:
-    served = [
-        [model["name"], model["generation"], model["architecture"], model["precision"], model["version"]]
-        for model in found["models"]
-    ]
-    print(table(["served as", "generation", "architecture", "precision", "version"], served))
+    columns = ("generation", "architecture", "precision", "version")
+    served = [[model["name"], *(model[column] for column in columns)] for model in found["models"]]
+    print(table(["served as", *columns], served))
     if found["registry"] == "away":
         print("\nThe versions are not shown, because the service cannot read its database at the moment.")
     elif found["registry"] == "read":
@@ -47,15 +45,8 @@ def _print_list(found: dict[str, Any]) -> None:
 
 
 def _line(version: dict[str, Any]) -> list[object]:
-    return [
-        version["id"],
-        " ".join(version["aliases"]),
-        version["status"],
-        version["base"],
-        version["size_bytes"],
-        moment(version["created_at"]),
-        version["job_id"],
-    ]
+    about = version["id"], " ".join(version["aliases"]), version["status"], version["base"]
+    return [*about, version["size_bytes"], moment(version["created_at"]), version["job_id"]]
 
 
 def _print_alias(alias: dict[str, Any]) -> None:

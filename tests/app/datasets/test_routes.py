@@ -344,7 +344,7 @@ def test_disk_that_is_full_is_said_and_nothing_is_left(
 
 def test_more_uploads_at_once_than_allowed_are_turned_away(make_service: Callable[..., Service]) -> None:
     service = make_service(max_uploads=1)
-    uploads = service.client.app.state.backend.datasets._uploads  # type: ignore[attr-defined]
+    uploads = service.client.app.state.backend.datasets.uploads  # type: ignore[attr-defined]
 
     with uploads.hold():
         answer = upload(service, tar_of(winoground(1)))

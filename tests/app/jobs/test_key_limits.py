@@ -146,7 +146,7 @@ def test_event_streams(make_keyed: Callable[..., Keyed]) -> None:
 def test_uploads(make_keyed: Callable[..., Keyed]) -> None:
     keyed = make_keyed(max_uploads_per_key=1)
 
-    with backend(keyed).datasets._uploads.hold(1, "alice"):
+    with backend(keyed).datasets.uploads.hold(1, "alice"):
         refused(upload(keyed, "alice"), "max_uploads_per_key", 1)
         assert upload(keyed, "bob").status_code == 202
     assert upload(keyed, "alice").status_code == 202

@@ -58,7 +58,6 @@ def test_state_follows_from_the_report(reported: ProcessStatus, state: str, erro
 
 def test_all_serve_only_if_each_does_and_the_reports_could_be_read() -> None:
     new, old = (ProcessRollout.of(status(**fields), ALIAS) for fields in (NEW, OLD))
-    assert MovedAlias.unwatched(ALIAS).served_by_all is None
     assert MovedAlias.watched(ALIAS, [new, new]).served_by_all is True
     assert MovedAlias.watched(ALIAS, [new, old]).served_by_all is False
     assert MovedAlias.watched(ALIAS, None).served_by_all is False
