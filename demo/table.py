@@ -33,8 +33,8 @@ WINOGROUND_HEADER = (
 
 def table(clip: Clip, split: Split) -> str:
     """Retrieval, zero-shot and Winoground scores of a model on a part of the demo world, in Markdown."""
-    benchmark = _run(clip, winoground_benchmark(DATA / split))
-    return "\n\n".join([_retrieval(clip, split), _zero_shot(clip, split), _winoground(benchmark)])
+    found = _run(clip, winoground_benchmark(DATA / split))
+    return "\n\n".join([_retrieval(clip, split), _zero_shot(clip, split), _winoground(found)])
 
 
 def teacher_table(teacher: Teacher, split: Split, count: int = DRAWS) -> str:
