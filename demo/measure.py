@@ -20,7 +20,7 @@ from sds_clip.models.clip.encode import encode_images, encode_texts
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.zero_shot import class_weights, prompts
 from sds_clip.models.evaluation.results import GROUP_MATCH
-from sds_clip.models.evaluation.retrieval import in_batch_accuracy
+from sds_clip.models.evaluation.retrieval import InBatchAccuracy, in_batch_accuracy
 from sds_clip.models.evaluation.scorers import cosines
 from sds_clip.models.evaluation.winoground import winoground_margins
 from sds_clip.models.evaluation.zero_shot import class_margins
@@ -71,21 +71,22 @@ def measure(
     texts = encode_texts(clip, [caption for item in items for caption in item.captions])
     scores = cosines(texts.reshape(len(items), 2, -1), images.reshape(len(items), 2, -1))
     margins = [winoground_margins(one) for one in scores]
+    found = retrieval(clip, split, **seeds[1])
     return StudentScores(
         kinds=[item.kind for item in items],
         text=[margin["text"] > 0 for margin in margins],
         image=[margin["image"] > 0 for margin in margins],
-        retrieval=_retrieval(clip, split, **seeds[1]),
+        retrieval=(found.image_to_text + found.text_to_image) / 2,
         zero_shot=_zero_shot(clip, split, **seeds[2]),
         margins=[margin[GROUP_MATCH] for margin in margins],
     )
 
 
-def _retrieval(clip: Clip, split: Split, **seeded: Any) -> float:
+def retrieval(clip: Clip, split: Split, **seeded: Any) -> InBatchAccuracy:
+    """In-batch retrieval of a part's pairs."""
     pairs = _pairs(split, **seeded)
     images = encode_images(clip, _pictures(pairs.images), batch_size=128)
-    accuracy = in_batch_accuracy(images, encode_texts(clip, pairs.captions), batch_size=RETRIEVAL_BATCH)
-    return (accuracy.image_to_text + accuracy.text_to_image) / 2
+    return in_batch_accuracy(images, encode_texts(clip, pairs.captions), batch_size=RETRIEVAL_BATCH)
 
 
 def _zero_shot(clip: Clip, split: Split, **seeded: Any) -> float:

@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from PIL import Image
-
 from sds_clip.demo.folders import write_zero_shot
+from sds_clip.demo.measure import retrieval
 from sds_clip.demo.options import add_split, parser_of, run
-from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
+from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set
 from sds_clip.demo.winoground_sets import KINDS
 from sds_clip.demo.world import Split
 from sds_clip.models.checkpoints.load import load_clip
-from sds_clip.models.clip.encode import encode_images, encode_texts
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
 from sds_clip.models.evaluation.results import Metric, Results
-from sds_clip.models.evaluation.retrieval import in_batch_accuracy
 from sds_clip.models.evaluation.scorers import ClipScorer
 from sds_clip.models.evaluation.teacher_scorer import TeacherScorer
 from sds_clip.models.evaluation.winoground import CHANCE, OUTCOMES, winoground_benchmark
@@ -36,8 +33,8 @@ WINOGROUND_HEADER = (
 
 def table(clip: Clip, split: Split) -> str:
     """Retrieval, zero-shot and Winoground scores of a model on a part of the demo world, in Markdown."""
-    benchmark = _run(clip, winoground_benchmark(DATA / split))
-    return "\n\n".join([_retrieval(clip, split), _zero_shot(clip, split), _winoground(benchmark)])
+    found = _run(clip, winoground_benchmark(DATA / split))
+    return "\n\n".join([_retrieval(clip, split), _zero_shot(clip, split), _winoground(found)])
 
 
 def teacher_table(teacher: Teacher, split: Split, count: int = DRAWS) -> str:
@@ -51,10 +48,7 @@ def teacher_table(teacher: Teacher, split: Split, count: int = DRAWS) -> str:
 
 
 def _retrieval(clip: Clip, split: Split) -> str:
-    """In-batch retrieval of the part's 512 pairs."""
-    pairs = retrieval_set(split)
-    images = encode_images(clip, [Image.fromarray(pixels) for pixels in pairs.images])
-    found = in_batch_accuracy(images, encode_texts(clip, pairs.captions), batch_size=RETRIEVAL_BATCH)
+    found = retrieval(clip, split)
     shares = {"image to text": found.image_to_text, "text to image": found.text_to_image}
     return _shares(f"retrieval, batches of {RETRIEVAL_BATCH}", "recall@1", shares)
 

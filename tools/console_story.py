@@ -68,10 +68,11 @@ def train_and_measure(client: Client, folder: Path) -> str:
             suffix=name,
         ).wait()
         assert job.version is not None, job.error
-    client.promote(job.version, alias="candidate", reason="To be tried beside the base.")
+        version = job.version
+    client.promote(version, alias="candidate", reason="To be tried beside the base.")
     _evaluate(client, "retrieval", retrieval, "retrieval-candidate", "candidate", "default")
     _evaluate(client, "winoground", winoground, "winoground-candidate", "candidate", "default")
-    return job.version
+    return version
 
 
 def train_longer(client: Client) -> None:
