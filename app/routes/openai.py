@@ -78,9 +78,7 @@ async def openai_models(caller: Infer, engine: EngineDep) -> OpenAIModels:
     return OpenAIModels(data=[_described(model) for model in engine.models])
 
 
-@router.get(
-    "/models/{model:path}", responses=describe_errors(*KEY, UnknownModel, AmbiguousName, Unavailable)
-)
+@router.get("/models/{model:path}", responses=describe_errors(*KEY, UnknownModel, AmbiguousName, Unavailable))
 async def openai_model(caller: Infer, predictor: PredictorDep, model: str) -> OpenAIModel:
     """Return one of the names that requests can use, or a version, as OpenAI's API does."""
     return _described(await predictor.model(caller, model))
