@@ -1,5 +1,6 @@
 """A database, data sets and a small model for the tests of workers; everything real, and small."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.scorers import ClipScorer
 from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.valkey import Valkey
 from tests.teachers import save_sd_teacher
 from tests.training import save_coco
 from tests.worker.sets import add_ready, save_winoground
@@ -92,6 +94,12 @@ def tuning(tiny_folder: Path, pairs_id: str) -> Asked:
         "log_every": 1,
         "save_every": 2,
     }
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    with tempfile.TemporaryDirectory(prefix="vk-") as folder, Valkey(Path(folder) / "v") as started:
+        yield started
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_worker_that_starts_before_its_database_waits_for_it_and_says_so(
         through = work.config.database_url.replace(f":{url.port}/", f":{proxy.port}/")
         with ExitStack() as closes:
             with proxy.away("cut"):
-                process = closes.enter_context(work.worker(database_url=through, threads=0))
+                process = closes.enter_context(work.worker(database_url=through))
                 said: list[str] = []
 
                 def waits() -> bool:

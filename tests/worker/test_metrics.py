@@ -6,7 +6,6 @@ import socket
 import sys
 import threading
 import urllib.request
-from dataclasses import replace
 
 import pytest
 from prometheus_client import generate_latest
@@ -20,11 +19,6 @@ from sds_clip.worker.protocol import Ticks
 from sds_clip.worker.supervised import ChildProcess
 from tests.worker.waiting import PATIENCE_S, until
 from tests.worker.work import Work
-
-
-@pytest.fixture
-def config(config: WorkerConfig) -> WorkerConfig:
-    return replace(config, threads=0)
 
 
 @pytest.fixture

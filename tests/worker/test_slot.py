@@ -17,7 +17,6 @@ from sqlalchemy import insert, select
 from sds_clip.app.store import tables
 from sds_clip.app.store.records import Job, Lease
 from sds_clip.app.store.states import JobKind, JobStatus
-from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.folders import JobFolder, Occupant, occupants
 from sds_clip.worker.identity import ProcessId, identify, is_alive
 from sds_clip.worker.protocol import Assignment, Exit
@@ -28,11 +27,6 @@ from tests.worker.waiting import LIGHT, PATIENCE_S, end, until
 from tests.worker.work import Work
 
 pytestmark = on_both_if_long
-
-
-@pytest.fixture
-def config(config: WorkerConfig) -> WorkerConfig:
-    return replace(config, threads=0)
 
 
 def test_jobs_run_one_after_another_oldest_first(work: Work) -> None:
@@ -92,7 +86,7 @@ def test_slot_that_cannot_start_a_warm_process_ends_its_job_and_runs_the_next(
     program = tmp_path / "program"
     program.write_text(f'#!/bin/sh\n: > {shlex.quote(str(tmp_path))}/read\nexec {shlex.join(LIGHT)} "$@"\n')
     program.chmod(0o755)
-    with work.slot(idle_tick_s=3600, keep_warm=True, command=[str(program)]) as slot:
+    with work.running(idle_tick_s=3600, keep_warm=True, command=[str(program)]) as slot:
         until((tmp_path / "read").exists)  # the shell has opened the program of the first warm process
         moved = program.rename(tmp_path / "moved")
         assert slot.run(work.light("count", steps=1).id) is JobStatus.SUCCEEDED
@@ -413,7 +407,7 @@ def test_job_whose_id_is_a_path_fails_and_the_slot_takes_the_next(work: Work, tm
 
 def by_hand(work: Work, job: Job, **changes: Any) -> tuple[ChildProcess, Job]:
     """A job's process without a slot around it, under a configuration with these changes."""
-    config = replace(work.config, **changes)
+    config = replace(work.config, **{"threads": 0, **changes})
     claimed = work.store.leases.claim(config.kind, "by hand", config.lease_ttl_s)
     assert claimed is not None
     assert claimed.id == job.id

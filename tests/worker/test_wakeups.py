@@ -7,13 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -33,12 +31,6 @@ from tests.worker.waiting import fit, until
 from tests.worker.work import Work
 
 LONG = {"act": "count", "steps": 10**6}
-
-
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    with tempfile.TemporaryDirectory(prefix="vk-") as folder, Valkey(Path(folder) / "v") as started:
-        yield started
 
 
 @pytest.fixture

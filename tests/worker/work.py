@@ -130,12 +130,13 @@ class Work:
         return Running(replace(self.config, **changes), self.store, **options)
 
     def running(self, **options: Any) -> Running:
-        """The same over light jobs."""
-        return self.slot(**{"command": LIGHT, **options})
+        """The same over light jobs, whose processes do not import torch."""
+        return self.slot(**{"command": LIGHT, "threads": 0, **options})
 
     def worker(self, module: str = "tests.worker.light_worker", **changes: Any) -> WorkerProcess:
-        """A whole worker in a process of its own."""
-        return WorkerProcess(replace(self.config, **changes), module)
+        """A whole worker in a process of its own, over light jobs if not said otherwise."""
+        threads = self.config.threads if module == "tests.worker.real_worker" else 0
+        return WorkerProcess(replace(self.config, **{"threads": threads, **changes}), module)
 
     def process(self, fence: int = 1) -> ProcessId:
         """The process that works on the one job's attempt, once there is one."""
