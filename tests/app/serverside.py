@@ -54,16 +54,18 @@ def running_server(
     port: int | None = None,
     python: str = sys.executable,
     constants: Mapping[str, object] | None = None,
+    code: str = "",
     **environment: str,
 ) -> Iterator[RunningServer]:
     """Start a server, wait until it is ready, and end it. A port is given to start one again at its address.
 
-    `constants` of the service have other values there.
+    `constants` of the service have other values there. Where there is `code`, that runs it.
     """
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     log = folder / "server.log"
-    command = [python, *program(constants or {}), "serve", "--port", str(port), *arguments]
+    run = ["-c", code] if code else [*program(constants or {}), "serve"]
+    command = [python, *run, "--port", str(port), *arguments]
     settings = {"SDS_CLIP_DATA_DIR": str(folder / "data"), "SDS_CLIP_THREADS": "1", **environment}
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **settings})

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
@@ -50,108 +52,80 @@ def _client(path: Path) -> TestClient:
     return TestClient(_app(Settings(keys_file=path)))
 
 
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
 def _bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def test_key_with_the_scope_is_let_in(path: Path) -> None:
+ANSWERS: dict[str, tuple[str, Callable[[str], dict[str, Any]], int, str | None]] = {
+    "a key with the scope": ("/infer", _bearer, 200, None),
+    "a key without the scope": ("/train", _bearer, 403, "missing_scope"),
+    "no key": ("/infer", lambda key: {}, 401, "unauthorized"),
+    "no key for a public route": ("/open", lambda key: {}, 200, None),
+    "an empty key": ("/infer", lambda key: _bearer(""), 401, "unauthorized"),
+    "a wrong key": ("/infer", lambda key: _bearer("sdsclip_wrong"), 401, "unauthorized"),
+    "the hash of a key": ("/infer", lambda key: _bearer(_hash(key)), 401, "unauthorized"),
+    "another scheme": (
+        "/infer",
+        lambda key: {"Authorization": "Basic cGhvbmU6cGhvbmU="},
+        401,
+        "unauthorized",
+    ),
+    "nothing after the scheme": ("/infer", lambda key: {"Authorization": "Bearer"}, 401, "unauthorized"),
+    "not ASCII": ("/infer", lambda key: {"Authorization": b"Bearer \xff\xfe"}, 401, "unauthorized"),
+}
+
+
+@pytest.mark.parametrize("sent", ANSWERS)
+def test_who_has_a_key_with_the_scope_is_let_in_and_nobody_else(path: Path, sent: str) -> None:
+    route, headers, status, code = ANSWERS[sent]
     key = create_key(path, "phone", ["infer"])
 
-    assert _client(path).get("/infer", headers=_bearer(key)).json() == "inferred"
+    answer = _client(path).get(route, headers=headers(key))
 
-
-def test_key_without_the_scope_is_forbidden(path: Path) -> None:
-    key = create_key(path, "phone", ["infer"])
-
-    answer = _client(path).get("/train", headers=_bearer(key))
-
-    assert answer.status_code == 403
-    assert answer.json()["error"]["code"] == "missing_scope"
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        _bearer(""),
-        _bearer("sdsclip_wrong"),
-        {"Authorization": "Basic cGhvbmU6cGhvbmU="},
-        {"Authorization": "Bearer"},
-        {"Authorization": b"Bearer \xff\xfe"},
-    ],
-    ids=["none", "empty", "wrong", "basic", "no key", "not ascii"],
-)
-def test_request_without_a_known_key_is_unauthorized(path: Path, headers: dict[str, str]) -> None:
-    create_key(path, "phone", ["infer"])
-
-    answer = _client(path).get("/infer", headers=headers)
-
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert answer.json()["error"]["code"] == "unauthorized"
-
-
-def test_hash_of_a_key_is_not_a_key(path: Path) -> None:
-    key = create_key(path, "phone", ["infer"])
-
-    answer = _client(path).get("/infer", headers=_bearer(hashlib.sha256(key.encode()).hexdigest()))
-
-    assert answer.status_code == 401
-
-
-def test_public_route_needs_no_key(path: Path) -> None:
-    create_key(path, "phone", ["infer"])
-
-    assert _client(path).get("/open").json() == "opened"
+    assert answer.status_code == status
+    assert (answer.json()["error"]["code"] if code else None) == code
+    assert answer.headers.get("WWW-Authenticate") == ("Bearer" if status == 401 else None)
 
 
 def test_without_a_keys_file_nothing_is_asked() -> None:
     assert TestClient(_app(Settings())).get("/train").json() == "trained"
 
 
-def test_route_that_declares_nothing_stops_the_start() -> None:
-    app = FastAPI()
-
-    @app.get("/forgotten", dependencies=[Depends(lambda: None)])
-    async def forgotten() -> None: ...
-
-    with pytest.raises(ConfigurationError, match="/forgotten"):
-        auth.assert_every_route_declares(app)
+async def _forgotten() -> None: ...
 
 
-def test_undeclared_route_of_an_included_router_stops_the_start() -> None:
-    app, inner, outer = FastAPI(), APIRouter(), APIRouter()
+def _plain(app: FastAPI) -> None:
+    app.add_api_route("/forgotten", _forgotten, dependencies=[Depends(lambda: None)])
 
-    @inner.get("/forgotten")
-    async def forgotten() -> None: ...
 
+def _included(app: FastAPI) -> None:
+    inner, outer = APIRouter(), APIRouter()
+    inner.add_api_route("/forgotten", _forgotten)
     outer.include_router(inner, prefix="/deep")
     app.include_router(outer)
 
-    with pytest.raises(ConfigurationError, match="/forgotten"):
-        auth.assert_every_route_declares(app)
+
+def _mounted(app: FastAPI) -> None:
+    app.mount("/forgotten", FastAPI())
 
 
-def test_mounted_app_stops_the_start() -> None:
+@pytest.mark.parametrize("add", [_plain, _included, _mounted])
+def test_route_that_declares_nothing_stops_the_start(add: Callable[[FastAPI], None]) -> None:
     app = FastAPI()
-    app.mount("/inside", FastAPI())
-
-    with pytest.raises(ConfigurationError, match="/inside"):
+    add(app)
+    with pytest.raises(ConfigurationError, match="/forgotten"):
         auth.assert_every_route_declares(app)
 
 
 def test_file_holds_the_hash_and_is_for_its_owner_only(path: Path) -> None:
     key = create_key(path, "phone", ["infer", "admin"])
 
-    assert json.loads(path.read_text()) == {
-        "keys": [
-            {
-                "name": "phone",
-                "sha256": hashlib.sha256(key.encode()).hexdigest(),
-                "scopes": ["infer", "admin"],
-            }
-        ]
-    }
+    (kept,) = json.loads(path.read_text())["keys"]
+    assert kept == {"name": "phone", "sha256": _hash(key), "scopes": ["infer", "admin"]}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(path.parent) == ["keys.json"]
 
@@ -225,9 +199,8 @@ def test_file_that_breaks_while_serving_leaves_the_old_keys_in_force(
     path.unlink()
     assert client.get("/infer", headers=_bearer(key)).status_code == 200
 
-    assert [record.levelname for record in caplog.records if record.name == "sds_clip.app.keys"] == [
-        "ERROR"
-    ] * 2
+    own = [record.levelname for record in caplog.records if record.name == "sds_clip.app.keys"]
+    assert own == ["ERROR"] * 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])

@@ -9,10 +9,9 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from sds_clip.app.main import create_app
 from sds_clip.app.settings import Settings
 from sds_clip.models.clip.model import Clip
-from tests.app.conftest import base64_of, png
+from tests.app.conftest import base64_of, png, serving
 
 LABELS = ["circle", "square", "star", "ring"]
 TEMPLATES = ["a photo of a {}.", "the {}"]
@@ -65,7 +64,7 @@ def test_a_set_in_the_making_answers_503_with_progress_and_then_200(
         "labels": [f"label {n}" for n in range(600)],
         "templates": ["{}"],
     }
-    with TestClient(create_app(settings, {"small": small_clip}), base_url="http://localhost") as client:
+    with serving(settings, small_clip) as client:
         answer = client.post("/classify", json=request)
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "classes_building"

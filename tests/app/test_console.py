@@ -12,6 +12,7 @@ from sds_clip.app.main import create_app
 from sds_clip.app.routes import console
 from sds_clip.app.settings import Settings
 from sds_clip.models.clip.model import Clip
+from tests.app.conftest import serving
 
 POLICY = {
     "default-src": "'none'",
@@ -45,7 +46,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def client(built: Path, settings: Settings, small_clip: Clip) -> Iterator[TestClient]:
-    with TestClient(create_app(settings, {"small": small_clip}), base_url="http://localhost") as client:
+    with serving(settings, small_clip) as client:
         yield client
 
 

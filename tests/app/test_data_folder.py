@@ -72,30 +72,27 @@ def test_processes_that_start_at_once_agree(store: Store, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("path", ["empty", "absent"])
 def test_empty_or_absent_folder_beside_a_database_with_an_id_is_refused(
-    store: Store, right: Path, tmp_path: Path, path: str
+    store: Store, right: Path, path: str
 ) -> None:
     publish(store, right)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        WrongDataFolder, match=r"it has no id, and the database has .* Mount the right folder"
-    ):
-        DataFolder(store.database, tmp_path / path).check()
-    assert not (tmp_path / path / ID_FILE).exists()
+    right.with_name("empty").mkdir()
+    told = r"it has no id, and the database has .* Mount the right folder"
+    with pytest.raises(WrongDataFolder, match=told):
+        DataFolder(store.database, right.with_name(path)).check()
+    assert not (right.with_name(path) / ID_FILE).exists()
     DataFolder(store.database, right).check()
 
 
-def test_empty_folder_is_refused_even_while_the_database_names_no_files(
-    store: Store, right: Path, tmp_path: Path
-) -> None:
+def test_empty_folder_is_refused_even_while_the_database_names_no_files(store: Store, right: Path) -> None:
     with pytest.raises(WrongDataFolder):
-        DataFolder(store.database, tmp_path / "unmounted").check()
+        DataFolder(store.database, right.with_name("unmounted")).check()
 
 
-def test_folder_of_another_deployment_is_refused(store: Store, right: Path, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / ID_FILE).write_text("another\n")
+def test_folder_of_another_deployment_is_refused(store: Store, right: Path) -> None:
+    right.with_name("other").mkdir()
+    (right.with_name("other") / ID_FILE).write_text("another\n")
     with pytest.raises(WrongDataFolder, match="it has the id another"):
-        DataFolder(store.database, tmp_path / "other").check()
+        DataFolder(store.database, right.with_name("other")).check()
 
 
 def test_folder_that_cannot_be_read_is_refused(store: Store, right: Path) -> None:
@@ -106,25 +103,21 @@ def test_folder_that_cannot_be_read_is_refused(store: Store, right: Path) -> Non
 
 
 def test_upgrade_takes_over_the_folder_that_has_the_files_and_refuses_any_other_before(
-    store: Store, right: Path, tmp_path: Path
+    store: Store, right: Path
 ) -> None:
     publish(store, right)
     forget(store, right)
-    with pytest.raises(
-        WrongDataFolder
-    ):  # even if the first process that is upgraded is the one that is wrong
-        DataFolder(store.database, tmp_path / "unmounted").check()
+    with pytest.raises(WrongDataFolder):  # even if the first process that is upgraded is the wrong one
+        DataFolder(store.database, right.with_name("unmounted")).check()
     DataFolder(store.database, right).check()
     assert (right / ID_FILE).read_text().strip() == id_of(store)
 
 
-def test_folder_that_was_copied_without_its_id_is_known_by_its_files(
-    store: Store, right: Path, tmp_path: Path
-) -> None:
+def test_folder_that_was_copied_without_its_id_is_known_by_its_files(store: Store, right: Path) -> None:
     publish(store, right)
-    shutil.copytree(right / "versions", tmp_path / "copy" / "versions")
-    DataFolder(store.database, tmp_path / "copy").check()
-    assert (tmp_path / "copy" / ID_FILE).read_text().strip() == id_of(store)
+    shutil.copytree(right / "versions", right.with_name("copy") / "versions")
+    DataFolder(store.database, right.with_name("copy")).check()
+    assert (right.with_name("copy") / ID_FILE).read_text().strip() == id_of(store)
 
 
 def test_new_database_takes_over_the_id_of_its_folder(store: Store, right: Path) -> None:
@@ -136,18 +129,16 @@ def test_new_database_takes_over_the_id_of_its_folder(store: Store, right: Path)
 
 
 def test_folder_that_goes_away_and_comes_back_is_logged_once_each(
-    store: Store, right: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: Store, right: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "sds_clip.app.data_folder")
     folder = DataFolder(store.database, right)
-    right.rename(tmp_path / "away")
+    right.renameright.with_name("away")
     for _ in range(2):
         assert not folder.look()
-        assert folder.trouble is not None
-        assert folder.trouble.startswith(
-            "The data folder is not the data folder of the database: it has no id"
-        )
-    (tmp_path / "away").rename(right)
+        told = "The data folder is not the data folder of the database: it has no id"
+        assert str(folder.trouble).startswith(told)
+    right.with_name("away").rename(right)
     assert folder.look()
     assert folder.look()
     assert folder.trouble is None

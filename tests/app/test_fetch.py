@@ -104,6 +104,12 @@ def _fetcher(
     return Fetcher(is_allowed=allowed, resolve=names, allowed_ports=[port], **limits)
 
 
+async def _code_of(handler: Handler, **limits: float) -> str:
+    """The code of the error for what a server answers."""
+    async with _server(handler) as (port, _):
+        return await _code(_fetcher(port, **limits), f"http://image.test:{port}/")  # type: ignore[arg-type]
+
+
 async def _code(fetcher: Fetcher, url: str) -> str:
     with pytest.raises(InvalidImage) as caught:
         await fetcher.fetch(url)
@@ -159,16 +165,12 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
     ],
     ids=lambda url: ascii(url)[:30],
 )
-def test_url_that_is_not_a_plain_web_address_is_forbidden_without_asking_the_name_server(url: str) -> None:
+async def test_url_that_is_not_a_plain_web_address_is_forbidden_without_asking_the_name_server(
+    url: str,
+) -> None:
     names = Names(image_test=[["127.0.0.1"]])
-
-    async def scenario() -> str:
-        fetcher = Fetcher(
-            max_bytes=1000, timeout_s=5, max_redirects=1, is_allowed=lambda _: True, resolve=names
-        )
-        return await _code(fetcher, url)
-
-    assert asyncio.run(scenario()) == "image_url_forbidden"
+    fetcher = Fetcher(max_bytes=1000, timeout_s=5, max_redirects=1, is_allowed=lambda _: True, resolve=names)
+    assert await _code(fetcher, url) == "image_url_forbidden"
     assert "image.test" not in names.asked
 
 
@@ -209,17 +211,14 @@ async def test_inner_host_in_any_form_is_forbidden_and_never_called(host: str) -
     assert requests == []
 
 
-def test_unknown_host_and_inner_host_look_the_same() -> None:
-    async def scenario() -> list[tuple[str, str]]:
-        answers = []
-        for host in ("nowhere.test", "inner.test", "empty.test"):
-            names = Names(inner_test=[["10.0.0.1"]], empty_test=[[]])
-            with pytest.raises(InvalidImage) as caught:
-                await _fetcher(80, names, is_public).fetch(f"http://{host}/")
-            answers.append((caught.value.code, caught.value.message))
-        return answers
-
-    assert len(set(asyncio.run(scenario()))) == 1
+async def test_unknown_host_and_inner_host_look_the_same() -> None:
+    answers = set()
+    for host in ("nowhere.test", "inner.test", "empty.test"):
+        names = Names(inner_test=[["10.0.0.1"]], empty_test=[[]])
+        with pytest.raises(InvalidImage) as caught:
+            await _fetcher(80, names, is_public).fetch(f"http://{host}/")
+        answers.add((caught.value.code, caught.value.message))
+    assert len(answers) == 1
 
 
 async def test_host_with_one_inner_address_among_public_ones_is_forbidden() -> None:
@@ -298,21 +297,16 @@ async def test_slow_drip_ends_at_the_total_time() -> None:
             await writer.drain()
             await asyncio.sleep(0.02)  # the slow server itself
 
-    async with _server(drip) as (port, _):
-        assert await _code(_fetcher(port, timeout_s=0.3), f"http://image.test:{port}/") == "image_url_timeout"
+    assert await _code_of(drip, timeout_s=0.3) == "image_url_timeout"
 
 
-def test_silent_name_server_ends_at_the_total_time() -> None:
+async def test_silent_name_server_ends_at_the_total_time() -> None:
     async def silent(host: str, port: int) -> list[Address]:
         await asyncio.Event().wait()
         return []
 
-    async def scenario() -> str:
-        return await _code(
-            Fetcher(max_bytes=10, timeout_s=0.1, max_redirects=0, resolve=silent), "http://image.test/"
-        )
-
-    assert asyncio.run(scenario()) == "image_url_timeout"
+    fetcher = Fetcher(max_bytes=10, timeout_s=0.1, max_redirects=0, resolve=silent)
+    assert await _code(fetcher, "http://image.test/") == "image_url_timeout"
 
 
 async def test_excess_is_refused_when_announced_and_when_not() -> None:
@@ -326,12 +320,10 @@ async def test_excess_is_refused_when_announced_and_when_not() -> None:
             await writer.drain()
             sent_bytes += 10_000
 
-    async with _server(_always(_answer(b"x" * 1001))) as (port, _):
-        assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_too_large"
+    assert await _code_of(_always(_answer(b"x" * 1001))) == "image_too_large"
     async with _server(_always(_answer(b"x" * 1000))) as (port, _):
         assert len(await _fetcher(port).fetch(f"http://image.test:{port}/")) == 1000
-    async with _server(endless) as (port, _):
-        assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_too_large"
+    assert await _code_of(endless) == "image_too_large"
     assert sent_bytes < 50_000_000
 
 
@@ -352,8 +344,7 @@ async def test_excess_is_refused_when_announced_and_when_not() -> None:
     ids=["gzip", "br", "404", "500", "no location", "206", "cut", "ssh", "nothing", "long header"],
 )
 async def test_answer_that_is_not_an_image_file_fails(answer: bytes) -> None:
-    async with _server(_always(answer)) as (port, _):
-        assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_url_failed"
+    assert await _code_of(_always(answer)) == "image_url_failed"
 
 
 async def test_closed_port_fails() -> None:
@@ -362,44 +353,39 @@ async def test_closed_port_fails() -> None:
     assert await _code(_fetcher(port), f"http://image.test:{port}/") == "image_url_failed"
 
 
-def test_https_to_a_plain_server_fails_and_names_the_host_in_tls() -> None:
+async def test_https_to_a_plain_server_fails_and_names_the_host_in_tls() -> None:
     hello = b""
 
-    async def scenario() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal hello
+        hello = await reader.read(4096)
+        writer.close()
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal hello
-            hello = await reader.read(4096)
-            writer.close()
-
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            assert await _code(_fetcher(port), f"https://image.test:{port}/") == "image_url_failed"
-
-    asyncio.run(scenario())
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await _code(_fetcher(port), f"https://image.test:{port}/") == "image_url_failed"
     assert b"image.test" in hello
 
 
 @pytest.mark.parametrize("host", [".test", "a..test", "a" * 64 + ".test"])
-def test_host_that_cannot_be_named_in_tls_is_forbidden_even_if_a_name_server_knows_it(host: str) -> None:
+async def test_host_that_cannot_be_named_in_tls_is_forbidden_even_if_a_name_server_knows_it(
+    host: str,
+) -> None:
     names = Names(**{host: [["127.0.0.1"]]})
 
-    assert asyncio.run(_code(_fetcher(443, names), f"https://{host}/")) == "image_url_forbidden"
+    assert await _code(_fetcher(443, names), f"https://{host}/") == "image_url_forbidden"
     assert names.asked == []
 
 
-def test_many_fetches_at_once_are_all_answered() -> None:
+async def test_many_fetches_at_once_are_all_answered() -> None:
     async def slow(_: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)  # so that the fetches overlap
         writer.write(_answer(b"picture"))
 
-    async def scenario() -> list[bytes]:
-        async with _server(slow) as (port, _):
-            fetcher = _fetcher(port)
-            return await asyncio.gather(*(fetcher.fetch(f"http://image.test:{port}/{i}") for i in range(60)))
-
-    assert asyncio.run(scenario()) == [b"picture"] * 60
+    async with _server(slow) as (port, _):
+        fetcher = _fetcher(port)
+        found = await asyncio.gather(*(fetcher.fetch(f"http://image.test:{port}/{i}") for i in range(60)))
+    assert found == [b"picture"] * 60
 
 
 @pytest.mark.parametrize(

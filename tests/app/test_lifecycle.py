@@ -28,6 +28,11 @@ def server(small_reference: str, tmp_path: Path) -> Iterator[RunningServer]:
         yield server
 
 
+def connected(server: RunningServer) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
 async def ask_until_refused(server: RunningServer, answers: list[tuple[float, int]]) -> None:
     """Send one request after another on one connection; note when each was sent and its status."""
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
@@ -42,18 +47,14 @@ async def ask_until_refused(server: RunningServer, answers: list[tuple[float, in
                 return
 
 
-def test_sigterm_under_load_drops_no_accepted_request(server: RunningServer) -> None:
-    async def scenario() -> tuple[list[tuple[float, int]], float]:
-        answers: list[tuple[float, int]] = []
-        clients = [asyncio.create_task(ask_until_refused(server, answers)) for _ in range(CLIENTS)]
-        while len(answers) < 20 * CLIENTS:
-            await asyncio.sleep(0.01)
-        terminated_at = time.monotonic()
-        server.terminate()
-        await asyncio.gather(*clients)  # a connection reset in the middle of a request raises here
-        return answers, terminated_at
-
-    answers, terminated_at = asyncio.run(scenario())
+async def test_sigterm_under_load_drops_no_accepted_request(server: RunningServer) -> None:
+    answers: list[tuple[float, int]] = []
+    clients = [asyncio.create_task(ask_until_refused(server, answers)) for _ in range(CLIENTS)]
+    while len(answers) < 20 * CLIENTS:
+        await asyncio.sleep(0.01)
+    terminated_at = time.monotonic()
+    server.terminate()
+    await asyncio.gather(*clients)  # a connection reset in the middle of a request raises here
     # What was sent well before the signal was accepted; what came later was answered or turned away.
     assert {status for sent_at, status in answers if sent_at < terminated_at - 0.5} == {200}
     assert {status for _, status in answers} <= {200, 503}
@@ -61,16 +62,14 @@ def test_sigterm_under_load_drops_no_accepted_request(server: RunningServer) -> 
     assert server.process.wait(60) == 0
 
 
-def test_requests_in_flight_at_sigterm_are_answered(server: RunningServer) -> None:
-    async def scenario() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-            bodies = [{**BODY, "texts": [f"text {n} of {asked}" for n in range(1000)]} for asked in range(4)]
-            asked = [asyncio.create_task(client.post("/match", json=body)) for body in bodies]
-            await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)  # so the others have arrived
-            server.terminate()
-            return await asyncio.gather(*asked)
-
-    for answer in asyncio.run(scenario()):
+async def test_requests_in_flight_at_sigterm_are_answered(server: RunningServer) -> None:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        bodies = [{**BODY, "texts": [f"text {n} of {asked}" for n in range(1000)]} for asked in range(4)]
+        asked = [asyncio.create_task(client.post("/match", json=body)) for body in bodies]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)  # so the others have arrived
+        server.terminate()
+        answers = await asyncio.gather(*asked)
+    for answer in answers:
         assert answer.status_code == 200
         assert len(answer.json()["results"][0]["scores"]) == 1000
 
@@ -100,13 +99,11 @@ def test_head_on_health_routes_is_get_without_the_body(server: RunningServer) ->
 
 def test_metrics_may_have_an_address_of_their_own(tmp_path: Path, small_reference: str) -> None:
     port, key = free_port(), create_key(tmp_path / "keys.json", "phone", ["infer"])
-    with running_server(
-        tmp_path,
-        "--model",
-        small_reference,
-        SDS_CLIP_METRICS_ADDRESS=f"127.0.0.1:{port}",
-        SDS_CLIP_KEYS_FILE=str(tmp_path / "keys.json"),
-    ) as server:
+    options = {
+        "SDS_CLIP_METRICS_ADDRESS": f"127.0.0.1:{port}",
+        "SDS_CLIP_KEYS_FILE": str(tmp_path / "keys.json"),
+    }
+    with running_server(tmp_path, "--model", small_reference, **options) as server:
         side = f"http://127.0.0.1:{port}"
         assert "sds_clip_requests_total" in httpx.get(f"{side}/metrics").text
         assert (
@@ -128,34 +125,18 @@ def test_address_of_the_metrics_that_is_taken_stops_the_start_in_one_line(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "sds_clip",
-                "serve",
-                "--model",
-                small_reference,
-                "--port",
-                str(free_port()),
-            ],
-            env={
-                **os.environ,
-                "SDS_CLIP_METRICS_ADDRESS": address,
-                "SDS_CLIP_DATA_DIR": str(tmp_path / "data"),
-            },
-            capture_output=True,
-            text=True,
-        )
+        serve = [sys.executable, "-m", "sds_clip", "serve", "--model", small_reference]
+        own = {"SDS_CLIP_METRICS_ADDRESS": address, "SDS_CLIP_DATA_DIR": str(tmp_path / "data")}
+        environment = {**os.environ, **own, "SDS_CLIP_PORT": str(free_port())}
+        ended = subprocess.run(serve, env=environment, capture_output=True, text=True)
     assert ended.returncode == 2
     assert "Set SDS_CLIP_METRICS_ADDRESS to a free port of this machine." in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 def test_a_client_that_hangs_up_mid_upload_harms_nobody(server: RunningServer) -> None:
-    host, port = server.url.removeprefix("http://").split(":")
     for _ in range(20):
-        with socket.create_connection((host, int(port))) as connection:
+        with connected(server) as connection:
             connection.sendall(
                 b"POST /match HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 100000\r\n\r\n" + b'{"images": ["' + b"A" * 5000
@@ -166,8 +147,7 @@ def test_a_client_that_hangs_up_mid_upload_harms_nobody(server: RunningServer) -
 
 
 def test_endless_headers_are_cut_off(server: RunningServer) -> None:
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with connected(server) as connection:
         connection.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
         received = b""
         with contextlib.suppress(ConnectionError):
@@ -180,8 +160,7 @@ def test_endless_headers_are_cut_off(server: RunningServer) -> None:
 
 @pytest.mark.long
 def test_endless_trailers_are_cut_off(server: RunningServer) -> None:
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with connected(server) as connection:
         connection.sendall(
             b"POST /embed HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
         )
@@ -191,13 +170,12 @@ def test_endless_trailers_are_cut_off(server: RunningServer) -> None:
 
 
 def test_a_client_that_hangs_up_while_waiting_is_not_computed_for(server: RunningServer) -> None:
-    host, port = server.url.removeprefix("http://").split(":")
     asked = 0
     while '"status": 499' not in server.log.read_text():
         assert asked < 200
         texts = ",".join(f'"never seen {n} of {asked}"' for n in range(1000))
         body = f'{{"texts": [{texts}]}}'.encode()
-        with socket.create_connection((host, int(port))) as connection:
+        with connected(server) as connection:
             connection.sendall(
                 b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%b" % (len(body), body)

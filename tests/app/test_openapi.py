@@ -3,38 +3,18 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
-from schemathesis import BaseSchema, Case
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
 from sds_clip.app.edge.openapi import describe_json, install_openapi
 from sds_clip.app.main import api
 from sds_clip.app.schemas.common import PIXEL
 from sds_clip.models.validation import explain
-from tests.app.serverside import running_server
-
-
-@pytest.fixture(scope="module")
-def schema(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
-    folder = tmp_path_factory.mktemp("server")
-    with running_server(
-        folder,
-        "--model",
-        small_reference,
-        constants={"sds_clip.app.main.CLASS_WAIT_S": 0.5},
-        SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db",
-    ) as server:
-        yield schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
 class Detail(BaseModel):
@@ -227,88 +207,23 @@ def test_every_operation_documents_the_request_id_which_its_answer_repeats(clien
     assert client.get("/health", headers={"X-Request-Id": "mine"}).headers["X-Request-Id"] == "mine"
 
 
-@pytest.mark.parametrize("path", ["/match", "/classify", "/embed"])
-def test_generated_requests_get_documented_answers(schema: BaseSchema, path: str) -> None:
-    @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(case=schema[path]["POST"].as_strategy())
-    def check(case: Case) -> None:
-        # What the schema allows may still be no image, or too many prompts: a 422 is a documented answer.
-        # A label set in the making is a 503.
-        answer = case.call()
-        assert answer.status_code != 500
-        case.validate_response(answer, excluded_checks=[positive_data_acceptance, not_a_server_error])
-
-    check()
-
-
-@pytest.mark.parametrize("path", ["/models", "/health", "/ready", "/metrics"])
-def test_status_routes_answer_as_documented(schema: BaseSchema, path: str) -> None:
-    schema[path]["GET"].Case().call_and_validate()
-
-
-JOB_ROUTES = [
-    ("/finetune", "POST", 40),
-    ("/evaluate", "POST", 40),
-    ("/datasets", "POST", 40),
-    ("/datasets", "GET", 20),
-    ("/datasets/{dataset_id}", "GET", 10),
-    ("/datasets/{dataset_id}", "DELETE", 10),
-    ("/jobs", "GET", 30),
-    ("/jobs/{job_id}", "GET", 10),
-    ("/jobs/{job_id}/events", "GET", 20),
-    ("/jobs/{job_id}/metrics", "GET", 10),
-    ("/jobs/{job_id}/curves", "GET", 20),
-    ("/jobs/{job_id}/checkpoints", "GET", 5),
-    ("/jobs/{job_id}/report", "GET", 10),
-    ("/jobs/{job_id}/cancel", "POST", 10),
-    ("/jobs/{job_id}/pause", "POST", 10),
-    ("/jobs/{job_id}/resume", "POST", 10),
-    ("/jobs/{job_id}/retry", "POST", 10),
-    ("/jobs/{job_id}", "DELETE", 10),
-    ("/workers", "GET", 2),
-    ("/models", "GET", 20),
-    ("/models/{version}", "GET", 10),
-    ("/models/{version}/promote", "POST", 20),
-    ("/promotions", "GET", 20),
-    ("/models/{alias}/rollback", "POST", 20),
-    ("/models/{alias}/remove", "POST", 10),
-    ("/models/{alias}/lock", "POST", 10),
-    ("/models/{alias}/unlock", "POST", 10),
-    ("/models/{version}/download", "GET", 10),
-    ("/models/{version}", "DELETE", 10),
-]
-
-
-@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-def test_sessions_answer_as_documented(schema: BaseSchema, method: str) -> None:
-    @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(case=schema["/session"][method].as_strategy())
-    def check(case: Case) -> None:
-        answer = case.call()
-        assert answer.status_code < 500, answer.text
-        case.validate_response(answer, excluded_checks=[positive_data_acceptance])
-
-    check()
-
-
-@pytest.mark.parametrize(("path", "method", "count"), JOB_ROUTES)
-def test_generated_requests_about_jobs_get_documented_answers(
-    schema: BaseSchema, path: str, method: str, count: int
-) -> None:
-    @settings(max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(case=schema[path][method].as_strategy())
-    def check(case: Case) -> None:
-        answer = case.call()
-        assert answer.status_code < 500, answer.text
-        case.validate_response(answer, excluded_checks=[positive_data_acceptance])
-
-    check()
+JOB_ROUTES = {
+    "/finetune": "post", "/evaluate": "post", "/datasets": "post get", "/datasets/{dataset_id}": "get delete",
+    "/jobs": "get", "/jobs/{job_id}": "get delete",
+    **{f"/jobs/{{job_id}}/{each}": "get" for each in ("events", "metrics", "curves", "checkpoints", "report")},
+    **{f"/jobs/{{job_id}}/{each}": "post" for each in ("cancel", "pause", "resume", "retry")},
+    "/workers": "get", "/promotions": "get", "/models": "get", "/models/{version}": "get delete",
+    "/models/{version}/promote": "post", "/models/{version}/download": "get",
+    **{f"/models/{{alias}}/{each}": "post" for each in ("rollback", "remove", "lock", "unlock")},
+}  # fmt: skip
 
 
 def test_every_route_about_jobs_documents_its_errors(client: TestClient) -> None:
     description = client.get("/openapi.json").json()
-    for path, method, _ in JOB_ROUTES:
-        responses = description["paths"][path][method.lower()]["responses"]
+    for path, method in (
+        (path, method) for path, methods in JOB_ROUTES.items() for method in methods.split()
+    ):
+        responses = description["paths"][path][method]["responses"]
         documented = {"401", "403", "404", "422"} | (set() if path == "/models" else {"500", "501", "503"})
         assert documented <= set(responses), (path, method)
         assert all("description" in each for each in responses.values())

@@ -1,6 +1,8 @@
 """What a key that ignores its limits costs the service: its refusals wait, and so do its answers and its bodies."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -111,6 +113,14 @@ def limited_by(client: Client, app: ASGIApp) -> Client:
     return Client(client._app, replace(client._limit, app=app))
 
 
+@contextmanager
+def waiting(request: "asyncio.Task[Message]") -> Iterator[None]:
+    """Until here, it has no answer."""
+    yield
+    assert not request.done()
+    request.cancel()
+
+
 @pytest.fixture
 def waits_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits, waits until the test is over, however busy the cores are."""
@@ -125,10 +135,8 @@ async def test_key_that_is_refused_all_the_time_waits_for_its_refusals_and_anoth
     client = limited(refuse, places=places)
 
     assert [(await client.ask("alice"))["status"] for _ in range(2)] == [429, 429]
-    third = client.ask("alice")
-    assert (await client.ask("bob"))["status"] == 429
-    assert not third.done()
-    third.cancel()
+    with waiting(client.ask("alice")):
+        assert (await client.ask("bob"))["status"] == 429
 
 
 async def test_a_refusal_that_waited_ends_its_connection() -> None:
@@ -142,37 +150,29 @@ async def test_bodies_that_come_too_fast_wait_and_those_of_another_key_do_not() 
     client = limited(read)
 
     assert (await client.ask("alice", b"x" * 1000))["status"] == 204
-    second = client.ask("alice", b"x" * 3_600_000)
-    assert (await client.ask("bob", b"x" * 1000))["status"] == 204
-    assert (await client.ask("alice"))["status"] == 204  # without a body
-    assert not second.done()
-    second.cancel()
+    with waiting(client.ask("alice", b"x" * 3_600_000)):
+        assert (await client.ask("bob", b"x" * 1000))["status"] == 204
+        assert (await client.ask("alice"))["status"] == 204  # without a body
 
 
 @pytest.mark.usefixtures("waits_last")
 async def test_wrong_keys_wait_for_their_refusals_and_no_valid_key_does() -> None:
     wrong = limited(reject)
     assert [(await wrong.ask(None))["status"] for _ in range(2)] == [401, 401]
-    third = wrong.ask(None)
-    assert (await wrong.ask("alice"))["status"] == 401
-    assert not third.done()
-    third.cancel()
+    with waiting(wrong.ask(None)):
+        assert (await wrong.ask("alice"))["status"] == 401
 
 
 async def test_answers_without_a_key_wait_together_and_delay_no_probe_and_no_key() -> None:
     client = limited(answer, in_debt=NO_KEY)
 
-    waiting = client.ask(None, path="/openapi.json")
-    assert (await client.ask(None, path="/health"))["status"] == 200
-    assert (await client.ask("alice"))["status"] == 200
-    assert not waiting.done()
-    waiting.cancel()
+    with waiting(client.ask(None, path="/openapi.json")):
+        assert (await client.ask(None, path="/health"))["status"] == 200
+        assert (await client.ask("alice"))["status"] == 200
 
     probes = limited(answer, in_debt=NO_KEY_PROBES)
-    waiting = probes.ask(None, path="/metrics")
-    assert (await probes.ask("alice", path="/metrics"))["status"] == 200
-    assert not waiting.done()
-    waiting.cancel()
+    with waiting(probes.ask(None, path="/metrics")):
+        assert (await probes.ask("alice", path="/metrics"))["status"] == 200
 
 
 async def test_answers_without_a_key_wait_for_half_a_second_at_most_however_many_there_are() -> None:
@@ -203,10 +203,8 @@ async def give_up(client: Client, times: int) -> None:
 async def test_requests_that_are_given_up_count_as_answers() -> None:
     client = limited(answer)
     await give_up(client, 2)
-    waiting = client.ask("alice")
-    assert (await client.ask("bob"))["status"] == 200
-    assert not waiting.done()
-    waiting.cancel()
+    with waiting(client.ask("alice")):
+        assert (await client.ask("bob"))["status"] == 200
 
 
 async def test_key_whose_requests_are_given_up_too_fast_is_refused_for_a_while() -> None:
@@ -254,19 +252,16 @@ async def test_key_whose_clients_wait_for_their_refusals_is_served_again() -> No
 async def test_answers_that_come_too_fast_wait_and_those_of_another_key_do_not() -> None:
     client = limited(answer, in_debt="alice")
 
-    waiting = client.ask("alice")
-    assert [(await client.ask("bob"))["status"] for _ in range(2)] == [200, 200]
-    assert not waiting.done()
-    waiting.cancel()
+    with waiting(client.ask("alice")):
+        assert [(await client.ask("bob"))["status"] for _ in range(2)] == [200, 200]
 
 
 async def test_inference_that_succeeds_does_not_wait_and_one_that_fails_does() -> None:
     client = limited(answer, in_debt="alice")
 
-    failing = client.ask("alice", b"422", path="/match")
-    assert [(await client.ask("alice", path=path))["status"] for path in INFERENCE] == [200] * len(INFERENCE)
-    assert not failing.done()
-    failing.cancel()
+    with waiting(client.ask("alice", b"422", path="/match")):
+        for path in INFERENCE:
+            assert (await client.ask("alice", path=path))["status"] == 200
 
 
 def test_every_route_of_inference_is_known() -> None:

@@ -183,9 +183,7 @@ async def test_data_folder_that_does_not_respond_holds_up_only_cookies_that_do_n
 async def test_ended_sessions_open_nowhere_and_new_ones_do_also_after_a_restart(
     sessions: Sessions, secret_file: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "sds_clip.app.edge.session.RECHECK_S", 0.0
-    )  # of which only the tests know how long it lasts
+    monkeypatch.setattr("sds_clip.app.edge.session.RECHECK_S", 0.0)
     other = Sessions(secret_file, lifetime_s=HOUR_S, clock=clock)
     copied, former = sessions.start(HASH)
     of_another_key, unharmed = sessions.start("f" * 64)
@@ -251,15 +249,23 @@ async def test_processes_that_need_the_secret_at_once_make_one(tmp_path: Path) -
                 assert await sessions.open(cookie) == session
 
 
+def signing_in(folder: Path, method: str = "GET") -> tuple[str, FastAPI]:
+    """A key, and an app with the routes of sessions and one that needs the key."""
+    key = create_key(folder / "keys.json", "phone", ["infer"])
+    app = FastAPI()
+    app.include_router(routes.router)
+    dependencies = [Depends(auth.requires("infer"))]
+    app.add_api_route("/thing", lambda: "thing", methods=[method], dependencies=dependencies)
+    responses.install_error_handlers(app)
+    auth.install(app, Settings(keys_file=folder / "keys.json", data_dir=folder))
+    return key, app
+
+
 async def test_wrong_key_waits_for_its_answer_and_a_right_one_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routes, "WRONG_KEY_WAIT_S", 3600)
-    key = create_key(tmp_path / "keys.json", "phone", ["infer"])
-    app = FastAPI()
-    app.include_router(routes.router)
-    responses.install_error_handlers(app)
-    auth.install(app, Settings(keys_file=tmp_path / "keys.json", data_dir=tmp_path))
+    key, app = signing_in(tmp_path)
 
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -273,11 +279,7 @@ async def test_wrong_key_waits_for_its_answer_and_a_right_one_does_not(
 def test_damaged_endings_refuse_to_sign_in_or_out_everywhere_and_the_log_says_what_to_do(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    key = create_key(tmp_path / "keys.json", "phone", ["infer"])
-    app = FastAPI()
-    app.include_router(routes.router)
-    responses.install_error_handlers(app)
-    auth.install(app, Settings(keys_file=tmp_path / "keys.json", data_dir=tmp_path))
+    key, app = signing_in(tmp_path)
     client, ended = TestClient(app, raise_server_exceptions=False), tmp_path / "session.ended"
     if damage == "garbage":
         ended.write_text("{broken")
@@ -296,13 +298,7 @@ def test_damaged_endings_refuse_to_sign_in_or_out_everywhere_and_the_log_says_wh
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("HEAD", 200), ("OPTIONS", 200), ("PUT", 403)])
 def test_methods_that_change_nothing_need_no_token(tmp_path: Path, method: str, status: int) -> None:
-    key = create_key(tmp_path / "keys.json", "phone", ["infer"])
-    app = FastAPI()
-    app.include_router(routes.router)
-    dependencies = [Depends(auth.requires("infer"))]
-    app.add_api_route("/thing", lambda: "thing", methods=[method], dependencies=dependencies)
-    responses.install_error_handlers(app)
-    auth.install(app, Settings(keys_file=tmp_path / "keys.json", data_dir=tmp_path))
+    key, app = signing_in(tmp_path, method)
     client = TestClient(app)
 
     assert client.request(method, "/thing").status_code == 401

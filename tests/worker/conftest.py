@@ -1,19 +1,21 @@
 """A database, data sets and a small model for the tests of workers; everything real, and small."""
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sds_clip.app.schemas.evaluate import EvaluateSpec
-from sds_clip.app.schemas.finetune import FinetuneSpec, Hyperparameters
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job, NewJob
-from sds_clip.app.store.states import JobKind
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.model import Clip
+from sds_clip.models.evaluation.scorers import ClipScorer
 from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.valkey import Valkey
 from tests.teachers import save_sd_teacher
 from tests.training import save_coco
 from tests.worker.sets import add_ready, save_winoground
+from tests.worker.work import Asked, Encoded, Work
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +74,14 @@ def winoground_id(store: Store, config: WorkerConfig, winoground_folder: Path) -
     return add_ready(store, config, winoground_folder, "winoground")
 
 
+@pytest.fixture(scope="session")
+def base(tiny_folder: Path) -> Clip:
+    return load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
+
+
 @pytest.fixture
-def finetune_config(tiny_folder: Path, pairs_id: str) -> dict[str, object]:
-    """A short run over L_CLIP alone, as `submit` takes it: the run's options beside the job's other fields."""
+def tuning(tiny_folder: Path, pairs_id: str) -> Asked:
+    """A short run over L_CLIP alone."""
     return {
         "base": f"local-dir:{tiny_folder}",
         "objective": "clip",
@@ -90,22 +97,25 @@ def finetune_config(tiny_folder: Path, pairs_id: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def submit(store: Store) -> Callable[..., Job]:
-    def submit(config: dict[str, object], kind: JobKind = JobKind.FINETUNE, **options: object) -> Job:
-        new = NewJob(kind, {"of": "a test"}, row_of(config, kind), **options)  # type: ignore[arg-type]
-        job, is_new = store.jobs.submit(new)
-        assert is_new
-        return job
-
-    return submit
+def valkey() -> Iterator[Valkey]:
+    with tempfile.TemporaryDirectory(prefix="vk-") as folder, Valkey(Path(folder) / "v") as started:
+        yield started
 
 
-def row_of(asked: dict[str, object], kind: JobKind) -> dict[str, object]:
-    """The row of a spec. The jobs of light_process.py, which have an `act`, and jobs that nobody runs have none."""
-    if kind is JobKind.EVALUATE:
-        return EvaluateSpec.model_validate(asked).as_row()
-    if "training_data" not in asked:
-        return asked
-    options = {name: asked[name] for name in asked.keys() & Hyperparameters.model_fields.keys()}
-    own = {name: asked[name] for name in asked.keys() - options.keys()}
-    return FinetuneSpec.model_validate(own | {"hyperparameters": options}).as_row()
+@pytest.fixture
+def work(config: WorkerConfig, store: Store) -> Work:
+    return Work(config, store)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> Encoded:
+    """What each scorer has sent through its model, in the order in which they were closed."""
+    found: Encoded = []
+    close = ClipScorer.close
+
+    def closing(scorer: ClipScorer) -> None:
+        found.append(scorer.encoded)
+        close(scorer)
+
+    monkeypatch.setattr(ClipScorer, "close", closing)
+    return found

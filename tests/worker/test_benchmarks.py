@@ -1,19 +1,13 @@
 """What an evaluation job measures, and the files that it is measured on."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sds_clip.app.datasets.folders import Content
-from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job
-from sds_clip.app.store.states import JobKind, JobStatus
-from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.dataset_checks import check_benchmark
-from sds_clip.worker.evaluate_job import evaluate
 from tests.benchmark_sets import CAPTION, case, save_captions, save_cases
-from tests.worker.in_process import claimed
+from tests.worker.work import Work, result_of
 
 
 @pytest.mark.parametrize("benchmark", ["coco-order", "retrieval"])
@@ -35,15 +29,10 @@ def test_image_of_which_several_boxes_are_shown_counts_once(tmp_path: Path) -> N
 
 
 def test_job_says_that_a_model_beside_a_teacher_is_not_used(
-    config: WorkerConfig, store: Store, submit: Callable[..., Job], teacher_folder: Path, winoground_id: str
+    work: Work, teacher_folder: Path, winoground_id: str
 ) -> None:
     asked = {"benchmark": "winoground", "data": winoground_id, "scorer": "diffusion", "draws": 1}
-    job = submit(asked | {"teacher": str(teacher_folder), "model": "demo"}, JobKind.EVALUATE)
-    with claimed(config, store, JobKind.EVALUATE) as context:
-        evaluate(context)
-    ended = store.jobs.get(job.id)
-    assert ended.status is JobStatus.SUCCEEDED
-    assert ended.result is not None
-    assert ended.result["provenance"]["scorer"] == "diffusion"
-    messages = [event.message for event in store.events.events(job.id)]
+    job = work.evaluated(**asked, teacher=str(teacher_folder), model="demo")
+    assert result_of(job)["provenance"]["scorer"] == "diffusion"
+    messages = [event.message for event in work.events(job)]
     assert "The model is not used: the scorer diffusion measures the teacher." in messages

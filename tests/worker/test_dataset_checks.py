@@ -18,23 +18,21 @@ from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard
 from sds_clip.app.errors import SourceForbidden
 from sds_clip.app.store import Store
 from sds_clip.app.store.datasets import MAX_CHECKS
-from sds_clip.app.store.records import Dataset, DatasetStatus, Job, NewJob
-from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.app.store.records import Dataset, DatasetStatus
+from sds_clip.app.store.states import JobStatus
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.errors import DataError
 from sds_clip.worker.check_process import CheckClaim
 from sds_clip.worker.checker import Checker
-from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.data import content_of, pairs_place
+from sds_clip.worker.data import PairsPlace, content_of, pairs_place
 from sds_clip.worker.dataset_checks import check
 from sds_clip.worker.errors import JobFailed
 from sds_clip.worker.finetune_job import finetune
 from tests.databases import held, on_both
 from tests.pictures import save_pictures
-from tests.worker.in_process import claimed as claimed_job
-from tests.worker.sets import add_ready
 from tests.worker.waiting import fit, until
+from tests.worker.work import Asked, Work, result_of
 
 
 def tar_of(folder: Path, top: str = "") -> bytes:
@@ -46,23 +44,50 @@ def tar_of(folder: Path, top: str = "") -> bytes:
     return buffer.getvalue()
 
 
-def uploaded(
-    store: Store, config: WorkerConfig, data: bytes, format: str = "pairs", *, owner: str = "", **source: Any
-) -> Dataset:
+def uploaded(work: Work, data: bytes, format: str = "pairs", *, owner: str = "", **source: Any) -> Dataset:
     source = {"upload": "archive", **source}
-    dataset = store.datasets.add(format=format, source=source, owner=owner, size_bytes=len(data))
-    with DatasetFolders(config.datasets_dir).claim(dataset.id) as claim:
+    dataset = work.store.datasets.add(format=format, source=source, owner=owner, size_bytes=len(data))
+    with DatasetFolders(work.config.datasets_dir).claim(dataset.id) as claim:
         (claim.folder / ARCHIVE).write_bytes(data)
         claim.keep_upload()
     return dataset
 
 
-def checked(store: Store, config: WorkerConfig) -> Dataset:
-    """The oldest data set that waits, once it is checked."""
-    claimed = store.datasets.claim_check("checker", 60)
+def registered(work: Work, path: object) -> None:
+    work.store.datasets.add(format="pairs", source={"path": str(path)})
+
+
+def checked(work: Work, **changes: Any) -> Dataset:
+    """The oldest data set that waits, once it is checked, under a configuration with these changes."""
+    claimed = claim(work)
+    check(replace(work.config, **changes), work.store, claimed)
+    return work.store.datasets.get(claimed.id)
+
+
+def claim(work: Work) -> Dataset:
+    claimed = work.store.datasets.claim_check("checker", 60)
     assert claimed is not None
-    check(config, store, claimed)
-    return store.datasets.get(claimed.id)
+    return claimed
+
+
+def accepted(work: Work, **changes: Any) -> Dataset:
+    found = checked(work, **changes)
+    assert (found.status, found.problems) == (DatasetStatus.READY, [])
+    return found
+
+
+def rejected(work: Work, **changes: Any) -> list[dict[str, Any]]:
+    """The problems for which the oldest that waits is rejected; none tells where this machine keeps it."""
+    found = checked(work, **changes)
+    assert found.status is DatasetStatus.REJECTED
+    assert str(work.config.data_dir) not in json.dumps(found.problems)
+    return list(found.problems or ())
+
+
+def place_of(work: Work, dataset: Dataset, **changes: Any) -> PairsPlace:
+    """Where training reads it."""
+    config = replace(work.config, **changes)
+    return pairs_place(content_of(work.store, config, dataset.id, param="x"), config.data_dir / "links")
 
 
 def shard(names: list[str], picture: bytes) -> bytes:
@@ -83,50 +108,46 @@ def picture(pairs_folder: Path) -> bytes:
 
 @pytest.mark.parametrize("top", ["", "coco/"])
 def test_archive_of_a_coco_set_is_accepted_with_the_hash_that_training_sees(
-    top: str, store: Store, config: WorkerConfig, pairs_folder: Path
+    work: Work, top: str, pairs_folder: Path
 ) -> None:
-    uploaded(store, config, tar_of(pairs_folder, top))
-    found = checked(store, config)
+    uploaded(work, tar_of(pairs_folder, top))
+    found = accepted(work)
     expected = check_pairs(open_pairs(pairs_folder / "captions.json"), workers=1).pairs
-    assert (found.status, found.content_hash) == (DatasetStatus.READY, expected.content_hash)
+    assert found.content_hash == expected.content_hash
     assert found.counts == {"samples": 24, "usable": 24, "captions": 24}
-    assert found.statistics is not None
-    assert sum(found.statistics["caption_words"]["counts"]) == 24
-    assert sum(found.statistics["image_longer_side"]["counts"]) == 24
-    place = pairs_place(content_of(store, config, found.id, param="x"), config.data_dir / "links")
+    for name in ("caption_words", "image_longer_side"):
+        assert sum((found.statistics or {})[name]["counts"]) == 24
+    place = place_of(work, found)
     assert len(open_pairs(place.data, images=place.images)) == 24
 
 
 def test_images_may_lie_in_a_folder_beside_the_captions(
-    store: Store, config: WorkerConfig, pairs_folder: Path, tmp_path: Path
+    work: Work, pairs_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(pairs_folder, tmp_path / "a" / "images")
     (tmp_path / "a" / "images" / "captions.json").rename(tmp_path / "a" / "captions.json")
-    uploaded(store, config, tar_of(tmp_path / "a"))
-    assert checked(store, config).status is DatasetStatus.READY
+    uploaded(work, tar_of(tmp_path / "a"))
+    accepted(work)
 
 
 def test_bad_pairs_are_rejected_with_each_problem_and_without_this_machine_s_paths(
-    store: Store, config: WorkerConfig, pairs_folder: Path, tmp_path: Path
+    work: Work, pairs_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bad"
     shutil.copytree(pairs_folder, folder)
     (folder / "3.png").unlink()
     (folder / "5.png").write_bytes(b"no picture")
     archive = tar_of(folder)
-    uploaded(store, config, archive)
-    found = checked(store, config)
+    uploaded(work, archive)
+    found = checked(work)
     assert found.status is DatasetStatus.REJECTED
     assert found.counts == {"samples": 24, "usable": 22, "captions": 22, "problems": 2}
-    assert found.problems is not None
-    assert [problem["code"] for problem in found.problems] == ["missing_file", "image_unreadable"]
-    assert str(config.data_dir) not in json.dumps(list(found.problems))
-    assert not list((config.datasets_dir / "sets").iterdir())
-    uploaded(store, config, archive, max_bad_share=0.1)
-    tolerated = checked(store, config)
-    assert tolerated.status is DatasetStatus.READY
-    assert tolerated.problems is not None
-    assert len(tolerated.problems) == 2
+    assert [problem["code"] for problem in found.problems or ()] == ["missing_file", "image_unreadable"]
+    assert str(work.config.data_dir) not in json.dumps(found.problems)
+    assert not list((work.config.datasets_dir / "sets").iterdir())
+    uploaded(work, archive, max_bad_share=0.1)
+    tolerated = checked(work)
+    assert (tolerated.status, len(tolerated.problems or ())) == (DatasetStatus.READY, 2)
 
 
 SAVED = Path(__file__).parents[1] / "models/saved_sets"
@@ -134,33 +155,27 @@ SAVED = Path(__file__).parents[1] / "models/saved_sets"
 
 @pytest.mark.parametrize("name", ["shards", "one_split", "parquet", "photos"])
 def test_archives_of_hugging_face_s_layouts_are_accepted_with_the_hash_that_training_sees(
-    name: str, store: Store, config: WorkerConfig
+    work: Work, name: str
 ) -> None:
     pytest.importorskip("pyarrow")
-    uploaded(store, config, tar_of(SAVED / name, "top/"))
-    found = checked(store, config)
-    assert (found.status, found.problems) == (DatasetStatus.READY, [])
+    uploaded(work, tar_of(SAVED / name, "top/"))
+    found = accepted(work)
     assert found.content_hash == check_pairs(open_pairs(SAVED / name), workers=1).pairs.content_hash
-    place = pairs_place(content_of(store, config, found.id, param="x"), config.data_dir / "links")
+    place = place_of(work, found)
     assert len(open_pairs(place.data, images=place.images, confined=True)) == len(open_pairs(SAVED / name))
 
 
 def test_archive_with_a_metadata_csv_is_accepted_and_its_faults_are_told_by_line(
-    store: Store, config: WorkerConfig, tmp_path: Path
+    work: Work, tmp_path: Path
 ) -> None:
     save_pictures(tmp_path, ["a.png", "b.png"])
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a cat\nb.png,a dog\n")
     for format in ("pairs", "retrieval"):
-        uploaded(store, config, tar_of(tmp_path, "top/"), format)
-        found = checked(store, config)
-        assert (found.status, found.problems) == (DatasetStatus.READY, [])
-        assert found.counts["usable"] == 2
+        uploaded(work, tar_of(tmp_path, "top/"), format)
+        assert accepted(work).counts["usable"] == 2
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a cat\nc.png,a dog\n")
-    uploaded(store, config, tar_of(tmp_path, "top/"))
-    rejected = checked(store, config)
-    assert rejected.status is DatasetStatus.REJECTED
-    assert rejected.problems is not None
-    assert "c.png (line 3)" in rejected.problems[0]["message"]
+    uploaded(work, tar_of(tmp_path, "top/"))
+    assert "c.png (line 3)" in rejected(work)[0]["message"]
 
 
 @pytest.mark.parametrize(
@@ -174,17 +189,15 @@ def test_archive_with_a_metadata_csv_is_accepted_and_its_faults_are_told_by_line
     ],
 )
 def test_archives_of_hugging_face_s_layouts_are_benchmarks_too(
-    name: str, format: str, items: int, store: Store, config: WorkerConfig
+    work: Work, name: str, format: str, items: int
 ) -> None:
     pytest.importorskip("pyarrow")
-    uploaded(store, config, tar_of(SAVED / name), format)
-    found = checked(store, config)
-    assert (found.status, found.problems) == (DatasetStatus.READY, [])
-    assert found.counts["usable"] == items
+    uploaded(work, tar_of(SAVED / name), format)
+    assert accepted(work).counts["usable"] == items
 
 
 def test_several_splits_and_names_that_lead_elsewhere_are_rejected_without_this_machine_s_paths(
-    store: Store, config: WorkerConfig, tmp_path: Path
+    work: Work, tmp_path: Path
 ) -> None:
     shutil.copytree(SAVED / "photos", tmp_path / "photos")
     (tmp_path / "photos/metadata.jsonl").write_text('{"file_name": "../0.png", "text": "a"}')
@@ -196,12 +209,8 @@ def test_several_splits_and_names_that_lead_elsewhere_are_rejected_without_this_
         (tmp_path / "photos", "the image '../0.png' is not inside the folder"),
         (tmp_path / "shards", "'../../secret.arrow' is not a name in this folder"),
     ):
-        uploaded(store, config, tar_of(folder))
-        found = checked(store, config)
-        assert found.status is DatasetStatus.REJECTED
-        assert found.problems is not None
-        assert reason in found.problems[0]["message"]
-        assert str(config.data_dir) not in json.dumps(list(found.problems))
+        uploaded(work, tar_of(folder))
+        assert reason in rejected(work)[0]["message"]
 
 
 @pytest.fixture
@@ -222,256 +231,205 @@ def table(pairs_folder: Path, tmp_path: Path) -> Callable[[str], Path]:
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize("kind", ["absolute", "relative"])
 def test_table_that_names_a_file_elsewhere_is_rejected_whether_that_is_there_or_not(
-    store: Store, config: WorkerConfig, tmp_path: Path, table: Callable[[str], Path], kind: str, there: bool
+    work: Work, tmp_path: Path, table: Callable[[str], Path], kind: str, there: bool
 ) -> None:
-    open_to_us = replace(config, dataset_roots=(tmp_path / "roots",))
-    uploaded(store, config, tar_of(table("1.png")))
-    assert checked(store, config).status is DatasetStatus.READY
+    uploaded(work, tar_of(table("1.png")))
+    accepted(work)
 
     name = f"{tmp_path}/secret.png" if kind == "absolute" else "../../../../../../secret.png"
     folder = table(name)
     if there:
         shutil.copy(folder / "images" / "0.png", tmp_path / "secret.png")
-        shutil.copy(folder / "images" / "0.png", config.data_dir / "secret.png")
-    uploaded(store, config, tar_of(folder))
-    store.datasets.add(format="pairs", source={"path": str(folder)})
+        shutil.copy(folder / "images" / "0.png", work.config.data_dir / "secret.png")
+    uploaded(work, tar_of(folder))
+    registered(work, folder)
     for _ in range(2):
-        found = checked(store, open_to_us)
-        assert found.status is DatasetStatus.REJECTED
-        assert found.problems is not None
-        (problem,) = found.problems
+        (problem,) = rejected(work, dataset_roots=(tmp_path / "roots",))
         assert problem["code"] == "bad_data"
         assert problem["message"].startswith(f"captions.csv: the image '{name}' is not inside")
 
 
 def test_job_reads_no_file_elsewhere_even_of_a_data_set_that_is_ready(
-    store: Store,
-    config: WorkerConfig,
-    table: Callable[[str], Path],
-    pairs_folder: Path,
-    submit: Callable[..., Job],
-    finetune_config: dict[str, object],
+    work: Work, table: Callable[[str], Path], pairs_folder: Path, tuning: Asked
 ) -> None:
-    dataset = add_ready(store, config, table(str(pairs_folder / "1.png")), "pairs")
-    submit({**finetune_config, "training_data": dataset})
-    with claimed_job(config, store) as context, pytest.raises(DataError, match="is not inside the folder"):
+    dataset = work.add_ready(table(str(pairs_folder / "1.png")), "pairs")
+    work.submit({**tuning, "training_data": dataset})
+    with work.claimed() as context, pytest.raises(DataError, match="is not inside the folder"):
         finetune(context)
 
 
 def test_registered_folder_is_not_read_once_a_link_leads_out_of_it(
-    store: Store, config: WorkerConfig, tmp_path: Path, table: Callable[[str], Path], pairs_folder: Path
+    work: Work, tmp_path: Path, table: Callable[[str], Path], pairs_folder: Path
 ) -> None:
-    open_to_us = replace(config, dataset_roots=(tmp_path / "roots",))
-    folder = table("1.png")
-    store.datasets.add(format="pairs", source={"path": str(folder)})
-    found = checked(store, open_to_us)
-    assert found.status is DatasetStatus.READY
-    content_of(store, open_to_us, found.id, param="x")
+    folder, roots = table("1.png"), (tmp_path / "roots",)
+    registered(work, folder)
+    found = accepted(work, dataset_roots=roots)
+    place_of(work, found, dataset_roots=roots)
     (folder / "images" / "1.png").unlink()
     (folder / "images" / "1.png").symlink_to(pairs_folder / "1.png")
     with pytest.raises(SourceForbidden):
-        content_of(store, open_to_us, found.id, param="x")
-    store.datasets.add(format="pairs", source={"path": str(folder)})
-    assert checked(store, open_to_us).status is DatasetStatus.REJECTED
+        place_of(work, found, dataset_roots=roots)
+    registered(work, folder)
+    rejected(work, dataset_roots=roots)
 
 
 def test_folder_with_two_files_of_captions_is_rejected(
-    store: Store, config: WorkerConfig, pairs_folder: Path, tmp_path: Path
+    work: Work, pairs_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(pairs_folder, tmp_path / "two")
     shutil.copy(tmp_path / "two" / "captions.json", tmp_path / "two" / "more.json")
-    uploaded(store, config, tar_of(tmp_path / "two"))
-    found = checked(store, config)
-    assert found.status is DatasetStatus.REJECTED
-    assert found.problems is not None
-    assert "captions.json, more.json" in found.problems[0]["message"]
+    uploaded(work, tar_of(tmp_path / "two"))
+    assert "captions.json, more.json" in rejected(work)[0]["message"]
 
 
-def test_uploaded_shards_are_accepted_and_read_in_their_order(
-    store: Store, config: WorkerConfig, picture: bytes
-) -> None:
-    dataset = store.datasets.add(format="pairs", source={"upload": "shards"})
-    with DatasetFolders(config.datasets_dir).claim(dataset.id) as claim:
+def test_uploaded_shards_are_accepted_and_read_in_their_order(work: Work, picture: bytes) -> None:
+    dataset = work.store.datasets.add(format="pairs", source={"upload": "shards"})
+    with DatasetFolders(work.config.datasets_dir).claim(dataset.id) as claim:
         (claim.folder / SHARDS).mkdir()
         for index, names in enumerate((["b", "a"], ["c"])):
             (claim.folder / SHARDS / shard_name(index)).write_bytes(shard(names, picture))
         claim.keep_upload()
-    found = checked(store, config)
-    assert (found.status, found.counts) == (
-        DatasetStatus.READY,
-        {"samples": 3, "usable": 3, "captions": 3},
-    )
+    assert accepted(work).counts == {"samples": 3, "usable": 3, "captions": 3}
 
 
 def test_registered_shards_of_several_folders_have_one_hash_at_the_check_and_in_training(
-    store: Store, config: WorkerConfig, picture: bytes, tmp_path: Path
+    work: Work, picture: bytes, tmp_path: Path
 ) -> None:
     root = tmp_path / "roots"
     for folder, names in (("one", ["a"]), ("two", ["b"])):
         (root / folder).mkdir(parents=True)
         (root / folder / "x.tar").write_bytes(shard(names, picture))
     (root / "one" / "not-named.tar").write_bytes(b"")
-    open_to_us = replace(config, dataset_roots=(root,))
-    pattern = f"{root}/{{one,two}}/x.tar"
-    store.datasets.add(format="pairs", source={"path": pattern})
-    found = checked(store, open_to_us)
-    assert found.status is DatasetStatus.READY
-    place = pairs_place(content_of(store, open_to_us, found.id, param="x"), tmp_path / "links")
+    registered(work, f"{root}/{{one,two}}/x.tar")
+    found = accepted(work, dataset_roots=(root,))
+    place = place_of(work, found, dataset_roots=(root,))
     again = check_pairs(open_pairs(place.data, images=place.images), workers=1)
     assert again.pairs.content_hash == found.content_hash
 
 
-def test_registered_path_that_is_no_longer_allowed_is_rejected(
-    store: Store, config: WorkerConfig, pairs_folder: Path
-) -> None:
-    store.datasets.add(format="pairs", source={"path": str(pairs_folder)})
-    found = checked(store, config)
-    assert found.status is DatasetStatus.REJECTED
-    assert found.problems is not None
-    assert found.problems[0]["code"] == "source_forbidden"
+def test_registered_path_that_is_no_longer_allowed_is_rejected(work: Work, pairs_folder: Path) -> None:
+    registered(work, pairs_folder)
+    assert rejected(work)[0]["code"] == "source_forbidden"
 
 
 def test_winoground_and_other_benchmarks_are_checked_by_their_own_readers(
-    store: Store, config: WorkerConfig, winoground_folder: Path, pairs_folder: Path
+    work: Work, winoground_folder: Path, pairs_folder: Path
 ) -> None:
-    uploaded(store, config, tar_of(winoground_folder), "winoground")
-    found = checked(store, config)
-    assert (found.status, found.counts) == (DatasetStatus.READY, {"items": 4, "usable": 4, "images": 8})
-    uploaded(store, config, tar_of(pairs_folder), "retrieval")
-    assert checked(store, config).counts == {"items": 24, "usable": 24, "images": 24}
-    uploaded(store, config, tar_of(pairs_folder), "winoground")
-    uploaded(store, config, tar_of(winoground_folder), "zero-shot")
-    uploaded(store, config, b"no archive", "pairs")
-    assert [checked(store, config).status for _ in range(3)] == [DatasetStatus.REJECTED] * 3
+    uploaded(work, tar_of(winoground_folder), "winoground")
+    assert accepted(work).counts == {"items": 4, "usable": 4, "images": 8}
+    uploaded(work, tar_of(pairs_folder), "retrieval")
+    assert accepted(work).counts == {"items": 24, "usable": 24, "images": 24}
+    uploaded(work, tar_of(pairs_folder), "winoground")
+    uploaded(work, tar_of(winoground_folder), "zero-shot")
+    uploaded(work, b"no archive", "pairs")
+    for _ in range(3):
+        rejected(work)
 
 
 def test_set_of_winoground_that_was_sent_as_pairs_is_told_its_format(
-    store: Store, config: WorkerConfig, winoground_folder: Path
+    work: Work, winoground_folder: Path
 ) -> None:
-    uploaded(store, config, tar_of(winoground_folder))
-    (problem,) = checked(store, config).problems or ()
+    uploaded(work, tar_of(winoground_folder))
+    (problem,) = rejected(work)
     assert "add it again with the format winoground" in problem["message"]
 
 
 def test_benchmark_s_bad_items_are_listed_and_left_out_where_that_is_allowed(
-    store: Store, config: WorkerConfig, pairs_folder: Path, tmp_path: Path
+    work: Work, pairs_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bad"
     shutil.copytree(pairs_folder, folder)
     (folder / "3.png").unlink()
     (folder / "5.png").write_bytes(b"no picture")
     for share, status in ((0.0, DatasetStatus.REJECTED), (0.1, DatasetStatus.READY)):
-        uploaded(store, config, tar_of(folder), "retrieval", max_bad_share=share)
-        found = checked(store, config)
-        assert found.status is status
-        assert found.problems is not None
-        assert len(found.problems) == 2
-        assert "3.png" in found.problems[0]["message"]
-        assert str(config.data_dir) not in json.dumps(list(found.problems))
+        uploaded(work, tar_of(folder), "retrieval", max_bad_share=share)
+        found = checked(work)
+        problems = found.problems or ()
+        assert (found.status, len(problems)) == (status, 2)
+        assert "3.png" in problems[0]["message"]
+        assert str(work.config.data_dir) not in json.dumps(problems)
     assert found.counts == {"items": 24, "usable": 22, "images": 22}
     content = json.loads((folder / "captions.json").read_text())
     content["images"] = [image for image in content["images"] if image["id"] not in (3, 5)]
     content["annotations"] = [line for line in content["annotations"] if line["image_id"] not in (3, 5)]
     (folder / "captions.json").write_text(json.dumps(content))
-    uploaded(store, config, tar_of(folder), "retrieval")
-    assert checked(store, config).content_hash == found.content_hash
+    uploaded(work, tar_of(folder), "retrieval")
+    assert accepted(work).content_hash == found.content_hash
 
 
 def test_fine_tuned_model_is_measured_on_what_the_check_has_left(
-    store: Store,
-    config: WorkerConfig,
-    winoground_folder: Path,
-    tmp_path: Path,
-    submit: Callable[..., Job],
-    finetune_config: dict[str, object],
+    work: Work, winoground_folder: Path, tmp_path: Path, tuning: Asked
 ) -> None:
     shutil.copytree(winoground_folder, tmp_path / "bad")
     (tmp_path / "bad" / "images" / "ex_2_img_1.png").unlink()
-    uploaded(store, config, tar_of(tmp_path / "bad"), "winoground", max_bad_share=0.25)
-    data = checked(store, config)
-    job = submit({**finetune_config, "evaluate": [{"benchmark": "winoground", "data": data.id}]})
-    with claimed_job(config, store) as context:
-        finetune(context)
-    result = store.jobs.get(job.id).result
-    assert result is not None
-    (measured,) = result["evaluations"].values()
+    uploaded(work, tar_of(tmp_path / "bad"), "winoground", max_bad_share=0.25)
+    data = checked(work)
+    job = work.finetuned({**tuning, "evaluate": [{"benchmark": "winoground", "data": data.id}]})
+    (measured,) = result_of(job)["evaluations"].values()
     assert (measured["provenance"]["items"], measured["provenance"]["items_used"]) == (4, 3)
 
 
 @on_both
-def test_upload_that_is_gone_is_rejected_and_a_job_that_waited_for_it_fails(
-    store: Store, config: WorkerConfig
-) -> None:
-    dataset = store.datasets.add(format="pairs", source={})
-    job, _ = store.jobs.submit(NewJob(JobKind.FINETUNE, {}, {}, datasets=(dataset.id,)))
-    problems = checked(store, config).problems
-    assert problems is not None
-    assert [problem["code"] for problem in problems] == ["upload_missing"]
-    failed = store.jobs.get(job.id)
-    assert failed.status is JobStatus.FAILED
+def test_upload_that_is_gone_is_rejected_and_a_job_that_waited_for_it_fails(work: Work) -> None:
+    dataset = work.store.datasets.add(format="pairs", source={})
+    job = work.submit({}, datasets=(dataset.id,))
+    assert [problem["code"] for problem in rejected(work)] == ["upload_missing"]
+    assert work.get(job).status is JobStatus.FAILED
     with pytest.raises(JobFailed, match="is rejected"):
-        content_of(store, config, dataset.id, param="data")
+        place_of(work, dataset)
 
 
 @pytest.mark.long
-def test_checker_s_process_checks_all_that_wait_and_queues_their_jobs(
-    store: Store, config: WorkerConfig, pairs_folder: Path, submit: Callable[..., Job]
-) -> None:
-    good = uploaded(store, config, tar_of(pairs_folder))
-    bad = uploaded(store, config, b"no archive")
-    job = submit({}, datasets=(good.id,))
+def test_checker_s_process_checks_all_that_wait_and_queues_their_jobs(work: Work, pairs_folder: Path) -> None:
+    good = uploaded(work, tar_of(pairs_folder))
+    bad = uploaded(work, b"no archive")
+    job = work.submit({}, datasets=(good.id,))
     assert job.status is JobStatus.VALIDATING
-    checker = Checker(config, store, fit(config, store))
+    checker = Checker(work.config, work.store, fit(work.config, work.store))
     checker.start()
-    until(lambda: store.datasets.get(bad.id).status is DatasetStatus.REJECTED)
+    until(lambda: work.store.datasets.get(bad.id).status is DatasetStatus.REJECTED)
     checker.stop()
     checker.join()
-    assert store.datasets.get(good.id).status is DatasetStatus.READY
-    assert store.jobs.get(job.id).status is JobStatus.QUEUED
+    assert work.store.datasets.get(good.id).status is DatasetStatus.READY
+    assert work.get(job).status is JobStatus.QUEUED
 
 
-def test_check_that_its_worker_stops_is_given_back(
-    store: Store, config: WorkerConfig, pairs_folder: Path
-) -> None:
-    dataset = uploaded(store, config, tar_of(pairs_folder))
-    with DatasetFolders(config.datasets_dir).claim(dataset.id):  # so that the check has to wait
-        checker = Checker(config, store, fit(config, store))
+def test_check_that_its_worker_stops_is_given_back(work: Work, pairs_folder: Path) -> None:
+    dataset = uploaded(work, tar_of(pairs_folder))
+    with DatasetFolders(work.config.datasets_dir).claim(dataset.id):  # so that the check has to wait
+        checker = Checker(work.config, work.store, fit(work.config, work.store))
         checker.start()
-        until(lambda: store.datasets.get(dataset.id).lease_owner)
+        until(lambda: work.store.datasets.get(dataset.id).lease_owner)
         checker.stop()
         checker.join()
-    given_back = store.datasets.get(dataset.id)
+    given_back = work.store.datasets.get(dataset.id)
     assert (given_back.attempt, given_back.interruptions, given_back.lease_owner) == (0, 0, None)
-    assert checked(store, config).status is DatasetStatus.READY
+    accepted(work)
 
 
 @pytest.mark.long
-def test_data_set_whose_check_dies_each_time_is_rejected(
-    store: Store, config: WorkerConfig, pairs_folder: Path
-) -> None:
-    dataset = uploaded(store, config, tar_of(pairs_folder))
-    checker = Checker(replace(config, check_ttl_s=2.0), store, fit(config, store))
-    with DatasetFolders(config.datasets_dir).claim(dataset.id):  # so that the check has to wait
+def test_data_set_whose_check_dies_each_time_is_rejected(work: Work, pairs_folder: Path) -> None:
+    dataset = uploaded(work, tar_of(pairs_folder))
+    checker = Checker(replace(work.config, check_ttl_s=2.0), work.store, fit(work.config, work.store))
+    with DatasetFolders(work.config.datasets_dir).claim(dataset.id):  # so that the check has to wait
         checker.start()
         for attempt in range(MAX_CHECKS):
-            until(lambda: store.datasets.get(dataset.id).lease_owner)
-            owner = store.datasets.get(dataset.id).lease_owner
-            assert owner is not None
+            until(lambda: work.store.datasets.get(dataset.id).lease_owner)
+            owner = str(work.store.datasets.get(dataset.id).lease_owner)
             os.kill(int(owner.split("/")[1]), signal.SIGKILL)
-            until(lambda: store.datasets.get(dataset.id).attempt == attempt + 1)  # noqa: B023
-        until(lambda: store.datasets.get(dataset.id).status is DatasetStatus.REJECTED)
+            until(lambda: work.store.datasets.get(dataset.id).attempt == attempt + 1)  # noqa: B023
+        until(lambda: work.store.datasets.get(dataset.id).status is DatasetStatus.REJECTED)
     checker.stop()
     checker.join()
-    problems = store.datasets.get(dataset.id).problems
-    assert problems is not None
-    assert problems[0]["code"] == "check_died"
+    (problem,) = work.store.datasets.get(dataset.id).problems or ()
+    assert problem["code"] == "check_died"
 
 
 @on_both
 def test_check_whose_database_was_away_is_given_back_when_it_answers(
-    database_url: str, store: Store, config: WorkerConfig, caplog: pytest.LogCaptureFixture
+    work: Work, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dataset = store.datasets.add(format="pairs", source={})
+    dataset = work.store.datasets.add(format="pairs", source={})
     impatient = Store(database_url, timeout_s=0.1)
     claim = CheckClaim(impatient, "checker", 60)
     assert claim.take() is not None
@@ -480,49 +438,42 @@ def test_check_whose_database_was_away_is_given_back_when_it_answers(
         giving_back.start()
         until(lambda: any(record.name == "sds_clip.app.store.database" for record in caplog.records))
     giving_back.join()
-    assert store.datasets.get(dataset.id).lease_owner is None
+    assert work.store.datasets.get(dataset.id).lease_owner is None
     impatient.close()
 
 
-def test_claim_is_let_go_before_the_result_ends_it(
-    store: Store, config: WorkerConfig, pairs_folder: Path
-) -> None:
-    ids = [uploaded(store, config, data).id for data in (tar_of(pairs_folder), b"no archive")]
+def test_claim_is_let_go_before_the_result_ends_it(work: Work, pairs_folder: Path) -> None:
+    ids = [uploaded(work, data).id for data in (tar_of(pairs_folder), b"no archive")]
     seen: list[list[DatasetStatus]] = []
 
     def look() -> None:
-        seen.append([store.datasets.get(name).status for name in ids])
+        seen.append([work.store.datasets.get(name).status for name in ids])
 
     for _ in ids:
-        claimed = store.datasets.claim_check("checker", 60)
-        assert claimed is not None
-        check(config, store, claimed, concluding=look)
+        check(work.config, work.store, claim(work), concluding=look)
     waits = DatasetStatus.VALIDATING
     assert seen == [[waits, waits], [DatasetStatus.READY, waits]]
 
 
 @pytest.mark.parametrize(("owner", "status"), [("alice", "rejected"), ("", "ready")])
 def test_archive_that_unpacks_to_more_than_its_key_may_store_is_rejected(
-    store: Store, config: WorkerConfig, pairs_folder: Path, owner: str, status: str
+    work: Work, pairs_folder: Path, owner: str, status: str
 ) -> None:
     size = sum(file.stat().st_size for file in pairs_folder.rglob("*") if file.is_file())
-    store.datasets.add(format="pairs", source={}, owner=owner, size_bytes=1000)
-    other = store.datasets.claim_check("checker", 60)
-    assert other is not None
-    uploaded(store, config, tar_of(pairs_folder), owner=owner)
+    work.store.datasets.add(format="pairs", source={}, owner=owner, size_bytes=1000)
+    other = claim(work)
+    uploaded(work, tar_of(pairs_folder), owner=owner)
 
-    found = checked(store, replace(config, max_stored_bytes_per_key=size + 999))
+    found = checked(work, max_stored_bytes_per_key=size + 999)
 
     assert found.status == status
-    store.datasets.release_check(other)
+    work.store.datasets.release_check(other)
 
 
-def test_data_set_counts_with_the_size_of_its_files(
-    store: Store, config: WorkerConfig, pairs_folder: Path
-) -> None:
+def test_data_set_counts_with_the_size_of_its_files(work: Work, pairs_folder: Path) -> None:
     size = sum(file.stat().st_size for file in pairs_folder.rglob("*") if file.is_file())
-    uploaded(store, config, tar_of(pairs_folder), owner="alice")
+    uploaded(work, tar_of(pairs_folder), owner="alice")
 
-    found = checked(store, replace(config, max_stored_bytes_per_key=size))
+    found = checked(work, max_stored_bytes_per_key=size)
 
     assert (found.status, found.size_bytes) == ("ready", size)

@@ -5,199 +5,174 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from sds_clip.app.registry.publish import read_published
 from sds_clip.app.removal import remove_job_files
-from sds_clip.app.store import Store
-from sds_clip.app.store.records import Event, Job
+from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobStatus
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.identity import is_alive
 from tests.databases import held
 from tests.disks import small_disk
-from tests.worker.waiting import Running, WorkerProcess, end, job_process, until, until_status
+from tests.worker.waiting import end, until
+from tests.worker.work import Asked, Work
 
 STEPS = 40
 
-Submit = Callable[..., Job]
-
 
 @pytest.fixture
-def finetune_config(finetune_config: dict[str, object]) -> dict[str, object]:
-    return finetune_config | {"steps": STEPS, "save_every": 4}
+def tuning(tuning: Asked) -> Asked:
+    return tuning | {"steps": STEPS, "save_every": 4}
 
 
-def succeeded(store: Store, job: Job) -> Job:
-    until_status(store, job.id, JobStatus.SUCCEEDED)
-    return store.jobs.get(job.id)
+def succeeded(work: Work, job: Job) -> Job:
+    work.until(job, JobStatus.SUCCEEDED)
+    return work.get(job)
 
 
-def steps_done(store: Store, job: Job, fence: int = 1) -> int:
-    found = store.jobs.get(job.id)
+def steps_done(work: Work, job: Job, fence: int = 1) -> int:
+    found = work.get(job)
     return found.step if found.fence == fence and found.stage == "training" else 0
 
 
+def until_trained(work: Work, job: Job, step: int, fence: int = 1) -> None:
+    """Wait until an attempt has taken so many steps."""
+    until(lambda: steps_done(work, job, fence) >= step)
+
+
 @pytest.mark.long
-def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(
-    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
-) -> None:
+def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(work: Work, tuning: Asked) -> None:
     """Whole; killed at a step; stopped with its worker at a step. One slot a time, as at a restart."""
-    whole, killed = (submit(finetune_config) for _ in range(2))
-    with Running(config, store):
-        version = succeeded(store, whole).result_version
-        until(lambda: steps_done(store, killed) >= 8)
-        end(job_process(config))
-        assert succeeded(store, killed).result_version == version
-        stopped = submit(finetune_config)
-        until(lambda: steps_done(store, stopped) >= 6)
-    left = store.jobs.get(stopped.id)
+    whole, killed = (work.submit(tuning) for _ in range(2))
+    with work.slot():
+        version = succeeded(work, whole).result_version
+        until_trained(work, killed, 8)
+        end(work.process())
+        assert succeeded(work, killed).result_version == version
+        stopped = work.submit(tuning)
+        until_trained(work, stopped, 6)
+    left = work.get(stopped)
     assert (left.status, left.attempt) == (JobStatus.QUEUED, 0)
-    with Running(config, store):
-        assert succeeded(store, stopped).result_version == version
-    assert store.jobs.get(killed.id).fence == 2
-    assert [each.id for each in store.versions.list().items if each.folder] == [version]
-    resumed = [
-        event.data["step"]
-        for job in (killed, stopped)
-        for event in store.events.events(job.id)
-        if resumes(event) and event.data
-    ]
-    assert len(resumed) == 2
-    assert all(step >= 4 for step in resumed)
-    check_version(config, store, str(version))
+    with work.slot():
+        assert succeeded(work, stopped).result_version == version
+    assert work.get(killed).fence == 2
+    assert [each.id for each in work.store.versions.list().items if each.folder] == [version]
+    resumed = work.resumed(killed) + work.resumed(stopped)
+    assert [step >= 4 for step in resumed] == [True, True]
+    check_version(work, str(version))
 
 
 @pytest.mark.long
 def test_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_it_ends_with_the_same_weights(
-    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+    work: Work, tuning: Asked
 ) -> None:
     """The system allows the job's process no larger file than some bytes, as a full disk would."""
-    asked = finetune_config | {"trainable": "all"}
-    whole, job = submit(asked), submit(asked)
-    with Running(config, store):
-        version = succeeded(store, whole).result_version
-        until(lambda: steps_done(store, job) >= 8)
-        resource.prlimit(job_process(config).pid, resource.RLIMIT_FSIZE, (2**20, 2**20))
-        until_status(store, job.id, JobStatus.PAUSED)
-        reason = store.jobs.get(job.id).pause_reason
-        assert reason is not None
-        assert reason.code == "storage_full"
-        store.jobs.request_resume(job.id)
-        assert succeeded(store, job).result_version == version
-    resumed = [event for event in store.events.events(job.id) if resumes(event)]
-    assert [event.data["step"] >= 4 for event in resumed if event.data] == [True]
+    asked = tuning | {"trainable": "all"}
+    whole, job = work.submit(asked), work.submit(asked)
+    with work.slot():
+        version = succeeded(work, whole).result_version
+        until_trained(work, job, 8)
+        resource.prlimit(work.process().pid, resource.RLIMIT_FSIZE, (2**20, 2**20))
+        work.until(job, JobStatus.PAUSED)
+        assert work.pause_reason(job).code == "storage_full"
+        work.store.jobs.request_resume(job.id)
+        assert succeeded(work, job).result_version == version
+    assert [step >= 4 for step in work.resumed(job)] == [True]
 
 
 @pytest.mark.long
 def test_disk_that_is_full_at_the_publishing_pauses_the_job_and_its_version_is_published_later(
-    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+    work: Work, tuning: Asked
 ) -> None:
     """Versions have a disk of their own, which is too small for this one."""
-    job = submit(finetune_config | {"trainable": "all"})
-    with small_disk(config.versions_dir, "1m") as disk, Running(config, store):
-        until_status(store, job.id, JobStatus.PAUSED)
-        reason = store.jobs.get(job.id).pause_reason
-        assert reason is not None
-        assert reason.code == "storage_full"
-        assert list(config.versions_dir.iterdir()) == []
+    job = work.submit(tuning | {"trainable": "all"})
+    with small_disk(work.config.versions_dir, "1m") as disk, work.slot():
+        work.until(job, JobStatus.PAUSED)
+        assert work.pause_reason(job).code == "storage_full"
+        assert list(work.config.versions_dir.iterdir()) == []
         disk.grow("64m")
-        store.jobs.request_resume(job.id)
-        version = str(succeeded(store, job).result_version)
-        until(lambda: not unpublished(config))
-        check_version(config, store, version)
-    resumed = [event.data["step"] for event in store.events.events(job.id) if resumes(event) and event.data]
-    assert resumed == [STEPS]
+        work.store.jobs.request_resume(job.id)
+        version = str(succeeded(work, job).result_version)
+        until(lambda: not unpublished(work))
+        check_version(work, version)
+    assert work.resumed(job) == [STEPS]
 
 
-def unpublished(config: WorkerConfig) -> list[Path]:
+def unpublished(work: Work) -> list[Path]:
     """What the jobs have left beside their reports."""
-    return [path for path in config.jobs_dir.glob("*/*/*") if path.name != "report.html"]
+    return [path for path in work.config.jobs_dir.glob("*/*/*") if path.name != "report.html"]
 
 
-def check_version(config: WorkerConfig, store: Store, version_id: str) -> None:
+def check_version(work: Work, version_id: str) -> None:
     """It is what was published, names its data by their ids, and nothing else is left of the jobs."""
-    version = store.versions.get(version_id)
-    published = read_published(config.data_dir / str(version.folder), version_id)
+    version = work.store.versions.get(version_id)
+    published = read_published(work.config.data_dir / str(version.folder), version_id)
     assert version.size_bytes == published.size_bytes
-    assert str(config.data_dir) not in str(version.description)
-    assert store.versions.get(str(version.base_version)).folder is None
-    assert not unpublished(config)
-    assert [folder.name for folder in config.versions_dir.iterdir()] == [version_id]
+    assert str(work.config.data_dir) not in str(version.description)
+    assert work.store.versions.get(str(version.base_version)).folder is None
+    assert not unpublished(work)
+    assert [folder.name for folder in work.config.versions_dir.iterdir()] == [version_id]
 
 
 @pytest.mark.long
-def test_job_that_comes_on_survives_any_number_of_kills(
-    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
-) -> None:
-    job = submit(finetune_config | {"steps": 5 * STEPS})
-    with Running(config, store):
+def test_job_that_comes_on_survives_any_number_of_kills(work: Work, tuning: Asked) -> None:
+    job = work.submit(tuning | {"steps": 5 * STEPS})
+    with work.slot():
         for fence in range(1, 5):  # one more than a job that does not come on is allowed
-            furthest = store.jobs.get(job.id).furthest_step
-            until(lambda fence=fence, furthest=furthest: steps_done(store, job, fence) >= furthest + 8)
-            end(job_process(config, fence))
-        ended = succeeded(store, job)
+            furthest = work.get(job).furthest_step
+            until_trained(work, job, furthest + 8, fence)
+            end(work.process(fence))
+        ended = succeeded(work, job)
     assert (ended.fence, ended.attempt, ended.interruptions) == (5, 1, 0)
 
 
 def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
-    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+    work: Work, tuning: Asked
 ) -> None:
-    short = replace(config, lease_ttl_s=6.0)
-    job = submit(finetune_config | {"steps": 10_000, "save_every": 2})
-    with WorkerProcess(short, "tests.worker.real_worker") as worker:
-        until(lambda: steps_done(store, job) >= 4)
-        orphan = job_process(config)
+    job = work.submit(tuning | {"steps": 10_000, "save_every": 2})
+    with work.worker("tests.worker.real_worker", lease_ttl_s=6.0) as worker:
+        until_trained(work, job, 4)
+        orphan = work.process()
         worker.kill()
         until(lambda: not is_alive(orphan))
-        left = store.jobs.get(job.id)
+        left = work.get(job)
         assert (left.status, left.fence) == (JobStatus.RUNNING, 1)
-    with WorkerProcess(short, "tests.worker.real_worker") as worker:
-        until(lambda: steps_done(store, job, fence=2) >= 4)
-        job_folder = config.jobs_dir / job.id
+    with work.worker("tests.worker.real_worker", lease_ttl_s=6.0) as worker:
+        until_trained(work, job, 4, fence=2)
+        job_folder = work.config.jobs_dir / job.id
         until(lambda: [folder.name for folder in job_folder.iterdir()] == ["2"])
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
-    released = store.jobs.get(job.id)
+    released = work.get(job)
     assert (released.status, released.attempt, released.interruptions) == (JobStatus.QUEUED, 0, 2)
 
 
 @pytest.mark.long
-def test_cancelled_job_that_is_retried_goes_on_from_its_checkpoint(
-    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
-) -> None:
+def test_cancelled_job_that_is_retried_goes_on_from_its_checkpoint(work: Work, tuning: Asked) -> None:
     """It ends with the weights of one that was never stopped; without its files it starts from the beginning."""
-    whole, cancelled = submit(finetune_config), submit(finetune_config)
-    with Running(config, store):
-        version = succeeded(store, whole).result_version
-        until(lambda: steps_done(store, cancelled) >= 8)
-        store.jobs.request_cancel(cancelled.id)
-        until_status(store, cancelled.id, JobStatus.CANCELLED)
-        store.jobs.request_retry(cancelled.id)
-        assert succeeded(store, cancelled).result_version == version
-        steps = [event.data["step"] for event in store.events.events(cancelled.id) if resumes(event)]
-        assert len(steps) == 1
-        assert steps[0] >= 8
-        deleted = submit(finetune_config)
-        until(lambda: steps_done(store, deleted) >= 8)
-        store.jobs.request_cancel(deleted.id)
-        until_status(store, deleted.id, JobStatus.CANCELLED)
-        remove_job_files(store, config.jobs_dir, deleted.id)
-        assert not (config.jobs_dir / deleted.id).exists()
-        store.jobs.request_retry(deleted.id)
-        assert succeeded(store, deleted).result_version == version
-        steps = [event.data["step"] for event in store.events.events(deleted.id) if resumes(event)]
-        assert steps == [0]
-        assert store.versions.get(str(version)).job_id == whole.id
-
-
-def resumes(event: Event) -> bool:
-    """Whether it says where another attempt goes on."""
-    return event.data is not None and set(event.data) == {"step"}
+    whole, cancelled = work.submit(tuning), work.submit(tuning)
+    with work.slot():
+        version = succeeded(work, whole).result_version
+        until_trained(work, cancelled, 8)
+        work.store.jobs.request_cancel(cancelled.id)
+        work.until(cancelled, JobStatus.CANCELLED)
+        work.store.jobs.request_retry(cancelled.id)
+        assert succeeded(work, cancelled).result_version == version
+        assert [step >= 8 for step in work.resumed(cancelled)] == [True]
+        deleted = work.submit(tuning)
+        until_trained(work, deleted, 8)
+        work.store.jobs.request_cancel(deleted.id)
+        work.until(deleted, JobStatus.CANCELLED)
+        remove_job_files(work.store, work.config.jobs_dir, deleted.id)
+        assert not (work.config.jobs_dir / deleted.id).exists()
+        work.store.jobs.request_retry(deleted.id)
+        assert succeeded(work, deleted).result_version == version
+        assert work.resumed(deleted) == [0]
+        assert work.store.versions.get(str(version)).job_id == whole.id
 
 
 def stop_between_writes(config: WorkerConfig, processes: Sequence[int]) -> None:
@@ -214,21 +189,20 @@ def stop_between_writes(config: WorkerConfig, processes: Sequence[int]) -> None:
 
 @pytest.mark.long
 def test_training_that_was_stopped_past_its_lease_changes_nothing_when_it_wakes(
-    config: WorkerConfig, store: Store, finetune_config: dict[str, object], submit: Submit
+    work: Work, tuning: Asked
 ) -> None:
     """With its supervisor, as when a machine stalls; a second one takes the job over."""
-    short = replace(config, lease_ttl_s=6.0)
-    job = submit(finetune_config | {"steps": 10_000, "save_every": 2})
-    with WorkerProcess(short, "tests.worker.real_worker") as stalled:
-        until(lambda: steps_done(store, job) >= 4)
-        zombie = job_process(config)
-        stop_between_writes(config, [stalled.pid, zombie.pid])
-        with Running(short, store):
-            until(lambda: steps_done(store, job, fence=2) >= 4)
+    job = work.submit(tuning | {"steps": 10_000, "save_every": 2})
+    with work.worker("tests.worker.real_worker", lease_ttl_s=6.0) as stalled:
+        until_trained(work, job, 4)
+        zombie = work.process()
+        stop_between_writes(work.config, [stalled.pid, zombie.pid])
+        with work.slot(lease_ttl_s=6.0):
+            until_trained(work, job, 4, fence=2)
             os.kill(zombie.pid, signal.SIGCONT)
             until(lambda: not is_alive(zombie))
-            assert steps_done(store, job, fence=2) >= 4
-            store.jobs.request_cancel(job.id)
-            until_status(store, job.id, JobStatus.CANCELLED)
-    assert store.jobs.get(job.id).fence == 2
-    assert store.versions.list().items == ()
+            assert steps_done(work, job, fence=2) >= 4
+            work.store.jobs.request_cancel(job.id)
+            work.until(job, JobStatus.CANCELLED)
+    assert work.get(job).fence == 2
+    assert work.store.versions.list().items == ()

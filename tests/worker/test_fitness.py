@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,9 +14,8 @@ from sds_clip.worker import fitness as of_workers
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.fitness import BEFORE_PAUSE, QUICK_S, Fitness
 from tests.databases import on_both_if_long
-from tests.worker.waiting import LIGHT, Running, until, until_status
-
-Submit = Callable[..., Job]
+from tests.worker.waiting import until
+from tests.worker.work import Work
 
 
 @pytest.fixture
@@ -37,37 +35,33 @@ def fail(fitness: Fitness, *jobs: Job, code: str = "process_died", seconds: floa
 
 
 @pytest.fixture
-def jobs(submit: Submit) -> list[Job]:
-    return [submit({"act": "die"}) for _ in range(BEFORE_PAUSE)]
+def jobs(work: Work) -> list[Job]:
+    return [work.light("die") for _ in range(BEFORE_PAUSE)]
 
 
 @on_both_if_long
 def test_worker_whose_jobs_die_one_after_the_other_stops_taking_them_and_says_so(
-    config: WorkerConfig, store: Store, submit: Submit, fitness: Fitness, caplog: pytest.LogCaptureFixture
+    work: Work, fitness: Fitness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dying = [submit({"act": "die"}, max_attempts=1) for _ in range(BEFORE_PAUSE)]
-    waiting = submit({"act": "count", "steps": 1})
-    with Running(config, store, fitness=fitness, command=LIGHT) as slot:
+    dying = [work.light("die", max_attempts=1) for _ in range(BEFORE_PAUSE)]
+    waiting = work.light("count", steps=1)
+    with work.running(fitness=fitness) as slot:
         until(lambda: "begins in 60 s" in (fitness.out_because or ""))
-        assert [store.jobs.get(job.id).status for job in dying] == [JobStatus.FAILED] * BEFORE_PAUSE
+        assert [work.get(job).status for job in dying] == [JobStatus.FAILED] * BEFORE_PAUSE
         assert not slot._look()
-        assert store.jobs.get(waiting.id).fence == 0
-        (error,) = (
-            each
-            for each in caplog.records
-            if each.levelno == logging.ERROR and each.name == "sds_clip.worker.fitness"
-        )
+        assert work.get(waiting).fence == 0
+        own = [each for each in caplog.records if each.name == "sds_clip.worker.fitness"]
+        (error,) = (each for each in own if each.levelno == logging.ERROR)
         assert all(job.id in error.getMessage() for job in dying)
         fitness._test_at = 0.0  # the pause is over
-        until_status(store, waiting.id, JobStatus.SUCCEEDED)
+        work.until(waiting, JobStatus.SUCCEEDED)
 
 
 def test_message_that_comes_while_the_worker_is_out_goes_back_to_the_queue_once(
-    config: WorkerConfig, store: Store, submit: Submit, fitness: Fitness, jobs: list[Job]
+    work: Work, fitness: Fitness, jobs: list[Job]
 ) -> None:
     sent: list[str] = []
-    patient = replace(config, idle_tick_s=3600)
-    job = submit({"act": "count", "steps": 1})
+    job = work.light("count", steps=1)
     fail(fitness, *jobs)
 
     def publish(_kind: object, job_id: str) -> bool:
@@ -76,7 +70,7 @@ def test_message_that_comes_while_the_worker_is_out_goes_back_to_the_queue_once(
             fitness._test_at = 0.0  # it is back before another worker has taken the message
         return True
 
-    with Running(patient, store, publish=publish, fitness=fitness, command=LIGHT) as slot:
+    with work.running(idle_tick_s=3600, publish=publish, fitness=fitness) as slot:
         assert slot.run(job.id) is JobStatus.SUCCEEDED
     assert sent == [job.id]
 
@@ -124,40 +118,40 @@ def test_success_begins_the_count_again(fitness: Fitness, jobs: list[Job]) -> No
 
 
 def test_test_is_not_made_before_its_time_and_a_worker_that_is_back_is_on_probation(
-    fitness: Fitness, jobs: list[Job], submit: Submit
+    work: Work, fitness: Fitness, jobs: list[Job]
 ) -> None:
     fail(fitness, *jobs)
     assert not fitness.may_claim()
     fitness._test_at = 0.0
     assert fitness.may_claim()
-    fail(fitness, submit({"act": "die"}))
+    fail(fitness, work.light("die"))
     assert "begins in 120 s" in (fitness.out_because or "")
 
 
 def test_jobs_of_one_key_keep_a_whole_worker_out_for_the_time_of_the_test_alone(
-    fitness: Fitness, submit: Submit
+    work: Work, fitness: Fitness
 ) -> None:
-    fail(fitness, *(submit({"act": "die"}, owner="alice") for _ in range(BEFORE_PAUSE)))
+    fail(fitness, *(work.light("die", owner="alice") for _ in range(BEFORE_PAUSE)))
     assert fitness.out_because is not None
     assert fitness.may_claim()
 
 
-def test_jobs_of_several_keys_keep_it_out_for_the_pause(fitness: Fitness, submit: Submit) -> None:
-    fail(fitness, *(submit({"act": "die"}, owner=owner) for owner in ("alice", "alice", "bob")))
+def test_jobs_of_several_keys_keep_it_out_for_the_pause(work: Work, fitness: Fitness) -> None:
+    fail(fitness, *(work.light("die", owner=owner) for owner in ("alice", "alice", "bob")))
     assert not fitness.may_claim()
 
 
 @pytest.mark.parametrize("fault", ["device", "folder"])
 def test_worker_whose_device_or_folder_fails_stays_out_and_says_what_fails(
-    config: WorkerConfig, store: Store, jobs: list[Job], fault: str
+    work: Work, jobs: list[Job], fault: str
 ) -> None:
-    config.data_dir.mkdir()
+    work.config.data_dir.mkdir()
     if fault == "folder":
-        config.jobs_dir.write_text("no folder")
+        work.config.jobs_dir.write_text("no folder")
     else:
-        config.jobs_dir.mkdir()
-        config = replace(config, device="cuda:7")
-    fitness = Fitness(config, DataFolder(store.database, config.data_dir))
+        work.config.jobs_dir.mkdir()
+        work.config = replace(work.config, device="cuda:7")
+    fitness = Fitness(work.config, DataFolder(work.store.database, work.config.data_dir))
     fail(fitness, *jobs)
     fitness._test_at = 0.0
     assert not fitness.may_claim()

@@ -3,19 +3,15 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 
 from bench.faults.proxy import Proxy
-from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobStatus
-from sds_clip.worker.config import WorkerConfig
-from tests.worker.waiting import WorkerProcess, until, until_status
+from tests.worker.waiting import until
+from tests.worker.work import Work
 
 RUN = """
 import sys
@@ -31,26 +27,24 @@ main.run_worker(WorkerConfig.loads(sys.stdin.read()))
 """
 
 
-def test_worker_says_that_it_lives_before_it_imports_torch(config: WorkerConfig) -> None:
+def test_worker_says_that_it_lives_before_it_imports_torch(work: Work) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", RUN], input=config.dumps(), capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", RUN], input=work.config.dumps(), capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
 def test_worker_that_starts_before_its_database_waits_for_it_and_says_so(
-    config: WorkerConfig, store: Store, submit: Callable[..., Job], capfd: pytest.CaptureFixture[str]
+    work: Work, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    job = submit({"act": "count", "steps": 1})
-    url = urlsplit(config.database_url)
+    job = work.light("count", steps=1)
+    url = urlsplit(work.config.database_url)
     with closing(Proxy(lambda: socket.create_connection((url.hostname, url.port)))) as proxy:
-        through = config.database_url.replace(f":{url.port}/", f":{proxy.port}/")
+        through = work.config.database_url.replace(f":{url.port}/", f":{proxy.port}/")
         with ExitStack() as closes:
             with proxy.away("cut"):
-                process = closes.enter_context(
-                    WorkerProcess(replace(config, database_url=through, threads=0))
-                )
+                process = closes.enter_context(work.worker(database_url=through))
                 said: list[str] = []
 
                 def waits() -> bool:
@@ -58,5 +52,5 @@ def test_worker_that_starts_before_its_database_waits_for_it_and_says_so(
                     return "The worker waits for it, for 60 s at most" in "".join(said)
 
                 until(waits)
-            until_status(store, job.id, JobStatus.SUCCEEDED)
+            work.until(job, JobStatus.SUCCEEDED)
             assert process.poll() is None

@@ -18,9 +18,9 @@ from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.folders import occupants
 from sds_clip.worker.identity import kill
 from tests.databases import on_both_if_long
-from tests.worker.waiting import WorkerProcess, notes, until, until_status
+from tests.worker.waiting import until
+from tests.worker.work import Work
 
-Submit = Callable[..., Job]
 pytestmark = on_both_if_long
 SHORT_LEASE_S = 6.0
 
@@ -31,49 +31,49 @@ def config(config: WorkerConfig) -> WorkerConfig:
 
 
 @contextmanager
-def restarted(config: WorkerConfig, count: int) -> Iterator[Callable[[Random], None]]:
+def restarted(work: Work, count: int) -> Iterator[Callable[[Random], None]]:
     """Workers, and what kills one of them, drawn at random, and starts another in its place."""
     with ExitStack() as workers:
-        running = [workers.enter_context(WorkerProcess(config)) for _ in range(count)]
+        running = [workers.enter_context(work.worker()) for _ in range(count)]
 
         def kill_one(random: Random) -> None:
             number = random.randrange(count)
             running[number].kill()
             running[number].wait()
-            running[number] = workers.enter_context(WorkerProcess(config))
+            running[number] = workers.enter_context(work.worker())
 
         yield kill_one
 
 
 @pytest.mark.long
-def test_storm_of_faults_fails_no_job(config: WorkerConfig, store: Store, submit: Submit) -> None:
+def test_storm_of_faults_fails_no_job(work: Work) -> None:
     """Workers and jobs' processes are killed until every job has taken its steps."""
     random = Random(0)
-    jobs = [submit({"act": "count", "steps": 150, "step_s": 0.03}) for _ in range(4)]
+    jobs = [work.light("count", steps=150, step_s=0.03) for _ in range(4)]
     faults = 0
     killed_at: dict[str, int] = {}
-    with restarted(config, 2) as kill_worker:
-        while open_jobs := [job for job in jobs if store.jobs.get(job.id).status not in TERMINAL]:
-            at_work = [(folder.path.parent.name, found) for folder, found in occupants(config.jobs_dir)]
+    with restarted(work, 2) as kill_worker:
+        while open_jobs := [job for job in jobs if work.get(job).status not in TERMINAL]:
+            at_work = [(folder.path.parent.name, found) for folder, found in occupants(work.config.jobs_dir)]
             # A process is killed again once its job has come on: on busy cores it may not have taken a step yet.
             due = [
                 (job_id, found)
                 for job_id, found in at_work
-                if store.jobs.get(job_id).furthest_step > killed_at.get(job_id, -1)
+                if work.store.jobs.get(job_id).furthest_step > killed_at.get(job_id, -1)
             ]
             if faults < 16 and at_work:
                 if not due or random.random() < 0.5:
                     kill_worker(random)
                 else:
                     job_id, found = random.choice(due)
-                    killed_at[job_id] = store.jobs.get(job_id).furthest_step
+                    killed_at[job_id] = work.store.jobs.get(job_id).furthest_step
                     kill(found.process)
                 faults += 1
-            steps = sum(store.jobs.get(job.id).furthest_step for job in open_jobs)
-            until(lambda job=open_jobs[0], steps=steps: came_on(store, jobs, steps))  # type: ignore[misc]
+            steps = sum(work.get(job).furthest_step for job in open_jobs)
+            until(lambda job=open_jobs[0], steps=steps: came_on(work.store, jobs, steps))  # type: ignore[misc]
     assert faults == 16
     for job in jobs:
-        ended = store.jobs.get(job.id)
+        ended = work.get(job)
         assert (ended.status, ended.result) == (JobStatus.SUCCEEDED, {"counted": 150}), ended.error
 
 
@@ -86,46 +86,46 @@ def came_on(store: Store, jobs: list[Job], steps: int) -> bool:
 
 @pytest.mark.long
 def test_job_that_takes_its_supervisor_down_each_time_fails_for_its_interruptions_and_others_go_on(
-    config: WorkerConfig, store: Store, submit: Submit
+    work: Work,
 ) -> None:
-    poison = submit({"act": "take_down_its_machine"}, max_interruptions=2)
-    healthy = submit({"act": "count", "steps": 3})
+    poison = work.light("take_down_its_machine", max_interruptions=2)
+    healthy = work.light("count", steps=3)
     for _ in range(3):
-        until(lambda: time.time() > (store.jobs.get(poison.id).lease_until or 0.0))
-        with WorkerProcess(config) as worker:
+        until(lambda: time.time() > (work.get(poison).lease_until or 0.0))
+        with work.worker() as worker:
             assert worker.wait(120) == -signal.SIGKILL
-    with WorkerProcess(config):
-        until_status(store, poison.id, JobStatus.FAILED)
-        until_status(store, healthy.id, JobStatus.SUCCEEDED)
-    failed = store.jobs.get(poison.id)
-    assert failed.error is not None
-    assert (failed.error.code, failed.attempt, failed.interruptions) == ("interrupted_too_often", 1, 3)
-    assert sum(note.startswith("begun") and poison.id in note for note in notes(config)) == 3
+    with work.worker():
+        work.until(poison, JobStatus.FAILED)
+        work.until(healthy, JobStatus.SUCCEEDED)
+    failed = work.get(poison)
+    assert (failed.attempt, failed.interruptions) == (1, 3)
+    assert work.error(poison).code == "interrupted_too_often"
+    assert sum(note.startswith("begun") and poison.id in note for note in work.notes()) == 3
 
 
-def test_worker_says_that_it_lives_and_what_it_does_until_it_stops(
-    config: WorkerConfig, store: Store, submit: Submit, database_url: str
-) -> None:
-    job = submit({"act": "count", "steps": 10**6})
+def test_worker_says_that_it_lives_and_what_it_does_until_it_stops(work: Work, database_url: str) -> None:
+    job = work.light("count", steps=10**6)
     later = Store(database_url, clock=lambda: time.time() + 31)
-    with WorkerProcess(config) as worker:
-        until(lambda: store.jobs.get(job.id).step > 0)
-        (seen,) = store.workers.list()
+    with work.worker() as worker:
+        work.until_step(job)
+        (seen,) = work.store.workers.list()
         assert (seen.pid, seen.queue, seen.alive, seen.job_id) == (worker.pid, "finetune", True, job.id)
         assert seen.host == os.uname().nodename
-        assert store.workers.living_queues() == {"finetune"}
+        assert work.store.workers.living_queues() == {"finetune"}
         worker.kill()
         worker.wait()
         assert later.workers.living_queues() == frozenset(), "it was not seen for more than three heartbeats"
         assert [each.alive for each in later.workers.list()] == [False]
     later.close()
-    with WorkerProcess(config) as worker:
+    with work.worker() as worker:
         until(
-            lambda: worker.pid in {each.pid for each in store.workers.list()} and catches_sigterm(worker.pid)
+            lambda: (
+                worker.pid in {each.pid for each in work.store.workers.list()} and catches_sigterm(worker.pid)
+            )
         )
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(120) == 0
-    assert worker.pid not in {each.pid for each in store.workers.list()}
+    assert worker.pid not in {each.pid for each in work.store.workers.list()}
 
 
 def catches_sigterm(pid: int) -> bool:

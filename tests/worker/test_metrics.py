@@ -6,28 +6,19 @@ import socket
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from prometheus_client import generate_latest
 
 from sds_clip.app.errors import ConfigurationError
-from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job, Lease
+from sds_clip.app.store.records import Lease
 from sds_clip.app.store.states import JobStatus
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.metrics import WorkerMetrics, serve
 from sds_clip.worker.protocol import Ticks
 from sds_clip.worker.supervised import ChildProcess
-from tests.worker.waiting import LIGHT, PATIENCE_S, Running, WorkerProcess, until, until_status
-
-Submit = Callable[..., Job]
-
-
-@pytest.fixture
-def config(config: WorkerConfig) -> WorkerConfig:
-    return replace(config, threads=0)
+from tests.worker.waiting import PATIENCE_S, until
+from tests.worker.work import Work
 
 
 @pytest.fixture
@@ -43,39 +34,26 @@ def ended(metrics: WorkerMetrics, outcome: str) -> float | None:
     return value(metrics, "attempts_total", kind="finetune", outcome=outcome)
 
 
-def test_attempts_are_counted_by_how_they_ended(
-    config: WorkerConfig, store: Store, submit: Submit, metrics: WorkerMetrics
-) -> None:
-    jobs = [
-        submit({"act": "count", "steps": 2}),
-        submit({"act": "be_wrong"}),
-        submit({"act": "die"}, max_attempts=2),
-    ]
-    with Running(config, store, metrics=metrics, command=LIGHT):
-        until_status(store, jobs[0].id, JobStatus.SUCCEEDED)
-        until_status(store, jobs[2].id, JobStatus.FAILED)
+def test_attempts_are_counted_by_how_they_ended(work: Work, metrics: WorkerMetrics) -> None:
+    good, _, last = work.light("count", steps=2), work.light("be_wrong"), work.light("die", max_attempts=2)
+    with work.running(metrics=metrics):
+        work.until(good, JobStatus.SUCCEEDED)
+        work.until(last, JobStatus.FAILED)
         until(lambda: value(metrics, "attempt_seconds_count", kind="finetune") == 4)
-    assert [ended(metrics, outcome) for outcome in ("succeeded", "retried", "failed", "unknown")] == [
-        1,
-        1,
-        2,
-        0,
-    ]
-    assert store.overviews.read().failures == {
-        (config.kind, "failed", "nothing_learned"): 1,
-        (config.kind, "failed", "process_died"): 1,
-        (config.kind, "retried", "process_died"): 1,
+    outcomes = ("succeeded", "retried", "failed", "unknown")
+    assert [ended(metrics, outcome) for outcome in outcomes] == [1, 1, 2, 0]
+    assert work.store.overviews.read().failures == {
+        (work.config.kind, "failed", "nothing_learned"): 1,
+        (work.config.kind, "failed", "process_died"): 1,
+        (work.config.kind, "retried", "process_died"): 1,
     }
     assert value(metrics, "slot_busy", kind="finetune") == 0
     assert value(metrics, "interruptions_total", kind="finetune", reason="released") == 0
 
 
-def test_running_job_has_a_lease_that_is_renewed_and_memory(
-    config: WorkerConfig, store: Store, submit: Submit, metrics: WorkerMetrics
-) -> None:
-    config = replace(config, lease_ttl_s=6)
-    submit({"act": "count", "steps": 100_000})
-    with Running(config, store, metrics=metrics, command=LIGHT) as slot:
+def test_running_job_has_a_lease_that_is_renewed_and_memory(work: Work, metrics: WorkerMetrics) -> None:
+    work.light("count", steps=100_000)
+    with work.running(metrics=metrics, lease_ttl_s=6) as slot:
         until(lambda: (value(metrics, "lease_renewals_total", kind="finetune") or 0) >= 2)
         assert value(metrics, "slot_busy", kind="finetune") == 1
         assert (value(metrics, "job_memory_bytes", memory="host") or 0) > 2**20
@@ -87,18 +65,16 @@ def test_running_job_has_a_lease_that_is_renewed_and_memory(
     assert value(metrics, "job_memory_bytes", memory="host") == 0
 
 
-def test_job_taken_over_after_its_lease_lapsed_is_an_interruption(
-    config: WorkerConfig, store: Store, submit: Submit, metrics: WorkerMetrics
-) -> None:
-    job = submit({"act": "count", "steps": 1})
-    lost = store.leases.claim(config.kind, "gone", 0.0)
+def test_job_taken_over_after_its_lease_lapsed_is_an_interruption(work: Work, metrics: WorkerMetrics) -> None:
+    job = work.light("count", steps=1)
+    lost = work.store.leases.claim(work.config.kind, "gone", 0.0)
     assert lost is not None
-    with Running(config, store, metrics=metrics, command=LIGHT):
-        until_status(store, job.id, JobStatus.SUCCEEDED)
+    with work.running(metrics=metrics):
+        work.until(job, JobStatus.SUCCEEDED)
         until(lambda: ended(metrics, "succeeded"))
     assert value(metrics, "interruptions_total", kind="finetune", reason="lapsed") == 1
-    former = WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
-    former.end(store.events.transitions(job.id), Lease.of(lost).fence, 1.0)
+    former = WorkerMetrics(work.config.kind, work.config.data_dir, work.config.disk_reserve_bytes)
+    former.end(work.store.events.transitions(job.id), Lease.of(lost).fence, 1.0)
     assert ended(former, "lost") == 1
 
 
@@ -130,9 +106,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_worker_offers_its_metrics_at_its_port(config: WorkerConfig, store: Store) -> None:
+def test_worker_offers_its_metrics_at_its_port(work: Work) -> None:
     port = free_port()
-    with WorkerProcess(replace(config, metrics_port=port)) as process:
+    with work.worker(metrics_port=port) as process:
 
         def scraped() -> str:
             assert process.poll() is None

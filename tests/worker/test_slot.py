@@ -6,79 +6,63 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select
 
-from sds_clip.app.store import Store, tables
+from sds_clip.app.store import tables
 from sds_clip.app.store.records import Job, Lease
 from sds_clip.app.store.states import JobKind, JobStatus
-from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.folders import JobFolder, Occupant, occupants
 from sds_clip.worker.identity import ProcessId, identify, is_alive
 from sds_clip.worker.protocol import Assignment, Exit
 from sds_clip.worker.slot import Slot, end_orphans
 from sds_clip.worker.supervised import ChildProcess
 from tests.databases import held, on_both_if_long
-from tests.worker.waiting import LIGHT, PATIENCE_S, Running, end, job_process, notes, until, until_status
+from tests.worker.waiting import LIGHT, PATIENCE_S, end, until
+from tests.worker.work import Work
 
-Submit = Callable[..., Job]
 pytestmark = on_both_if_long
 
 
-@pytest.fixture
-def config(config: WorkerConfig) -> WorkerConfig:
-    return replace(config, threads=0)
-
-
-def running(config: WorkerConfig, store: Store, **options: object) -> Running:
-    return Running(config, store, command=LIGHT, **options)
-
-
-def test_jobs_run_one_after_another_oldest_first(config: WorkerConfig, store: Store, submit: Submit) -> None:
-    jobs = [submit({"act": "count", "steps": 2}) for _ in range(2)]
-    with running(config, store):
-        until_status(store, jobs[1].id, JobStatus.SUCCEEDED)
+def test_jobs_run_one_after_another_oldest_first(work: Work) -> None:
+    jobs = [work.light("count", steps=2) for _ in range(2)]
+    with work.running():
+        work.until(jobs[1], JobStatus.SUCCEEDED)
     expected = [f"{what} {job.id} 1" for job in jobs for what in ("begun", "ended")]
-    assert notes(config) == expected
-    first = store.jobs.get(jobs[0].id)
+    assert work.notes() == expected
+    first = work.get(jobs[0])
     assert (first.result, first.attempt, first.step, first.steps) == ({"counted": 2}, 1, 2, 2)
-    assert not list(config.jobs_dir.glob("*/*/process.json"))
+    assert not list(work.config.jobs_dir.glob("*/*/process.json"))
 
 
-def test_slot_that_is_told_of_a_job_runs_it_at_once_and_a_warm_process_does_it(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    patient = replace(config, idle_tick_s=3600, keep_warm=True)
-    with running(patient, store) as slot:
+def test_slot_that_is_told_of_a_job_runs_it_at_once_and_a_warm_process_does_it(work: Work) -> None:
+    with work.running(idle_tick_s=3600, keep_warm=True) as slot:
         assert slot._spare is not None
         warm = slot._spare.pid
-        job = submit({"act": "count", "steps": 1})
+        job = work.light("count", steps=1)
         assert slot.run(job.id) is JobStatus.SUCCEEDED
-    assert (config.data_dir / "notes").read_text().split()[3] == str(warm)
+    assert (work.config.data_dir / "notes").read_text().split()[3] == str(warm)
 
 
-def test_warm_process_that_dies_is_replaced_before_the_next_job(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    with running(replace(config, keep_warm=True), store) as slot:
+def test_warm_process_that_dies_is_replaced_before_the_next_job(work: Work) -> None:
+    with work.running(keep_warm=True) as slot:
         first = warm_pid(slot)
         assert first is not None
         os.kill(first, signal.SIGKILL)
         until(lambda: warm_pid(slot) not in (None, first))
         second = warm_pid(slot)
-        job = submit({"act": "count", "steps": 1})
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-    assert (config.data_dir / "notes").read_text().split()[3] == str(second)
+        job = work.light("count", steps=1)
+        work.until(job, JobStatus.SUCCEEDED)
+    assert (work.config.data_dir / "notes").read_text().split()[3] == str(second)
 
 
-def test_warm_process_that_dies_again_is_not_replaced_at_once(config: WorkerConfig, store: Store) -> None:
-    patient = replace(config, idle_tick_s=3600, keep_warm=True)
-    with running(patient, store) as slot:
+def test_warm_process_that_dies_again_is_not_replaced_at_once(work: Work) -> None:
+    with work.running(idle_tick_s=3600, keep_warm=True) as slot:
         first, second = kill_spare(slot), kill_spare(slot)
         assert first != second
         slot._replace_spare()
@@ -97,19 +81,18 @@ def kill_spare(slot: Slot) -> int:
 
 
 def test_slot_that_cannot_start_a_warm_process_ends_its_job_and_runs_the_next(
-    config: WorkerConfig, store: Store, submit: Submit, tmp_path: Path
+    work: Work, tmp_path: Path
 ) -> None:
     program = tmp_path / "program"
     program.write_text(f'#!/bin/sh\n: > {shlex.quote(str(tmp_path))}/read\nexec {shlex.join(LIGHT)} "$@"\n')
     program.chmod(0o755)
-    patient = replace(config, idle_tick_s=3600, keep_warm=True)
-    with Running(patient, store, command=[str(program)]) as slot:
+    with work.running(idle_tick_s=3600, keep_warm=True, command=[str(program)]) as slot:
         until((tmp_path / "read").exists)  # the shell has opened the program of the first warm process
         moved = program.rename(tmp_path / "moved")
-        assert slot.run(submit({"act": "count", "steps": 1}).id) is JobStatus.SUCCEEDED
+        assert slot.run(work.light("count", steps=1).id) is JobStatus.SUCCEEDED
         assert warm_pid(slot) is None
         moved.rename(program)
-        assert slot.run(submit({"act": "count", "steps": 1}).id) is JobStatus.SUCCEEDED
+        assert slot.run(work.light("count", steps=1).id) is JobStatus.SUCCEEDED
         assert warm_pid(slot) is not None
 
 
@@ -118,243 +101,198 @@ def warm_pid(slot: Slot) -> int | None:
     return None if spare is None else spare.pid
 
 
-def test_two_slots_that_race_for_a_job_run_it_once(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    patient = replace(config, idle_tick_s=3600)
-    with running(patient, store) as one, running(patient, store) as other, ThreadPoolExecutor() as threads:
-        job = submit({"act": "count", "steps": 20})
-        told = list(threads.map(lambda slot: slot.run(job.id), (one, other, one, other)))
+def test_two_slots_that_race_for_a_job_run_it_once(work: Work) -> None:
+    one, other = (work.running(idle_tick_s=3600) for _ in range(2))
+    with one as one_slot, other as other_slot, ThreadPoolExecutor() as threads:
+        job = work.light("count", steps=20)
+        told = list(threads.map(lambda slot: slot.run(job.id), (one_slot, other_slot) * 2))
     assert told.count(JobStatus.SUCCEEDED) == 1
-    assert store.jobs.get(job.id).status is JobStatus.SUCCEEDED
-    assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1"]
+    assert work.get(job).status is JobStatus.SUCCEEDED
+    assert work.notes() == [f"begun {job.id} 1", f"ended {job.id} 1"]
 
 
 def test_slot_sends_a_task_for_a_job_that_it_finds_and_runs_it_without_one_where_none_comes(
-    config: WorkerConfig, store: Store, submit: Submit
+    work: Work,
 ) -> None:
-    sent: list[str] = []
-
-    def publish(_kind: JobKind, job_id: str) -> bool:
-        sent.append(job_id)
-        return True
-
-    job = submit({"act": "count", "steps": 1})
-    with running(config, store, publish=publish):
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-    assert sent == [job.id]
+    sent: list[tuple[JobKind, str]] = []
+    job = work.light("count", steps=1)
+    with work.running(publish=lambda *told: sent.append(told) or True):
+        work.until(job, JobStatus.SUCCEEDED)
+    assert sent == [(job.kind, job.id)]
 
 
-def test_slot_at_work_sends_a_task_for_the_job_that_waits_behind_it(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
+def test_slot_at_work_sends_a_task_for_the_job_that_waits_behind_it(work: Work) -> None:
     """Its message may be lost, and other workers may be idle."""
-    long, waiting = submit({"act": "count", "steps": 10**6}), submit({"act": "count", "steps": 1})
+    long, waiting = work.light("count", steps=10**6), work.light("count", steps=1)
     sent: list[str] = []
 
     def publish(_kind: JobKind, job_id: str) -> bool:
         sent.append(job_id)
         return job_id == waiting.id
 
-    with ThreadPoolExecutor() as threads, running(config, store, publish=publish) as slot:
+    with ThreadPoolExecutor() as threads, work.running(publish=publish) as slot:
         task = threads.submit(slot.run, long.id)
         until(lambda: waiting.id in sent)
-        store.jobs.request_cancel(long.id)
+        work.store.jobs.request_cancel(long.id)
         assert task.result(600) is JobStatus.CANCELLED
-        until_status(store, waiting.id, JobStatus.SUCCEEDED)
+        work.until(waiting, JobStatus.SUCCEEDED)
 
 
 @pytest.mark.parametrize("job_id", ["job_unknown", ""])
-def test_slot_that_is_told_of_a_job_that_is_not_there_does_nothing(
-    job_id: str, config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "count", "steps": 1})
-    with running(replace(config, idle_tick_s=3600), store) as slot:
+def test_slot_that_is_told_of_a_job_that_is_not_there_does_nothing(work: Work, job_id: str) -> None:
+    job = work.light("count", steps=1)
+    with work.running(idle_tick_s=3600) as slot:
         assert slot.run(job.id) is JobStatus.SUCCEEDED
         assert slot.run(job.id) == "nothing to do"
         assert slot.run(job_id) == "nothing to do"
 
 
-def test_job_whose_process_dies_each_time_fails_when_its_attempts_are_used_up(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    poison, healthy = submit({"act": "die"}), submit({"act": "count", "steps": 1})
-    with running(config, store):
-        until_status(store, poison.id, JobStatus.FAILED)
-        until_status(store, healthy.id, JobStatus.SUCCEEDED)
-    failed = store.jobs.get(poison.id)
-    assert failed.error is not None
-    assert failed.error.code == "process_died"
-    assert "SIGKILL" in failed.error.message
-    assert notes(config).count(f"begun {poison.id} 1") == 1
-    assert sum(f"begun {poison.id}" in note for note in notes(config)) == 3
-
-
-def test_process_that_takes_no_step_is_killed_and_the_attempt_has_failed(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "hang"}, max_attempts=1)
-    with running(replace(config, stall_timeout_s=2.0), store):
-        until_status(store, job.id, JobStatus.FAILED)
-    error = store.jobs.get(job.id).error
-    assert error is not None
+def test_job_whose_process_dies_each_time_fails_when_its_attempts_are_used_up(work: Work) -> None:
+    poison, healthy = work.light("die"), work.light("count", steps=1)
+    with work.running():
+        work.until(poison, JobStatus.FAILED)
+        work.until(healthy, JobStatus.SUCCEEDED)
+    error = work.error(poison)
     assert error.code == "process_died"
+    assert "SIGKILL" in error.message
+    assert work.notes().count(f"begun {poison.id} 1") == 1
+    assert sum(f"begun {poison.id}" in note for note in work.notes()) == 3
 
 
-def test_process_that_is_stopped_as_a_whole_is_killed_when_its_lease_is_long_over(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "count", "steps": 10**6}, max_attempts=1, max_interruptions=0)
-    with running(replace(config, lease_ttl_s=1.0), store):
-        until(lambda: store.jobs.get(job.id).step > 0)  # until then its supervisor renews the lease
-        os.kill(job_process(config).pid, signal.SIGSTOP)
-        until_status(store, job.id, JobStatus.FAILED)
-    failed = store.jobs.get(job.id)
-    assert failed.error is not None
-    assert (failed.error.code, failed.attempt) == ("interrupted_too_often", 1)
+def test_process_that_takes_no_step_is_killed_and_the_attempt_has_failed(work: Work) -> None:
+    job = work.light("hang", max_attempts=1)
+    with work.running(stall_timeout_s=2.0):
+        work.until(job, JobStatus.FAILED)
+    assert work.error(job).code == "process_died"
+
+
+def test_process_that_is_stopped_as_a_whole_is_killed_when_its_lease_is_long_over(work: Work) -> None:
+    job = work.light("count", steps=10**6, max_attempts=1, max_interruptions=0)
+    with work.running(lease_ttl_s=1.0):
+        work.until_step(job)  # until then its supervisor renews the lease
+        os.kill(work.process().pid, signal.SIGSTOP)
+        work.until(job, JobStatus.FAILED)
+    assert (work.error(job).code, work.get(job).attempt) == ("interrupted_too_often", 1)
 
 
 @pytest.mark.long
-def test_process_that_dies_at_a_new_step_each_time_is_begun_again_each_time(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
+def test_process_that_dies_at_a_new_step_each_time_is_begun_again_each_time(work: Work) -> None:
     """Its supervisor has heard of the step, though it did not live to write it down itself."""
-    job = submit({"act": "limp", "steps": 8})
-    with running(replace(config, report_every_s=3600.0), store):
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-    ended = store.jobs.get(job.id)
+    job = work.light("limp", steps=8)
+    with work.running(report_every_s=3600.0):
+        work.until(job, JobStatus.SUCCEEDED)
+    ended = work.get(job)
     assert (ended.result, ended.fence, ended.furthest_step) == ({"counted": 8}, 8, 7)
 
 
-def test_job_that_has_run_for_as_long_as_it_may_fails_and_can_be_retried(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "count", "steps": 10**6}, max_run_time_s=3.0)
-    with running(config, store):
-        until_status(store, job.id, JobStatus.FAILED)
-        failed = store.jobs.get(job.id)
-        assert failed.error is not None
-        assert (failed.error.code, failed.attempt) == ("run_time_exceeded", 1)
+def test_job_that_has_run_for_as_long_as_it_may_fails_and_can_be_retried(work: Work) -> None:
+    job = work.light("count", steps=10**6, max_run_time_s=3.0)
+    with work.running():
+        work.until(job, JobStatus.FAILED)
+        failed = work.get(job)
+        assert (work.error(job).code, failed.attempt) == ("run_time_exceeded", 1)
         assert failed.run_time_s >= 3.0
-        store.jobs.request_retry(job.id)
-        until(lambda: store.jobs.get(job.id).fence == 2)
-        until_status(store, job.id, JobStatus.FAILED)
-    again = store.jobs.get(job.id)
+        work.store.jobs.request_retry(job.id)
+        until(lambda: work.get(job).fence == 2)
+        work.until(job, JobStatus.FAILED)
+    again = work.get(job)
     assert 3.0 <= again.run_time_s < failed.run_time_s + 60.0
 
 
-def test_process_that_is_deaf_at_the_end_of_its_running_time_is_killed(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "be_deaf"}, max_run_time_s=1.0)
-    with running(replace(config, stop_grace_s=0.5), store):
-        until_status(store, job.id, JobStatus.FAILED)
-    error = store.jobs.get(job.id).error
-    assert error is not None
-    assert error.code == "run_time_exceeded"
+def test_process_that_is_deaf_at_the_end_of_its_running_time_is_killed(work: Work) -> None:
+    job = work.light("be_deaf", max_run_time_s=1.0)
+    with work.running(stop_grace_s=0.5):
+        work.until(job, JobStatus.FAILED)
+    assert work.error(job).code == "run_time_exceeded"
 
 
 @pytest.mark.parametrize(
     ("act", "code", "param"), [("want_memory", "out_of_memory", None), ("be_wrong", "nothing_learned", "lr")]
 )
 def test_error_of_the_job_s_own_fails_it_at_once_with_its_reason(
-    act: str, code: str, param: str | None, config: WorkerConfig, store: Store, submit: Submit
+    work: Work, act: str, code: str, param: str | None
 ) -> None:
-    job = submit({"act": act})
-    with running(config, store):
-        until_status(store, job.id, JobStatus.FAILED)
-    failed = store.jobs.get(job.id)
-    assert failed.error is not None
-    assert (failed.error.code, failed.error.param, failed.attempt) == (code, param, 1)
+    job = work.light(act)
+    with work.running():
+        work.until(job, JobStatus.FAILED)
+    error = work.error(job)
+    assert (error.code, error.param, work.get(job).attempt) == (code, param, 1)
 
 
-def test_full_disk_pauses_the_job_until_it_is_resumed(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "stumble", "error": errno.ENOSPC})
-    with running(config, store):
-        until_status(store, job.id, JobStatus.PAUSED)
-        paused = store.jobs.get(job.id)
-        assert paused.pause_reason is not None
-        assert (paused.pause_reason.code, paused.attempt, paused.error) == ("storage_full", 0, None)
-        store.jobs.request_resume(job.id)
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-    assert store.jobs.get(job.id).pause_reason is None
+def test_full_disk_pauses_the_job_until_it_is_resumed(work: Work) -> None:
+    job = work.light("stumble", error=errno.ENOSPC)
+    with work.running():
+        work.until(job, JobStatus.PAUSED)
+        assert work.pause_reason(job).code == "storage_full"
+        assert (work.get(job).attempt, work.get(job).error) == (0, None)
+        work.store.jobs.request_resume(job.id)
+        work.until(job, JobStatus.SUCCEEDED)
+    assert work.get(job).pause_reason is None
 
 
-def test_broken_disk_lets_the_job_be_tried_again(config: WorkerConfig, store: Store, submit: Submit) -> None:
-    job = submit({"act": "stumble", "error": errno.EIO})
-    with running(config, store):
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-    assert store.jobs.get(job.id).attempt == 2
+def test_broken_disk_lets_the_job_be_tried_again(work: Work) -> None:
+    job = work.light("stumble", error=errno.EIO)
+    with work.running():
+        work.until(job, JobStatus.SUCCEEDED)
+    assert work.get(job).attempt == 2
 
 
-def test_cancelled_job_stops_and_leaves_the_slot_free(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job, next_job = submit({"act": "count", "steps": 10**6}), submit({"act": "count", "steps": 1})
-    with running(config, store):
-        until(lambda: store.jobs.get(job.id).step > 0)
-        assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
-        until_status(store, job.id, JobStatus.CANCELLED)
-        until_status(store, next_job.id, JobStatus.SUCCEEDED)
-    assert store.jobs.get(job.id).error is None
-    assert store.events.transitions(job.id)[-1].message == "Stopped: it was cancelled."
+def test_cancelled_job_stops_and_leaves_the_slot_free(work: Work) -> None:
+    job, next_job = work.light("count", steps=10**6), work.light("count", steps=1)
+    with work.running():
+        work.until_step(job)
+        assert work.store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
+        work.until(job, JobStatus.CANCELLED)
+        work.until(next_job, JobStatus.SUCCEEDED)
+    assert work.get(job).error is None
+    assert work.store.events.transitions(job.id)[-1].message == "Stopped: it was cancelled."
 
 
-def test_paused_job_goes_on_where_it_was_once_it_is_resumed(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "count", "steps": 150})
-    with running(config, store):
-        until(lambda: store.jobs.get(job.id).step > 0)
-        store.jobs.request_pause(job.id)
-        until(lambda: store.jobs.get(job.id).status is JobStatus.PAUSED)
-        paused = store.jobs.get(job.id)
+def test_paused_job_goes_on_where_it_was_once_it_is_resumed(work: Work) -> None:
+    job = work.light("count", steps=150)
+    with work.running():
+        work.until_step(job)
+        work.store.jobs.request_pause(job.id)
+        work.until(job, JobStatus.PAUSED)
+        paused = work.get(job)
         assert 0 < paused.step < 150
-        assert store.events.transitions(job.id)[-1].message == "Stopped: it was asked to pause."
-        assert notes(config) == [f"begun {job.id} 1"]
-        store.jobs.request_resume(job.id)
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-    ended = store.jobs.get(job.id)
+        assert work.store.events.transitions(job.id)[-1].message == "Stopped: it was asked to pause."
+        assert work.notes() == [f"begun {job.id} 1"]
+        work.store.jobs.request_resume(job.id)
+        work.until(job, JobStatus.SUCCEEDED)
+    ended = work.get(job)
     assert (ended.result, ended.fence, ended.attempt) == ({"counted": 150}, 2, 1)
 
 
-def test_process_that_hears_nothing_is_killed_after_its_grace_and_its_job_released(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "be_deaf"})
-    with running(replace(config, stop_grace_s=0.5), store):
-        until(lambda: store.jobs.get(job.id).step > 0)
-        process = job_process(config)
-        store.jobs.request_cancel(job.id)
-        until_status(store, job.id, JobStatus.CANCELLED)
+def test_process_that_hears_nothing_is_killed_after_its_grace_and_its_job_released(work: Work) -> None:
+    job = work.light("be_deaf")
+    with work.running(stop_grace_s=0.5):
+        work.until_step(job)
+        process = work.process()
+        work.store.jobs.request_cancel(job.id)
+        work.until(job, JobStatus.CANCELLED)
     assert not is_alive(process)
 
 
-def test_slot_that_is_stopped_lets_its_job_go_uncounted_and_wakes_another(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "count", "steps": 10**6})
+def test_slot_that_is_stopped_lets_its_job_go_uncounted_and_wakes_another(work: Work) -> None:
+    job = work.light("count", steps=10**6)
     woken: list[tuple[object, ...]] = []
-    with running(config, store, publish=lambda *told: woken.append(told)):
-        until(lambda: store.jobs.get(job.id).step > 0)
-    left = store.jobs.get(job.id)
+    with work.running(publish=lambda *told: woken.append(told)):
+        work.until_step(job)
+    left = work.get(job)
     assert (left.status, left.attempt, left.interruptions, left.fence) == (JobStatus.QUEUED, 0, 1, 1)
     assert woken[-1][0] == job.kind
 
 
-def test_process_whose_supervisor_s_pipe_closes_ends_at_once(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
+def test_process_whose_supervisor_s_pipe_closes_ends_at_once(work: Work) -> None:
     """The pipe is closed as the kernel does it when a supervisor is killed."""
-    child, job = by_hand(config, store, submit({"act": "be_deaf"}))
-    until(lambda: store.jobs.get(job.id).step > 0)
+    child, job = by_hand(work, work.light("be_deaf"))
+    work.until_step(job)
     assert child._process.stdin is not None
     child._process.stdin.close()
     assert child.wait(60) == Exit.ORPHANED
     child.close()
-    assert store.jobs.get(job.id).status is JobStatus.RUNNING
+    assert work.get(job).status is JobStatus.RUNNING
 
 
 SLOW_START = """
@@ -365,132 +303,112 @@ runpy.run_module("tests.worker.light_process", run_name="__main__", alter_sys=Tr
 
 
 @pytest.mark.long
-def test_process_that_takes_longer_than_a_lease_to_start_keeps_its_job(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    job = submit({"act": "count", "steps": 2})
-    with Running(replace(config, lease_ttl_s=5.0), store, command=[sys.executable, "-c", SLOW_START]):
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-    found = store.jobs.get(job.id)
+def test_process_that_takes_longer_than_a_lease_to_start_keeps_its_job(work: Work) -> None:
+    job = work.light("count", steps=2)
+    with work.running(lease_ttl_s=5.0, command=[sys.executable, "-c", SLOW_START]):
+        work.until(job, JobStatus.SUCCEEDED)
+    found = work.get(job)
     assert (found.fence, found.interruptions) == (1, 0)
 
 
 @pytest.mark.long
-def test_job_whose_lease_cannot_be_renewed_ends_before_it_does(
-    config: WorkerConfig, store: Store, submit: Submit, database_url: str
-) -> None:
+def test_job_whose_lease_cannot_be_renewed_ends_before_it_does(work: Work, database_url: str) -> None:
     """The database is held by another for longer than the lease."""
-    job = submit({"act": "count", "steps": 10**6})
-    short = replace(config, lease_ttl_s=8.0, store_timeout_s=1.0)
-    with running(short, store):
-        until(lambda: store.jobs.get(job.id).step > 0)
-        before = store.jobs.get(job.id)
-        process = job_process(config, before.fence)
+    job = work.light("count", steps=10**6)
+    with work.running(lease_ttl_s=8.0, store_timeout_s=1.0):
+        work.until_step(job)
+        before = work.get(job)
+        process = work.process(before.fence)
         with held(database_url):
             until(lambda: not is_alive(process))
             ended_at = time.time()
-        assert before.lease_until is not None
-        assert (
-            ended_at < before.lease_until + 8.0
-        )  # it may have renewed once more before the database was held
-        until(lambda: store.jobs.get(job.id).fence > before.fence)
-        until(lambda: store.jobs.get(job.id).step > 0)
-        found = store.jobs.get(job.id)
+        # It may have renewed once more before the database was held.
+        assert ended_at < (before.lease_until or 0.0) + 8.0
+        until(lambda: work.get(job).fence > before.fence)
+        work.until_step(job)
+        found = work.get(job)
         assert found.attempt == 1
         assert found.interruptions > before.interruptions
 
 
-def test_zombie_that_wakes_after_its_lease_changes_nothing(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
+def test_zombie_that_wakes_after_its_lease_changes_nothing(work: Work) -> None:
     """It was stopped together with its supervisor, as when a machine stalls."""
-    short = replace(config, lease_ttl_s=8.0)
-    zombie, job = by_hand(short, store, submit({"act": "count", "steps": 10**6}))
-    until(lambda: store.jobs.get(job.id).step > 0)
+    zombie, job = by_hand(work, work.light("count", steps=10**6), lease_ttl_s=8.0)
+    work.until_step(job)
     os.kill(zombie.pid, signal.SIGSTOP)
-    with running(short, store):
-        until(lambda: store.jobs.get(job.id).fence == 2)
-        until(lambda: store.jobs.get(job.id).step > 0)
-        before = store.jobs.get(job.id)
+    with work.running(lease_ttl_s=8.0):
+        work.until_step(job, fence=2)
+        before = work.get(job)
         os.kill(zombie.pid, signal.SIGCONT)
         assert zombie.wait(60) in (Exit.LEASE_LOST, Exit.STORE_AWAY)
-        after = store.jobs.get(job.id)
+        after = work.get(job)
         assert (after.fence, after.status, after.lease_owner) == (2, before.status, before.lease_owner)
         assert after.event_count == before.event_count
     zombie.close()
 
 
 @pytest.mark.long
-def test_process_that_hangs_while_its_job_is_taken_over_is_killed_by_its_supervisor(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    short = replace(config, lease_ttl_s=8.0)
-    job = submit({"act": "count", "steps": 150, "step_s": 0.02})
-    with running(short, store), running(short, store):
-        until(lambda: store.jobs.get(job.id).step > 0)
-        zombie = job_process(config)
+def test_process_that_hangs_while_its_job_is_taken_over_is_killed_by_its_supervisor(work: Work) -> None:
+    job = work.light("count", steps=150, step_s=0.02)
+    with work.running(lease_ttl_s=8.0), work.running(lease_ttl_s=8.0):
+        work.until_step(job)
+        zombie = work.process()
         end(zombie, signal.SIGSTOP)
         until(lambda: not is_alive(zombie))
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-    ended = store.jobs.get(job.id)
+        work.until(job, JobStatus.SUCCEEDED)
+    ended = work.get(job)
     assert (ended.fence, ended.result) == (2, {"counted": 150})
 
 
-def test_process_that_a_crashed_worker_has_left_hanging_is_ended_at_the_next_start(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    orphan, job = by_hand(config, store, submit({"act": "be_deaf"}))
-    until(lambda: store.jobs.get(job.id).step > 0)
+def test_process_that_a_crashed_worker_has_left_hanging_is_ended_at_the_next_start(work: Work) -> None:
+    orphan, job = by_hand(work, work.light("be_deaf"))
+    work.until_step(job)
     process, supervisor = orphan.identify(), ended_process()
     assert process is not None
-    JobFolder(config.jobs_dir, Lease.of(job)).occupy(Occupant(process, supervisor))
+    JobFolder(work.config.jobs_dir, Lease.of(job)).occupy(Occupant(process, supervisor))
     os.kill(orphan.pid, signal.SIGSTOP)
-    end_orphans(config)
+    end_orphans(work.config)
     assert orphan.wait(60) == -signal.SIGKILL
     orphan.close()
-    assert not list(occupants(config.jobs_dir))
+    assert not list(occupants(work.config.jobs_dir))
 
 
-def test_no_process_is_ended_that_only_has_an_orphan_s_number_or_whose_supervisor_lives(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
-    bystander, job = by_hand(config, store, submit({"act": "be_deaf"}))
-    until(lambda: store.jobs.get(job.id).step > 0)
+def test_no_process_is_ended_that_only_has_an_orphan_s_number_or_whose_supervisor_lives(work: Work) -> None:
+    bystander, job = by_hand(work, work.light("be_deaf"))
+    work.until_step(job)
     process, me = bystander.identify(), identify(os.getpid())
     assert process is not None
     assert me is not None
-    folder = JobFolder(config.jobs_dir, Lease.of(job))
+    folder = JobFolder(work.config.jobs_dir, Lease.of(job))
     for occupant in (
         Occupant(replace(process, started="1"), ended_process()),
         Occupant(replace(process, space="another container"), ended_process()),
         Occupant(process, me),
     ):
         folder.occupy(occupant)
-        end_orphans(config)
+        end_orphans(work.config)
         assert bystander.wait(0.1) is None
     bystander.close()
 
 
-def test_job_whose_id_is_a_path_fails_and_the_slot_takes_the_next(
-    config: WorkerConfig, store: Store, submit: Submit, tmp_path: Path
-) -> None:
-    after = submit({"act": "count", "steps": 1})
-    with store.database.writing() as connection:
+def test_job_whose_id_is_a_path_fails_and_the_slot_takes_the_next(work: Work, tmp_path: Path) -> None:
+    after = work.light("count", steps=1)
+    with work.store.database.writing() as connection:
         row = connection.execute(select(tables.jobs)).mappings().one()
         hostile = {**row, "id": "../../victim", "created_at": after.created_at - 1}
         connection.execute(insert(tables.jobs).values(hostile))
-    with running(config, store):
-        until_status(store, after.id, JobStatus.SUCCEEDED)
-    failed = store.jobs.get("../../victim")
+    with work.running():
+        work.until(after, JobStatus.SUCCEEDED)
+    failed = work.store.jobs.get("../../victim")
     assert failed.status is JobStatus.FAILED
-    assert failed.error is not None
-    assert failed.error.code == "files_outside"
+    assert work.error(failed).code == "files_outside"
     assert not (tmp_path / "victim").exists()
 
 
-def by_hand(config: WorkerConfig, store: Store, job: Job) -> tuple[ChildProcess, Job]:
-    """A job's process without a slot around it."""
-    claimed = store.leases.claim(config.kind, "by hand", config.lease_ttl_s)
+def by_hand(work: Work, job: Job, **changes: Any) -> tuple[ChildProcess, Job]:
+    """A job's process without a slot around it, under a configuration with these changes."""
+    config = replace(work.config, **{"threads": 0, **changes})
+    claimed = work.store.leases.claim(config.kind, "by hand", config.lease_ttl_s)
     assert claimed is not None
     assert claimed.id == job.id
     config.data_dir.mkdir(exist_ok=True)

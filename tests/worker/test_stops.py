@@ -1,22 +1,19 @@
 """Jobs that are paused, cancelled or let go in every stage, while a call that never returns keeps the stage busy."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobKind, JobStatus
-from sds_clip.worker.config import WorkerConfig
 from tests.stalls import environment
-from tests.worker.sets import add_ready
-from tests.worker.test_finetune_process import resumes
-from tests.worker.waiting import Running, until, until_status
+from tests.worker.waiting import until
+from tests.worker.work import Asked, Work
 
+Stuck = Callable[..., AbstractContextManager[None]]
 STALLED = (sys.executable, "-m", "tests.worker.stalled_process")
 LONG = pytest.mark.long
 STAGES = {
@@ -33,44 +30,34 @@ STAGES = {
 }
 """Where a job is busy, and the step from which it goes on."""
 
-Submit = Callable[..., Job]
-
 
 @pytest.fixture
-def finetune_config(
-    finetune_config: dict[str, object],
-    store: Store,
-    config: WorkerConfig,
-    pairs_folder: Path,
-    winoground_id: str,
-) -> dict[str, object]:
+def tuning(tuning: Asked, work: Work, pairs_folder: Path, winoground_id: str) -> Asked:
     """A short run with every stage."""
-    validation = add_ready(store, config, pairs_folder, "pairs")
-    return finetune_config | {
+    return tuning | {
         "objective": "sds-clip",
         "teacher": "demo",
         "ridge_images": 16,
-        "validation_data": validation,
+        "validation_data": work.add_ready(pairs_folder, "pairs"),
         "evaluate": [{"benchmark": "winoground", "data": winoground_id}],
         "steps": 4,
         "save_every": 1000,
     }
 
 
-@contextmanager
-def stuck(
-    config: WorkerConfig, store: Store, place: str, reached: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """A slot at work whose job is stuck at a place. It would be killed only after ten minutes."""
-    for name, value in environment(place, reached).items():
-        monkeypatch.setenv(name, value)
-    with Running(replace(config, stop_grace_s=600.0), store, command=STALLED):
-        until(reached.exists)
-        yield
+@pytest.fixture
+def stuck(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stuck:
+    @contextmanager
+    def at(place: str, queue: str = "finetune") -> Iterator[None]:
+        """A slot at work whose job is stuck at a place. It would be killed only after ten minutes."""
+        reached = tmp_path / f"reached-{time.monotonic_ns()}"
+        for name, value in environment(place, reached).items():
+            monkeypatch.setenv(name, value)
+        with work.slot(stop_grace_s=600.0, queue=queue, command=STALLED):
+            until(reached.exists)
+            yield
 
-
-def last_event(store: Store, job: Job) -> str:
-    return [event.message for event in store.events.events(job.id)][-1]
+    return at
 
 
 @pytest.mark.parametrize(
@@ -78,88 +65,57 @@ def last_event(store: Store, job: Job) -> str:
     [pytest.param(stage, marks=() if stage == "fitting the mapper" else LONG) for stage in STAGES],
 )
 def test_job_pauses_in_any_stage_and_ends_with_the_weights_of_one_that_did_not(
-    stage: str,
-    config: WorkerConfig,
-    store: Store,
-    finetune_config: dict[str, object],
-    submit: Submit,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    work: Work, stage: str, tuning: Asked, stuck: Stuck
 ) -> None:
     place, step = STAGES[stage]
-    job = submit(finetune_config)
-    with stuck(config, store, place, tmp_path / "reached", monkeypatch):
-        store.jobs.request_pause(job.id)
-        until_status(store, job.id, JobStatus.PAUSED)
-    assert "it was asked to pause" in last_event(store, job)
-    whole = submit(finetune_config)
-    store.jobs.request_resume(job.id)
-    with Running(config, store):
+    job = work.submit(tuning)
+    with stuck(place):
+        work.store.jobs.request_pause(job.id)
+        work.until(job, JobStatus.PAUSED)
+    assert "it was asked to pause" in work.events(job)[-1].message
+    whole = work.submit(tuning)
+    work.store.jobs.request_resume(job.id)
+    with work.slot():
         for each in (job, whole):
-            until_status(store, each.id, JobStatus.SUCCEEDED)
-    versions = {store.jobs.get(each.id).result_version for each in (job, whole)}
-    assert len(versions) == 1
-    resumed = [event.data["step"] for event in store.events.events(job.id) if resumes(event) and event.data]
-    assert resumed == [step]
-    assert [point.step for point in store.events.metrics(job.id)] == [1, 2, 3, 4]
+            work.until(each, JobStatus.SUCCEEDED)
+    assert work.get(job).result_version == work.get(whole).result_version
+    assert work.resumed(job) == [step]
+    assert [point.step for point in work.store.events.metrics(job.id)] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("stage", [pytest.param("a step", marks=LONG), "fitting the mapper"])
 def test_job_is_cancelled_and_let_go_by_its_worker_in_any_stage(
-    stage: str,
-    config: WorkerConfig,
-    store: Store,
-    finetune_config: dict[str, object],
-    submit: Submit,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    work: Work, stage: str, tuning: Asked, stuck: Stuck
 ) -> None:
-    job = submit(finetune_config)
-    with stuck(config, store, STAGES[stage][0], tmp_path / "reached", monkeypatch):
+    job = work.submit(tuning)
+    with stuck(STAGES[stage][0]):
         pass  # the worker is stopped
-    left = store.jobs.get(job.id)
+    left = work.get(job)
     assert (left.status, left.attempt) == (JobStatus.QUEUED, 0)
-    assert "its worker is shutting down" in last_event(store, job)
-    with stuck(config, store, STAGES[stage][0], tmp_path / "again", monkeypatch):
-        store.jobs.request_cancel(job.id)
-        until_status(store, job.id, JobStatus.CANCELLED)
+    assert "its worker is shutting down" in work.events(job)[-1].message
+    with stuck(STAGES[stage][0]):
+        work.store.jobs.request_cancel(job.id)
+        work.until(job, JobStatus.CANCELLED)
 
 
 @pytest.mark.long
 def test_evaluation_is_let_go_while_it_encodes(
-    config: WorkerConfig,
-    store: Store,
-    submit: Submit,
-    winoground_id: str,
-    tiny_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    work: Work, winoground_id: str, tiny_folder: Path, stuck: Stuck
 ) -> None:
     asked = {"benchmark": "winoground", "data": winoground_id, "model": f"local-dir:{tiny_folder}"}
-    job = submit(asked, JobKind.EVALUATE)
-    evaluating = replace(config, queue="evaluate")
-    with stuck(
-        evaluating, store, "sds_clip.models.clip.model:Clip.encode_image", tmp_path / "reached", monkeypatch
-    ):
-        store.jobs.request_pause(job.id)
-        until_status(store, job.id, JobStatus.PAUSED)
-    store.jobs.request_resume(job.id)
-    with Running(evaluating, store):
-        until_status(store, job.id, JobStatus.SUCCEEDED)
+    job = work.submit(asked, JobKind.EVALUATE)
+    with stuck("sds_clip.models.clip.model:Clip.encode_image", "evaluate"):
+        work.store.jobs.request_pause(job.id)
+        work.until(job, JobStatus.PAUSED)
+    work.store.jobs.request_resume(job.id)
+    with work.slot(queue="evaluate"):
+        work.until(job, JobStatus.SUCCEEDED)
 
 
-def test_job_tells_how_much_of_the_mappers_fit_is_done(
-    config: WorkerConfig,
-    store: Store,
-    finetune_config: dict[str, object],
-    submit: Submit,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_job_tells_how_much_of_the_mappers_fit_is_done(work: Work, tuning: Asked, stuck: Stuck) -> None:
     """It counts for no step: another attempt does it again, and has not come further by it."""
-    job = submit(finetune_config | {"batch_size": 4})
-    place = "sds_clip.models.teacher.teacher:Teacher.encode_image:3"
-    with stuck(config, store, place, tmp_path / "reached", monkeypatch):
-        until(lambda: store.jobs.get(job.id).step == 8)
-        found = store.jobs.get(job.id)
+    job = work.submit(tuning | {"batch_size": 4})
+    with stuck("sds_clip.models.teacher.teacher:Teacher.encode_image:3"):
+        until(lambda: work.get(job).step == 8)
+        found = work.get(job)
         assert (found.stage, found.steps, found.furthest_step) == ("fitting the mapper", 16, 0)

@@ -3,9 +3,6 @@
 import base64
 import contextlib
 import json
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import kombu.transport
@@ -16,12 +13,6 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from sds_clip.worker.transport import install
 from sds_clip.worker.valkey import Valkey
-
-
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    with tempfile.TemporaryDirectory(prefix="vk-") as folder, Valkey(Path(folder) / "v") as started:
-        yield started
 
 
 def message(text: str, **properties: Any) -> str:

@@ -7,13 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,23 +20,16 @@ import redis
 from celery import Celery
 
 from sds_clip.app.jobs.wakeups import WakeUps
-from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.identity import node_name
 from sds_clip.worker.valkey import Valkey
 from tests.databases import on_both_if_long
-from tests.worker.waiting import LIGHT, Running, WorkerProcess, notes, until, until_status
+from tests.worker.waiting import reaper, until
+from tests.worker.work import Work
 
-Submit = Callable[..., Job]
 LONG = {"act": "count", "steps": 10**6}
-
-
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    with tempfile.TemporaryDirectory(prefix="vk-") as folder, Valkey(Path(folder) / "v") as started:
-        yield started
 
 
 @pytest.fixture
@@ -64,43 +55,43 @@ def celery(valkey: Valkey) -> Iterator[Celery]:
     app.close()
 
 
-def begin(store: Store, submit: Submit, send: Callable[[str], bool]) -> Job:
+def begin(work: Work, send: Callable[[str], bool]) -> Job:
     """A long job that a task has taken."""
-    job = submit(LONG)
+    job = work.submit(LONG)
     assert send(job.id)
-    until(lambda: store.jobs.get(job.id).step > 0)
+    work.until_step(job)
     return job
 
 
 @on_both_if_long
 def test_message_delivered_five_times_runs_the_job_once_and_sigterm_lets_one_go(
-    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool]
+    work: Work, send: Callable[[str], bool]
 ) -> None:
-    with WorkerProcess(config) as worker:
-        job = submit({"act": "count", "steps": 20})
+    with work.worker() as worker:
+        job = work.light("count", steps=20)
         assert all(send(job.id) for _ in range(5))
-        until_status(store, job.id, JobStatus.SUCCEEDED)
-        long = begin(store, submit, send)
+        work.until(job, JobStatus.SUCCEEDED)
+        long = begin(work, send)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
-    assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1", f"begun {long.id} 1"]
-    assert store.jobs.get(long.id).status is JobStatus.QUEUED
+    assert work.notes() == [f"begun {job.id} 1", f"ended {job.id} 1", f"begun {long.id} 1"]
+    assert work.get(long).status is JobStatus.QUEUED
 
 
 def test_messages_that_are_late_or_not_ours_do_no_harm(
-    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], celery: Celery
+    work: Work, send: Callable[[str], bool], celery: Celery
 ) -> None:
-    with WorkerProcess(config) as worker:
-        cancelled, job = submit(LONG), submit({"act": "count", "steps": 1})
-        store.jobs.request_cancel(cancelled.id)
+    with work.worker() as worker:
+        cancelled, job = work.submit(LONG), work.light("count", steps=1)
+        work.store.jobs.request_cancel(cancelled.id)
         for args in ([cancelled.id], ["job_unknown"], [], [None], [{"a": 1}], [1, 2]):
             celery.send_task("sds_clip.finetune", args=args, queue="finetune")
         celery.send_task("another.task", queue="finetune")
         send(job.id)
-        until_status(store, job.id, JobStatus.SUCCEEDED)
+        work.until(job, JobStatus.SUCCEEDED)
         assert worker.poll() is None
-    assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1"]
-    assert store.jobs.get(cancelled.id).status is JobStatus.CANCELLED
+    assert work.notes() == [f"begun {job.id} 1", f"ended {job.id} 1"]
+    assert work.get(cancelled).status is JobStatus.CANCELLED
 
 
 def envelope(body: bytes = b'[["x"], {}, {}]', headers: object = None, **properties: object) -> bytes:
@@ -148,28 +139,28 @@ MALFORMED = (
 
 
 def test_malformed_messages_end_no_worker_and_block_no_job(
-    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], valkey: Valkey
+    work: Work, send: Callable[[str], bool], valkey: Valkey
 ) -> None:
-    with WorkerProcess(config) as worker, redis.Redis(unix_socket_path=str(valkey.socket)) as client:
+    with work.worker() as worker, redis.Redis(unix_socket_path=str(valkey.socket)) as client:
         for message in MALFORMED:
             client.lpush("finetune", message)
-            job = submit({"act": "count", "steps": 1})
+            job = work.light("count", steps=1)
             assert send(job.id)
-            until(lambda: worker.poll() is not None or store.jobs.get(job.id).status is JobStatus.SUCCEEDED)  # noqa: B023
+            until(lambda: worker.poll() is not None or work.get(job).status is JobStatus.SUCCEEDED)  # noqa: B023
             assert worker.poll() is None, message[:100]
         assert (client.llen("finetune"), client.hlen("unacked")) == (0, 0)
 
 
 @on_both_if_long
 def test_worker_runs_jobs_while_the_broker_is_away_and_tasks_when_it_is_back(
-    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], valkey: Valkey
+    work: Work, send: Callable[[str], bool], valkey: Valkey
 ) -> None:
-    with WorkerProcess(replace(config, idle_tick_s=0.2)) as worker:
-        until_status(store, submit({"act": "count", "steps": 1}).id, JobStatus.SUCCEEDED)
+    with work.worker(idle_tick_s=0.2) as worker:
+        work.until(work.light("count", steps=1), JobStatus.SUCCEEDED)
         valkey.stop()
-        job = submit({"act": "count", "steps": 5})
+        job = work.light("count", steps=5)
         assert not send(job.id)
-        until_status(store, job.id, JobStatus.SUCCEEDED)
+        work.until(job, JobStatus.SUCCEEDED)
         valkey.start()
         assert send(job.id)
         until(lambda: waiting(valkey) == 0)
@@ -178,73 +169,66 @@ def test_worker_runs_jobs_while_the_broker_is_away_and_tasks_when_it_is_back(
 
 @on_both_if_long
 def test_broker_killed_under_a_task_neither_ends_its_job_nor_begins_it_twice(
-    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], valkey: Valkey
+    work: Work, send: Callable[[str], bool], valkey: Valkey
 ) -> None:
-    with WorkerProcess(replace(config, idle_tick_s=0.2)) as worker:
-        job = submit({"act": "count", "steps": 300})
+    with work.worker(idle_tick_s=0.2) as worker:
+        job = work.light("count", steps=300)
         assert send(job.id)
-        until(lambda: store.jobs.get(job.id).step > 0)
+        work.until_step(job)
         assert valkey.pid is not None
         os.kill(valkey.pid, signal.SIGKILL)
         until(lambda: not valkey.is_running())
-        killed_at = store.jobs.get(job.id).step
-        until(lambda: store.jobs.get(job.id).step > killed_at)
+        killed_at = work.get(job).step
+        until(lambda: work.get(job).step > killed_at)
         valkey.start()
-        until_status(store, job.id, JobStatus.SUCCEEDED)
+        work.until(job, JobStatus.SUCCEEDED)
         assert worker.poll() is None
-    ended = store.jobs.get(job.id)
+    ended = work.get(job)
     assert (ended.fence, ended.attempt, ended.interruptions) == (1, 1, 0)
-    assert notes(config) == [f"begun {job.id} 1", f"ended {job.id} 1"]
+    assert work.notes() == [f"begun {job.id} 1", f"ended {job.id} 1"]
 
 
-def test_jobs_whose_messages_were_lost_run_once_each(
-    config: WorkerConfig, store: Store, submit: Submit
-) -> None:
+def test_jobs_whose_messages_were_lost_run_once_each(work: Work) -> None:
     """Nobody has sent any; a slot's own message may come after the slot has begun without it."""
-    jobs = [submit({"act": "count", "steps": 10}) for _ in range(2)]
-    with WorkerProcess(replace(config, idle_tick_s=0.5)):
+    jobs = [work.light("count", steps=10) for _ in range(2)]
+    with work.worker(idle_tick_s=0.5):
         for job in jobs:
-            until_status(store, job.id, JobStatus.SUCCEEDED)
-    assert notes(config) == [f"{what} {job.id} 1" for job in jobs for what in ("begun", "ended")]
+            work.until(job, JobStatus.SUCCEEDED)
+    assert work.notes() == [f"{what} {job.id} 1" for job in jobs for what in ("begun", "ended")]
 
 
 def test_worker_at_work_leaves_one_message_for_a_job_that_waits_however_long(
-    config: WorkerConfig, store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
+    work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Job | None] = []
-    next_due = store.leases.next_due
+    next_due = work.store.leases.next_due
 
     def look(kind: JobKind) -> Job | None:
         looks.append(next_due(kind))
         return looks[-1]
 
-    monkeypatch.setattr(store.leases, "next_due", look)
-    wake_ups, long = WakeUps(config.broker_url), submit(LONG)
-    slot = Running(replace(config, idle_tick_s=0.02), store, publish=wake_ups.publish, command=LIGHT)
+    monkeypatch.setattr(work.store.leases, "next_due", look)
+    wake_ups, long = WakeUps(work.config.broker_url), work.submit(LONG)
+    slot = work.running(idle_tick_s=0.02, publish=wake_ups.publish)
     with ThreadPoolExecutor() as threads, slot as at_work:
         threads.submit(at_work.run, long.id)
-        until(lambda: store.jobs.get(long.id).step > 0)
-        job = submit(LONG)
+        work.until_step(long)
+        job = work.submit(LONG)
         until(lambda: [each.id for each in looks if each is not None].count(job.id) > 50)
-        assert waiting_for(config).count(job.id) == 1
+        assert waiting_for(work.config).count(job.id) == 1
     wake_ups.close()
 
 
 @pytest.mark.long
 def test_worker_that_runs_a_job_without_a_task_leaves_messages_to_idle_workers(
-    config: WorkerConfig,
-    store: Store,
-    submit: Submit,
-    send: Callable[[str], bool],
-    valkey: Valkey,
-    celery: Celery,
+    work: Work, send: Callable[[str], bool], valkey: Valkey, celery: Celery
 ) -> None:
     valkey.stop()
-    long = submit(LONG)
-    with WorkerProcess(replace(config, idle_tick_s=0.2)) as busy:
-        until(lambda: store.jobs.get(long.id).step > 0)
+    long = work.submit(LONG)
+    with work.worker(idle_tick_s=0.2) as busy:
+        work.until_step(long)
         valkey.start()
-        name, job = node_name(busy.pid, "finetune"), submit({"act": "count", "steps": 1})
+        name, job = node_name(busy.pid, "finetune"), work.light("count", steps=1)
         assert send(job.id)
 
         def has_taken_it() -> bool:
@@ -252,38 +236,38 @@ def test_worker_that_runs_a_job_without_a_task_leaves_messages_to_idle_workers(
             return [job.id] in [task["args"] for task in active[name]]
 
         until(has_taken_it)
-        with WorkerProcess(config):  # it does not look by itself
-            until_status(store, job.id, JobStatus.SUCCEEDED)
+        with work.worker():  # it does not look by itself
+            work.until(job, JobStatus.SUCCEEDED)
             # Here, since the end of this worker's context kills every job's process.
-            assert store.jobs.get(long.id).status is JobStatus.RUNNING
+            assert work.get(long).status is JobStatus.RUNNING
 
 
 @pytest.mark.long
 def test_inspect_active_shows_which_job_runs_where_and_control_shutdown_lets_it_go(
-    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], celery: Celery
+    work: Work, send: Callable[[str], bool], celery: Celery
 ) -> None:
-    with WorkerProcess(config) as worker:
-        job = begin(store, submit, send)
+    with work.worker() as worker:
+        job = begin(work, send)
         name = node_name(worker.pid, "finetune")
         active = celery.control.inspect(timeout=5).active()
         assert [(task["name"], task["args"]) for task in active[name]] == [("sds_clip.finetune", [job.id])]
         assert active[name][0]["time_start"] is not None
         celery.control.shutdown(destination=[name])
         assert worker.wait(60) == 0
-    left = store.jobs.get(job.id)
+    left = work.get(job)
     assert (left.status, left.attempt, left.interruptions) == (JobStatus.QUEUED, 0, 1)
-    kept = int((config.jobs_dir / job.id / "count").read_text())
+    kept = int((work.config.jobs_dir / job.id / "count").read_text())
     assert left.step <= kept
-    assert waiting_for(config) == [job.id]  # a message for whoever takes over
-    with WorkerProcess(config) as worker:
-        until(lambda: store.jobs.get(job.id).fence == 2 and store.jobs.get(job.id).step > kept)
+    assert waiting_for(work.config) == [job.id]  # a message for whoever takes over
+    with work.worker() as worker:
+        work.until_step(job, kept + 1, fence=2)
 
 
 def test_events_tell_when_the_job_is_received_begun_and_ended(
-    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool], celery: Celery
+    work: Work, send: Callable[[str], bool], celery: Celery
 ) -> None:
-    with following(celery) as seen, WorkerProcess(config):
-        job = submit({"act": "count", "steps": 5})
+    with following(celery) as seen, work.worker():
+        job = work.light("count", steps=5)
         send(job.id)
         until(lambda: named(seen, "task-succeeded", job))
         kinds = ["task-received", "task-started", "task-succeeded"]
@@ -291,11 +275,9 @@ def test_events_tell_when_the_job_is_received_begun_and_ended(
         assert named(seen, "task-succeeded", job)["result"] == "'succeeded'"
 
 
-def test_flower_shows_the_job(
-    config: WorkerConfig, store: Store, submit: Submit, send: Callable[[str], bool]
-) -> None:
-    with flower(config.broker_url) as url, WorkerProcess(config) as worker:
-        job = begin(store, submit, send)
+def test_flower_shows_the_job(work: Work, send: Callable[[str], bool]) -> None:
+    with flower(work.config.broker_url) as url, work.worker() as worker:
+        job = begin(work, send)
 
         def shown() -> bool:
             tasks: dict[str, dict[str, Any]] = httpx.get(f"{url}/api/tasks", timeout=60).json()
@@ -367,12 +349,12 @@ def waiting_for(config: WorkerConfig) -> list[str]:
 
 
 @on_both_if_long
-def test_reaper_settles_jobs_whose_worker_is_gone(config: WorkerConfig, store: Store, submit: Submit) -> None:
-    jobs = [submit({"act": "count", "steps": 1}) for _ in range(2)]
+def test_reaper_settles_jobs_whose_worker_is_gone(work: Work) -> None:
+    jobs = [work.light("count", steps=1) for _ in range(2)]
     for _ in jobs:
-        assert store.leases.claim(JobKind.FINETUNE, "gone", -1.0) is not None
-    store.jobs.request_pause(jobs[0].id)
-    store.jobs.request_cancel(jobs[1].id)
-    reaper(config, store).look()
-    found = [store.jobs.get(job.id).status for job in jobs]
+        assert work.store.leases.claim(JobKind.FINETUNE, "gone", -1.0) is not None
+    work.store.jobs.request_pause(jobs[0].id)
+    work.store.jobs.request_cancel(jobs[1].id)
+    reaper(work.config, work.store).look()
+    found = [work.get(job).status for job in jobs]
     assert found == [JobStatus.PAUSED, JobStatus.CANCELLED]

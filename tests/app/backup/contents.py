@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +52,18 @@ class System:
 
     def close(self) -> None:
         self.store.close()
+
+    def kill(self, point: tuple[str, str, str, int], *arguments: str, **environment: str) -> None:
+        """Run a command over it in a process that is killed at a point."""
+        own = {"SDS_CLIP_DATABASE_URL": self.url, "SDS_CLIP_DATA_DIR": str(self.data_dir)}
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.app.backup.killed", *map(str, point), *arguments],
+            env={**os.environ, **own, **environment},
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
 
     def fill(self) -> Made:
         """Make everything."""

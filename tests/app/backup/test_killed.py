@@ -2,10 +2,6 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,18 +26,6 @@ OF_RESTORE = [
 ]
 
 
-def kill(system: System, point: tuple[str, str, str, int], *arguments: str) -> None:
-    """Run a command in a process that is killed at a point."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.app.backup.killed", *map(str, point), *arguments],
-        env={**os.environ, "SDS_CLIP_DATABASE_URL": system.url, "SDS_CLIP_DATA_DIR": str(system.data_dir)},
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-
-
 def run(system: System, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setenv("SDS_CLIP_DATABASE_URL", system.url)
     monkeypatch.setenv("SDS_CLIP_DATA_DIR", str(system.data_dir))
@@ -64,7 +48,7 @@ def test_a_killed_backup_leaves_no_file_and_the_next_one_cleans_up(
     file = tmp_path / "out" / "backup.tar"
     file.parent.mkdir()
     before = system.rows(), system.files()
-    kill(system, point, "backup", str(file))
+    system.kill(point, "backup", str(file))
     assert not file.exists()
     assert (system.rows(), system.files()) == before
     assert run(system, monkeypatch, "backup", str(file)) == 0
@@ -86,7 +70,7 @@ def test_a_killed_restore_shows_no_row_and_can_be_repeated(
     file = tmp_path / "backup.tar"
     with file.open("wb") as out:
         write_backup(system.store.database, system.data_dir, out)
-    kill(empty, point, "restore", str(file))
+    empty.kill(point, "restore", str(file))
     assert empty.rows() == []
     assert run(empty, monkeypatch, "restore", str(file)) == 0
     assert empty.rows() == system.rows()

@@ -13,8 +13,9 @@ from sds_clip.app.datasets.folders import DatasetFolders
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.dataset_checks import check
 from tests.app.conftest import png
-from tests.app.datasets.archives import END, ZipEntry, tar_entry, tar_of, tree, zip_by_hand, zip_of
+from tests.app.datasets.archives import tar_of, tree, zip_of
 from tests.app.jobs.conftest import Service, error_of
+from tests.app.store.conftest import claimed_check
 from tests.worker.waiting import until
 
 FORM = {"format": "winoground"}
@@ -51,8 +52,7 @@ def checked(service: Service, dataset_id: str, roots: Path) -> dict[str, Any]:
     config = WorkerConfig(
         "", str(service.settings.database_url), service.settings.data_dir, "finetune", dataset_roots=(roots,)
     )
-    claimed = service.store.datasets.claim_check("checker", 60)
-    assert claimed is not None
+    claimed = claimed_check(service.store)
     assert claimed.id == dataset_id
     assert service.client.get(f"/datasets/{dataset_id}").json()["being_checked"]
     check(config, service.store, claimed)
@@ -78,12 +78,8 @@ def test_archive_is_received_checked_and_ready(
     dataset = answer.json()
     assert answer.headers["Location"] == f"/datasets/{dataset['id']}"
     assert (dataset["status"], dataset["name"], dataset["format"]) == ("validating", "", "winoground")
-    assert dataset["source"] == {
-        "kind": "archive",
-        "path": None,
-        "size_bytes": len(data),
-        "sha256": [hashlib.sha256(data).hexdigest()],
-    }
+    digest = hashlib.sha256(data).hexdigest()
+    assert dataset["source"] == {"kind": "archive", "path": None, "size_bytes": len(data), "sha256": [digest]}
     ready = checked(service, dataset["id"], roots)
     assert (ready["status"], ready["problems"]) == ("ready", [])
     assert len(ready["content_hash"]) == 64
@@ -147,39 +143,6 @@ def test_upload_goes_past_the_limit_of_other_bodies_and_is_held_to_its_own(
     error_of(service.client.post("/datasets", json={**FORM, "source": "/a" * 2000}), 413)
 
 
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (b"", "upload_empty"),
-        (b"no archive", "archive_format"),
-        (b"BZh91AY&SY" + bytes(600), "archive_format"),
-    ],
-)  # fmt: skip
-def test_what_is_no_archive_is_refused_by_its_content(refusing: Service, data: bytes, code: str) -> None:
-    assert error_of(upload(refusing, data), 422)["code"] == code
-    assert left(refusing) == {}
-    assert refusing.client.get("/datasets").json()["data"] == []
-
-
-@pytest.mark.parametrize(
-    ("form", "param"),
-    [
-        ({"format": "magic"}, "format"),
-        ({"name": ""}, "name"),
-        ({"name": "a\nb"}, "name"),
-        ({"name": "x" * 129}, "name"),
-        ({"max_bad_share": "2"}, "max_bad_share"),
-    ],
-)
-def test_wrong_field_is_named_and_nothing_is_kept(
-    refusing: Service, form: dict[str, str], param: str
-) -> None:
-    error = error_of(upload(refusing, tar_of(winoground(1)), **form), 422)
-
-    assert error["param"] == param
-    assert left(refusing) == {}
-
-
 def _form(parts: list[tuple[str, bytes]], *, end: bytes = b"--b--\r\n") -> tuple[bytes, str]:
     body = b""
     for name, content in parts:
@@ -190,37 +153,39 @@ def _form(parts: list[tuple[str, bytes]], *, end: bytes = b"--b--\r\n") -> tuple
 
 
 TAR = tar_of({"a.txt": b"a"})
-FIELDS = [("name", b"mine"), ("format", b"pairs")]
+NAME, FORMAT = ("name", b"mine"), ("format", b"pairs")
+FIELDS = [NAME, FORMAT]
+FORMS: dict[str, tuple[list[tuple[str, bytes]], int, dict[str, str]]] = {
+    "empty file": ([*FIELDS, ("file", b"")], 422, {"code": "upload_empty"}),
+    "no archive": ([*FIELDS, ("file", b"no archive")], 422, {"code": "archive_format"}),
+    "bzip2": ([*FIELDS, ("file", b"BZh91AY&SY" + bytes(600))], 422, {"code": "archive_format"}),
+    "zip as a shard": ([*FIELDS, ("shards", zip_of({"a.txt": b"a"}))], 422, {}),
+    "unknown format": ([NAME, ("format", b"magic"), ("file", TAR)], 422, {"param": "format"}),
+    "empty name": ([("name", b""), FORMAT, ("file", TAR)], 422, {"param": "name"}),
+    "name of two lines": ([("name", b"a\nb"), FORMAT, ("file", TAR)], 422, {"param": "name"}),
+    "long name": ([("name", b"x" * 129), FORMAT, ("file", TAR)], 422, {"param": "name"}),
+    "share of two": ([*FIELDS, ("max_bad_share", b"2"), ("file", TAR)], 422, {"param": "max_bad_share"}),
+    "no file": (FIELDS, 422, {}),
+    "no fields": ([("file", TAR)], 422, {}),
+    "two files": ([*FIELDS, ("file", TAR), ("file", TAR)], 400, {}),
+    "file and shards": ([*FIELDS, ("file", TAR), ("shards", TAR)], 400, {}),
+    "shards and file": ([*FIELDS, ("shards", TAR), ("file", TAR)], 400, {}),
+    "field twice": ([*FIELDS, ("name", b"again"), ("file", TAR)], 400, {}),
+    "unknown field": ([*FIELDS, ("owner", b"root"), ("file", TAR)], 400, {}),
+    "unknown field at the end": ([*FIELDS, ("file", TAR), ("extra", b"x")], 400, {}),
+    "not UTF-8": ([("name", b"\xff"), FORMAT, ("file", TAR)], 400, {}),
+    "long field": ([("name", b"x" * 70_000), FORMAT, ("file", TAR)], 400, {}),
+}
 
 
-@pytest.mark.parametrize(
-    ("parts", "status"),
-    [
-        (FIELDS, 422),
-        ([("file", TAR)], 422),
-        ([*FIELDS, ("file", TAR), ("file", TAR)], 400),
-        ([*FIELDS, ("file", TAR), ("shards", TAR)], 400),
-        ([*FIELDS, ("shards", TAR), ("file", TAR)], 400),
-        ([*FIELDS, ("name", b"again"), ("file", TAR)], 400),
-        ([*FIELDS, ("owner", b"root"), ("file", TAR)], 400),
-        ([*FIELDS, ("file", TAR), ("extra", b"x")], 400),
-        ([("name", b"\xff"), ("format", b"pairs"), ("file", TAR)], 400),
-        ([("name", b"x" * 70_000), ("format", b"pairs"), ("file", TAR)], 400),
-        ([*FIELDS, ("shards", zip_of({"a.txt": b"a"}))], 422),
-    ],
-    ids=[
-        "no file", "no fields", "two files", "file and shards", "shards and file", "field twice", "unknown field",
-        "unknown field at the end", "not UTF-8", "long field", "zip as a shard",
-    ],
-)  # fmt: skip
-def test_form_that_is_wrong_leaves_nothing_on_the_disk(
-    refusing: Service, parts: list[tuple[str, bytes]], status: int
-) -> None:
+@pytest.mark.parametrize("name", FORMS)
+def test_form_that_is_wrong_leaves_nothing_on_the_disk(refusing: Service, name: str) -> None:
+    parts, status, told = FORMS[name]
     body, content_type = _form(parts)
 
     answer = refusing.client.post("/datasets", content=body, headers={"Content-Type": content_type})
 
-    error_of(answer, status)
+    assert told.items() <= error_of(answer, status).items()
     assert left(refusing) == {}
     assert refusing.client.get("/datasets").json()["data"] == []
 
@@ -247,19 +212,6 @@ def test_damaged_form_leaves_nothing_on_the_disk(
     assert left(refusing) == {}
 
 
-def test_unsafe_archive_is_rejected_by_its_check_and_leaves_nothing(service: Service, roots: Path) -> None:
-    for data, code in (
-        (tar_entry(b"a", type=b"2") + END, "archive_member_unsafe"),
-        (zip_by_hand(ZipEntry(content=bytes(80 * 2**20))), "archive_bomb"),
-    ):
-        dataset = upload(service, data, format="pairs").json()
-
-        rejected = checked(service, dataset["id"], roots)
-
-        assert (rejected["status"], rejected["problems"][0]["code"]) == ("rejected", code)
-        assert left(service) == {}
-
-
 def test_folder_under_a_root_is_registered_and_stays_when_it_is_deleted(
     service: Service, roots: Path
 ) -> None:
@@ -271,9 +223,8 @@ def test_folder_under_a_root_is_registered_and_stays_when_it_is_deleted(
 
     assert answer.status_code == 202
     dataset = answer.json()
-    assert dataset["source"] == {
-        "kind": "registered", "path": f"{roots}/set", "size_bytes": None, "sha256": None,
-    }  # fmt: skip
+    in_place = {"kind": "registered", "path": f"{roots}/set", "size_bytes": None, "sha256": None}
+    assert dataset["source"] == in_place
     assert checked(service, dataset["id"], roots)["status"] == "ready"
     assert service.client.delete(f"/datasets/{dataset['id']}").status_code == 200
     assert (roots / "set" / "examples.jsonl").exists()
@@ -317,21 +268,6 @@ def test_data_set_that_is_being_checked_is_deleted_and_its_files_follow(service:
     assert service.client.get(f"/datasets/{dataset['id']}").json()["status"] == "deleted"
 
 
-def test_what_a_crash_has_left_is_removed_at_the_next_start(
-    make_service: Callable[..., Service], tmp_path: Path
-) -> None:
-    folders = DatasetFolders(tmp_path / "data" / "datasets")
-    orphan = folders.uploads / "ds_orphan"
-    orphan.mkdir()
-    (orphan / "archive").write_bytes(b"x")
-
-    service = make_service()
-    kept = upload(service, tar_of(winoground(1))).json()["id"]
-
-    until(lambda: not orphan.exists())
-    assert folders.upload(kept).exists()
-
-
 def test_disk_that_is_full_is_said_and_nothing_is_left(
     refusing: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,15 +289,18 @@ def test_more_uploads_at_once_than_allowed_are_turned_away(make_service: Callabl
     assert upload(service, tar_of(winoground(1))).status_code == 202
 
 
-def test_start_over_another_database_keeps_checked_sets_and_removes_what_a_crash_left(
+def test_next_start_removes_what_a_crash_has_left_and_keeps_checked_sets_of_another_database(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     folders = DatasetFolders(tmp_path / "data" / "datasets")
-    for folder in (folders.content("ds_of_another_database"), folders.upload("ds_of_a_crash")):
+    others, orphan = folders.content("ds_of_another_database"), folders.upload("ds_of_a_crash")
+    for folder in (others, orphan):
         folder.mkdir()
         (folder / "file").write_bytes(b"content")
 
-    make_service()
+    service = make_service()
+    own = upload(service, tar_of(winoground(1))).json()["id"]
 
-    until(lambda: not folders.upload("ds_of_a_crash").exists())
-    assert (folders.content("ds_of_another_database") / "file").read_bytes() == b"content"
+    until(lambda: not orphan.exists())
+    assert (others / "file").read_bytes() == b"content"
+    assert folders.upload(own).exists()

@@ -7,7 +7,9 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,35 +33,6 @@ MB = 2**20
 TIMEOUT_S = 30
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("streaming")
-
-
-@pytest.fixture(scope="module")
-def key(folder: Path) -> str:
-    return create_key(folder / "keys.json", "trainer", ["train"])
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path, key: str, small_reference: str) -> Iterator[RunningServer]:
-    with running_server(
-        folder,
-        "--model",
-        small_reference,
-        "--keys-file",
-        str(folder / "keys.json"),
-        SDS_CLIP_DATABASE_URL=f"sqlite:///{folder}/jobs.db",
-        constants={
-            "sds_clip.app.edge.middleware.BODY_TIMEOUT_S": 1.0,
-            "sds_clip.app.backend.MAX_UPLOADS_PER_KEY": MAX_UPLOADS,
-        },
-        SDS_CLIP_MAX_BODY_BYTES="65536",
-        SDS_CLIP_MAX_UPLOAD_BYTES=str(300 * MB),
-    ) as server:
-        yield server
-
-
 def _upload(megabytes: int) -> Iterator[bytes]:
     """A form whose archive is a tar of one file of zeros."""
     yield HEAD + tar_header(b"zeros", megabytes * MB)
@@ -68,21 +41,68 @@ def _upload(megabytes: int) -> Iterator[bytes]:
     yield bytes(1024) + TAIL
 
 
-def _post(server: RunningServer, content: Iterator[bytes], key: str, **headers: str) -> httpx.Response:
-    headers = {"Content-Type": FORM, "Authorization": f"Bearer {key}", **headers}
-    return httpx.post(f"{server.url}/datasets", content=content, headers=headers, timeout=TIMEOUT_S)
+@dataclass
+class Service:
+    """A server, the folder that it works in, and a key."""
+
+    server: RunningServer
+    folder: Path
+    key: str = "none"
+
+    @property
+    def authorized(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def post(self, megabytes: int) -> httpx.Response:
+        headers = {"Content-Type": FORM, **self.authorized}
+        url = f"{self.server.url}/datasets"
+        return httpx.post(url, content=_upload(megabytes), headers=headers, timeout=TIMEOUT_S)
+
+    def begin(self, sent: bytes, announced: int) -> socket.socket:
+        """A connection on which an upload has begun."""
+        url = urlsplit(self.server.url)
+        connection = socket.create_connection((str(url.hostname), int(url.port or 0)), timeout=TIMEOUT_S)
+        connection.sendall(
+            f"POST /datasets HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.key}\r\n"
+            f"Content-Type: {FORM}\r\nContent-Length: {announced}\r\n\r\n".encode()
+            + sent
+        )
+        return connection
+
+    def delete(self, dataset: dict[str, Any]) -> None:
+        httpx.delete(f"{self.server.url}/datasets/{dataset['id']}", headers=self.authorized)
+
+    def peak_mb(self) -> float:
+        lines = Path(f"/proc/{self.server.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+    def files(self) -> list[str]:
+        return file_names(self.folder / "data" / "datasets")
 
 
-def _begin(server: RunningServer, key: str, sent: bytes, announced: int) -> socket.socket:
-    """A connection on which an upload has begun."""
-    url = urlsplit(server.url)
-    connection = socket.create_connection((str(url.hostname), int(url.port or 0)), timeout=TIMEOUT_S)
-    connection.sendall(
-        f"POST /datasets HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: {FORM}\r\nContent-Length: {announced}\r\n\r\n".encode()
-        + sent
-    )
-    return connection
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, small_reference: str) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("streaming")
+    key = create_key(folder / "keys.json", "trainer", ["train"])
+    options = {
+        "SDS_CLIP_KEYS_FILE": str(folder / "keys.json"),
+        "SDS_CLIP_DATABASE_URL": f"sqlite:///{folder}/jobs.db",
+        "SDS_CLIP_MAX_BODY_BYTES": "65536",
+        "SDS_CLIP_MAX_UPLOAD_BYTES": str(300 * MB),
+    }
+    constants = {
+        "sds_clip.app.edge.middleware.BODY_TIMEOUT_S": 1.0,
+        "sds_clip.app.backend.MAX_UPLOADS_PER_KEY": MAX_UPLOADS,
+    }
+    with running_server(folder, "--model", small_reference, constants=constants, **options) as server:
+        yield Service(server, folder, key)
+
+
+@contextlib.contextmanager
+def _without_keys(folder: Path, reference: str) -> Iterator[Service]:
+    database = f"sqlite:///{folder}/jobs.db"
+    with running_server(folder, "--model", reference, SDS_CLIP_DATABASE_URL=database) as server:
+        yield Service(server, folder)
 
 
 def _answer(connection: socket.socket) -> tuple[int, str]:
@@ -92,58 +112,43 @@ def _answer(connection: socket.socket) -> tuple[int, str]:
     return answer.status, str(json.loads(answer.read())["error"]["code"])
 
 
-def _peak_mb(server: RunningServer) -> float:
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+def test_large_upload_goes_to_the_disk_and_not_into_memory(service: Service) -> None:
+    assert service.post(1).status_code == 202
+    before = service.peak_mb()
 
-
-def _files(folder: Path) -> list[str]:
-    return file_names(folder / "data" / "datasets")
-
-
-def test_large_upload_goes_to_the_disk_and_not_into_memory(
-    server: RunningServer, folder: Path, key: str
-) -> None:
-    assert _post(server, _upload(1), key).status_code == 202
-    before = _peak_mb(server)
-
-    answer = _post(server, _upload(200), key)
+    answer = service.post(200)
 
     assert answer.status_code == 202, answer.text
     assert answer.json()["source"]["size_bytes"] == 200 * MB + 512 + 1024
-    assert _peak_mb(server) - before < 60
-    listed = httpx.get(f"{server.url}/datasets", headers={"Authorization": f"Bearer {key}"}).json()["data"]
+    assert service.peak_mb() - before < 60
+    listed = httpx.get(f"{service.server.url}/datasets", headers=service.authorized).json()["data"]
     for dataset in listed:
-        httpx.delete(f"{server.url}/datasets/{dataset['id']}", headers={"Authorization": f"Bearer {key}"})
-    assert _files(folder) == []
+        service.delete(dataset)
+    assert service.files() == []
 
 
-def test_client_that_hangs_up_leaves_nothing(server: RunningServer, folder: Path, key: str) -> None:
-    connection = _begin(server, key, HEAD + tar_header(b"zeros", 90 * MB) + CHUNK * 3, 100 * MB)
-    until(lambda: _files(folder))
+def test_client_that_hangs_up_leaves_nothing(service: Service) -> None:
+    connection = service.begin(HEAD + tar_header(b"zeros", 90 * MB) + CHUNK * 3, 100 * MB)
+    until(lambda: service.files())
 
     connection.close()
 
-    until(lambda: not _files(folder))
+    until(lambda: not service.files())
 
 
-def test_client_that_stands_still_is_let_go_and_leaves_nothing(
-    server: RunningServer, folder: Path, key: str
-) -> None:
-    with _begin(server, key, HEAD + tar_header(b"zeros", 90 * MB) + CHUNK, 100 * MB) as connection:
+def test_client_that_stands_still_is_let_go_and_leaves_nothing(service: Service) -> None:
+    with service.begin(HEAD + tar_header(b"zeros", 90 * MB) + CHUNK, 100 * MB) as connection:
         assert _answer(connection) == (408, "upload_too_slow")
 
-    until(lambda: not _files(folder))
+    until(lambda: not service.files())
 
 
-def test_uploads_that_drip_in_free_their_places_and_leave_nothing(
-    server: RunningServer, folder: Path, key: str
-) -> None:
+def test_uploads_that_drip_in_free_their_places_and_leave_nothing(service: Service) -> None:
     head = HEAD + tar_header(b"zeros", 90 * MB)
     statuses: set[tuple[int, str]] = set()
     deadline = time.monotonic() + TIMEOUT_S
     with contextlib.ExitStack() as closing:
-        dripping = [closing.enter_context(_begin(server, key, head, 100 * MB)) for _ in range(MAX_UPLOADS)]
+        dripping = [closing.enter_context(service.begin(head, 100 * MB)) for _ in range(MAX_UPLOADS)]
         while dripping:
             assert time.monotonic() < deadline, "an upload goes on"
             for connection in list(dripping):
@@ -154,44 +159,40 @@ def test_uploads_that_drip_in_free_their_places_and_leave_nothing(
                     connection.sendall(b"x")
 
     assert statuses == {(408, "upload_too_slow")}
-    until(lambda: not _files(folder))
-    accepted = _post(server, _upload(1), key)
+    until(lambda: not service.files())
+    accepted = service.post(1)
     assert accepted.status_code == 202
-    httpx.delete(f"{server.url}/datasets/{accepted.json()['id']}", headers={"Authorization": f"Bearer {key}"})
+    service.delete(accepted.json())
 
 
-def test_upload_over_the_limit_is_refused_and_leaves_nothing(
-    server: RunningServer, folder: Path, key: str
-) -> None:
+def test_upload_over_the_limit_is_refused_and_leaves_nothing(service: Service) -> None:
     try:
-        status = _post(server, _upload(310), key).status_code
+        status = service.post(310).status_code
     except httpx.TransportError:  # cut off while it was still sending
         status = 413
     assert status == 413
 
-    until(lambda: not _files(folder))
+    until(lambda: not service.files())
 
 
 @pytest.mark.parametrize("announced", [100_000, 2**40])
-def test_upload_without_a_key_is_refused_before_it_arrives(server: RunningServer, announced: int) -> None:
-    with _begin(server, "none", HEAD, announced) as connection:
+def test_upload_without_a_key_is_refused_before_it_arrives(service: Service, announced: int) -> None:
+    with replace(service, key="none").begin(HEAD, announced) as connection:
         assert _answer(connection) == (401, "unauthorized")
 
 
-def test_wrong_field_is_told_before_the_file_has_arrived(server: RunningServer, key: str) -> None:
+def test_wrong_field_is_told_before_the_file_has_arrived(service: Service) -> None:
     head = HEAD.replace(b"pairs", b"magic")
-    with _begin(server, key, head + tar_header(b"zeros", 90 * MB), 100 * MB) as connection:
+    with service.begin(head + tar_header(b"zeros", 90 * MB), 100 * MB) as connection:
         status, code = _answer(connection)
 
     assert (status, code) == (422, "invalid_request")
 
 
-def test_registration_has_the_limits_of_every_other_body(server: RunningServer, key: str) -> None:
-    answer = httpx.post(
-        f"{server.url}/datasets",
-        content=b" " * 70_000,
-        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-    )
+def test_registration_has_the_limits_of_every_other_body(service: Service) -> None:
+    headers = {"Content-Type": "application/json", **service.authorized}
+
+    answer = httpx.post(f"{service.server.url}/datasets", content=b" " * 70_000, headers=headers)
 
     assert answer.status_code == 413
 
@@ -199,17 +200,16 @@ def test_registration_has_the_limits_of_every_other_body(server: RunningServer, 
 def test_upload_that_a_killed_service_cut_off_is_gone_after_the_restart(
     tmp_path: Path, small_reference: str
 ) -> None:
-    database = f"sqlite:///{tmp_path}/jobs.db"
-    with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=database) as server:
-        with _begin(server, "none", HEAD + tar_header(b"zeros", 90 * MB) + CHUNK * 3, 100 * MB):
-            until(lambda: _files(tmp_path))
-            server.process.kill()
-            server.process.wait()
-        assert _files(tmp_path) != [], "nobody was left to remove it"
-    with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=database) as server:
-        until(lambda: not _files(tmp_path))
-        assert httpx.get(f"{server.url}/datasets").json()["data"] == []
-        assert _post(server, _upload(1), "none").status_code == 202
+    with _without_keys(tmp_path, small_reference) as service:
+        with service.begin(HEAD + tar_header(b"zeros", 90 * MB) + CHUNK * 3, 100 * MB):
+            until(lambda: service.files())
+            service.server.process.kill()
+            service.server.process.wait()
+        assert service.files() != [], "nobody was left to remove it"
+    with _without_keys(tmp_path, small_reference) as service:
+        until(lambda: not service.files())
+        assert httpx.get(f"{service.server.url}/datasets").json()["data"] == []
+        assert service.post(1).status_code == 202
 
 
 @pytest.mark.long
@@ -217,17 +217,16 @@ def test_upload_that_a_killed_service_cut_off_is_gone_after_the_restart(
 def test_upload_under_way_at_sigterm_has_seconds_to_end_and_leaves_nothing_otherwise(
     tmp_path: Path, small_reference: str, ends: bool
 ) -> None:
-    database = f"sqlite:///{tmp_path}/jobs.db"
     whole = b"".join(_upload(3))
-    with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=database) as server:
-        with _begin(server, "none", whole[: 2 * MB], len(whole)) as connection:
-            until(lambda: _files(tmp_path))
-            server.terminate()
-            until(lambda: "received SIGTERM" in server.log.read_text())
+    with _without_keys(tmp_path, small_reference) as service:
+        with service.begin(whole[: 2 * MB], len(whole)) as connection:
+            until(lambda: service.files())
+            service.server.terminate()
+            until(lambda: "received SIGTERM" in service.server.log.read_text())
             if ends:
                 connection.sendall(whole[2 * MB :])
                 answer = http.client.HTTPResponse(connection)
                 answer.begin()
                 assert answer.status == 202
-            assert server.process.wait(10 * TIMEOUT_S) == 0
-        assert bool(_files(tmp_path)) == ends
+            assert service.server.process.wait(10 * TIMEOUT_S) == 0
+        assert bool(service.files()) == ends

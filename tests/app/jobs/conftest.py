@@ -21,6 +21,7 @@ from sds_clip.models.clip.model import Clip
 from tests.app.changed import changed
 from tests.app.jobs.consoles import SCOPES, Console
 from tests.app.serving.swapping import MATCH, publish_tuned
+from tests.app.store.conftest import claimed_check
 from tests.databases import Databases
 
 USERS = ("alice", "bob")
@@ -43,8 +44,7 @@ class Service:
         return added.id
 
     def accept(self, added: Dataset, usable: int = 1000) -> None:
-        claimed = self.store.datasets.claim_check("checker", 60)
-        assert claimed is not None
+        claimed = claimed_check(self.store)
         assert claimed.id == added.id
         self.store.datasets.accept(
             claimed, content_hash="0" * 64, counts={"samples": usable, "usable": usable}
@@ -68,6 +68,23 @@ class Service:
             "training_data": training,
         }
 
+    def begin(self, **fields: Any) -> tuple[str, Lease]:
+        """A fine-tuning job that runs."""
+        job = self.finetune(**fields)
+        _, lease = self.claim()
+        assert lease.job_id == job["id"]
+        return lease.job_id, lease
+
+    def submit(self, **fields: Any) -> Response:
+        """The answer to a request for a fine-tuning job."""
+        return cast(Response, self.client.post("/finetune", json=self.request(**fields)))
+
+    def evaluate(self, **fields: Any) -> Response:
+        """The answer to a request for an evaluation; its data set is made if none is given."""
+        body = {"model": "demo", "benchmark": "winoground", **fields}
+        body["data"] = fields.get("data") or self.ready_dataset(body["benchmark"])
+        return cast(Response, self.client.post("/evaluate", json=body))
+
     def claim(self, kind: JobKind = JobKind.FINETUNE) -> tuple[Job, Lease]:
         job = self.store.leases.claim(kind, "slot", 60)
         assert job is not None
@@ -80,6 +97,24 @@ def roots(tmp_path: Path) -> Path:
     folder = tmp_path / "roots"
     folder.mkdir()
     return folder
+
+
+def published(service: Service, base: Clip, scratch: Path, seed: int, result: Any, **described: Any) -> str:
+    """The version that the oldest job that waits has made, over the base that is served."""
+    root = service.settings.data_dir / "versions"
+    version = publish_tuned(root, base, scratch, seed=seed)
+    found = read_published(root / version, version)
+    _, lease = service.claim()
+    row = NewVersion(
+        version,
+        f"versions/{version}",
+        {**found.description, **described},
+        found.size_bytes,
+        base=base.reference,
+        base_version=base.version,
+    )
+    service.store.leases.succeed(lease, version=row, result=result)
+    return version
 
 
 @contextmanager
@@ -139,21 +174,8 @@ class Keyed:
 
     def version(self, owner: str, *, seed: int = 0) -> str:
         """A version that a job of the owner made over the base that is served."""
-        root = self.service.settings.data_dir / "versions"
-        version = publish_tuned(root, self.clip, self.scratch / f"{owner}{seed}", seed=seed)
-        found = read_published(root / version, version)
         self.job(owner)
-        _, lease = self.service.claim()
-        row = NewVersion(
-            version,
-            f"versions/{version}",
-            found.description,
-            found.size_bytes,
-            base=self.clip.reference,
-            base_version=self.clip.version,
-        )
-        self.service.store.leases.succeed(lease, version=row, result={"steps": 1})
-        return version
+        return published(self.service, self.clip, self.scratch / f"{owner}{seed}", seed, {"steps": 1})
 
     def evaluation(self, owner: str) -> str:
         """An evaluation that succeeded and left a report."""
@@ -235,31 +257,38 @@ def error_of(answer: Any, status: int) -> dict[str, Any]:
     return error
 
 
+@dataclass
+class Quick(Service):
+    """A service that looks at its aliases often, and the versions that jobs make over its base."""
+
+    clip: Clip
+    scratch: Path
+
+    @property
+    def base(self) -> str:
+        return self.clip.version
+
+    def publish(self, *, seed: int = 0, result: Any = None) -> str:
+        self.finetune()
+        measured = {"evaluations": {"winoground (ds_1)": {"metrics": {"group": 0.25}}}}
+        return published(self, self.clip, self.scratch / str(seed), seed, result, **measured)
+
+    def folder(self, version: str) -> Path:
+        return self.settings.data_dir / "versions" / version
+
+    def promote(self, version: str, **body: Any) -> Response:
+        body = {"reason": "it is better", **body}
+        return cast(Response, self.client.post(f"/models/{version}/promote", json=body))
+
+    def match(self, **body: Any) -> Response:
+        return cast(Response, self.client.post("/match", json={**MATCH, **body}))
+
+    def served(self) -> str:
+        """The version that answers."""
+        return str(self.match().json()["model"]["version"])
+
+
 @pytest.fixture
-def quick(make_service: Callable[..., Service]) -> Service:
-    """A service that looks at its aliases often."""
-    return make_service(swap_poll_s=0.02, precision="float32")
-
-
-def published(service: Service, base: Clip, scratch: Path, *, seed: int = 0, result: Any = None) -> str:
-    """The version that a job made, over the base that is served."""
-    root = service.settings.data_dir / "versions"
-    version = publish_tuned(root, base, scratch / str(seed), seed=seed)
-    found = read_published(root / version, version)
-    service.finetune()
-    _, lease = service.claim()
-    row = NewVersion(
-        version,
-        f"versions/{version}",
-        {**found.description, "evaluations": {"winoground (ds_1)": {"metrics": {"group": 0.25}}}},
-        found.size_bytes,
-        base=base.reference,
-        base_version=base.version,
-    )
-    service.store.leases.succeed(lease, version=row, result=result)
-    return version
-
-
-def served(service: Service) -> str:
-    """The version that answers."""
-    return str(service.client.post("/match", json=MATCH).json()["model"]["version"])
+def quick(make_service: Callable[..., Service], small_clip: Clip, tmp_path: Path) -> Quick:
+    service = make_service(swap_poll_s=0.02, precision="float32")
+    return Quick(service.client, service.store, service.settings, small_clip, tmp_path)

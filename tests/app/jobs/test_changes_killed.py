@@ -12,19 +12,13 @@ import pytest
 from sds_clip import Client
 from sds_clip.app.keys import create_key, delete_key
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job, Lease, NewJob
-from sds_clip.app.store.states import JobKind
 from tests.app.jobs.conftest import Service, error_of
-from tests.app.jobs.streamed import CONFIG
+from tests.app.jobs.streamed import claim, submit
 from tests.app.serverside import free_port, running_server
 from tests.worker.waiting import until
 
 KILLS = 2
 JOBS_BETWEEN = 5
-
-
-def submit(store: Store, owner: str = "") -> Job:
-    return store.jobs.submit(NewJob(JobKind.FINETUNE, {}, config={**CONFIG}, owner=owner))[0]
 
 
 @contextlib.contextmanager
@@ -34,10 +28,8 @@ def working(store: Store) -> Iterator[list[str]]:
 
     def work() -> None:
         while not done.wait(0.5):
-            submit(store)
-            job = store.leases.claim(JobKind.FINETUNE, "slot", 60)
-            assert job is not None
-            store.leases.succeed(Lease.of(job))
+            job = submit(store)
+            store.leases.succeed(claim(store))
             ended.append(job.id)
 
     with ThreadPoolExecutor() as threads:

@@ -27,8 +27,7 @@ def listed(service: Service, job: str) -> list[dict[str, Any]]:
 
 @on_both
 def test_checkpoints_have_their_size_and_the_last_metrics_before_them(service: Service) -> None:
-    job = str(service.finetune()["id"])
-    _, lease = service.claim()
+    job, lease = service.begin()
     service.store.leases.points(lease, {25: {"loss": 2.0}, 50: {"loss": 1.0}, 75: {"loss": 0.5}})
     for step in (10, 60):
         write(service, job, 1, step, 100 + step)

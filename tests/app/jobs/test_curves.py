@@ -30,8 +30,7 @@ def curves(service: Service, job: str, **query: Any) -> dict[str, Any]:
 
 def report(service: Service, points: dict[int, dict[str, float]]) -> str:
     """A running job with these metrics."""
-    job = str(service.finetune()["id"])
-    _, lease = service.claim()
+    job, lease = service.begin()
     service.store.leases.points(lease, points)
     return job
 

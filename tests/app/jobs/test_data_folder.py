@@ -1,7 +1,5 @@
 """A service whose data folder goes away, or is another one when it starts."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,20 +13,12 @@ from sds_clip.app.store import Store
 from sds_clip.app.store.records import NewVersion
 from tests.app.jobs.conftest import Service
 from tests.app.serving.swapping import MATCH
-
-PATIENCE_S = 120.0
+from tests.worker.waiting import until
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "WATCH_FOLDER_EVERY_S", 0.05)
-
-
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
 
 
 def trouble(service: Service) -> str | None:

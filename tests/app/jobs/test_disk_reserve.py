@@ -84,8 +84,7 @@ def test_retry_needs_room_and_a_job_that_can_be_retried(
 
 
 def test_job_that_its_worker_paused_says_why_until_it_is_resumed(service: Service) -> None:
-    job_id = service.finetune()["id"]
-    _, lease = service.claim()
+    job_id, lease = service.begin()
     service.store.leases.suspend(lease, JobError("disk_reserve", "The disk is full.", retryable=True))
 
     job = service.client.get(f"/jobs/{job_id}").json()

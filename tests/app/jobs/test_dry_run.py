@@ -1,7 +1,6 @@
 """A dry run of a promotion: it moves nothing, and says what the real one then does."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +10,9 @@ from sds_clip.app.registry.gate import CandidateScores, Verdict, judge
 from sds_clip.app.schemas.finetune import Thresholds
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.tables import versions
-from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.results import Results, write_results
 from sds_clip.worker.benchmarks import summary
-from tests.app.jobs.conftest import Keyed, Service, error_of, published
+from tests.app.jobs.conftest import Keyed, Quick, Service, error_of
 from tests.app.registry.test_gate import retrieval, winoground
 from tests.databases import on_both
 
@@ -69,82 +67,75 @@ def verdict_of(version: str, other: str, right: int, retrieved: float) -> Verdic
     )
 
 
+def damage(quick: Quick, version: str) -> None:
+    next(quick.folder(version).glob("*.safetensors")).write_bytes(b"x")
+
+
 @on_both
-def test_promotion_that_nothing_refuses_is_foretold(quick: Service, small_clip: Clip, tmp_path: Path) -> None:
-    version = published(quick, small_clip, tmp_path)
+def test_promotion_that_nothing_refuses_is_foretold(quick: Quick) -> None:
+    version = quick.publish()
 
     plan = dry_run(quick, version)
 
-    assert (plan["name"], plan["from_version"], plan["to_version"]) == (
-        "default",
-        small_clip.version,
-        version,
-    )
+    assert (plan["name"], plan["from_version"], plan["to_version"]) == ("default", quick.base, version)
     assert (plan["from_generation"], plan["generation"], plan["moves"], plan["error"]) == (1, 2, True, None)
-    moved = quick.client.post(f"/models/{version}/promote", json=REASON).json()
+    moved = quick.promote(version).json()
     assert (moved["version"], moved["generation"]) == (plan["to_version"], plan["generation"])
 
 
 @on_both
-def test_new_alias_is_not_created(quick: Service, small_clip: Clip) -> None:
-    plan = dry_run(quick, small_clip.version, alias="other")
+def test_new_alias_is_not_created(quick: Quick) -> None:
+    plan = dry_run(quick, quick.base, alias="other")
 
     assert (plan["from_version"], plan["from_generation"], plan["generation"]) == (None, 0, 1)
     assert plan["moves"]
 
 
-def test_alias_that_points_there_already_would_not_move(quick: Service, small_clip: Clip) -> None:
-    plan = dry_run(quick, small_clip.version)
+def test_alias_that_points_there_already_would_not_move(quick: Quick) -> None:
+    plan = dry_run(quick, quick.base)
 
     assert (plan["moves"], plan["error"], plan["gate"]["verdict"]) == (False, None, "not_better")
 
 
 @pytest.mark.parametrize("reason", ["alias_locked", "not_better", "alias_moved", "version_damaged"])
-def test_refusal_is_foretold(quick: Service, small_clip: Clip, tmp_path: Path, reason: str) -> None:
+def test_refusal_is_foretold(quick: Quick, reason: str) -> None:
     worse = {"alias": "default", "promoted": False, "why": "It is worse."}
     result = {"promotion": worse} if reason == "not_better" else None
-    version = published(quick, small_clip, tmp_path, result=result)
+    version = quick.publish(result=result)
     body: dict[str, Any] = {"expected_generation": 7} if reason == "alias_moved" else {}
     if reason == "alias_locked":
         quick.client.post("/models/default/lock", json={"reason": "a freeze"})
     if reason == "version_damaged":
-        next((quick.settings.data_dir / "versions" / version).glob("*.safetensors")).write_bytes(b"x")
+        damage(quick, version)
 
     plan = dry_run(quick, version, **body)
 
-    real = error_of(quick.client.post(f"/models/{version}/promote", json={**REASON, **body}), 409)
+    real = error_of(quick.promote(version, **body), 409)
     assert real["code"] == reason
     assert {name: plan["error"][name] for name in real} == real
     assert (plan["moves"], plan["generation"]) == (False, 1)
     assert (plan["lock"] is not None) == (reason == "alias_locked")
 
 
-def test_version_over_a_damaged_one_is_foretold_to_be_refused_and_is(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    base, version = (published(quick, small_clip, tmp_path, seed=seed) for seed in (0, 1))
+def test_version_over_a_damaged_one_is_foretold_to_be_refused_and_is(quick: Quick) -> None:
+    base, version = (quick.publish(seed=seed) for seed in (0, 1))
     with quick.store.database.writing() as connection:
         connection.execute(update(versions).where(versions.c.id == version).values(base_version=base))
     assert dry_run(quick, version)["error"] is None
-    next((quick.settings.data_dir / "versions" / base).glob("*.safetensors")).write_bytes(b"x")
+    damage(quick, base)
 
     plan = dry_run(quick, version)
 
-    real = error_of(quick.client.post(f"/models/{version}/promote", json=REASON), 409)
-    assert (real["code"], plan["moves"], plan["error"]["message"]) == (
-        "version_damaged",
-        False,
-        real["message"],
-    )
+    real = error_of(quick.promote(version), 409)
+    assert (real["code"], plan["moves"]) == ("version_damaged", False)
+    assert plan["error"]["message"] == real["message"]
     assert base[:12] in real["message"]
     assert quick.store.versions.get(base).damaged_at is not None
 
 
 @pytest.mark.parametrize(("right", "retrieved"), [(12, 0.5), (12, 0.3), (6, 0.5)])
-def test_gate_judges_evaluations_as_a_worker_does(
-    quick: Service, small_clip: Clip, tmp_path: Path, right: int, retrieved: float
-) -> None:
-    version, other = published(quick, small_clip, tmp_path), small_clip.version
+def test_gate_judges_evaluations_as_a_worker_does(quick: Quick, right: int, retrieved: float) -> None:
+    version, other = quick.publish(), quick.base
     jobs = [
         evaluated(quick, version, other, winoground(right), winoground(4)),
         evaluated(quick, version, other, retrieval(retrieved, 0.5), retrieval(0.5, 0.5)),
@@ -164,12 +155,10 @@ def test_gate_judges_evaluations_as_a_worker_does(
 
 
 @pytest.mark.parametrize("right", [4, 12])
-def test_comparison_by_the_job_that_made_the_version_is_shown(
-    quick: Service, small_clip: Clip, tmp_path: Path, right: int
-) -> None:
-    expected = verdict_of("v", small_clip.version, right, 0.5)
+def test_comparison_by_the_job_that_made_the_version_is_shown(quick: Quick, right: int) -> None:
+    expected = verdict_of("v", quick.base, right, 0.5)
     promotion = {"alias": "default", "promoted": expected.promotes, "why": expected.why, **expected.figures}
-    version = published(quick, small_clip, tmp_path, result={"promotion": promotion})
+    version = quick.publish(result={"promotion": promotion})
 
     gate = dry_run(quick, version)["gate"]
 
@@ -178,10 +167,8 @@ def test_comparison_by_the_job_that_made_the_version_is_shown(
     assert [check["passed"] for check in gate["checks"]] == [check.passed for check in expected.checks]
 
 
-def test_without_evaluations_of_both_the_gate_says_what_to_do(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = published(quick, small_clip, tmp_path)
+def test_without_evaluations_of_both_the_gate_says_what_to_do(quick: Quick) -> None:
+    version = quick.publish()
     evaluated(quick, version, "demo", winoground(12), winoground(4))
 
     gate = dry_run(quick, version)["gate"]
@@ -191,10 +178,8 @@ def test_without_evaluations_of_both_the_gate_says_what_to_do(
     assert "POST /evaluate" in gate["why"]
 
 
-def test_what_was_measured_of_both_is_shown_and_what_is_missing_is_named(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version, other = published(quick, small_clip, tmp_path), small_clip.version
+def test_what_was_measured_of_both_is_shown_and_what_is_missing_is_named(quick: Quick) -> None:
+    version, other = quick.publish(), quick.base
     job = evaluated(quick, version, other, retrieval(0.4, 0.5), retrieval(0.5, 0.6))
 
     gate = dry_run(quick, version)["gate"]
@@ -218,11 +203,9 @@ def test_what_was_measured_of_both_is_shown_and_what_is_missing_is_named(
     assert shown["group_match"][0] < shown["group_match"][1]
 
 
-def test_files_of_an_evaluation_that_are_gone_are_named_without_their_path(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = published(quick, small_clip, tmp_path)
-    job = evaluated(quick, version, small_clip.version, winoground(12), winoground(4))
+def test_files_of_an_evaluation_that_are_gone_are_named_without_their_path(quick: Quick) -> None:
+    version = quick.publish()
+    job = evaluated(quick, version, quick.base, winoground(12), winoground(4))
     (quick.settings.data_dir / "jobs" / job / "1" / "baseline.json").unlink()
 
     gate = dry_run(quick, version)["gate"]
@@ -236,9 +219,8 @@ def test_key_is_told_whether_it_may(keyed: Keyed) -> None:
 
     refused = keyed.ask("alice", "POST", f"/models/{version}/promote", json=body).json()
     keyed.give("hers", "alice", version)
-    allowed = keyed.ask(
-        "alice", "POST", f"/models/{keyed.version('alice', seed=1)}/promote", json=body
-    ).json()
+    other = keyed.version("alice", seed=1)
+    allowed = keyed.ask("alice", "POST", f"/models/{other}/promote", json=body).json()
 
     assert (refused["moves"], refused["error"]["code"]) == (False, "missing_scope")
     assert (allowed["moves"], allowed["error"]) == (True, None)

@@ -13,9 +13,7 @@ from tests.app.jobs.conftest import Service, error_of
 def test_job_is_accepted_and_says_what_a_worker_will_do(service: Service, small_clip: Clip) -> None:
     data = service.ready_dataset("winoground")
 
-    answer = service.client.post(
-        "/evaluate", json={"model": "default", "benchmark": "winoground", "data": data, "baseline": "demo"}
-    )
+    answer = service.evaluate(model="default", data=data, baseline="demo")
 
     assert answer.status_code == 202
     job = answer.json()
@@ -28,11 +26,9 @@ def test_job_is_accepted_and_says_what_a_worker_will_do(service: Service, small_
 
 
 def test_models_may_be_named_by_the_beginning_of_their_id(service: Service, small_clip: Clip) -> None:
-    data, short = service.ready_dataset("winoground"), small_clip.version[:8]
+    short = small_clip.version[:8]
 
-    answer = service.client.post(
-        "/evaluate", json={"model": short, "baseline": short, "benchmark": "winoground", "data": data}
-    )
+    answer = service.evaluate(model=short, baseline=short)
 
     assert (answer.json()["model"], answer.json()["baseline"]) == (small_clip.version, small_clip.version)
     claimed, _ = service.claim(JobKind.EVALUATE)
@@ -42,34 +38,26 @@ def test_models_may_be_named_by_the_beginning_of_their_id(service: Service, smal
 def test_other_spellings_of_a_benchmark_are_taken(service: Service) -> None:
     data = service.ready_dataset("sugarcrepe")
 
+    assert service.evaluate(benchmark="sugar_crepe", data=data).json()["benchmark"] == "sugarcrepe"
+
+
+@pytest.mark.parametrize("beside", [{}, {"model": "demo"}])
+def test_teacher_is_measured_by_the_diffusion_score_and_a_model_may_stand_beside_it(
+    service: Service, beside: dict[str, str]
+) -> None:
+    body = {"benchmark": "winoground", "data": service.ready_dataset("winoground"), **beside}
+
     answer = service.client.post(
-        "/evaluate", json={"model": "demo", "benchmark": "sugar_crepe", "data": data}
+        "/evaluate", json={**body, "scorer": "diffusion", "teacher": "demo", "draws": 4}
     )
 
-    assert answer.json()["benchmark"] == "sugarcrepe"
-
-
-def test_teacher_is_measured_by_the_diffusion_score(service: Service) -> None:
-    data = service.ready_dataset("winoground")
-    body = {"benchmark": "winoground", "data": data, "scorer": "diffusion", "teacher": "demo", "draws": 4}
-
-    job = service.client.post("/evaluate", json=body).json()
-
-    assert (job["model"], job["teacher"], job["options"]["draws"]) == (None, "demo", 4)
-
-
-def test_model_may_stand_beside_the_teacher(service: Service) -> None:
-    body = {"benchmark": "winoground", "data": service.ready_dataset("winoground"), "model": "demo"}
-
-    job = service.client.post("/evaluate", json=body | {"scorer": "diffusion", "teacher": "demo"}).json()
-
-    assert (job["status"], job["teacher"]) == ("queued", "demo")
+    job = answer.json()
+    assert (job["status"], job["teacher"], job["options"]["draws"]) == ("queued", "demo", 4)
+    assert job["model"] == beside.get("model")
 
 
 def test_dry_run_accepts_nothing(service: Service) -> None:
-    body = {"model": "demo", "benchmark": "winoground", "data": service.ready_dataset("winoground")}
-
-    answer = service.client.post("/evaluate", json={**body, "dry_run": True})
+    answer = service.evaluate(dry_run=True)
 
     assert answer.status_code == 200
     assert answer.json()["config"]["model"] == "demo"
@@ -103,9 +91,9 @@ def test_dry_run_accepts_nothing(service: Service) -> None:
 def test_what_cannot_be_done_is_refused_at_once(
     refusing: Service, fields: dict[str, Any], code: str, param: str | None
 ) -> None:
-    body = {"model": "demo", "benchmark": "winoground", "data": refusing.ready_dataset("winoground")}
+    data = refusing.ready_dataset("winoground")
 
-    error = error_of(refusing.client.post("/evaluate", json={**body, **fields}), 422)
+    error = error_of(refusing.evaluate(**{"data": data, **fields}), 422)
 
     assert (error["code"], error["param"]) == (code, param)
 

@@ -1,15 +1,12 @@
 """Every answer tells browsers not to guess its type, and caches not to keep it, unless it may be kept."""
 
-from pathlib import Path
-
 import pytest
 from fastapi import FastAPI
 from httpx import Response
 
 from sds_clip.app.edge.auth import declared
 from sds_clip.app.store.states import JobStatus
-from sds_clip.models.clip.model import Clip
-from tests.app.jobs.conftest import Service, published
+from tests.app.jobs.conftest import Quick, Service
 from tests.app.jobs.consoles import Console
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -44,9 +41,9 @@ def test_every_route_by_every_method_answers_so_whatever_it_answers(
 
 
 def test_streams_files_and_unforeseen_errors_answer_so_too(
-    quick: Service, small_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = published(quick, small_clip, tmp_path)
+    version = quick.publish()
     (job,) = [job["id"] for job in quick.client.get("/jobs").json()["data"]]
     assert quick.store.jobs.get(job).status is JobStatus.SUCCEEDED
     path = quick.settings.data_dir / "jobs" / job / "1" / "run" / "log.jsonl"

@@ -17,8 +17,7 @@ VALIDATION = {
 
 
 def improvement(service: Service, result: dict[str, Any]) -> Any:
-    service.finetune()
-    _, lease = service.claim()
+    _, lease = service.begin()
     service.store.leases.succeed(lease, result=result)
     return service.client.get("/jobs").json()["data"][0]["improvement"]
 
@@ -50,9 +49,7 @@ def test_result_that_compares_nothing_says_nothing(service: Service) -> None:
 
 
 def test_evaluation_with_a_baseline_tells_the_difference_of_the_main_figure(service: Service) -> None:
-    data = service.ready_dataset("winoground")
-    body = {"model": "default", "benchmark": "winoground", "data": data, "baseline": "demo"}
-    job = service.client.post("/evaluate", json=body).json()
+    job = service.evaluate(model="default", baseline="demo").json()
     _, lease = service.claim(JobKind.EVALUATE)
     figures = {
         "primary": "group_score",

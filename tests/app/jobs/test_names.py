@@ -73,7 +73,7 @@ def test_a_name_that_is_taken_is_a_conflict_and_its_replay_is_none(service: Serv
 
 @pytest.mark.parametrize("name", ["job_1", "ds_1", "", "a b", "a/b", "-a", "x" * 65, "é"])
 def test_what_may_be_taken_for_an_id_or_a_path_is_no_name(refusing: Service, name: str) -> None:
-    job = refusing.client.post("/finetune", json=refusing.request(name=name))
+    job = refusing.submit(name=name)
     form = {"name": name, "format": "pairs"}
     upload = refusing.client.post("/datasets", data=form, files={"file": ("a.tar", b"")})
     assert error_of(job, 422)["param"] == error_of(upload, 422)["param"] == "name"

@@ -12,10 +12,9 @@ import pytest
 
 from sds_clip.app.keys import create_key, delete_key
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job, Lease, NewJob
-from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.records import Job
 from tests.app.jobs.conftest import Service
-from tests.app.jobs.streamed import CONFIG
+from tests.app.jobs.streamed import claim, submit
 from tests.app.serverside import RunningServer, running_server
 from tests.worker.waiting import until
 
@@ -63,15 +62,6 @@ class Live:
     server: RunningServer
     store: Store
 
-    def job(self) -> Job:
-        """A job that is queued."""
-        return self.store.jobs.submit(NewJob(JobKind.FINETUNE, {}, config={**CONFIG}))[0]
-
-    def claim(self) -> Lease:
-        job = self.store.leases.claim(JobKind.FINETUNE, "slot", 60)
-        assert job is not None
-        return Lease.of(job)
-
     @contextlib.contextmanager
     def follow(self, job: Job, **headers: str) -> Iterator[Iterator[Frame]]:
         url = f"{self.server.url}/jobs/{job.id}/events"
@@ -94,19 +84,13 @@ def live(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         store.close()
 
 
-def _end(live: Live, job: Job) -> None:
-    live.store.jobs.request_cancel(job.id)
-
-
 def test_stream_tells_what_happens_while_it_happens_and_ends_with_the_job(live: Live) -> None:
-    job = live.job()
+    job = submit(live.store)
 
     with live.follow(job) as following:
-        assert (next(following).data["data"], next(following).name) == (
-            {"from": None, "to": "queued"},
-            "progress",
-        )
-        lease = live.claim()
+        assert next(following).data["data"] == {"from": None, "to": "queued"}
+        assert next(following).name == "progress"
+        lease = claim(live.store)
         assert next(following).data["data"]["to"] == "running"
         assert next(following).data["status"] == "running"
         live.store.leases.progress(lease, stage="training", step=5, steps=10)
@@ -135,7 +119,7 @@ def test_stream_of_a_deleted_key_ends(small_reference: str, tmp_path: Path) -> N
     with running_server(tmp_path, "--model", small_reference, **options) as server:
         store = Store(url)
         live = Live(server, store)
-        job = store.jobs.submit(NewJob(JobKind.FINETUNE, {}, config={**CONFIG}, owner="trainer"))[0]
+        job = submit(store, owner="trainer")
         with live.follow(job, **key) as following:
             assert next(following).data["data"]["to"] == "queued"
             delete_key(keys, "trainer")
@@ -146,8 +130,8 @@ def test_stream_of_a_deleted_key_ends(small_reference: str, tmp_path: Path) -> N
 
 
 def test_client_that_comes_back_misses_nothing_and_gets_nothing_twice(live: Live) -> None:
-    job = live.job()
-    lease = live.claim()
+    job = submit(live.store)
+    lease = claim(live.store)
     for number in range(450):  # more than one page
         live.store.leases.event(lease, f"event {number}")
 
@@ -161,8 +145,8 @@ def test_client_that_comes_back_misses_nothing_and_gets_nothing_twice(live: Live
 
 
 def test_client_that_has_seen_the_end_is_told_not_to_come_back(live: Live) -> None:
-    job = live.job()
-    _end(live, job)
+    job = submit(live.store)
+    live.store.jobs.request_cancel(job.id)
     with live.follow(job) as following:
         last = [frame.id for frame in following if frame.id][-1]
 
@@ -174,7 +158,7 @@ def test_client_that_has_seen_the_end_is_told_not_to_come_back(live: Live) -> No
 
 
 def test_streams_are_bounded_and_a_client_that_goes_makes_room(live: Live) -> None:
-    job = live.job()
+    job = submit(live.store)
     url = f"{live.server.url}/jobs/{job.id}/events"
 
     with live.follow(job) as first, live.follow(job) as second:
@@ -189,14 +173,14 @@ def test_streams_are_bounded_and_a_client_that_goes_makes_room(live: Live) -> No
             return again.status_code == 200
 
     until(has_room)
-    _end(live, job)
+    live.store.jobs.request_cancel(job.id)
 
 
 def test_server_that_stops_lets_its_streams_go(small_reference: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/jobs.db"
     with running_server(tmp_path, "--model", small_reference, SDS_CLIP_DATABASE_URL=url) as server:
         live = Live(server, Store(url))
-        with live.follow(live.job()) as following:
+        with live.follow(submit(live.store)) as following:
             next(following)
             server.terminate()
             rest = list(following)  # and no error: the stream ends as it should

@@ -10,9 +10,8 @@ import pytest
 
 from sds_clip import Client
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Lease, NewJob
-from sds_clip.app.store.states import JobKind
-from tests.app.jobs.streamed import CONFIG
+from sds_clip.app.store.records import Lease
+from tests.app.jobs.streamed import claim, submit
 from tests.app.serverside import free_port, running_server
 from tests.worker.waiting import until
 
@@ -54,10 +53,8 @@ def test_client_follows_a_job_over_killed_services_without_losing_or_repeating_a
         threads = closing.enter_context(ThreadPoolExecutor())
         store = closing.enter_context(contextlib.closing(Store(database_url)))
         store.migrate()
-        job = store.jobs.submit(NewJob(JobKind.FINETUNE, {}, config={**CONFIG}))[0]
-        claimed = store.leases.claim(JobKind.FINETUNE, "slot", 3600)
-        assert claimed is not None
-        lease = Lease.of(claimed)
+        job = submit(store)
+        lease = claim(store, 3600)
         with writing(store, lease):
             for number in range(KILLS + 1):
                 with running_server(

@@ -1,7 +1,6 @@
 """What GET /models/{version} tells of what was measured of a version."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from sds_clip.app.schemas.evaluate import EvaluateSpec
@@ -10,7 +9,7 @@ from sds_clip.app.store.states import JobKind
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.results import Results
 from sds_clip.worker.benchmarks import summary
-from tests.app.jobs.conftest import Keyed, Service, published
+from tests.app.jobs.conftest import Keyed, Quick, Service
 from tests.app.jobs.test_dry_run import evaluated, of_version
 from tests.app.registry.test_gate import retrieval, winoground
 from tests.databases import on_both
@@ -30,10 +29,8 @@ def data_of(service: Service, job: str) -> str:
 
 
 @on_both
-def test_evaluations_of_a_version_stand_beside_those_of_the_job_that_made_it(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version, base = published(quick, small_clip, tmp_path), small_clip.version
+def test_evaluations_of_a_version_stand_beside_those_of_the_job_that_made_it(quick: Quick) -> None:
+    version, base = quick.publish(), quick.base
     made = figures(quick, version)
     assert figures(quick, base) is None
 
@@ -45,23 +42,21 @@ def test_evaluations_of_a_version_stand_beside_those_of_the_job_that_made_it(
 
 
 @on_both
-def test_evaluation_that_names_a_base_by_its_reference_counts_even_without_its_files(
-    quick: Service, small_clip: Clip
-) -> None:
-    job = measured(quick, small_clip, quick.ready_dataset("retrieval"), retrieval(0.5, 0.25))
+def test_evaluation_that_names_a_base_by_its_reference_counts_even_without_its_files(quick: Quick) -> None:
+    job = measured(quick, quick.clip, quick.ready_dataset("retrieval"), retrieval(0.5, 0.25))
     assert quick.client.delete(f"/jobs/{job}").status_code == 200
 
-    (found,) = figures(quick, small_clip.version).values()
+    (found,) = figures(quick, quick.base).values()
 
     assert found["metrics"]["text_retrieval_recall@1"]["value"] == 0.25
 
 
-def test_newest_evaluation_on_the_same_data_counts(quick: Service, small_clip: Clip) -> None:
+def test_newest_evaluation_on_the_same_data_counts(quick: Quick) -> None:
     data = quick.ready_dataset("retrieval")
     for share in (0.5, 0.75):
-        measured(quick, small_clip, data, retrieval(share, 0))
+        measured(quick, quick.clip, data, retrieval(share, 0))
 
-    (found,) = figures(quick, small_clip.version).values()
+    (found,) = figures(quick, quick.base).values()
 
     assert found["metrics"]["image_retrieval_recall@1"]["value"] == 0.75
 

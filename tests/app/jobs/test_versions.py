@@ -8,39 +8,33 @@ import pytest
 
 from sds_clip.app.store.records import JobError, NewVersion
 from sds_clip.models.checkpoints.load import load_clip
-from sds_clip.models.clip.model import Clip
-from tests.app.jobs.conftest import Service, error_of, published, served
-from tests.app.serving.swapping import MATCH, publish_tuned
+from tests.app.jobs.conftest import Quick, Service, error_of
+from tests.app.serving.swapping import publish_tuned
 from tests.databases import on_both
 from tests.worker.waiting import until
 
 REASON = {"reason": "it is better"}
 
 
-def test_start_makes_known_what_is_served_and_points_default_at_it(quick: Service, small_clip: Clip) -> None:
+def test_start_makes_known_what_is_served_and_points_default_at_it(quick: Quick) -> None:
     listed = quick.client.get("/models").json()
 
     assert listed["registry"] == "read"
-    assert {model["version"] for model in listed["models"]} == {small_clip.version}
-    assert [(each["id"], each["downloadable"]) for each in listed["versions"]] == [
-        (small_clip.version, False)
-    ]
-    assert [(each["name"], each["version"], each["generation"]) for each in listed["aliases"]] == [
-        ("default", small_clip.version, 1)
-    ]
+    assert {model["version"] for model in listed["models"]} == {quick.base}
+    (version,), (alias,) = listed["versions"], listed["aliases"]
+    assert (version["id"], version["downloadable"]) == (quick.base, False)
+    assert (alias["name"], alias["version"], alias["generation"]) == ("default", quick.base, 1)
 
 
-def test_version_shows_where_it_comes_from_and_how_good_it_is(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = published(quick, small_clip, tmp_path)
-    quick.client.post(f"/models/{version}/promote", json={"alias": "canary", **REASON})
+def test_version_shows_where_it_comes_from_and_how_good_it_is(quick: Quick) -> None:
+    version = quick.publish()
+    quick.promote(version, alias="canary")
 
     by_id, by_alias = (quick.client.get(f"/models/{name}").json() for name in (version, "canary"))
 
     assert by_id == by_alias
     assert (by_id["id"], by_id["status"], by_id["aliases"]) == (version, "ready", ["canary"])
-    assert (by_id["base_version"], by_id["lineage"]) == (small_clip.version, [small_clip.version])
+    assert (by_id["base_version"], by_id["lineage"]) == (quick.base, [quick.base])
     assert by_id["metrics"] == {"group": 0.25}
     assert by_id["evaluations"] == {"winoground (ds_1)": {"metrics": {"group": 0.25}}}
     assert by_id["job_id"].startswith("job_")
@@ -48,12 +42,10 @@ def test_version_shows_where_it_comes_from_and_how_good_it_is(
     assert "folder" not in by_id
 
 
-def test_deltas_of_a_base_are_found_by_its_id_and_by_a_name_that_is_served(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = published(quick, small_clip, tmp_path)
+def test_deltas_of_a_base_are_found_by_its_id_and_by_a_name_that_is_served(quick: Quick) -> None:
+    version = quick.publish()
 
-    named = [small_clip.version, small_clip.version[:8], "default"]
+    named = [quick.base, quick.base[:8], "default"]
     for base, found in (*((name, [version]) for name in named), (version, []), (version[:8], [])):
         listed = quick.client.get("/models", params={"base": base}).json()["versions"]
         assert [each["id"] for each in listed] == found
@@ -62,10 +54,8 @@ def test_deltas_of_a_base_are_found_by_its_id_and_by_a_name_that_is_served(
     assert error_of(answer, 404)["param"] == "base"
 
 
-def test_beginning_of_an_id_stands_for_it_in_every_route_of_a_version(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = published(quick, small_clip, tmp_path)
+def test_beginning_of_an_id_stands_for_it_in_every_route_of_a_version(quick: Quick) -> None:
+    version = quick.publish()
     path, short = f"/models/{version}", f"/models/{version[:8]}"
 
     assert quick.client.get(short).json() == quick.client.get(path).json()
@@ -73,13 +63,11 @@ def test_beginning_of_an_id_stands_for_it_in_every_route_of_a_version(
     tars = [quick.client.get(f"{each}/download") for each in (short, path)]
     assert tars[0].status_code == 200
     assert tars[0].content == tars[1].content
-    assert quick.client.post("/match", json={**MATCH, "model": version[:8]}).json()["model"] == {
-        "name": version, "version": version, "generation": 1,
-    }  # fmt: skip
-    tried = quick.client.post(f"{short}/promote", json={"dry_run": True, **REASON}).json()
+    expected = {"name": version, "version": version, "generation": 1}
+    assert quick.match(model=version[:8]).json()["model"] == expected
+    tried = quick.promote(version[:8], dry_run=True).json()
     assert (tried["to_version"], tried["moves"]) == (version, True)
-    promoted = quick.client.post(f"{short}/promote", json={"alias": "canary", **REASON}).json()
-    assert promoted["version"] == version
+    assert quick.promote(version[:8], alias="canary").json()["version"] == version
     quick.client.post("/models/canary/remove", json=REASON)
     for _ in range(2):
         deleted = quick.client.delete(short).json()
@@ -88,40 +76,31 @@ def test_beginning_of_an_id_stands_for_it_in_every_route_of_a_version(
     assert error_of(quick.client.get("/models/00000000"), 404)["code"] == "version_not_found"
 
 
-def test_alias_precedes_the_beginning_of_an_id(quick: Service, small_clip: Clip, tmp_path: Path) -> None:
-    version = published(quick, small_clip, tmp_path)
+def test_alias_precedes_the_beginning_of_an_id(quick: Quick) -> None:
+    version = quick.publish()
     alias = version[:8]
-    quick.client.post(f"/models/{small_clip.version}/promote", json={"alias": alias, **REASON})
+    quick.promote(quick.base, alias=alias)
 
-    def name_that_answers() -> str | None:
-        answer = quick.client.post("/match", json={**MATCH, "model": alias}).json()
-        name: str | None = answer.get("model", {}).get("name")  # while it is loaded, it has no answer
-        return name
-
-    until(lambda: name_that_answers() == alias)
-    assert quick.client.get(f"/models/{alias}").json()["id"] == small_clip.version
-    assert quick.finetune(base=alias)["base"] == small_clip.version
-    answer = quick.client.post("/match", json={**MATCH, "model": alias})
-    assert answer.json()["model"]["version"] == small_clip.version
+    # While it is loaded, it has no answer.
+    until(lambda: quick.match(model=alias).json().get("model", {}).get("name") == alias)
+    assert quick.client.get(f"/models/{alias}").json()["id"] == quick.base
+    assert quick.finetune(base=alias)["base"] == quick.base
+    answer = quick.match(model=alias)
+    assert answer.json()["model"]["version"] == quick.base
     listed = quick.client.get("/models", params={"base": alias}).json()["versions"]
     assert [each["id"] for each in listed] == [version]
     # Only the id of a version names what is promoted or deleted, so this name is none.
-    for answer in (
-        quick.client.post(f"/models/{alias}/promote", json=REASON),
-        quick.client.delete(f"/models/{alias}"),
-    ):
+    for answer in (quick.promote(alias), quick.client.delete(f"/models/{alias}")):
         assert error_of(answer, 404)["code"] == "version_not_found"
 
 
-def test_version_that_its_job_found_not_better_takes_force(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
+def test_version_that_its_job_found_not_better_takes_force(quick: Quick) -> None:
     verdict = {"alias": "default", "promoted": False, "why": "group score 0.5 -> 0.4, so it is not better."}
-    version = published(quick, small_clip, tmp_path, result={"promotion": verdict})
+    version = quick.publish(result={"promotion": verdict})
 
-    refused = quick.client.post(f"/models/{version}/promote", json=REASON)
-    elsewhere = quick.client.post(f"/models/{version}/promote", json={**REASON, "alias": "canary"})
-    forced = quick.client.post(f"/models/{version}/promote", json={**REASON, "force": True})
+    refused = quick.promote(version)
+    elsewhere = quick.promote(version, alias="canary")
+    forced = quick.promote(version, force=True)
 
     assert error_of(refused, 409)["code"] == "not_better"
     assert "0.5 -> 0.4" in refused.json()["error"]["message"]
@@ -129,22 +108,17 @@ def test_version_that_its_job_found_not_better_takes_force(
     assert quick.store.aliases.promotions("default")[0].forced
 
 
-def test_version_of_a_failed_job_is_unknown_though_its_folder_is_there(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = publish_tuned(quick.settings.data_dir / "versions", small_clip, tmp_path / "delta", seed=0)
+def test_version_of_a_failed_job_is_unknown_though_its_folder_is_there(quick: Quick) -> None:
+    version = publish_tuned(quick.folder(""), quick.clip, quick.scratch / "delta", seed=0)
     quick.finetune()
     _, lease = quick.claim()
     quick.store.leases.fail(lease, JobError("diverged", "It diverged."))
 
-    answer = quick.client.post(f"/models/{version}/promote", json=REASON)
+    answer = quick.promote(version)
 
     assert error_of(answer, 404)["code"] == "version_not_found"
     assert error_of(quick.client.get(f"/models/{version}"), 404)["code"] == "version_not_found"
-    assert (
-        error_of(quick.client.post("/match", json={**MATCH, "model": version}), 404)["code"]
-        == "unknown_model"
-    )
+    assert error_of(quick.match(model=version), 404)["code"] == "unknown_model"
 
 
 def status_of(service: Service, version: str) -> tuple[str, str, bool]:
@@ -157,31 +131,31 @@ def status_of(service: Service, version: str) -> tuple[str, str, bool]:
 
 @on_both
 def test_damaged_version_is_told_as_such_by_everything_that_would_use_it(
-    quick: Service, small_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sds_clip.app.serving.version_cache.RETRY_FAILED_AFTER_S", 0.0)
-    version = published(quick, small_clip, tmp_path)
-    weights = quick.settings.data_dir / "versions" / version / "delta.safetensors"
+    version = quick.publish()
+    weights = quick.folder(version) / "delta.safetensors"
     content = weights.read_bytes()
     assert status_of(quick, version) == ("ready", "ready", True)
 
     weights.write_bytes(content[:-1] + b"x")
     refused = [
-        quick.client.post("/match", json={**MATCH, "model": version}),
+        quick.match(model=version),
         quick.client.get(f"/models/{version}/download"),
         quick.client.get(f"/models/{version}/download", params={"weights": "full"}),
-        quick.client.post(f"/models/{version}/promote", json=REASON),
-        quick.client.post(f"/models/{version}/promote", json={**REASON, "force": True}),
+        quick.promote(version),
+        quick.promote(version, force=True),
     ]
     for answer in refused:
         error = error_of(answer, 409)
         assert (error["code"], error["type"]) == ("version_damaged", "invalid_request_error")
         assert "Retry-After" not in answer.headers
     assert status_of(quick, version) == ("damaged", "damaged", False)
-    assert served(quick) == small_clip.version
+    assert quick.served() == quick.base
 
     weights.write_bytes(content)
-    assert quick.client.post("/match", json={**MATCH, "model": version}).status_code == 200
+    assert quick.match(model=version).status_code == 200
     assert status_of(quick, version) == ("ready", "ready", True)
 
     weights.write_bytes(content[:-1] + b"x")  # whoever finds it first records it, a download too
@@ -192,15 +166,13 @@ def test_damaged_version_is_told_as_such_by_everything_that_would_use_it(
     assert status_of(quick, version)[0] == "ready"
 
 
-def test_version_that_is_published_again_is_damaged_no_more(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = published(quick, small_clip, tmp_path)
-    folder = quick.settings.data_dir / "versions" / version
+def test_version_that_is_published_again_is_damaged_no_more(quick: Quick) -> None:
+    version = quick.publish()
+    folder = quick.folder(version)
     (folder / "delta.safetensors").write_bytes(b"x")
     error_of(quick.client.get(f"/models/{version}/download"), 409)
 
-    assert publish_tuned(folder.parent, small_clip, tmp_path / "again", seed=0) == version
+    assert publish_tuned(folder.parent, quick.clip, quick.scratch / "again", seed=0) == version
     row = quick.store.versions.get(version)
     quick.store.versions.register(NewVersion(version, row.folder, row.description, row.size_bytes))
 
@@ -208,27 +180,24 @@ def test_version_that_is_published_again_is_damaged_no_more(
     assert quick.client.get(f"/models/{version}/download").status_code == 200
 
 
-def test_deleted_version_loses_its_files_and_keeps_its_record(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = published(quick, small_clip, tmp_path)
+def test_deleted_version_loses_its_files_and_keeps_its_record(quick: Quick) -> None:
+    version = quick.publish()
 
-    assert quick.client.delete(f"/models/{version}").json() == {
-        "id": version, "object": "model", "deleted": True,
-    }  # fmt: skip
-    assert not (quick.settings.data_dir / "versions" / version).exists()
+    deleted = quick.client.delete(f"/models/{version}").json()
+    assert deleted == {"id": version, "object": "model", "deleted": True}
+    assert not quick.folder(version).exists()
     assert quick.client.get(f"/models/{version}").json()["status"] == "deleted"
 
 
 def test_files_that_a_killed_process_has_left_of_a_deleted_version_go_when_it_is_deleted_again(
-    quick: Service, small_clip: Clip, tmp_path: Path
+    quick: Quick,
 ) -> None:
-    version = published(quick, small_clip, tmp_path)
+    version = quick.publish()
     quick.store.versions.delete(version)
 
     assert quick.client.delete(f"/models/{version}").status_code == 200
 
-    assert list((quick.settings.data_dir / "versions").iterdir()) == []
+    assert list(quick.folder("").iterdir()) == []
 
 
 def _unpacked(content: bytes, folder: Path) -> Path:
@@ -238,31 +207,27 @@ def _unpacked(content: bytes, folder: Path) -> Path:
     return only
 
 
-def test_downloaded_delta_is_the_published_folder_byte_for_byte(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = published(quick, small_clip, tmp_path)
-    folder = quick.settings.data_dir / "versions" / version
+def test_downloaded_delta_is_the_published_folder_byte_for_byte(quick: Quick) -> None:
+    version = quick.publish()
+    folder = quick.folder(version)
 
     answer = quick.client.get(f"/models/{version}/download")
 
     assert answer.headers["Content-Type"] == "application/x-tar"
     assert int(answer.headers["Content-Length"]) == len(answer.content)
-    unpacked = _unpacked(answer.content, tmp_path / "unpacked")
+    unpacked = _unpacked(answer.content, quick.scratch / "unpacked")
     assert unpacked.name == f"sds-clip-{version[:12]}"
     assert {file.name: file.read_bytes() for file in unpacked.iterdir()} == {
         file.name: file.read_bytes() for file in folder.iterdir()
     }
 
 
-def test_downloaded_whole_weights_load_by_themselves_as_the_same_version(
-    quick: Service, small_clip: Clip, tmp_path: Path
-) -> None:
-    version = published(quick, small_clip, tmp_path)
+def test_downloaded_whole_weights_load_by_themselves_as_the_same_version(quick: Quick) -> None:
+    version = quick.publish()
 
     answer = quick.client.get(f"/models/{version}/download", params={"weights": "full"})
 
-    unpacked = _unpacked(answer.content, tmp_path / "unpacked")
+    unpacked = _unpacked(answer.content, quick.scratch / "unpacked")
     assert (unpacked / "open_clip_config.json").exists()
     assert load_clip(f"local-dir:{unpacked}", device="cpu", precision="float32").version == version
     assert list((quick.settings.data_dir / "exports").iterdir()) == []

@@ -1,12 +1,9 @@
 """What a sweep removes of a system with something of everything, and what it leaves."""
 
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -125,13 +122,20 @@ def test_what_was_found_but_is_in_use_by_now_stays(
     assert (system.data_dir / "jobs" / made.failed).is_dir()
 
 
-def test_a_version_that_a_process_serves_stays(system: System, made: Made, sweeper: Sweeper) -> None:
-    version = next(each.id for each in going(sweeper) if each.kind is Kind.VERSION)
+@contextmanager
+def serving(system: System, version: str, at: float) -> Iterator[None]:
+    """A process that has reported at a time that it serves a version."""
     reports = FileReports(system.data_dir / REPORTS)
     models = [{"name": "default", "version": version, "wanted_version": None}]
     with reports.enter("a-process"):
         content = {"host": socket.gethostname(), "models": models}
-        reports.write(ProcessReport("a-process", time.time(), content))
+        reports.write(ProcessReport("a-process", at, content))
+        yield
+
+
+def test_a_version_that_a_process_serves_stays(system: System, made: Made, sweeper: Sweeper) -> None:
+    version = next(each.id for each in going(sweeper) if each.kind is Kind.VERSION)
+    with serving(system, version, time.time()):
         assert version not in {each.id for each in going(sweeper)}
     assert version in {each.id for each in going(sweeper)}
 
@@ -140,11 +144,7 @@ def test_what_is_served_follows_the_store_s_clock(system: System, made: Made) ->
     store = Store(system.url, clock=lambda: time.time() - 3600)
     sweeper = Sweeper(store, system.data_dir, RULES)
     version = next(each.id for each in going(sweeper) if each.kind is Kind.VERSION)
-    reports = FileReports(system.data_dir / REPORTS)
-    with reports.enter("a-process"):
-        models = [{"name": "default", "version": version, "wanted_version": None}]
-        content = {"host": socket.gethostname(), "models": models}
-        reports.write(ProcessReport("a-process", store.now(), content))
+    with serving(system, version, store.now()):
         assert version not in {each.id for each in going(sweeper)}
     store.close()
 
@@ -176,19 +176,7 @@ def test_a_killed_sweep_harms_nothing_and_the_next_one_ends_it(
 ) -> None:
     found = {each.id for each in going(sweeper)}
     kept = {each.id for each in sweeper.find()} - found
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.app.backup.killed", *map(str, point), "prune", "--apply"],
-        env={
-            **os.environ,
-            **KEEP,
-            "SDS_CLIP_DATABASE_URL": system.url,
-            "SDS_CLIP_DATA_DIR": str(system.data_dir),
-        },
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    system.kill(point, "prune", "--apply", **KEEP)
     # What was about to go may be half gone, everything else is whole.
     assert {problem.id for problem in system.check().problems} <= found
 

@@ -53,6 +53,17 @@ def gated(clip: Clip, gate: threading.Event, reached: threading.Event | None = N
     return replace(clip, tokenizer=Tokenizing(tokenize))
 
 
+def noted(clip: Clip) -> tuple[Clip, list[list[str]]]:
+    """The same CLIP, and the texts of each call of its tokenizer."""
+    calls: list[list[str]] = []
+
+    def tokenize(texts: list[str]) -> Tensor:
+        calls.append(texts)
+        return clip.tokenizer(texts)
+
+    return replace(clip, tokenizer=Tokenizing(tokenize)), calls
+
+
 def large_set(number: int) -> ClassSet:
     """More prompts than a request is made to wait for."""
     return ClassSet(tuple(f"label {number} {n}" for n in range(SMALL_SET_PROMPTS + 1)), ("{}",))

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,18 @@ def flip_a_byte(file: Path) -> None:
         opened.write(bytes([last ^ 1]))
 
 
+async def until(happened: Callable[[], Any]) -> Any:
+    """Wait until something is so, and return what it is; fails after a time that only a hang takes."""
+    async with asyncio.timeout(60):
+        while True:
+            found = happened()
+            if isawaitable(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.01)
+
+
 class Service:
     """The service in this process, asked as a client asks it."""
 
@@ -117,24 +130,67 @@ class Service:
         self, is_so: Callable[[dict[str, Any]], bool], *, name: str = "default"
     ) -> dict[str, Any]:
         """Wait until the status of a name is as wanted."""
-        async with asyncio.timeout(20):
-            while True:
-                for model in (await self.status())["models"]:
-                    if model["name"] == name and is_so(model):
-                        found: dict[str, Any] = model
-                        return found
-                await asyncio.sleep(0.01)
 
-    async def until_aliases_are(self, state: str) -> dict[str, Any]:
-        """Wait until the aliases are read, or away."""
-        async with asyncio.timeout(20):
-            while (found := (await self.status())["aliases"])["state"] != state:
-                await asyncio.sleep(0.01)
-        aliases: dict[str, Any] = found
+        async def found() -> dict[str, Any] | None:
+            models: list[dict[str, Any]] = (await self.status())["models"]
+            return next((model for model in models if model["name"] == name and is_so(model)), None)
+
+        status: dict[str, Any] = await until(found)
+        return status
+
+    async def until_aliases(self, **wanted: Any) -> dict[str, Any]:
+        """Wait until what is said of the aliases is so."""
+
+        async def found() -> dict[str, Any] | None:
+            aliases: dict[str, Any] = (await self.status())["aliases"]
+            return aliases if wanted.items() <= aliases.items() else None
+
+        aliases: dict[str, Any] = await until(found)
         return aliases
 
     async def until_served(self, version: str, *, name: str = "default") -> dict[str, Any]:
         return await self.until(lambda model: model["version"] == version, name=name)
+
+    async def until_failed(self) -> dict[str, Any]:
+        return await self.until(lambda model: model["last_failed_load"] is not None)
+
+    async def promote(self, *versions: str, name: str = "default") -> None:
+        """Point an alias at versions one after the other, and wait for each."""
+        for version in versions:
+            self.aliases.point(name, version)
+            await self.until_served(version, name=name)
+
+    async def names(self) -> set[str]:
+        """Those under which something is served, or is to be."""
+        return {model["name"] for model in (await self.status())["models"]}
+
+    async def lacks(self, name: str) -> bool:
+        return name not in await self.names()
+
+    async def is_ready(self) -> bool:
+        return (await self.client.get("/ready")).status_code == 200
+
+    async def error(self, **fields: Any) -> dict[str, Any]:
+        """The error of a /match that is refused, with its status and the seconds after which to come back."""
+        answer = await self.client.post("/match", json={**MATCH, **fields})
+        come_back_s = int(answer.headers.get("Retry-After", 0))
+        return {"status": answer.status_code, "come_back_s": come_back_s, **answer.json()["error"]}
+
+    async def refusal(self, **fields: Any) -> tuple[int, str]:
+        """Its status and its code; with a 503, and with nothing else, comes the time after which to come back."""
+        error = await self.error(**fields)
+        assert (error["come_back_s"] >= 1) == (error["status"] == 503), error
+        return error["status"], error["code"]
+
+    async def answers(self, **fields: Any) -> bool:
+        return (await self.client.post("/match", json={**MATCH, **fields})).is_success
+
+    async def compare(
+        self, models: Sequence[str], path: str = "/match", body: dict[str, Any] = MATCH
+    ) -> list[dict[str, Any]]:
+        """What each of several models answers."""
+        answers: list[dict[str, Any]] = (await self.ask(f"{path}/compare", body, models=models))["answers"]
+        return answers
 
 
 @asynccontextmanager

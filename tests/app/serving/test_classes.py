@@ -14,7 +14,7 @@ from sds_clip.app.errors import ClassesBuilding, Overloaded
 from sds_clip.app.serving.classes import MAX_LARGE_BUILDS, SMALL_SET_PROMPTS, ClassSet
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.disk_cache import DiskCache
-from tests.app.serving.building import CLASSES, building, gated, large_set
+from tests.app.serving.building import CLASSES, building, gated, large_set, noted
 from tests.tokenizing import Tokenizing
 
 
@@ -70,17 +70,11 @@ async def test_a_set_still_being_built_says_how_far_it_is(small_clip: Clip, tmp_
 async def test_a_large_set_is_encoded_in_turns_as_short_as_those_of_requests(
     small_clip: Clip, tmp_path: Path
 ) -> None:
-    sizes: list[int] = []
-
-    def tokenize(texts: list[str]) -> Tensor:
-        sizes.append(len(texts))
-        return small_clip.tokenizer(texts)
-
-    clip = replace(small_clip, tokenizer=Tokenizing(tokenize))
+    clip, encoded = noted(small_clip)
     async with building(clip, tmp_path, wait_s=60) as (engine, classes):
         engine._forward.seconds_per["text"] = 1.0
         await classes.of(engine.models.resolve(None), large_set(0))
-    assert sizes[0] == 1
+    assert len(encoded[0]) == 1
 
 
 async def test_a_large_set_counts_for_the_key_that_asked_for_it(small_clip: Clip, tmp_path: Path) -> None:
@@ -112,16 +106,11 @@ async def test_a_small_set_under_load_is_waited_for_until_the_requests_deadline(
 
 
 async def test_two_requests_for_a_set_build_it_once(small_clip: Clip, tmp_path: Path) -> None:
-    encoded: list[str] = []
-
-    def counting(texts: list[str]) -> Tensor:
-        encoded.extend(texts)
-        return small_clip.tokenizer(texts)
-
-    async with building(replace(small_clip, tokenizer=Tokenizing(counting)), tmp_path) as (engine, classes):
+    clip, encoded = noted(small_clip)
+    async with building(clip, tmp_path) as (engine, classes):
         served = engine.models.resolve(None)
         await asyncio.gather(classes.of(served, CLASSES), classes.of(served, CLASSES))
-    assert len(encoded) == CLASSES.size
+    assert sum(map(len, encoded)) == CLASSES.size
 
 
 class GatedDisk(DiskCache):
@@ -143,17 +132,9 @@ class GatedDisk(DiskCache):
 async def test_disk_is_read_beside_the_loop_and_a_set_built_meanwhile_is_not_built_again(
     small_clip: Clip, tmp_path: Path
 ) -> None:
-    encoded: list[str] = []
-
-    def counting(texts: list[str]) -> Tensor:
-        encoded.extend(texts)
-        return small_clip.tokenizer(texts)
-
+    clip, encoded = noted(small_clip)
     disk = GatedDisk(tmp_path / "classes.sqlite3")
-    async with building(replace(small_clip, tokenizer=Tokenizing(counting)), tmp_path, disk=disk) as (
-        engine,
-        classes,
-    ):
+    async with building(clip, tmp_path, disk=disk) as (engine, classes):
         served = engine.models.resolve(None)
         asked = {asyncio.create_task(classes.of(served, CLASSES)) for _ in disk.gates}
         for _ in disk.gates:
@@ -163,7 +144,7 @@ async def test_disk_is_read_beside_the_loop_and_a_set_built_meanwhile_is_not_bui
         disk.gates[1].set()
         (_, first), (_, second) = await asyncio.gather(*asked)
     assert torch.equal(first, second)
-    assert len(encoded) == CLASSES.size
+    assert sum(map(len, encoded)) == CLASSES.size
 
 
 async def test_too_many_large_sets_at_once_are_refused_but_small_ones_are_not(

@@ -17,7 +17,7 @@ from sds_clip.app.serving.engine import TURN_CHARS, Engine
 from sds_clip.app.serving.forward import Features, as_features
 from sds_clip.app.serving.served_models import ModelHandle, ServedModels
 from sds_clip.models.clip.model import Clip
-from tests.app.serving.building import new_engine
+from tests.app.serving.building import new_engine, noted
 from tests.tokenizing import Tokenizing
 
 TEXTS = ["a red circle", "a blue square", "a red circle"]
@@ -82,17 +82,12 @@ async def test_a_request_larger_than_a_batch_is_encoded_in_chunks(small_clip: Cl
 
 
 async def test_repeated_texts_are_encoded_once_and_then_kept(small_clip: Clip) -> None:
-    encoded: list[int] = []
-
-    def counting(texts: list[str]) -> Tensor:
-        encoded.append(len(texts))
-        return small_clip.tokenizer(texts)
-
-    async with serving(dataclasses.replace(small_clip, tokenizer=Tokenizing(counting))) as engine:
+    clip, encoded = noted(small_clip)
+    async with serving(clip) as engine:
         served = engine.models.resolve(None)
         await features_of(engine, served, texts=TEXTS)
         await features_of(engine, served, texts=[*TEXTS, "a third"])
-    assert encoded == [2, 1]
+    assert list(map(len, encoded)) == [2, 1]
 
 
 async def test_another_request_is_answered_between_the_texts_of_a_long_one(small_clip: Clip) -> None:
@@ -137,11 +132,7 @@ async def test_two_active_keys_have_short_turns_and_a_key_alone_has_full_batches
     small_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "TURN_S", 1e-9)  # one item, at any rate
-    tokenized: list[int] = []
-
-    def counting(texts: list[str]) -> Tensor:
-        tokenized.append(len(texts))
-        return small_clip.tokenizer(texts)
+    clip, tokenized = noted(small_clip)
 
     async def ask(caller: str) -> None:
         texts = [f"{caller} {number}" for number in range(8)]
@@ -149,29 +140,22 @@ async def test_two_active_keys_have_short_turns_and_a_key_alone_has_full_batches
         async with engine.admit(0, len(new_texts), caller=caller, lane=served.name):
             await features_of(engine, served, texts=texts, new_texts=new_texts)
 
-    async with serving(
-        dataclasses.replace(small_clip, tokenizer=Tokenizing(counting)), max_batch=8
-    ) as engine:
+    async with serving(clip, max_batch=8) as engine:
         served = engine.models.resolve(None)
         await ask("alice")
-        assert tokenized == [8]
+        assert list(map(len, tokenized)) == [8]
         async with engine.admit(0, 0, caller="bob", lane=served.name):
             await ask("carol")
-        assert tokenized[1:] == [1] * 8
+        assert list(map(len, tokenized[1:])) == [1] * 8
 
 
 async def test_long_texts_take_turns_of_few(small_clip: Clip) -> None:
-    tokenized: list[int] = []
-
-    def counting(texts: list[str]) -> Tensor:
-        tokenized.append(sum(map(len, texts)))
-        return small_clip.tokenizer(texts)
-
-    async with serving(dataclasses.replace(small_clip, tokenizer=Tokenizing(counting))) as engine:
+    clip, tokenized = noted(small_clip)
+    async with serving(clip) as engine:
         texts = [f"{number} {'a' * 4000}" for number in range(40)]
         await features_of(engine, engine.models.resolve(None), texts=texts)
     assert len(tokenized) > 1
-    assert max(tokenized) <= TURN_CHARS
+    assert max(sum(map(len, texts)) for texts in tokenized) <= TURN_CHARS
 
 
 async def test_text_features_are_kept_by_version(small_clip: Clip, other_clip: Clip) -> None:

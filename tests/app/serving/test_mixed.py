@@ -1,9 +1,7 @@
 """Requests of different versions in one batch, and one request for several versions."""
 
 import asyncio
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,150 +14,133 @@ import sds_clip.app.serving.forward
 import sds_clip.app.serving.loading
 from sds_clip.app.keys import create_key
 from sds_clip.app.registry.publish import publish
-from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.model import Clip
 from tests.app.conftest import base64_of, png
+from tests.app.serving.conftest import Start, another
 from tests.app.serving.swapping import (
     CLASSIFY,
     EMBED,
     MATCH,
-    Library,
     assert_of_its_version,
-    flip_a_byte,
-    make_library,
     publish_tuned,
-    serving,
 )
-from tests.checkpoints import save_tiny_clip
 
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory, small_clip: Clip) -> Library:
-    folder = tmp_path_factory.mktemp("library")
-    return make_library(folder / "versions", small_clip, folder, 3)
+Calls = Callable[[str], list[tuple[Any, ...]]]
+VERBS = {"/match": MATCH, "/classify": CLASSIFY}
 
 
 @pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+def batches(calls: Calls) -> list[tuple[Any, ...]]:
+    return calls("sds_clip.app.serving.forward.encode_images")
+
+
+def versions_in(batches: list[tuple[Any, ...]]) -> list[set[str]]:
     """The versions in each batch of images."""
-    found: list[set[str]] = []
-    encode = sds_clip.app.serving.forward.encode_images
+    return [{clip.version for clip in clips} for clips, _ in batches]
 
-    def noting(clips: Sequence[Clip], pixels: Tensor) -> Tensor:
-        found.append({clip.version for clip in clips})
-        return encode(clips, pixels)
 
-    monkeypatch.setattr("sds_clip.app.serving.forward.encode_images", noting)
-    return found
+def with_a_key(start: Start, **limits: int) -> tuple[dict[str, str], dict[str, Any]]:
+    """The headers of the one key, and the settings with its limits."""
+    keys = start.folder / "keys.json"
+    secret = create_key(keys, "alice", ["infer", "admin"])
+    return {"Authorization": f"Bearer {secret}"}, {"keys_file": keys, **limits}
+
+
+def over_another_base(start: Start) -> str:
+    """A version over a base that is not served."""
+    return publish_tuned(start.root, another(start.folder / "other"), start.folder / "delta", seed=0)
 
 
 async def test_versions_of_one_base_share_batches_and_each_answers_for_itself(
-    library: Library, tmp_path: Path, batches: list[set[str]]
+    start: Start, batches: list[tuple[Any, ...]]
 ) -> None:
-    names = [None, *library.published]
-    async with serving(tmp_path, [library.base], root=library.root) as service:
+    names = [None, *start.published]
+    async with start() as service:
         for name in names:
             await service.ask("/match", MATCH, model=name)
         batches.clear()
         for path, body in (("/match", MATCH), ("/classify", CLASSIFY), ("/embed", EMBED)):
             answers = await asyncio.gather(*(service.ask(path, body, model=name) for name in names * 4))
             for name, answer in zip(names * 4, answers, strict=True):
-                assert answer["model"]["version"] == (name or library.base.version)
-                assert_of_its_version(answer, library)
-    assert max(map(len, batches)) > 1
+                assert answer["model"]["version"] == (name or start.base)
+                assert_of_its_version(answer, start.library)
+    assert max(map(len, versions_in(batches))) > 1
 
 
 async def test_while_another_key_is_active_a_comparison_computes_one_version_after_another(
-    library: Library, tmp_path: Path, batches: list[set[str]], monkeypatch: pytest.MonkeyPatch
+    start: Start, batches: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["small", *library.published]
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        await service.ask("/match/compare", MATCH, models=names)
+    names = ["small", *start.published]
+    async with start() as service:
+        await service.compare(names)
         monkeypatch.setattr("sds_clip.app.serving.turns.Turns.shared", True)
         monkeypatch.setattr("sds_clip.app.serving.turns.TURN_S", 1e-9)  # one version, at any rate
         batches.clear()
-        await service.ask("/match/compare", MATCH, models=names)
-    assert set(map(len, batches)) == {1}
+        await service.compare(names)
+    assert set(map(len, versions_in(batches))) == {1}
 
 
 async def test_one_request_is_answered_by_several_versions(
-    library: Library, tmp_path: Path, batches: list[set[str]]
+    start: Start, batches: list[tuple[Any, ...]]
 ) -> None:
-    names = ["small", *library.published]
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        for path, body in (("/match", MATCH), ("/classify", CLASSIFY)):
-            alone = [await service.ask(path, body, model=name) for name in names]
-            batches.clear()
-            compared = await service.ask(f"{path}/compare", body, models=names)
-            assert [answer["model"] for answer in compared["answers"]] == [
-                answer["model"] for answer in alone
-            ]
-            for answer in compared["answers"]:
-                assert_of_its_version(answer, library)
+    names = ["small", *start.published]
+    async with start() as service:
+        for path, body in VERBS.items():
+            alone = [(await service.ask(path, body, model=name))["model"] for name in names]
+            compared = await service.compare(names, path, body)
+            assert [answer["model"] for answer in compared] == alone
+            for answer in compared:
+                assert_of_its_version(answer, start.library)
         batches.clear()
-        await service.ask("/match/compare", MATCH, models=names)
-    assert batches == [{library.base.version, *library.published}]
+        await service.compare(names)
+    assert versions_in(batches) == [{start.base, *start.published}]
 
 
-async def test_images_of_a_comparison_are_decoded_once(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded = []
-    pixels = sds_clip.app.images.Decoder.pixels
-
-    async def counting(self: Any, file: Any, clip: Clip, took: Any) -> Tensor:
-        decoded.append(file)
-        return await pixels(self, file, clip, took)
-
-    monkeypatch.setattr("sds_clip.app.images.Decoder.pixels", counting)
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        await service.ask("/match/compare", MATCH, models=["small", *library.published])
+async def test_images_of_a_comparison_are_decoded_once(start: Start, calls: Calls) -> None:
+    decoded = calls("sds_clip.app.images.Decoder.pixels")
+    async with start() as service:
+        await service.compare(["small", *start.published])
     assert len(decoded) == len(MATCH["images"])
 
 
-async def test_unknown_model_in_a_comparison_is_the_error_of_its_entry(
-    library: Library, tmp_path: Path
-) -> None:
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        first, unknown, last = (
-            await service.ask("/match/compare", MATCH, models=["small", "nobody", library.published[0]])
-        )["answers"]
+async def test_unknown_model_in_a_comparison_is_the_error_of_its_entry(start: Start) -> None:
+    async with start() as service:
+        first, unknown, last = await service.compare(["small", "nobody", start.published[0]])
     assert (unknown["name"], unknown["error"]["code"]) == ("nobody", "unknown_model")
     assert unknown["error"]["param"] == "models"
     for answer in (first, last):
-        assert_of_its_version(answer, library)
+        assert_of_its_version(answer, start.library)
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["comparison", "requests at once"])
 async def test_versions_that_cannot_be_used_are_refused_by_name_and_the_others_answer(
-    library: Library, tmp_path: Path, at_once: bool
+    start: Start, at_once: bool
 ) -> None:
-    root = tmp_path / "versions"
-    shutil.copytree(library.root, root)
-    good, damaged, last = library.published
-    flip_a_byte(root / damaged / "delta.safetensors")
-    elsewhere = load_clip(str(save_tiny_clip(tmp_path / "other", seed=9)), device="cpu", precision="float32")
-    of_another_base = publish_tuned(root, elsewhere, tmp_path / "delta", seed=0)
+    good, damaged, last = start.published
+    start.copy()
+    start.damage(damaged)
+    of_another_base = over_another_base(start)
     names = [good, damaged, of_another_base, last]
-    async with serving(tmp_path, [library.base], root=root) as service:
+    async with start() as service:
         if at_once:
-            answers = (await service.ask("/match/compare", MATCH, models=names))["answers"]
+            answers = await service.compare(names)
         else:
             sent = (service.client.post("/match", json={**MATCH, "model": name}) for name in names)
             answers = [answer.json() for answer in await asyncio.gather(*sent)]
-    assert [answer["model"]["version"] if "model" in answer else answer["error"]["code"] for answer in answers] == [
-        good, "version_damaged", "version_unusable", last
-    ]  # fmt: skip
+    told = [
+        answer["model"]["version"] if "model" in answer else answer["error"]["code"] for answer in answers
+    ]
+    assert told == [good, "version_damaged", "version_unusable", last]
     for answer, name in ((answers[1], damaged), (answers[2], of_another_base)):
         assert name[:12] in answer["error"]["message"]
     for answer in (answers[0], answers[3]):
-        assert_of_its_version(answer, library)
+        assert_of_its_version(answer, start.library)
 
 
 async def test_version_that_computes_no_numbers_is_the_error_of_its_entry(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, broken, _ = library.published
+    good, broken, _ = start.published
     encode = sds_clip.app.serving.forward.encode_images
 
     def spoiling(clips: Sequence[Clip], pixels: Tensor) -> Tensor:
@@ -167,126 +148,86 @@ async def test_version_that_computes_no_numbers_is_the_error_of_its_entry(
         features[[clip.version == broken for clip in clips]] = torch.nan
         return features
 
-    async with serving(tmp_path, [library.base], root=library.root) as service:
+    async with start() as service:
         for name in (good, broken):
             await service.version(model=name)
         monkeypatch.setattr("sds_clip.app.serving.forward.encode_images", spoiling)
-        for path, body in (("/match/compare", MATCH), ("/classify/compare", CLASSIFY)):
-            one, spoilt = (await service.ask(path, body, models=[good, broken]))["answers"]
-            assert_of_its_version(one, library)
+        for path, body in VERBS.items():
+            one, spoilt = await service.compare([good, broken], path, body)
+            assert_of_its_version(one, start.library)
             assert (spoilt["name"], spoilt["error"]["code"]) == (broken, "internal_error")
 
 
 async def test_cause_of_an_internal_error_within_a_comparison_is_logged(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(*_: Any) -> Tensor:
         raise RuntimeError("the cause")
 
-    async with serving(tmp_path, [library.base], root=library.root) as service:
+    async with start() as service:
         monkeypatch.setattr("sds_clip.app.serving.forward.encode_images", failing)
-        (answer,) = (await service.ask("/match/compare", MATCH, models=["small"]))["answers"]
+        (answer,) = await service.compare(["small"])
     assert answer["error"]["code"] == "internal_error"
     assert "the cause" in caplog.text
 
 
-async def test_texts_whose_features_are_cached_cost_a_comparison_nothing(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    costs = []
-    admit = sds_clip.app.serving.engine.Engine.admit
-
-    def noting(self: Any, images: int, texts: int, **options: Any) -> Any:
-        costs.append((images, texts))
-        return admit(self, images, texts, **options)
-
-    monkeypatch.setattr("sds_clip.app.serving.engine.Engine.admit", noting)
-    async with serving(tmp_path, [library.base], root=library.root) as service:
+async def test_texts_whose_features_are_cached_cost_a_comparison_nothing(start: Start, calls: Calls) -> None:
+    admitted = calls("sds_clip.app.serving.engine.Engine.admit")
+    async with start() as service:
         for _ in range(2):
-            await service.ask("/match/compare", MATCH, models=library.published)
+            await service.compare(start.published)
     images, texts = len(MATCH["images"]), len(set(MATCH["texts"]))
-    assert costs == [(3 * images, 3 * texts), (3 * images, 0)]
+    assert [costs for _, *costs in admitted] == [[3 * images, 3 * texts], [3 * images, 0]]
 
 
 async def test_comparison_of_versions_that_were_never_loaded_keeps_to_its_key_s_share_of_loads(
-    library: Library, tmp_path: Path
+    start: Start,
 ) -> None:
-    keys = tmp_path / "keys.json"
-    headers = {"Authorization": f"Bearer {create_key(keys, 'alice', ['infer', 'admin'])}"}
-    limits = {"keys_file": keys, "max_version_loads_per_key": 1}
-    async with serving(tmp_path, [library.base], root=library.root, **limits) as service:
-        answer = await service.client.post(
-            "/match/compare", json={**MATCH, "models": library.published}, headers=headers
-        )
-    assert [each["model"]["version"] for each in answer.json()["answers"]] == library.published
+    headers, settings = with_a_key(start, max_version_loads_per_key=1)
+    async with start(**settings) as service:
+        body = {**MATCH, "models": start.published}
+        answer = await service.client.post("/match/compare", json=body, headers=headers)
+    assert [each["model"]["version"] for each in answer.json()["answers"]] == start.published
 
 
 @pytest.mark.parametrize("path", ["/match", "/classify", "/match/compare", "/classify/compare"])
-async def test_request_that_is_refused_loads_no_version(
-    library: Library, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded = []
-    load = sds_clip.app.serving.loading.VersionLoader.load
-
-    async def noting(self: Any, version: str, **options: Any) -> Clip:
-        loaded.append(version)
-        return await load(self, version, **options)
-
-    monkeypatch.setattr("sds_clip.app.serving.loading.VersionLoader.load", noting)
+async def test_request_that_is_refused_loads_no_version(start: Start, path: str, calls: Calls) -> None:
+    loaded = calls("sds_clip.app.serving.loading.VersionLoader.load")
     body = MATCH if "match" in path else CLASSIFY
-    name = {"models": library.published} if "compare" in path else {"model": library.published[0]}
-    async with serving(tmp_path, [library.base], root=library.root, max_images=1) as service:
+    name = {"models": start.published} if "compare" in path else {"model": start.published[0]}
+    async with start(max_images=1) as service:
         images = [base64_of(png(8, 8))] * 2
         answer = await service.client.post(path, json={**body, **name, "images": images})
         assert answer.json()["error"]["code"] == "too_many_images"
     assert loaded == []
 
 
-async def test_entry_says_when_to_ask_again(library: Library, tmp_path: Path) -> None:
-    elsewhere = load_clip(str(save_tiny_clip(tmp_path / "other", seed=9)), device="cpu", precision="float32")
-    root = tmp_path / "versions"
-    of_another_base = publish_tuned(root, elsewhere, tmp_path / "delta", seed=0)
-    async with serving(tmp_path, [library.base], root=root) as service:
-        unknown, unusable = (await service.ask("/match/compare", MATCH, models=["nobody", of_another_base]))[
-            "answers"
-        ]
+async def test_entry_says_when_to_ask_again(start: Start) -> None:
+    start.copy()
+    of_another_base = over_another_base(start)
+    async with start() as service:
+        unknown, unusable = await service.compare(["nobody", of_another_base])
     assert "retry_after_s" not in unknown
     assert unusable["error"]["code"] == "version_unusable"
     assert 1 <= unusable["retry_after_s"] <= 30
 
 
-async def test_comparison_that_exceeds_a_key_s_share_is_admitted_if_nothing_else_is(
-    library: Library, tmp_path: Path
-) -> None:
-    keys = tmp_path / "keys.json"
-    headers = {"Authorization": f"Bearer {create_key(keys, 'alice', ['infer', 'admin'])}"}
-    limits = {"keys_file": keys, "max_queue_per_key": 8, "max_items_per_s_per_key": 8}
-    async with serving(tmp_path, [library.base], root=library.root, **limits) as service:
-        answer = await service.client.post(
-            "/match/compare", json={**MATCH, "models": ["small", *library.published]}, headers=headers
-        )
+async def test_comparison_that_exceeds_a_key_s_share_is_admitted_if_nothing_else_is(start: Start) -> None:
+    headers, settings = with_a_key(start, max_queue_per_key=8, max_items_per_s_per_key=8)
+    async with start(**settings) as service:
+        body = {**MATCH, "models": ["small", *start.published]}
+        answer = await service.client.post("/match/compare", json=body, headers=headers)
     assert answer.status_code == 200
     assert all("results" in each for each in answer.json()["answers"])
 
 
-async def test_base_beside_its_version_is_loaded_once(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "versions"
-    base_folder = save_tiny_clip(tmp_path / "whole", seed=9)
-    base = publish(base_folder, root, job="import", fence=0).version
-    whole = load_clip(str(base_folder), device="cpu", precision="float32")
-    version = publish_tuned(root, whole, tmp_path / "delta", seed=0)
-    read = []
-    load = sds_clip.app.serving.loading.load_clip
-
-    def noting(reference: str, **options: Any) -> Clip:
-        read.append(reference)
-        return load(reference, **options)
-
-    monkeypatch.setattr("sds_clip.app.serving.loading.load_clip", noting)
-    async with serving(tmp_path, [library.base], root=root) as service:
-        answers = (await service.ask("/match/compare", MATCH, models=[base, version]))["answers"]
+async def test_base_beside_its_version_is_loaded_once(start: Start, calls: Calls) -> None:
+    start.copy()
+    version = over_another_base(start)
+    base = publish(start.folder / "other", start.root, job="import", fence=0).version
+    read = calls("sds_clip.app.serving.loading.load_clip")
+    async with start() as service:
+        answers = await service.compare([base, version])
     assert [answer["model"]["version"] for answer in answers] == [base, version]
     assert len(read) == 1
 
@@ -302,19 +243,19 @@ async def test_base_beside_its_version_is_loaded_once(
     ],
 )
 async def test_a_comparison_that_cannot_be_made_is_refused_as_a_whole(
-    library: Library, tmp_path: Path, fields: dict[str, Any], param: str | None
+    start: Start, fields: dict[str, Any], param: str | None
 ) -> None:
-    async with serving(tmp_path, [library.base], root=library.root) as service:
+    async with start() as service:
         answer = await service.client.post("/match/compare", json={**MATCH, **fields})
     assert 400 <= answer.status_code < 500
     assert answer.json()["error"]["param"] == param
 
 
-async def test_multipart_form_may_name_several_models(library: Library, tmp_path: Path) -> None:
-    async with serving(tmp_path, [library.base], root=library.root) as service:
+async def test_multipart_form_may_name_several_models(start: Start) -> None:
+    async with start() as service:
         answer = await service.client.post(
             "/match/compare",
-            data={"texts": MATCH["texts"], "models": ["small", library.published[0]]},
+            data={"texts": MATCH["texts"], "models": ["small", start.published[0]]},
             files=[("images", ("one.png", png(8, 8)))],
         )
-    assert [each["model"]["name"] for each in answer.json()["answers"]] == ["small", library.published[0]]
+    assert [each["model"]["name"] for each in answer.json()["answers"]] == ["small", start.published[0]]

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import shutil
 import threading
 import weakref
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from sds_clip.app.serving.served_models import ServedModels
 from sds_clip.app.store.records import Alias
 from sds_clip.models.checkpoints.delta import save_delta
 from sds_clip.models.clip.model import Clip
+from tests.app.serving.conftest import Start
 from tests.app.serving.file_aliases import FileAliases
 from tests.app.serving.swapping import (
     CLASSIFY,
@@ -31,222 +31,157 @@ from tests.app.serving.swapping import (
     Library,
     Versions,
     assert_of_its_version,
-    make_library,
     metric,
     publish_tuned,
     serving,
+    until,
 )
 from tests.deltas import tuned_copy
 
 VERBS = {"/match": MATCH, "/classify": CLASSIFY, "/embed": EMBED}
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory, small_clip: Clip) -> Library:
-    folder = tmp_path_factory.mktemp("library")
-    return make_library(folder / "versions", small_clip, folder, 3)
-
-
-async def test_promoted_version_answers_and_is_named(library: Library, tmp_path: Path) -> None:
-    async with serving(tmp_path, [library.base], root=library.root) as service:
+async def test_promoted_version_answers_and_is_named(start: Start) -> None:
+    async with start() as service:
         before = await service.ask("/match", MATCH)
-        assert before["model"] == {"name": "small", "version": library.base.version, "generation": 1}
-        for generation, version in enumerate(library.published, 1):
-            service.aliases.point("default", version)
-            await service.until_served(version)
+        assert before["model"] == {"name": "small", "version": start.base, "generation": 1}
+        for generation, version in enumerate(start.published, 1):
+            await service.promote(version)
             for path, body in VERBS.items():
                 answer = await service.ask(path, body)
-                assert answer["model"] == {
-                    "name": "default",
-                    "version": version,
-                    "generation": generation,
-                }
-                assert_of_its_version(answer, library)
+                assert answer["model"] == {"name": "default", "version": version, "generation": generation}
+                assert_of_its_version(answer, start.library)
         listed = (await service.client.get("/models")).json()["models"]
-        assert [(model["name"], model["default"]) for model in listed] == [
-            ("small", False),
-            ("default", True),
-        ]
+        assert {model["name"]: model["default"] for model in listed} == {"small": False, "default": True}
         assert (await service.ask("/match", MATCH, model="small"))["model"] == before["model"]
 
 
-async def test_alias_of_any_name_can_be_asked_for(library: Library, tmp_path: Path) -> None:
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        unknown = await service.client.post("/match", json={**MATCH, "model": "canary"})
-        assert unknown.status_code == 404
-        service.aliases.point("canary", library.published[0])
-        await service.until_served(library.published[0], name="canary")
-        assert await service.version(model="canary") == library.published[0]
-        assert await service.version() == library.base.version
+async def test_alias_of_any_name_can_be_asked_for(start: Start) -> None:
+    async with start() as service:
+        assert await service.refusal(model="canary") == (404, "unknown_model")
+        await service.promote(start.published[0], name="canary")
+        assert await service.version(model="canary") == start.published[0]
+        assert await service.version() == start.base
 
 
-async def test_removed_alias_is_unknown_and_gives_its_name_back_to_a_reference(
-    library: Library, tmp_path: Path
-) -> None:
-    first, second = library.published[:2]
-    async with serving(tmp_path, [library.base], root=library.root) as service:
+async def test_removed_alias_is_unknown_and_gives_its_name_back_to_a_reference(start: Start) -> None:
+    first, second = start.published[:2]
+    async with start() as service:
         for name in ("small", "canary"):
-            service.aliases.point(name, first)
-            await service.until_served(first, name=name)
+            await service.promote(first, name=name)
         for name in ("canary", "small"):
             service.aliases.remove(name)
-        await service.until_served(library.base.version, name="small")
-        assert await service.version(model="small") == library.base.version
-        assert {model["name"] for model in (await service.status())["models"]} == {"small"}
-        unknown = await service.client.post("/match", json={**MATCH, "model": "canary"})
-        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_model")
+        await service.until_served(start.base, name="small")
+        assert await service.version(model="small") == start.base
+        assert await service.names() == {"small"}
+        assert await service.refusal(model="canary") == (404, "unknown_model")
         service.aliases.point("canary", second)
         assert (await service.until_served(second, name="canary"))["generation"] == 3
 
 
-async def test_alias_that_is_removed_while_its_version_loads_is_not_served_afterwards(
-    library: Library, tmp_path: Path
-) -> None:
-    first, second = library.published[:2]
-    versions = Versions(library.root, held=[first])
+async def test_alias_that_is_removed_while_its_version_loads_is_not_served_afterwards(start: Start) -> None:
+    first, second = start.published[:2]
+    versions = Versions(start.root, held=[first])
     versions.gate.clear()
 
-    async with serving(tmp_path, [library.base], find_version=versions.find) as service:
+    async with start(find_version=versions.find) as service:
         service.aliases.point("canary", first)
         await service.until(lambda model: model["loading"], name="canary")
         service.aliases.remove("canary")
-        async with asyncio.timeout(20):
-            while "canary" in {model["name"] for model in (await service.status())["models"]}:
-                await asyncio.sleep(0.01)
+        await until(lambda: service.lacks("canary"))
         versions.gate.set()
-        service.aliases.point("default", first)
-        await service.until_served(first)
-        assert {model["name"] for model in (await service.status())["models"]} == {"small", "default"}
-        service.aliases.point("canary", second)
-        await service.until_served(second, name="canary")
+        await service.promote(first)
+        assert await service.names() == {"small", "default"}
+        await service.promote(second, name="canary")
 
 
-async def test_rollback_reads_nothing_again(library: Library, tmp_path: Path) -> None:
-    first, second = library.published[:2]
-    versions = Versions(library.root)
+async def test_rollback_reads_nothing_again(start: Start) -> None:
+    first, second = start.published[:2]
+    versions = Versions(start.root)
 
-    async with serving(tmp_path, [library.base], find_version=versions.find) as service:
-        for version in (first, second):
-            service.aliases.point("default", version)
-            await service.until_served(version)
+    async with start(find_version=versions.find) as service:
+        await service.promote(first, second)
         service.aliases.roll_back("default")
         status = await service.until_served(first)
         assert status["generation"] == 3
-        assert_of_its_version(await service.ask("/match", MATCH), library)
+        assert_of_its_version(await service.ask("/match", MATCH), start.library)
     assert versions.found == [first, second]
 
 
-async def test_each_of_several_rollbacks_finds_its_version_in_memory(
-    library: Library, tmp_path: Path
-) -> None:
+async def test_each_of_several_rollbacks_finds_its_version_in_memory(start: Start) -> None:
     """After the first rollback, the version that the second one leads to is looked up, and not again later."""
-    first, second, third = library.published[:3]
-    versions = Versions(library.root)
+    first, second, third = start.published[:3]
+    versions = Versions(start.root)
     moved: list[Alias] = []
 
-    async with serving(
-        tmp_path, [library.base], find_version=versions.find, read_aliases=lambda: moved[-1:]
-    ) as service:
+    async with start(find_version=versions.find, read_aliases=lambda: moved[-1:]) as service:
         for generation, (version, previous) in enumerate(
             [(first, None), (second, first), (third, second), (second, first)], start=1
         ):
             moved.append(Alias("default", version, generation, previous))
             await service.until(lambda model: model["generation"] == len(moved))
-        async with asyncio.timeout(20):
-            while versions.found != [first, second, third, first]:
-                await asyncio.sleep(0.01)
+        await until(lambda: versions.found == [first, second, third, first])
         moved.append(Alias("default", first, 5, None))
         assert (await service.until_served(first))["generation"] == 5
-        assert_of_its_version(await service.ask("/match", MATCH), library)
+        assert_of_its_version(await service.ask("/match", MATCH), start.library)
     assert versions.found == [first, second, third, first]
 
 
-async def test_flapping_alias_ends_where_it_points(library: Library, tmp_path: Path) -> None:
-    async with serving(tmp_path, [library.base], root=library.root) as service:
+async def test_flapping_alias_ends_where_it_points(start: Start) -> None:
+    async with start() as service:
         for number in range(30):
-            last = service.aliases.point("default", library.published[number % 3])
+            last = service.aliases.point("default", start.published[number % 3])
             await service.status()  # some of them are read before the next move
         status = await service.until(lambda model: model["generation"] == last.generation)
         assert status["version"] == last.version
         assert await service.version() == last.version
 
 
-async def test_same_version_under_another_generation_is_named_so_and_keeps_the_way_back(
-    library: Library, tmp_path: Path
-) -> None:
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        for version in (library.published[0], library.published[0]):
-            service.aliases.point("default", version)
+async def test_same_version_under_another_generation_is_named_so_and_keeps_the_way_back(start: Start) -> None:
+    async with start() as service:
+        for _ in range(2):
+            service.aliases.point("default", start.published[0])
         await service.until(lambda model: model["generation"] == 2)
-        answer = await service.ask("/match", MATCH)
-        assert answer["model"]["generation"] == 2
+        assert (await service.ask("/match", MATCH))["model"]["generation"] == 2
 
 
-async def test_process_that_starts_serves_what_the_alias_points_at_from_its_first_answer(
-    library: Library, tmp_path: Path
-) -> None:
-    FileAliases(tmp_path / "aliases.json").point("default", library.published[1])
-
-    async with serving(tmp_path, [library.base], root=library.root, swap_poll_s=100) as service:
-        assert await service.version() == library.published[1]
-
-
-async def test_process_that_starts_serves_all_aliases_from_its_first_answer(
-    library: Library, tmp_path: Path
-) -> None:
-    aliases = FileAliases(tmp_path / "aliases.json")
-    wanted = {
-        f"customer-{number}": library.published[number % len(library.published)] for number in range(11)
-    }
+async def test_process_that_starts_serves_all_aliases_from_its_first_answer(start: Start) -> None:
+    aliases = FileAliases(start.folder / "aliases.json")
+    names = ["default", *(f"customer-{number}" for number in range(11))]
+    wanted = {name: start.published[number % 3] for number, name in enumerate(names, 1)}
     for name, version in wanted.items():
         aliases.point(name, version)
-    async with serving(tmp_path, [library.base], root=library.root, swap_poll_s=60.0) as service:
+    async with start(swap_poll_s=60.0) as service:
         assert {name: await service.version(model=name) for name in wanted} == wanted
+        assert await service.version() == wanted["default"]
 
 
-async def test_alias_on_a_reference_that_is_served_needs_no_folder(
-    library: Library, other_clip: Clip, tmp_path: Path
-) -> None:
-    async with serving(tmp_path, [library.base, other_clip], root=tmp_path / "none") as service:
-        service.aliases.point("default", other_clip.version)
-        await service.until_served(other_clip.version)
+async def test_alias_on_a_reference_that_is_served_needs_no_folder(start: Start, other_clip: Clip) -> None:
+    async with start(other_clip, root=start.folder / "none") as service:
+        await service.promote(other_clip.version)
         assert await service.version() == other_clip.version
 
 
 # What fails
 
 
-def damaged(library: Library, root: Path) -> str:
-    """A copy of a version with one byte changed."""
-    version = library.published[0]
-    shutil.copytree(library.root / version, root / version)
-    file = root / version / "delta.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    return version
-
-
 async def test_failed_load_leaves_the_old_version_serving_and_says_why(
-    library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = tmp_path / "data" / "versions"
-    bad, good = damaged(library, root), library.published[1]
-    shutil.copytree(library.root / good, root / good)
-
     caplog.set_level(logging.WARNING, "sds_clip.app.serving.swap")
-
-    async with serving(tmp_path, [library.base], root=root) as service:
-        service.aliases.point("default", good)
-        await service.until_served(good)
+    bad, good = start.published[:2]
+    start.copy()
+    start.damage(bad)
+    async with start() as service:
+        await service.promote(good)
         service.aliases.point("default", bad)
-        status = await service.until(lambda model: model["last_failed_load"] is not None)
+        status = await service.until_failed()
         assert (status["version"], status["wanted_version"]) == (good, bad)
         failed = status["last_failed_load"]
         assert (failed["version"], failed["generation"], failed["code"]) == (bad, 2, "version_damaged")
         assert "delta.safetensors" in failed["reason"]
-        assert str(tmp_path) not in failed["reason"], "the server's paths are its own"
-        assert_of_its_version(await service.ask("/match", MATCH), library)
+        assert str(start.folder) not in failed["reason"], "the server's paths are its own"
+        assert_of_its_version(await service.ask("/match", MATCH), start.library)
         metrics = (await service.client.get("/metrics")).text
         assert metric(metrics, 'sds_clip_swaps_total{model="default",result="failed"}') >= 1
         assert metric(metrics, 'sds_clip_swaps_total{model="default",result="swapped"}') == 1
@@ -254,25 +189,25 @@ async def test_failed_load_leaves_the_old_version_serving_and_says_why(
 
 
 async def test_version_that_failed_is_tried_again_and_served_once_it_is_whole(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sds_clip.app.serving.swap.FIRST_RETRY_S", 0.05)
-    root = tmp_path / "versions"
-    bad = damaged(library, root)
-
-    async with serving(tmp_path, [library.base], root=root) as service:
+    bad = start.published[0]
+    start.copy()
+    start.damage(bad)
+    async with start() as service:
         service.aliases.point("default", bad)
         await service.until(lambda model: (model["last_failed_load"] or {}).get("attempts", 0) >= 2)
-        shutil.copy(library.root / bad / "delta.safetensors", root / bad)
+        start.damage(bad)  # the same byte, back to what it was
         await service.until_served(bad)
 
 
 async def test_version_that_failed_is_not_tried_again_whenever_the_aliases_are_read(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sds_clip.app.serving.swap.FIRST_RETRY_S", 600.0)
-    versions = Versions(tmp_path / "none")
-    aliases = FileAliases(tmp_path / "aliases.json")
+    versions = Versions(start.folder / "none")
+    aliases = FileAliases(start.folder / "aliases.json")
     readings = 0
 
     def read() -> Sequence[Alias]:
@@ -280,18 +215,16 @@ async def test_version_that_failed_is_not_tried_again_whenever_the_aliases_are_r
         readings += 1
         return aliases.read()
 
-    async with serving(tmp_path, [library.base], find_version=versions.find, read_aliases=read) as service:
-        aliases.point("default", library.published[0])
-        await service.until(lambda model: model["last_failed_load"] is not None)
+    async with start(find_version=versions.find, read_aliases=read) as service:
+        aliases.point("default", start.published[0])
+        await service.until_failed()
         failed_at = readings
-        async with asyncio.timeout(30):
-            while readings < failed_at + 5:
-                await asyncio.sleep(0.01)
+        await until(lambda: readings >= failed_at + 5)
     assert len(versions.found) == 1
 
 
 async def test_version_that_cannot_be_put_in_place_is_reported_and_tried_again_later(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sds_clip.app.serving.swap.FIRST_RETRY_S", 600.0)
     tried: list[str] = []
@@ -301,60 +234,53 @@ async def test_version_that_cannot_be_put_in_place_is_reported_and_tried_again_l
         raise MemoryError("no room")
 
     monkeypatch.setattr(ServedModels, "replace", fail)
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        service.aliases.point("default", library.published[0])
-        status = await service.until(lambda model: model["last_failed_load"] is not None)
+    async with start() as service:
+        service.aliases.point("default", start.published[0])
+        status = await service.until_failed()
         assert (status["version"], status["last_failed_load"]["code"]) == (None, "internal_error")
         metrics = (await service.client.get("/metrics")).text
         assert metric(metrics, 'sds_clip_swaps_total{model="default",result="failed"}') == 1
-    assert tried == [library.published[0]]
+    assert tried == [start.published[0]]
 
 
 @pytest.mark.parametrize("fails", ["damaged", "hangs"])
-async def test_version_that_cannot_be_loaded_blocks_no_later_one(
-    fails: str, library: Library, tmp_path: Path
-) -> None:
-    root = tmp_path / "versions"
-    bad, good = damaged(library, root), library.published[1]
-    shutil.copytree(library.root / good, root / good)
-    versions = Versions(root, held=[bad] if fails == "hangs" else [])
+async def test_version_that_cannot_be_loaded_blocks_no_later_one(start: Start, fails: str) -> None:
+    bad, good = start.published[:2]
+    start.copy()
+    start.damage(bad)
+    versions = Versions(start.root, held=[bad] if fails == "hangs" else [])
     versions.gate.clear()
 
-    async with serving(tmp_path, [library.base], find_version=versions.find) as service:
+    async with start(find_version=versions.find) as service:
         service.aliases.point("default", bad)
         await service.until(lambda model: model["loading"] or model["last_failed_load"] is not None)
-        service.aliases.point("default", good)
-        await service.until_served(good)
+        await service.promote(good)
         assert await service.version() == good
         versions.gate.set()
-        async with asyncio.timeout(30):
-            while any(thread.name == f"load {bad[:12]}" for thread in threading.enumerate()):
-                await asyncio.sleep(0.01)
+        await until(lambda: not any(thread.name == f"load {bad[:12]}" for thread in threading.enumerate()))
         assert await service.version() == good
 
 
-async def test_first_version_of_an_alias_that_fails_is_shown(library: Library, tmp_path: Path) -> None:
-    async with serving(tmp_path, [library.base], root=tmp_path / "none") as service:
-        service.aliases.point("default", library.published[0])
-        status = await service.until(lambda model: model["last_failed_load"] is not None)
+async def test_first_version_of_an_alias_that_fails_is_shown(start: Start) -> None:
+    async with start(root=start.folder / "none") as service:
+        service.aliases.point("default", start.published[0])
+        status = await service.until_failed()
         assert (status["version"], status["generation"]) == (None, None)
-        assert await service.version() == library.base.version
+        assert await service.version() == start.base
 
 
-async def test_without_the_alias_source_serving_goes_on_and_says_so(library: Library, tmp_path: Path) -> None:
-    file = tmp_path / "aliases.json"
+async def test_without_the_alias_source_serving_goes_on_and_says_so(start: Start) -> None:
+    file = start.folder / "aliases.json"
 
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        service.aliases.point("default", library.published[0])
-        await service.until_served(library.published[0])
+    async with start() as service:
+        await service.promote(start.published[0])
         content = file.read_text()
         file.write_text("not JSON")
-        assert "JSONDecodeError" in (await service.until_aliases_are("away"))["error"]
+        assert "JSONDecodeError" in (await service.until_aliases(state="away"))["error"]
         assert metric((await service.client.get("/metrics")).text, "sds_clip_alias_source_up") == 0
-        assert await service.version() == library.published[0]
+        assert await service.version() == start.published[0]
         file.write_text(content)
-        service.aliases.point("default", library.published[1])
-        await service.until_served(library.published[1])
+        await service.promote(start.published[1])
         assert (await service.status())["aliases"]["state"] == "read"
 
 
@@ -373,14 +299,12 @@ class HangingAliases:
         return []
 
 
-async def test_source_that_hangs_holds_nothing_up(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_source_that_hangs_holds_nothing_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sds_clip.app.serving.swap.READ_TIMEOUT_S", 0.1)
-    aliases = HangingAliases([Alias("default", library.published[0], 7)])
+    aliases = HangingAliases([Alias("default", start.published[0], 7)])
 
-    async with serving(tmp_path, [library.base], root=library.root, read_aliases=aliases.read) as service:
-        await service.until_aliases_are("away")
+    async with start(read_aliases=aliases.read) as service:
+        await service.until_aliases(state="away")
         answer = await service.ask("/match", MATCH)
         assert answer["model"]["generation"] == 7
         aliases.gate.set()
@@ -390,7 +314,7 @@ async def test_source_that_hangs_holds_nothing_up(
 
 
 async def test_version_is_copied_while_its_label_sets_are_encoded(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoding = threading.Event()
     prepare, keep = ClassWeights.prepare, LocalState.keep
@@ -405,14 +329,11 @@ async def test_version_is_copied_while_its_label_sets_are_encoded(
 
     monkeypatch.setattr(ClassWeights, "prepare", prepare_and_tell)
     monkeypatch.setattr(LocalState, "keep", keep_once_told)
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        service.aliases.point("default", library.published[0])
-        await service.until_served(library.published[0])
+    async with start() as service:
+        await service.promote(start.published[0])
 
 
-async def test_large_label_set_is_answered_by_the_previous_version_until_it_is_built(
-    library: Library, tmp_path: Path
-) -> None:
+async def test_large_label_set_is_answered_by_the_previous_version_until_it_is_built(start: Start) -> None:
     large = {
         "images": MATCH["images"],
         "labels": [f"label {number}" for number in range(SMALL_SET_PROMPTS + 1)],
@@ -421,10 +342,9 @@ async def test_large_label_set_is_answered_by_the_previous_version_until_it_is_b
     }
 
     options: dict[str, Any] = {"max_batch_size": 8, "class_wait_s": 30}
-    async with serving(tmp_path, [library.base], root=library.root, **options) as service:
+    async with start(**options) as service:
         old = await service.ask("/classify", large)
-        service.aliases.point("default", library.published[0])
-        await service.until_served(library.published[0])
+        await service.promote(start.published[0])
         answer = await service.ask("/classify", large)
         assert answer["model"] == old["model"]
         for before, now in zip(old["results"], answer["results"], strict=True):
@@ -432,7 +352,7 @@ async def test_large_label_set_is_answered_by_the_previous_version_until_it_is_b
                 (found["index"], pytest.approx(found["score"], abs=1e-5)) for found in before["predictions"]
             ]
         async with asyncio.timeout(20):
-            while answer["model"]["version"] != library.published[0]:
+            while answer["model"]["version"] != start.published[0]:
                 answer = await service.ask("/classify", large)
         assert answer["model"]["name"] == "default"
 
@@ -440,52 +360,47 @@ async def test_large_label_set_is_answered_by_the_previous_version_until_it_is_b
 # Several processes
 
 
-async def test_status_shows_every_process_that_left_a_report(library: Library, tmp_path: Path) -> None:
-    reports = FileReports(tmp_path / "reports")
+async def test_status_shows_every_process_that_left_a_report(start: Start) -> None:
+    reports = FileReports(start.folder / "reports")
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
+        (start.folder / name).mkdir()
 
     async with (
-        serving(tmp_path / "one", [library.base], root=library.root, reports=reports) as one,
-        serving(tmp_path / "two", [library.base], root=library.root, reports=reports) as two,
+        serving(start.folder / "one", [start.library.base], root=start.root, reports=reports) as one,
+        serving(start.folder / "two", [start.library.base], root=start.root, reports=reports) as two,
     ):
-        two.aliases.point("default", library.published[0])
-        await two.until_served(library.published[0])
-        async with asyncio.timeout(10):
-            while True:
-                processes = (await one.client.get("/models/status")).json()["processes"]
-                served = [{model["name"]: model["version"] for model in each["models"]} for each in processes]
-                if len(served) == 2 and served[1].get("default") is not None:
-                    break
-                await asyncio.sleep(0.05)
-        assert served[0] == {"small": library.base.version}
-        assert served[1]["default"] == library.published[0]
-        assert processes[0]["process"] != processes[1]["process"]
+        await two.promote(start.published[0])
+
+        expected = {"small": start.base}, {"small": start.base, "default": start.published[0]}
+
+        async def are_told() -> bool:
+            found = (await one.client.get("/models/status")).json()["processes"]
+            served = [{model["name"]: model["version"] for model in each["models"]} for each in found]
+            return served == [*expected] and found[0]["process"] != found[1]["process"]
+
+        await until(are_told)
 
 
 async def test_version_that_shares_no_batches_stands_in_the_status_with_the_reason(
-    library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tuned = tuned_copy(library.base, seed=1, trained=lambda module: isinstance(module, nn.Linear))
-    delta = save_delta(tmp_path / "delta", library.base, tuned, configuration={}, data={}, metrics={})
-    alone = publish(delta, library.root, job="job_2", fence=1, base=library.base).version
-    async with serving(tmp_path, [library.base], root=library.root) as service:
-        service.aliases.point("default", library.published[0])
-        await service.until_served(library.published[0])
+    tuned = tuned_copy(start.library.base, seed=1, trained=lambda module: isinstance(module, nn.Linear))
+    empty: dict[str, Any] = {"configuration": {}, "data": {}, "metrics": {}}
+    delta = save_delta(start.folder / "delta", start.library.base, tuned, **empty)
+    alone = publish(delta, start.root, job="job_2", fence=1, base=start.library.base).version
+    async with start() as service:
+        await service.promote(start.published[0])
         assert (await service.name_status("default"))["alone"] is None
         assert not caplog.records
-        service.aliases.point("default", alone)
-        await service.until_served(alone)
+        await service.promote(alone)
         reason = (await service.name_status("default"))["alone"]
     assert "tensors besides LayerNorms, such as" in reason
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [alone[:12] in warning and reason in warning for warning in warnings] == [True]
-    assert str(library.root) not in warnings[0]
+    assert str(start.root) not in warnings[0]
 
 
-async def test_reports_that_cannot_be_left_or_read_cost_only_themselves(
-    library: Library, tmp_path: Path
-) -> None:
+async def test_reports_that_cannot_be_left_or_read_cost_only_themselves(start: Start) -> None:
     class Broken(FileReports):
         def write(self, report: ProcessReport) -> None:
             raise OSError("no place")
@@ -493,8 +408,8 @@ async def test_reports_that_cannot_be_left_or_read_cost_only_themselves(
         def read(self) -> list[ProcessReport]:
             raise OSError("no place")
 
-    async with serving(tmp_path, [library.base], reports=Broken(tmp_path)) as service:
-        assert (await service.status())["models"][0]["version"] == library.base.version
+    async with start(reports=Broken(start.folder)) as service:
+        assert (await service.status())["models"][0]["version"] == start.base
 
 
 # No mixing
@@ -554,8 +469,7 @@ async def test_weights_of_versions_that_are_gone_are_freed(small_clip: Clip, tmp
     async with serving(tmp_path, [small_clip], root=root) as service:
         clips = []
         for version in published:
-            service.aliases.point("default", version)
-            await service.until_served(version)
+            await service.promote(version)
             await service.version()
             clips.append(clip_of(version))
         gc.collect()

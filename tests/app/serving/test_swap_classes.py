@@ -2,38 +2,30 @@
 
 import asyncio
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from sds_clip.app.errors import ClassesBuilding
 from sds_clip.app.serving.served_models import ModelHandle
 from sds_clip.models.clip.model import Clip
-from tests.app.serving.building import CLASSES, building, gated, large_set
-from tests.tokenizing import Tokenizing
+from tests.app.serving.building import CLASSES, building, gated, large_set, noted
 
 
 async def test_small_sets_in_use_are_ready_before_the_swap(
     small_clip: Clip, other_clip: Clip, tmp_path: Path
 ) -> None:
-    encoded: list[str] = []
-
-    def counting(texts: list[str]) -> Tensor:
-        encoded.extend(texts)
-        return other_clip.tokenizer(texts)
-
+    clip, encoded = noted(other_clip)
     async with building(small_clip, tmp_path) as (engine, classes):
         old = engine.models.resolve(None)
         await classes.of(old, CLASSES)
-        new = ModelHandle("small", 2, replace(other_clip, tokenizer=Tokenizing(counting)))
+        new = ModelHandle("small", 2, clip)
         await classes.prepare(new, old, timeout_s=10)
-        assert len(encoded) == CLASSES.size
+        assert sum(map(len, encoded)) == CLASSES.size
         answered, weights = await classes.of(new, CLASSES)
         assert answered is new
-        assert len(encoded) == CLASSES.size
+        assert sum(map(len, encoded)) == CLASSES.size
     async with building(other_clip, tmp_path / "another") as (engine, classes):
         _, expected = await classes.of(engine.models.resolve(None), CLASSES)
     torch.testing.assert_close(weights, expected)

@@ -29,9 +29,8 @@ from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.sharing import bytes_apart, storages
 from sds_clip.models.errors import CheckpointError
 from tests.app.serving.building import new_engine
-from tests.app.serving.swapping import Versions
+from tests.app.serving.swapping import Versions, publish_tuned
 from tests.checkpoints import save_tiny_clip
-from tests.deltas import save_tuned
 
 TENSORS = "delta.safetensors"
 DESCRIPTION = "sds_clip_delta.json"
@@ -69,9 +68,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def version(small_clip: Clip, root: Path, tmp_path: Path) -> str:
     """A published delta over the served base."""
-    return publish(
-        save_tuned(tmp_path / "delta", small_clip), root, job="job_1", fence=1, base=small_clip
-    ).version
+    return publish_tuned(root, small_clip, tmp_path / "delta", seed=0)
 
 
 def test_delta_over_the_served_base_shares_its_memory(small_clip: Clip, root: Path, version: str) -> None:
@@ -109,12 +106,7 @@ async def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Pat
     folder = save_tiny_clip(tmp_path / "whole", seed=5)
     whole = load_clip(f"local-dir:{folder}", precision="float32")
     published = publish(folder, root, job="import", fence=0)
-    versions = [
-        publish(
-            save_tuned(tmp_path / f"d{seed}", whole, seed=seed), root, job="a", fence=1, base=whole
-        ).version
-        for seed in (1, 2)
-    ]
+    versions = [publish_tuned(root, whole, tmp_path / f"d{seed}", seed=seed) for seed in (1, 2)]
 
     async with loading(small_clip, root) as loader:
         one, two = await asyncio.gather(*(loader.load(version) for version in versions))
@@ -126,8 +118,7 @@ async def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Pat
 
 def test_delta_over_a_published_delta(small_clip: Clip, root: Path, version: str, tmp_path: Path) -> None:
     first = load_clip(f"local-dir:{root / version}", precision="float32")
-    second = publish(save_tuned(tmp_path / "second", first, seed=3), root, job="b", fence=1, base=first)
-    clip = load(small_clip, root, second.version)
+    clip = load(small_clip, root, publish_tuned(root, first, tmp_path / "second", seed=3))
     total = sum(storages(small_clip.network).values())
     assert bytes_apart([clip.network], [small_clip.network]) < total / 50
 
@@ -138,9 +129,9 @@ def test_base_may_lie_elsewhere_now_where_it_is_published(
     folder = save_tiny_clip(tmp_path / "whole", seed=5)
     whole = load_clip(f"local-dir:{folder}", precision="float32")
     publish(folder, root, job="import", fence=0)
-    tuned = publish(save_tuned(tmp_path / "delta", whole), root, job="a", fence=1, base=whole)
+    tuned = publish_tuned(root, whole, tmp_path / "delta", seed=0)
     shutil.rmtree(folder)
-    assert load(small_clip, root, tuned.version).version == tuned.version
+    assert load(small_clip, root, tuned).version == tuned
 
 
 def test_base_that_is_neither_served_nor_published_must_be_on_the_operators_list(
@@ -148,11 +139,11 @@ def test_base_that_is_neither_served_nor_published_must_be_on_the_operators_list
 ) -> None:
     folder = save_tiny_clip(tmp_path / "whole", seed=5)
     whole = load_clip(f"local-dir:{folder}", precision="float32")
-    tuned = publish(save_tuned(tmp_path / "delta", whole), root, job="a", fence=1, base=whole)
+    tuned = publish_tuned(root, whole, tmp_path / "delta", seed=0)
     with pytest.raises(BaseNotAllowed, match=f"{whole.version[:12]}.*{folder}.*SDS_CLIP_ALLOWED_MODELS"):
-        load(small_clip, root, tuned.version)
+        load(small_clip, root, tuned)
     monkeypatch.chdir(tmp_path)
-    assert load(small_clip, root, tuned.version, bases=["./whole"]).version == tuned.version
+    assert load(small_clip, root, tuned, bases=["./whole"]).version == tuned
 
 
 def folders_or(reference: str, root: Path) -> Find:
@@ -174,8 +165,8 @@ async def test_reference_that_the_operator_does_not_list_is_followed_for_an_alia
 ) -> None:
     reference = f"local-dir:{save_tiny_clip(tmp_path / 'whole', seed=5)}"
     whole = load_clip(reference, precision="float32")
-    tuned = publish(save_tuned(tmp_path / "delta", whole), root, job="a", fence=1, base=whole)
-    version = tuned.version if named == "a version over it" else whole.version
+    tuned = publish_tuned(root, whole, tmp_path / "delta", seed=0)
+    version = tuned if named == "a version over it" else whole.version
 
     async with loading(small_clip, folders_or(reference, root)) as loader:
         with pytest.raises(BaseNotAllowed, match=f"{whole.version[:12]}.*SDS_CLIP_ALLOWED_MODELS"):
@@ -219,6 +210,11 @@ def edit_description(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path]
     return spoil
 
 
+def renew_manifest(folder: Path) -> None:
+    (folder / MANIFEST_FILE).unlink()
+    write_manifest(folder, folder.name, "job_1", {})
+
+
 def another_golden(folder: Path) -> None:
     features = load_file(folder / "golden.safetensors")
     features["text_features"] = -features["text_features"]
@@ -252,8 +248,7 @@ async def test_wrong_version_is_refused_and_never_in_memory(
 ) -> None:
     spoil, told = WRONG[wrong]
     spoil(root / version)
-    (root / version / MANIFEST_FILE).unlink()
-    write_manifest(root / version, version, "job_1", {})
+    renew_manifest(root / version)
 
     async with loading(small_clip, root) as loader:
         for _ in range(2):
@@ -265,13 +260,10 @@ async def test_wrong_version_is_refused_and_never_in_memory(
 def test_deltas_that_say_they_lie_over_each_other_are_refused(
     small_clip: Clip, root: Path, version: str, tmp_path: Path
 ) -> None:
-    other = publish(
-        save_tuned(tmp_path / "other", small_clip, seed=4), root, job="a", fence=1, base=small_clip
-    ).version
+    other = publish_tuned(root, small_clip, tmp_path / "other", seed=4)
     for one, base in ((version, other), (other, version)):
         edit_description(lambda content, base=base: content["base"].update(version=base))(root / one)
-        (root / one / MANIFEST_FILE).unlink()
-        write_manifest(root / one, one, "a", {})
+        renew_manifest(root / one)
     with pytest.raises(DeltaError, match="over itself"):
         load(small_clip, root, version)
 

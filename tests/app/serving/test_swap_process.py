@@ -1,23 +1,19 @@
 """Two real server processes under load while their alias moves: no request fails and no answer mixes versions."""
 
 import asyncio
-import contextlib
 import itertools
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from sds_clip.models.clip.model import Clip
-from tests.app.serverside import RunningServer, _wait_until_ready, free_port
+from tests.app.serverside import RunningServer, running_server
 from tests.app.serving.file_aliases import FileAliases
 from tests.app.serving.swapping import CLASSIFY, EMBED, MATCH, Library, assert_of_its_version, make_library
+from tests.worker.waiting import until
 
 SERVE = """
 import sys
@@ -28,41 +24,27 @@ from sds_clip.app.registry.source import FileReports, Registry, find_folder
 from sds_clip.app.settings import Settings
 from tests.app.serving.file_aliases import FileAliases
 
-folder = Path(sys.argv[1])
+_, port, folder = sys.argv[1:]
+folder = Path(folder)
 registry = Registry(
     partial(find_folder, folder / "versions"),
     FileAliases(folder / "aliases.json").read,
     FileReports(folder / "reports"),
 )
-run(Settings(), registry)
+run(Settings(port=int(port)), registry)
 """
 VERBS = (("/match", MATCH), ("/classify", CLASSIFY), ("/embed", EMBED))
 
 
-@contextlib.contextmanager
-def swapping_server(folder: Path, name: str, reference: str) -> Iterator[RunningServer]:
+def swapping_server(folder: Path, name: str, reference: str) -> AbstractContextManager[RunningServer]:
     """A server over the aliases and versions in a folder that several share."""
-    port = free_port()
-    url, log = f"http://127.0.0.1:{port}", folder / f"{name}.log"
-    settings = {
-        "PORT": str(port),
-        "MODELS": reference,
-        "PRECISION": "float32",
-        "THREADS": "1",
-        "SWAP_POLL_S": "0.05",
-        "DATA_DIR": str(folder / name),
+    (folder / name).mkdir()
+    environment = {
+        "SDS_CLIP_MODELS": reference,
+        "SDS_CLIP_PRECISION": "float32",
+        "SDS_CLIP_SWAP_POLL_S": "0.05",
     }
-    environment = {**os.environ, **{f"SDS_CLIP_{key}": value for key, value in settings.items()}}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(folder)], stdout=output, stderr=output, env=environment
-        )
-    try:
-        _wait_until_ready(process, url, log)
-        yield RunningServer(process, url, log)
-    finally:
-        process.kill()
-        process.wait()
+    return running_server(folder / name, str(folder), code=SERVE, **environment)
 
 
 async def ask_until(stop: asyncio.Event, url: str, answers: list[dict[str, Any]]) -> None:
@@ -115,26 +97,20 @@ def test_swaps_under_load_fail_no_request_and_mix_no_answer(
         stop.set()
         await asyncio.gather(*clients)
 
-    def wait_for_reports(server: RunningServer) -> None:
-        deadline = time.monotonic() + 30
-        while True:
-            processes = httpx.get(f"{server.url}/models/status").json()["processes"]
-            served = [
-                {model["name"]: (model["version"], model["generation"]) for model in process["models"]}
-                for process in processes
-            ]
-            if len(served) == 2 and served[1].get("default") == (library.published[1], 10):
-                assert served[0]["default"] == served[1]["default"]
-                return
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    def both_are_told(server: RunningServer) -> bool:
+        processes = httpx.get(f"{server.url}/models/status").json()["processes"]
+        served = [
+            {model["name"]: (model["version"], model["generation"]) for model in process["models"]}
+            for process in processes
+        ]
+        return [each.get("default") for each in served] == [(library.published[1], 10)] * 2
 
     with (
         swapping_server(tmp_path, "one", small_reference) as one,
         swapping_server(tmp_path, "two", small_reference) as two,
     ):
         asyncio.run(scenario(one, two))
-        wait_for_reports(one)
+        until(lambda: both_are_told(one), 30)
         # One that is killed while it loads harms neither the other nor what is published.
         aliases.point("default", library.published[2])
         two.process.send_signal(signal.SIGKILL)

@@ -1,12 +1,15 @@
 """Each test of the store runs twice: on SQLite and on a real PostgreSQL."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
 
+from sds_clip.app.errors import ServiceError
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job, Lease, Move, NewJob, NewVersion
+from sds_clip.app.store.records import Dataset, Job, Lease, Move, NewJob, NewVersion
 from sds_clip.app.store.states import JobKind
 from tests.databases import KINDS, Databases
 
@@ -77,6 +80,36 @@ def claimed(
     job = store.leases.claim(kind, owner, ttl_s)
     assert job is not None
     return Lease.of(job)
+
+
+def begun(store: Store, **options: Any) -> Lease:
+    """The lease of a new job, which has to be the oldest that waits."""
+    job = submitted(store, **options)
+    lease = claimed(store)
+    assert lease.job_id == job.id
+    return lease
+
+
+def claimed_check(store: Store) -> Dataset:
+    """The oldest data set that waits for its check; the test knows that there is one."""
+    dataset = store.datasets.claim_check("checker", 60)
+    assert dataset is not None
+    return dataset
+
+
+def at_once(*acts: Callable[[], Any]) -> list[Any]:
+    """What each of several acts returns, or how it is refused. They begin at the same moment."""
+    barrier = Barrier(len(acts))
+
+    def run(act: Callable[[], Any]) -> Any:
+        barrier.wait()
+        try:
+            return act()
+        except ServiceError as error:
+            return error
+
+    with ThreadPoolExecutor(len(acts)) as threads:
+        return list(threads.map(run, acts))
 
 
 def register(store: Store, *ids: str, **options: Any) -> None:

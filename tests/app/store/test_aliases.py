@@ -1,8 +1,6 @@
 """Aliases: moves, rollbacks, locks, and the audit that tells of them."""
 
-import contextlib
-import threading
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -10,7 +8,7 @@ from sds_clip.app.errors import AliasLocked, AliasMoved, NothingToRollBack, Reco
 from sds_clip.app.store import Store
 from sds_clip.app.store.paging import Search
 from sds_clip.app.store.records import Alias, AliasAction, NewVersion
-from tests.app.store.conftest import claimed, register, submitted, to
+from tests.app.store.conftest import at_once, begun, register, to
 
 
 def promoted(store: Store, *versions: str) -> Alias:
@@ -37,12 +35,8 @@ def test_alias_moves_and_leaves_its_trail(store: Store) -> None:
     assert store.aliases.get("default") == second
     assert store.aliases.all() == (second,)
     newest, oldest = store.aliases.promotions("default")
-    assert (newest.from_version, newest.to_version, newest.metrics, newest.forced) == (
-        "v1",
-        "v2",
-        {"group": 0.25},
-        True,
-    )
+    assert (newest.from_version, newest.to_version) == ("v1", "v2")
+    assert (newest.metrics, newest.forced) == ({"group": 0.25}, True)
     assert (oldest.who, oldest.why, oldest.generation, oldest.job_id) == ("me", "a reason", 1, None)
     assert store.aliases.promotions("default", limit=1) == (newest,)
     assert store.aliases.promotions("other") == ()
@@ -70,20 +64,9 @@ def test_alias_that_points_there_already_keeps_its_previous_version(store: Store
 
 def test_one_of_many_simultaneous_moves_wins(store: Store) -> None:
     register(store, *(f"v{n}" for n in range(6)))
-    moved: list[str] = []
-    barrier = threading.Barrier(6)
-
-    def promote(version: str) -> None:
-        barrier.wait()
-        with contextlib.suppress(AliasMoved):
-            moved.append(store.aliases.promote(to(expected=0), version).version)
-
-    threads = [threading.Thread(target=promote, args=(f"v{n}",)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert moved == [store.aliases.get("default").version]
+    answers = at_once(*(partial(store.aliases.promote, to(expected=0), f"v{n}") for n in range(6)))
+    (moved,) = (answer for answer in answers if not isinstance(answer, AliasMoved))
+    assert moved == store.aliases.get("default")
     assert len(store.aliases.promotions()) == 1
 
 
@@ -200,36 +183,21 @@ def test_unknown_alias_can_be_neither_locked_nor_unlocked(store: Store) -> None:
 
 def test_job_that_would_move_a_locked_alias_changes_nothing(store: Store) -> None:
     alias = promoted(store, "a")
-    job = submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     locked = store.aliases.lock("default", "ops", "release freeze")
     with pytest.raises(AliasLocked):
         store.leases.succeed(
             lease, version=NewVersion("v1", "v1", {}, 1), promotion=to(expected=alias.generation)
         )
     assert store.aliases.get("default") == locked
-    assert store.jobs.get(job.id).result_version is None
+    assert store.jobs.get(lease.job_id).result_version is None
 
 
 def test_previous_version_is_never_a_deleted_one(store: Store) -> None:
     register(store, *(f"v{n}" for n in range(6)))
     for n in range(5):
         promoted(store, "a", f"v{n}", "b", "c")
-        barrier = threading.Barrier(2)
-
-        def attempt(act: Callable[[], object], barrier: threading.Barrier) -> None:
-            barrier.wait()
-            act()
-
-        acts: list[Callable[[], object]] = [
-            lambda n=n: store.versions.delete(f"v{n}"),
-            lambda: store.aliases.roll_back(to()),
-        ]
-        threads = [threading.Thread(target=attempt, args=(act, barrier)) for act in acts]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(partial(store.versions.delete, f"v{n}"), partial(store.aliases.roll_back, to()))
         assert store.aliases.get("default").previous == "a"
 
 
@@ -298,18 +266,8 @@ def test_one_of_many_that_create_a_removed_alias_again_wins(store: Store) -> Non
         store.aliases.promote(to("live"), "v0")
         store.aliases.remove(to("live"))
         last = store.aliases.ever()[0].generation
-        created: list[Alias] = []
-        barrier = threading.Barrier(len(versions))
-
-        def create(version: str, barrier: threading.Barrier, created: list[Alias]) -> None:
-            barrier.wait()
-            with contextlib.suppress(AliasMoved):
-                created.append(store.aliases.promote(to("live", expected=0), version))
-
-        threads = [threading.Thread(target=create, args=(version, barrier, created)) for version in versions]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert created == [store.aliases.get("live")]
-        assert created[0].generation == last + 1
+        move = to("live", expected=0)
+        answers = at_once(*(partial(store.aliases.promote, move, version) for version in versions))
+        (created,) = (answer for answer in answers if not isinstance(answer, AliasMoved))
+        assert created == store.aliases.get("live")
+        assert created.generation == last + 1

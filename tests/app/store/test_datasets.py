@@ -1,6 +1,6 @@
 """Data sets: their checks, and the jobs that wait for them."""
 
-import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from sds_clip.app.store import Store
 from sds_clip.app.store.datasets import MAX_CHECKS
 from sds_clip.app.store.records import Dataset, DatasetStatus, Job
 from sds_clip.app.store.states import JobKind, JobStatus
-from tests.app.store.conftest import FakeClock, submitted
+from tests.app.store.conftest import FakeClock, at_once, claimed_check, submitted
 
 
 def added(store: Store, **options: Any) -> Dataset:
@@ -19,8 +19,7 @@ def added(store: Store, **options: Any) -> Dataset:
 
 
 def checked(store: Store, dataset: Dataset) -> tuple[Job, ...]:
-    claimed = store.datasets.claim_check("checker", 60)
-    assert claimed is not None
+    claimed = claimed_check(store)
     assert claimed.id == dataset.id
     return store.datasets.accept(claimed, content_hash="abc", counts={"pairs": 3}, problems=[{"index": 1}])
 
@@ -62,11 +61,10 @@ def test_rejected_data_set_fails_the_jobs_that_wait_for_it(store: Store) -> None
     dataset = added(store)
     job, cancelled = submitted(store, datasets=(dataset.id,)), submitted(store, datasets=(dataset.id,))
     store.jobs.request_cancel(cancelled.id)
-    claimed = store.datasets.claim_check("checker", 60)
-    assert claimed is not None
+    claimed = claimed_check(store)
     [failed] = store.datasets.reject(claimed, problems=[{"message": "no captions"}])
     assert (failed.id, failed.status) == (job.id, JobStatus.FAILED)
-    assert failed.error is not None
+    assert failed.error
     assert (failed.error.code, failed.error.param) == ("dataset_rejected", "datasets")
     assert store.datasets.get(dataset.id).status is DatasetStatus.REJECTED
     with pytest.raises(UnusableRecord, match="rejected"):
@@ -88,16 +86,14 @@ def test_data_set_is_not_deleted_under_an_open_job(store: Store) -> None:
 
 def test_check_whose_process_died_is_done_by_another(store: Store, clock: FakeClock) -> None:
     dataset = added(store)
-    dead = store.datasets.claim_check("checker", 60)
-    assert dead is not None
+    dead = claimed_check(store)
     assert store.datasets.claim_check("checker", 60) is None
     clock.advance(50)
     assert store.datasets.renew_check(dead, 60)
     clock.advance(50)
     assert store.datasets.claim_check("checker", 60) is None
     clock.advance(11)
-    alive = store.datasets.claim_check("checker", 60)
-    assert alive is not None
+    alive = claimed_check(store)
     assert not store.datasets.renew_check(dead, 60)
     with pytest.raises(LeaseLost):
         store.datasets.accept(dead, content_hash="dead", counts={})
@@ -117,29 +113,26 @@ def test_data_set_that_kills_its_checkers_is_rejected(store: Store) -> None:
         store.datasets.check_died("checker")
     assert store.datasets.claim_check("checker", 60) is None
     rejected = store.datasets.get(dataset.id)
-    assert rejected.problems is not None
-    assert (rejected.status, rejected.problems[0]["code"]) == (DatasetStatus.REJECTED, "check_died")
+    (problem,) = rejected.problems or ()
+    assert (rejected.status, problem["code"]) == (DatasetStatus.REJECTED, "check_died")
     assert store.jobs.get(job.id).status is JobStatus.FAILED
 
 
 def test_machines_that_die_in_a_check_are_interruptions(store: Store, clock: FakeClock) -> None:
     dataset = added(store)
     for count in range(MAX_INTERRUPTIONS + 1):
-        claimed = store.datasets.claim_check("checker", 60)
-        assert claimed is not None
+        claimed = claimed_check(store)
         assert (claimed.attempt, claimed.interruptions) == (0, count)
         clock.advance(61)
     assert store.datasets.claim_check("checker", 60) is None
-    problems = store.datasets.get(dataset.id).problems
-    assert problems is not None
-    assert problems[0]["code"] == "interrupted_too_often"
+    (problem,) = store.datasets.get(dataset.id).problems or ()
+    assert problem["code"] == "interrupted_too_often"
 
 
 def test_check_that_was_stopped_on_purpose_is_free_at_once_and_was_no_try(store: Store) -> None:
     dataset = added(store)
     for _ in range(5):
-        stopped = store.datasets.claim_check("checker", 60)
-        assert stopped is not None
+        stopped = claimed_check(store)
         assert store.datasets.release_check(stopped)
         assert not store.datasets.release_check(stopped)
         assert not store.datasets.renew_check(stopped, 60)
@@ -152,11 +145,9 @@ def test_check_that_was_stopped_on_purpose_is_free_at_once_and_was_no_try(store:
 
 def test_check_with_a_verdict_or_another_holder_is_not_given_back(store: Store, clock: FakeClock) -> None:
     dataset = added(store)
-    dead = store.datasets.claim_check("checker", 60)
-    assert dead is not None
+    dead = claimed_check(store)
     clock.advance(61)
-    alive = store.datasets.claim_check("checker", 60)
-    assert alive is not None
+    alive = claimed_check(store)
     assert not store.datasets.release_check(dead)
     assert store.datasets.claim_check("checker", 60) is None
     store.datasets.accept(alive, content_hash="alive", counts={})
@@ -166,8 +157,7 @@ def test_check_with_a_verdict_or_another_holder_is_not_given_back(store: Store, 
 
 def test_check_of_a_deleted_data_set_comes_to_nothing(store: Store) -> None:
     dataset = added(store)
-    claimed = store.datasets.claim_check("checker", 60)
-    assert claimed is not None
+    claimed = claimed_check(store)
     store.datasets.delete(dataset.id)
     with pytest.raises(LeaseLost):
         store.datasets.accept(claimed, content_hash="abc", counts={})
@@ -191,23 +181,9 @@ def test_data_sets_are_paged_and_unknown_ones_named(store: Store) -> None:
 
 def test_bytes_of_an_owner_are_limited_in_the_transaction_that_adds_them(store: Store) -> None:
     """Of many simultaneous uploads of 4 bytes, two fit into 10."""
-    outcomes: list[str] = []
-    barrier = threading.Barrier(5)
-
-    def add() -> None:
-        barrier.wait()
-        try:
-            outcomes.append(added(store, owner="alice", size_bytes=4, max_stored_bytes=10).owner)
-        except KeyLimitReached as error:
-            outcomes.append(error.code)
-
-    threads = [threading.Thread(target=add) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sorted(outcomes) == ["alice", "alice", "key_limit", "key_limit", "key_limit"]
+    add = partial(added, store, owner="alice", size_bytes=4, max_stored_bytes=10)
+    answers = at_once(*[add] * 5)
+    assert [isinstance(answer, KeyLimitReached) for answer in answers].count(True) == 3
     assert store.datasets.stored_bytes("alice") == 8
     added(store, owner="bob", size_bytes=10, max_stored_bytes=10)
 
@@ -217,8 +193,7 @@ def test_only_data_sets_with_files_count_as_stored_and_with_their_unpacked_size(
     deleted = added(store, owner="alice", size_bytes=100)
     added(store, owner="alice")
     store.datasets.delete(deleted.id)
-    claimed = store.datasets.claim_check("checker", 60)
-    assert claimed is not None
+    claimed = claimed_check(store)
     assert claimed.id == first.id
     store.datasets.accept(claimed, content_hash="0" * 64, counts={}, size_bytes=50)
 

@@ -1,9 +1,8 @@
 """Jobs from the callers' side."""
 
-import contextlib
-import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from sds_clip.app.errors import (
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, JobError, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus
-from tests.app.store.conftest import FakeClock, claimed, new_job, submitted
+from tests.app.store.conftest import FakeClock, at_once, begun, claimed, claimed_check, new_job, submitted
 from tests.databases import Databases
 
 
@@ -92,19 +91,8 @@ def test_keys_of_different_owners_and_jobs_without_a_key_do_not_meet(store: Stor
 
 
 def test_one_of_many_simultaneous_submissions_with_a_key_makes_the_job(store: Store) -> None:
-    outcomes: list[Any] = []
-    barrier = threading.Barrier(8)
-
-    def submit() -> None:
-        barrier.wait()
-        with contextlib.suppress(IdempotencyInFlight):
-            outcomes.append(store.jobs.submit(new_job(idempotency_key="k")))
-
-    threads = [threading.Thread(target=submit) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    answers = at_once(*[partial(store.jobs.submit, new_job(idempotency_key="k"))] * 8)
+    outcomes = [answer for answer in answers if not isinstance(answer, IdempotencyInFlight)]
     assert [is_new for _, is_new in outcomes].count(True) == 1
     assert len({job.id for job, _ in outcomes}) == 1
     assert len(store.jobs.list().items) == 1
@@ -176,10 +164,9 @@ def test_cancelled_in_the_queue_ends_at_once(store: Store) -> None:
 
 
 def test_cancelled_while_running_waits_for_its_worker(store: Store) -> None:
-    job = submitted(store)
-    lease = claimed(store)
-    assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
-    assert store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
+    lease = begun(store)
+    assert store.jobs.request_cancel(lease.job_id).status is JobStatus.CANCELLING
+    assert store.jobs.request_cancel(lease.job_id).status is JobStatus.CANCELLING
     assert store.leases.renew(lease, 60) is JobStatus.CANCELLING
     ended = store.leases.release(lease)
     assert (ended.status, ended.attempt) == (JobStatus.CANCELLED, 1)
@@ -251,12 +238,11 @@ def test_store_of_another_process_sees_the_job(url: str, make_store: Callable[..
 
 def ended(store: Store, how: str, **options: Any) -> Job:
     """A job that has run, and has ended so."""
-    job = submitted(store, **options)
-    lease = claimed(store)
+    lease = begun(store, **options)
     if how == "failed":
         return store.leases.fail(lease, JobError("boom", "Boom."))
     if how == "cancelled":
-        store.jobs.request_cancel(job.id)
+        store.jobs.request_cancel(lease.job_id)
         return store.leases.release(lease)
     return store.leases.succeed(lease)
 
@@ -287,25 +273,22 @@ def test_ended_job_is_taken_up_again_with_all_that_it_may_use_up(
 
 @pytest.mark.parametrize("state", ["succeeded", "paused", "pausing", "cancelling"])
 def test_job_in_any_other_state_is_not_retried(store: Store, state: str) -> None:
-    job = submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     if state == "succeeded":
         store.leases.succeed(lease)
     else:
         ask = store.jobs.request_cancel if state == "cancelling" else store.jobs.request_pause
-        ask(job.id)
+        ask(lease.job_id)
         if state == "paused":
             store.leases.release(lease)
-    assert store.jobs.get(job.id).status == state
+    assert store.jobs.get(lease.job_id).status == state
     with pytest.raises(JobStateConflict, match="cannot be retried"):
-        store.jobs.request_retry(job.id)
+        store.jobs.request_retry(lease.job_id)
 
 
 def test_retry_needs_the_data_sets_and_versions_of_the_job(store: Store) -> None:
     data = store.datasets.add(name="a", format="pairs", source={})
-    check = store.datasets.claim_check("checker", 60)
-    assert check is not None
-    store.datasets.accept(check, content_hash="0", counts={})
+    store.datasets.accept(claimed_check(store), content_hash="0", counts={})
     store.versions.register(NewVersion("v1", "v1", {}, 1))
     first = ended(store, "failed", datasets=(data.id,))
     second = ended(store, "failed", versions=("v1",))
@@ -323,37 +306,33 @@ def test_retried_job_waits_for_a_data_set_whose_check_has_not_ended(store: Store
     job = submitted(store, datasets=(data.id,))
     store.jobs.request_cancel(job.id)
     assert store.jobs.request_retry(job.id).status is JobStatus.VALIDATING
-    check = store.datasets.claim_check("checker", 60)
-    assert check is not None
-    store.datasets.accept(check, content_hash="0", counts={})
+    store.datasets.accept(claimed_check(store), content_hash="0", counts={})
     assert store.jobs.get(job.id).status is JobStatus.QUEUED
 
 
 def test_retried_job_that_keeps_its_files_keeps_its_progress(store: Store) -> None:
-    job = submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     store.leases.progress(lease, stage="training", step=335, steps=20_000, estimated_finish=9e9)
     store.leases.fail(lease, JobError("boom", "Boom."))
-    retried = store.jobs.request_retry(job.id)
+    retried = store.jobs.request_retry(lease.job_id)
     assert (retried.stage, retried.step, retried.steps) == ("training", 335, 20_000)
     assert retried.estimated_finish is None
 
 
 def test_files_of_an_ended_job_are_withheld_from_a_retry(store: Store) -> None:
-    job = submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     store.leases.progress(lease, stage="training", step=335, steps=20_000, estimated_finish=9e9)
     store.leases.fail(lease, JobError("boom", "Boom."))
-    with store.jobs.withheld(job.id) as withheld:
+    with store.jobs.withheld(lease.job_id) as withheld:
         assert withheld.files_removed_at is not None
-    assert store.jobs.get(job.id).files_removed_at == withheld.files_removed_at
-    with store.jobs.withheld(job.id) as again:
+    assert store.jobs.get(lease.job_id).files_removed_at == withheld.files_removed_at
+    with store.jobs.withheld(lease.job_id) as again:
         assert again.files_removed_at == withheld.files_removed_at
-    retried = store.jobs.request_retry(job.id)
+    retried = store.jobs.request_retry(lease.job_id)
     assert retried.files_removed_at is None
     assert (retried.stage, retried.step, retried.steps, retried.estimated_finish) == (None, 0, None, None)
-    assert "starts from the beginning" in store.events.transitions(job.id)[-2].message
-    with pytest.raises(JobStateConflict), store.jobs.withheld(job.id):
+    assert "starts from the beginning" in store.events.transitions(lease.job_id)[-2].message
+    with pytest.raises(JobStateConflict), store.jobs.withheld(lease.job_id):
         pytest.fail("it may be running")
 
 

@@ -8,7 +8,7 @@ from sds_clip.app.errors import AliasMoved, LeaseLost, UnusableRecord
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import JobError, Lease, Level, Move, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus
-from tests.app.store.conftest import FakeClock, claimed, submitted
+from tests.app.store.conftest import FakeClock, begun, claimed, submitted
 
 BOOM = JobError("boom", "Boom.", "lr", retryable=True)
 
@@ -82,8 +82,7 @@ def test_zombie_whose_job_was_taken_over_changes_nothing(store: Store, clock: Fa
 
 @pytest.mark.parametrize("end", ["release", "fail", "succeed"])
 def test_worker_has_no_say_after_it_let_go(store: Store, end: str) -> None:
-    submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     {
         "release": lambda: store.leases.release(lease),
         "fail": lambda: store.leases.fail(lease, BOOM),
@@ -122,8 +121,7 @@ def test_suspended_job_is_paused_with_its_reason_until_it_is_resumed(store: Stor
 
 
 def test_suspended_job_that_was_being_cancelled_is_cancelled(store: Store) -> None:
-    submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     store.jobs.request_cancel(lease.job_id)
     job = store.leases.suspend(lease, BOOM)
     assert (job.status, job.pause_reason) == (JobStatus.CANCELLED, None)
@@ -146,9 +144,8 @@ def test_job_whose_worker_shuts_down_is_interrupted_and_its_attempt_not_counted(
 
 
 def test_pausing_is_no_interruption(store: Store) -> None:
-    job = submitted(store)
-    lease = claimed(store)
-    store.jobs.request_pause(job.id)
+    lease = begun(store)
+    store.jobs.request_pause(lease.job_id)
     paused = store.leases.release(lease)
     assert (paused.status, paused.attempt, paused.interruptions) == (JobStatus.PAUSED, 0, 0)
 
@@ -208,8 +205,7 @@ def test_job_that_came_on_before_its_machine_died_is_due_with_the_end_of_its_lea
 def test_running_time_is_counted_over_attempts_and_ends_the_job_at_a_checkpoint(
     store: Store, clock: FakeClock
 ) -> None:
-    submitted(store, max_run_time_s=100.0)
-    lease = claimed(store)
+    lease = begun(store, max_run_time_s=100.0)
     clock.advance(30)
     assert store.leases.release(lease).run_time_s == pytest.approx(30, abs=0.1)
     clock.advance(1000)  # in the queue
@@ -290,8 +286,7 @@ def test_attempts_that_come_no_further_are_counted(store: Store, clock: FakeCloc
 
 
 def test_steps_of_all_stages_count_though_a_stage_begins_at_0(store: Store) -> None:
-    submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     store.leases.progress(lease, stage="reading", step=100, done=100)
     store.leases.progress(lease, stage="scoring", step=3, done=103)
     job = store.jobs.get(lease.job_id)
@@ -366,8 +361,7 @@ def test_success_brings_version_result_and_promotion_at_once(store: Store) -> No
 
 
 def test_success_whose_promotion_was_decided_on_another_alias_changes_nothing(store: Store) -> None:
-    submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     store.versions.register(version("base"))
     store.aliases.promote(Move("default", "me", "first", None), "base")
     with pytest.raises(AliasMoved):
@@ -380,8 +374,7 @@ def test_success_whose_promotion_was_decided_on_another_alias_changes_nothing(st
 
 
 def test_success_reported_twice_is_the_same_success(store: Store) -> None:
-    submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     done = store.leases.succeed(lease, version=version())
     assert store.leases.succeed(lease, version=version()) == done
     with pytest.raises(LeaseLost):
@@ -390,9 +383,8 @@ def test_success_reported_twice_is_the_same_success(store: Store) -> None:
 
 
 def test_success_after_cancelling_was_asked_for_makes_no_version(store: Store) -> None:
-    job = submitted(store)
-    lease = claimed(store)
-    store.jobs.request_cancel(job.id)
+    lease = begun(store)
+    store.jobs.request_cancel(lease.job_id)
     move = Move("default", "job", "better", None)
     done = store.leases.succeed(lease, version=version(), promotion=move)
     assert (done.status, done.result_version) == (JobStatus.CANCELLED, None)
@@ -401,9 +393,8 @@ def test_success_after_cancelling_was_asked_for_makes_no_version(store: Store) -
 
 
 def test_success_while_pausing_was_asked_for_is_a_success(store: Store) -> None:
-    job = submitted(store)
-    lease = claimed(store)
-    store.jobs.request_pause(job.id)
+    lease = begun(store)
+    store.jobs.request_pause(lease.job_id)
     assert store.leases.succeed(lease, version=version()).status is JobStatus.SUCCEEDED
 
 
@@ -426,17 +417,15 @@ def test_deleted_version_that_is_made_again_lives_in_its_new_folder(store: Store
 
 
 def test_success_over_a_base_that_is_gone_changes_nothing(store: Store) -> None:
-    submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     with pytest.raises(UnusableRecord, match="gone"):
         store.leases.succeed(lease, version=version(base_version="gone"))
     assert store.jobs.get(lease.job_id).status is JobStatus.RUNNING
 
 
 def test_progress_is_seen_and_its_estimate_ends_with_the_attempt(store: Store) -> None:
-    job = submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     store.leases.progress(lease, stage="train", step=7, steps=10, estimated_finish=123.5)
-    seen = store.jobs.get(job.id)
+    seen = store.jobs.get(lease.job_id)
     assert (seen.stage, seen.step, seen.steps, seen.estimated_finish) == ("train", 7, 10, 123.5)
     assert store.leases.release(lease).estimated_finish is None

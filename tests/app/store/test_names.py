@@ -1,7 +1,7 @@
 """Names that stand for the ids of jobs and data sets."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -9,6 +9,7 @@ from sds_clip.app.errors import AmbiguousName, NameTaken, UnknownRecord
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import NewJob
 from sds_clip.app.store.states import JobKind
+from tests.app.store.conftest import at_once
 
 Add = Callable[..., str]
 
@@ -70,13 +71,6 @@ def test_a_deleted_data_set_gives_its_name_back(store: Store) -> None:
 
 
 def test_only_one_of_two_at_the_same_time_gets_a_name(store: Store, table: str, add: Add) -> None:
-    def take(_: int) -> str | None:
-        try:
-            return add("coco")
-        except NameTaken:
-            return None
-
-    with ThreadPoolExecutor(4) as threads:
-        found = [each for each in threads.map(take, range(4)) if each is not None]
-
+    answers = at_once(*[partial(add, "coco")] * 4)
+    found = [answer for answer in answers if not isinstance(answer, NameTaken)]
     assert found == [named(store, table, "coco", "alice", sees="alice")]

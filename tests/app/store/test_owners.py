@@ -13,29 +13,25 @@ from tests.app.store.test_database import upgrade_to
 from tests.app.store.test_versions import register, to
 from tests.databases import Databases
 
-ON_A_JOB: dict[str, Callable[[Workspace, str], object]] = {
-    "get": lambda store, job_id: store.jobs.get(job_id),
-    "list after": lambda store, job_id: store.jobs.list(after=job_id),
-    "cancel": lambda store, job_id: store.jobs.request_cancel(job_id),
-    "pause": lambda store, job_id: store.jobs.request_pause(job_id),
-    "resume": lambda store, job_id: store.jobs.request_resume(job_id),
-    "retry": lambda store, job_id: store.jobs.request_retry(job_id),
-    "withhold": lambda store, job_id: store.jobs.withheld(job_id).__enter__(),
-    "events": lambda store, job_id: store.events.events(job_id),
-    "later events": lambda store, job_id: store.events.events(job_id, after=1),
-    "transitions": lambda store, job_id: store.events.transitions(job_id),
-    "metrics": lambda store, job_id: store.events.metrics(job_id),
-    "newest metrics": lambda store, job_id: store.events.latest_metrics(job_id),
-}
-ON_A_DATASET: dict[str, Callable[[Workspace, str], object]] = {
-    "get": lambda store, dataset_id: store.datasets.get(dataset_id),
-    "list after": lambda store, dataset_id: store.datasets.list(after=dataset_id),
-    "delete": lambda store, dataset_id: store.datasets.delete(dataset_id),
-}
-ON_A_VERSION: dict[str, Callable[[Workspace, str], object]] = {
-    "get": lambda store, version: store.versions.get(version),
-    "list after": lambda store, version: store.versions.list(after=version),
-    "delete": lambda store, version: store.versions.delete(version),
+ON: dict[str, Callable[[Workspace, str], object]] = {
+    "jobs get": lambda store, job_id: store.jobs.get(job_id),
+    "jobs list after": lambda store, job_id: store.jobs.list(after=job_id),
+    "jobs cancel": lambda store, job_id: store.jobs.request_cancel(job_id),
+    "jobs pause": lambda store, job_id: store.jobs.request_pause(job_id),
+    "jobs resume": lambda store, job_id: store.jobs.request_resume(job_id),
+    "jobs retry": lambda store, job_id: store.jobs.request_retry(job_id),
+    "jobs withhold": lambda store, job_id: store.jobs.withheld(job_id).__enter__(),
+    "jobs events": lambda store, job_id: store.events.events(job_id),
+    "jobs later events": lambda store, job_id: store.events.events(job_id, after=1),
+    "jobs transitions": lambda store, job_id: store.events.transitions(job_id),
+    "jobs metrics": lambda store, job_id: store.events.metrics(job_id),
+    "jobs newest metrics": lambda store, job_id: store.events.latest_metrics(job_id),
+    "datasets get": lambda store, dataset_id: store.datasets.get(dataset_id),
+    "datasets list after": lambda store, dataset_id: store.datasets.list(after=dataset_id),
+    "datasets delete": lambda store, dataset_id: store.datasets.delete(dataset_id),
+    "versions get": lambda store, version: store.versions.get(version),
+    "versions list after": lambda store, version: store.versions.list(after=version),
+    "versions delete": lambda store, version: store.versions.delete(version),
 }
 
 
@@ -54,42 +50,22 @@ def answer(call: Callable[[Workspace, str], object], store: Workspace, record_id
         return type(error), error.code, error.message, error.param
 
 
-@pytest.mark.parametrize("action", ON_A_JOB)
-def test_job_of_another_owner_is_unknown(store: Store, action: str) -> None:
-    job = submitted(store, owner="alice")
-    call = ON_A_JOB[action]
+@pytest.mark.parametrize("action", ON)
+def test_record_of_another_owner_is_unknown(store: Store, action: str) -> None:
+    records = {
+        "jobs": lambda: submitted(store, owner="alice").id,
+        "datasets": lambda: store.datasets.add(name="a", format="pairs", source={}, owner="alice").id,
+        "versions": lambda: str(made(store, "v1", "alice").result_version),
+    }
+    call, record_id = ON[action], records[action.split()[0]]()
 
-    found = answer(call, store.seen_by("bob"), job.id)
+    found = answer(call, store.seen_by("bob"), record_id)
 
     assert isinstance(found, tuple)
     assert found[0] is UnknownRecord
-    assert found == answer(call, store.seen_by("bob"), "job_none")
-    assert answer(call, store.seen_by("alice"), job.id) != found
-    assert answer(call, store.seen_by(None), job.id) != found
-
-
-@pytest.mark.parametrize("action", ON_A_DATASET)
-def test_data_set_of_another_owner_is_unknown(store: Store, action: str) -> None:
-    dataset = store.datasets.add(name="a", format="pairs", source={}, owner="alice")
-    call = ON_A_DATASET[action]
-
-    found = answer(call, store.seen_by("bob"), dataset.id)
-
-    assert found == answer(call, store.seen_by("bob"), "ds_none")
-    assert answer(call, store.seen_by("alice"), dataset.id) != found
-    assert answer(call, store.seen_by(None), dataset.id) != found
-
-
-@pytest.mark.parametrize("action", ON_A_VERSION)
-def test_version_of_another_owner_is_unknown(store: Store, action: str) -> None:
-    made(store, "v1", "alice")
-    call = ON_A_VERSION[action]
-
-    found = answer(call, store.seen_by("bob"), "v1")
-
     assert found == answer(call, store.seen_by("bob"), "none")
-    assert answer(call, store.seen_by("alice"), "v1") != found
-    assert answer(call, store.seen_by(None), "v1") != found
+    assert answer(call, store.seen_by("alice"), record_id) != found
+    assert answer(call, store.seen_by(None), record_id) != found
 
 
 def test_lists_have_an_owners_own_records(store: Store) -> None:

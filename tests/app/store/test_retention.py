@@ -13,7 +13,7 @@ from sds_clip.app.store.records import Job, JobError, Json, NewVersion
 from sds_clip.app.store.retention import Held, Kind
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.tables import events, job_datasets, job_versions, metrics
-from tests.app.store.conftest import FakeClock, claimed, register, submitted, to
+from tests.app.store.conftest import FakeClock, begun, claimed, claimed_check, register, submitted, to
 
 
 def ended(store: Store, **options: object) -> Job:
@@ -38,9 +38,7 @@ def made(store: Store, version: str) -> Job:
 def added(store: Store, source: Json = MappingProxyType({"path": "/a"})) -> str:
     """A data set that is ready."""
     dataset = store.datasets.add(format="pairs", source=source)
-    checking = store.datasets.claim_check("checker", 60)
-    assert checking is not None
-    store.datasets.accept(checking, content_hash="c", counts={})
+    store.datasets.accept(claimed_check(store), content_hash="c", counts={})
     return dataset.id
 
 
@@ -169,8 +167,7 @@ def test_long_streams_of_events_go_in_several_transactions(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "ROWS_AT_ONCE", 3)
-    submitted(store)
-    lease = claimed(store)
+    lease = begun(store)
     store.leases.points(lease, {step: {"loss": 1.0} for step in range(7)})
     store.leases.fail(lease, JobError("x", "x"))
     with store.jobs.withheld(lease.job_id):

@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -14,7 +15,7 @@ from sds_clip.app.removal import remove_version_files
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Lease, Move, NewVersion, VersionStatus
 from sds_clip.app.store.states import JobStatus
-from tests.app.store.conftest import claimed, submitted
+from tests.app.store.conftest import at_once, claimed, submitted
 
 BEFORE = ["unknown", "deleted"]
 
@@ -97,21 +98,13 @@ def test_racing_job_and_removal_never_end_with_a_version_without_files(
     for _ in range(10):
         folder.mkdir(exist_ok=True)
         lease = begin(store, folder, before)
-        barrier = threading.Barrier(2)
-
-        def remove(barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
-            remove_version_files(store, folder)
-
-        thread = threading.Thread(target=remove)
-        thread.start()
-        barrier.wait()
-        try:
-            store.leases.succeed(lease, version=row(folder), files=folder)
-        except VersionGone:
+        succeed = partial(store.leases.succeed, lease, version=row(folder), files=folder)
+        answer, _ = at_once(succeed, partial(remove_version_files, store, folder))
+        if isinstance(answer, VersionGone):
             store.jobs.request_cancel(lease.job_id)
             store.leases.release(lease)
-        thread.join()
+        else:
+            assert answer.status is JobStatus.SUCCEEDED
         assert folder.exists() == (status(store, folder) == VersionStatus.READY)
         if folder.exists():
             before = "deleted"
@@ -135,17 +128,7 @@ def test_files_that_nobody_has_registered_are_removed_once(store: Store, folder:
 @pytest.mark.parametrize("before", BEFORE)
 def test_one_of_many_simultaneous_removals_removes(store: Store, folder: Path, before: str) -> None:
     begin(store, folder, before)
-    barrier, removed = threading.Barrier(4), []
-
-    def remove() -> None:
-        barrier.wait()
-        removed.append(remove_version_files(store, folder))
-
-    threads = [threading.Thread(target=remove) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    removed = at_once(*[partial(remove_version_files, store, folder)] * 4)
     assert sorted(removed) == [False, False, False, True]
     assert list(folder.parent.iterdir()) == []
 

@@ -1,15 +1,13 @@
 """Versions: what needs them, and their deletion."""
 
-import contextlib
-import threading
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from sds_clip.app.errors import AmbiguousName, NothingToRollBack, RecordInUse, UnknownRecord, UnusableRecord
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import NewVersion, VersionStatus
-from tests.app.store.conftest import claimed, register, submitted, to
+from tests.app.store.conftest import at_once, claimed, register, submitted, to
 
 
 def test_unknown_things_are_named_as_such(store: Store) -> None:
@@ -114,30 +112,12 @@ def test_deleted_version_is_of_no_use(store: Store, use: str) -> None:
         }[use]()
 
 
-def test_version_is_never_both_deleted_and_pointed_at(store: Store, make_store: Callable[..., Store]) -> None:
+def test_version_is_never_both_deleted_and_pointed_at(store: Store) -> None:
     register(store, *(f"v{n}" for n in range(10)))
     for n in range(10):
-        barrier = threading.Barrier(2)
-        outcomes: list[str] = []
-
-        def attempt(name: str, act: Callable[[], object], barrier: threading.Barrier, out: list[str]) -> None:
-            barrier.wait()
-            with contextlib.suppress(RecordInUse, UnusableRecord):
-                act()
-                out.append(name)
-
-        threads = [
-            threading.Thread(target=attempt, args=(name, act, barrier, outcomes))
-            for name, act in {
-                "deleted": lambda n=n: store.versions.delete(f"v{n}"),
-                "promoted": lambda n=n: store.aliases.promote(to(f"alias-{n}"), f"v{n}"),
-            }.items()
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(outcomes) == 1
+        promote = partial(store.aliases.promote, to(f"alias-{n}"), f"v{n}")
+        answers = at_once(partial(store.versions.delete, f"v{n}"), promote)
+        assert [isinstance(answer, RecordInUse | UnusableRecord) for answer in answers].count(True) == 1
 
 
 def test_job_that_made_a_version_is_found_by_it(store: Store) -> None:
