@@ -81,7 +81,9 @@ class Reporter:
     def event(
         self, message: str, *, level: Level = Level.INFO, data: Mapping[str, Any] | None = None
     ) -> None:
-        told = partial(self._store.leases.event, self._lease, message, level=level, data=data)
+        told: Callable[[], int] = partial(
+            self._store.leases.event, self._lease, message, level=level, data=data
+        )
         with self._lock:
             self._events = [*self._events, told][-_MAX_EVENTS:]
 

@@ -158,7 +158,7 @@ def _versions(connection: Connection) -> Iterator[Held]:
         .where(promotions.c.action.in_(alias_sql.LEAVINGS))
         .group_by(left)
     )
-    made_again, left_at = (dict(connection.execute(query).tuples().all()) for query in (ended, moved))
+    made_again, left_at = ({id: at for id, at in connection.execute(query)} for query in (ended, moved))
     for row in _used(connection, versions, job_versions.c.version_id, [VersionStatus.READY]):
         times = row.created_at, row.used_at, row.last_end, made_again.get(row.id), left_at.get(row.id)
         yield Held(
