@@ -20,7 +20,7 @@ from sds_clip.worker.main import run_worker
 from sds_clip.worker.protocol import Exit
 from tests.databases import on_both_if_long
 from tests.worker.in_process import claimed
-from tests.worker.waiting import WorkerProcess, notes, until, until_status
+from tests.worker.waiting import WorkerProcess, notes, reaper, until, until_status
 
 Submit = Callable[..., Job]
 

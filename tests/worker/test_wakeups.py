@@ -29,7 +29,7 @@ from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.identity import node_name
 from sds_clip.worker.valkey import Valkey
 from tests.databases import on_both_if_long
-from tests.worker.waiting import LIGHT, Running, WorkerProcess, notes, until, until_status
+from tests.worker.waiting import LIGHT, Running, WorkerProcess, notes, reaper, until, until_status
 
 Submit = Callable[..., Job]
 LONG = {"act": "count", "steps": 10**6}
