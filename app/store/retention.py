@@ -152,13 +152,15 @@ def _ended_jobs(connection: Connection, before: Mapping[Kind, float]) -> Iterato
 
 def _versions(connection: Connection) -> Iterator[Held]:
     made, left = jobs.c.result_version, promotions.c.from_version
-    ended = select(made, func.max(jobs.c.finished_at)).group_by(made)
+    ended = select(made.label("version"), func.max(jobs.c.finished_at).label("at")).group_by(made)
     moved = (
-        select(left, func.max(promotions.c.at))
+        select(left.label("version"), func.max(promotions.c.at).label("at"))
         .where(promotions.c.action.in_(alias_sql.LEAVINGS))
         .group_by(left)
     )
-    made_again, left_at = (dict(connection.execute(query).all()) for query in (ended, moved))
+    made_again, left_at = (
+        {each.version: each.at for each in connection.execute(query)} for query in (ended, moved)
+    )
     for row in _used(connection, versions, job_versions.c.version_id, [VersionStatus.READY]):
         times = row.created_at, row.used_at, row.last_end, made_again.get(row.id), left_at.get(row.id)
         yield Held(

@@ -1,6 +1,7 @@
 """The tables. `app/store/migrations` creates them, and a test checks that both agree.
 
-The fields of a record (`sds_clip.app.store.records`) are columns of its table. What their types do not tell is here.
+The fields of a record (`sds_clip.app.store.records`) are columns of its table. What their types do not tell is here,
+except defaults, which only the migrations have.
 
 Times are seconds since the epoch, UTC, by the clock of the process that writes.
 """
