@@ -133,7 +133,7 @@ def test_folder_that_goes_away_and_comes_back_is_logged_once_each(
 ) -> None:
     caplog.set_level(logging.INFO, "sds_clip.app.data_folder")
     folder = DataFolder(store.database, right)
-    right.renameright.with_name("away")
+    right.rename(right.with_name("away"))
     for _ in range(2):
         assert not folder.look()
         told = "The data folder is not the data folder of the database: it has no id"

@@ -47,7 +47,7 @@ class Start:
 
     def copy(self) -> None:
         """Give it a copy of the versions, for a test to damage."""
-        self.root = Path(shutil.copytree(self.root, self.folder / "versions"))
+        self.root = Path(shutil.copytree(self.root, self.folder / "data/versions"))
 
     def damage(self, version: str) -> None:
         flip_a_byte(self.root / version / "delta.safetensors")
