@@ -116,8 +116,8 @@ def exported_metrics() -> set[str]:
         for folder in ("app", "worker")
         for file in (ROOT / folder).rglob("*.py")
     )
-    kept = re.findall(r'\b(?:Counter|Gauge|Histogram)\(\s*"sds_clip_(\w+)"', sources)
-    return {*kept, *re.findall(r'\b(?:gauge|counter)\(\s*"(\w+)"', sources)}
+    kept = re.findall(r'\b(?:[Cc]ounter|Gauge|[Hh]istogram)\(\s*"sds_clip_(\w+)"', sources)
+    return {*kept, *re.findall(r'\b(?:gauge|counter)\(\s*"(?!sds_clip_)(\w+)"', sources)}
 
 
 def named_metrics(text: str) -> set[str]:
