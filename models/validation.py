@@ -77,6 +77,8 @@ _JSON_REASONS: Mapping[str, str] = MappingProxyType(
         "recursion limit exceeded": "the lists and objects are nested too deeply",
     }
 )
+_ALSO_CALLED: Mapping[str, str] = MappingProxyType({"learning_rate": "lr"})
+"""Fields by names that other programs use for them."""
 # Whoever sends more errors reads only the first ones.
 MAX_COMPARED = 1000
 _JSON_PLACE = re.compile(r"(?P<reason>.*) at line (?P<line>\d+) column (?P<column>\d+)", re.DOTALL)
@@ -159,7 +161,8 @@ def _json_reason(words: str) -> str:
 def _unknown_field(location: Sequence[int | str], schema: type[BaseModel] | None) -> str:
     known = [] if schema is None else _fields(schema, location[:-1])
     # The time that a comparison takes grows with the square of the length.
-    near = get_close_matches(str(location[-1])[:64].lower(), known, n=1)
+    name = str(location[-1])[:64].lower()
+    near = [_ALSO_CALLED[name]] if _ALSO_CALLED.get(name) in known else get_close_matches(name, known, n=1)
     if near:
         return f"This field is not known; did you mean {near[0]}?"
     if known:

@@ -85,6 +85,14 @@ def test_a_misspelt_field_gets_the_nearest_name() -> None:
     assert "did you mean name?" in explain(problem(Outer, {"nam": ""}), Outer)
 
 
+def test_a_field_by_another_program_s_name_gets_ours_where_there_is_one() -> None:
+    class Rates(BaseModel, extra="forbid"):
+        lr: float = 0.1
+
+    assert "did you mean lr?" in explain(problem(Rates, {"learning_rate": 1}), Rates)
+    assert "did you mean" not in explain(problem(Outer, {"learning_rate": 1}), Outer)
+
+
 @pytest.mark.parametrize(
     ("value", "fields"),
     [
