@@ -16,7 +16,6 @@ from sds_clip.client.calls import Call
 from sds_clip.client.errors import ClientError
 from sds_clip.client.upload import UploadFile
 from sds_clip.client.waiting import async_sleep, each_in_thread, in_thread
-from sds_clip.models.atomic import atomic_file
 
 
 class AsyncHttp:
@@ -69,6 +68,8 @@ class AsyncHttp:
 
     async def download(self, call: Call, file: Path) -> Path:
         """Write a response to a file atomically. The file's folder is created if needed."""
+        from sds_clip.models.atomic import atomic_file  # not for those who only ask
+
         async with self._stream(call) as response:
             with atomic_file(file, mode=0o600, durable=False) as part:
                 async for chunk in response.aiter_bytes():

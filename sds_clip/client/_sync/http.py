@@ -17,7 +17,6 @@ from sds_clip.client.calls import Call
 from sds_clip.client.errors import ClientError
 from sds_clip.client.upload import UploadFile
 from sds_clip.client.waiting import at_once, each_at_once, sleep
-from sds_clip.models.atomic import atomic_file
 
 
 class Http:
@@ -70,6 +69,8 @@ class Http:
 
     def download(self, call: Call, file: Path) -> Path:
         """Write a response to a file atomically. The file's folder is created if needed."""
+        from sds_clip.models.atomic import atomic_file  # not for those who only ask
+
         with self._stream(call) as response:
             with atomic_file(file, mode=0o600, durable=False) as part:
                 for chunk in response.iter_bytes():
