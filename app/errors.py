@@ -82,7 +82,7 @@ class ServiceError(Exception):
         super().__init__(message or self.message)
         self.message = message or self.message
         self.code = code or self.code
-        self.param = param or self.param
+        self.param = self.param if param is None else param
         self.index = index
         self.retry_after_s = self.retry_after_s if retry_after_s is None else retry_after_s
 

@@ -72,8 +72,8 @@ def worker_settings() -> dict[str, Schema]:
     found |= schema["$defs"]["Rules"]["properties"]
     for name, text in _docstrings(WorkerConfig).items():
         found[name]["description"] = text
-    # An option of the command, and groups.
-    del found["queue"], found["limits"], found["retention"]
+    # An option of the command, and a group.
+    del found["queue"], found["retention"]
     found = {name: each for name, each in found.items() if name not in RETIRED}
     own = {variable: found[name] for name, variable in OWN_VARIABLES.items()}
     own["worker_device"] = {**own["worker_device"], "default": None}
