@@ -10,6 +10,7 @@ import pytest
 from httpx import Response
 from starlette.testclient import TestClient
 
+from sds_clip.app.edge import middleware
 from sds_clip.app.keys import create_key
 from sds_clip.app.main import create_app
 from sds_clip.app.registry.publish import read_published
@@ -119,14 +120,15 @@ def published(service: Service, base: Clip, scratch: Path, seed: int, result: An
 
 @contextmanager
 def running(clip: Clip, **values: Any) -> Iterator[Service]:
-    """The service with some settings."""
-    with (
-        changed(**{"threads": 1, "max_body_bytes": 2**20, **values}) as settings,
-        TestClient(create_app(settings, {"small": clip}), base_url="http://localhost") as client,
-    ):
+    """The service with some settings. A busy machine makes no key wait for its share of time."""
+    with ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(middleware, "SHARE_OF_TIME", 100.0)
+        settings = stack.enter_context(changed(**{"threads": 1, "max_body_bytes": 2**20, **values}))
+        app = create_app(settings, {"small": clip})
+        client = stack.enter_context(TestClient(app, base_url="http://localhost"))
         store = Store(str(settings.database_url))
+        stack.callback(store.close)
         yield Service(client, store, settings)
-        store.close()
 
 
 @pytest.fixture
