@@ -18,11 +18,11 @@ from sds_clip.app.datasets.folders import DatasetFolders
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.datasets.sample_service import SampleService
 from sds_clip.app.datasets.service import DatasetService
+from sds_clip.app.decoder import Decoder
 from sds_clip.app.disk import check_reserve
 from sds_clip.app.errors import ConfigurationError, StoreUnavailable
-from sds_clip.app.images import Decoder
 from sds_clip.app.jobs.changes import Changes
-from sds_clip.app.jobs.evaluations import EvaluationService
+from sds_clip.app.jobs.evaluation_service import EvaluationService
 from sds_clip.app.jobs.model_resolver import ModelResolver
 from sds_clip.app.jobs.service import JobService
 from sds_clip.app.jobs.validator import JobValidator
@@ -30,8 +30,8 @@ from sds_clip.app.jobs.waker import Waker
 from sds_clip.app.pictures import Pictures
 from sds_clip.app.registry.download import Downloads
 from sds_clip.app.registry.local_state import has_state
-from sds_clip.app.registry.service import VersionService
 from sds_clip.app.registry.store_source import register_served, registry_of
+from sds_clip.app.registry.version_service import VersionService
 from sds_clip.app.settings import MAX_EVENT_STREAMS, Settings
 from sds_clip.app.store import Store
 from sds_clip.app.store_gauges import StoreGauges

@@ -19,7 +19,7 @@ from sds_clip.app.errors import (
     UnsupportedMediaType,
 )
 from sds_clip.app.form_stream import FormStream
-from sds_clip.app.limits import Limits
+from sds_clip.app.request_limits import Limits
 from sds_clip.models.choices import LabelSet, TemplateSet
 from sds_clip.models.validation import explain, json_problem, problems
 

@@ -112,8 +112,8 @@ class Rate:
     clock: Callable[[], float] = time.monotonic
     numbers: Numbers = field(default_factory=Numbers)
 
-    def take(self, key: str, amount: float) -> None:
-        """Take what a request needs, however much, while the bucket is not empty.
+    def spend(self, key: str, amount: float) -> None:
+        """Spend what a request needs, however much, while the bucket is not empty.
 
         Later requests wait until its debt is paid. `key` is the name of an API key, or "" for none.
 

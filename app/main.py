@@ -15,6 +15,7 @@ from starlette.types import Lifespan
 from sds_clip.app import logs, tracing
 from sds_clip.app.backend import Backend, migrate_early
 from sds_clip.app.budgets import Rate
+from sds_clip.app.decoder import Decoder
 from sds_clip.app.edge import auth, middleware, responses
 from sds_clip.app.edge.disconnect import CancelOnDisconnect
 from sds_clip.app.edge.guard import GuardHost
@@ -23,11 +24,10 @@ from sds_clip.app.edge.openapi import describe_errors, install_openapi
 from sds_clip.app.edge.query import refuse_unknown_parameters
 from sds_clip.app.errors import InvalidRequest
 from sds_clip.app.fetch import Fetcher
-from sds_clip.app.images import Decoder
-from sds_clip.app.limits import Limits
 from sds_clip.app.metrics import Metrics, gauge
 from sds_clip.app.registry.local_state import LocalState
 from sds_clip.app.registry.source import Registry, find_folder, folders_begun
+from sds_clip.app.request_limits import Limits
 from sds_clip.app.routes import (
     changes,
     cohere,
@@ -38,8 +38,8 @@ from sds_clip.app.routes import (
     items,
     jobs,
     openai,
+    probes,
     session,
-    status,
     submit,
     workers,
 )
@@ -50,8 +50,8 @@ from sds_clip.app.serving.classes import CLASS_WAIT_S, MAX_DISK_BYTES, ClassWeig
 from sds_clip.app.serving.device_memory import device_memory
 from sds_clip.app.serving.engine import Engine
 from sds_clip.app.serving.golden import GoldenEmbeddings
+from sds_clip.app.serving.image_reader import ImageReader
 from sds_clip.app.serving.loading import VersionLoader
-from sds_clip.app.serving.pixels import ImageReader
 from sds_clip.app.serving.predictor import Predictor
 from sds_clip.app.serving.rollout import Rollout
 from sds_clip.app.serving.served_models import ServedModels
@@ -93,7 +93,7 @@ ROUTERS = (
     workers,
     datasets,
     session,
-    status,
+    probes,
 )
 
 
@@ -251,8 +251,8 @@ def metrics_app(app: FastAPI, settings: Settings) -> FastAPI:
     """What the metrics' own address serves, without keys: /metrics and the probes of `app`."""
     side = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=TELEMETRY)
     side.state = app.state
-    side.include_router(status.router)
-    side.dependency_overrides[status.scrapes] = auth.public
+    side.include_router(probes.router)
+    side.dependency_overrides[probes.scrapes] = auth.public
     responses.install_error_handlers(side)
     if settings.metrics_address is not None and settings.metrics_address[0] in auth.LOOPBACK_BINDINGS:
         side.add_middleware(GuardHost, allowed_hosts=settings.allowed_hosts)

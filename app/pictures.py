@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sds_clip.app.budgets import Budget
+from sds_clip.app.decoder import Decoder
 from sds_clip.app.errors import InvalidImage
-from sds_clip.app.images import Decoder
 from sds_clip.app.threads import in_own_thread
 from sds_clip.models.images.decode import ImageFile, decode_file
 from sds_clip.models.images.ref import Box

@@ -30,7 +30,7 @@ from bench.memory import peak_mib, read_peak, start_peak
 from bench.options import option, parse
 from bench.report import heading, note
 from bench.servers import running, sds_clip
-from sds_clip.models.images.decode import ImageLimits, decode_bytes, decode_file, open_image
+from sds_clip.models.images.decode import ImageLimits, decode_file, decoding_size_bytes, open_image
 from sds_clip.models.machine import usable_cores
 from sds_clip.models.markdown import markdown_table
 
@@ -169,7 +169,7 @@ def formats(pixels: int) -> str:
         decode_file(file).resize((224, 224), Image.Resampling.BICUBIC)
         taken = MIB * (read_peak(cpu) - before_mib)
         size = file.width * file.height
-        counted = decode_bytes(file, max_side=224)
+        counted = decoding_size_bytes(file, max_side=224)
         rows.append([name, f"{len(data) / MIB:.1f}", f"{taken / size:.2f}", f"{counted / size:.2f}"])
     return markdown_table(("kind", "file MiB", "bytes a pixel", "counted"), rows)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.rounds import in_turns, timed
-from sds_clip.models.evaluation.checked import Problems, look_at_images
+from sds_clip.models.evaluation.image_check import Problems, look_at_images
 from sds_clip.models.evaluation.items import Item, open_region
 from sds_clip.models.evaluation.teacher_scorer import TeacherScorer
 from sds_clip.models.evaluation.winoground import winoground_benchmark

@@ -8,7 +8,7 @@ from sds_clip.app.datasets.unpack import content_root
 from sds_clip.models.evaluation.benchmark import Benchmark
 from sds_clip.models.evaluation.captions_file import is_pairs
 from sds_clip.models.evaluation.catalog import BENCHMARKS
-from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.readers import read_benchmark
 from sds_clip.models.evaluation.results import GROUP_MATCH, Results, as_json
 from sds_clip.worker.data import captions_files, exactly_one
 

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from sds_clip.app.data_folder import DataFolder
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
 from sds_clip.app.datasets.folders import Content, DatasetFolders
-from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.datasets.samples import SAMPLES, write_samples
 from sds_clip.app.datasets.unpack import Progress
@@ -29,7 +29,7 @@ from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.errors import DataError, EvaluationError, ModelError
 from sds_clip.models.evaluation.catalog import BENCHMARKS
-from sds_clip.models.evaluation.checked import Problems, data_hash, look_at_images
+from sds_clip.models.evaluation.image_check import Problems, data_hash, look_at_images
 from sds_clip.models.findings import Findings
 from sds_clip.worker.benchmarks import read_data, root_of
 from sds_clip.worker.config import WorkerConfig

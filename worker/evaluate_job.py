@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from sds_clip.app.schemas.evaluate import EvaluateSpec
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.comparison import PairedDifference
 from sds_clip.models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
+from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.results import Results
 from sds_clip.worker.benchmarks import data_path, described, root_of
 from sds_clip.worker.context import JobContext

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sds_clip.app.errors import AliasLocked, AliasMoved, MissingScope, UnusableRecord, VersionGone
-from sds_clip.app.jobs.limits import MAX_KEEP_CHECKPOINTS, check_limits, steps_of
+from sds_clip.app.jobs.job_limits import MAX_KEEP_CHECKPOINTS, check_limits, steps_of
 from sds_clip.app.registry.gate import CandidateScores
 from sds_clip.app.registry.publish import lies_among, publish
 from sds_clip.app.registry.store_source import unpublished_version

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sds_clip.app.errors import UnknownRecord
 from sds_clip.app.registry.gate import CandidateScores, Verdict, judge
-from sds_clip.app.registry.service import LOCKED
+from sds_clip.app.registry.version_service import LOCKED
 from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Alias, AliasLock, Move

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sds_clip.app.backup.scratch import BackupError
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.archives import Forwards, Member, read_tar
 from sds_clip.app.datasets.folders import create_file, write_all
-from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.names import member_parts
 from sds_clip.app.errors import InvalidArchive
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, BinaryIO, Literal, cast
 
-from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.names import decode_name, unsafe
 from sds_clip.app.errors import ArchiveTooLarge, EmptyUpload, InvalidArchive
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.folders import ARCHIVE, FILES, Claim, Content, DatasetFolders, set_content
 from sds_clip.app.datasets.hashes import write_hashes
-from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.datasets.samples import SAMPLES, Sample, write_samples
 from sds_clip.app.datasets.unpack import Progress, check_shards, check_tars_within, unpack

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from functools import lru_cache, partial
 
-from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.errors import InvalidArchive
 
 MAX_PART_BYTES = 255  # for one part of a path: the usual limit of file systems

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from sds_clip.app.bodies import translated
 from sds_clip.app.budgets import Budget
 from sds_clip.app.datasets.folders import Claim, DatasetFolders
+from sds_clip.app.datasets.leftovers import remove_leftovers
 from sds_clip.app.datasets.receive import receive_archive, receive_shards
-from sds_clip.app.datasets.removal import remove_leftovers
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.errors import DatasetBusy, InvalidRequest, MalformedBody
 from sds_clip.app.form_stream import FormStream, Part

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.archives import SNIFF_BYTES, Member, check_is_tar, read_archive, read_tar
 from sds_clip.app.datasets.folders import create_file, storage_errors, write_all
-from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.names import NameBook, is_clutter, member_parts
 from sds_clip.app.errors import EmptyUpload, InvalidArchive
 

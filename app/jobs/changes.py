@@ -22,7 +22,7 @@ from sds_clip.app.errors import ServiceError
 from sds_clip.app.jobs.service import needs_a_worker
 from sds_clip.app.jobs.stream import HEARTBEAT_S, POLL_S, RETRY_MS, frame
 from sds_clip.app.keys import Caller
-from sds_clip.app.registry.service import VersionService
+from sds_clip.app.registry.version_service import VersionService
 from sds_clip.app.schemas.jobs import job_info
 from sds_clip.app.store import SeenBy, Workspace
 from sds_clip.app.store.paging import MAX_LIMIT, MAX_ROWS

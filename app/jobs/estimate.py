@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sds_clip.app.jobs.limits import steps_of
+from sds_clip.app.jobs.job_limits import steps_of
 from sds_clip.app.schemas.evaluate import EvaluateSpec
 from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.schemas.jobs import Estimate

@@ -13,7 +13,7 @@ from sds_clip.app.errors import (
     UnknownRecord,
     UnusableRecord,
 )
-from sds_clip.app.jobs.limits import check_limits, steps_of
+from sds_clip.app.jobs.job_limits import check_limits, steps_of
 from sds_clip.app.jobs.model_resolver import ModelResolver
 from sds_clip.app.keys import Caller
 from sds_clip.app.schemas.datasets import PAIRS

@@ -2,7 +2,7 @@
 
     aliases.json         the aliases as last read, and the locations of the weights that they point to
     versions/VERSION/    a copy of a published version, verified when it was made and again before it is used
-    checked.txt          the versions that this machine need not check again (app/registry/checked.py)
+    checked.txt          the versions that this machine need not check again (app/registry/checked_golden.py)
     lock                 held while the process lives: two processes never share a state
     2/, 3/ ...           the same for further processes that are given the same folder
 
@@ -26,7 +26,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from sds_clip.app.errors import ConfigurationError
 from sds_clip.app.inside import inside
-from sds_clip.app.registry.checked import Checked
+from sds_clip.app.registry.checked_golden import Checked
 from sds_clip.app.registry.manifest import DamagedFiles, verify
 from sds_clip.app.registry.source import WeightsLocation
 from sds_clip.app.store.records import Alias

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sds_clip.app.datasets.folders import DatasetFolders
-from sds_clip.app.datasets.removal import remove_leftovers
+from sds_clip.app.datasets.leftovers import remove_leftovers
 from sds_clip.app.errors import (
     DatasetBusy,
     FilesOutside,

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from sds_clip.app.datasets.samples import shown
 from sds_clip.app.edge.openapi import describe_errors
 from sds_clip.app.errors import AmbiguousName, FilesOutside, NoItems, NotComparable, Overloaded
-from sds_clip.app.jobs.evaluations import Item
+from sds_clip.app.jobs.evaluation_service import Item
 from sds_clip.app.routes.pictures import AfterIndex
 from sds_clip.app.routes.shared import READING, BackendDep, BackendWithFiles, JobId, Limit, Train
 from sds_clip.app.schemas.items import ComparisonInfo, Flip, ItemInfo, ItemList, ItemScores

@@ -75,7 +75,8 @@ ImageInput = Annotated[
 # These ceilings are far above what the settings allow. With `fail_fast`, only the first of a million wrong
 # items is reported, and no error is built for the others.
 Images = Annotated[list[ImageInput], Field(max_length=4096, fail_fast=True)]
-# The description alone says that a text is not empty: app/limits.py checks it, and tells its place in every protocol.
+# The description alone says that a text is not empty. app/request_limits.py checks it, and tells its place in all
+# protocols.
 Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
 Texts = Annotated[
     list[Text], Field(max_length=65_536, fail_fast=True, json_schema_extra={"maxItems": MAX_TEXTS})

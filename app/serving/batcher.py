@@ -1,11 +1,11 @@
-"""Batching across requests: collects waiting jobs, runs them in one thread, and returns the results.
+"""Batching across requests: collects waiting entries, runs them in one thread, and returns the results.
 
-The life of a job: `admit` (or 429) -> decoding by the caller -> `submit` -> waits in the queue ->
-one batch with others of the same key -> `run` in the worker thread -> the caller's result.
+The life of an entry: `admit` (or 429) -> decoding by the caller -> `submit` -> waits in the queue ->
+one batch with others of the same group -> `run` in the worker thread -> the caller's result.
 
-Keys take turns, and so do the lanes of one key within a batch: whoever sends many jobs does not delay others.
+Groups take turns, and so do the lanes of one group within a batch: whoever sends many entries does not delay others.
 
-There is no batching window when idle: a job that arrives alone starts at once. Under load, batches grow while
+There is no batching window when idle: an entry that arrives alone starts at once. Under load, batches grow while
 the worker is busy. If decoding and computing share the cores, running both at once slows both. The next batch
 then also waits for the images that are being decoded at that moment (`pending_decodes`), because no core is
 idle meanwhile (docs/decisions/0007-one-thread-computes.md). The batcher knows nothing else about images, and
@@ -26,7 +26,7 @@ from typing import Generic, TypeVar
 from sds_clip.app.budgets import Budget
 from sds_clip.app.errors import InternalError, OutOfMemory, Overloaded, ServiceError, Unavailable
 
-Key = TypeVar("Key", bound=Hashable)
+Group = TypeVar("Group", bound=Hashable)
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
@@ -37,7 +37,7 @@ BACKGROUND_SHARE = 4
 RATE_MEMORY = 0.8
 # The measured rate predicts little beyond this time.
 MAX_RETRY_AFTER_S = 60
-# Jobs that are ready wait no longer than this for images that are being decoded.
+# Entries that are ready wait no longer than this for images that are being decoded.
 MAX_DECODE_WAIT_S = 0.2
 # Once a core is free again, the last few decodes have this long to join: one batch is faster than two.
 DECODE_TAIL_S = 0.01
@@ -50,15 +50,15 @@ POLL_S = 0.001
 
 
 @dataclass(eq=False)
-class Job(Generic[Key, Payload, Result]):
-    """One caller's work. It is never split, and belongs to one key."""
+class Entry(Generic[Group, Payload, Result]):
+    """One caller's work. It is never split, and belongs to one group."""
 
-    key: Key
+    group: Group
     payload: Payload
     cost: int
     future: "asyncio.Future[Result]"
     lane: Hashable = None
-    """Jobs of different lanes take turns."""
+    """Entries of different lanes take turns."""
     background: bool = False
     first: bool = False
     """Whether it jumped the queue."""
@@ -71,27 +71,27 @@ class Job(Generic[Key, Payload, Result]):
 
 
 @dataclass(eq=False)
-class Batcher(Generic[Key, Payload, Result]):
-    """Runs `run(key, jobs)` on batches of jobs that share a key, one batch at a time.
+class Batcher(Generic[Group, Payload, Result]):
+    """Runs `run(group, entries)` on batches of entries that share a group, one batch at a time.
 
-    `run` is called in a worker thread with at least one job. For each job it returns a result, or an
-    exception to raise. If `run` itself raises, its jobs are run again one by one, so that one failing job does
+    `run` is called in a worker thread with at least one entry. For each entry it returns a result, or an
+    exception to raise. If `run` itself raises, its entries are run again one by one, so that one failing entry does
     not affect the others.
 
-    `submit` raises Unavailable, or the exception that `run` returned for the job.
+    `submit` raises Unavailable, or the exception that `run` returned for the entry.
     """
 
-    run: Callable[[Key, Sequence[Job[Key, Payload, Result]]], Sequence[Result | Exception]]
+    run: Callable[[Group, Sequence[Entry[Group, Payload, Result]]], Sequence[Result | Exception]]
     max_batch: int
     max_queue: int
     max_queue_per_key: int | None = None
-    on_batch: Callable[[Sequence[Job[Key, Payload, Result]]], None] | None = None
+    on_batch: Callable[[Sequence[Entry[Group, Payload, Result]]], None] | None = None
     pending_decodes: Callable[[], int] | None = None
     cores: int = 1
 
     def __post_init__(self) -> None:
-        self._queue: deque[Job[Key, Payload, Result]] = deque()
-        self._background: deque[Job[Key, Payload, Result]] = deque()
+        self._queue: deque[Entry[Group, Payload, Result]] = deque()
+        self._background: deque[Entry[Group, Payload, Result]] = deque()
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -101,8 +101,8 @@ class Batcher(Generic[Key, Payload, Result]):
         self._background_from = 0.0
         """When the background has its next turn if requests have been computed since its last one."""
         self._requests_since = False
-        self._served: dict[Key, int] = {}
-        """The number of the last batch of a key."""
+        self._served: dict[Group, int] = {}
+        """The number of the last batch of a group."""
         self._admission = Budget(
             self.max_queue,
             limit="max_queue_per_key",
@@ -123,8 +123,8 @@ class Batcher(Generic[Key, Payload, Result]):
 
     @property
     def queued(self) -> int:
-        """The number of items (not jobs) that wait for a batch."""
-        return sum(job.cost for job in self._queue)
+        """The number of items (not entries) that wait for a batch."""
+        return sum(entry.cost for entry in self._queue)
 
     @property
     def items_per_s(self) -> float:
@@ -147,23 +147,25 @@ class Batcher(Generic[Key, Payload, Result]):
         return self.admitted == 0
 
     async def close(self) -> None:
-        """Stop the loop. Jobs that are still waiting are answered with Unavailable."""
+        """Stop the loop. Entries that are still waiting are answered with Unavailable."""
         self.draining = True
         if self._loop_task is not None:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
-        for job in [*self._queue, *self._background]:
-            if not job.abandoned:
-                job.future.set_exception(Unavailable("The server is shutting down; send the request again."))
+        for entry in [*self._queue, *self._background]:
+            if not entry.abandoned:
+                entry.future.set_exception(
+                    Unavailable("The server is shutting down; send the request again.")
+                )
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.contextmanager
     def admit(self, cost: int, caller: str = "", lane: Hashable = None) -> Iterator[None]:
         """Hold a place for `cost` items, from before they are decoded until they are answered.
 
-        A job larger than the whole queue is admitted when nothing else is. The same holds for a caller's share of the
-        queue, so that one caller alone cannot fill it. `caller` is the name of an API key, or "" for none. A lane of
-        which nothing is admitted may go beyond the queue by a batch, so that another lane cannot shut it out.
+        An entry larger than the whole queue is admitted when nothing else is. The same holds for a caller's share of
+        the queue, so that one caller alone cannot fill it. `caller` is the name of an API key, or "" for none. A lane
+        of which nothing is admitted may go beyond the queue by a batch, so that another lane cannot shut it out.
         """
         if self.draining:
             raise Unavailable("The server is shutting down; send the request again.", retry_after_s=1)
@@ -195,7 +197,7 @@ class Batcher(Generic[Key, Payload, Result]):
 
     async def submit(
         self,
-        key: Key,
+        group: Group,
         payload: Payload,
         *,
         cost: int,
@@ -205,27 +207,27 @@ class Batcher(Generic[Key, Payload, Result]):
     ) -> Result:
         """Wait for the payload's result.
 
-        If the caller is cancelled while its job is queued, the job is not computed.
+        If the caller is cancelled while its entry is queued, the entry is not computed.
 
-        Lanes take turns, so that one with many jobs does not delay another with few. `background` jobs run when
+        Lanes take turns, so that one with many entries does not delay another with few. `background` entries run when
         nothing else waits, or in every 4th batch, one in a batch, so that a request that arrives meanwhile waits for
-        one of them at most. A `first` job jumps the queue, and waits only for the batch that is running.
+        one of them at most. A `first` entry jumps the queue, and waits only for the batch that is running.
         """
         if not self.alive:
             raise Unavailable("The engine is not running.", retry_after_s=1)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        job: Job[Key, Payload, Result] = Job(key, payload, cost, future, lane, background, first)
+        entry: Entry[Group, Payload, Result] = Entry(group, payload, cost, future, lane, background, first)
         queue = self._background if background else self._queue
         if first:
-            queue.appendleft(job)
+            queue.appendleft(entry)
         else:
-            queue.append(job)
+            queue.append(entry)
         self._arrived.set()
         try:
-            return await job.future
+            return await entry.future
         except asyncio.CancelledError:
             with contextlib.suppress(ValueError):  # already in a batch
-                queue.remove(job)
+                queue.remove(entry)
             raise
 
     async def _take_batches(self) -> None:
@@ -240,12 +242,12 @@ class Batcher(Generic[Key, Payload, Result]):
                 await self._wait_for_decodes(answered=0)
             answered = len(batch)
             await self._answer(batch)
-            del batch  # what waits for the next jobs keeps no model in memory
+            del batch  # what waits for the next entries keeps no model in memory
 
-    async def _answer(self, batch: Sequence[Job[Key, Payload, Result]]) -> None:
+    async def _answer(self, batch: Sequence[Entry[Group, Payload, Result]]) -> None:
         started_at = time.monotonic()
-        for job in batch:
-            job.started_at = started_at
+        for entry in batch:
+            entry.started_at = started_at
         results: Sequence[Result | Exception]
         try:
             loop = asyncio.get_running_loop()
@@ -257,19 +259,19 @@ class Batcher(Generic[Key, Payload, Result]):
         if batch[0].background:
             self._background_from = time.monotonic() + (BACKGROUND_SHARE - 1) * took_s
         self._measure(batch, took_s)
-        for job, result in zip(batch, results, strict=True):
-            if job.abandoned:
+        for entry, result in zip(batch, results, strict=True):
+            if entry.abandoned:
                 continue
             if isinstance(result, Exception):
-                job.future.set_exception(result)
+                entry.future.set_exception(result)
             else:
-                job.future.set_result(result)
+                entry.future.set_result(result)
 
     async def _wait_for_decodes(self, *, answered: int) -> None:
-        """Let jobs that are being decoded join the next batch, while it has room and every core is decoding.
+        """Let entries that are being decoded join the next batch, while it has room and every core is decoding.
 
         If no other request waits, they come before the background too. The last few decodes have a little more time.
-        After a batch of several jobs, their callers first have time to send the next request.
+        After a batch of several entries, their callers first have time to send the next request.
         """
         if self.pending_decodes is None:
             return
@@ -293,7 +295,7 @@ class Batcher(Generic[Key, Payload, Result]):
     def _background_pause_s(self) -> float:
         return max(0.0, self._background_from - time.monotonic()) if self._requests_since else 0.0
 
-    def _next_batch(self) -> list[Job[Key, Payload, Result]]:
+    def _next_batch(self) -> list[Entry[Group, Payload, Result]]:
         self._batches += 1
         queues = [(self._queue, self.max_batch)]
         if not self._background_pause_s():
@@ -304,59 +306,65 @@ class Batcher(Generic[Key, Payload, Result]):
                 return batch
         return []
 
-    def _take(self, queue: deque[Job[Key, Payload, Result]], most: int) -> list[Job[Key, Payload, Result]]:
-        """Jobs of the key whose last batch is longest ago: the first of each lane, then the second, while they fit.
+    def _take(
+        self, queue: deque[Entry[Group, Payload, Result]], most: int
+    ) -> list[Entry[Group, Payload, Result]]:
+        """Entries of the group whose last batch is longest ago: each lane's first, then its second, while they fit.
 
-        They cost at most `most` together, or else it is one. Abandoned jobs are dropped.
+        They cost at most `most` together, or else it is one. Abandoned entries are dropped.
         """
-        waiting = [job for job in queue if not job.abandoned]
+        waiting = [entry for entry in queue if not entry.abandoned]
         if not waiting:
             queue.clear()
             return []
-        key = self._next_key(waiting)
+        group = self._next_group(waiting)
         before = Counter[Hashable]()
-        turns = list[tuple[int, Job[Key, Payload, Result]]]()
-        for job in waiting:
-            if job.key == key:
-                turns.append((before[job.lane], job))
-                before[job.lane] += 1
-        batch: list[Job[Key, Payload, Result]] = []
+        turns = list[tuple[int, Entry[Group, Payload, Result]]]()
+        for entry in waiting:
+            if entry.group == group:
+                turns.append((before[entry.lane], entry))
+                before[entry.lane] += 1
+        batch: list[Entry[Group, Payload, Result]] = []
         cost = 0
-        for _, job in sorted(turns, key=itemgetter(0)):
-            if batch and cost + job.cost > most:
+        for _, entry in sorted(turns, key=itemgetter(0)):
+            if batch and cost + entry.cost > most:
                 break
-            batch.append(job)
-            cost += job.cost
+            batch.append(entry)
+            cost += entry.cost
         taken = set(map(id, batch))
         queue.clear()
-        queue.extend(job for job in waiting if id(job) not in taken)
+        queue.extend(entry for entry in waiting if id(entry) not in taken)
         return batch
 
-    def _next_key(self, waiting: Sequence[Job[Key, Payload, Result]]) -> Key:
-        """The key whose last batch is longest ago, unless a job jumped the queue.
+    def _next_group(self, waiting: Sequence[Entry[Group, Payload, Result]]) -> Group:
+        """The group whose last batch is longest ago, unless an entry jumped the queue.
 
-        A key that comes back is remembered as long as another one waits that was served before it. Otherwise keys that
-        come and go would always be first.
+        A group that comes back is remembered as long as another one waits that was served before it. Otherwise groups
+        that come and go would always be first.
         """
-        served = {job.key: self._served.get(job.key, 0) for job in (*self._queue, *self._background)}
-        key = (
-            waiting[0].key if waiting[0].first else min((job.key for job in waiting), key=served.__getitem__)
+        served = {
+            entry.group: self._served.get(entry.group, 0) for entry in (*self._queue, *self._background)
+        }
+        group = (
+            waiting[0].group
+            if waiting[0].first
+            else min((entry.group for entry in waiting), key=served.__getitem__)
         )
         oldest = min(served.values())
         remembered = {known: number for known, number in self._served.items() if number > oldest}
-        self._served = remembered | served | {key: self._batches}
-        return key
+        self._served = remembered | served | {group: self._batches}
+        return group
 
-    def _run_isolated(self, batch: Sequence[Job[Key, Payload, Result]]) -> Sequence[Result | Exception]:
+    def _run_isolated(self, batch: Sequence[Entry[Group, Payload, Result]]) -> Sequence[Result | Exception]:
         try:
-            return self.run(batch[0].key, batch)
+            return self.run(batch[0].group, batch)
         except Exception as error:
-            if len(batch) == 1 or all(job.abandoned for job in batch):
+            if len(batch) == 1 or all(entry.abandoned for entry in batch):
                 return [_as_service_error(error)] * len(batch)
-        return [result for job in batch for result in self._run_isolated([job])]
+        return [result for entry in batch for result in self._run_isolated([entry])]
 
-    def _measure(self, batch: Sequence[Job[Key, Payload, Result]], seconds: float) -> None:
-        self._recent_items = RATE_MEMORY * self._recent_items + sum(job.cost for job in batch)
+    def _measure(self, batch: Sequence[Entry[Group, Payload, Result]], seconds: float) -> None:
+        self._recent_items = RATE_MEMORY * self._recent_items + sum(entry.cost for entry in batch)
         self._recent_s = RATE_MEMORY * self._recent_s + seconds
         if self.on_batch is not None:
             self.on_batch(batch)

@@ -1,8 +1,8 @@
-"""The engine: requests become jobs, jobs become batches, and a batch is one forward pass of one base.
+"""The engine: requests become entries, entries become batches, and a batch is one forward pass of one base.
 
 The path of a request: `Engine.admit` admits its images and new texts. `Engine.encode` submits an `Encode` to
-the batcher. The batcher hands jobs of one family of versions to `Forward.run` in the forward thread. Each
-job gets back what its head made of its `Features`.
+the batcher. The batcher hands entries of one family of versions to `Forward.run` in the forward thread. Each
+entry gets back what its head made of its `Features`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from sds_clip.app.serving import turns
 from sds_clip.app.serving.batcher import Batcher
 from sds_clip.app.serving.forward import (
     Encode,
-    EncodeJob,
+    EncodeEntry,
     Family,
     Features,
     Forward,
@@ -274,7 +274,7 @@ class Engine:
         self, work: Encode[Answer], *, cost: int, background: bool = False, first: bool = False
     ) -> Answer:
         family, name = family_of(work.model.clip), work.model.name  # a swap changes no lane
-        # The queue holds jobs with answers of every type. Each job gets what its own head returned.
+        # The queue holds entries with answers of every type. Each entry gets what its own head returned.
         answer = await self._batcher.submit(
             family, work, cost=cost, lane=name, background=background, first=first
         )
@@ -283,13 +283,13 @@ class Engine:
     async def _probe(self, model: ModelHandle) -> None:
         await self._submit(Encode(model, as_features, [_blank(model.clip)]), cost=1, first=True)
 
-    def _observe(self, jobs: Sequence[EncodeJob]) -> None:
+    def _observe(self, entries: Sequence[EncodeEntry]) -> None:
         self.metrics.batch(
-            images=sum(len(job.payload.pixels) for job in jobs),
-            texts=sum(len(job.payload.texts) for job in jobs),
+            images=sum(len(entry.payload.pixels) for entry in entries),
+            texts=sum(len(entry.payload.texts) for entry in entries),
         )
-        for job in jobs:
-            self.metrics.stage("queue", job.started_at - job.enqueued_at)
+        for entry in entries:
+            self.metrics.stage("queue", entry.started_at - entry.enqueued_at)
 
     def _gauges(self) -> Iterator[Metric]:
         yield gauge("queued_items", "The number of items that wait for a batch.", self._batcher.queued)

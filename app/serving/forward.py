@@ -1,6 +1,6 @@
 """One batch in the forward thread: all images in one forward pass, all uncached texts in another.
 
-Jobs of several versions share it if the versions are of one family (`sds_clip.models.clip.mixed`).
+Entries of several versions share it if the versions are of one family (`sds_clip.models.clip.mixed`).
 
 No other thread of the service computes with torch. OpenMP keeps a team of threads for each thread that does.
 With more team threads than cores, they stop spinning between operations, and a forward pass of one image
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sds_clip.app.errors import InternalError, Unavailable
 from sds_clip.app.metrics import Metrics
-from sds_clip.app.serving.batcher import Job
+from sds_clip.app.serving.batcher import Entry
 from sds_clip.app.serving.served_models import ModelHandle
 from sds_clip.models.clip.mixed import encode_images, encode_texts
 from sds_clip.models.clip.model import Clip
@@ -40,7 +40,7 @@ class Features:
 
 
 Head = Callable[[Features], Answer]
-"""Makes a job's answer from its features, in the forward thread, the only one that computes with torch."""
+"""Makes an entry's answer from its features, in the forward thread, the only one that computes with torch."""
 
 
 def as_features(features: Features) -> Features:
@@ -49,7 +49,7 @@ def as_features(features: Features) -> Features:
 
 @dataclass(frozen=True)
 class Encode(Generic[Answer]):
-    """What one job wants encoded: preprocessed images, each [3, h, w] float32, and texts.
+    """What one entry wants encoded: preprocessed images, each [3, h, w] float32, and texts.
 
     `head` makes the answer.
     """
@@ -61,14 +61,14 @@ class Encode(Generic[Answer]):
     normalize: bool = True
     cache_texts: bool = True
     encoded: Mapping[str, bytes] = field(default_factory=dict)
-    """Features of texts that were already encoded for this job, not normalised."""
+    """Features of texts that were already encoded for this entry, not normalised."""
     encoded_images: Sequence[Tensor] = ()
-    """Features [i, d] of the images before `pixels`, which were already encoded for this job, not normalised."""
+    """Features [i, d] of the images before `pixels`, which were already encoded for this entry, not normalised."""
 
 
 Family = Hashable
-"""What jobs that may share a batch have in common: `sds_clip.models.clip.mixed.family_of`."""
-EncodeJob = Job[Family, Encode[object], object]
+"""What entries that may share a batch have in common: `sds_clip.models.clip.mixed.family_of`."""
+EncodeEntry = Entry[Family, Encode[object], object]
 ModelKey = tuple[str, str]
 TextKey = tuple[ModelKey, str]
 """A model's key and a text."""
@@ -81,7 +81,7 @@ def rows_of(features: Tensor) -> list[bytes]:
 
 @dataclass(eq=False)
 class Forward:
-    """Runs batches of `Encode` jobs of one family. `run` belongs to the forward thread."""
+    """Runs batches of `Encode` entries of one family. `run` belongs to the forward thread."""
 
     metrics: Metrics
     max_batch: int
@@ -95,32 +95,32 @@ class Forward:
         self.seconds_per = {"image": 0.0, "text": 0.0}
         """What an image and a text took lately, or 0 before the first."""
 
-    def run(self, _: Family, jobs: Sequence[EncodeJob]) -> list[object]:
-        """Each job's answer, or InternalError if the model returned numbers that are not finite."""
-        images = chain(*self._encode_images(jobs))
-        texts = self._encode_texts(jobs)
-        answers = [_answer(job.payload, _features_of(job.payload, images, texts)) for job in jobs]
+    def run(self, _: Family, entries: Sequence[EncodeEntry]) -> list[object]:
+        """Each entry's answer, or InternalError if the model returned numbers that are not finite."""
+        images = chain(*self._encode_images(entries))
+        texts = self._encode_texts(entries)
+        answers = [_answer(entry.payload, _features_of(entry.payload, images, texts)) for entry in entries]
         if not all(isinstance(answer, Exception) for answer in answers):
             self.last_answer_at = time.monotonic()
         return answers
 
-    def _encode_images(self, jobs: Sequence[EncodeJob]) -> list[Tensor]:
-        rows = [(job.payload.model.clip, pixels) for job in jobs for pixels in job.payload.pixels]
+    def _encode_images(self, entries: Sequence[EncodeEntry]) -> list[Tensor]:
+        rows = [(entry.payload.model.clip, pixels) for entry in entries for pixels in entry.payload.pixels]
 
         def encode(chunk: list[tuple[Clip, Tensor]]) -> Tensor:
             clips, pixels = zip(*chunk, strict=True)
             return encode_images(clips, torch.stack(pixels))
 
-        return self._in_chunks(jobs, rows, encode, stage="image")
+        return self._in_chunks(entries, rows, encode, stage="image")
 
-    def _encode_texts(self, jobs: Sequence[EncodeJob]) -> dict[ModelKey, dict[str, bytes]]:
+    def _encode_texts(self, entries: Sequence[EncodeEntry]) -> dict[ModelKey, dict[str, bytes]]:
         """The features of each distinct text of each model, from the cache or encoded now and cached."""
         known = defaultdict[ModelKey, dict[str, bytes]](dict)
         missing: dict[TextKey, tuple[Clip, bool]] = {}
         hits = 0
-        for encode in (job.payload for job in jobs):
+        for encode in (entry.payload for entry in entries):
             known[encode.model.key].update(encode.encoded)
-        for encode in (job.payload for job in jobs):
+        for encode in (entry.payload for entry in entries):
             model = encode.model.key
             own = known[model]
             for text in encode.texts:
@@ -140,7 +140,7 @@ class Forward:
             return encode_texts(clips, clips[0].tokenizer(list(texts)))
 
         rows = [(clip, text) for (_, text), (clip, _) in missing.items()]
-        encoded = self._in_chunks(jobs, rows, encode_chunk, stage="text")
+        encoded = self._in_chunks(entries, rows, encode_chunk, stage="text")
         for (key, (_, keep)), features in zip(missing.items(), chain(*map(rows_of, encoded)), strict=True):
             model, text = key
             known[model][text] = features
@@ -152,7 +152,7 @@ class Forward:
 
     def _in_chunks(
         self,
-        jobs: Sequence[EncodeJob],
+        entries: Sequence[EncodeEntry],
         items: list[Item],
         encode: Callable[[list[Item]], Tensor],
         *,
@@ -161,7 +161,7 @@ class Forward:
         """The features [n, d] of each chunk."""
         features: list[Tensor] = []
         for start in range(0, len(items), self.max_batch):
-            if all(job.abandoned for job in jobs):
+            if all(entry.abandoned for entry in entries):
                 raise Unavailable("All callers have disconnected.")
             started_at = time.monotonic()
             chunk = items[start : start + self.max_batch]

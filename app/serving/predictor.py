@@ -19,7 +19,7 @@ from torch import Tensor
 from sds_clip.app.budgets import Rate
 from sds_clip.app.errors import DimensionsNotOffered, ServiceError, UnknownModel, body, log_cause
 from sds_clip.app.keys import Caller
-from sds_clip.app.limits import Limits
+from sds_clip.app.request_limits import Limits
 from sds_clip.app.schemas.classify import (
     ClassifyBody,
     ClassifyComparison,
@@ -43,7 +43,7 @@ from sds_clip.app.serving import turns, version_cache
 from sds_clip.app.serving.classes import ClassSet, ClassWeights
 from sds_clip.app.serving.engine import Engine
 from sds_clip.app.serving.forward import Features, as_features
-from sds_clip.app.serving.pixels import Decoded, ImageReader, RequestImages
+from sds_clip.app.serving.image_reader import Decoded, ImageReader, RequestImages
 from sds_clip.app.serving.served_models import ModelHandle
 from sds_clip.app.serving.version_cache import VersionCache
 from sds_clip.models.clip import scoring
@@ -65,12 +65,12 @@ class Predictor:
     _images: ImageReader
     _classes: ClassWeights
     _limits: Limits
-    _items: Rate
+    _item_rate: Rate
 
     async def match(self, caller: Caller, request: MatchRequest) -> MatchResponse:
         self._check_match(request)
         model = await self.model(caller, request.model)
-        self._items.take(caller.name, _items_of(request))
+        self._item_rate.spend(caller.name, _items_of(request))
         new_texts = self._engine.new_texts(model, request.texts)
         async with self._engine.admit(
             len(request.images), len(new_texts), caller=caller.name, lane=model.name
@@ -85,14 +85,16 @@ class Predictor:
         async def answer(model: ModelHandle, decode: Decode) -> MatchResponse:
             return await self._match(request, decode, model, new_texts[model])
 
-        self._items.take(caller.name, len(models) * _items_of(request))  # an error is an answer too
+        self._item_rate.spend(caller.name, len(models) * _items_of(request))  # an error is an answer too
         texts = sum(map(len, new_texts.values()))
         return MatchComparison(answers=await self._compare(caller, request, models, texts, answer))
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> ClassifyResponse:
         classes = self._check_classify(request)
         model = await self.model(caller, request.model)
-        self._items.take(caller.name, len(request.images) + self._classes.waiting_prompts(model, classes))
+        self._item_rate.spend(
+            caller.name, len(request.images) + self._classes.waiting_prompts(model, classes)
+        )
         async with self._engine.admit(len(request.images), 0, caller=caller.name, lane=model.name):
             return await self._classify(request, classes, self._decode(request, caller), model)
 
@@ -105,7 +107,7 @@ class Predictor:
 
         prompts = sum(self._classes.waiting_prompts(model, classes) for model in _handles(models))
         # an error is an answer too
-        self._items.take(caller.name, len(models) * len(request.images) + prompts)
+        self._item_rate.spend(caller.name, len(models) * len(request.images) + prompts)
         return ClassifyComparison(answers=await self._compare(caller, request, models, 0, answer))
 
     async def embed(self, caller: Caller, request: EmbedRequest) -> EmbedResponse:
@@ -198,7 +200,7 @@ class Predictor:
         handle = await self.model(caller, model)
         if dimensions is not None:
             _check_dimensions(handle.clip, dimensions)
-        self._items.take(caller.name, len(images) + len(texts))
+        self._item_rate.spend(caller.name, len(images) + len(texts))
         new_texts = self._engine.new_texts(handle, texts)
         async with self._engine.admit(len(images), len(new_texts), caller=caller.name, lane=handle.name):
             decoded = await self._images.read(images, handle.clip, on_error, caller=caller.name)

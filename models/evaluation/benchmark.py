@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.catalog import check_scorer
-from sds_clip.models.evaluation.checked import Problems, Say, data_hash, look_at_images, quiet
 from sds_clip.models.evaluation.computed_by import code_version
+from sds_clip.models.evaluation.image_check import Problems, Say, data_hash, look_at_images, quiet
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.results import ItemOutcome, Results
 from sds_clip.models.evaluation.scorers import Scorer

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import comb, prod
 
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
-from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.metrics import Chance, Whole, mean_over_tags, share, shares_by_tag
 from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
-from sds_clip.models.evaluation.checked import Say, quiet
 from sds_clip.models.evaluation.comparison import Comparison, compare, write_comparison
-from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.image_check import Say, quiet
+from sds_clip.models.evaluation.readers import read_benchmark
 from sds_clip.models.evaluation.report import write_report
 from sds_clip.models.evaluation.request import EvaluationRequest
 from sds_clip.models.evaluation.results import Results, write_results

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.caption_choice import MICRO, OUTCOME, caption_scores
-from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.layouts import Layout
 from sds_clip.models.evaluation.results import Results

@@ -18,7 +18,7 @@ from torch import Tensor
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite
 from sds_clip.models.evaluation.captions_file import is_pairs, read_captions, read_pairs
-from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.metrics import share
 from sds_clip.models.evaluation.results import ItemOutcome, Results

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sds_clip.models.ahead import in_order
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.evaluation.checked import Images, Problems, Say, quiet
 from sds_clip.models.evaluation.computed_by import computed_by
+from sds_clip.models.evaluation.image_check import Images, Problems, Say, quiet
 from sds_clip.models.evaluation.items import ImageProblem, Item, open_region
 from sds_clip.models.evaluation.kept import KeptFeatures, open_cache
 from sds_clip.models.images.ref import ImageRef

@@ -19,7 +19,7 @@ from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.annotations import Record, other_layout, read_json
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.caption_choice import MICRO, OUTCOME, caption_scores
-from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.layouts import Layout, Numbered
 from sds_clip.models.evaluation.results import ItemOutcome, Results

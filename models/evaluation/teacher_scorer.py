@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sds_clip.models.choices import SCORE_ERROR, ErrorOf
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
-from sds_clip.models.evaluation.checked import Images, Problems, Say, quiet
 from sds_clip.models.evaluation.computed_by import computed_by
+from sds_clip.models.evaluation.image_check import Images, Problems, Say, quiet
 from sds_clip.models.evaluation.items import ImageProblem, Item, open_region
 from sds_clip.models.evaluation.kept import KeptErrors, open_cache
 from sds_clip.models.evaluation.results import Results

@@ -27,7 +27,7 @@ from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.errors import EvaluationError, quoted
 from sds_clip.models.evaluation.annotations import Record, file_or_tables, read_json
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
-from sds_clip.models.evaluation.checked import Say
+from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.layouts import Layout
 from sds_clip.models.evaluation.metrics import grouped_by_tag, share

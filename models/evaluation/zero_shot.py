@@ -26,7 +26,6 @@ from sds_clip.models.clip.zero_shot import (
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.annotations import read_json
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
-from sds_clip.models.evaluation.checked import Say
 from sds_clip.models.evaluation.class_shards import (
     CLASSNAMES,
     SPLIT,
@@ -35,6 +34,7 @@ from sds_clip.models.evaluation.class_shards import (
     shards_of,
 )
 from sds_clip.models.evaluation.class_tables import read_class_table
+from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.metrics import mean_over_tags, share, shares_by_tag
 from sds_clip.models.evaluation.results import ItemOutcome, Results

@@ -214,7 +214,7 @@ def read_header(data: bytes) -> ImageFile:
     raise ImageFormat(_guess(data))
 
 
-def decode_bytes(file: ImageFile, *, max_side: int) -> int:
+def decoding_size_bytes(file: ImageFile, *, max_side: int) -> int:
     """Return an upper bound on the memory for decoding and then resizing the shorter side to `max_side`."""
     per_pixel = _PROGRESSIVE_BYTES_PER_PIXEL if file.passes > 1 else _BYTES_PER_PIXEL[file.format]
     aspect = max(file.width, file.height) / min(file.width, file.height)

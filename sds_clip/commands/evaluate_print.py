@@ -44,7 +44,7 @@ def print_evaluation(found: Evaluation, report: Path | None, *, as_json: bool) -
 
 def _remarks(results: Results) -> list[str]:
     """Caveats that a reader of the metrics must know."""
-    from sds_clip.models.evaluation.checked import listing
+    from sds_clip.models.evaluation.image_check import listing
 
     provenance, remarks = results.provenance, []
     if missing := provenance["settings"].get("files_missing"):

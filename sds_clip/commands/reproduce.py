@@ -222,7 +222,7 @@ def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
     from sds_clip.models.data.batches import steps_per_epoch
     from sds_clip.models.data.open import open_pairs
     from sds_clip.models.evaluation.items import read_bytes
-    from sds_clip.models.evaluation.read import read_benchmark
+    from sds_clip.models.evaluation.readers import read_benchmark
     from sds_clip.models.evaluation.winoground import HUB_ID
     from sds_clip.models.reproduction import check_kept
     from sds_clip.models.teacher.load import load_teacher

@@ -16,7 +16,7 @@ from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.zero_shot import class_weights, prompts
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
-from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.readers import read_benchmark
 from sds_clip.models.evaluation.results import Results
 from sds_clip.models.evaluation.scorers import ClipScorer
 from tests.plain_metrics import accuracies, recalls

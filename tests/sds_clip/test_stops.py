@@ -175,7 +175,7 @@ sys.exit(main(sys.argv[1:]))
 
 COMMANDS = {
     "evaluate, loading": ("evaluate", "sds_clip.models.checkpoints.load:load_clip"),
-    "evaluate, checking images": ("evaluate", "sds_clip.models.evaluation.checked:read_bytes"),
+    "evaluate, checking images": ("evaluate", "sds_clip.models.evaluation.image_check:read_bytes"),
     "evaluate, encoding images": ("evaluate", "sds_clip.models.clip.model:Clip.encode_image"),
     "evaluate, encoding texts": ("evaluate", "sds_clip.models.clip.model:Clip.encode_text"),
     "evaluate, comparing": ("evaluate", "sds_clip.models.evaluation.evaluation:compare"),

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 
 LIMITED = """
 import resource

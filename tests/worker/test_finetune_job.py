@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import sds_clip.worker.finetune_job
 from sds_clip.app.errors import DiskReserve, InvalidRequest
-from sds_clip.app.jobs import limits as job_limits
+from sds_clip.app.jobs import job_limits
 from sds_clip.app.registry.manifest import verify
 from sds_clip.app.registry.store_source import unpublished_version
 from sds_clip.app.removal import remove_version_files

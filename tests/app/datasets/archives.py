@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.unpack import unpack
 from sds_clip.app.errors import InvalidArchive
 

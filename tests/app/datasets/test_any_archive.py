@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.unpack import unpack
 from sds_clip.app.errors import EmptyUpload, InvalidArchive
 from tests.app.datasets.archives import pax, tar_entry, tar_of, tree, zip_of

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.errors import ArchiveTooLarge
 from tests.app.datasets.archives import (
     END,

@@ -20,7 +20,7 @@ UNPACK = """
 import resource, sys
 from pathlib import Path
 from sds_clip.app.errors import InvalidArchive
-from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.unpack import unpack
 
 folder = Path(sys.argv[1])

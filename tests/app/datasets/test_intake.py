@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.check import CheckResult, check_registered, check_upload
 from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolders, set_content, shard_name
 from sds_clip.app.datasets.hashes import first_wrong_file
-from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.errors import DatasetBusy
 from sds_clip.worker.dataset_checks import check_benchmark

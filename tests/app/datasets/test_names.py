@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sds_clip.app.datasets.limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.names import NameBook, decode_name, folded, is_clutter, member_parts
 from sds_clip.app.errors import ArchiveTooLarge, InvalidArchive, shown
 

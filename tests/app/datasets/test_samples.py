@@ -21,7 +21,7 @@ from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.evaluation.catalog import BENCHMARKS
 from sds_clip.models.evaluation.items import open_region
-from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.readers import read_benchmark
 from sds_clip.models.images.ref import ImageRef
 from tests.app.conftest import png
 from tests.app.datasets.archives import tar_of, tree

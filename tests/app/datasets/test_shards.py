@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.folders import shard_name
-from sds_clip.app.datasets.limits import ArchiveLimits
 from sds_clip.app.datasets.unpack import check_shard, check_shards
 from sds_clip.app.errors import InvalidRequest
 from sds_clip.models.data.shards import read_shards

@@ -12,7 +12,7 @@ import pytest
 from sds_clip.app.jobs import changes
 from sds_clip.app.jobs.changes import Changes
 from sds_clip.app.keys import Caller
-from sds_clip.app.registry.service import VersionService
+from sds_clip.app.registry.version_service import VersionService
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import NewWorker
 from sds_clip.app.store.states import JobKind

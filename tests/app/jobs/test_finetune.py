@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from sds_clip.app.jobs import limits
 from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.store.records import NewJob, NewVersion
 from sds_clip.app.store.states import JobKind

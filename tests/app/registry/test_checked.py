@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sds_clip.app.registry.checked import Checked
+from sds_clip.app.registry.checked_golden import Checked
 from sds_clip.models.clip.model import Clip
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from sds_clip.app.errors import InternalError, KeyLimitReached, OutOfMemory, Overloaded, Unavailable
-from sds_clip.app.serving.batcher import Batcher, Job
+from sds_clip.app.serving.batcher import Batcher, Entry
 
-Work = Job[str, int, int]
+Work = Entry[str, int, int]
 
 
 class Doubler:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import sds_clip.app.images
+import sds_clip.app.decoder
 import sds_clip.app.serving.engine
 import sds_clip.app.serving.forward
 import sds_clip.app.serving.loading
@@ -97,7 +97,7 @@ async def test_one_request_is_answered_by_several_versions(
 
 
 async def test_images_of_a_comparison_are_decoded_once(start: Start, calls: Calls) -> None:
-    decoded = calls("sds_clip.app.images.Decoder.pixels")
+    decoded = calls("sds_clip.app.decoder.Decoder.pixels")
     async with start() as service:
         await service.compare(["small", *start.published])
     assert len(decoded) == len(MATCH["images"])

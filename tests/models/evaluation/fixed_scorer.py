@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sds_clip.models.evaluation.checked import Images, Problems, Say
+from sds_clip.models.evaluation.image_check import Images, Problems, Say
 from sds_clip.models.evaluation.items import Item
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sds_clip.models.errors import DataError, EvaluationError
-from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.readers import read_benchmark
 from tests.benchmark_sets import (
     COCO_SPATIAL,
     MMVP_ROWS,

@@ -18,7 +18,7 @@ from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.benchmark import run_benchmark
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
-from sds_clip.models.evaluation.checked import Problems, look_at_images
+from sds_clip.models.evaluation.image_check import Problems, look_at_images
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.scorers import ClipScorer
 from sds_clip.models.evaluation.sugarcrepe import sugarcrepe

@@ -12,7 +12,7 @@ from sds_clip.models.evaluation.benchmark import Benchmark, run_benchmark
 from sds_clip.models.evaluation.colorswap import colorswap
 from sds_clip.models.evaluation.half_truths import half_truths
 from sds_clip.models.evaluation.items import open_region
-from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.readers import read_benchmark
 from sds_clip.models.evaluation.results import as_json
 from sds_clip.models.evaluation.retrieval import retrieval_benchmark
 from sds_clip.models.evaluation.scorers import ClipScorer

@@ -14,7 +14,7 @@ from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation import teacher_scorer
 from sds_clip.models.evaluation.benchmark import run_benchmark
 from sds_clip.models.evaluation.caption_choice import CaptionChoice
-from sds_clip.models.evaluation.checked import Problems, look_at_images
+from sds_clip.models.evaluation.image_check import Problems, look_at_images
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.results import Results
 from sds_clip.models.evaluation.teacher_scorer import TeacherScorer, run_teacher

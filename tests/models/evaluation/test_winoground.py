@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.checked import Problems, look_at_images
+from sds_clip.models.evaluation.image_check import Problems, look_at_images
 from sds_clip.models.evaluation.winoground import winoground_benchmark
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.read import read_benchmark
+from sds_clip.models.evaluation.readers import read_benchmark
 from sds_clip.models.evaluation.winoground import HUB_ID, unpack_winoground
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.checked import Problems, data_hash, look_at_images
+from sds_clip.models.evaluation.image_check import Problems, data_hash, look_at_images
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.findings import LISTED
 from sds_clip.models.images.ref import ImageRef

@@ -9,9 +9,9 @@ from typing import Literal
 from torch import Tensor
 
 from sds_clip.app.budgets import Rate
+from sds_clip.app.decoder import Decoder
 from sds_clip.app.errors import ImageUrlDisabled, InvalidRequest, ServiceError
 from sds_clip.app.fetch import Fetcher
-from sds_clip.app.images import Decoder
 from sds_clip.app.metrics import Metrics
 from sds_clip.app.schemas.common import ImageInput, UrlImage
 from sds_clip.app.serving import turns

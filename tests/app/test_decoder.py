@@ -15,12 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sds_clip.app import images
 from sds_clip.app.decode_budget import DecodeBudget
+from sds_clip.app.decoder import Decoder, image_bytes
 from sds_clip.app.errors import InvalidImage, OutOfMemory, Overloaded
-from sds_clip.app.images import Decoder, image_bytes
 from sds_clip.app.metrics import Metrics
-from sds_clip.app.serving.pixels import ImageReader
+from sds_clip.app.serving.image_reader import ImageReader
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.images.decode import ImageLimits
 from tests.app.conftest import base64_of, png

@@ -19,8 +19,8 @@ from sds_clip.models.images.decode import (
     ImageFile,
     ImageLimits,
     ImageTooLarge,
-    decode_bytes,
     decode_file,
+    decoding_size_bytes,
     open_image,
 )
 from sds_clip.models.machine import release_free_memory
@@ -199,7 +199,7 @@ class Decoder:
         """The opened file, and the number of bytes that it takes from the budget."""
         data = image_bytes(image, max_bytes=self.limits.max_bytes) if isinstance(image, str) else image
         file = open_image(data, self.limits)
-        size_bytes = decode_bytes(file, max_side=max_side)
+        size_bytes = decoding_size_bytes(file, max_side=max_side)
         if size_bytes > self.budget.max_bytes:
             raise UnusableImage(
                 f"Decoding this image ({file.format}, {file.width} x {file.height}) could take {size_bytes} "
