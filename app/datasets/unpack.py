@@ -102,9 +102,8 @@ def check_tars_within(
     try:
         check_shards(tars, limits, progress=progress)
     except (EmptyUpload, InvalidArchive) as error:
-        named = InvalidArchive(error.message, member=os.path.relpath(tars[error.index or 0], folder))
-        named.code = error.code
-        raise named from error
+        member = os.path.relpath(tars[error.index or 0], folder)
+        raise InvalidArchive(error.message, code=error.code, member=member) from error
 
 
 class _Writer:

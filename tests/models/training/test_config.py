@@ -9,7 +9,8 @@ from tests.training import configure
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": 1}, r"learning_rate: .*\bmapper_lr\b"),
+        ({"learning_rate": 1}, r"learning_rate: .*did you mean lr\?"),
+        ({"pace": 1}, r"pace: .*\bmapper_lr\b"),
         ({"objective": "sds"}, r"objective: .*'clip', 'sds-clip', 'condition', 'noise-contrast' or 'score'"),
         ({"gradient": "half"}, r"gradient: .*'full' or 'sds'"),
         ({"lr": "fast"}, "lr: .*number"),
