@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import celery.apps.worker
-from celery import Celery, bootsteps
+from celery import Celery, Task, bootsteps
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
+from celery.worker import state
 
 from sds_clip.app.jobs.wakeups import broker_options, task_of
 from sds_clip.worker import transport
@@ -15,10 +17,10 @@ from sds_clip.worker.config import WorkerConfig
 _BROKER_TIMEOUT_S = 5.0
 
 
-def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
-    """A Celery application whose one task calls `run_job` with a job's id and returns its result.
+def make_app(config: WorkerConfig, run_job: Callable[[str, Callable[[str], None]], str]) -> Celery:
+    """A Celery application whose one task calls `run_job`, with a job's id and what to tell which job it runs.
 
-    The row decides whether a job runs, so messages are acknowledged before the task (docs/decisions/0016).
+    The rows decide which job runs, so messages are acknowledged before the task (docs/decisions/0016).
     """
     transport.install()
     app = Celery("sds_clip", broker=config.broker_url, set_as_current=False)
@@ -46,11 +48,18 @@ def make_app(config: WorkerConfig, run_job: Callable[[str], str]) -> Celery:
     )
 
     # Messages of versions before this one name no job.
-    def task(job_id: str = "") -> str:
-        return str(run_job(job_id))
+    def task(self: Task, job_id: str = "") -> str:
+        return str(run_job(job_id, partial(_name, self.request.id)))
 
-    app.task(task, name=task_of(config.kind), ignore_result=True)
+    app.task(task, name=task_of(config.kind), ignore_result=True, bind=True)
     return app
+
+
+def _name(task_id: str, job_id: str) -> None:
+    """Let Celery's tools, such as Flower, show the job that a task runs in place of the one that it was sent for."""
+    for request in [each for each in state.active_requests if each.id == task_id]:
+        request.args[:] = [job_id]
+        request.send_event("task-started", args=repr([job_id]))
 
 
 def run(app: Celery, name: str, queue: str, on_shutdown: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ from sds_clip.app.retired import RETIRED
 from sds_clip.app.settings import DISK_RESERVE_BYTES, MAX_STORED_BYTES_PER_KEY, STORE_TIMEOUT_S, split
 from sds_clip.app.store.leases import RETRY_BASE_S
 from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.shares import PERIOD_S, Shares
 
 # Variables that override the common ones for a worker, where service and worker share an environment.
 OWN_VARIABLES = {"device": "worker_device", "threads": "worker_threads", "nice": "worker_nice"}
@@ -34,6 +35,16 @@ def _long_enough(lease_ttl_s: float) -> float:
             "its job still runs."
         )
     return lease_ttl_s
+
+
+def _weights(given: object) -> object:
+    """Read weights such as `team-a=3,team-b=0.5`. Raises ValueError."""
+    if not isinstance(given, str):
+        return given
+    parts = [each.rpartition("=") for each in split(given)]
+    if not all(name and sign for name, sign, _ in parts):
+        raise ValueError("Write a name and a weight for each key, such as team-a=3,team-b=0.5.")
+    return {name.strip(): weight for name, _, weight in parts}
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,14 @@ class WorkerConfig:
     """How long a job stays with a worker that does not renew its lease. At least 20."""
     stop_grace_s: NotNegative = 60.0
     """Time a job has to reach its checkpoint when asked to stop."""
+    share_weights: Annotated[Mapping[str, Positive], BeforeValidator(_weights)] = field(default_factory=dict)
+    """How the API keys share the workers' time while several have jobs that wait, such as `team-a=3,team-b=0.5`. A key
+    that is not named has the weight 1."""
+    share_half_life_s: Annotated[float, Field(ge=PERIOD_S, le=7 * 24 * 3600)] = 24 * 3600.0
+    """After this time, what a key has used counts half. From 6 hours to 7 days."""
+    max_turn_s: NotNegative = 3600.0
+    """A job that has run this long stops at a checkpoint, and continues later, if a job of another key waits whose turn
+    it is. 0 lets every job run to its end."""
     idle_tick_s: Positive = 5.0
     """How often an idle slot looks for jobs without a wake-up."""
     store_timeout_s: Positive = STORE_TIMEOUT_S
@@ -113,6 +132,10 @@ class WorkerConfig:
     @property
     def kind(self) -> JobKind:
         return JobKind(self.queue)
+
+    @property
+    def shares(self) -> Shares:
+        return Shares(self.share_weights, self.share_half_life_s)
 
     @property
     def jobs_dir(self) -> Path:

@@ -6,6 +6,7 @@ What happens to a job whose process:
     runs for longer than it may            asked to stop; once it has written a checkpoint, the store fails the job
     takes no step for stall_timeout_s      killed, then the same as if it died
     has not renewed its lease for long     killed and released on its behalf: an interruption
+    has had its turn, and another waits    asked to stop, and released: no interruption
     is asked to stop, and does             released at a checkpoint by the process itself
     no longer has its data folder          asked to stop, and released
     is asked to stop, and does not         killed after stop_grace_s and released on its behalf
@@ -87,10 +88,11 @@ class Slot:
         self._warm_up()
         self._looking.start()
 
-    def run(self, job_id: str) -> str:
-        """Claim a job if it is due, and supervise its process until it ends.
+    def run(self, job_id: str, name: Callable[[str], None] = lambda job_id: None) -> str:
+        """Claim the job whose turn it is, and supervise its process until it ends. `name` is told which one it is.
 
-        Returns its JobStatus, or why it did not run. The message may be repeated or late, so the row decides.
+        Returns its JobStatus, or why none ran. The message says only that there is work: it may be repeated or late,
+        and many may wait that came before those of other owners. `job_id` is the job for which it was sent.
 
         If the slot already runs a job that it found without a task, or may take none, it sends the message back to
         the queue. It then blocks until that job ends, or it may take one, so that Celery gives this worker no further
@@ -104,7 +106,7 @@ class Slot:
         while not self._at_work.acquire(timeout=wait_s):
             # The broker may still be away, as it was when the job began without a task. It then accepts nothing.
             wait_s = -1 if self._publish(self._config.kind, job_id) else self._config.idle_tick_s
-        return self._run(job_id)
+        return self._run(job_id, name)
 
     def stop(self) -> None:
         """Take no more jobs, and stop the current one at a checkpoint. Returns at once."""
@@ -128,7 +130,7 @@ class Slot:
 
         A busy slot sends a task only once, or messages would pile up until a worker is idle.
         """
-        job = self._store.leases.next_due(self._config.kind)
+        job = self._store.leases.next_due(self._config.kind, self._config.shares)
         if job is None:
             return False
         if self._sent != (job.id, job.fence) and self._publish(job.kind, job.id):
@@ -136,10 +138,10 @@ class Slot:
             return False
         if not self._at_work.acquire(blocking=False):
             return False
-        logger.info("Job %s runs without a task, because the broker has not delivered one.", job.id)
-        return isinstance(self._run(job.id), JobStatus)
+        logger.info("A job runs without a task, because the broker has not delivered one for %s.", job.id)
+        return isinstance(self._run(job.id, lambda job_id: None), JobStatus)
 
-    def _run(self, job_id: str) -> str:
+    def _run(self, job_id: str, name: Callable[[str], None]) -> str:
         """As `run`; the caller holds `_at_work`, and it is released here."""
         try:
             if self._stopping.is_set():
@@ -147,24 +149,25 @@ class Slot:
                 return "not taken"
             if not self._fitness.may_claim():
                 return "not taken, because this worker takes no jobs at present"
-            return self._claim_and_supervise(job_id) or "nothing to do"
+            return self._claim_and_supervise(name) or "nothing to do"
         except StoreUnavailable:  # the store logs it
             return "the database does not answer"
         finally:
             self._sent = None
             self._at_work.release()
 
-    def _claim_and_supervise(self, job_id: str) -> JobStatus | None:
-        """Returns the job's status afterwards; None if it could not be claimed."""
+    def _claim_and_supervise(self, name: Callable[[str], None]) -> JobStatus | None:
+        """Returns the job's status afterwards; None if no job could be claimed."""
         job = self._store.leases.claim(
             self._config.kind,
             self.owner,
             self._config.lease_ttl_s,
-            job_id=job_id,
+            shares=self._config.shares,
             retry_base_s=self._config.retry_base_s,
         )
         if job is None:
             return None
+        name(job.id)
         began = time.monotonic()
         self._metrics.begin()
         try:
@@ -177,10 +180,10 @@ class Slot:
             self._metrics.end(transitions, job.fence, took_s)
             self._fitness.note(job, *ending(transitions, job.fence), took_s)
         self._warm_up()
-        status = self._store.jobs.get(job.id).status
-        if self._stopping.is_set() and status is JobStatus.QUEUED:
-            self._publish(job.kind, job.id)  # for another worker
-        return status
+        left = self._store.jobs.get(job.id)
+        if left.status is JobStatus.QUEUED and (self._stopping.is_set() or left.turn_over_at is not None):
+            self._publish(job.kind, job.id)  # for another worker, or for this one's next turn
+        return left.status
 
     def _submitted_in(self, job: Job) -> tracing.Carrier:
         """The span of the request that submitted the job. Empty if there was none."""
@@ -310,7 +313,9 @@ class _Watch:
     next_row_at: float = float("-inf")
 
     def __post_init__(self) -> None:
-        self.may_run_until = time.monotonic() + self.job.max_run_time_s - self.job.run_time_s
+        now = time.monotonic()
+        self.may_run_until = now + self.job.max_run_time_s - self.job.run_time_s
+        self.next_turn_at = now + (self.config.max_turn_s or float("inf"))
 
     def until_end(self) -> _End:
         while (code := self.child.wait(_LOOK_S)) is None:
@@ -351,9 +356,18 @@ class _Watch:
         self.lapsed_at = (self.lapsed_at or now) if self._has_lapsed(row) else None
         if self.lapsed_at is not None and now - self.lapsed_at > self.config.lease_ttl_s:
             return _End(Exit.RELEASED, "it did not renew its lease")
-        if row.status in _ASKED:
+        if row.status in _ASKED or self._is_turn_over(now):
             self._ask_to_stop(now)
         return None
+
+    def _is_turn_over(self, now: float) -> bool:
+        """Whether the job has had its turn, and another owner's is next."""
+        if now < self.next_turn_at or self.asked_at is not None:
+            return False
+        self.next_turn_at = now + self.config.idle_tick_s
+        with contextlib.suppress(LeaseLost, StoreUnavailable):
+            return self.store.leases.end_turn(Lease.of(self.job), self.config.shares)
+        return False
 
     def _ask_to_stop(self, now: float) -> None:
         if self.asked_at is None:

@@ -144,6 +144,7 @@ class JobService:
             transitions=store.events.transitions(job_id),
             metrics=store.events.latest_metrics(job_id),
             worker_silent_since=store.workers.silent_since(job),
+            now=store.now(),
         )
 
     @in_store_thread

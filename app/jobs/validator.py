@@ -74,6 +74,7 @@ class JobValidator:
             versions=resolved.versions,
             max_attempts=self._settings.max_attempts,
             max_run_time_s=spec.max_run_time_s or self._settings.max_run_time_s,
+            priority=spec.priority,
             seed=spec.seed,
             suffix=spec.suffix,
             name=spec.name or "",

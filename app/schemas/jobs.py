@@ -12,13 +12,14 @@ from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.schemas.listing import Listing
 from sds_clip.app.schemas.specs import JobSpec
 from sds_clip.app.store.records import Event, Job, Json, Level, MetricPoint
-from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.app.store.states import HELD, JobKind, JobStatus
 from sds_clip.models.evaluation.results import GROUP_MATCH
 
 VALIDATION = ("validation_image_to_text", "validation_text_to_image")
 """The shares of right pairs within the batches of the validation data. Those of the base begin with `base_`."""
 FILES = "files"
 """The key in a job's result for paths below the data folder, which callers do not see."""
+Wait = Literal["check", "worker", "turn", "attempt", "silent_worker", "checkpoint"]
 
 
 class Progress(BaseModel):
@@ -120,6 +121,7 @@ class _JobInfo(BaseModel):
         "step. Each earlier attempt ended because the job's process died."
     )
     max_attempts: int = Field(description="The job fails if this many attempts make no progress.")
+    priority: int
     interruptions: int = Field(description="How often the job's worker was lost or shut down.")
     max_interruptions: int = Field(description="The job fails after more interruptions than this.")
     run_time_s: float = Field(
@@ -168,6 +170,12 @@ class _JobInfo(BaseModel):
         description="Since when the worker that has the job was not heard of: when it last reported, or when the job's "
         "lease ended if the worker reports but the job's process does not. It is null if the worker was heard of "
         "lately. Once the lease has ended, another worker takes the job. Only GET /jobs/{id} returns this.",
+    )
+    waits_for: Wait | None = Field(
+        None,
+        description="What the job waits for: the `check` of its data sets; a `worker` that runs such jobs; its `turn`, "
+        "since the workers are busy or jobs of other keys come first; the time of its next `attempt`; its "
+        "`silent_worker`; or a `checkpoint`, at which its worker stops it. Only GET /jobs/{id} returns this.",
     )
 
 
@@ -316,6 +324,7 @@ def job_info(
     metrics: MetricPoint | None = None,
     request: Mapping[str, Any] | None = None,
     worker_silent_since: float | None = None,
+    now: float | None = None,
 ) -> FinetuneJobInfo | EvaluateJobInfo:
     result = None if job.result is None else {name: job.result[name] for name in job.result if name != FILES}
     values: dict[str, Any] = {
@@ -328,6 +337,7 @@ def job_info(
         "metrics": metrics,
         "request": request,
         "worker_silent_since": worker_silent_since,
+        "waits_for": None if now is None else wait_of(job, now, no_worker, worker_silent_since),
         "improvement": improvement_of(job),
     }
     if job.kind is JobKind.FINETUNE:
@@ -335,6 +345,20 @@ def job_info(
     config = JobSpec.upgraded(job.config)
     options = {name: config[name] for name in config if name not in EvaluateJobInfo.model_fields}
     return EvaluateJobInfo.model_validate(values | config | {"options": options})
+
+
+def wait_of(job: Job, now: float, no_worker: bool, worker_silent_since: float | None) -> Wait | None:
+    """What a job waits for at a time."""
+    if job.status is JobStatus.VALIDATING:
+        return "check"
+    if no_worker:
+        return "worker"
+    if job.status is JobStatus.QUEUED:
+        return "attempt" if job.not_before > now else "turn"
+    if worker_silent_since is not None:
+        return "silent_worker"
+    stops = job.status in (JobStatus.PAUSING, JobStatus.CANCELLING) or job.turn_over_at is not None
+    return "checkpoint" if job.status in HELD and stops else None
 
 
 def improvement_of(job: Job) -> Improvement | None:

@@ -46,6 +46,8 @@ class JobSpec(Part):
     """A short label that helps you recognise the job."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(default_factory=dict)
     """Your own notes, as text values under keys of your choice."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Of your jobs that wait, the one with the highest priority begins first. Jobs of other keys do not wait for it."""
     max_run_time_s: Annotated[float, Field(gt=0)] | None = None
     """The number of seconds that the job may run, over all its attempts. By default, the operator's limit applies."""
     dry_run: bool = False

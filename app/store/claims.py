@@ -1,13 +1,11 @@
-"""Which job a worker claims, and which may not go on. Statements in a transaction of `sds_clip.app.store.leases`."""
+"""Takes a job for a worker, or ends it if it may not go on. Statements in a transaction of `sds_clip.app.store.leases`."""
 
 from dataclasses import asdict
-from typing import Any
 
-from sqlalchemy import Connection, Select, and_, or_, select
+from sqlalchemy import Connection
 
 from sds_clip.app.store.records import JOB_FORMAT, Job, JobError, Level
-from sds_clip.app.store.states import Action, JobKind, JobStatus
-from sds_clip.app.store.tables import ELIGIBLE, jobs
+from sds_clip.app.store.states import Action, JobStatus
 from sds_clip.app.store.transitions import move, ran_s
 
 INTERRUPTED = "interrupted_too_often"
@@ -18,26 +16,6 @@ MAX_BACK_OFF_S = 300.0  # a job that takes its machine down each time may do so 
 def back_off_s(base_s: float, times: int) -> float:
     """How long a job waits after `times` setbacks: doubled for each after the first, up to five minutes."""
     return min(MAX_BACK_OFF_S, base_s * 2.0 ** (times - 1)) if times else 0.0
-
-
-def eligible(kind: JobKind, now: float, job_id: str | None = None) -> Select[tuple[Any, ...]]:
-    """The oldest job that may be claimed. With `job_id`, that job or none."""
-    return (
-        select(jobs)
-        .where(
-            jobs.c.kind == kind,
-            ELIGIBLE,
-            jobs.c.format <= JOB_FORMAT,
-            jobs.c.not_before <= now,
-            or_(
-                jobs.c.status == JobStatus.QUEUED,
-                and_(jobs.c.status == JobStatus.RUNNING, jobs.c.lease_until <= now),
-            ),
-            *([] if job_id is None else [jobs.c.id == job_id]),
-        )
-        .order_by(jobs.c.created_at, jobs.c.id)
-        .limit(1)
-    )
 
 
 def take(
@@ -58,6 +36,7 @@ def take(
         interruptions=interruptions,
         not_before=due,
         claimed_at=now,
+        turn_over_at=None,
         lease_owner=owner,
         lease_until=until,
         started_at=job.started_at if job.started_at is not None else now,

@@ -8,18 +8,22 @@ from typing import Any
 from sqlalchemy import Connection, case, select, update
 
 from sds_clip.app.store import alias_sql, job_events, version_sql
-from sds_clip.app.store.claims import OUT_OF_TIME, back_off_s, eligible, exhaust, take, used_up
+from sds_clip.app.store.claims import OUT_OF_TIME, back_off_s, exhaust, take, used_up
 from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
 from sds_clip.app.store.states import HELD, Action, JobKind, JobStatus
 from sds_clip.app.store.tables import jobs
 from sds_clip.app.store.transitions import held_job, leased_job, lost, move
+from sds_clip.app.store.shares import Shares, is_turn_over, next_in_turn
 
 RETRY_BASE_S = 5.0
+SHARES = Shares()
+_YIELDED = "Its turn was over: the job stopped at a checkpoint, because a job of another key waits."
 _HELD = sorted(HELD)
 _ABANDONED = (
     select(jobs)
     .where(jobs.c.status.in_([JobStatus.PAUSING, JobStatus.CANCELLING]))
+    .order_by(jobs.c.owner, jobs.c.id)  # the order in which their owners' use is locked
     .limit(100)
     .with_for_update(skip_locked=True)
 )
@@ -47,12 +51,13 @@ class JobLeases(Part):
         owner: str,
         ttl_s: float,
         *,
-        job_id: str | None = None,
+        shares: Shares = SHARES,
         retry_base_s: float = RETRY_BASE_S,
     ) -> Job | None:
-        """Claim the oldest due job of a kind that is queued, or running under a lapsed lease.
+        """Claim the job of a kind whose turn it is: it is due, and queued, or running under a lapsed lease.
 
-        With `job_id`, claim that job or none.
+        The owner that has used the slots least, by `shares`, comes first. Among its jobs, those of the highest
+        priority do, and among these the oldest.
 
         Returns the job or None. The job is `running`, its fence is one higher, and its lease lasts `ttl_s`. A
         claim from the queue is another attempt. A lapsed lease is an interruption, and the attempt stays the
@@ -67,8 +72,7 @@ class JobLeases(Part):
         while True:
             with self._database.writing() as connection:
                 now = self._clock()
-                statement = eligible(kind, now, job_id).with_for_update(skip_locked=True)
-                job = Job.one_or_none(connection, statement)
+                job = next_in_turn(connection, kind, now, shares, lock=True)
                 if job is None:
                     return None
                 interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
@@ -77,10 +81,22 @@ class JobLeases(Part):
                     return take(connection, job, owner, now, now + ttl_s, interruptions, due)
                 exhaust(connection, job, error, now, interruptions)
 
-    def next_due(self, kind: JobKind) -> Job | None:
+    def next_due(self, kind: JobKind, shares: Shares = SHARES) -> Job | None:
         """The job that `claim` would take now. It is not changed."""
         with self._database.reading() as connection:
-            return Job.one_or_none(connection, eligible(kind, self._clock()))
+            return next_in_turn(connection, kind, self._clock(), shares)
+
+    def end_turn(self, lease: Lease, shares: Shares = SHARES) -> bool:
+        """End the turn of a running job if another owner's would be next. Its worker then has to `release` it.
+
+        Returns whether the turn is over. Raises LeaseLost.
+        """
+        with self._database.writing() as connection:
+            job, now = held_job(connection, lease), self._clock()
+            if job.status is not JobStatus.RUNNING or not is_turn_over(connection, job, now, shares):
+                return False
+            connection.execute(_guarded(lease).values(turn_over_at=now))
+        return True
 
     def settle_abandoned(self) -> tuple[Job, ...]:
         """Pause or cancel jobs whose worker was asked to do so and whose lease ended without an answer.
@@ -174,7 +190,8 @@ class JobLeases(Part):
     def release(self, lease: Lease, message: str = "The job's worker stopped at a checkpoint.") -> Job:
         """Give up a job at a checkpoint, after a shutdown or because pausing or cancelling was requested.
 
-        Returns the job. It is `queued`, which counts as an interruption; or `paused`, which does not count as
+        Returns the job. It is `queued`, which counts as an interruption unless its turn was over; or `paused`, which
+        does not count as
         an attempt; or `cancelled`; or `failed` if its interruptions or its running time are used up. The end
         of its running time is not an interruption. Publish a wake-up after this if the job is queued.
         """
@@ -183,7 +200,8 @@ class JobLeases(Part):
             now = self._clock()
             if job.status is JobStatus.CANCELLING:
                 return move(connection, job, Action.RELEASE, now, message)
-            interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
+            yields = job.status is JobStatus.RUNNING and job.turn_over_at is not None
+            interruptions = job.interruptions + (job.status is JobStatus.RUNNING and not yields)
             if job.status is JobStatus.RUNNING and (error := used_up(job, interruptions, now)) is not None:
                 if error.code == OUT_OF_TIME:  # the worker stopped it for this, so it is no interruption
                     interruptions = job.interruptions
@@ -191,9 +209,9 @@ class JobLeases(Part):
             return move(
                 connection,
                 job,
-                Action.RELEASE,
+                Action.YIELD if yields else Action.RELEASE,
                 now,
-                message,
+                _YIELDED if yields else message,
                 attempt=max(0, job.attempt - 1),
                 interruptions=interruptions,
                 not_before=now,

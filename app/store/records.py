@@ -106,6 +106,8 @@ class Submission(Record):
     max_attempts: int = MAX_ATTEMPTS
     max_interruptions: int = MAX_INTERRUPTIONS
     max_run_time_s: float = MAX_RUN_TIME_S
+    priority: int = 0
+    """Among an owner's jobs, those of the highest priority are claimed first."""
     seed: int | None = None
     suffix: str | None = None
     name: str = ""
@@ -161,6 +163,8 @@ class Job(Submission):
     """The job is not claimed earlier, because attempts and interruptions back off."""
     cancel_requested_at: float | None
     pause_requested_at: float | None
+    turn_over_at: float | None
+    """When its turn ended, so that its worker has to release it for another owner's job. A claim resets it."""
     pause_reason: JobError | None
     """Why its worker paused it. None if a person asked for it, and for a job that is not paused."""
     result_version: str | None

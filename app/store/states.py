@@ -45,6 +45,8 @@ class Action(StrEnum):
     """A worker takes the job, from the queue or from a worker whose lease has ended."""
     RELEASE = "release"
     """Its worker has stopped at a checkpoint, because it shut down or was asked to pause or cancel."""
+    YIELD = "yield"
+    """Its worker has stopped at a checkpoint, because its turn was over and another owner's job waits."""
     SUSPEND = "suspend"
     """Its worker cannot continue until a person has acted, because the disk is full."""
     ABANDON = "abandon"
@@ -79,6 +81,7 @@ TRANSITIONS: Mapping[tuple[JobStatus, Action], JobStatus] = {
     (JobStatus.QUEUED, Action.CANCEL): JobStatus.CANCELLED,
     (JobStatus.RUNNING, Action.CLAIM): JobStatus.RUNNING,
     (JobStatus.RUNNING, Action.RELEASE): JobStatus.QUEUED,
+    (JobStatus.RUNNING, Action.YIELD): JobStatus.QUEUED,
     (JobStatus.RUNNING, Action.SUSPEND): JobStatus.PAUSED,
     (JobStatus.RUNNING, Action.SUCCEED): JobStatus.SUCCEEDED,
     (JobStatus.RUNNING, Action.FAIL): JobStatus.FAILED,

@@ -139,6 +139,7 @@ jobs = _table(
     Column("max_interruptions", Integer, nullable=False),
     Column("pruned_at", Double),
     Column("format", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
     UniqueConstraint("owner", "idempotency_key"),
     # One index for each way to list, so that a page costs the same however many jobs have finished.
     Index("jobs_by_time", "created_at", "id"),
@@ -149,7 +150,18 @@ jobs = _table(
     Index("jobs_by_owner_and_status", "owner", "status", "created_at", "id"),
     Index("jobs_by_result", "result_version"),
     Index("jobs_by_name", "name"),
+    # By which workers of the release before claim.
     Index("jobs_eligible", "kind", "created_at", "id", sqlite_where=ELIGIBLE, postgresql_where=ELIGIBLE),
+    Index(
+        "jobs_in_turn",
+        "kind",
+        "owner",
+        text("priority DESC"),
+        "created_at",
+        "id",
+        sqlite_where=ELIGIBLE,
+        postgresql_where=ELIGIBLE,
+    ),
     Index(
         "jobs_unpruned",
         "finished_at",
@@ -260,6 +272,17 @@ failures = Table(
     PrimaryKeyConstraint("kind", "outcome", "code"),
 )
 """How often jobs have failed, and attempts ended with an error after which the job goes on."""
+
+slot_use = Table(
+    "slot_use",
+    metadata,
+    Column("kind", Choice(JobKind), nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("period", BigInteger, nullable=False),
+    Column("used_s", Double, nullable=False),
+    PrimaryKeyConstraint("kind", "owner", "period"),
+)
+"""For how many seconds an owner's jobs have held slots, by periods (`sds_clip.app.store.shares`)."""
 
 data_folder = Table("data_folder", metadata, Column("id", Text, primary_key=True))
 """One row: the id that the data folder has too (`sds_clip.app.data_folder`)."""

@@ -41,8 +41,8 @@ Row = tuple[str, dict[str, Any]]
 
 _REVISION_TABLE = "alembic_version"
 # Workers write their rows and leases again as long as they live, and a program the oldest one that may run beside it. A
-# restored system has a data folder of its own, and its counters begin at 0.
-_LEFT_OUT = ("workers", "leases", "oldest_program", "data_folder", "failures")
+# restored system has a data folder of its own, and its counters begin at 0, as does the use of its slots.
+_LEFT_OUT = ("workers", "leases", "oldest_program", "data_folder", "failures", "slot_use")
 _ROWS_AT_ONCE = 500
 _COPY_TIMEOUT_S = 10.0
 

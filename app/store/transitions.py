@@ -11,6 +11,7 @@ from sds_clip.app.store.part import known
 from sds_clip.app.store.records import Event, EventType, Job, Json, Lease, Level
 from sds_clip.app.store.states import HELD, TERMINAL, Action, JobStatus, after
 from sds_clip.app.store.tables import jobs
+from sds_clip.app.store.shares import charge
 
 RETRIED = "retried"
 _COUNT = text(
@@ -70,6 +71,7 @@ def move(
     number = job.event_count + 1
     if job.status in HELD and (status not in HELD or action is Action.CLAIM):
         values["run_time_s"] = ran_s(job, now)
+        charge(connection, job, values["run_time_s"] - job.run_time_s, now)
     moved = Job.one(
         connection,
         update(jobs)

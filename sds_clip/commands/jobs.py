@@ -106,12 +106,20 @@ def _figure(metric: dict[str, Any]) -> str:
     return f"{100 * metric['value']:.2f} %" + (f" ({', '.join(more)})" if more else "")
 
 
+_WAITS = {
+    "turn": "until a worker is free and no job of another key comes first",
+    "attempt": "until the time of its next attempt",
+    "checkpoint": "until it has written a checkpoint",
+}
+
+
 def _status(info: JobInfo) -> str:
     if (silent_since := info.get("worker_silent_since")) is not None:
         return f"{info['status']} (its worker has been silent since {moment(silent_since)})"
-    if not info["no_worker"]:
-        return info["status"]
-    return f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {info['kind']})"
+    if info["no_worker"]:
+        return f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {info['kind']})"
+    waits = _WAITS.get(info.get("waits_for") or "")
+    return f"{info['status']} ({waits})" if waits else info["status"]
 
 
 def _task(info: JobInfo) -> str:

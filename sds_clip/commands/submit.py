@@ -17,7 +17,7 @@ from sds_clip.table import say, tell
 if TYPE_CHECKING:
     from sds_clip.client import Client
 
-_COMMON = frozenset({"name", "suffix", "metadata", "max_run_time_s", "dry_run"})
+_COMMON = frozenset({"name", "suffix", "metadata", "priority", "max_run_time_s", "dry_run"})
 FINETUNE = _COMMON | {
     *("base", "teacher", "training_data", "validation_data", "objective", "hyperparameters", "evaluate"),
     *("promote", "alias", "thresholds", "seed"),

@@ -73,3 +73,10 @@ def test_a_running_job_whose_worker_is_silent_says_since_when() -> None:
     job = {"status": "running", "no_worker": False, "kind": "finetune", "worker_silent_since": 0.0}
     assert _status(job) == f"running (its worker has been silent since {moment(0.0)})"
     assert _status({**job, "worker_silent_since": None}) == "running"
+
+
+def test_a_job_says_what_it_waits_for() -> None:
+    job = {"status": "queued", "no_worker": False, "kind": "finetune", "waits_for": "turn"}
+    assert _status(job) == "queued (until a worker is free and no job of another key comes first)"
+    assert _status({**job, "waits_for": None}) == "queued"
+    assert _status({**job, "no_worker": True, "waits_for": "worker"}).startswith("queued (no worker runs such")

@@ -138,6 +138,32 @@ def test_slot_at_work_sends_a_task_for_the_job_that_waits_behind_it(work: Work) 
         work.until(waiting, JobStatus.SUCCEEDED)
 
 
+def test_message_of_one_job_runs_the_job_whose_turn_it_is(work: Work) -> None:
+    """One owner's two hundred messages came first, and a job of another owner's last."""
+    first, *_ = [work.light("count", steps=1, owner="alice") for _ in range(3)]
+    other = work.light("count", steps=1, owner="bob")
+    named: list[str] = []
+    with work.running(idle_tick_s=3600) as slot:
+        told = [slot.run(first.id, named.append) for _ in range(4)]
+    assert told == [JobStatus.SUCCEEDED] * 4
+    assert named[:2] == [first.id, other.id]
+
+
+def test_job_that_has_had_its_turn_stops_for_another_owner_s_and_goes_on_after_it(work: Work) -> None:
+    long = work.light("count", steps=10**6, owner="alice")
+    sent: list[str] = []
+    with work.running(max_turn_s=0.1, publish=lambda _, job_id: sent.append(job_id) or False):
+        work.until_step(long)
+        assert work.get(long).turn_over_at is None  # nobody waits
+        other = work.light("count", steps=1, owner="bob")
+        work.until(other, JobStatus.SUCCEEDED)
+        work.until_step(long, work.get(long).furthest_step + 1, fence=2)
+    left = work.get(long)
+    assert (left.attempt, left.interruptions) == (0, 1)  # that of the worker's stop, at the end
+    assert "Its turn was over" in " ".join(event.message for event in work.events(long))
+    assert long.id in sent
+
+
 @pytest.mark.parametrize("job_id", ["job_unknown", ""])
 def test_slot_that_is_told_of_a_job_that_is_not_there_does_nothing(work: Work, job_id: str) -> None:
     job = work.light("count", steps=1)

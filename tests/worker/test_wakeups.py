@@ -242,6 +242,26 @@ def test_worker_that_runs_a_job_without_a_task_leaves_messages_to_idle_workers(
             assert work.get(long).status is JobStatus.RUNNING
 
 
+def test_celery_s_tools_show_the_job_that_runs_and_not_the_one_that_was_told_of(
+    work: Work, send: Callable[[str], bool], celery: Celery
+) -> None:
+    """Two hundred messages of one owner wait in the queue when another owner's job comes."""
+    first = work.submit(LONG, owner="alice")
+    told = [work.light("count", steps=1, owner="alice") for _ in range(200)]
+    with following(celery) as seen, work.worker() as worker:
+        assert send(first.id)
+        work.until_step(first)
+        assert all(send(job.id) for job in told)
+        other = work.submit(LONG, owner="bob")
+        assert send(other.id)
+        work.store.jobs.request_cancel(first.id)
+        work.until_step(other)
+        assert [work.get(job).fence for job in told] == [0] * 200
+        active = celery.control.inspect(timeout=5).active()
+        assert [task["args"] for task in active[node_name(worker.pid, "finetune")]] == [[other.id]]
+        until(lambda: any(each["type"] == "task-started" and other.id in each.get("args", "") for each in seen))
+
+
 @pytest.mark.long
 def test_inspect_active_shows_which_job_runs_where_and_control_shutdown_lets_it_go(
     work: Work, send: Callable[[str], bool], celery: Celery

@@ -216,6 +216,26 @@ def test_running_job_says_since_when_its_worker_is_silent(service: Service) -> N
     assert service.client.get("/jobs").json()["data"][0]["worker_silent_since"] is None
 
 
+def test_job_says_what_it_waits_for(service: Service) -> None:
+    job = service.finetune()
+    waits = lambda: service.client.get(f"/jobs/{job['id']}").json()["waits_for"]  # noqa: E731
+    assert waits() == "worker"
+    service.store.workers.beat(NewWorker("slot", "host", 7, JobKind.FINETUNE, "cpu", "1.0", 5.0))
+    assert waits() == "turn"
+    _, lease = service.claim()
+    assert waits() is None
+    service.store.leases.fail(lease, JobError("boom", "Boom."), retry_in_s=100)
+    assert waits() == "attempt"
+    service.client.post(f"/jobs/{job['id']}/pause")
+    assert waits() is None
+    service.client.post(f"/jobs/{job['id']}/resume")
+    assert service.store.leases.claim(JobKind.FINETUNE, "gone", -1.0) is not None
+    assert waits() == "silent_worker"
+    assert service.store.leases.claim(JobKind.FINETUNE, "slot", 60) is not None
+    service.client.post(f"/jobs/{job['id']}/pause")
+    assert waits() == "checkpoint"
+
+
 def test_workers_are_listed_with_the_job_that_each_has(service: Service) -> None:
     assert service.client.get("/workers").json() == {"object": "list", "data": []}
     service.store.workers.beat(NewWorker("slot", "host", 7, JobKind.FINETUNE, "cuda:0", "1.0", 5.0))

@@ -188,7 +188,7 @@ def test_statements_that_must_scale_read_an_index_in_its_order(store: Store, dat
     statements = [
         *((index, page_query(jobs, equal, None).limit(21)) for index, equal in PAGES.items()),
         *((index, page_query(jobs, equal, (1.6e9, "job_x")).limit(21)) for index, equal in PAGES.items()),
-        ("jobs_eligible", eligible(JobKind.FINETUNE, 1.7e9)),
+        ("jobs_in_turn", eligible(JobKind.FINETUNE, 1.7e9, "")),
         ("events", events_query(_fill(store, 3000), 5).limit(100)),
     ]
     for index, statement in statements:

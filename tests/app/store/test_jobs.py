@@ -219,18 +219,6 @@ def test_job_that_backs_off_is_next_only_when_it_is_due(store: Store, clock: Fak
     assert due.id == job.id
 
 
-def test_job_that_is_named_is_claimed_and_no_other(store: Store) -> None:
-    oldest, named = submitted(store), submitted(store)
-    kind = JobKind.FINETUNE
-    assert store.leases.claim(JobKind.EVALUATE, "worker", 60, job_id=named.id) is None
-    taken = store.leases.claim(kind, "worker", 60, job_id=named.id)
-    assert taken is not None
-    assert (taken.id, taken.fence) == (named.id, 1)
-    assert store.leases.claim(kind, "worker", 60, job_id=named.id) is None
-    assert store.leases.claim(kind, "worker", 60, job_id="job_unknown") is None
-    assert store.jobs.get(oldest.id).fence == 0
-
-
 def test_store_of_another_process_sees_the_job(url: str, make_store: Callable[..., Store]) -> None:
     job = submitted(make_store(url))
     assert make_store(url).jobs.get(job.id) == job

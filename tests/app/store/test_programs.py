@@ -160,7 +160,6 @@ def test_migrations_after_the_release_before_only_add(fresh: Store) -> None:
 
 def test_job_that_only_a_newer_worker_knows_stays_in_the_queue(store: Store) -> None:
     news, known = submitted(store, format=JOB_FORMAT + 1), submitted(store, format=0)
-    assert store.leases.claim(JobKind.FINETUNE, "slot", 60, job_id=news.id) is None
     due = store.leases.next_due(JobKind.FINETUNE)
     assert due is not None
     assert due.id == known.id
@@ -177,7 +176,8 @@ def test_job_that_a_worker_has_begun_is_left_to_workers_that_know_its_checkpoint
     assert store.leases.release(lease).format == JOB_FORMAT
     with store.database.writing() as connection:
         connection.execute(text("UPDATE jobs SET format = :newer"), {"newer": JOB_FORMAT + 1})
-    assert store.leases.claim(JobKind.FINETUNE, "slot", 60, job_id=job.id) is None
+    assert store.leases.claim(JobKind.FINETUNE, "slot", 60) is None
+    assert store.jobs.get(job.id).fence == lease.fence
 
 
 def test_data_set_of_an_unknown_format_is_left_to_another_worker(store: Store) -> None:

@@ -95,7 +95,7 @@ describe("a job without curves", () => {
 
 test.each([
   [{ status: "queued", started_at: null }, "None has taken the job yet."],
-  [{ status: "queued" }, "None at the moment. The next one that is free takes the job."],
+  [{ status: "queued" }, "None at the moment. A worker that is free takes the job when its turn comes."],
   [{ status: "paused" }, "None, while the job is paused."],
   [{}, "A worker has taken the job."],
   [{ status: "failed" }, "The job has ended."],

@@ -92,7 +92,7 @@ export function nobody(job: Job): string {
   if (job.status !== "queued" && job.status !== "validating") return "A worker has taken the job.";
   return job.started_at === null
     ? "None has taken the job yet."
-    : "None at the moment. The next one that is free takes the job.";
+    : "None at the moment. A worker that is free takes the job when its turn comes.";
 }
 
 /** "2; without progress, 3 at most" */
