@@ -57,7 +57,7 @@ def make_app(config: WorkerConfig, run_job: Callable[[str, Callable[[str], None]
 
 def _name(task_id: str, job_id: str) -> None:
     """Let Celery's tools, such as Flower, show the job that a task runs in place of the one that it was sent for."""
-    for request in [each for each in state.active_requests if each.id == task_id]:
+    for request in [each for each in state.active_requests if each.id == task_id and each.args != [job_id]]:
         request.args[:] = [job_id]
         request.send_event("task-started", args=repr([job_id]))
 

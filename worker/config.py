@@ -13,8 +13,8 @@ from sds_clip.app.retention.policy import Rules
 from sds_clip.app.retired import RETIRED
 from sds_clip.app.settings import DISK_RESERVE_BYTES, MAX_STORED_BYTES_PER_KEY, STORE_TIMEOUT_S, split
 from sds_clip.app.store.leases import RETRY_BASE_S
-from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.shares import PERIOD_S, Shares
+from sds_clip.app.store.states import JobKind
 
 # Variables that override the common ones for a worker, where service and worker share an environment.
 OWN_VARIABLES = {"device": "worker_device", "threads": "worker_threads", "nice": "worker_nice"}
@@ -41,7 +41,7 @@ def _weights(given: object) -> object:
     """Read weights such as `team-a=3,team-b=0.5`. Raises ValueError."""
     if not isinstance(given, str):
         return given
-    parts = [each.rpartition("=") for each in split(given)]
+    parts = [each.rpartition("=") for each in given.split(",") if each.strip()]
     if not all(name and sign for name, sign, _ in parts):
         raise ValueError("Write a name and a weight for each key, such as team-a=3,team-b=0.5.")
     return {name.strip(): weight for name, _, weight in parts}

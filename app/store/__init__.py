@@ -53,6 +53,8 @@ class Workspace:
     """
 
     def __init__(self, database: Database, clock: Clock, owner: str | None) -> None:
+        self.now = clock
+        """The database's time, in seconds since the epoch."""
         self.events = JobEvents(database, clock, owner)
         self.jobs = JobQueries(database, clock, owner)
         self.workers = Workers(database, clock, owner)
@@ -82,8 +84,6 @@ class Store(Workspace):
         followed = clock if isinstance(clock, DatabaseClock) else None
         self.database = Database(url, timeout_s=timeout_s, clock=followed)
         super().__init__(self.database, clock, None)
-        self.now = clock
-        """The database's time, in seconds since the epoch."""
         self.leases = JobLeases(self.database, clock)
         self.retention = RetentionRecords(self.database, clock)
         self.overviews = Overviews(self.database, clock)

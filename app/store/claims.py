@@ -1,4 +1,4 @@
-"""Takes a job for a worker, or ends it if it may not go on. Statements in a transaction of `sds_clip.app.store.leases`."""
+"""Takes a job for a worker, or ends it. Statements in a transaction of `sds_clip.app.store.leases`."""
 
 from dataclasses import asdict
 

@@ -11,10 +11,10 @@ from sds_clip.app.store import alias_sql, job_events, version_sql
 from sds_clip.app.store.claims import OUT_OF_TIME, back_off_s, exhaust, take, used_up
 from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
+from sds_clip.app.store.shares import Shares, is_turn_over, next_in_turn
 from sds_clip.app.store.states import HELD, Action, JobKind, JobStatus
 from sds_clip.app.store.tables import jobs
 from sds_clip.app.store.transitions import held_job, leased_job, lost, move
-from sds_clip.app.store.shares import Shares, is_turn_over, next_in_turn
 
 RETRY_BASE_S = 5.0
 SHARES = Shares()

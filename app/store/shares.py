@@ -15,7 +15,7 @@ PERIOD_S = 6 * 3600.0
 _KEPT = 112
 """How many periods are kept: 28 days."""
 _AT_WORK_S = 600.0
-"""What a job at work counts beside the time that it has run. Else an owner with little use would take every free slot."""
+"""What a job at work counts beside its time. Else an owner with little use would take every free slot."""
 
 _ADD = text(
     "INSERT INTO slot_use (kind, owner, period, used_s) VALUES (:kind, :owner, :period, :used_s) "

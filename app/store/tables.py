@@ -152,16 +152,7 @@ jobs = _table(
     Index("jobs_by_name", "name"),
     # By which workers of the release before claim.
     Index("jobs_eligible", "kind", "created_at", "id", sqlite_where=ELIGIBLE, postgresql_where=ELIGIBLE),
-    Index(
-        "jobs_in_turn",
-        "kind",
-        "owner",
-        text("priority DESC"),
-        "created_at",
-        "id",
-        sqlite_where=ELIGIBLE,
-        postgresql_where=ELIGIBLE,
-    ),
+    Index("jobs_in_turn", "kind", "owner", "created_at", sqlite_where=ELIGIBLE, postgresql_where=ELIGIBLE),
     Index(
         "jobs_unpruned",
         "finished_at",

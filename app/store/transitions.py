@@ -9,9 +9,9 @@ from sds_clip.app.store.job_events import append
 from sds_clip.app.store.owned import Conditions
 from sds_clip.app.store.part import known
 from sds_clip.app.store.records import Event, EventType, Job, Json, Lease, Level
+from sds_clip.app.store.shares import charge
 from sds_clip.app.store.states import HELD, TERMINAL, Action, JobStatus, after
 from sds_clip.app.store.tables import jobs
-from sds_clip.app.store.shares import charge
 
 RETRIED = "retried"
 _COUNT = text(

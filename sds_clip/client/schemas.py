@@ -55,17 +55,18 @@ class Evaluation(TypedDict):
 class Thresholds(TypedDict, total=False):
     max_p: float; max_loss: float
 class FinetuneOptions(TypedDict, total=False):
-    name: str | None; suffix: str | None; metadata: Mapping[str, str] | None; max_run_time_s: float | None
-    base: str | None; teacher: str | None; validation_data: str | None
+    name: str | None; suffix: str | None; metadata: Mapping[str, str] | None; priority: int | None
+    max_run_time_s: float | None; base: str | None; teacher: str | None; validation_data: str | None
     objective: Literal["clip", "sds-clip", "condition", "noise-contrast", "score"] | None
     hyperparameters: Hyperparameters | None; evaluate: Sequence[Evaluation] | None
     promote: Literal["never", "if_better", "always"] | None; alias: str | None; thresholds: Thresholds | None
     seed: int | None
 class EvaluateOptions(TypedDict, total=False):
-    name: str | None; suffix: str | None; metadata: Mapping[str, str] | None; max_run_time_s: float | None
-    model: str | None; scorer: Literal["clip", "diffusion"] | None; teacher: str | None; baseline: str | None
-    classes: Literal["imagenet"] | None; templates: Literal["photo", "simple", "openai"] | None
-    order_seed: int | None; draws: int | None; seed: int | None; score_error: Literal["epsilon", "velocity"] | None
+    name: str | None; suffix: str | None; metadata: Mapping[str, str] | None; priority: int | None
+    max_run_time_s: float | None; model: str | None; scorer: Literal["clip", "diffusion"] | None
+    teacher: str | None; baseline: str | None; classes: Literal["imagenet"] | None
+    templates: Literal["photo", "simple", "openai"] | None; order_seed: int | None; draws: int | None
+    seed: int | None; score_error: Literal["epsilon", "velocity"] | None
     precision: Literal["auto", "float32", "bfloat16", "float16"] | None; batch_size: int | None
     max_bad_share: float | None
 VersionStatus: TypeAlias = Literal["ready", "deleted"]
@@ -180,25 +181,29 @@ class Transition(TypedDict):
 class FinetuneJobInfo(TypedDict):
     id: str; object: Literal["job"]; name: str; status: JobStatus; created_at: float; started_at: float | None
     finished_at: float | None; estimated_finish: float | None; stage: str | None; progress: Progress
-    no_worker: bool; attempt: int; max_attempts: int; interruptions: int; max_interruptions: int; run_time_s: float
-    max_run_time_s: float; result_version: str | None; result: dict[str, Any] | None; report: str | None
-    error: JobErrorInfo | None; pause_reason: JobErrorInfo | None; files_removed_at: float | None
-    improvement: Improvement | None; owner: str; suffix: str | None; metadata: dict[str, Any]
-    request: dict[str, Any] | None; transitions: list[Transition] | None; metrics: MetricPointInfo | None
-    worker_silent_since: float | None; kind: Literal["finetune"]; base: str; teacher: str | None; training_data: str
-    validation_data: str | None; objective: str; hyperparameters: dict[str, Any]; evaluate: list[dict[str, Any]]
+    no_worker: bool; attempt: int; max_attempts: int; priority: int; interruptions: int; max_interruptions: int
+    run_time_s: float; max_run_time_s: float; result_version: str | None; result: dict[str, Any] | None
+    report: str | None; error: JobErrorInfo | None; pause_reason: JobErrorInfo | None
+    files_removed_at: float | None; improvement: Improvement | None; owner: str; suffix: str | None
+    metadata: dict[str, Any]; request: dict[str, Any] | None; transitions: list[Transition] | None
+    metrics: MetricPointInfo | None; worker_silent_since: float | None
+    waits_for: Literal["check", "worker", "turn", "attempt", "silent_worker", "checkpoint"] | None
+    kind: Literal["finetune"]; base: str; teacher: str | None; training_data: str; validation_data: str | None
+    objective: str; hyperparameters: dict[str, Any]; evaluate: list[dict[str, Any]]
     promote: Literal["never", "if_better", "always"]; alias: str; thresholds: dict[str, float]; seed: int
 @final
 class EvaluateJobInfo(TypedDict):
     id: str; object: Literal["job"]; name: str; status: JobStatus; created_at: float; started_at: float | None
     finished_at: float | None; estimated_finish: float | None; stage: str | None; progress: Progress
-    no_worker: bool; attempt: int; max_attempts: int; interruptions: int; max_interruptions: int; run_time_s: float
-    max_run_time_s: float; result_version: str | None; result: dict[str, Any] | None; report: str | None
-    error: JobErrorInfo | None; pause_reason: JobErrorInfo | None; files_removed_at: float | None
-    improvement: Improvement | None; owner: str; suffix: str | None; metadata: dict[str, Any]
-    request: dict[str, Any] | None; transitions: list[Transition] | None; metrics: MetricPointInfo | None
-    worker_silent_since: float | None; kind: Literal["evaluate"]; model: str | None; benchmark: str; data: str
-    scorer: Literal["clip", "diffusion"]; teacher: str | None; baseline: str | None; options: dict[str, Any]
+    no_worker: bool; attempt: int; max_attempts: int; priority: int; interruptions: int; max_interruptions: int
+    run_time_s: float; max_run_time_s: float; result_version: str | None; result: dict[str, Any] | None
+    report: str | None; error: JobErrorInfo | None; pause_reason: JobErrorInfo | None
+    files_removed_at: float | None; improvement: Improvement | None; owner: str; suffix: str | None
+    metadata: dict[str, Any]; request: dict[str, Any] | None; transitions: list[Transition] | None
+    metrics: MetricPointInfo | None; worker_silent_since: float | None
+    waits_for: Literal["check", "worker", "turn", "attempt", "silent_worker", "checkpoint"] | None
+    kind: Literal["evaluate"]; model: str | None; benchmark: str; data: str; scorer: Literal["clip", "diffusion"]
+    teacher: str | None; baseline: str | None; options: dict[str, Any]
 JobInfo: TypeAlias = FinetuneJobInfo | EvaluateJobInfo
 class ServedModel(TypedDict):
     name: str; version: str; generation: int; default: bool; reference: str; architecture: str

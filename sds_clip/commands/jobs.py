@@ -117,8 +117,10 @@ def _status(info: JobInfo) -> str:
     if (silent_since := info.get("worker_silent_since")) is not None:
         return f"{info['status']} (its worker has been silent since {moment(silent_since)})"
     if info["no_worker"]:
-        return f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {info['kind']})"
-    waits = _WAITS.get(info.get("waits_for") or "")
+        return (
+            f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {info['kind']})"
+        )
+    waits = _WAITS.get(str(info.get("waits_for")))
     return f"{info['status']} ({waits})" if waits else info["status"]
 
 

@@ -79,4 +79,6 @@ def test_a_job_says_what_it_waits_for() -> None:
     job = {"status": "queued", "no_worker": False, "kind": "finetune", "waits_for": "turn"}
     assert _status(job) == "queued (until a worker is free and no job of another key comes first)"
     assert _status({**job, "waits_for": None}) == "queued"
-    assert _status({**job, "no_worker": True, "waits_for": "worker"}).startswith("queued (no worker runs such")
+    assert _status({**job, "no_worker": True, "waits_for": "worker"}).startswith(
+        "queued (no worker runs such"
+    )

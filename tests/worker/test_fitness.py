@@ -61,7 +61,7 @@ def test_message_that_comes_while_the_worker_is_out_goes_back_to_the_queue_once(
     work: Work, fitness: Fitness, jobs: list[Job]
 ) -> None:
     sent: list[str] = []
-    job = work.light("count", steps=1)
+    job = work.light("count", steps=1, priority=1)
     fail(fitness, *jobs)
 
     def publish(_kind: object, job_id: str) -> bool:

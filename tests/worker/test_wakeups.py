@@ -21,6 +21,7 @@ from celery import Celery
 
 from sds_clip.app.jobs.wakeups import WakeUps
 from sds_clip.app.store.records import Job
+from sds_clip.app.store.shares import Shares
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.identity import node_name
@@ -148,7 +149,7 @@ def test_malformed_messages_end_no_worker_and_block_no_job(
             assert send(job.id)
             until(lambda: worker.poll() is not None or work.get(job).status is JobStatus.SUCCEEDED)  # noqa: B023
             assert worker.poll() is None, message[:100]
-        assert (client.llen("finetune"), client.hlen("unacked")) == (0, 0)
+        until(lambda: (client.llen("finetune"), client.hlen("unacked")) == (0, 0))
 
 
 @on_both_if_long
@@ -203,8 +204,8 @@ def test_worker_at_work_leaves_one_message_for_a_job_that_waits_however_long(
     looks: list[Job | None] = []
     next_due = work.store.leases.next_due
 
-    def look(kind: JobKind) -> Job | None:
-        looks.append(next_due(kind))
+    def look(kind: JobKind, shares: Shares) -> Job | None:
+        looks.append(next_due(kind, shares))
         return looks[-1]
 
     monkeypatch.setattr(work.store.leases, "next_due", look)
@@ -259,7 +260,9 @@ def test_celery_s_tools_show_the_job_that_runs_and_not_the_one_that_was_told_of(
         assert [work.get(job).fence for job in told] == [0] * 200
         active = celery.control.inspect(timeout=5).active()
         assert [task["args"] for task in active[node_name(worker.pid, "finetune")]] == [[other.id]]
-        until(lambda: any(each["type"] == "task-started" and other.id in each.get("args", "") for each in seen))
+        until(
+            lambda: any(each["type"] == "task-started" and other.id in each.get("args", "") for each in seen)
+        )
 
 
 @pytest.mark.long

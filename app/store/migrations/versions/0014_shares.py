@@ -22,7 +22,7 @@ def upgrade() -> None:
     op.create_index(
         "jobs_in_turn",
         "jobs",
-        ["kind", "owner", sa.text("priority DESC"), "created_at", "id"],
+        ["kind", "owner", "created_at"],
         sqlite_where=_ELIGIBLE,
         postgresql_where=_ELIGIBLE,
     )
