@@ -503,10 +503,11 @@ def test_empty_files_of_an_archive_count_too(work: Work, pairs_folder: Path, tmp
     assert work.store.datasets.stored_bytes("alice") == 2 * unpacked_bytes(folder) > 2 * 1000 * ENTRY_BYTES
 
 
-@pytest.mark.parametrize("pack", [partial(tar_of_files, mode="w:gz"), zip_of])
+@pytest.mark.parametrize(("pack", "most"), [(partial(tar_of_files, mode="w:gz"), 1000), (zip_of, 0)])
 def test_archive_of_empty_files_is_rejected_before_more_of_them_are_written_than_its_key_may_store(
-    work: Work, pack: Callable[[dict[str, bytes]], bytes]
+    work: Work, pack: Callable[[dict[str, bytes]], bytes], most: int
 ) -> None:
+    """A zip states its entries, so nothing is written."""
     data = pack({f"{number:05d}": b"" for number in range(100_000)})
     uploaded(work, data, owner="alice")
     limit, written = 1000 * ENTRY_BYTES, [0]
@@ -515,7 +516,7 @@ def test_archive_of_empty_files_is_rejected_before_more_of_them_are_written_than
     config = replace(work.config, max_stored_bytes_per_key=limit)
     check(config, work.store, claimed, progress=lambda done, total: written.append(done))
 
-    assert max(written) <= 1000
+    assert max(written) == most
     (problem,) = work.store.datasets.get(claimed.id).problems or ()
     assert problem["code"] == "archive_too_large"
     assert (
