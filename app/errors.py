@@ -607,7 +607,7 @@ class InvalidArchive(InvalidRequest, code="archive_invalid"):
 
 
 class ArchiveTooLarge(InvalidArchive, code="archive_too_large", status=413):
-    """The archive exceeds a limit on its number of entries or bytes; send less."""
+    """The archive exceeds a limit on its number of entries or bytes, or what its key may store; send less."""
 
     codes: ClassVar[Mapping[str, str]] = {}
 

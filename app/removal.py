@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from sds_clip.app.errors import StoreUnavailable
@@ -25,8 +25,9 @@ def remove_job_files(store: Workspace, jobs_dir: Path, job_id: str, *, ended_for
     The folder is moved aside while no worker can take up the job, so that a retry at the same time never finds a part
     of it, and is removed after that transaction has ended.
 
-    Raises: UnknownRecord; JobStateConflict if the job has not ended, or did so less than `ended_for_s` ago;
-    FilesOutside; StoreUnavailable; OSError if the folder cannot be moved, which leaves it in place.
+    Raises: UnknownRecord; JobStateConflict if the job has not ended, or did so less than `ended_for_s` ago and its
+    files were not removed since; FilesOutside; StoreUnavailable; OSError if the folder cannot be moved, which leaves it
+    in place.
     """
     with (
         _moved_aside(inside(jobs_dir, jobs_dir / job_id)) as move,
@@ -55,17 +56,21 @@ def remove_version_files(store: Workspace, folder: Path) -> bool:
     return True
 
 
-def remove_version_leftovers(versions: Path, *, is_live: Callable[[str, int], bool]) -> list[Path]:
+def remove_version_leftovers(
+    versions: Path, *, held: Callable[[Collection[str]], Mapping[str, int]]
+) -> list[Path]:
     """Remove the temporary folders of killed publishers, and folders whose removal was interrupted.
 
     Returns them.
 
-    A publisher's folder is kept while its job still runs at that fence.
+    A publisher's folder is kept while its job still runs at that fence: `held` tells the fences of those jobs that do.
+    It is asked after the folders were listed, so that it knows the job of each.
     """
+    found = {path: _TEMPORARY.fullmatch(path.name) for path in sorted(versions.glob(".*"))}
+    fences = held({temporary["job"] for temporary in found.values() if temporary})
     removed = []
-    for path in sorted(versions.glob(".*")):
-        temporary = _TEMPORARY.fullmatch(path.name)
-        abandoned = temporary and not is_live(temporary["job"], int(temporary["fence"]))
+    for path, temporary in found.items():
+        abandoned = temporary and fences.get(temporary["job"]) != int(temporary["fence"])
         if abandoned or path.name.startswith(REMOVING):
             shutil.rmtree(path, ignore_errors=True)
             removed.append(path)

@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     accepted, and the key then waits."""
     max_stored_bytes_per_key: int = Field(MAX_STORED_BYTES_PER_KEY, ge=0)
     """The largest number of bytes that all uploaded data sets of one API key may have, in the database. An archive
-    counts with the size of its files once it has been checked."""
+    counts with the size of its files once it has been checked, and with 4,096 bytes more for each file and folder."""
 
     keep_jobs_s: float | None = Field(None, ge=0)
     """The number of seconds after its end for which a fine-tuning job is kept, with its events, curves and files. A job

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from sds_clip.app.errors import ArchiveTooLarge, InvalidArchive
 
+ENTRY_BYTES = 4096
+"""What a file or folder counts for beside its content: a block of the disk, for its inode, its name, and the unused end
+of its last block. Without it, empty files would cost time and inodes, and nothing of a quota."""
+
 
 @dataclass(frozen=True)
 class ArchiveLimits:
@@ -16,6 +20,7 @@ class ArchiveLimits:
     max_entries: int = 500_000
     """Files and folders, including folders that only occur in the path of a file."""
     max_total_bytes: int = 200 * 2**30
+    """Content and ENTRY_BYTES of all files and folders."""
     max_file_bytes: int = 4 * 2**30
     max_ratio: int = 100
     free_bytes: int = 64 * 2**20
@@ -39,11 +44,12 @@ class ArchiveLimits:
                 member=name,
             )
 
-    def check_total(self, unpacked_bytes: int) -> None:
+    def check_total(self, entries: int, content_bytes: int) -> None:
         """Raises: ArchiveTooLarge."""
-        if unpacked_bytes > self.max_total_bytes:
+        if entries * ENTRY_BYTES + content_bytes > self.max_total_bytes:
             raise ArchiveTooLarge(
-                f"The archive unpacks to more than {self.max_total_bytes} bytes, which is the limit; send less."
+                f"The archive unpacks to more than {self.max_total_bytes} bytes, which is the limit, with "
+                f"{ENTRY_BYTES} for each file and folder; send less, or pack many small files as WebDataset shards."
             )
 
     def check_ratio(self, packed_bytes: int, unpacked_bytes: int) -> None:

@@ -376,7 +376,7 @@ def _check_zip_sizes(entries: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) 
     for entry in entries:
         limits.check_file(entry.orig_filename, entry.file_size)
     unpacked_bytes = sum(entry.file_size for entry in entries)
-    limits.check_total(unpacked_bytes)
+    limits.check_total(len(entries), unpacked_bytes)
     limits.check_ratio(sum(entry.compress_size for entry in entries), unpacked_bytes)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sds_clip.app.datasets.archive_limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ENTRY_BYTES, ArchiveLimits
 from sds_clip.app.datasets.folders import ARCHIVE, FILES, Claim, Content, DatasetFolders, set_content
 from sds_clip.app.datasets.hashes import write_hashes
 from sds_clip.app.datasets.roots import SourceRoots
@@ -34,7 +34,7 @@ class CheckResult:
     """The first problems; `problem_count` counts all."""
     problem_count: int
     size_bytes: int | None = None
-    """What the files of an archive take, unpacked. None for others."""
+    """What the files of an archive take, unpacked, with ENTRY_BYTES for each file and folder. None for others."""
     statistics: Mapping[str, Any] | None = None
     samples: Iterable[Sample] = field(default=(), compare=False)
     """All samples in their order, those included that cannot be used. They can be iterated over once."""
@@ -125,7 +125,9 @@ def _checked(
         check_tars_within(files, files.rglob("*.tar"), limits, progress=progress)
         result = checker(Content((files,), is_folder=True), progress=progress)
         if result.ready:
-            size_bytes = sum(file.stat().st_size for file in files.rglob("*") if file.is_file())
+            size_bytes = sum(
+                ENTRY_BYTES + (entry.stat().st_size if entry.is_file() else 0) for entry in files.rglob("*")
+            )
             write_hashes(claim.folder, progress=progress)
             write_samples(claim.folder / SAMPLES, result.samples)
             claim.publish()

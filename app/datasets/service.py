@@ -58,7 +58,7 @@ class DatasetService:
     def register(self, caller: Caller, request: RegisterDataset) -> Dataset:
         """Register data that are under the operator's roots.
 
-        Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve, NameTaken.
+        Raises: InvalidRequest, SourceForbidden, SourceMissing, DiskReserve, KeyLimitReached, Overloaded, NameTaken.
         """
         self._roots.resolve(request.source)
         self.check_disk()
@@ -140,7 +140,11 @@ class DatasetService:
         )
 
     def _quota(self, caller: Caller) -> Budget | None:
-        """What the caller may still store. Raises KeyLimitReached if that is nothing."""
+        """What the caller may still store.
+
+        Raises: KeyLimitReached if that is nothing; KeyLimitReached and Overloaded if too many data sets are unchecked.
+        """
+        self._seen_by(None).datasets.check_room(caller.name)
         if not caller.name:
             return None
         limit = self.max_stored_bytes_per_key

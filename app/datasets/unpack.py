@@ -119,10 +119,10 @@ class _Writer:
 
     def take(self, member: Member) -> None:
         parts = member_parts(member.name, self._limits, is_folder=member.is_folder)
-        self._check_size(member, member.size_bytes)
         if not parts:
             return
         self._names.add(parts, is_folder=member.is_folder)
+        self._check_size(member, member.size_bytes)
         if is_clutter(parts):
             self._bytes += member.size_bytes
             return
@@ -167,4 +167,4 @@ class _Writer:
 
     def _check_size(self, member: Member, size_bytes: int) -> None:
         self._limits.check_file(member.name, size_bytes)
-        self._limits.check_total(self._bytes + size_bytes)
+        self._limits.check_total(self._names.entries, self._bytes + size_bytes)

@@ -20,7 +20,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
     store.watch       states, among, changed_since
 
     store.leases      workers: claim, renew, progress, event, points, release, suspend, fail, succeed, settle_abandoned
-    store.retention   holdings, remove_job, claim_sweep, release_sweep
+    store.retention   holdings, found, remove_job, claim_sweep, release_sweep
     store.overviews   read
 """
 

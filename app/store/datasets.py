@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, select, update
 
-from sds_clip.app.errors import KeyLimitReached, LeaseLost, RecordInUse
+from sds_clip.app.errors import KeyLimitReached, LeaseLost, Overloaded, RecordInUse
 from sds_clip.app.settings import MAX_INTERRUPTIONS
 from sds_clip.app.store.database import hold_name
 from sds_clip.app.store.names import NamedRows, take
@@ -18,8 +18,12 @@ from sds_clip.app.store.values import new_id
 
 MAX_CHECKS = 3
 """A data set is rejected after this many checks whose process died under a living worker."""
+MAX_UNCHECKED, MAX_UNCHECKED_PER_KEY = 500, 50
+"""How many data sets may wait for their check: of all owners, and of one key, which may send a set of each format at
+once. An archive of little size may take minutes to check."""
 
 _DELETE_FIRST_S = 60
+_CHECK_FIRST_S = 10
 _FREE: dict[str, Any] = {"lease_owner": None, "lease_until": 0.0}
 """The lease columns of a data set that is not being checked."""
 
@@ -51,13 +55,14 @@ class Datasets(NamedRows[Dataset]):
         If files are already named for it, `id` is one from `new_dataset_id`. `max_stored_bytes` limits the owner's
         data sets with this one.
 
-        Raises: KeyLimitReached, NameTaken.
+        Raises: KeyLimitReached, Overloaded, NameTaken.
         """
         with self._database.writing() as connection:
-            if max_stored_bytes is not None:
-                hold_name(connection, "stored bytes", owner)
-                if connection.execute(_stored(owner)).scalar_one() + size_bytes > max_stored_bytes:
-                    raise stored_too_much(max_stored_bytes)
+            hold_name(connection, "stored bytes", owner)
+            _check_room(connection, owner)
+            stored_bytes = connection.execute(_stored(owner)).scalar_one() + size_bytes
+            if max_stored_bytes is not None and stored_bytes > max_stored_bytes:
+                raise stored_too_much(max_stored_bytes)
             take(connection, datasets, owner, name)
             new = insert(datasets).values(
                 id=id or new_dataset_id(),
@@ -78,6 +83,11 @@ class Datasets(NamedRows[Dataset]):
         """What the data sets of an owner take on disk, except those that were rejected or deleted."""
         with self._database.reading() as connection:
             return int(connection.execute(_stored(owner)).scalar_one())
+
+    def check_room(self, owner: str) -> None:
+        """Raise KeyLimitReached or Overloaded if too many data sets wait for their check."""
+        with self._database.reading() as connection:
+            _check_room(connection, owner)
 
     def check_free(self, name: str, owner: str) -> None:
         """Raise NameTaken if one of the owner's data sets has this name."""
@@ -243,6 +253,23 @@ def stored_too_much(limit: int) -> KeyLimitReached:
         retry_after_s=_DELETE_FIRST_S,
         advice="delete data sets, then send it again",
     )
+
+
+def _check_room(connection: Connection, owner: str) -> None:
+    waiting = select(func.count()).select_from(datasets).where(datasets.c.status == DatasetStatus.VALIDATING)
+    of_owner = connection.execute(waiting.where(datasets.c.owner == owner)).scalar_one()
+    if owner and of_owner >= MAX_UNCHECKED_PER_KEY:
+        raise KeyLimitReached(
+            "max_unchecked_datasets_per_key",
+            MAX_UNCHECKED_PER_KEY,
+            retry_after_s=_CHECK_FIRST_S,
+            advice="wait until some of its data sets are checked, or delete some",
+        )
+    if connection.execute(waiting).scalar_one() >= MAX_UNCHECKED:
+        raise Overloaded(
+            f"The server has {MAX_UNCHECKED} data sets to check and accepts no more; try again later, or delete some.",
+            retry_after_s=_CHECK_FIRST_S,
+        )
 
 
 def _stored(owner: str) -> Select[Any]:

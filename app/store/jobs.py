@@ -182,7 +182,7 @@ class JobQueries(NamedRows[Job]):
         """Keep an ended job from being taken up during the block, and record that its files are removed.
 
         Raises: UnknownRecord; JobStateConflict if the job has not ended, or did so less than `ended_for_s`
-        ago.
+        ago and its files were not removed since.
         """
         now = self._clock()
         with self._database.writing() as connection:
@@ -191,7 +191,8 @@ class JobQueries(NamedRows[Job]):
                 raise JobStateConflict(
                     f"The job is {job.status} and needs its files; cancel the job before you delete them."
                 )
-            if job.finished_at is None or now - job.finished_at < ended_for_s:
+            is_old = job.finished_at is not None and now - job.finished_at >= ended_for_s
+            if not is_old and job.files_removed_at is None:
                 raise JobStateConflict("The job ended too recently; delete its files later.")
             removed_at = func.coalesce(jobs.c.files_removed_at, now)
             removed = update(jobs).where(jobs.c.id == job_id).values(files_removed_at=removed_at)

@@ -12,6 +12,7 @@ from sds_clip.app.store.records import Page
 
 MAX_LIMIT = 100
 MAX_ROWS = 1000
+"""Rows of one answer, or ids in one statement: SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535."""
 MAX_NUMBER = 2**62
 """The largest number that every database accepts. A caller may send more digits."""
 

@@ -9,9 +9,19 @@ from sqlalchemy import Column, Connection, Row, Table, and_, case, delete, false
 
 from sds_clip.app.errors import JobStateConflict
 from sds_clip.app.store import alias_sql
+from sds_clip.app.store.paging import MAX_ROWS
 from sds_clip.app.store.part import Part
-from sds_clip.app.store.records import SOURCE_PATH, Alias, DatasetStatus, Job, VersionStatus
-from sds_clip.app.store.states import OPEN, TERMINAL, JobKind
+from sds_clip.app.store.records import (
+    SOURCE_PATH,
+    Alias,
+    DatasetStatus,
+    Job,
+    Json,
+    Lease,
+    Record,
+    VersionStatus,
+)
+from sds_clip.app.store.states import OPEN, TERMINAL, JobKind, JobStatus
 from sds_clip.app.store.tables import (
     aliases,
     datasets,
@@ -79,8 +89,36 @@ class Holdings:
     """For each alias the version that it points to, and those that rollbacks lead to, nearest first."""
 
 
+@dataclass(frozen=True)
+class FoundJob(Record):
+    """What the cleanup must know of a job whose folder it has found."""
+
+    id: str
+    status: JobStatus
+    fence: int
+    finished_at: float | None
+    files_removed_at: float | None
+    result_files: Json | None
+    """The names of the files of its result."""
+
+    @property
+    def lease(self) -> Lease:
+        """That of its last attempt."""
+        return Lease(self.id, self.fence)
+
+
+_FOUND = select(
+    jobs.c.id,
+    jobs.c.status,
+    jobs.c.fence,
+    jobs.c.finished_at,
+    jobs.c.files_removed_at,
+    jobs.c.result["files"].label("result_files"),
+)
+
+
 class RetentionRecords(Part):
-    """What a sweep reads, and the rows that only it removes."""
+    """What a sweep and a cleanup read, and the rows that only a sweep removes."""
 
     def holdings(self, kept_for_s: Mapping[Kind, float]) -> Holdings:
         """What there is. Of jobs, only those of these kinds that ended that long ago."""
@@ -94,6 +132,18 @@ class RetentionRecords(Part):
                     *_datasets(connection),
                 ],
                 _aliases(connection),
+            )
+
+    def found(self, ids: Iterable[str]) -> tuple[FoundJob, ...]:
+        """Those of these jobs that there are. With MAX_ROWS ids or fewer, it is one statement."""
+        asked = sorted(ids)
+        with self._database.reading() as connection:
+            return tuple(
+                job
+                for start in range(0, len(asked), MAX_ROWS)
+                for job in FoundJob.all(
+                    connection, _FOUND.where(jobs.c.id.in_(asked[start : start + MAX_ROWS]))
+                )
             )
 
     def remove_job(self, job_id: str, *, ended_for_s: float) -> None:

@@ -9,11 +9,13 @@ import tarfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sds_clip.app.datasets.archive_limits import ENTRY_BYTES
 from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard_name
 from sds_clip.app.errors import SourceForbidden
 from sds_clip.app.store import Store
@@ -29,6 +31,8 @@ from sds_clip.worker.data import PairsPlace, content_of, pairs_place
 from sds_clip.worker.dataset_checks import check
 from sds_clip.worker.errors import JobFailed
 from sds_clip.worker.finetune_job import finetune
+from tests.app.datasets.archives import tar_of as tar_of_files
+from tests.app.datasets.archives import zip_of
 from tests.databases import held, on_both
 from tests.pictures import save_pictures
 from tests.worker.waiting import fit, until
@@ -42,6 +46,12 @@ def tar_of(folder: Path, top: str = "") -> bytes:
             if file.is_file():
                 archive.add(file, arcname=top + file.relative_to(folder).as_posix())
     return buffer.getvalue()
+
+
+def unpacked_bytes(folder: Path) -> int:
+    """What a folder takes of a quota: its content, and something for each file and folder."""
+    found = list(folder.rglob("*"))
+    return sum(file.stat().st_size for file in found if file.is_file()) + 4096 * len(found)
 
 
 def uploaded(work: Work, data: bytes, format: str = "pairs", *, owner: str = "", **source: Any) -> Dataset:
@@ -459,7 +469,7 @@ def test_claim_is_let_go_before_the_result_ends_it(work: Work, pairs_folder: Pat
 def test_archive_that_unpacks_to_more_than_its_key_may_store_is_rejected(
     work: Work, pairs_folder: Path, owner: str, status: str
 ) -> None:
-    size = sum(file.stat().st_size for file in pairs_folder.rglob("*") if file.is_file())
+    size = unpacked_bytes(pairs_folder)
     work.store.datasets.add(format="pairs", source={}, owner=owner, size_bytes=1000)
     other = claim(work)
     uploaded(work, tar_of(pairs_folder), owner=owner)
@@ -471,9 +481,45 @@ def test_archive_that_unpacks_to_more_than_its_key_may_store_is_rejected(
 
 
 def test_data_set_counts_with_the_size_of_its_files(work: Work, pairs_folder: Path) -> None:
-    size = sum(file.stat().st_size for file in pairs_folder.rglob("*") if file.is_file())
+    size = unpacked_bytes(pairs_folder)
     uploaded(work, tar_of(pairs_folder), owner="alice")
 
     found = checked(work, max_stored_bytes_per_key=size)
 
     assert (found.status, found.size_bytes) == ("ready", size)
+
+
+def test_empty_files_of_an_archive_count_too(work: Work, pairs_folder: Path, tmp_path: Path) -> None:
+    """Of three archives that are almost nothing but empty files, two are what their key may store."""
+    folder = shutil.copytree(pairs_folder, tmp_path / "padded")
+    for number in range(1000):
+        (folder / f"{number:04d}.bin").touch()
+    for _ in range(3):
+        uploaded(work, tar_of(folder), owner="alice")
+
+    found = [checked(work, max_stored_bytes_per_key=3 * unpacked_bytes(folder) - 1) for _ in range(3)]
+
+    assert [each.status for each in found] == ["ready", "ready", "rejected"]
+    assert work.store.datasets.stored_bytes("alice") == 2 * unpacked_bytes(folder) > 2 * 1000 * ENTRY_BYTES
+
+
+@pytest.mark.parametrize(("pack", "most"), [(partial(tar_of_files, mode="w:gz"), 1000), (zip_of, 0)])
+def test_archive_of_empty_files_is_rejected_before_more_of_them_are_written_than_its_key_may_store(
+    work: Work, pack: Callable[[dict[str, bytes]], bytes], most: int
+) -> None:
+    """A zip states its entries, so nothing is written."""
+    data = pack({f"{number:05d}": b"" for number in range(100_000)})
+    uploaded(work, data, owner="alice")
+    limit, written = 1000 * ENTRY_BYTES, [0]
+
+    claimed = claim(work)
+    config = replace(work.config, max_stored_bytes_per_key=limit)
+    check(config, work.store, claimed, progress=lambda done, total: written.append(done))
+
+    assert max(written) == most
+    (problem,) = work.store.datasets.get(claimed.id).problems or ()
+    assert problem["code"] == "archive_too_large"
+    assert (
+        f"more than {limit} bytes, which is the limit, with 4096 for each file and folder"
+        in problem["message"]
+    )

@@ -2,24 +2,33 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, Table, event
 
 from sds_clip.app.errors import StoreUnavailable, UnknownRecord
 from sds_clip.app.registry.manifest import write_manifest
 from sds_clip.app.removal import remove_job_files
 from sds_clip.app.retention.policy import Rules
+from sds_clip.app.store import Store
+from sds_clip.app.store.paging import MAX_ROWS
 from sds_clip.app.store.records import Job, JobError, Lease, NewVersion
 from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.tables import jobs, versions
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.folders import JobFolder
 from sds_clip.worker.metrics import WorkerMetrics
-from sds_clip.worker.reaper import Reaper
+from sds_clip.worker.reaper import SWEEP_EVERY_S, Reaper
 from tests.databases import on_both
 from tests.worker.waiting import fit, reaper, until
 from tests.worker.work import Work
@@ -53,6 +62,124 @@ def failed_attempt(work: Work) -> tuple[str, Path]:
 
 def clean(work: Work, **changes: Any) -> None:
     reaper(replace(work.config, **changes), work.store).clean()
+
+
+@contextmanager
+def transactions() -> Iterator[Counter[str]]:
+    """Counts the transactions of this process."""
+    counted = Counter[str]()
+
+    def begin(connection: object) -> None:
+        counted["begun"] += 1
+
+    event.listen(Engine, "begin", begin)
+    yield counted
+    event.remove(Engine, "begin", begin)
+
+
+def copies(work: Work, table: Table, ids: Sequence[str], parent: Path) -> None:
+    """Folders, with rows like the first one of a table."""
+    with work.store.database.writing() as connection:
+        row = dict(connection.execute(table.select().limit(1)).mappings().one())
+        connection.execute(table.insert(), [{**row, "id": id} for id in ids])
+    for id in ids:
+        (parent / id).mkdir(parents=True)
+
+
+def test_cleanup_takes_a_transaction_for_each_folder_that_goes_and_a_few_for_each_thousand_that_stay(
+    work: Work,
+) -> None:
+    failed_attempt(work)
+    work.store.versions.register(NewVersion("f" * 64, "versions/f", {}, 1))
+    copies(work, jobs, [f"job_{number:04d}" for number in range(MAX_ROWS)], work.config.jobs_dir)
+    copies(work, versions, [f"{number:064x}" for number in range(MAX_ROWS + 1)], work.config.versions_dir)
+    with transactions() as counted:
+        clean(work)
+    # Two batches of each: the lease and the jobs; the lease, versions that are known, those that are ready, and the
+    # makers of unknown ones. Then leftovers, the jobs that made them, and old events.
+    assert counted["begun"] <= 2 * 2 + 2 * 4 + 4
+    assert len(list(work.config.jobs_dir.iterdir())) == MAX_ROWS + 1
+    work.store.versions.delete("0" * 64)
+    with transactions() as again:
+        clean(work)
+    assert again["begun"] == counted["begun"] + 1
+    assert len(list(work.config.versions_dir.iterdir())) == MAX_ROWS
+    with transactions() as looked:
+        reaper(work.config, work.store).look()
+    assert looked["begun"] == 2
+
+
+def test_of_all_workers_one_cleans_up_until_the_next_cleanup_is_due(work: Work) -> None:
+    _, folder = failed_attempt(work)
+    old = {"keep_files_s": 0.0}
+    clean(work)
+    clean(work, queue="evaluate", **old)
+    assert folder.exists()
+    with later(work) as store:
+        reaper(replace(work.config, queue="evaluate", **old), store).clean()
+        assert not folder.exists()
+    _, folder = failed_attempt(work)
+    clean(work, **old)
+    assert folder.exists()
+
+
+def test_worker_that_loses_the_lease_stops_cleaning_up(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder is a batch of its own, and another worker takes over during the first."""
+    folders = [failed_attempt(work)[1] for _ in range(3)]
+    monkeypatch.setattr("sds_clip.worker.reaper.MAX_ROWS", 1)
+    removed = []
+
+    def remove(*arguments: Any, **options: Any) -> Job:
+        with later(work) as store:
+            assert store.retention.claim_sweep("another", 600, name="cleanup")
+        removed.append(remove_job_files(*arguments, **options).id)
+        return work.store.jobs.get(removed[-1])
+
+    monkeypatch.setattr("sds_clip.worker.reaper.remove_job_files", remove)
+    clean(work, keep_files_s=0.0)
+    assert [folder.exists() for folder in folders].count(False) == len(removed) == 1
+
+
+@contextmanager
+def later(work: Work) -> Iterator[Store]:
+    """The store at a time when a lease on the cleanup that is held now has ended."""
+    store = Store(work.config.database_url, clock=lambda: time.time() + SWEEP_EVERY_S + 1)
+    yield store
+    store.close()
+
+
+KILLED = """
+import os, shutil, signal, sys
+from sds_clip.app.store import Store
+from sds_clip.worker.config import WorkerConfig
+from tests.worker.waiting import reaper
+
+config = WorkerConfig.loads(sys.argv[1])
+shutil.rmtree = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
+reaper(config, Store(config.database_url)).clean()
+"""
+
+
+def test_killed_cleanup_loses_nothing_and_another_worker_ends_it_when_the_lease_has(work: Work) -> None:
+    """It dies when the first folder is aside, and its row says so."""
+    _, running = attempt(work)
+    failed = [failed_attempt(work) for _ in range(2)]
+    config = replace(work.config, keep_files_s=0.0)
+    died = subprocess.run([sys.executable, "-c", KILLED, config.dumps()], cwd=Path(__file__).parents[2])
+    assert died.returncode == -signal.SIGKILL
+
+    def removed() -> list[bool]:
+        return [work.store.jobs.get(id).files_removed_at is not None for id, _ in failed]
+
+    assert [not folder.exists() for _, folder in failed] == removed()
+    assert removed().count(True) == 1
+    clean(work, keep_files_s=0.0)
+    assert removed().count(True) == 1  # the lease is that of the dead worker
+    with later(work) as store:
+        reaper(config, store).clean()
+    assert list(work.config.jobs_dir.iterdir()) == [running.parent]
+    assert removed() == [True, True]
+    assert sorted(path.name for path in running.iterdir()) == ["results.json", "run", "work"]
 
 
 def test_only_what_jobs_that_ended_need_no_more_is_removed(work: Work) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.app.datasets.archive_limits import ArchiveLimits
+from sds_clip.app.datasets.archive_limits import ENTRY_BYTES, ArchiveLimits
 from sds_clip.app.errors import ArchiveTooLarge
 from tests.app.datasets.archives import (
     END,
@@ -177,12 +177,13 @@ def test_limits_hold_to_the_byte_and_to_the_entry(
     tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
 ) -> None:
     data = pack({"a": b"12345", "d/b": b"123"})
-    assert unpacked(tmp_path, data, ArchiveLimits(max_entries=3, max_total_bytes=8, max_file_bytes=5))
+    total = 8 + 3 * ENTRY_BYTES
+    assert unpacked(tmp_path, data, ArchiveLimits(max_entries=3, max_total_bytes=total, max_file_bytes=5))
     (tmp_path / "again").mkdir()
     for limits, member in (
         (ArchiveLimits(max_entries=1), None),
         (ArchiveLimits(max_entries=2), None),
-        (ArchiveLimits(max_total_bytes=7), None),
+        (ArchiveLimits(max_total_bytes=total - 1), None),
         (ArchiveLimits(max_file_bytes=4), "a"),
     ):
         found = refused(tmp_path / "again", data, limits)

@@ -31,9 +31,9 @@ def backend(keyed: Keyed) -> Any:
     return keyed.service.client.app.state.backend  # type: ignore[attr-defined]
 
 
-def upload(keyed: Keyed, key: str) -> Response:
+def upload(keyed: Keyed, key: str, archive: bytes = ARCHIVE) -> Response:
     fields = {"format": "winoground"}
-    return keyed.ask(key, "POST", "/datasets", data=fields, files={"file": ("a.tar", ARCHIVE)})
+    return keyed.ask(key, "POST", "/datasets", data=fields, files={"file": ("a.tar", archive)})
 
 
 def test_requests_in_flight(make_keyed: Callable[..., Keyed], database_url: str) -> None:
@@ -192,6 +192,21 @@ def test_stored_bytes_of_another_upload_that_ended_first(
 
     refused(upload(keyed, "alice"), "max_stored_bytes_per_key", 2 * size - 1)
     assert len(list((keyed.service.settings.data_dir / "datasets").rglob("archive"))) == 1
+
+
+@on_both
+def test_unchecked_data_sets(make_keyed: Callable[..., Keyed], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sds_clip.app.store.datasets.MAX_UNCHECKED_PER_KEY", 2)
+    keyed = make_keyed()
+    first, second = (upload(keyed, "alice") for _ in range(2))
+    assert (first.status_code, second.status_code) == (202, 202)
+
+    answer = upload(keyed, "alice", b"no archive, which nobody looks at any more")
+    refused(answer, "max_unchecked_datasets_per_key", 2)
+    assert "wait until some of its data sets are checked, or delete some" in answer.text
+    assert upload(keyed, "bob").status_code == 202
+    assert keyed.ask("alice", "DELETE", f"/datasets/{first.json()['id']}").status_code == 200
+    assert upload(keyed, "alice").status_code == 202
 
 
 def test_without_keys_there_are_no_limits_per_key(make_service: Callable[..., Service]) -> None:

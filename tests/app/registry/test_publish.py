@@ -102,7 +102,7 @@ def test_damaged_version_is_replaced(base: Clip, delta: Path, tmp_path: Path) ->
     assert again.folder == folder
     assert (folder / "golden.safetensors").read_bytes() == whole
     verify(folder, again.version)
-    remove_version_leftovers(tmp_path, is_live=lambda job, fence: False)
+    remove_version_leftovers(tmp_path, held=lambda jobs: {})
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
@@ -159,8 +159,8 @@ def test_killed_publisher_leaves_no_version_and_its_next_attempt_succeeds(base: 
     assert subprocess.run(command).returncode == -signal.SIGXFSZ
     (left,) = versions.iterdir()
     assert re.fullmatch(r"\.\.publishing\.job_7\.3\.[0-9a-f]{8}", left.name)  # job and fence
-    assert remove_version_leftovers(versions, is_live=lambda job, fence: (job, fence) == ("job_7", 3)) == []
-    assert remove_version_leftovers(versions, is_live=lambda job, fence: fence > 3) == [left]
+    assert remove_version_leftovers(versions, held=lambda jobs: dict.fromkeys(jobs, 3)) == []
+    assert remove_version_leftovers(versions, held=lambda jobs: dict.fromkeys(jobs, 4)) == [left]
     published = publish(delta, versions, job="job_7", fence=4, base=base)
     assert [path.name for path in versions.iterdir()] == [published.version]
 
@@ -217,7 +217,7 @@ def test_version_that_is_removed_while_it_is_read_is_published_again(
 def test_half_removed_version_is_cleared_away(base: Clip, delta: Path, tmp_path: Path) -> None:
     published = publish(delta, tmp_path, job="job_1", fence=1, base=base)
     published.folder.rename(tmp_path / f".removing.{published.version}.0a1b2c3d")
-    assert len(remove_version_leftovers(tmp_path, is_live=lambda job, fence: True)) == 1
+    assert len(remove_version_leftovers(tmp_path, held=lambda jobs: {})) == 1
     assert list(tmp_path.iterdir()) == []
 
 

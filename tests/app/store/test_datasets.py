@@ -5,9 +5,16 @@ from typing import Any
 
 import pytest
 
-from sds_clip.app.errors import KeyLimitReached, LeaseLost, RecordInUse, UnknownRecord, UnusableRecord
+from sds_clip.app.errors import (
+    KeyLimitReached,
+    LeaseLost,
+    Overloaded,
+    RecordInUse,
+    UnknownRecord,
+    UnusableRecord,
+)
 from sds_clip.app.settings import MAX_INTERRUPTIONS
-from sds_clip.app.store import Store
+from sds_clip.app.store import Store, datasets
 from sds_clip.app.store.datasets import MAX_CHECKS
 from sds_clip.app.store.records import Dataset, DatasetStatus, Job
 from sds_clip.app.store.states import JobKind, JobStatus
@@ -186,6 +193,24 @@ def test_bytes_of_an_owner_are_limited_in_the_transaction_that_adds_them(store: 
     assert [isinstance(answer, KeyLimitReached) for answer in answers].count(True) == 3
     assert store.datasets.stored_bytes("alice") == 8
     added(store, owner="bob", size_bytes=10, max_stored_bytes=10)
+
+
+def test_unchecked_data_sets_are_limited_in_the_transaction_that_adds_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "MAX_UNCHECKED_PER_KEY", 2)
+    monkeypatch.setattr(datasets, "MAX_UNCHECKED", 4)
+    answers = at_once(*[partial(added, store, owner="alice")] * 5)
+    assert [isinstance(answer, KeyLimitReached) for answer in answers].count(True) == 3
+    store.datasets.reject(claimed_check(store), problems=[])
+    for owner in ("alice", "", ""):
+        store.datasets.check_room(owner)
+        added(store, owner=owner)
+    for owner in ("bob", ""):
+        with pytest.raises(Overloaded, match="has 4 data sets to check") as full:
+            store.datasets.check_room(owner)
+        assert not isinstance(full.value, KeyLimitReached)
+        assert full.value.retry_after_s
 
 
 def test_only_data_sets_with_files_count_as_stored_and_with_their_unpacked_size(store: Store) -> None:

@@ -311,10 +311,15 @@ def test_files_of_an_ended_job_are_withheld_from_a_retry(store: Store) -> None:
     lease = begun(store)
     store.leases.progress(lease, stage="training", step=335, steps=20_000, estimated_finish=9e9)
     store.leases.fail(lease, JobError("boom", "Boom."))
+    with (
+        pytest.raises(JobStateConflict, match="too recently"),
+        store.jobs.withheld(lease.job_id, ended_for_s=60),
+    ):
+        pytest.fail("somebody may look at them")
     with store.jobs.withheld(lease.job_id) as withheld:
         assert withheld.files_removed_at is not None
     assert store.jobs.get(lease.job_id).files_removed_at == withheld.files_removed_at
-    with store.jobs.withheld(lease.job_id) as again:
+    with store.jobs.withheld(lease.job_id, ended_for_s=60) as again:
         assert again.files_removed_at == withheld.files_removed_at
     retried = store.jobs.request_retry(lease.job_id)
     assert retried.files_removed_at is None

@@ -9,7 +9,7 @@ from sqlalchemy import Column, Connection, func, select
 
 from sds_clip.app.errors import JobStateConflict, UnknownRecord
 from sds_clip.app.store import Store, retention
-from sds_clip.app.store.records import Job, JobError, Json, NewVersion
+from sds_clip.app.store.records import Job, JobError, Json, Lease, NewVersion
 from sds_clip.app.store.retention import Held, Kind
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.tables import events, job_datasets, job_versions, metrics
@@ -257,3 +257,25 @@ def test_one_process_sweeps_until_it_is_done_or_gone(
     clock.advance(61)
     assert store.retention.claim_sweep("a", 60)
     assert not another.retention.claim_sweep("b", 60)
+
+
+def test_jobs_of_folders_are_found_with_what_the_cleanup_needs(store: Store, clock: FakeClock) -> None:
+    submitted(store)
+    lease = claimed(store)
+    store.leases.succeed(lease, result={"files": {"report": "report.html"}, "metrics": {}})
+    submitted(store)
+    failed = claimed(store)
+    store.leases.fail(failed, JobError("x", "x"))
+    waiting = submitted(store)
+    found = {
+        job.id: job
+        for job in store.retention.found([lease.job_id, failed.job_id, waiting.id, "job_of_another"])
+    }
+    assert found.keys() == {lease.job_id, failed.job_id, waiting.id}
+    for id, job in found.items():
+        whole = store.jobs.get(id)
+        assert (job.lease, job.status) == (Lease.of(whole), whole.status)
+        assert (job.finished_at, job.files_removed_at) == (whole.finished_at, whole.files_removed_at)
+        assert job.result_files == (whole.result or {}).get("files")
+    assert store.retention.found([]) == ()
+    assert len(store.retention.found([*found, *(f"job_{number}" for number in range(40_000))])) == 3
