@@ -14,7 +14,7 @@ max_steps max_log_points max_keep_checkpoints max_interruptions max_event_stream
 url_max_redirects max_version_loads_per_key max_requests_per_key max_queue_per_key max_buffered_bytes_per_key
 max_body_bytes_per_s_per_key max_event_streams_per_key max_uploads_per_key max_open_jobs_per_key stall_timeout_s
 watch_every_s retry_base_s report_every_s reap_every_s checks_datasets check_ttl_s max_job_bytes min_save_interval_s
-feature_cache_bytes
+feature_cache_bytes idle_tick_s keep_events_s
 """
 RETIRED = frozenset(_NAMES.split())
 """docs/how-to/upgrade.md says what counts in the place of each."""

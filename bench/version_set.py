@@ -11,6 +11,7 @@ import torch
 from bench import servers
 from bench.report import note
 from bench.servers import Running
+from sds_clip.app.data_folder import DataFolder
 from sds_clip.app.registry.manifest import write_manifest
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import NewVersion
@@ -74,10 +75,12 @@ def serving(
     )
 
 
-def register_only(url: str, count: int) -> None:
-    """Register versions that nobody asks for: rows without files."""
-    store = Store(url)
+def register_only(folder: Path, count: int) -> None:
+    """Register versions that nobody asks for: rows without files, in a data folder that the database knows."""
+    store = Store(f"sqlite:///{folder / 'sds-clip.db'}")
     store.migrate()
+    (folder / "data").mkdir(parents=True)
+    DataFolder(store.database, folder / "data").check()
     for number in range(count):
         version = f"{number:064x}"
         store.versions.register(

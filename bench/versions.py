@@ -202,8 +202,7 @@ def measure_catalogue(
     folders = {count: plan.folder / f"catalogue-{count}" for count in counts}
     for count, folder in folders.items():
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        register_only(f"sqlite:///{folder / 'sds-clip.db'}", count)
+        register_only(folder, count)
     runs = {count: partial(look_at, plan, model, images[0], folder) for count, folder in folders.items()}
     found = in_turns("catalogue", plan.starts, runs)
     rows = [

@@ -13,7 +13,7 @@ from sds_clip.app.retention.policy import Rules
 from sds_clip.app.retired import RETIRED
 from sds_clip.app.settings import DISK_RESERVE_BYTES, MAX_STORED_BYTES_PER_KEY, STORE_TIMEOUT_S, split
 from sds_clip.app.store.leases import RETRY_BASE_S
-from sds_clip.app.store.shares import PERIOD_S, Shares
+from sds_clip.app.store.shares import Shares
 from sds_clip.app.store.states import JobKind
 
 # Variables that override the common ones for a worker, where service and worker share an environment.
@@ -82,13 +82,9 @@ class WorkerConfig:
     share_weights: Annotated[Mapping[str, Positive], BeforeValidator(_weights)] = field(default_factory=dict)
     """How the API keys share the workers' time while several have jobs that wait, such as `team-a=3,team-b=0.5`. A key
     that is not named has the weight 1."""
-    share_half_life_s: Annotated[float, Field(ge=PERIOD_S, le=7 * 24 * 3600)] = 24 * 3600.0
-    """After this time, what a key has used counts half. From 6 hours to 7 days."""
     max_turn_s: NotNegative = 3600.0
     """A job that has run this long stops at a checkpoint, and continues later, if a job of another key waits whose turn
     it is. 0 lets every job run to its end."""
-    idle_tick_s: Positive = 5.0
-    """How often an idle slot looks for jobs without a wake-up."""
     store_timeout_s: Positive = STORE_TIMEOUT_S
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """The port that offers the worker's metrics to Prometheus. 0 offers none. `sds-clip up` gives its second worker the
@@ -105,11 +101,13 @@ class WorkerConfig:
 
     keep_files_s: NotNegative = 7 * 24 * 3600.0
     """How long files of failed and cancelled jobs stay; of a cancelled one's checkpoints only the newest."""
-    keep_events_s: NotNegative = 30 * 24 * 3600.0
-    """How long the events of an ended job are kept."""
     retention: Rules = field(default_factory=Rules)
 
     # No settings, but a test or a benchmark changes them.
+    idle_tick_s: float = 5.0
+    """How often an idle slot looks for jobs without a wake-up."""
+    keep_events_s: float = 30 * 24 * 3600.0
+    """How long the events of an ended job are kept."""
     stall_timeout_s: float = 1800.0
     """A job that takes no step for this long is killed."""
     watch_every_s: float = 1.0
@@ -135,7 +133,7 @@ class WorkerConfig:
 
     @property
     def shares(self) -> Shares:
-        return Shares(self.share_weights, self.share_half_life_s)
+        return Shares(self.share_weights)
 
     @property
     def jobs_dir(self) -> Path:

@@ -356,13 +356,21 @@ class _Watch:
         self.lapsed_at = (self.lapsed_at or now) if self._has_lapsed(row) else None
         if self.lapsed_at is not None and now - self.lapsed_at > self.config.lease_ttl_s:
             return _End(Exit.RELEASED, "it did not renew its lease")
-        if row.status in _ASKED or self._is_turn_over(now):
+        if row.status in _ASKED or self._is_turn_over(now, row):
             self._ask_to_stop(now)
         return None
 
-    def _is_turn_over(self, now: float) -> bool:
-        """Whether the job has had its turn, and another owner's is next."""
-        if now < self.next_turn_at or self.asked_at is not None:
+    def _is_turn_over(self, now: float, row: Job) -> bool:
+        """Whether the job has had its turn, and another owner's is next.
+
+        A turn takes a job further than ever before. Otherwise one that is long before its first checkpoint would never
+        reach that.
+        """
+        if (
+            now < self.next_turn_at
+            or self.asked_at is not None
+            or row.furthest_step <= self.job.furthest_step
+        ):
             return False
         self.next_turn_at = now + self.config.idle_tick_s
         with contextlib.suppress(LeaseLost, StoreUnavailable):

@@ -30,7 +30,7 @@ class Shares:
     weights: Mapping[str, float] = field(default_factory=dict)
     """An owner of weight 2 gets twice the time of one of weight 1, which is that of every owner not named here."""
     half_life_s: float = 24 * 3600.0
-    """After this time, use counts half."""
+    """After this time, use counts half. It is no setting, but at least a period, and less than 28 days."""
 
     def weight(self, owner: str) -> float:
         return self.weights.get(owner, 1.0)

@@ -141,6 +141,8 @@ def run(system: System, *, jobs: int, faults: int, seconds: float, random: Rando
         try:
             while (waiting or not storm.done() or _open(system)) and time.monotonic() < deadline:
                 system.tend()
+                if not (waiting or storm.done() or _open(system)):
+                    waiting.append(random.getrandbits(32))  # some faults hit only a job at work
                 if waiting and time.monotonic() >= next_at and len(_open(system)) < MAX_OPEN:
                     if _submitted(system, waiting[-1]):
                         waiting.pop()

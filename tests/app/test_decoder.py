@@ -310,9 +310,9 @@ async def test_memory_is_released_once_more_after_the_last_image_s_period(
     small_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The body of an image that ends just before a release is freed after it."""
-    monkeypatch.setattr(images, "_RELEASE_EVERY_S", 0.01)
+    monkeypatch.setattr("sds_clip.app.decoder._RELEASE_EVERY_S", 0.01)
     released = threading.Semaphore(0)
-    monkeypatch.setattr(images, "release_free_memory", released.release)
+    monkeypatch.setattr("sds_clip.app.decoder.release_free_memory", released.release)
 
     decoder = decoder_of(ImageLimits(), threads=2)
     await decoder.pixels(png(), small_clip)

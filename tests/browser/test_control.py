@@ -138,5 +138,6 @@ def test_promotion_s_dialog_compares_the_job_with_its_control(look: Look, measur
     assert [row.locator("td").last.inner_text() for row in conditions.all()] == [
         "pass" if check["passed"] else "fail" for check in gate["checks"]
     ]
-    assert set(gate["evidence"]) == {measured.job.id, measured.control.id}
+    # Another job may have trained the same weights.
+    assert {measured.job.id, measured.control.id} <= set(gate["evidence"])
     expect(page.get_by_text("Measured by").get_by_role("link")).to_have_text(gate["evidence"])

@@ -38,7 +38,7 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
         "STORE_TIMEOUT_S": "4",
         "KEEP_WARM": "false",
         "KEEP_FILES_S": "10",
-        "KEEP_EVENTS_S": "20",
+        "SHARE_WEIGHTS": "team-a=3, team-b=0.5",
         "LOG_TO": "tensorboard",
         "KEEP_JOBS_S": "1",
         "KEEP_EVALUATIONS_S": "2",
@@ -54,7 +54,8 @@ def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> No
     assert [str(path) for path in (config.data_dir, *config.dataset_roots)] == ["/data", "/one", "/two"]
     assert (config.device, config.threads, config.gpu_memory_share) == ("cpu", 3, 0.5)
     assert (config.lease_ttl_s, config.stop_grace_s) == (30, 90)
-    assert (config.store_timeout_s, config.keep_files_s, config.keep_events_s) == (4, 10, 20)
+    assert (config.store_timeout_s, config.keep_files_s) == (4, 10)
+    assert config.share_weights == {"team-a": 3.0, "team-b": 0.5}
     assert config.retention == Rules(1, 2, 3, 4, 5)
     assert WorkerConfig.loads(config.dumps()) == config
     assert config.log_to == "tensorboard"

@@ -145,7 +145,7 @@ def test_limits_themselves_are_allowed_and_are_the_service_s(
     make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, most in (("MAX_STEPS", 100), ("MAX_KEEP_CHECKPOINTS", 3), ("MAX_LOG_POINTS", 50)):
-        monkeypatch.setattr(limits, name, most)
+        monkeypatch.setattr(f"sds_clip.app.jobs.job_limits.{name}", most)
     service = make_service()
     allowed = {"steps": 100, "keep_checkpoints": 3, "log_every": 2}
 
