@@ -138,8 +138,7 @@ class Slot:
             return False
         if not self._at_work.acquire(blocking=False):
             return False
-        logger.info("A job runs without a task, because the broker has not delivered one for %s.", job.id)
-        return isinstance(self._run(job.id, lambda job_id: None), JobStatus)
+        return isinstance(self._run(job.id, _runs_without_a_task), JobStatus)
 
     def _run(self, job_id: str, name: Callable[[str], None]) -> str:
         """As `run`; the caller holds `_at_work`, and it is released here."""
@@ -287,6 +286,10 @@ class Slot:
             pass
         except StoreUnavailable:  # the lease expires by itself
             logger.warning("The end of job %s could not be recorded, so its lease will expire.", job.id)
+
+
+def _runs_without_a_task(job_id: str) -> None:
+    logger.info("Job %s runs without a task, because the broker has not delivered one.", job_id)
 
 
 @dataclass(frozen=True)

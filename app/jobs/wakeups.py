@@ -1,6 +1,6 @@
-"""Wake-ups: messages that start a Celery task for a job.
+"""Wake-ups: messages that say that there is work. Each starts a Celery task, which runs the job whose turn it is.
 
-The job's row is authoritative, so a lost wake-up does no harm.
+The jobs' rows are authoritative, so a lost wake-up does no harm.
 """
 
 import logging
@@ -45,7 +45,7 @@ class WakeUps:
         )
 
     def publish(self, kind: JobKind, job_id: str) -> bool:
-        """Ask a worker for `kind` to run a job whose row is committed.
+        """Tell a worker for `kind` that there is work: a job whose row is committed.
 
         Returns whether the broker accepted the message. An unavailable broker is logged and is not an error,
         because workers also poll for jobs.

@@ -12,7 +12,7 @@ from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.schemas.listing import Listing
 from sds_clip.app.schemas.specs import JobSpec
 from sds_clip.app.store.records import Event, Job, Json, Level, MetricPoint
-from sds_clip.app.store.states import HELD, JobKind, JobStatus
+from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.models.evaluation.results import GROUP_MATCH
 
 VALIDATION = ("validation_image_to_text", "validation_text_to_image")
@@ -357,8 +357,8 @@ def wait_of(job: Job, now: float, no_worker: bool, worker_silent_since: float | 
         return "attempt" if job.not_before > now else "turn"
     if worker_silent_since is not None:
         return "silent_worker"
-    stops = job.status in (JobStatus.PAUSING, JobStatus.CANCELLING) or job.turn_over_at is not None
-    return "checkpoint" if job.status in HELD and stops else None
+    yields = job.status is JobStatus.RUNNING and job.turn_over_at is not None
+    return "checkpoint" if yields or job.status in (JobStatus.PAUSING, JobStatus.CANCELLING) else None
 
 
 def improvement_of(job: Job) -> Improvement | None:

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make_url, select
+from sqlalchemy import Column, Connection, Engine, create_engine, event, exc, func, make_url, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 
 from sds_clip.app.errors import ConfigurationError, StoreUnavailable
@@ -86,6 +87,15 @@ class Database:
         finally:
             if self._closed:
                 self._engine.pool.dispose()
+
+
+def add_up(connection: Connection, column: Column[Any], amount: float, **key: object) -> None:
+    """Add to a number of the row with this primary key. A row that is not there begins at 0."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    new = dialect.insert(column.table).values({**key, column.name: amount})
+    connection.execute(
+        new.on_conflict_do_update(index_elements=list(key), set_={column.name: column + amount})
+    )
 
 
 def hold_name(connection: Connection, *parts: str) -> None:

@@ -60,9 +60,10 @@ class Datasets(NamedRows[Dataset]):
         with self._database.writing() as connection:
             hold_name(connection, "stored bytes", owner)
             _check_room(connection, owner)
-            stored_bytes = connection.execute(_stored(owner)).scalar_one() + size_bytes
-            if max_stored_bytes is not None and stored_bytes > max_stored_bytes:
-                raise stored_too_much(max_stored_bytes)
+            if max_stored_bytes is not None:
+                stored_bytes = connection.execute(_stored(owner)).scalar_one()
+                if stored_bytes + size_bytes > max_stored_bytes:
+                    raise stored_too_much(max_stored_bytes)
             take(connection, datasets, owner, name)
             new = insert(datasets).values(
                 id=id or new_dataset_id(),
@@ -257,8 +258,8 @@ def stored_too_much(limit: int) -> KeyLimitReached:
 
 def _check_room(connection: Connection, owner: str) -> None:
     waiting = select(func.count()).select_from(datasets).where(datasets.c.status == DatasetStatus.VALIDATING)
-    of_owner = connection.execute(waiting.where(datasets.c.owner == owner)).scalar_one()
-    if owner and of_owner >= MAX_UNCHECKED_PER_KEY:
+    of_owner = waiting.where(datasets.c.owner == owner)
+    if owner and connection.execute(of_owner).scalar_one() >= MAX_UNCHECKED_PER_KEY:
         raise KeyLimitReached(
             "max_unchecked_datasets_per_key",
             MAX_UNCHECKED_PER_KEY,

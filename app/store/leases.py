@@ -190,19 +190,20 @@ class JobLeases(Part):
     def release(self, lease: Lease, message: str = "The job's worker stopped at a checkpoint.") -> Job:
         """Give up a job at a checkpoint, after a shutdown or because pausing or cancelling was requested.
 
-        Returns the job. It is `queued`, which counts as an interruption unless its turn was over; or `paused`, which
-        does not count as
-        an attempt; or `cancelled`; or `failed` if its interruptions or its running time are used up. The end
-        of its running time is not an interruption. Publish a wake-up after this if the job is queued.
+        Returns the job. It is `queued`, which counts as an interruption unless its turn was over; or `paused`,
+        which does not count as an attempt; or `cancelled`; or `failed` if its interruptions or its running time
+        are used up. The end of its running time is not an interruption. Publish a wake-up after this if the job
+        is queued.
         """
         with self._database.writing() as connection:
             job = held_job(connection, lease)
             now = self._clock()
             if job.status is JobStatus.CANCELLING:
                 return move(connection, job, Action.RELEASE, now, message)
-            yields = job.status is JobStatus.RUNNING and job.turn_over_at is not None
-            interruptions = job.interruptions + (job.status is JobStatus.RUNNING and not yields)
-            if job.status is JobStatus.RUNNING and (error := used_up(job, interruptions, now)) is not None:
+            runs = job.status is JobStatus.RUNNING
+            yields = runs and job.turn_over_at is not None
+            interruptions = job.interruptions + (runs and not yields)
+            if runs and (error := used_up(job, interruptions, now)) is not None:
                 if error.code == OUT_OF_TIME:  # the worker stopped it for this, so it is no interruption
                     interruptions = job.interruptions
                 return exhaust(connection, job, error, now, interruptions)

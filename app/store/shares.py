@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, or_, select, text
+from sqlalchemy import Connection, Select, and_, case, func, or_, select
 
+from sds_clip.app.store.database import add_up
 from sds_clip.app.store.records import JOB_FORMAT, Job
 from sds_clip.app.store.states import HELD, JobKind, JobStatus
 from sds_clip.app.store.tables import ELIGIBLE, jobs, slot_use
@@ -16,11 +17,6 @@ _KEPT = 112
 """How many periods are kept: 28 days."""
 _AT_WORK_S = 600.0
 """What a job at work counts beside its time. Else an owner with little use would take every free slot."""
-
-_ADD = text(
-    "INSERT INTO slot_use (kind, owner, period, used_s) VALUES (:kind, :owner, :period, :used_s) "
-    "ON CONFLICT (kind, owner, period) DO UPDATE SET used_s = slot_use.used_s + excluded.used_s"
-)
 
 
 @dataclass(frozen=True)
@@ -36,11 +32,11 @@ class Shares:
         return self.weights.get(owner, 1.0)
 
 
-def eligible(kind: JobKind, now: float, *owners: str) -> Select[tuple[Any, ...]]:
-    """The first job of the owners that may be claimed, of all owners if none is named: by priority, then by age."""
+def eligible(kind: JobKind, now: float, owner: str) -> Select[tuple[Any, ...]]:
+    """The first job of an owner that may be claimed: by priority, then by age."""
     return (
         select(jobs)
-        .where(*_may_be_claimed(kind, now), *([jobs.c.owner.in_(owners)] if owners else []))
+        .where(*_may_be_claimed(kind, now), jobs.c.owner == owner)
         .order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
         .limit(1)
     )
@@ -71,9 +67,7 @@ def is_turn_over(connection: Connection, job: Job, now: float, shares: Shares) -
 def charge(connection: Connection, job: Job, used_s: float, now: float) -> None:
     """Count time that a job has held its slot as its owner's, and forget what is long past."""
     period = int(now // PERIOD_S)
-    connection.execute(
-        _ADD, {"kind": job.kind, "owner": job.owner, "period": period, "used_s": max(0.0, used_s)}
-    )
+    add_up(connection, slot_use.c.used_s, max(0.0, used_s), kind=job.kind, owner=job.owner, period=period)
     old = slot_use.c.kind == job.kind, slot_use.c.owner == job.owner, slot_use.c.period < period - _KEPT
     connection.execute(slot_use.delete().where(*old))
 

@@ -2,7 +2,7 @@
 
     validating ─► queued ──► running ──► succeeded, failed
                    │  ▲ ▲       │ │
-                   ▼  │ └───────┘ ▼        back to queued: its worker shut down or died
+                   ▼  │ └───────┘ ▼        back to queued: its worker shut down or died, or its turn ended
                   paused ◄───── pausing
 
 `retry` reopens a failed or cancelled job. The job becomes `validating`, and `queued` at once if its data are ready.

@@ -2,22 +2,19 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, text, update
+from sqlalchemy import Connection, update
 
 from sds_clip.app.errors import LeaseLost, UnknownRecord
+from sds_clip.app.store.database import add_up
 from sds_clip.app.store.job_events import append
 from sds_clip.app.store.owned import Conditions
 from sds_clip.app.store.part import known
 from sds_clip.app.store.records import Event, EventType, Job, Json, Lease, Level
 from sds_clip.app.store.shares import charge
 from sds_clip.app.store.states import HELD, TERMINAL, Action, JobStatus, after
-from sds_clip.app.store.tables import jobs
+from sds_clip.app.store.tables import failures, jobs
 
 RETRIED = "retried"
-_COUNT = text(
-    "INSERT INTO failures (kind, outcome, code, count) VALUES (:kind, :outcome, :code, 1) "
-    "ON CONFLICT (kind, outcome, code) DO UPDATE SET count = failures.count + 1"
-)
 
 
 def locked_job(connection: Connection, job_id: str, seen: Conditions = ()) -> Job:
@@ -83,7 +80,7 @@ def move(
     append(connection, Event(job.id, number, now, EventType.STATUS, message, level, data))
     if (code := data["error"]["code"] if "error" in data else _code(moved)) is not None:
         outcome = RETRIED if status is JobStatus.QUEUED else status
-        connection.execute(_COUNT, {"kind": job.kind, "outcome": outcome, "code": code})
+        add_up(connection, failures.c.count, 1, kind=job.kind, outcome=outcome, code=code)
     return moved
 
 
