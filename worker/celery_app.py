@@ -1,7 +1,7 @@
-"""The Celery side of a worker: one task, which claims a job and lasts as long as the job's process."""
+"""The Celery side of a worker: a task for each slot, which claims a job and lasts as long as the job's process."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import celery.apps.worker
@@ -11,14 +11,19 @@ from celery.signals import setup_logging, worker_shutting_down
 from celery.worker import state
 
 from sds_clip.app.jobs.wakeups import broker_options, task_of
+from sds_clip.app.store.states import JobKind
 from sds_clip.worker import transport
 from sds_clip.worker.config import WorkerConfig
 
 _BROKER_TIMEOUT_S = 5.0
 
 
-def make_app(config: WorkerConfig, run_job: Callable[[str, Callable[[str], None]], str]) -> Celery:
-    """A Celery application whose one task calls `run_job`, with a job's id and what to tell which job it runs.
+RunJob = Callable[[str, Callable[[str], None]], str]
+"""Called with a job's id, and with what to tell which job it runs."""
+
+
+def make_app(config: WorkerConfig, runs: Mapping[JobKind, RunJob]) -> Celery:
+    """A Celery application whose tasks call the function of their kind.
 
     The rows decide which job runs, so messages are acknowledged before the task (docs/decisions/0016).
     """
@@ -47,12 +52,17 @@ def make_app(config: WorkerConfig, run_job: Callable[[str, Callable[[str], None]
         broker_transport_options=broker_options(_BROKER_TIMEOUT_S),
     )
 
+    for kind, run_job in runs.items():
+        app.task(_task(run_job), name=task_of(kind), ignore_result=True, bind=True)
+    return app
+
+
+def _task(run_job: RunJob) -> Callable[..., str]:
     # Messages of versions before this one name no job.
     def task(self: Task, job_id: str = "") -> str:
         return str(run_job(job_id, partial(_name, self.request.id)))
 
-    app.task(task, name=task_of(config.kind), ignore_result=True, bind=True)
-    return app
+    return task
 
 
 def _name(task_id: str, job_id: str) -> None:
@@ -62,8 +72,10 @@ def _name(task_id: str, job_id: str) -> None:
         request.send_event("task-started", args=repr([job_id]))
 
 
-def run(app: Celery, name: str, queue: str, on_shutdown: Callable[[], None]) -> None:
-    """Run tasks until SIGTERM, SIGINT or `celery control shutdown`. Call it in the main thread.
+def run(app: Celery, name: str, queues: Sequence[str], on_shutdown: Callable[[], None]) -> None:
+    """Run tasks until SIGTERM, SIGINT or `celery control shutdown`: one of each queue at a time (`transport`).
+
+    Call it in the main thread.
 
     `on_shutdown` is called first and should stop the current job; Celery then waits for the task. It may be
     called twice.
@@ -95,8 +107,8 @@ def run(app: Celery, name: str, queue: str, on_shutdown: Callable[[], None]) -> 
         worker = app.Worker(
             hostname=name,
             pool_cls="threads",
-            concurrency=1,
-            queues=[queue],
+            concurrency=len(queues),
+            queues=list(queues),
             without_gossip=True,
             without_mingle=True,
             quiet=True,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -57,7 +57,7 @@ class WorkerConfig:
     broker_url: str
     database_url: str
     data_dir: Annotated[Path, AfterValidator(Path.absolute)]
-    queue: Literal["finetune", "evaluate"]
+    queue: Literal["finetune", "evaluate", "check"]
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     gpu_memory_share: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -118,7 +118,6 @@ class WorkerConfig:
     """Minimum time between two progress reports of a job."""
     reap_every_s: float = 5.0
     checks_datasets: bool = True
-    check_ttl_s: float = 60.0
     max_job_bytes: int = 50 * 2**30
     """Limit on the checkpoints and the log that a job keeps; older checkpoints go first. While one is written,
     the one before stays beside it."""
@@ -130,6 +129,19 @@ class WorkerConfig:
     @property
     def kind(self) -> JobKind:
         return JobKind(self.queue)
+
+    @property
+    def of_checks(self) -> "WorkerConfig":
+        """For the slot that checks data sets, beside the slot of the device. A check runs to its end, on the CPU."""
+        return replace(
+            self,
+            queue="check",
+            device="cpu",
+            gpu_memory_share=None,
+            threads=0,
+            max_turn_s=0.0,
+            keep_warm=False,
+        )
 
     @property
     def shares(self) -> Shares:

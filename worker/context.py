@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from sds_clip.app.data_folder import DataFolder
 from sds_clip.app.disk import check_reserve
@@ -19,6 +19,7 @@ from sds_clip.worker.protocol import Ticks
 from sds_clip.worker.reporter import Reporter
 
 _TRY_AGAIN_S = 1.0
+R = TypeVar("R")
 
 
 @dataclass
@@ -121,20 +122,26 @@ class JobContext:
         result: Mapping[str, Any] | None = None,
         promotion: Move | None = None,
     ) -> Job:
-        """End the job with its results. It is tried again while the database is away and the lease lasts.
-
-        Raises: AliasMoved, AliasLocked, MissingScope, LeaseLost, UnusableRecord, VersionGone, StoreUnavailable; Stopped
-        if the data folder is not the database's, so that the files would be lost.
-        """
+        """End the job with its results. Raises what `end` does, and what `sds_clip.app.store.leases` does."""
         files = None if version is None or version.folder is None else self.config.data_dir / version.folder
+        return self.end(
+            lambda: self.store.leases.succeed(
+                self.lease, version=version, files=files, result=result, promotion=promotion
+            )
+        )
+
+    def end(self, write: Callable[[], R]) -> R:
+        """End the job in the database. It is tried again while that is away and the lease lasts.
+
+        Raises: LeaseLost, StoreUnavailable; Stopped if the data folder is not the database's, so that the files would
+        be lost.
+        """
         while True:
             try:
                 if not self.reporter.flush():  # metrics cannot be written after the job has ended
                     raise StoreUnavailable
                 self.check_data_folder()
-                ended = self.store.leases.succeed(
-                    self.lease, version=version, files=files, result=result, promotion=promotion
-                )
+                ended = write()
             except StoreUnavailable:
                 # One more try must fit into what is left of the lease.
                 if self.lease_left_s() < 2 * _TRY_AGAIN_S:

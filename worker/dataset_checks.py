@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from sds_clip.app.data_folder import DataFolder
 from sds_clip.app.datasets.archive_limits import ArchiveLimits
 from sds_clip.app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
 from sds_clip.app.datasets.folders import Content, DatasetFolders
@@ -33,6 +32,7 @@ from sds_clip.models.evaluation.image_check import Problems, data_hash, look_at_
 from sds_clip.models.findings import Findings
 from sds_clip.worker.benchmarks import read_data, root_of
 from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.context import JobContext
 from sds_clip.worker.data import pairs_place
 from sds_clip.worker.samples import samples_of_items, samples_of_pairs, statistics
 
@@ -40,42 +40,38 @@ logger = logging.getLogger(__name__)
 
 # Waits between tries while the disk is full or another process holds the files.
 WAITS_S = (5.0, 30.0, 120.0)
+_LOOK_S = 0.2
 
 
-def check(
-    config: WorkerConfig,
-    store: Store,
-    claimed: Dataset,
-    *,
-    progress: Progress | None = None,
-    concluding: Callable[[], None] = lambda: None,
-) -> tuple[Job, ...]:
-    """Check a claimed data set, and return the waiting jobs whose status has changed.
+def check(context: JobContext, dataset: Dataset) -> tuple[Job, ...]:
+    """Check a data set, end the job, and return the jobs that have waited and whose status has changed.
 
-    `concluding` is called before the result is written, which ends the claim.
-
-    Raises: LeaseLost, StoreUnavailable, WrongDataFolder.
+    Raises: LeaseLost, StoreUnavailable, Stopped.
     """
     moved: tuple[Job, ...] = ()
 
     def record(result: CheckResult) -> None:
         nonlocal moved
-        DataFolder(store.database, config.data_dir).check()
-        concluding()
-        moved = _record(store, claimed, result)
+        moved = context.end(lambda: _record(context, result))
+
+    def progress(done: int, total: int) -> None:
+        context.stage("checking", done, total)
 
     for wait_s in (*WAITS_S, None):
         try:
-            _look(config, store, claimed, record, progress)
+            _look(context.config, context.store, dataset, record, progress)
             return moved
         except (ServiceError, OSError) as error:
             if isinstance(error, StoreUnavailable) or not (isinstance(error, OSError) or error.retryable):
                 raise
-            logger.warning("The check of %s cannot start yet: %s", claimed.id, error)
+            logger.warning("The check of %s cannot start yet: %s", dataset.id, error)
             if wait_s is None:
                 record(rejected(_as_refusal(error)))
                 return moved
-            time.sleep(wait_s)
+            until = time.monotonic() + wait_s
+            while time.monotonic() < until:
+                context.check()
+                time.sleep(_LOOK_S)
     return moved
 
 
@@ -179,7 +175,7 @@ def _look(
     store: Store,
     dataset: Dataset,
     record: Callable[[CheckResult], None],
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     checker = checker_of(dataset)
     folders = DatasetFolders(config.datasets_dir)
@@ -216,11 +212,11 @@ def _limits(config: WorkerConfig, store: Store, dataset: Dataset) -> ArchiveLimi
     )
 
 
-def _record(store: Store, claimed: Dataset, result: CheckResult) -> tuple[Job, ...]:
+def _record(context: JobContext, result: CheckResult) -> tuple[Job, ...]:
     problems = [asdict(problem) for problem in result.problems]
     if result.ready:
-        return store.datasets.accept(
-            claimed,
+        return context.store.datasets.accept(
+            context.lease,
             content_hash=result.content_hash or "",
             counts=result.counts,
             problems=problems,
@@ -228,7 +224,7 @@ def _record(store: Store, claimed: Dataset, result: CheckResult) -> tuple[Job, .
             size_bytes=result.size_bytes,
         )
     counts = {**result.counts, "problems": result.problem_count}
-    return store.datasets.reject(claimed, problems=problems, counts=counts)
+    return context.store.datasets.reject(context.lease, problems=problems, counts=counts)
 
 
 def _as_refusal(error: ServiceError | OSError) -> ServiceError:

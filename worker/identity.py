@@ -9,8 +9,6 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-# The role of a process that checks data sets; a slot's role is its queue.
-CHECK = "check"
 _START_TIME = 19  # index after the name in /proc/PID/stat: field 22
 
 

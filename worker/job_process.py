@@ -67,9 +67,13 @@ def import_runner(kind: JobKind) -> Runner:
         from sds_clip.worker.finetune_job import finetune
 
         return finetune
-    from sds_clip.worker.evaluate_job import evaluate
+    if kind is JobKind.EVALUATE:
+        from sds_clip.worker.evaluate_job import evaluate
 
-    return evaluate
+        return evaluate
+    from sds_clip.worker.check_job import check_dataset
+
+    return check_dataset
 
 
 def serve(ticks: Ticks, runner_of: Callable[[JobKind], Runner]) -> None:

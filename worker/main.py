@@ -12,8 +12,8 @@ from sds_clip.app.errors import StoreUnavailable
 from sds_clip.app.jobs.wakeups import WakeUps
 from sds_clip.app.store import Store
 from sds_clip.worker.celery_app import make_app, run
-from sds_clip.worker.checker import Checker
 from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.enlisting import Enlisting
 from sds_clip.worker.fitness import Fitness
 from sds_clip.worker.heartbeat import Heartbeat
 from sds_clip.worker.identity import node_name, owner_name
@@ -65,19 +65,27 @@ def run_worker(
     )
     heartbeat.start()
 
-    slot = Slot(config, store, fitness, wake_ups.publish, metrics, command=command or COMMAND)
-    checkers = [Checker(config, store, fitness)] if config.checks_datasets else []
+    command = command or COMMAND
+    slots = {config.kind: Slot(config, store, fitness, wake_ups.publish, metrics, command=command)}
+    if config.checks_datasets:
+        # With a fitness of its own, since checks go on without the worker's device.
+        checks = config.of_checks
+        owner = slots[config.kind].owner
+        slots[checks.kind] = Slot(
+            checks, store, Fitness(checks, folder), wake_ups.publish, command=command, owner=owner
+        )
+    enlisting = Enlisting(config, store, fitness, wake_ups.publish)
     reaper = Reaper(config, store, fitness, metrics)
     cleanups = [
         Periodic("reaper", reaper.look, config.reap_every_s, at_once=False),
         Periodic("retention", reaper.sweep, SWEEP_EVERY_S),
         Periodic("fitness", fitness.look, config.watch_every_s),
+        Periodic("enlisting", enlisting.look, config.idle_tick_s),
     ]
     mirror = Mirror(store, config.queue)
     if config.log_to == "mlflow":
         cleanups.append(Periodic("mlflow", mirror.look, MIRROR_EVERY_S))
-    waited_for: list[Slot | Checker] = [slot, *checkers]
-    parts: list[Slot | Checker | Periodic] = [*waited_for, *cleanups]  # a cleanup under way may be cut off
+    parts: list[Slot | Periodic] = [*slots.values(), *cleanups]  # a cleanup under way may be cut off
 
     def stop() -> None:
         for part in parts:
@@ -86,11 +94,12 @@ def run_worker(
     for part in parts:
         part.start()
     try:
-        run(make_app(config, slot.run), node_name(os.getpid(), config.queue), config.queue, stop)
+        runs = {kind: slot.run for kind, slot in slots.items()}
+        run(make_app(config, runs), node_name(os.getpid(), config.queue), list(runs), stop)
     finally:
         stop()
-        for each in waited_for:
-            each.join()
+        for slot in slots.values():
+            slot.join()
         mirror.release()
         heartbeat.close()
         close_port()

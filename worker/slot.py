@@ -62,6 +62,7 @@ class Slot:
         metrics: WorkerMetrics | None = None,
         *,
         command: Sequence[str] = COMMAND,
+        owner: str | None = None,
     ) -> None:
         self._fitness = fitness
         self._config = config
@@ -69,7 +70,7 @@ class Slot:
         self._publish = publish
         self._metrics = metrics or WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
         self._command = [*command, "--kind", config.kind] if config.keep_warm else command
-        self.owner = owner_name(os.getpid(), config.queue)
+        self.owner = owner or owner_name(os.getpid(), config.queue)
         self._at_work = threading.Lock()
         self._sent: tuple[str, int] | None = None
         """Job and fence of the last task that the broker accepted, until a job ends here."""

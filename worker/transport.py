@@ -1,4 +1,7 @@
-"""Kombu's transport for Redis, but a message that cannot be read is dropped. Kombu's own ends the worker."""
+"""Kombu's transport for Redis, but a message that cannot be read is dropped, where Kombu's own ends the worker.
+
+And of each queue it takes one message at a time, so that a training job does not hold up checks.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -8,12 +11,25 @@ from typing import Any
 
 from celery.worker import state
 from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.utils.scheduling import round_robin_cycle
+
+from sds_clip.app.jobs.wakeups import task_of
 
 logger = logging.getLogger(__name__)
 
 
+class FreeQueues(round_robin_cycle):  # type: ignore[misc]
+    """The queues whose slot has no task. The next message of another one is for a worker that is idle."""
+
+    def consume(self, n: int) -> list[str]:
+        busy = {request.name for request in list(state.requests.values())}
+        return [queue for queue in super().consume(n) if task_of(queue) not in busy]
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
     """Raises nothing for what a message holds, but all that is about the connection."""
+
+    queue_order_strategy = f"{__name__}:FreeQueues"
 
     def _brpop_read(self, **options: Any) -> Any:
         with self._dropping():

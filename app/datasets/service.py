@@ -14,15 +14,17 @@ from sds_clip.app.datasets.folders import Claim, DatasetFolders
 from sds_clip.app.datasets.leftovers import remove_leftovers
 from sds_clip.app.datasets.receive import receive_archive, receive_shards
 from sds_clip.app.datasets.roots import SourceRoots
-from sds_clip.app.errors import DatasetBusy, InvalidRequest, MalformedBody
+from sds_clip.app.errors import DatasetBusy, InvalidRequest, MalformedBody, UnknownRecord
 from sds_clip.app.form_stream import FormStream, Part
 from sds_clip.app.keys import Caller
-from sds_clip.app.schemas.datasets import DatasetFields, RegisterDataset
+from sds_clip.app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, RegisterDataset
+from sds_clip.app.schemas.jobs import EventList
 from sds_clip.app.store import SeenBy
 from sds_clip.app.store.datasets import new_dataset_id, stored_too_much
 from sds_clip.app.store.names import is_id
 from sds_clip.app.store.paging import Search
-from sds_clip.app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json, Page
+from sds_clip.app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json
+from sds_clip.app.store.verdicts import check_of
 from sds_clip.app.store_threads import StoreThreads, in_store_thread
 from sds_clip.app.threads import in_own_thread, to_the_end
 
@@ -94,16 +96,33 @@ class DatasetService:
         search: Search,
         after: str | None,
         limit: int,
-    ) -> Page[Dataset]:
+    ) -> DatasetList:
         """Data sets, newest first. Deleted ones are included only if `status` asks for them."""
         datasets = self._seen_by(caller.sees).datasets
-        return datasets.list(
+        page = datasets.list(
             status=status, format=format, owner=owner, search=search, after=after, limit=limit
         )
+        at_work = datasets.being_checked(page.items)
+        infos = [DatasetInfo.of(each, being_checked=each.id in at_work) for each in page.items]
+        return DatasetList(data=infos, has_more=page.has_more)
 
     @in_store_thread
-    def get(self, caller: Caller, dataset_id: str) -> Dataset:
-        return self._seen_by(caller.sees).datasets.get(dataset_id)
+    def get(self, caller: Caller, dataset_id: str) -> DatasetInfo:
+        datasets = self._seen_by(caller.sees).datasets
+        found = datasets.get(dataset_id)
+        return DatasetInfo.of(found, being_checked=bool(datasets.being_checked([found])))
+
+    @in_store_thread
+    def events(self, caller: Caller, dataset_id: str, *, after: int, limit: int) -> EventList:
+        """Those of the check. There are none before it is submitted, and a while after its end."""
+        store = self._seen_by(caller.sees)
+        store.datasets.get(dataset_id)
+        try:
+            return EventList.of(
+                store.events.events(check_of(dataset_id), after=after, limit=limit + 1), limit
+            )
+        except UnknownRecord:
+            return EventList(data=[], has_more=False)
 
     async def delete(self, caller: Caller, dataset_id: str) -> None:
         """Delete a data set and its files. Registered data stay in place. Raises RecordInUse."""

@@ -27,7 +27,6 @@ from sds_clip.app.schemas.jobs import (
     CheckpointInfo,
     CheckpointList,
     DryRunResult,
-    EventInfo,
     EventList,
     JobInfo,
     JobList,
@@ -162,9 +161,9 @@ class JobService:
 
     @in_store_thread
     def events(self, caller: Caller, job_id: str, *, after: int, limit: int) -> EventList:
-        found = self._seen_by(caller.sees).events.events(job_id, after=after, limit=limit + 1)
-        data = [EventInfo.model_validate(event) for event in found[:limit]]
-        return EventList(data=data, has_more=len(found) > limit)
+        return EventList.of(
+            self._seen_by(caller.sees).events.events(job_id, after=after, limit=limit + 1), limit
+        )
 
     @in_store_thread
     def metrics(self, caller: Caller, job_id: str, *, after: int, limit: int) -> MetricList:

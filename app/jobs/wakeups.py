@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 _TIMEOUT_S = 2.0
 
 
-def task_of(kind: JobKind) -> str:
-    """The name of the task. Its queue is named as the kind."""
-    return f"sds_clip.{kind}"
+def task_of(queue: str) -> str:
+    """The name of the task. Its queue is named as the kind of its jobs."""
+    return f"sds_clip.{queue}"
 
 
 def broker_options(timeout_s: float) -> dict[str, Any]:

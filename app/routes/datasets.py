@@ -33,12 +33,14 @@ from sds_clip.app.routes.shared import (
     BackendDep,
     BackendWithFiles,
     DatasetId,
+    EventNumber,
     Limit,
     Owner,
     SearchDep,
     Train,
 )
 from sds_clip.app.schemas.datasets import DatasetFields, DatasetInfo, DatasetList, Format, RegisterDataset
+from sds_clip.app.schemas.jobs import EventList
 from sds_clip.app.schemas.listing import Deleted
 from sds_clip.app.schemas.samples import SampleList
 from sds_clip.app.store.records import DatasetStatus
@@ -109,16 +111,30 @@ async def list_datasets(
     """List data sets, newest first. Deleted data sets are listed only with `status=deleted`."""
     if after is not None:
         after = await backend.datasets.id_of(caller, after)
-    page = await backend.datasets.list(
+    return await backend.datasets.list(
         caller, status=status, format=format, owner=owner, search=search, after=after, limit=limit
     )
-    return DatasetList(data=[DatasetInfo.of(dataset) for dataset in page.items], has_more=page.has_more)
 
 
 @router.get("/datasets/{dataset_id}")
 async def get_dataset(caller: Train, backend: BackendDep, dataset_id: DatasetId) -> DatasetInfo:
     """Return a data set: whether it can be used, how much it holds, and what is wrong with it."""
-    return DatasetInfo.of(await backend.datasets.get(caller, dataset_id))
+    return await backend.datasets.get(caller, dataset_id)
+
+
+@router.get("/datasets/{dataset_id}/events")
+async def list_dataset_events(
+    caller: Train,
+    backend: BackendDep,
+    dataset_id: DatasetId,
+    after: EventNumber = 0,
+    limit: Limit = 100,
+) -> EventList:
+    """Return what happened in the check of a data set. Events are kept for a month after its end.
+
+    The check is a job, whose id is `job_` and the id of the data set.
+    """
+    return await backend.datasets.events(caller, dataset_id, after=after, limit=limit)
 
 
 @router.delete("/datasets/{dataset_id}", responses=describe_errors(RecordInUse, DatasetBusy, FilesOutside))

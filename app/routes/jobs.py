@@ -24,6 +24,7 @@ from sds_clip.app.routes.shared import (
     BackendDep,
     BackendWithFiles,
     EngineDep,
+    EventNumber,
     JobId,
     LastEventId,
     Limit,
@@ -46,7 +47,6 @@ MAX_PAGE_POINTS = 900
 
 router = APIRouter(tags=["jobs"], responses=describe_errors(*READING, AmbiguousName))
 
-Number = Annotated[int, Query(ge=0, lt=2**62, description="Return only events with a higher number.")]
 Streamed: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A page of events or, if the request accepts `text/event-stream`, a stream. The stream "
@@ -69,7 +69,7 @@ async def list_jobs(
     after: After = None,
     limit: Limit = 20,
 ) -> JobList:
-    """List jobs, newest first."""
+    """List jobs, newest first. Checks of data sets are listed only with `kind=check`."""
     if after is not None:
         after = await backend.jobs.id_of(caller, after)
     return await backend.jobs.list(
@@ -94,7 +94,7 @@ async def list_job_events(
     backend: BackendDep,
     engine: EngineDep,
     job_id: JobId,
-    after: Number = 0,
+    after: EventNumber = 0,
     limit: Annotated[
         int,
         Query(

@@ -158,6 +158,9 @@ async def _last_event_id(
 LastEventId = Annotated[int | None, Depends(_last_event_id)]
 
 
+EventNumber = Annotated[int, Query(ge=0, lt=2**62, description="Return only events with a higher number.")]
+
+
 async def _job_id(
     caller: Train, backend: BackendDep, job_id: Annotated[str, Path(description="The job's id or name.")]
 ) -> str:

@@ -142,7 +142,7 @@ class DatasetInfo(BaseModel):
     )
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "DatasetInfo":
+    def of(cls, dataset: Dataset, *, being_checked: bool = False) -> "DatasetInfo":
         source = dataset.source
         shown = SourceInfo(
             kind="registered" if SOURCE_PATH in source else source.get("upload", "archive"),
@@ -150,7 +150,7 @@ class DatasetInfo(BaseModel):
             size_bytes=source.get("size_bytes"),
             sha256=source.get("sha256"),
         )
-        more = {"max_bad_share": dataset.max_bad_share, "being_checked": dataset.lease_owner is not None}
+        more = {"max_bad_share": dataset.max_bad_share, "being_checked": being_checked}
         return cls(**vars(dataset) | more | {"source": shown})
 
 

@@ -13,6 +13,7 @@ from sds_clip.app.schemas.listing import Listing
 from sds_clip.app.schemas.specs import JobSpec
 from sds_clip.app.store.records import Event, Job, Json, Level, MetricPoint
 from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.app.store.verdicts import dataset_of
 from sds_clip.models.evaluation.results import GROUP_MATCH
 
 VALIDATION = ("validation_image_to_text", "validation_text_to_image")
@@ -212,7 +213,16 @@ class EvaluateJobInfo(_JobInfo):
     options: dict[str, Any] = Field(description="All other options, including the defaults.")
 
 
-JobInfo = TypeAliasType("JobInfo", Annotated[FinetuneJobInfo | EvaluateJobInfo, Field(discriminator="kind")])
+class CheckJobInfo(_JobInfo):
+    """The check of a data set, which the server has submitted. It cannot be paused, cancelled or retried."""
+
+    kind: Literal["check"]
+    dataset: str
+
+
+JobInfo = TypeAliasType(
+    "JobInfo", Annotated[FinetuneJobInfo | EvaluateJobInfo | CheckJobInfo, Field(discriminator="kind")]
+)
 
 
 class JobList(Listing):
@@ -241,6 +251,13 @@ class EventList(Listing):
     """Events, in the order in which they happened."""
 
     data: list[EventInfo]
+
+    @classmethod
+    def of(cls, found: Sequence[Event], limit: int) -> "EventList":
+        """A page of the first ones. One more than `limit` was looked for."""
+        return cls(
+            data=[EventInfo.model_validate(each) for each in found[:limit]], has_more=len(found) > limit
+        )
 
 
 class MetricList(Listing):
@@ -325,7 +342,7 @@ def job_info(
     request: Mapping[str, Any] | None = None,
     worker_silent_since: float | None = None,
     now: float | None = None,
-) -> FinetuneJobInfo | EvaluateJobInfo:
+) -> FinetuneJobInfo | EvaluateJobInfo | CheckJobInfo:
     result = None if job.result is None else {name: job.result[name] for name in job.result if name != FILES}
     values: dict[str, Any] = {
         **vars(job),
@@ -342,6 +359,8 @@ def job_info(
     }
     if job.kind is JobKind.FINETUNE:
         return FinetuneJobInfo.model_validate(values | FinetuneSpec.upgraded(job.config))
+    if job.kind is JobKind.CHECK:
+        return CheckJobInfo.model_validate(values | {"dataset": dataset_of(job)})
     config = JobSpec.upgraded(job.config)
     options = {name: config[name] for name in config if name not in EvaluateJobInfo.model_fields}
     return EvaluateJobInfo.model_validate(values | config | {"options": options})

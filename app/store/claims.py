@@ -7,8 +7,8 @@ from sqlalchemy import Connection
 from sds_clip.app.store.records import JOB_FORMAT, Job, JobError, Level
 from sds_clip.app.store.states import Action, JobStatus
 from sds_clip.app.store.transitions import move, ran_s
+from sds_clip.app.store.verdicts import INTERRUPTED, give_up
 
-INTERRUPTED = "interrupted_too_often"
 OUT_OF_TIME = "run_time_exceeded"
 MAX_BACK_OFF_S = 300.0  # a job that takes its machine down each time may do so only every five minutes
 
@@ -58,7 +58,7 @@ def used_up(job: Job, interruptions: int, now: float) -> JobError | None:
 
 
 def exhaust(connection: Connection, job: Job, error: JobError, now: float, interruptions: int) -> Job:
-    return move(
+    failed = move(
         connection,
         job,
         Action.EXHAUST,
@@ -69,3 +69,5 @@ def exhaust(connection: Connection, job: Job, error: JobError, now: float, inter
         error=error,
         interruptions=interruptions,
     )
+    give_up(connection, failed, now)
+    return failed

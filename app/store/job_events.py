@@ -21,6 +21,7 @@ from sds_clip.app.errors import UnknownRecord
 from sds_clip.app.store.paging import MAX_NUMBER, MAX_ROWS, bounded
 from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Event, EventType, MetricPoint
+from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.tables import events, jobs, metrics
 from sds_clip.app.store.values import bounded_data, bounded_message, finite
 
@@ -119,25 +120,29 @@ class JobEvents(Part):
         return MetricPoint.of(rows[0]) if rows else None
 
     def prune(self, older_than_s: float, *, limit: int = 50) -> int:
-        """Delete the events, except transitions, of up to `limit` jobs that ended longer ago.
+        """Delete the events, except transitions, of up to `limit` jobs that ended longer ago. Of checks, delete all.
 
         Each job has its own short transaction. Returns how many jobs were pruned; call it again until that is
         0.
         """
         cutoff = self._clock() - older_than_s
         query = (
-            select(jobs.c.id)
+            select(jobs.c.id, jobs.c.kind)
             .where(jobs.c.pruned_at.is_(None), jobs.c.finished_at <= cutoff)
             .order_by(jobs.c.finished_at)
             .limit(bounded(limit, 1, MAX_ROWS))
         )
         with self._database.reading() as connection:
-            ids = connection.execute(query).scalars().all()
-        for job_id in ids:
+            ended = connection.execute(query).all()
+        for job_id, kind in ended:
             with self._database.writing() as connection:
+                if kind is JobKind.CHECK:  # its data set has the verdict
+                    connection.execute(delete(events).where(events.c.job_id == job_id))
+                    connection.execute(delete(jobs).where(jobs.c.id == job_id))
+                    continue
                 connection.execute(_droppable(job_id))
                 connection.execute(update(jobs).where(jobs.c.id == job_id).values(pruned_at=self._clock()))
-        return len(ids)
+        return len(ended)
 
     def _rows(self, query: Select[*tuple[Any, ...]], job_id: str) -> Sequence[RowMapping]:
         """The rows of a job. Without any, the job is looked up. Raises UnknownRecord."""

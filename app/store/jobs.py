@@ -38,9 +38,10 @@ from sds_clip.app.store.states import (
     JobStatus,
     TransitionRefused,
 )
-from sds_clip.app.store.tables import datasets, job_datasets, job_versions, jobs
+from sds_clip.app.store.tables import NO_CHECK, datasets, job_datasets, job_versions, jobs
 from sds_clip.app.store.transitions import locked_job, move
 from sds_clip.app.store.values import lock_number, new_id, payload_hash
+from sds_clip.app.store.verdicts import dataset_of
 
 _ASKED = {
     Action.CANCEL: "Cancellation was requested.",
@@ -82,7 +83,7 @@ class JobQueries(NamedRows[Job]):
                 return earlier, False
             take(connection, jobs, new.owner, new.name)
             status = _lock_needs(connection, new.datasets, new.versions)
-            return self._insert(connection, new, status), True
+            return insert_job(connection, new, status, self._clock(), new_id("job")), True
 
     def earlier(self, new: NewJob) -> Job | None:
         """The job that this submission created before, by its idempotency key.
@@ -105,17 +106,21 @@ class JobQueries(NamedRows[Job]):
         after: str | None = None,
         limit: int = 20,
     ) -> Page[Job]:
-        """Jobs, newest first, starting after the id `after`. Raises UnknownRecord if that does not exist."""
+        """Jobs, newest first, starting after the id `after`. Checks are listed only by their kind.
+
+        Raises UnknownRecord if `after` does not exist.
+        """
         equal = {"kind": kind, "status": status, "owner": owner}
-        return self._page(equal=equal, where=search.conditions(jobs), after=after, limit=limit)
+        where = [*search.conditions(jobs), *([NO_CHECK] if kind is None else [])]
+        return self._page(equal=equal, where=where, after=after, limit=limit)
 
     def count(self, status: JobStatus, kind: JobKind | None = None) -> int:
-        """The number of jobs of all owners with this status, of all kinds or of one."""
-        return self._count(jobs.c.status == status, *(() if kind is None else (jobs.c.kind == kind,)))
+        """The number of jobs of all owners with this status, of one kind or of all but checks."""
+        return self._count(jobs.c.status == status, NO_CHECK if kind is None else jobs.c.kind == kind)
 
     def count_open(self, owner: str) -> int:
-        """The number of an owner's jobs that have not ended."""
-        return self._count(jobs.c.owner == owner, jobs.c.status.in_(sorted(OPEN)))
+        """The number of an owner's jobs that have not ended, without checks."""
+        return self._count(jobs.c.owner == owner, jobs.c.status.in_(sorted(OPEN)), NO_CHECK)
 
     def _count(self, *where: ColumnElement[bool]) -> int:
         with self._database.reading() as connection:
@@ -157,6 +162,7 @@ class JobQueries(NamedRows[Job]):
         now = self._clock()
         with self._database.writing() as connection:
             job = locked_job(connection, job_id, self._seen)
+            _check_is_callers(job)
             if job.status in FULFILLED[Action.RETRY]:
                 return job
             message, values = _ASKED[Action.RETRY], _UNSPENT
@@ -207,6 +213,8 @@ class JobQueries(NamedRows[Job]):
         }[action]
         with self._database.writing() as connection:
             job = locked_job(connection, job_id, self._seen)
+            if action is not Action.RESUME:
+                _check_is_callers(job)
             if job.status in FULFILLED[action]:
                 return job
             return _asked(connection, job, action, now, _ASKED[action], **values)
@@ -219,32 +227,6 @@ class JobQueries(NamedRows[Job]):
             if not connection.execute(select(func.pg_try_advisory_xact_lock(number))).scalar_one():
                 raise IdempotencyInFlight
         return _replay(connection, new)
-
-    def _insert(self, connection: Connection, new: NewJob, status: JobStatus) -> Job:
-        now = self._clock()
-        row = insert(jobs).values(
-            **Submission.columns(new),
-            **_UNSPENT,
-            **_NO_PROGRESS,
-            id=new_id("job"),
-            status=status,
-            fence=0,
-            queued_at=now if status is JobStatus.QUEUED else None,
-            not_before=now,
-            created_at=now,
-            payload_hash=payload_hash(new.kind, new.request),
-            event_count=1,
-        )
-        job = Job.one(connection, row.returning(jobs))
-        for table, column, ids in (
-            (job_datasets, "dataset_id", new.datasets),
-            (job_versions, "version_id", new.versions),
-        ):
-            if ids:
-                connection.execute(insert(table), [{"job_id": job.id, column: each} for each in set(ids)])
-        data = {"from": None, "to": status, **({"trace": new.trace} if new.trace else {})}
-        append(connection, Event(job.id, 1, now, EventType.STATUS, "The job was accepted.", Level.INFO, data))
-        return job
 
 
 _UNSPENT: dict[str, Any] = {
@@ -266,6 +248,41 @@ _UNSPENT: dict[str, Any] = {
 """The columns that are reset when a job is retried. So they are in a new one."""
 _NO_PROGRESS: dict[str, Any] = {"stage": None, "step": 0, "steps": None}
 """Further columns that are reset if the job starts from the beginning."""
+
+
+def insert_job(connection: Connection, new: NewJob, status: JobStatus, now: float, id: str) -> Job:
+    row = insert(jobs).values(
+        **Submission.columns(new),
+        **_UNSPENT,
+        **_NO_PROGRESS,
+        id=id,
+        status=status,
+        fence=0,
+        queued_at=now if status is JobStatus.QUEUED else None,
+        not_before=now,
+        created_at=now,
+        payload_hash=payload_hash(new.kind, new.request),
+        event_count=1,
+    )
+    job = Job.one(connection, row.returning(jobs))
+    for table, column, ids in (
+        (job_datasets, "dataset_id", new.datasets),
+        (job_versions, "version_id", new.versions),
+    ):
+        if ids:
+            connection.execute(insert(table), [{"job_id": job.id, column: each} for each in set(ids)])
+    data = {"from": None, "to": status, **({"trace": new.trace} if new.trace else {})}
+    append(connection, Event(job.id, 1, now, EventType.STATUS, "The job was accepted.", Level.INFO, data))
+    return job
+
+
+def _check_is_callers(job: Job) -> None:
+    """Raise JobStateConflict for a check, since a data set needs its verdict. Only a full disk pauses it."""
+    if job.kind is JobKind.CHECK:
+        raise JobStateConflict(
+            f"This job is the check of the data set {dataset_of(job)}. It ends by itself, or when you delete the data "
+            "set."
+        )
 
 
 def _asked(connection: Connection, job: Job, action: Action, now: float, message: str, **values: Any) -> Job:

@@ -15,6 +15,7 @@ from sds_clip.app.store.shares import Shares, is_turn_over, next_in_turn
 from sds_clip.app.store.states import HELD, Action, JobKind, JobStatus
 from sds_clip.app.store.tables import jobs
 from sds_clip.app.store.transitions import held_job, leased_job, lost, move
+from sds_clip.app.store.verdicts import give_up
 
 RETRY_BASE_S = 5.0
 SHARES = Shares()
@@ -262,7 +263,7 @@ class JobLeases(Part):
                 values["not_before"] = now + (retry_in_s or 0)
             if not again and job.status is not JobStatus.CANCELLING:
                 values["error"] = error
-            return move(
+            moved = move(
                 connection,
                 job,
                 action,
@@ -272,6 +273,8 @@ class JobLeases(Part):
                 data={"error": asdict(error)},
                 **values,
             )
+            give_up(connection, moved, now)
+            return moved
 
     def succeed(
         self,

@@ -51,7 +51,7 @@ def migrate(database: Database, now: Clock) -> None:
         if before is not None and before < OLDEST:
             _check_nothing_runs(connection, now())
         upgrade(connection)
-        _keep_oldest(connection)
+        keep_oldest(connection, OLDEST)
     if before is None:
         logger.info("The database is new; its tables were created.")
     elif before != NEWEST:
@@ -69,11 +69,12 @@ def check_program(database: Database) -> None:
         )
 
 
-def _keep_oldest(connection: Connection) -> None:
+def keep_oldest(connection: Connection, revision: str) -> None:
+    """From now on, let no program use the tables that does not know this migration."""
     kept = connection.execute(select(oldest_program.c.revision)).scalar_one_or_none()
-    if kept is None or kept < OLDEST:
+    if kept is None or kept < revision:
         connection.execute(delete(oldest_program))
-        connection.execute(insert(oldest_program).values(revision=OLDEST))
+        connection.execute(insert(oldest_program).values(revision=revision))
 
 
 def _check_still_allowed(connection: Connection, revision: str) -> None:

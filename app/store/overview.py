@@ -80,12 +80,15 @@ def _jobs(connection: Connection, now: float) -> dict[str, Any]:
 
 
 def _workers(connection: Connection, now: float) -> dict[str, Any]:
-    holding = set(
-        connection.execute(select(jobs.c.lease_owner).where(jobs.c.status.in_(sorted(HELD)))).scalars()
-    )
+    held = select(jobs.c.lease_owner, jobs.c.kind).where(jobs.c.status.in_(sorted(HELD)))
+    holding = {(owner, kind) for owner, kind in connection.execute(held)}
     columns = (workers.c.id, workers.c.queue, workers.c.seen_at, workers.c.out_because)
     seen = connection.execute(select(*columns)).all()
-    found = [(kind, at >= now - LIVING_S, owner in holding, out) for owner, kind, at, out in seen]
+    found = [
+        (kind, at >= now - LIVING_S, (owner, kind) in holding, out)
+        for owner, queue, at, out in seen
+        for kind in {queue, JobKind.CHECK}
+    ]
     return {
         "workers": {
             (kind, alive): sum(each[:2] == (kind, alive) for each in found)

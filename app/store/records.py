@@ -395,13 +395,6 @@ class Dataset(Record):
     owner: str
     created_at: float
     checked_at: float | None
-    attempt: int
-    """The number of checks whose process died."""
-    interruptions: int
-    """The number of checks whose worker or machine was lost."""
-    fence: int
-    lease_owner: str | None
-    """The process that is checking it."""
     statistics: Json | None
     """Histograms of its captions and images, as its check counted them."""
     size_bytes: int

@@ -15,10 +15,12 @@ from enum import StrEnum
 
 
 class JobKind(StrEnum):
-    """What a job does. Workers take the jobs of one kind only."""
+    """What a job does. A slot takes the jobs of one kind only."""
 
     FINETUNE = "finetune"
     EVALUATE = "evaluate"
+    CHECK = "check"
+    """The check of a data set. Workers submit it (`sds_clip.app.store.datasets`), and each has a slot for it."""
 
 
 class JobStatus(StrEnum):

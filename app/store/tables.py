@@ -161,6 +161,9 @@ jobs = _table(
     ),
 )
 
+NO_CHECK = jobs.c.kind != JobKind.CHECK
+"""The jobs that callers have submitted."""
+
 workers = _table(
     "workers",
     NewWorker,
@@ -176,8 +179,11 @@ datasets = _table(
     Dataset,
     Column("id", Text, primary_key=True),
     Column("folder", Text),
+    # By which workers of the release before check.
     Column("attempt", Integer, nullable=False),
     Column("interruptions", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("lease_owner", Text),
     Column("lease_until", Double, nullable=False),
     Column("used_at", Double),
     Index("datasets_by_time", "created_at", "id"),
@@ -251,7 +257,7 @@ leases = Table(
     Column("owner", Text, nullable=False),
     Column("lease_until", Double, nullable=False),
 )
-"""Work that only one process does at a time, besides jobs and checks."""
+"""Work that only one process does at a time, besides jobs."""
 
 failures = Table(
     "failures",

@@ -1,4 +1,4 @@
-"""What is read again and again to notice that jobs have changed."""
+"""What is read again and again to notice that jobs have changed. Checks of data sets are left out."""
 
 from collections.abc import Collection
 from typing import Any
@@ -9,9 +9,9 @@ from sds_clip.app.store.paging import MAX_ROWS
 from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import OPEN, JobStatus
-from sds_clip.app.store.tables import jobs
+from sds_clip.app.store.tables import NO_CHECK, jobs
 
-_OPEN = jobs.c.status.in_(sorted(OPEN))
+_OPEN = and_(jobs.c.status.in_(sorted(OPEN)), NO_CHECK)
 _SHOWN = tuple(
     jobs.c[name] for name in ("id", "kind", "status", "stage", "step", "steps", "attempt", "estimated_finish")
 )
@@ -52,4 +52,4 @@ class Watch(Part):
 
 def _ended(since: float) -> ColumnElement[bool]:
     """For the index of the jobs whose events are not pruned yet. They are kept for days."""
-    return and_(jobs.c.finished_at >= since, jobs.c.pruned_at.is_(None))
+    return and_(jobs.c.finished_at >= since, jobs.c.pruned_at.is_(None), NO_CHECK)

@@ -5,7 +5,7 @@ from sqlalchemy import RowMapping, delete, insert, select, update
 from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Job, NewWorker, Worker
 from sds_clip.app.store.states import HELD, JobKind
-from sds_clip.app.store.tables import jobs, workers
+from sds_clip.app.store.tables import NO_CHECK, jobs, workers
 
 HEARTBEAT_S = 10.0
 LIVING_S = 3 * HEARTBEAT_S
@@ -39,18 +39,20 @@ class Workers(Part):
 
     def list(self) -> tuple[Worker, ...]:
         """Every worker of the last day, most recently seen first."""
-        held = select(jobs.c.lease_owner, jobs.c.id).where(jobs.c.status.in_(sorted(HELD)), *self._seen)
+        held = select(jobs.c.lease_owner, jobs.c.id).where(
+            jobs.c.status.in_(sorted(HELD)), NO_CHECK, *self._seen
+        )
         with self._database.reading() as connection:
             rows = connection.execute(select(workers).order_by(workers.c.seen_at.desc())).mappings().all()
             at_work: dict[str | None, str] = {row.lease_owner: row.id for row in connection.execute(held)}
         return tuple(self._worker(row, at_work.get(row["id"])) for row in rows)
 
     def living_queues(self) -> frozenset[JobKind]:
-        """The queues of living workers that take jobs."""
+        """The kinds of jobs that living workers take. All check data sets."""
         takes = workers.c.seen_at >= self._clock() - LIVING_S, workers.c.out_because.is_(None)
         with self._database.reading() as connection:
-            rows = connection.execute(select(workers.c.queue).where(*takes).distinct())
-            return frozenset(rows.scalars())
+            found = frozenset(connection.execute(select(workers.c.queue).where(*takes).distinct()).scalars())
+        return found | {JobKind.CHECK} if found else found
 
     def silent_since(self, job: Job) -> float | None:
         """Since when the worker that holds a job has not been heard of. None if none holds it, or it was heard lately.

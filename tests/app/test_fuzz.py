@@ -25,6 +25,7 @@ from sds_clip.app.keys import Scope, create_key
 from sds_clip.app.store import Store
 from tests.app.conftest import base64_of, png
 from tests.app.serverside import running_server
+from tests.checks import claimed_check
 
 CHECKS = [
     status_code_conformance,
@@ -94,9 +95,7 @@ def target(small_reference: str, tmp_path_factory: pytest.TempPathFactory) -> It
 def _known(url: str, secret: str, database_url: str, folder: Path, reference: str) -> dict[str, list[Any]]:
     store = Store(database_url)
     added = store.datasets.add(format="pairs", source={})
-    claimed = store.datasets.claim_check("checker", 60)
-    assert claimed is not None
-    store.datasets.accept(claimed, content_hash="0" * 64, counts={"samples": 100, "usable": 100})
+    store.datasets.accept(claimed_check(store), content_hash="0" * 64, counts={"samples": 100, "usable": 100})
     store.close()
     request = {"teacher": "demo", "training_data": added.id, "hyperparameters": {"steps": 10}}
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {secret}"}) as client:

@@ -13,6 +13,7 @@ from sds_clip.app.store.states import JobKind
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.model import Clip
 from tests.app.serving.swapping import publish_tuned
+from tests.checks import claimed_check
 
 
 def add_data(
@@ -20,9 +21,9 @@ def add_data(
 ) -> str:
     """The id of a data set whose check has passed."""
     data = store.datasets.add(name=name, format=format, source={}, owner=owner)
-    claimed = store.datasets.claim_check("checker", 60)
-    assert claimed is not None
-    store.datasets.accept(claimed, content_hash="0" * 64, counts={"samples": samples, "usable": samples})
+    store.datasets.accept(
+        claimed_check(store), content_hash="0" * 64, counts={"samples": samples, "usable": samples}
+    )
     return data.id
 
 

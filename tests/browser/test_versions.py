@@ -14,6 +14,7 @@ from sds_clip.app.store.states import JobKind
 from tests.app.serverside import RunningServer, running_server
 from tests.browser.console import ATTACK, NEEDS_CONSOLE, Look, sign_in
 from tests.browser.registry import Registry
+from tests.checks import claimed_check
 
 pytestmark = NEEDS_CONSOLE
 
@@ -235,8 +236,7 @@ def test_evaluated_base_has_figures_and_what_the_gate_lacks_is_started_by_a_link
 def measured(registry: Registry, name: str) -> str:
     """A data set of this name, on which an evaluation has measured the model in service."""
     data = registry.store.datasets.add(name=name, format="winoground", source={}, owner="")
-    claimed = registry.store.datasets.claim_check("checker", 60)
-    assert claimed is not None
+    claimed = claimed_check(registry.store)
     registry.store.datasets.accept(claimed, content_hash="0" * 64, counts={"items": 400, "usable": 400})
     body = {"model": "default", "benchmark": "winoground", "data": data.id}
     answer = registry.client.post("/evaluate", json=body)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from sds_clip.app.registry.publish import publish
 from sds_clip.app.registry.store_source import unpublished_version
+from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job, Lease, NewVersion
+from sds_clip.app.store.records import Dataset, Job, Lease, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.app.store.verdicts import dataset_of
 from sds_clip.models.clip.model import Clip
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.context import JobContext
+from sds_clip.worker.dataset_checks import check
 from sds_clip.worker.folders import JobFolder
 from sds_clip.worker.job_process import Runner
 from sds_clip.worker.protocol import Ticks
@@ -31,6 +34,15 @@ def claimed(config: WorkerConfig, store: Store, kind: JobKind = JobKind.FINETUNE
         yield JobContext(config, store, job, folder, reporter, Ticks(None))
     finally:
         reporter.close()
+
+
+def checked(config: WorkerConfig, store: Store) -> Dataset:
+    """The data set whose check's turn it is, once it is checked."""
+    store.datasets.enlist_checks(FORMATS)
+    with claimed(config, store, JobKind.CHECK) as context:
+        dataset = store.datasets.get(dataset_of(context.job))
+        check(context, dataset)
+    return store.datasets.get(dataset.id)
 
 
 def run_job(config: WorkerConfig, store: Store, job: Job, runner: Runner) -> Job:

@@ -9,7 +9,9 @@ from PIL import Image
 
 from sds_clip.app.datasets.folders import FILES, DatasetFolders
 from sds_clip.app.store import Store
+from sds_clip.app.store.verdicts import check_of
 from sds_clip.worker.config import WorkerConfig
+from tests.checks import claimed_check
 from tests.training import captions
 
 
@@ -77,8 +79,7 @@ def add_ready(
     with folders.claim(dataset.id) as claim:
         shutil.copytree(files, claim.folder / FILES)
         claim.publish()
-    claimed = store.datasets.claim_check("checker", 60)
-    assert claimed is not None
-    assert claimed.id == dataset.id
-    store.datasets.accept(claimed, content_hash="0" * 64, counts={} if usable is None else {"usable": usable})
+    lease = claimed_check(store)
+    assert lease.job_id == check_of(dataset.id)
+    store.datasets.accept(lease, content_hash="0" * 64, counts={} if usable is None else {"usable": usable})
     return dataset.id

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sds_clip.worker.check_process import CheckClaim
+from sds_clip.worker.checker import Checker
 
 from sds_clip.app.datasets.archive_limits import ENTRY_BYTES
 from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard_name
@@ -25,8 +27,6 @@ from sds_clip.app.store.states import JobStatus
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.errors import DataError
-from sds_clip.worker.check_process import CheckClaim
-from sds_clip.worker.checker import Checker
 from sds_clip.worker.data import PairsPlace, content_of, pairs_place
 from sds_clip.worker.dataset_checks import check
 from sds_clip.worker.errors import JobFailed

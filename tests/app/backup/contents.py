@@ -20,8 +20,10 @@ from sds_clip.app.store.database import Database
 from sds_clip.app.store.records import Job, JobError, Lease, Move, NewJob, NewVersion
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.transfer import read_rows
+from sds_clip.app.store.verdicts import check_of
 from sds_clip.models.checkpoints.model_config import CONFIG_FILE
 from sds_clip.models.run_files import checkpoint_name
+from tests.checks import claimed_check
 
 REPORT = "report.html"
 
@@ -185,10 +187,9 @@ class System:
         with DatasetFolders(self.data_dir / "datasets").claim(dataset.id) as claim:
             write(claim.folder)
             claim.publish()
-        while (claimed := self.store.datasets.claim_check("checker", 60)) is not None:
-            if claimed.id == dataset.id:
-                self.store.datasets.accept(claimed, content_hash="c" * 64, counts={"samples": 1})
-                break
+        while (lease := claimed_check(self.store)).job_id != check_of(dataset.id):
+            pass
+        self.store.datasets.accept(lease, content_hash="c" * 64, counts={"samples": 1})
         return dataset.id
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from sds_clip.app.datasets.folders import DatasetFolders
+from sds_clip.app.schemas.datasets import FORMATS
+from sds_clip.app.store.states import JobKind
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.dataset_checks import check
 from tests.app.conftest import png
 from tests.app.datasets.archives import tar_of, tree, zip_of
 from tests.app.jobs.conftest import Service, error_of
-from tests.app.store.conftest import claimed_check
+from tests.worker import in_process
 from tests.worker.waiting import until
 
 FORM = {"format": "winoground"}
@@ -52,10 +54,10 @@ def checked(service: Service, dataset_id: str, roots: Path) -> dict[str, Any]:
     config = WorkerConfig(
         "", str(service.settings.database_url), service.settings.data_dir, "finetune", dataset_roots=(roots,)
     )
-    claimed = claimed_check(service.store)
-    assert claimed.id == dataset_id
-    assert service.client.get(f"/datasets/{dataset_id}").json()["being_checked"]
-    check(config, service.store, claimed)
+    service.store.datasets.enlist_checks(FORMATS)
+    with in_process.claimed(config, service.store, JobKind.CHECK) as context:
+        assert service.client.get(f"/datasets/{dataset_id}").json()["being_checked"]
+        check(context, service.store.datasets.get(dataset_id))
     dataset: dict[str, Any] = service.client.get(f"/datasets/{dataset_id}").json()
     assert not dataset["being_checked"]
     return dataset

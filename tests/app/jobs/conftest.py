@@ -18,11 +18,12 @@ from sds_clip.app.settings import Settings
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Dataset, Job, Lease, NewVersion
 from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.verdicts import check_of
 from sds_clip.models.clip.model import Clip
 from tests.app.changed import changed
 from tests.app.jobs.consoles import SCOPES, Console
 from tests.app.serving.swapping import MATCH, publish_tuned
-from tests.app.store.conftest import claimed_check
+from tests.checks import claimed_check
 from tests.databases import Databases
 
 USERS = ("alice", "bob")
@@ -45,11 +46,9 @@ class Service:
         return added.id
 
     def accept(self, added: Dataset, usable: int = 1000) -> None:
-        claimed = claimed_check(self.store)
-        assert claimed.id == added.id
-        self.store.datasets.accept(
-            claimed, content_hash="0" * 64, counts={"samples": usable, "usable": usable}
-        )
+        lease = claimed_check(self.store)
+        assert lease.job_id == check_of(added.id)
+        self.store.datasets.accept(lease, content_hash="0" * 64, counts={"samples": usable, "usable": usable})
 
     def finetune(self, **fields: Any) -> dict[str, Any]:
         """Submit a job that can be run, and return it."""

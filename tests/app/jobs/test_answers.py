@@ -18,7 +18,7 @@ from sds_clip.app.store.states import JobStatus
 from sds_clip.models.clip.model import Clip
 from tests.app.datasets.archives import tree
 from tests.app.jobs.conftest import Service, error_of, running
-from tests.app.store.conftest import claimed_check
+from tests.checks import claimed_check
 from tests.databases import KINDS, Databases
 
 WHY = {"reason": "a reason"}
@@ -92,8 +92,8 @@ def make_data_sets(states: States) -> None:
         states.ids[name] = service.ready_dataset(format, name=name)
     states.ask("DELETE /datasets/{gone}")
     states.ids["rejected"] = add(name="rejected", format="pairs", source={}).id
-    claimed = claimed_check(service.store)
-    service.store.datasets.reject(claimed, problems=[{"code": "image_unreadable", "message": "a.jpg"}])
+    check = claimed_check(service.store)
+    service.store.datasets.reject(check, problems=[{"code": "image_unreadable", "message": "a.jpg"}])
     states.ids["unchecked"] = add(name="unchecked", format="pairs", source={}).id
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from sds_clip.app.errors import ServiceError
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Dataset, Job, Lease, Move, NewJob, NewVersion
+from sds_clip.app.store.records import Job, Lease, Move, NewJob, NewVersion
 from sds_clip.app.store.states import JobKind
 from tests.databases import KINDS, Databases
 
@@ -88,13 +88,6 @@ def begun(store: Store, **options: Any) -> Lease:
     lease = claimed(store)
     assert lease.job_id == job.id
     return lease
-
-
-def claimed_check(store: Store) -> Dataset:
-    """The oldest data set that waits for its check; the test knows that there is one."""
-    dataset = store.datasets.claim_check("checker", 60)
-    assert dataset is not None
-    return dataset
 
 
 def at_once(*acts: Callable[[], Any]) -> list[Any]:

@@ -6,6 +6,7 @@ from sds_clip.app.store import Store
 from sds_clip.app.store.records import JobError, NewJob
 from sds_clip.app.store.states import JobKind
 from tests.app.store.conftest import FakeClock, claimed, submitted
+from tests.checks import claimed_check
 
 
 def its_leases_lapse(store: Store, clock: FakeClock) -> None:
@@ -52,9 +53,7 @@ def its_data_are_missing(store: Store, clock: FakeClock) -> None:
 def its_data_are_rejected(store: Store, clock: FakeClock) -> None:
     dataset = store.datasets.add(format="pairs", source={})
     store.jobs.submit(NewJob(JobKind.FINETUNE, {}, datasets=(dataset.id,)))
-    checked = store.datasets.claim_check("checker", 60)
-    assert checked is not None
-    store.datasets.reject(checked, problems=[])
+    store.datasets.reject(claimed_check(store), problems=[])
 
 
 WAYS: Mapping[Callable[[Store, FakeClock], None], str] = {

@@ -18,7 +18,8 @@ from sds_clip.app.errors import (
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, JobError, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus
-from tests.app.store.conftest import FakeClock, at_once, begun, claimed, claimed_check, new_job, submitted
+from tests.app.store.conftest import FakeClock, at_once, begun, claimed, new_job, submitted
+from tests.checks import claimed_check
 from tests.databases import Databases
 
 

@@ -15,6 +15,7 @@ from sds_clip.app.store.migrate import MIGRATIONS, NEWEST, OLDEST
 from sds_clip.app.store.records import JOB_FORMAT, Lease
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.app.store.tables import metadata
+from sds_clip.app.store.verdicts import check_of
 from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.app.store.test_database import upgrade_to
 from tests.app.store.test_workers import worker
@@ -181,13 +182,14 @@ def test_job_that_a_worker_has_begun_is_left_to_workers_that_know_its_checkpoint
 
 
 def test_data_set_of_an_unknown_format_is_left_to_another_worker(store: Store) -> None:
-    store.datasets.add(name="a", format="news", source={})
+    news = store.datasets.add(name="a", format="news", source={})
     known = store.datasets.add(name="b", format="pairs", source={})
-    found = store.datasets.claim_check("checker", 60, formats=("pairs", "winoground"))
-    assert found is not None
-    assert found.id == known.id
-    assert store.datasets.claim_check("checker", 60, formats=("pairs", "winoground")) is None
-    assert store.datasets.claim_check("checker", 60, formats=("pairs", "news")) is not None
+    assert store.datasets.lack_checks(("pairs", "winoground"))
+    assert [check.id for check in store.datasets.enlist_checks(("pairs", "winoground"))] == [
+        check_of(known.id)
+    ]
+    assert not store.datasets.lack_checks(("pairs", "winoground"))
+    assert [check.id for check in store.datasets.enlist_checks(("pairs", "news"))] == [check_of(news.id)]
 
 
 def test_worker_of_this_release_says_how_its_clock_differs(store: Store) -> None:

@@ -13,7 +13,8 @@ from sds_clip.app.store.records import Job, JobError, Json, Lease, NewVersion
 from sds_clip.app.store.retention import Held, Kind
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.tables import events, job_datasets, job_versions, metrics
-from tests.app.store.conftest import FakeClock, begun, claimed, claimed_check, register, submitted, to
+from tests.app.store.conftest import FakeClock, begun, claimed, register, submitted, to
+from tests.checks import claimed_check
 
 
 def ended(store: Store, **options: object) -> Job:
