@@ -57,6 +57,7 @@ def check(context: JobContext, dataset: Dataset) -> tuple[Job, ...]:
     def progress(done: int, total: int) -> None:
         context.stage("checking", done, total)
 
+    context.stage("checking")
     for wait_s in (*WAITS_S, None):
         try:
             _look(context.config, context.store, dataset, record, progress)

@@ -123,9 +123,11 @@ class Datasets(NamedRows[Dataset]):
     def enlist_checks(self, formats: Collection[str]) -> tuple[Job, ...]:
         """Submit the checks of data sets that wait for one, and return them.
 
-        `formats` are those that this program knows. Another release may know others. While a worker of the release
-        before lives, which does not know such jobs, none is submitted. Once there is one, no program of that release
-        may start.
+        They count as created when their data sets were. `formats` are those that this program knows. Another release
+        may know others.
+
+        While a worker of the release before lives, which does not know such jobs, none is submitted. Once there is one,
+        no program of that release may start.
         """
         with self._database.writing() as connection:
             hold_name(connection, "checks")
@@ -137,7 +139,9 @@ class Datasets(NamedRows[Dataset]):
                 return ()
             keep_oldest(connection, CHECKS)
             return tuple(
-                insert_job(connection, _check(dataset), JobStatus.QUEUED, now, id=check_of(dataset.id))
+                insert_job(
+                    connection, _check(dataset), JobStatus.QUEUED, dataset.created_at, check_of(dataset.id)
+                )
                 for dataset in Dataset.all(connection, _unlisted(now, formats).limit(MAX_UNCHECKED))
             )
 

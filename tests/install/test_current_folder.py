@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_clip.worker import checker, supervised
+from sds_clip.worker import supervised
 from sds_clip.worker.protocol import Exit
 
 
@@ -32,10 +32,9 @@ def test_the_program_runs(foreign: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [supervised.COMMAND, checker.COMMAND])
-def test_a_worker_s_processes_start(foreign: Path, command: tuple[str, ...]) -> None:
+def test_a_worker_s_process_starts(foreign: Path) -> None:
     # The input that would assign a job is closed.
-    done = run(foreign, *command)
+    done = run(foreign, *supervised.COMMAND)
     assert done.returncode == Exit.ORPHANED, done.stderr
 
 

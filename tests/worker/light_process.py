@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from sds_clip.app.store.states import JobKind
+from sds_clip.app.store.verdicts import dataset_of
 from sds_clip.worker.context import JobContext
 from sds_clip.worker.errors import JobFailed
 from sds_clip.worker.job_process import Runner, serve
@@ -103,7 +104,20 @@ ACTS: dict[str, Runner] = {
 }
 
 
+def check(context: JobContext) -> None:
+    """Accept the data, once the file is there that its row may name."""
+    dataset = context.store.datasets.get(dataset_of(context.job))
+    context.stage("checking")
+    while not (context.config.data_dir / dataset.source.get("until", "")).exists():
+        time.sleep(STEP_S)
+        context.check()
+    context.end(lambda: context.store.datasets.accept(context.lease, content_hash="0" * 64, counts={}))
+
+
 def runner_of(kind: JobKind) -> Runner:
+    if kind is JobKind.CHECK:
+        return check
+
     def run(context: JobContext) -> None:
         ACTS[(context.job.config or {})["act"]](context)
 

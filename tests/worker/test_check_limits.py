@@ -7,7 +7,7 @@ from sds_clip.app.datasets.archive_limits import ArchiveLimits
 
 LIMITED = """
 import resource
-from sds_clip.worker.check_process import limit_resources
+from sds_clip.worker.check_job import limit_resources
 
 limit_resources()
 print(resource.getrlimit(resource.RLIMIT_FSIZE)[0])

@@ -11,7 +11,6 @@ from sds_clip.app.store.records import DatasetStatus, NewVersion
 from sds_clip.app.store.states import JobStatus
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.context import JobContext
-from sds_clip.worker.dataset_checks import check
 from sds_clip.worker.errors import Stopped
 from sds_clip.worker.fitness import Fitness
 from sds_clip.worker.job_process import _attempt
@@ -96,10 +95,8 @@ def test_version_whose_files_are_in_another_folder_is_not_registered(work: Work)
 
 def test_data_set_is_not_rejected_for_files_that_another_folder_lacks(work: Work) -> None:
     added = work.store.datasets.add(name="", format="pairs", source={})
-    row = work.store.datasets.claim_check("a test", 60)
-    assert row is not None
-    with pytest.raises(WrongDataFolder):
-        check(unmounted(work.config), work.store, row)
+    with pytest.raises(Stopped, match="it has no id"):
+        in_process.checked(unmounted(work.config), work.store)
     assert work.store.datasets.get(added.id).status is DatasetStatus.VALIDATING
 
 

@@ -2,40 +2,41 @@
 
 import io
 import json
-import os
+import resource
 import shutil
-import signal
+import sys
 import tarfile
-import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sds_clip.worker.check_process import CheckClaim
-from sds_clip.worker.checker import Checker
+from sqlalchemy import text
 
 from sds_clip.app.datasets.archive_limits import ENTRY_BYTES
 from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard_name
 from sds_clip.app.errors import SourceForbidden
-from sds_clip.app.store import Store
-from sds_clip.app.store.datasets import MAX_CHECKS
-from sds_clip.app.store.records import Dataset, DatasetStatus
+from sds_clip.app.schemas.datasets import FORMATS
+from sds_clip.app.settings import MAX_ATTEMPTS
+from sds_clip.app.store import verdicts
+from sds_clip.app.store.records import Dataset, DatasetStatus, Job
 from sds_clip.app.store.states import JobStatus
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.errors import DataError
 from sds_clip.worker.data import PairsPlace, content_of, pairs_place
-from sds_clip.worker.dataset_checks import check
 from sds_clip.worker.errors import JobFailed
 from sds_clip.worker.finetune_job import finetune
 from tests.app.datasets.archives import tar_of as tar_of_files
 from tests.app.datasets.archives import zip_of
-from tests.databases import held, on_both
+from tests.checks import claimed_check
+from tests.databases import on_both
 from tests.pictures import save_pictures
-from tests.worker.waiting import fit, until
+from tests.worker import in_process
+from tests.worker.waiting import Running, end, until
 from tests.worker.work import Asked, Work, result_of
 
 
@@ -69,15 +70,7 @@ def registered(work: Work, path: object) -> None:
 
 def checked(work: Work, **changes: Any) -> Dataset:
     """The oldest data set that waits, once it is checked, under a configuration with these changes."""
-    claimed = claim(work)
-    check(replace(work.config, **changes), work.store, claimed)
-    return work.store.datasets.get(claimed.id)
-
-
-def claim(work: Work) -> Dataset:
-    claimed = work.store.datasets.claim_check("checker", 60)
-    assert claimed is not None
-    return claimed
+    return in_process.checked(replace(work.config, **changes), work.store)
 
 
 def accepted(work: Work, **changes: Any) -> Dataset:
@@ -389,80 +382,81 @@ def test_upload_that_is_gone_is_rejected_and_a_job_that_waited_for_it_fails(work
         place_of(work, dataset)
 
 
+def enlist(work: Work) -> None:
+    """Submit the checks of all that wait."""
+    work.store.datasets.enlist_checks(FORMATS)
+
+
+def held_back(work: Work, dataset: Dataset) -> AbstractContextManager[object]:
+    """Lets the check wait, since another process has the files."""
+    return DatasetFolders(work.config.datasets_dir).claim(dataset.id)
+
+
+def check_of(work: Work, dataset: Dataset) -> Job:
+    """The job that checks it."""
+    return work.store.jobs.get(verdicts.check_of(dataset.id))
+
+
 @pytest.mark.long
-def test_checker_s_process_checks_all_that_wait_and_queues_their_jobs(work: Work, pairs_folder: Path) -> None:
+def test_slot_checks_all_that_wait_and_queues_their_jobs(work: Work, pairs_folder: Path) -> None:
     good = uploaded(work, tar_of(pairs_folder))
     bad = uploaded(work, b"no archive")
     job = work.submit({}, datasets=(good.id,))
     assert job.status is JobStatus.VALIDATING
-    checker = Checker(work.config, work.store, fit(work.config, work.store))
-    checker.start()
-    until(lambda: work.store.datasets.get(bad.id).status is DatasetStatus.REJECTED)
-    checker.stop()
-    checker.join()
-    assert work.store.datasets.get(good.id).status is DatasetStatus.READY
+    enlist(work)
+    with Running(work.config.of_checks, work.store):
+        until(lambda: work.store.datasets.get(bad.id).status is DatasetStatus.REJECTED)
+        until(lambda: work.store.datasets.get(good.id).status is DatasetStatus.READY)
     assert work.get(job).status is JobStatus.QUEUED
 
 
-def test_check_that_its_worker_stops_is_given_back(work: Work, pairs_folder: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the limits of another process")
+def test_check_that_its_worker_stops_is_given_back_and_its_process_has_limits(
+    work: Work, pairs_folder: Path
+) -> None:
     dataset = uploaded(work, tar_of(pairs_folder))
-    with DatasetFolders(work.config.datasets_dir).claim(dataset.id):  # so that the check has to wait
-        checker = Checker(work.config, work.store, fit(work.config, work.store))
-        checker.start()
-        until(lambda: work.store.datasets.get(dataset.id).lease_owner)
-        checker.stop()
-        checker.join()
-    given_back = work.store.datasets.get(dataset.id)
-    assert (given_back.attempt, given_back.interruptions, given_back.lease_owner) == (0, 0, None)
+    enlist(work)
+    with held_back(work, dataset), Running(work.config.of_checks, work.store):
+        pid = work.process().pid
+        until(lambda: check_of(work, dataset).stage == "checking")
+        for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE):
+            assert resource.prlimit(pid, kind)[0] != resource.RLIM_INFINITY
+    given_back = check_of(work, dataset)
+    assert (given_back.status, given_back.attempt) == (JobStatus.QUEUED, 0)
     accepted(work)
 
 
 @pytest.mark.long
 def test_data_set_whose_check_dies_each_time_is_rejected(work: Work, pairs_folder: Path) -> None:
     dataset = uploaded(work, tar_of(pairs_folder))
-    checker = Checker(replace(work.config, check_ttl_s=2.0), work.store, fit(work.config, work.store))
-    with DatasetFolders(work.config.datasets_dir).claim(dataset.id):  # so that the check has to wait
-        checker.start()
-        for attempt in range(MAX_CHECKS):
-            until(lambda: work.store.datasets.get(dataset.id).lease_owner)
-            owner = str(work.store.datasets.get(dataset.id).lease_owner)
-            os.kill(int(owner.split("/")[1]), signal.SIGKILL)
-            until(lambda: work.store.datasets.get(dataset.id).attempt == attempt + 1)  # noqa: B023
+    enlist(work)
+    with held_back(work, dataset), Running(work.config.of_checks, work.store):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            end(work.process(attempt))
+            until(lambda: check_of(work, dataset).fence > attempt or check_of(work, dataset).error)  # noqa: B023
         until(lambda: work.store.datasets.get(dataset.id).status is DatasetStatus.REJECTED)
-    checker.stop()
-    checker.join()
     (problem,) = work.store.datasets.get(dataset.id).problems or ()
     assert problem["code"] == "check_died"
 
 
-@on_both
-def test_check_whose_database_was_away_is_given_back_when_it_answers(
-    work: Work, database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_check_ends_when_its_data_set_is_deleted(work: Work, pairs_folder: Path) -> None:
+    dataset = uploaded(work, tar_of(pairs_folder))
+    enlist(work)
+    with held_back(work, dataset), Running(work.config.of_checks, work.store):
+        until(lambda: check_of(work, dataset).stage == "checking")
+        work.store.datasets.delete(dataset.id)
+        until(lambda: check_of(work, dataset).status is JobStatus.CANCELLED)
+
+
+def test_data_set_that_a_worker_of_the_release_before_has_checked_keeps_its_verdict(work: Work) -> None:
     dataset = work.store.datasets.add(format="pairs", source={})
-    impatient = Store(database_url, timeout_s=0.1)
-    claim = CheckClaim(impatient, "checker", 60)
-    assert claim.take() is not None
-    giving_back = threading.Thread(target=claim.release)
-    with held(database_url):
-        giving_back.start()
-        until(lambda: any(record.name == "sds_clip.app.store.database" for record in caplog.records))
-    giving_back.join()
-    assert work.store.datasets.get(dataset.id).lease_owner is None
-    impatient.close()
-
-
-def test_claim_is_let_go_before_the_result_ends_it(work: Work, pairs_folder: Path) -> None:
-    ids = [uploaded(work, data).id for data in (tar_of(pairs_folder), b"no archive")]
-    seen: list[list[DatasetStatus]] = []
-
-    def look() -> None:
-        seen.append([work.store.datasets.get(name).status for name in ids])
-
-    for _ in ids:
-        check(work.config, work.store, claim(work), concluding=look)
-    waits = DatasetStatus.VALIDATING
-    assert seen == [[waits, waits], [DatasetStatus.READY, waits]]
+    enlist(work)
+    with work.store.database.writing() as connection:
+        connection.execute(text("UPDATE datasets SET status = 'ready', content_hash = 'abc'"))
+    with Running(work.config.of_checks, work.store):
+        until(lambda: check_of(work, dataset).status is JobStatus.SUCCEEDED)
+    kept = work.store.datasets.get(dataset.id)
+    assert (kept.status, kept.content_hash) == (DatasetStatus.READY, "abc")
 
 
 @pytest.mark.parametrize(("owner", "status"), [("alice", "rejected"), ("", "ready")])
@@ -471,13 +465,12 @@ def test_archive_that_unpacks_to_more_than_its_key_may_store_is_rejected(
 ) -> None:
     size = unpacked_bytes(pairs_folder)
     work.store.datasets.add(format="pairs", source={}, owner=owner, size_bytes=1000)
-    other = claim(work)
+    claimed_check(work.store)
     uploaded(work, tar_of(pairs_folder), owner=owner)
 
     found = checked(work, max_stored_bytes_per_key=size + 999)
 
     assert found.status == status
-    work.store.datasets.release_check(other)
 
 
 def test_data_set_counts_with_the_size_of_its_files(work: Work, pairs_folder: Path) -> None:

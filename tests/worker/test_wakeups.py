@@ -20,7 +20,8 @@ import redis
 from celery import Celery
 
 from sds_clip.app.jobs.wakeups import WakeUps
-from sds_clip.app.store.records import Job
+from sds_clip.app.schemas.datasets import FORMATS
+from sds_clip.app.store.records import DatasetStatus, Job
 from sds_clip.app.store.shares import Shares
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.config import WorkerConfig
@@ -284,6 +285,34 @@ def test_inspect_active_shows_which_job_runs_where_and_control_shutdown_lets_it_
     assert waiting_for(work.config) == [job.id]  # a message for whoever takes over
     with work.worker() as worker:
         work.until_step(job, kept + 1, fence=2)
+
+
+def test_training_job_holds_up_no_check_and_celery_s_tools_name_both(
+    work: Work, send: Callable[[str], bool], celery: Celery
+) -> None:
+    """The second slot of a worker takes a check's message while the first one is busy, and leaves the others."""
+    with work.worker(checks_datasets=True) as worker:
+        long, next_one = begin(work, send), work.light("count", steps=1)
+        assert send(next_one.id)
+        held = work.store.datasets.add(format="pairs", source={"until": "let go"})
+        [check] = work.store.datasets.enlist_checks(FORMATS)
+        celery.send_task("sds_clip.check", args=[check.id], queue="check")
+        work.until_step(check, 0, fence=1)
+        [active] = (celery.control.inspect(timeout=5).active() or {}).values()
+        shown = {(task["name"], *task["args"]) for task in active}
+        assert shown == {("sds_clip.finetune", long.id), ("sds_clip.check", check.id)}
+        assert waiting_for(work.config) == [next_one.id]
+        (work.config.data_dir / "let go").touch()
+        until(lambda: work.store.datasets.get(held.id).status is DatasetStatus.READY)
+        assert work.get(long).status is JobStatus.RUNNING
+        assert work.get(next_one).fence == 0
+        assert worker.poll() is None
+
+
+def test_worker_without_a_broker_finds_a_check_by_itself(work: Work) -> None:
+    added = work.store.datasets.add(format="pairs", source={})
+    with work.worker(checks_datasets=True, idle_tick_s=0.2, broker_url="redis://127.0.0.1:1"):
+        until(lambda: work.store.datasets.get(added.id).status is DatasetStatus.READY)
 
 
 def test_events_tell_when_the_job_is_received_begun_and_ended(
