@@ -85,7 +85,7 @@ def _workers(connection: Connection, now: float) -> dict[str, Any]:
     columns = (workers.c.id, workers.c.queue, workers.c.seen_at, workers.c.out_because)
     seen = connection.execute(select(*columns)).all()
     found = [
-        (kind, at >= now - LIVING_S, (owner, kind) in holding, out)
+        (kind, at >= now - LIVING_S, (owner, kind) in holding, out if kind == queue else None)
         for owner, queue, at, out in seen
         for kind in {queue, JobKind.CHECK}
     ]

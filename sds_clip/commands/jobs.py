@@ -117,9 +117,8 @@ def _status(info: JobInfo) -> str:
     if (silent_since := info.get("worker_silent_since")) is not None:
         return f"{info['status']} (its worker has been silent since {moment(silent_since)})"
     if info["no_worker"]:
-        return (
-            f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {info['kind']})"
-        )
+        queue = "finetune" if info["kind"] == "check" else info["kind"]  # all workers check
+        return f"{info['status']} (no worker runs such jobs; start one: sds-clip worker --queue {queue})"
     waits = _WAITS.get(str(info.get("waits_for")))
     return f"{info['status']} ({waits})" if waits else info["status"]
 
@@ -127,6 +126,8 @@ def _status(info: JobInfo) -> str:
 def _task(info: JobInfo) -> str:
     if info["kind"] == "finetune":
         return f"{info['objective']} on {info['base']}"
+    if info["kind"] == "check":
+        return f"check of {info['dataset']}"
     return f"{info['benchmark']} of {info['model'] or info['teacher']}"
 
 
@@ -170,7 +171,7 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@option("--kind", type=click.Choice(["finetune", "evaluate"]), help="List only jobs of this kind.")
+@option("--kind", type=click.Choice(["finetune", "evaluate", "check"]), help="List only jobs of this kind.")
 @option("--status", metavar="STATUS", help="List only jobs with this status: queued, running, failed, ...")
 @list_options
 @remote(_print_list)

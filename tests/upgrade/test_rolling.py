@@ -147,7 +147,8 @@ def test_old_and_new_programs_share_a_system_and_nothing_is_lost_or_done_twice(
     before: Path, processes: Processes, store: Store, tmp_path: Path
 ) -> None:
     save_coco(tmp_path / "pairs")
-    with processes.service(before) as old:
+    with contextlib.ExitStack() as old_service:
+        old = old_service.enter_context(processes.service(before))
         old_worker = processes.start(before, "worker", "--queue", "finetune")
         until(lambda: any(worker["alive"] for worker in old.workers()))
         earliest = old.upload_dataset(tmp_path / "pairs", format="pairs", name="earliest")["id"]
@@ -170,10 +171,10 @@ def test_old_and_new_programs_share_a_system_and_nothing_is_lost_or_done_twice(
             handed_over.wait()
             assert any("step" in (event["data"] or {}) for event in handed_over.events())
 
-            # An old service beside a new worker, which checks its data set and runs its job.
+            # An old service beside a new worker, which runs its job, and leaves its data set until the service has ended.
             later = old.upload_dataset(tmp_path / "pairs", format="pairs", name="later")["id"]
-            until(lambda: old.dataset(later)["status"] == "ready")
-            by_new = finetune(old, later, SHORT, 3).wait()
+            by_new = finetune(old, dataset, SHORT, 3).wait()
+            assert new.dataset(later)["status"] == "validating"
 
             assert [is_by(owner, old_worker) for owner in claims(store, by_old)] == [True]
             assert [is_by(owner, old_worker) for owner in claims(store, handed_over)] == [True, False]
@@ -192,6 +193,11 @@ def test_old_and_new_programs_share_a_system_and_nothing_is_lost_or_done_twice(
             assert answers[0] == pytest.approx(answers[1], abs=1e-6)
             assert old.rollback(reason="a test")["version"] == versions[-2]
             until(lambda: new.match([IMAGE], TEXTS)["model"]["version"] == versions[-2])
+
+            old_service.close()
+            until(lambda: new.dataset(later)["status"] == "ready")
+            [check] = new.jobs(kind="check")
+            assert check.status == "succeeded"
 
         # An old program that ends cannot come back. From the next release on it can.
         again = processes.start(before, "worker", "--queue", "finetune")

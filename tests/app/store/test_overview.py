@@ -5,14 +5,15 @@ from sds_clip.app.store.records import DatasetStatus, NewVersion, VersionStatus
 from sds_clip.app.store.states import JobKind, JobStatus
 from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.app.store.test_workers import worker
+from tests.checks import claimed_check
 
-FINETUNE, EVALUATE = JobKind.FINETUNE, JobKind.EVALUATE
+FINETUNE, EVALUATE, CHECK = JobKind.FINETUNE, JobKind.EVALUATE, JobKind.CHECK
 
 
 def test_empty_database_has_every_count_at_0(store: Store) -> None:
     seen = store.overviews.read()
     assert set(seen.jobs) == {(kind, status) for kind in JobKind for status in JobStatus}
-    assert seen.queue_age_s == {FINETUNE: 0, EVALUATE: 0}
+    assert seen.queue_age_s == {FINETUNE: 0, EVALUATE: 0, CHECK: 0}
     assert seen.lease_left_s == {}
     for counts in (seen.jobs, seen.workers, seen.busy, seen.datasets, seen.dataset_bytes, seen.versions):
         assert set(counts.values()) == {0}
@@ -34,7 +35,7 @@ def test_jobs_are_counted_with_the_oldest_wait_and_the_shortest_lease(store: Sto
         (FINETUNE, JobStatus.QUEUED): 1,
         (EVALUATE, JobStatus.RUNNING): 1,
     }
-    assert {kind: round(age) for kind, age in seen.queue_age_s.items()} == {FINETUNE: 25, EVALUATE: 0}
+    assert {kind: round(age) for kind, age in seen.queue_age_s.items()} == {FINETUNE: 25, EVALUATE: 0, CHECK: 0}
     assert {kind: round(left) for kind, left in seen.lease_left_s.items()} == {FINETUNE: -5, EVALUATE: 50}
 
 
@@ -45,14 +46,18 @@ def test_workers_are_counted_by_queue_and_life_and_what_they_hold(store: Store, 
         store.workers.beat(worker(name))
     submitted(store)
     claimed(store, owner="busy")
+    store.datasets.add(format="pairs", source={})
+    claimed_check(store, owner="idle")
     seen = store.overviews.read()
     assert seen.workers == {
         (FINETUNE, True): 2,
         (FINETUNE, False): 1,
         (EVALUATE, True): 0,
         (EVALUATE, False): 0,
+        (CHECK, True): 2,
+        (CHECK, False): 1,
     }
-    assert seen.busy == {FINETUNE: 1, EVALUATE: 0}
+    assert seen.busy == {FINETUNE: 1, EVALUATE: 0, CHECK: 1}
 
 
 def test_sizes_are_those_of_uploads_and_versions(store: Store) -> None:

@@ -6,6 +6,7 @@ from sds_clip.app.store import Store
 from sds_clip.app.store.records import NewWorker
 from sds_clip.app.store.states import JobKind
 from tests.app.store.conftest import FakeClock, claimed, submitted
+from tests.checks import claimed_check
 
 
 def worker(id: str, queue: JobKind = JobKind.FINETUNE) -> NewWorker:
@@ -19,9 +20,9 @@ def test_worker_lives_for_three_heartbeats_and_is_forgotten_after_a_day(
     store.workers.beat(worker("b", JobKind.EVALUATE))
     clock.advance(20)
     store.workers.beat(worker("b", JobKind.EVALUATE))
-    assert store.workers.living_queues() == {"finetune", "evaluate"}
+    assert store.workers.living_queues() == {"finetune", "evaluate", "check"}
     clock.advance(15)
-    assert store.workers.living_queues() == {"evaluate"}
+    assert store.workers.living_queues() == {"evaluate", "check"}
     assert [(each.id, each.alive) for each in store.workers.list()] == [("b", True), ("a", False)]
     clock.advance(24 * 3600)
     store.workers.beat(worker("c"))
@@ -39,6 +40,8 @@ def test_worker_is_shown_with_the_job_that_it_holds(store: Store) -> None:
     job = submitted(store)
     store.workers.beat(worker("a"))
     lease = claimed(store, owner="a")
+    store.datasets.add(format="pairs", source={})
+    claimed_check(store, owner="a")
     (seen,) = store.workers.list()
     assert (seen.job_id, seen.queue, seen.host, seen.pid, seen.version) == (
         job.id,

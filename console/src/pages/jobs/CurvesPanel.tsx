@@ -270,7 +270,7 @@ function Steps({
 }
 
 function NoCurves({ job }: { job: Job }) {
-  if (job.kind === "evaluate") return null;
+  if (job.kind !== "finetune") return null;
   return (
     <EmptyState title={hasEnded(job.status) ? "There are no curves." : "There are no curves yet."}>
       {curvesBegin(job)}

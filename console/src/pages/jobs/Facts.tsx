@@ -217,7 +217,7 @@ export function Checkpoints({ job }: { job: Job }) {
     [job.id, job.status, job.files_removed_at],
     isOpen ? AGAIN_S : undefined,
   );
-  if (job.kind === "evaluate") return null;
+  if (job.kind !== "finetune") return null;
   return (
     <section class="stack close" aria-label="Checkpoints">
       <h2>Checkpoints</h2>

@@ -54,7 +54,7 @@ export function JobPage({ id, other }: { id: string; other: string | undefined }
         </div>
         <p class="job-sentence">{sentence(job, datasets)}</p>
         <Progress job={job} />
-        <Actions job={job} onChange={reload} />
+        {(job.kind !== "check" || job.status === "paused") && <Actions job={job} onChange={reload} />}
       </header>
       {!lost && <ErrorNote error={error} onRetry={reload} />}
       <Trouble job={job} />
@@ -121,7 +121,7 @@ function Trouble({ job }: { job: Job }) {
       ) : (
         <p>
           The job waits, because no worker for this kind of job is running. Start one:{" "}
-          <code>sds-clip worker --queue {job.kind}</code>, or <code>sds-clip up</code>, which starts
+          <code>sds-clip worker --queue {job.kind === "check" ? "finetune" : job.kind}</code>, or <code>sds-clip up</code>, which starts
           everything.
         </p>
       )}

@@ -17,6 +17,7 @@ const OWN = {
     "base", "teacher", "training_data", "validation_data", "objective", "seed", "evaluate", "promote", "alias", "thresholds",
   ],
   evaluate: ["model", "benchmark", "data", "scorer", "teacher", "baseline"],
+  check: ["dataset"],
 } as const; // biome-ignore format: a list
 
 export function optionsOf(job: Job, schemas: Schemas): Option[] {
@@ -27,6 +28,7 @@ export function optionsOf(job: Job, schemas: Schemas): Option[] {
     const usual = of("EvaluateSpec");
     return [...own, ...Object.entries(job.options)].map(([name, value]) => option(name, value, usual[name]));
   }
+  if (job.kind === "check") return own.map(([name, value]) => option(name, value, undefined));
   const spec: Record<string, unknown> = { ...of("FinetuneSpec"), thresholds: of("Thresholds") };
   const hyper = of("Hyperparameters");
   return [

@@ -36,6 +36,7 @@ async function byName(name: string): Promise<Job | undefined> {
 
 /** The data sets that a job names, as far as they still exist. */
 export function datasetsOf(job: Job): Promise<Datasets> {
+  if (job.kind === "check") return readDatasets([job.dataset]);
   const named =
     job.kind === "evaluate"
       ? [job.data]

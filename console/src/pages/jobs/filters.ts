@@ -9,7 +9,7 @@ export const { readFilters, addressOf, refined } = listFilters("jobs", CHOICES);
 
 export function matches(job: Job, { kind, status, name, owner }: Filters): boolean {
   return (
-    (!kind || job.kind === kind) &&
+    (kind ? job.kind === kind : job.kind !== "check") &&
     (!status || job.status === status) &&
     (!name || job.name.startsWith(name)) &&
     (!owner || job.owner === owner)

@@ -5,7 +5,8 @@ export type Finetune = Schemas["FinetuneJobInfo"];
 export type JobList = Schemas["JobList"];
 export type Status = Schemas["JobStatus"];
 
-export const KINDS = ["finetune", "evaluate"] as const;
+/** Checks are listed only if they are asked for. */
+export const KINDS = ["finetune", "evaluate", "check"] as const;
 export const STATUSES = [
   "validating",
   "queued",

@@ -15,6 +15,7 @@ const STAGES: Record<string, string> = {
   writing: "writing the results",
   publishing: "saving the new version",
   promoting: "deciding whether to move the alias",
+  checking: "reading every file of the data set",
 };
 /** What the stages count that take no steps. */
 const UNITS: Record<string, string> = {

@@ -19,6 +19,7 @@ const BENCHMARKS: Record<string, string> = {
 
 /** "score with demo, on pairs", "winoground of default" */
 export function brief(job: Job, datasets: Datasets): string {
+  if (job.kind === "check") return `check of ${dataName(job.dataset, datasets)}`;
   if (job.kind === "evaluate") {
     const measured = job.scorer === "diffusion" ? job.teacher : job.model;
     return `${job.benchmark} of ${shortId(measured ?? "–")}, on ${dataName(job.data, datasets)}`;
@@ -28,6 +29,7 @@ export function brief(job: Job, datasets: Datasets): string {
 }
 
 export function sentence(job: Job, datasets: Datasets): string {
+  if (job.kind === "check") return `Checks the data set ${owned(job.dataset, datasets)} before jobs use it.`;
   return job.kind === "finetune" ? trained(job, datasets) : measured(job, datasets);
 }
 
