@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from sds_clip.app.edge import auth
+from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.store.records import JobError, NewVersion
 from sds_clip.app.store.states import JobStatus
 from sds_clip.models.clip.model import Clip
@@ -95,6 +96,8 @@ def make_data_sets(states: States) -> None:
     check = claimed_check(service.store)
     service.store.datasets.reject(check, problems=[{"code": "image_unreadable", "message": "a.jpg"}])
     states.ids["unchecked"] = add(name="unchecked", format="pairs", source={}).id
+    [check] = service.store.datasets.enlist_checks(FORMATS)
+    states.ids["check"] = check.id
 
 
 def make_versions(states: States, clip: Clip) -> None:
@@ -149,12 +152,25 @@ def test_resumed_and_retried_jobs_are_queued_without_their_error(states: States)
         assert (job["status"], job["attempt"], job["error"]) == ("queued", 0, None)
 
 
+def test_checks_are_listed_only_if_they_are_asked_for_and_name_their_data_set(states: States) -> None:
+    every = states.ask("GET /jobs?limit=100").json()["data"]
+    assert {job["kind"] for job in every} == {"finetune"}
+    checks = {job["id"]: job for job in states.ask("GET /jobs?kind=check").json()["data"]}
+    check = checks[states.ids["check"]]
+    assert (check["dataset"], check["status"], check["no_worker"]) == (states.ids["unchecked"], "queued", True)
+    events = states.ask("GET /datasets/{rejected}/events").json()["data"]
+    assert [event["data"]["to"] for event in events] == ["queued", "running", "succeeded"]
+    assert states.ask("GET /datasets/{rejected}/events?after=1&limit=1").json()["has_more"]
+
+
 SHOWN = [
     *(
         f"GET /jobs/{{queued|running|failed|succeeded}}/{each}"
         for each in ("events", "metrics", "curves", "checkpoints")
     ),
     "GET /datasets/{ready|unchecked|rejected|gone}",
+    "GET /datasets/{ready|unchecked|rejected|gone}/events",
+    "GET /jobs/{check}",
     "GET /models/{served|delta|worse|deleted}",
     "GET /models/live",
     "GET /promotions?alias=locked",
@@ -204,6 +220,8 @@ REFUSED: dict[str, list[tuple[str, Any, int, str, str | None]]] = {
         ("POST /jobs/{succeeded|failed|cancelled|cancelling|pausing|validating}/resume", None, 409, "job_state", None),
         ("POST /jobs/{succeeded|paused|pausing|cancelling}/retry", None, 409, "job_state", None),
         ("POST /jobs/{robbed}/retry", None, 409, "inputs_gone", None),
+        *((f"POST /jobs/{{check}}/{action}", None, 409, "job_state", None) for action in ("cancel", "pause", "retry")),
+        ("DELETE /jobs/{check}", None, 409, "job_state", None),
         ("DELETE /jobs/{queued|running|paused|pausing|cancelling|validating}", None, 409, "job_state", None),
         ("GET /jobs/{queued|succeeded}/log", None, 404, "no_log", None),
         ("GET /jobs/{queued|succeeded}/report", None, 404, "no_report", None),
