@@ -132,29 +132,20 @@ class Datasets(NamedRows[Dataset]):
         with self._database.writing() as connection:
             hold_name(connection, "checks")
             now = self._clock()
-            old = select(workers.c.id).where(
-                workers.c.seen_at >= now - LIVING_S, workers.c.clock_skew_s.is_(None)
-            )
-            if connection.execute(old.limit(1)).first() is not None:
+            is_old = workers.c.seen_at >= now - LIVING_S, workers.c.clock_skew_s.is_(None)
+            if connection.execute(select(workers.c.id).where(*is_old)).first() is not None:
                 return ()
             keep_oldest(connection, CHECKS)
-            return tuple(
-                insert_job(
-                    connection, _check(dataset), JobStatus.QUEUED, dataset.created_at, check_of(dataset.id)
-                )
-                for dataset in Dataset.all(connection, _unlisted(now, formats).limit(MAX_UNCHECKED))
-            )
+            waiting = Dataset.all(connection, _unlisted(now, formats).limit(MAX_UNCHECKED))
+            return tuple(_submit(connection, dataset) for dataset in waiting)
 
     def being_checked(self, found: Iterable[Dataset]) -> frozenset[str]:
         """The ids of those data sets whose check a worker holds."""
-        checks = {check_of(each.id): each.id for each in found if each.status is DatasetStatus.VALIDATING}
-        held = select(jobs.c.id).where(jobs.c.id.in_(sorted(checks)), jobs.c.status.in_(sorted(HELD)))
+        checks = [check_of(each.id) for each in found if each.status is DatasetStatus.VALIDATING]
+        held = select(jobs.c.id).where(jobs.c.id.in_(checks), jobs.c.status.in_(sorted(HELD)))
         with self._database.reading() as connection:
-            return (
-                frozenset(checks[each] for each in connection.execute(held).scalars())
-                if checks
-                else frozenset()
-            )
+            rows = connection.execute(held).scalars()
+            return frozenset(each.removeprefix(CHECK_PREFIX) for each in rows)
 
     def accept(
         self,
@@ -197,9 +188,8 @@ class Datasets(NamedRows[Dataset]):
         """
         with self._database.writing() as connection:
             # The check first, as its verdict does.
-            check = Job.one_or_none(
-                connection, select(jobs).where(jobs.c.id == check_of(dataset_id)).with_for_update()
-            )
+            of_id = select(jobs).where(jobs.c.id == check_of(dataset_id))
+            check = Job.one_or_none(connection, of_id.with_for_update())
             dataset = self._known(connection, dataset_id, lock=True)
             if dataset.status is DatasetStatus.DELETED:
                 return dataset
@@ -222,14 +212,8 @@ class Datasets(NamedRows[Dataset]):
             if check.status not in HELD:
                 raise lost(lease)
             moved = conclude(connection, dataset_of(check), now, status, **values)
-            move(
-                connection,
-                check,
-                Action.SUCCEED,
-                now,
-                f"The data set is {status}.",
-                result={"status": status},
-            )
+            told, result = f"The data set is {status}.", {"status": status}
+            move(connection, check, Action.SUCCEED, now, told, result=result)
             return moved
 
 
@@ -270,9 +254,10 @@ def new_dataset_id() -> str:
     return new_id("ds")
 
 
-def _check(dataset: Dataset) -> NewJob:
+def _submit(connection: Connection, dataset: Dataset) -> Job:
     spec = {"dataset": dataset.id}
-    return NewJob(JobKind.CHECK, spec, spec, owner=dataset.owner)
+    check = NewJob(JobKind.CHECK, spec, spec, owner=dataset.owner)
+    return insert_job(connection, check, JobStatus.QUEUED, dataset.created_at, check_of(dataset.id))
 
 
 def _unlisted(now: float, formats: Collection[str]) -> Select[Any]:

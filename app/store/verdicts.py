@@ -45,15 +45,12 @@ def give_up(connection: Connection, job: Job, now: float) -> None:
     """Reject the data set if this was its check and has failed."""
     if job.kind is not JobKind.CHECK or job.status is not JobStatus.FAILED or job.error is None:
         return
-    problem = {
-        "code": "check_died",
-        "message": f"The data set could not be checked, at last because of {job.error.code} in attempt {job.attempt}.",
-    }
-    if job.error.code == INTERRUPTED:
-        problem = {
-            "code": INTERRUPTED,
-            "message": f"The check of the data set was interrupted {job.interruptions} times; send it again.",
-        }
+    code = INTERRUPTED if job.error.code == INTERRUPTED else "check_died"
+    message = (
+        f"The data set could not be checked. It was tried {job.attempt} times and interrupted {job.interruptions} "
+        f"times, and given up because of {job.error.code}."
+    )
+    problem = {"code": code, "message": message}
     conclude(connection, dataset_of(job), now, DatasetStatus.REJECTED, problems=[problem])
 
 
