@@ -77,7 +77,7 @@ DatasetStatus: TypeAlias = Literal["validating", "ready", "rejected", "deleted"]
 class DatasetFilters(TypedDict, total=False):
     status: DatasetStatus | None; format: str | None; owner: str | None; name: str | None
     created_after: float | None; created_before: float | None
-JobKind: TypeAlias = Literal["finetune", "evaluate"]
+JobKind: TypeAlias = Literal["finetune", "evaluate", "check"]
 JobStatus: TypeAlias = Literal["validating", "queued", "running", "pausing", "paused", "cancelling", "cancelled", "succeeded", "failed"]
 class JobFilters(TypedDict, total=False):
     kind: JobKind | None; status: JobStatus | None; owner: str | None; name: str | None; created_after: float | None
@@ -204,7 +204,19 @@ class EvaluateJobInfo(TypedDict):
     waits_for: Literal["check", "worker", "turn", "attempt", "silent_worker", "checkpoint"] | None
     kind: Literal["evaluate"]; model: str | None; benchmark: str; data: str; scorer: Literal["clip", "diffusion"]
     teacher: str | None; baseline: str | None; options: dict[str, Any]
-JobInfo: TypeAlias = FinetuneJobInfo | EvaluateJobInfo
+@final
+class CheckJobInfo(TypedDict):
+    id: str; object: Literal["job"]; name: str; status: JobStatus; created_at: float; started_at: float | None
+    finished_at: float | None; estimated_finish: float | None; stage: str | None; progress: Progress
+    no_worker: bool; attempt: int; max_attempts: int; priority: int; interruptions: int; max_interruptions: int
+    run_time_s: float; max_run_time_s: float; result_version: str | None; result: dict[str, Any] | None
+    report: str | None; error: JobErrorInfo | None; pause_reason: JobErrorInfo | None
+    files_removed_at: float | None; improvement: Improvement | None; owner: str; suffix: str | None
+    metadata: dict[str, Any]; request: dict[str, Any] | None; transitions: list[Transition] | None
+    metrics: MetricPointInfo | None; worker_silent_since: float | None
+    waits_for: Literal["check", "worker", "turn", "attempt", "silent_worker", "checkpoint"] | None
+    kind: Literal["check"]; dataset: str
+JobInfo: TypeAlias = FinetuneJobInfo | EvaluateJobInfo | CheckJobInfo
 class ServedModel(TypedDict):
     name: str; version: str; generation: int; default: bool; reference: str; architecture: str
     precision: Literal["float32", "bfloat16", "float16"]; device: str; parameters: int; size_bytes: int

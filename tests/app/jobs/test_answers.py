@@ -157,7 +157,11 @@ def test_checks_are_listed_only_if_they_are_asked_for_and_name_their_data_set(st
     assert {job["kind"] for job in every} == {"finetune"}
     checks = {job["id"]: job for job in states.ask("GET /jobs?kind=check").json()["data"]}
     check = checks[states.ids["check"]]
-    assert (check["dataset"], check["status"], check["no_worker"]) == (states.ids["unchecked"], "queued", True)
+    assert (check["dataset"], check["status"], check["no_worker"]) == (
+        states.ids["unchecked"],
+        "queued",
+        True,
+    )
     events = states.ask("GET /datasets/{rejected}/events").json()["data"]
     assert [event["data"]["to"] for event in events] == ["queued", "running", "succeeded"]
     assert states.ask("GET /datasets/{rejected}/events?after=1&limit=1").json()["has_more"]

@@ -35,7 +35,11 @@ def test_jobs_are_counted_with_the_oldest_wait_and_the_shortest_lease(store: Sto
         (FINETUNE, JobStatus.QUEUED): 1,
         (EVALUATE, JobStatus.RUNNING): 1,
     }
-    assert {kind: round(age) for kind, age in seen.queue_age_s.items()} == {FINETUNE: 25, EVALUATE: 0, CHECK: 0}
+    assert {kind: round(age) for kind, age in seen.queue_age_s.items()} == {
+        FINETUNE: 25,
+        EVALUATE: 0,
+        CHECK: 0,
+    }
     assert {kind: round(left) for kind, left in seen.lease_left_s.items()} == {FINETUNE: -5, EVALUATE: 50}
 
 
