@@ -1,4 +1,4 @@
-"""Submits the jobs that check data sets, once every process knows such jobs (docs/decisions/0091-checks-are-jobs.md)."""
+"""Submits the jobs that check data sets, once every process knows them (docs/decisions/0091-checks-are-jobs.md)."""
 
 import contextlib
 from collections.abc import Callable
