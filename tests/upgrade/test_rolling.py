@@ -171,7 +171,7 @@ def test_old_and_new_programs_share_a_system_and_nothing_is_lost_or_done_twice(
             handed_over.wait()
             assert any("step" in (event["data"] or {}) for event in handed_over.events())
 
-            # An old service beside a new worker, which runs its job, but leaves its data set until the service has ended.
+            # An old service beside a new worker, which runs its job. Its data set waits until the service has ended.
             later = old.upload_dataset(tmp_path / "pairs", format="pairs", name="later")["id"]
             by_new = finetune(old, dataset, SHORT, 3).wait()
             assert new.dataset(later)["status"] == "validating"
