@@ -251,7 +251,7 @@ class AsyncClient:
         """Submit an evaluation job."""
         return await self._submit("evaluate", {"benchmark": benchmark, "data": data, **fields})
 
-    async def _submit(self, kind: schemas.JobKind, fields: Mapping[str, Any]) -> AsyncJob:
+    async def _submit(self, kind: Literal["finetune", "evaluate"], fields: Mapping[str, Any]) -> AsyncJob:
         return AsyncJob(self._http, await self._http.json(calls.submit(kind, fields)))
 
     @overload

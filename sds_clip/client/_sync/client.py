@@ -246,7 +246,7 @@ class Client:
         """Submit an evaluation job."""
         return self._submit("evaluate", {"benchmark": benchmark, "data": data, **fields})
 
-    def _submit(self, kind: schemas.JobKind, fields: Mapping[str, Any]) -> Job:
+    def _submit(self, kind: Literal["finetune", "evaluate"], fields: Mapping[str, Any]) -> Job:
         return Job(self._http, self._http.json(calls.submit(kind, fields)))
 
     @overload

@@ -121,8 +121,8 @@ function Trouble({ job }: { job: Job }) {
       ) : (
         <p>
           The job waits, because no worker for this kind of job is running. Start one:{" "}
-          <code>sds-clip worker --queue {job.kind === "check" ? "finetune" : job.kind}</code>, or <code>sds-clip up</code>, which starts
-          everything.
+          <code>sds-clip worker --queue {job.kind === "check" ? "finetune" : job.kind}</code>, or{" "}
+          <code>sds-clip up</code>, which starts everything.
         </p>
       )}
     </div>
