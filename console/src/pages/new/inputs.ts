@@ -20,7 +20,7 @@ export interface Inputs {
   /** Undefined for a key that may not list models. */
   models: Awaited<ReturnType<typeof listModels>> | undefined;
   workers: Api["WorkerInfo"][];
-  /** The job that is duplicated. Undefined if there is none with the given id or name. */
+  /** The job that is duplicated. Undefined if there is none with the given id or name, and for a check. */
   from: Job | undefined;
 }
 
@@ -49,7 +49,8 @@ function listData(status: "ready" | "validating") {
 
 async function jobOf(id: string): Promise<Job | undefined> {
   try {
-    return await getJob(id);
+    const job = await getJob(id);
+    return job.kind === "check" ? undefined : job;
   } catch (error) {
     if (error instanceof ApiError && error.status === 404) return undefined;
     throw error;
