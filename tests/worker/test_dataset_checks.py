@@ -449,6 +449,7 @@ def test_check_ends_when_its_data_set_is_deleted(work: Work, pairs_folder: Path)
 
 
 def test_data_set_that_a_worker_of_the_release_before_has_checked_keeps_its_verdict(work: Work) -> None:
+    work.config.data_dir.mkdir(parents=True, exist_ok=True)
     dataset = work.store.datasets.add(format="pairs", source={})
     enlist(work)
     with work.store.database.writing() as connection:
