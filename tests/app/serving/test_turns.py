@@ -168,11 +168,12 @@ async def test_giving_way_ends_when_the_others_are_due(monkeypatch: pytest.Monke
     turns = Turns(Clock())
     (first,) = await requests(turns, "alice", 4)
     await first.end()
-    await requests(turns, "bob", 1)
+    (other,) = await requests(turns, "bob", 1)
     (late,) = await requests(turns, "alice", 1)
     async with asyncio.timeout(60):
         while not late.began:
             await asyncio.sleep(0.001)
+    await ended(other, late)
 
 
 async def test_nobody_gives_way_to_requests_that_are_overdue() -> None:
