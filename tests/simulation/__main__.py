@@ -1,25 +1,30 @@
-"""Runs the schedules of seeds, and shrinks the first that fails."""
+"""Runs the schedule of a seed, and shrinks it if it fails."""
 
+import argparse
 import sys
 import time
+from contextlib import nullcontext
 
-from tests.simulation.schedule import simulation
+from tests.simulation.planted import PLANTED
+from tests.simulation.schedule import simulation, told
 
-with simulation() as made:
-    first, last = int(sys.argv[1]), int(sys.argv[-1])
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--to", type=int, help="run all seeds up to this one, until one fails")
+    parser.add_argument("--planted", help="with the planted fault whose name begins so")
+    args = parser.parse_args()
+    planted = [each.applied() for each in PLANTED if args.planted and each.name.startswith(args.planted)]
     began = time.perf_counter()
-    for seed in range(first, last + 1):
-        outcome = made.run(seed, trace=first == last)
-        if first == last:
-            print("\n".join(outcome.trace))
-            print(outcome.commits, len(outcome.made))
-        if outcome.failure is not None:
-            print(seed, outcome.failure)
-            if outcome.failure.__cause__ is not None:
-                import traceback
+    with simulation() as made, planted[0] if planted else nullcontext():
+        for seed in range(args.seed, max(args.seed, args.to or 0) + 1):
+            if (failing := told(made, seed)) is not None:
+                print(failing)
+                return 1
+    took_s = time.perf_counter() - began
+    print(f"{seed - args.seed + 1} schedules in {took_s:.1f} s: nothing is wrong.")
+    return 0
 
-                traceback.print_exception(outcome.failure.__cause__)
-            if first == last:
-                break
-    took = time.perf_counter() - began
-    print(f"{took:.1f} s, {(last - first + 1) / took * 60:.0f} a minute")
+
+sys.exit(main())

@@ -322,9 +322,9 @@ def clean_up(world: World, process: Process) -> None:
         with contextlib.suppress(StoreUnavailable):
             reaper.look()
             looks += 1
-            if looks % 6 == 0:
+            if looks % 4 == 0:
                 reaper.sweep()
-        world.scheduler.sleep(10.0)
+        world.scheduler.sleep(30.0)
 
 
 class Operator:
@@ -351,7 +351,7 @@ class Operator:
 
     def _version(self) -> str:
         versions = self._world.store.versions.list(status=None).items
-        return self._pick(versions).id
+        return self._pick([each.id for each in versions if each.folder] or [self._world.ledger.base])
 
     def _pause(self) -> None:
         self._world.store.jobs.request_pause(self._job())
@@ -395,9 +395,10 @@ class Operator:
 
     def _delete_version(self) -> None:
         """As `DELETE /versions/{id}` does (app/registry/version_service.py)."""
-        version = self._world.store.versions.delete(self._version())
-        if version.folder is not None:
-            remove_version_files(self._world.store, self._world.config.data_dir / version.folder)
+        version = self._version()
+        if version != self._world.ledger.base:
+            self._world.store.versions.delete(version)
+            remove_version_files(self._world.store, self._world.config.versions_dir / version)
 
     def _delete_files(self) -> None:
         remove_job_files(self._world.store, self._world.config.jobs_dir, self._job())

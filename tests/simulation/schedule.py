@@ -5,6 +5,7 @@ import logging
 import shutil
 import sqlite3
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,9 +34,10 @@ from tests.simulation import actors, checks, faults, scheduler, serving
 from tests.simulation.actors import Operator, World
 from tests.simulation.invariants import Ledger
 from tests.simulation.scheduler import Broken, Choices, Scheduler
+from tests.simulation.shrink import shrink
 
-JOBS, WORKERS = 4, 2
-TROUBLE_S, REST_S = 240.0, 6000.0
+JOBS, WORKERS = 3, 2
+TROUBLE_S, REST_S = 150.0, 6000.0
 BASE = "0" * 64
 _WEIGHTS = {"ben": 2.0}
 _TABLES = [table.name for table in reversed(metadata.sorted_tables)]
@@ -57,7 +59,7 @@ class Simulation:
 
     def __init__(self, folder: Path, replaced: pytest.MonkeyPatch) -> None:
         self._folder = folder
-        self._numbers = itertools.count()
+        self._ids = itertools.count(1)
         self._now = lambda: scheduler.BEGINNING
         self._replace_modules(replaced)
         self._store = Store(faults.URL, clock=lambda: self._now())
@@ -92,8 +94,9 @@ class Simulation:
         return Outcome(failure, choices.made, world.ledger.commits, tuple(world.scheduler.trace or ()))
 
     def _world(self, choices: Choices, rates: tuple[float, ...]) -> World:
-        data_dir = self._folder / str(next(self._numbers))
+        data_dir = self._folder / "data"
         data_dir.mkdir()
+        self._ids = itertools.count(1)
         for table in _TABLES:
             self._looking.execute(f"DELETE FROM {table}")
         runs = Scheduler(choices)
@@ -175,11 +178,10 @@ class Simulation:
         set_(publish, "_of_full", lambda source: (_version_in(source), None, {}))
         set_(swap, "POLL_S", serving.POLL_S)
         set_(periodic, "logger", SimpleNamespace(exception=self._failed_in_the_background))
-        ids = itertools.count(1)
         for module in (jobs, datasets):
-            set_(module, "new_id", lambda prefix: f"{prefix}_{next(ids):08d}")
+            set_(module, "new_id", lambda prefix: f"{prefix}_{next(self._ids)}")
         for module in (removal, atomic):
-            set_(module, "secrets", SimpleNamespace(token_hex=lambda size: f"{next(ids):08x}"))
+            set_(module, "secrets", SimpleNamespace(token_hex=lambda size: f"{next(self._ids):08x}"))
         self._files = SimpleNamespace()
         moving = SimpleNamespace(rename=lambda *paths: self._files.rename(*paths))
         removing = SimpleNamespace(
@@ -194,6 +196,25 @@ class Simulation:
 
     def _failed_in_the_background(self, message: str, *arguments: object) -> None:
         self._running.scheduler.fail(message % arguments)
+
+
+def told(simulation: Simulation, seed: int) -> str | None:
+    """Run the schedule of a seed. If it fails, tell what happens in a short one that does too."""
+    outcome = simulation.run(seed)
+    if outcome.failure is None:
+        return None
+    made = shrink(outcome.made, lambda fewer: simulation.run(seed, fewer).failure is not None)
+    shrunk = simulation.run(seed, made, trace=True)
+    lines = [
+        f"Seed {seed}: {outcome.failure}",
+        f"To run it again: python -m tests.simulation {seed}",
+        f"With {len(made)} of its {len(outcome.made)} choices, {dict(made)}: {shrunk.failure}",
+        *shrunk.trace,
+    ]
+    for failure in (outcome.failure, shrunk.failure):
+        if failure is not None and failure.__cause__ is not None:
+            lines += traceback.format_exception(failure.__cause__)
+    return "\n".join(lines)
 
 
 @contextmanager
@@ -222,9 +243,9 @@ def _config(data_dir: Path) -> WorkerConfig:
         queue="finetune",
         keep_warm=False,
         lease_ttl_s=60.0,
-        watch_every_s=10.0,
+        watch_every_s=15.0,
         report_every_s=5.0,
-        idle_tick_s=10.0,
+        idle_tick_s=20.0,
         share_weights=_WEIGHTS,
         max_turn_s=30.0,
         keep_files_s=60.0,

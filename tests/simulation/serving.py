@@ -25,7 +25,7 @@ from sds_clip.models.errors import ModelError
 from tests.simulation.actors import ALIASES, World
 from tests.simulation.scheduler import Event, Process
 
-POLL_S = 8.0
+POLL_S = 20.0
 
 
 class _Waiting(selectors.BaseSelector):
