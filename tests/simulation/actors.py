@@ -84,6 +84,8 @@ class World:
                 process.start(lambda: main(process))
                 process.ended.wait()
                 self.scheduler.sleep(self.choices.pick((1.0, 10.0, 40.0)))
+                if not self.is_over and self.choices.choose((0.2,)):
+                    self.faults.away_until = self.scheduler.now + 45.0  # as after a power cut
 
         init.start(watch)
 
@@ -106,7 +108,7 @@ def until_it_answers(world: World, act: Callable[[], Any]) -> Any:
 
 
 def submit(world: World, number: int, needs: tuple[str, ...]) -> None:
-    """Submit a job, and again until it is accepted."""
+    """Submit a job, and again until it is accepted, or refused because its data set was rejected meanwhile."""
     pick = world.choices.pick
     weights = pick(("a", f"w{number}", "b"))
     new = NewJob(
@@ -126,7 +128,10 @@ def submit(world: World, number: int, needs: tuple[str, ...]) -> None:
         versions=(world.ledger.base,),
         datasets=needs,
     )
-    job, _ = until_it_answers(world, lambda: world.store.jobs.submit(new))
+    try:
+        job, _ = until_it_answers(world, lambda: world.store.jobs.submit(new))
+    except UnusableRecord:
+        return
     world.ledger.accepted(f"{new.owner} key-{number}", job.id)
     world.publish(job.id)
 
@@ -272,6 +277,7 @@ class Work:
             promote="always" if request["promotes"] else "never", alias=request["alias"]
         )
         verdict, move = decide(context, spec, None, lambda holder: None)  # type: ignore[arg-type]
+        world.scheduler.sleep(world.choices.pick((0.5, 6.0)))  # it measures the version in service
         version = self._publish(request["weights"])
         result = {"fence": context.job.fence, "files": {}}
         ended = context.succeed(version=version, result=result, promotion=move)
@@ -338,7 +344,7 @@ class Operator:
         acts = (
             *(lambda: None, self._pause, self._cancel, self._resume, self._retry, self._promote),
             *(self._roll_back, self._delete_version, self._delete_files, self._remove_alias, self._lock),
-            *(self._promote, self._delete_version, self._resume, self._retry),
+            *(self._promote, self._delete_version, self._clean_version, self._resume, self._retry),
         )
         while not self._world.is_over:
             self._world.scheduler.sleep(self._pick((9.0, 1.0, 25.0)))
@@ -399,6 +405,12 @@ class Operator:
         if version != self._world.ledger.base:
             self._world.store.versions.delete(version)
             remove_version_files(self._world.store, self._world.config.versions_dir / version)
+
+    def _clean_version(self) -> None:
+        """As the cleanup does with each folder of a version that is not registered."""
+        folders = sorted(self._world.config.versions_dir.glob("[0-9a-f]*"))
+        if folders:
+            remove_version_files(self._world.store, self._pick(folders))
 
     def _delete_files(self) -> None:
         remove_job_files(self._world.store, self._world.config.jobs_dir, self._job())

@@ -20,7 +20,9 @@ from sds_clip.app.store.states import HELD, OPEN, TERMINAL, TRANSITIONS, Action,
 from tests.simulation.scheduler import Broken, Process, Scheduler, Thread
 
 LIMITS = ("interrupted_too_often", "run_time_exceeded")
-FAILURES = (*LIMITS, "training_failed", "internal_error", "process_died", "dataset_rejected")
+FAILURES = (*LIMITS, "process_died", "dataset_rejected")
+_FAILURES = {1: ("training_failed",), 2: ("internal_error",)}
+"""Those of the jobs that are told to fail."""
 AT_WORK_S, PERIOD_S, HALF_LIFE_S = 600.0, 6 * 3600.0, 24 * 3600.0
 Row = Mapping[str, Any]
 Table = Mapping[Any, Row]
@@ -352,7 +354,6 @@ class Ledger:
             self.require(job_id in jobs or job_id in self.removed, f"{job_id} of {key} was lost")
         for id, job in jobs.items():
             self.require(job["status"] in TERMINAL, f"{id} is {job['status']} for ever")
-            self.require(job["status"] != "failed" or _code(job) in FAILURES, f"{id} failed: {job['error']}")
             self._events(job)
 
     def _events(self, job: Row) -> None:
@@ -368,10 +369,14 @@ class Ledger:
         statuses = [json.loads(line[3]) for line in told if line[1] == "status"]
         for one, following in pairwise(statuses):
             self.require(one["to"] == following["from"], f"{job['id']} went {one} and then {following}")
-        fence = 0
+        fence, fails = 0, json.loads(job["request"])["fails"]
         for _, kind, message, data in told:
             if kind == "status":
                 fence = json.loads(data).get("fence", fence)
+                code = json.loads(data).get("error", {}).get("code")
+                self.require(
+                    code in (None, *_FAILURES.get(fails, ()), *FAILURES), f"{job['id']} failed: {message}"
+                )
             elif kind == "message" and message.startswith("fence "):
                 self.require(message == f"fence {fence}", f"{job['id']} was told {message} under {fence}")
 

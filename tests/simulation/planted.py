@@ -63,13 +63,14 @@ class Planted:
             raise DoesNotApply(f"{self.name}: {self.function} has {source.count(self.part)} times {self.part}.")
         code = compile(ast.parse(source.replace(self.part, self.wrong)), f"planted in {name}", "exec")
         made: dict[str, Any] = {}
-        # In the globals of the module, so that the function sees what the simulation has replaced there.
         exec(code, inner.__globals__, made)
-        setattr(owner, name, made[name])
+        before = inner.__code__
+        wrong = made[name]
+        inner.__code__ = getattr(wrong, "__wrapped__", wrong).__code__  # also for those who have imported it
         try:
             yield
         finally:
-            setattr(owner, name, real)
+            inner.__code__ = before
 
 
 _MATTERS_NOT = "if False:"
@@ -122,17 +123,19 @@ PLANTED = (
         *(versions, "_refuse_if_needed", "is not None", "== ''"),
     ),
     Planted(
-        "the files of an open job are removed",
-        *(jobs, "JobQueries.withheld", "if job.status not in TERMINAL:", _MATTERS_NOT),
-    ),
-    Planted(
         "a promotion is not compared with what it was decided on",
         *(alias_sql, "check_generation", "move.expected_generation != generation", "generation < 0"),
     ),
     Planted(
-        "the alias and the version are of two transactions",
-        *(leases, "JobLeases.succeed", "            if version is not None:\n"),
-        "            if version is not None:\n                connection.commit()\n",
+        "the alias moves before its job has ended",
+        *(leases, "JobLeases.succeed", "    with self._database.writing() as connection:\n"),
+        """
+    if version is not None and promotion is not None:
+        with self._database.writing() as connection:
+            version_sql.register(connection, version, self._clock(), job_id=lease.job_id, files=files)
+            alias_sql.promote(connection, promotion, version.id, self._clock(), job_id=lease.job_id)
+    with self._database.writing() as connection:
+""",
     ),
     Planted(
         "aliases are followed before they are recorded",
@@ -140,8 +143,8 @@ PLANTED = (
     ),
     Planted(
         "a version that was overtaken while it loaded is put into service",
-        *(swap, "Swapper._stage", "self._follows(followed) and followed.wanted.version == version:\n"),
-        "self._follows(followed):\n",
+        *(swap, "Swapper._stage", "and followed.wanted.version == version:\n            self._put"),
+        ":\n            self._put",
     ),
     Planted(
         "an older state is taken for the newest",
