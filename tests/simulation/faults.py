@@ -142,7 +142,11 @@ class Faults:
         self.scheduler.check(thread)
         if self.are_off or not thread.process.is_mortal:
             return False
-        if choice := self.scheduler.choices.choose(_OF_FILES):
+        choice = self.scheduler.choices.choose(_OF_FILES)
+        if choice == 3:
+            if not thread.is_in_transaction:  # within one, nobody else may go on
+                self.scheduler.sleep(self.scheduler.choices.pick((2.0, 30.0)))
+        elif choice:
             self.scheduler.note(f"killed {'before' if choice == 1 else 'after'}: {what}")
             thread.process.end()
         if choice == 1:
@@ -150,7 +154,7 @@ class Faults:
         return choice == 2
 
 
-_OF_FILES = (0.01, 0.01)
+_OF_FILES = (0.01, 0.01, 0.1)
 
 
 class FaultyDatabase(Database):
@@ -171,8 +175,13 @@ class FaultyDatabase(Database):
         self, begin: Callable[[], AbstractContextManager[Connection]], what: str, *, writes: bool = False
     ) -> Iterator[Connection]:
         fate = Fate.FINE if self.faults is None else self.faults.before(what)
+        thread = getcurrent()
         with begin() as connection:
-            yield connection
+            thread.is_in_transaction = True
+            try:
+                yield connection
+            finally:
+                thread.is_in_transaction = False
         if writes:
             self.committed()
         if self.faults is not None:

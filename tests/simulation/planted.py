@@ -14,7 +14,6 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from sds_clip.app import removal
-from sds_clip.app.registry import local_state
 from sds_clip.app.serving import swap
 from sds_clip.app.store import (
     alias_sql,
@@ -27,7 +26,6 @@ from sds_clip.app.store import (
     version_sql,
     versions,
 )
-from sds_clip.worker import reaper, slot
 
 
 class DoesNotApply(Exception):
@@ -138,8 +136,13 @@ PLANTED = (
 """,
     ),
     Planted(
-        "aliases are followed before they are recorded",
-        *(swap, "Swapper._read", "self._state.record(aliases)", "pass"),
+        "aliases are followed and not recorded",
+        *(swap, "Swapper._read", "self._state.record(aliases)"),
+        "self._state.remembered or self._state.record(aliases)",
+    ),
+    Planted(
+        "an alias that was removed goes on answering",
+        *(swap, "Swapper._follow_all", "if name in removed:", _MATTERS_NOT),
     ),
     Planted(
         "a version that was overtaken while it loaded is put into service",
@@ -147,19 +150,16 @@ PLANTED = (
         ":\n            self._put",
     ),
     Planted(
-        "an older state is taken for the newest",
-        *(local_state, "LocalState.check_not_behind", "is not None:", "== ():"),
-    ),
-    Planted(
         "a verdict's fence is not checked",
         *(datasets, "Datasets._finish", "dataset.fence != claimed.fence or ", ""),
     ),
     Planted(
-        "a process that has lost its job is not ended",
-        *(slot, "_Watch._look_at_row", "if row.fence != self.job.fence:", _MATTERS_NOT),
+        "a submission that is repeated makes a second job",
+        *(jobs, "JobQueries.submit", "if (earlier := self._earlier(connection, new)) is not None:"),
+        "earlier = None\n        if earlier is not None:",
     ),
     Planted(
-        "files are cleaned up while their job runs",
-        *(reaper, "Reaper._clean_job", "elif job.status is JobStatus.CANCELLED:", "else:"),
+        "what a living publisher has not finished is removed",
+        *(removal, "remove_version_leftovers", "temporary and fences.get", "temporary or fences.get"),
     ),
 )

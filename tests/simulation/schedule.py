@@ -37,7 +37,7 @@ from tests.simulation.scheduler import Broken, Choices, Scheduler
 from tests.simulation.shrink import shrink
 
 JOBS, WORKERS = 3, 2
-TROUBLE_S, REST_S = 150.0, 6000.0
+TROUBLE_S, REST_S = 120.0, 6000.0
 BASE = "0" * 64
 _WEIGHTS = {"ben": 2.0}
 _TABLES = [table.name for table in reversed(metadata.sorted_tables)]
@@ -164,7 +164,7 @@ class Simulation:
         set_ = replaced.setattr
         for module in (slot, lease_keeper, reporter, context, job_process, swap, local_state):
             set_(module, "time", scheduler.time)
-        for module in (periodic, slot, reporter, threads):
+        for module in (periodic, slot, reporter, threads, local_state):
             set_(module, "threading", scheduler.threading)
         set_(lease_keeper, "os", SimpleNamespace(_exit=lambda code: scheduler.current().process.exit(code)))
         own = SimpleNamespace(getpid=lambda: scheduler.current().process.pid)
@@ -215,6 +215,12 @@ def told(simulation: Simulation, seed: int) -> str | None:
         if failure is not None and failure.__cause__ is not None:
             lines += traceback.format_exception(failure.__cause__)
     return "\n".join(lines)
+
+
+def failures(first: int, end: int) -> str | None:
+    """What the first schedule that fails tells, of those of some seeds, in a process of its own."""
+    with simulation() as made:
+        return next((text for seed in range(first, end) if (text := told(made, seed)) is not None), None)
 
 
 @contextmanager

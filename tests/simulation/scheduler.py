@@ -123,6 +123,7 @@ class Thread(greenlet):
         self.turn = 0
         """The number of its entry in the schedule that counts. Others are outdated."""
         self.wake_at = 0.0
+        self.is_in_transaction = False
         self.finished = Event(process.scheduler)
         self._act = act
 
