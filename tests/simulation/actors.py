@@ -67,6 +67,8 @@ class World:
     messages: list[str] = field(default_factory=list)
     """Jobs of whom the broker will tell a worker."""
     told: list[Event] = field(default_factory=list)
+    alive: dict[str, Process] = field(default_factory=dict)
+    """The processes that are started again, by their names."""
     is_over: bool = False
     """Whether nothing new is asked for, and nothing fails any more."""
 
@@ -80,12 +82,10 @@ class World:
 
         def watch() -> None:
             while True:
-                process = self.process(name, Host())
+                self.alive[name] = process = self.process(name, Host())
                 process.start(lambda: main(process))
                 process.ended.wait()
                 self.scheduler.sleep(self.choices.pick((1.0, 10.0, 40.0)))
-                if not self.is_over and self.choices.choose((0.2,)):
-                    self.faults.away_until = self.scheduler.now + 45.0  # as after a power cut
 
         init.start(watch)
 
@@ -96,6 +96,13 @@ class World:
         for each in self.told:
             each.set()
         return not self.is_over and bool(self.choices.pick((1, 1, 1, 0)))
+
+
+def cut_power(world: World) -> None:
+    """End the serving process, which is started again before the database answers."""
+    world.scheduler.sleep(world.choices.pick((60.0, 30.0, 90.0)))
+    world.alive["server"].end()
+    world.faults.away_until = world.scheduler.now + 90.0
 
 
 def until_it_answers(world: World, act: Callable[[], Any]) -> Any:

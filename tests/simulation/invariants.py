@@ -39,6 +39,16 @@ _NEXT = {
     (JobStatus.FAILED, JobStatus.QUEUED): Action.RETRY,
     (JobStatus.CANCELLED, JobStatus.QUEUED): Action.RETRY,
 }
+_COUNTED: Mapping[tuple[str, str], set[tuple[int, int]]] = {
+    ("queued", "running"): {(1, 0)},
+    ("running", "running"): {(0, 1)},
+    ("running", "queued"): {(0, 0), (-1, 1), (-1, 0)},  # an error, a shutdown, the end of a turn
+    ("running", "paused"): {(-1, 0)},
+    ("pausing", "paused"): {(-1, 0), (0, 1), (0, 0)},  # a checkpoint, a lost worker, an error
+    ("cancelling", "cancelled"): {(0, 0), (0, 1), (-1, 0)},
+    ("running", "failed"): {(0, 0), (0, 1)},
+}
+"""What a change of status may add to a job's attempts and interruptions. Any other adds nothing."""
 _AFTER_THE_END = {"files_removed_at", "pruned_at"}
 
 
@@ -188,6 +198,7 @@ class Ledger:
 
     def _claimed(self, old: Row, new: Row, jobs: Iterable[Row], actor: Process | None) -> None:
         job_id, now = new["id"], self.now
+        self._counts(old, new)
         self.scheduler.note(f"claims {job_id} with fence {new['fence']}")
         owner = None if actor is None else self.owners.get(actor.pid)
         self.require(
@@ -214,6 +225,7 @@ class Ledger:
             self.scheduler.note(f"{job_id}: {was} -> {now_is}")
         if was != now_is:
             self.require((was, now_is) in _NEXT, f"{job_id} went from {was} to {now_is}")
+            self._counts(old, new)
         changed = {key for key in new.keys() if new[key] != old[key]}
         if was in TERMINAL and now_is == was:
             self.require(
@@ -242,6 +254,19 @@ class Ledger:
         if "stage" in changed and str(new["stage"]).startswith("fence"):
             self.require(
                 new["stage"] == f"fence {new['fence']}", f"{job_id} has the progress of {new['stage']}"
+            )
+
+    def _counts(self, old: Row, new: Row) -> None:
+        """Attempts count what fails, interruptions what is lost, and a step further than ever begins anew."""
+        added = new["attempt"] - old["attempt"], new["interruptions"] - old["interruptions"]
+        began_anew = new["attempt"] == (1 if new["furthest_step"] > old["furthest_step"] else 0)
+        expected = _COUNTED.get((old["status"], new["status"]), {(0, 0)})
+        if old["status"] in ("paused", *TERMINAL) or new["furthest_step"] > old["furthest_step"]:
+            self.require(began_anew or new["status"] == "cancelled", f"{new['id']} has attempts left over")
+        else:
+            self.require(
+                added in expected or (old["attempt"] == 0 and (0, added[1]) in expected),
+                f"{new['id']} was counted {added} from {old['status']} to {new['status']}",
             )
 
     def _versions(self, before: Mapping[str, Table], after: Mapping[str, Table]) -> None:

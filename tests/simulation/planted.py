@@ -150,6 +150,15 @@ PLANTED = (
         ":\n            self._put",
     ),
     Planted(
+        "an alias that was removed while its version loaded answers",
+        *(swap, "Swapper._stage", "self._follows(followed) and followed.wanted.version == version:\n            self._put"),
+        "followed.wanted.version == version:\n            self._put",
+    ),
+    Planted(
+        "a shutdown counts as an attempt",
+        *(leases, "JobLeases.release", "max(0, job.attempt - 1)", "job.attempt"),
+    ),
+    Planted(
         "a verdict's fence is not checked",
         *(datasets, "Datasets._finish", "dataset.fence != claimed.fence or ", ""),
     ),
@@ -160,6 +169,6 @@ PLANTED = (
     ),
     Planted(
         "what a living publisher has not finished is removed",
-        *(removal, "remove_version_leftovers", "temporary and fences.get", "temporary or fences.get"),
+        *(removal, "remove_version_leftovers", ' and fences.get(temporary["job"]) != int(temporary["fence"])', ""),
     ),
 )

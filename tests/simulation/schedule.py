@@ -127,9 +127,11 @@ class Simulation:
         for number in range(JOBS):
             client = world.process(f"client {number}")
             client.start(partial(self._submit, world, number))
-        operator = world.process("operator")
-        operator.is_mortal = True
-        operator.start(Operator(world).run)
+        world.process("operator").start(Operator(world).run)
+        if world.choices.pick((False, False, True)):
+            power = world.process("power")
+            power.is_mortal = False
+            power.start(partial(actors.cut_power, world))
 
     def _submit(self, world: World, number: int) -> None:
         world.scheduler.sleep(number * world.choices.pick((7.0, 0.1, 20.0)))

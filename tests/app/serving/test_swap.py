@@ -79,22 +79,6 @@ async def test_removed_alias_is_unknown_and_gives_its_name_back_to_a_reference(s
         assert (await service.until_served(second, name="canary"))["generation"] == 3
 
 
-async def test_alias_that_is_removed_while_its_version_loads_is_not_served_afterwards(start: Start) -> None:
-    first, second = start.published[:2]
-    versions = Versions(start.root, held=[first])
-    versions.gate.clear()
-
-    async with start(find_version=versions.find) as service:
-        service.aliases.point("canary", first)
-        await service.until(lambda model: model["loading"], name="canary")
-        service.aliases.remove("canary")
-        await until(lambda: service.lacks("canary"))
-        versions.gate.set()
-        await service.promote(first)
-        assert await service.names() == {"small", "default"}
-        await service.promote(second, name="canary")
-
-
 async def test_rollback_reads_nothing_again(start: Start) -> None:
     first, second = start.published[:2]
     versions = Versions(start.root)
@@ -125,16 +109,6 @@ async def test_each_of_several_rollbacks_finds_its_version_in_memory(start: Star
         assert (await service.until_served(first))["generation"] == 5
         assert_of_its_version(await service.ask("/match", MATCH), start.library)
     assert versions.found == [first, second, third, first]
-
-
-async def test_flapping_alias_ends_where_it_points(start: Start) -> None:
-    async with start() as service:
-        for number in range(30):
-            last = service.aliases.point("default", start.published[number % 3])
-            await service.status()  # some of them are read before the next move
-        status = await service.until(lambda model: model["generation"] == last.generation)
-        assert status["version"] == last.version
-        assert await service.version() == last.version
 
 
 async def test_same_version_under_another_generation_is_named_so_and_keeps_the_way_back(start: Start) -> None:
