@@ -136,11 +136,6 @@ PLANTED = (
 """,
     ),
     Planted(
-        "aliases are followed and not recorded",
-        *(swap, "Swapper._read", "self._state.record(aliases)"),
-        "self._state.remembered or self._state.record(aliases)",
-    ),
-    Planted(
         "an alias that was removed goes on answering",
         *(swap, "Swapper._follow_all", "if name in removed:", _MATTERS_NOT),
     ),
@@ -150,15 +145,6 @@ PLANTED = (
         ":\n            self._put",
     ),
     Planted(
-        "an alias that was removed while its version loaded answers",
-        *(swap, "Swapper._stage", "self._follows(followed) and followed.wanted.version == version:\n            self._put"),
-        "followed.wanted.version == version:\n            self._put",
-    ),
-    Planted(
-        "a shutdown counts as an attempt",
-        *(leases, "JobLeases.release", "max(0, job.attempt - 1)", "job.attempt"),
-    ),
-    Planted(
         "a verdict's fence is not checked",
         *(datasets, "Datasets._finish", "dataset.fence != claimed.fence or ", ""),
     ),
@@ -166,9 +152,5 @@ PLANTED = (
         "a submission that is repeated makes a second job",
         *(jobs, "JobQueries.submit", "if (earlier := self._earlier(connection, new)) is not None:"),
         "earlier = None\n        if earlier is not None:",
-    ),
-    Planted(
-        "what a living publisher has not finished is removed",
-        *(removal, "remove_version_leftovers", ' and fences.get(temporary["job"]) != int(temporary["fence"])', ""),
     ),
 )

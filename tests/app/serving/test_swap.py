@@ -79,6 +79,22 @@ async def test_removed_alias_is_unknown_and_gives_its_name_back_to_a_reference(s
         assert (await service.until_served(second, name="canary"))["generation"] == 3
 
 
+async def test_alias_that_is_removed_while_its_version_loads_is_not_served_afterwards(start: Start) -> None:
+    first, second = start.published[:2]
+    versions = Versions(start.root, held=[first])
+    versions.gate.clear()
+
+    async with start(find_version=versions.find) as service:
+        service.aliases.point("canary", first)
+        await service.until(lambda model: model["loading"], name="canary")
+        service.aliases.remove("canary")
+        await until(lambda: service.lacks("canary"))
+        versions.gate.set()
+        await service.promote(first)
+        assert await service.names() == {"small", "default"}
+        await service.promote(second, name="canary")
+
+
 async def test_rollback_reads_nothing_again(start: Start) -> None:
     first, second = start.published[:2]
     versions = Versions(start.root)
