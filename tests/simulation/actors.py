@@ -7,9 +7,8 @@ made up: steps that take seconds, checkpoints, weights of a few bytes.
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +23,6 @@ from sds_clip.app.errors import (
 )
 from sds_clip.app.registry.publish import publish
 from sds_clip.app.removal import remove_job_files, remove_version_files
-from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Move, NewJob, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus

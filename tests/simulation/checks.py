@@ -17,7 +17,9 @@ def upload(world: World) -> tuple[str, ...]:
 def check(world: World, process: Process) -> None:
     """Check what waits, and tell the waiting jobs."""
     while True:
-        waiting = [each for each in world.ledger.tables["datasets"].values() if each["status"] == "validating"]
+        waiting = [
+            each for each in world.ledger.tables["datasets"].values() if each["status"] == "validating"
+        ]
         with contextlib.suppress(LeaseLost, StoreUnavailable):
             if waiting:
                 _check_one(world, process)

@@ -145,9 +145,7 @@ class Ledger:
             self.require((process, name) not in self.answered, f"{process} answered {name} as {model}")
             return
         promoted = self.history.get((name, generation))
-        self.require(
-            promoted == version, f"{name} answered as {version[:6]}, and {generation} is {promoted}"
-        )
+        self.require(promoted == version, f"{name} answered as {version[:6]}, and {generation} is {promoted}")
         newest = self.answered.get((process, name), 0)
         self.require(
             generation >= newest, f"{process} answered {name} with generation {generation} after {newest}"
@@ -226,7 +224,7 @@ class Ledger:
         if was != now_is:
             self.require((was, now_is) in _NEXT, f"{job_id} went from {was} to {now_is}")
             self._counts(old, new)
-        changed = {key for key in new.keys() if new[key] != old[key]}
+        changed = {key for key in new.keys() if new[key] != old[key]}  # noqa: SIM118 (a Row iterates over its values)
         if was in TERMINAL and now_is == was:
             self.require(
                 changed <= _AFTER_THE_END, f"{job_id} has ended as {was}, and {changed} changed afterwards"
@@ -329,11 +327,14 @@ class Ledger:
             if old is None or tuple(old) == tuple(dataset):
                 continue
             if dataset["fence"] == old["fence"] + 1 and dataset["lease_owner"] is not None:
-                self.require(old["lease_until"] <= self.now, f"the check of {id} was claimed while it is held")
+                self.require(
+                    old["lease_until"] <= self.now, f"the check of {id} was claimed while it is held"
+                )
             elif dataset["status"] in ("ready", "rejected") and old["status"] == "validating":
                 claimed = None if actor is None else self.checks.get(actor.pid)
                 self.require(
-                    claimed == (id, old["fence"]), f"the verdict of {id} is of a check that lost it: {claimed}"
+                    claimed == (id, old["fence"]),
+                    f"the verdict of {id} is of a check that lost it: {claimed}",
                 )
             elif old["status"] in ("ready", "rejected"):
                 self.require(dataset["status"] in (old["status"], "deleted"), f"{id} has two verdicts")

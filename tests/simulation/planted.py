@@ -58,7 +58,9 @@ class Planted:
             raise DoesNotApply(f"{self.name}: {self.function} is not a function.")
         source = textwrap.dedent(inspect.getsource(inner))
         if source.count(self.part) != 1:
-            raise DoesNotApply(f"{self.name}: {self.function} has {source.count(self.part)} times {self.part}.")
+            raise DoesNotApply(
+                f"{self.name}: {self.function} has {source.count(self.part)} times {self.part}."
+            )
         code = compile(ast.parse(source.replace(self.part, self.wrong)), f"planted in {name}", "exec")
         made: dict[str, Any] = {}
         exec(code, inner.__globals__, made)
@@ -91,7 +93,9 @@ PLANTED = (
         "a held job is claimed",
         *(shares, "_may_be_claimed", "jobs.c.lease_until <= now", "jobs.c.lease_until <= now + 30"),
     ),
-    Planted("a claim leaves the fence as it is", claims, "take", "fence=job.fence + 1,\n", "fence=job.fence,\n"),
+    Planted(
+        "a claim leaves the fence as it is", claims, "take", "fence=job.fence + 1,\n", "fence=job.fence,\n"
+    ),
     Planted(
         "a job that is being cancelled makes a version",
         *(leases, "JobLeases.succeed", "if job.status is JobStatus.CANCELLING:", _MATTERS_NOT),

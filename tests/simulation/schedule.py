@@ -1,4 +1,4 @@
-"""One schedule from its beginning to its end: trouble for some minutes, then rest, in which everything has to settle."""
+"""One schedule from its beginning to its end: trouble for some minutes, then rest, in which all has to settle."""
 
 import itertools
 import logging
@@ -6,16 +6,14 @@ import shutil
 import sqlite3
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from greenlet import getcurrent
 
 import sds_clip.app.store
 from sds_clip.app import data_folder, removal, threads

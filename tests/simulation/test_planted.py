@@ -6,7 +6,11 @@ from sds_clip.app.store import transitions
 from tests.simulation.planted import PLANTED, DoesNotApply, Planted
 from tests.simulation.schedule import Simulation, told
 
-QUICK = ("an attempt's fence is not checked", "a version is deleted though it is needed", "the alias moves before its job")
+QUICK = (
+    "an attempt's fence is not checked",
+    "a version is deleted though it is needed",
+    "the alias moves before its job",
+)
 NAMES = [each.name for each in PLANTED]
 
 

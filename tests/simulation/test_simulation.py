@@ -68,5 +68,5 @@ def test_schedule_that_fails_is_shrunk_to_one_that_fails_alone(simulated: Simula
 
 
 def test_choices_that_a_failure_does_not_need_are_left_out() -> None:
-    made = {place: 1 for place in range(100)}
+    made = dict.fromkeys(range(100), 1)
     assert shrink(made, lambda kept: kept.keys() >= {3, 42, 97}) == {3: 1, 42: 1, 97: 1}
