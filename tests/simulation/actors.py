@@ -1,7 +1,7 @@
 """Who takes part: a service that submits, workers with the processes of their jobs, an operator, a cleanup.
 
-The slot, the job's process, its lease keeper and reporter, the reaper and the sweeper are the real ones. A job's work is
-made up: steps that take seconds, checkpoints, weights of a few bytes.
+The slot, the job's process, its lease keeper and reporter, the reaper and the sweeper are the real ones. A job's work
+is made up: steps that take seconds, checkpoints, weights of a few bytes.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ class World:
         def watch() -> None:
             while True:
                 self.alive[name] = process = self.process(name, Host())
-                process.start(lambda: main(process))
+                process.start(partial(main, process))
                 process.ended.wait()
                 self.scheduler.sleep(self.choices.pick((1.0, 10.0, 40.0)))
 
@@ -281,7 +281,7 @@ class Work:
         spec: Any = SimpleNamespace(
             promote="always" if request["promotes"] else "never", alias=request["alias"]
         )
-        verdict, move = decide(context, spec, None, lambda holder: None)  # type: ignore[arg-type]
+        _, move = decide(context, spec, None, lambda holder: None)  # type: ignore[arg-type]
         world.scheduler.sleep(world.choices.pick((0.5, 6.0)))  # it measures the version in service
         version = self._publish(request["weights"])
         result = {"fence": context.job.fence, "files": {}}

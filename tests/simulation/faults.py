@@ -35,7 +35,7 @@ class Fate(IntEnum):
     ASLEEP = 3
     """Its process is stopped for a while, which may be longer than a lease."""
     OVERTAKEN = 4
-    """Its whole host is suspended until another worker has claimed its job, or ended it. Then this step is the first."""
+    """Its whole host is suspended until another worker has claimed its job, or ended it. Then this step is first."""
     KILLED = 5
     KILLED_AFTER = 6
     REFUSED = 7
@@ -83,7 +83,7 @@ class Faults:
     counts: dict[Fate, int] = field(default_factory=dict)
 
     def before(self, what: str) -> Fate:
-        """Called before each step of a process. Returns what is left to do after it. Raises Killed, StoreUnavailable."""
+        """Called before each step of a process. Returns what to do after it. Raises Killed, StoreUnavailable."""
         thread = getcurrent()
         if not isinstance(thread, Thread):
             return Fate.FINE

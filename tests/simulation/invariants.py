@@ -1,7 +1,7 @@
 """What must hold after each commit, and at the end. It reads the tables itself, and knows only the promises.
 
 No job is lost, and none has two effects: every change of a job's row is by the attempt that holds it, or by a claim, a
-request or a cleanup that may make it. An alias points to a version that is whole, and moves by one generation at a time.
+request or a cleanup that may make it. An alias points to a version that is whole, and moves one generation at a time.
 The owner that has used the slots least is next.
 """
 
