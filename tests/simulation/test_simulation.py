@@ -35,7 +35,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 def test_nothing_is_lost_or_done_twice_in_100_000_schedules(
     processes: ProcessPoolExecutor, first: int
 ) -> None:
-    """An hour and a half on two cores. A part that has passed need not be repeated: -k 'schedules[4000]'."""
+    """Two hours on two cores. A part that has passed need not be repeated: -k 'schedules[4000]'."""
     half = first + AT_ONCE // 2
     found = list(processes.map(failures, (first, half), (half, first + AT_ONCE)))
     assert found == [None, None]
