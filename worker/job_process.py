@@ -145,7 +145,7 @@ def _guarded(work: Callable[[], Exit]) -> Exit:
         return work()
     except StoreUnavailable:
         return Exit.STORE_AWAY
-    except LeaseLost as error:
+    except (LeaseLost, UnknownRecord) as error:  # an ended job's record may have been removed by now
         logger.warning("%s", error)
         return Exit.LEASE_LOST
 

@@ -157,7 +157,7 @@ class Slot:
             self._at_work.release()
 
     def _claim_and_supervise(self, name: Callable[[str], None]) -> JobStatus | None:
-        """Returns the job's status afterwards; None if no job could be claimed."""
+        """Returns the job's status afterwards; None if no job could be claimed, or it has been removed since."""
         job = self._store.leases.claim(
             self._config.kind,
             self.owner,
@@ -180,7 +180,10 @@ class Slot:
             self._metrics.end(transitions, job.fence, took_s)
             self._fitness.note(job, *ending(transitions, job.fence), took_s)
         self._warm_up()
-        left = self._store.jobs.get(job.id)
+        try:
+            left = self._store.jobs.get(job.id)
+        except UnknownRecord:
+            return None
         if left.status is JobStatus.QUEUED and (self._stopping.is_set() or left.turn_over_at is not None):
             self._publish(job.kind, job.id)  # for another worker, or for this one's next turn
         return left.status

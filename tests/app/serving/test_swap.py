@@ -127,16 +127,6 @@ async def test_each_of_several_rollbacks_finds_its_version_in_memory(start: Star
     assert versions.found == [first, second, third, first]
 
 
-async def test_flapping_alias_ends_where_it_points(start: Start) -> None:
-    async with start() as service:
-        for number in range(30):
-            last = service.aliases.point("default", start.published[number % 3])
-            await service.status()  # some of them are read before the next move
-        status = await service.until(lambda model: model["generation"] == last.generation)
-        assert status["version"] == last.version
-        assert await service.version() == last.version
-
-
 async def test_same_version_under_another_generation_is_named_so_and_keeps_the_way_back(start: Start) -> None:
     async with start() as service:
         for _ in range(2):

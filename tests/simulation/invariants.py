@@ -1,0 +1,426 @@
+"""What must hold after each commit, and at the end. It reads the tables itself, and knows only the promises.
+
+No job is lost, and none has two effects: every change of a job's row is by the attempt that holds it, or by a claim, a
+request or a cleanup that may make it. An alias points to a version that is whole, and moves one generation at a time.
+The owner that has used the slots least is next.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from greenlet import getcurrent
+
+from sds_clip.app.store.records import Alias, Job, Move
+from sds_clip.app.store.states import HELD, OPEN, TERMINAL, TRANSITIONS, Action, JobStatus
+from tests.simulation.scheduler import Broken, Process, Scheduler, Thread
+
+LIMITS = ("interrupted_too_often", "run_time_exceeded")
+FAILURES = (*LIMITS, "process_died", "dataset_rejected")
+_FAILURES = {1: ("training_failed",), 2: ("internal_error",)}
+"""Those of the jobs that are told to fail."""
+AT_WORK_S, PERIOD_S, HALF_LIFE_S = 600.0, 6 * 3600.0, 24 * 3600.0
+Row = Mapping[str, Any]
+Table = Mapping[Any, Row]
+
+_QUERIES = {
+    "jobs": ("id", "SELECT * FROM jobs"),
+    "versions": ("id", "SELECT * FROM versions"),
+    "aliases": ("name", "SELECT * FROM aliases"),
+    "datasets": ("id", "SELECT * FROM datasets"),
+}
+_NEXT = {
+    (before, after): action for (before, action), after in TRANSITIONS.items()
+} | {  # a retry passes `validating` within its transaction
+    (JobStatus.FAILED, JobStatus.QUEUED): Action.RETRY,
+    (JobStatus.CANCELLED, JobStatus.QUEUED): Action.RETRY,
+}
+_COUNTED: Mapping[tuple[str, str], set[tuple[int, int]]] = {
+    ("queued", "running"): {(1, 0)},
+    ("running", "running"): {(0, 1)},
+    ("running", "queued"): {(0, 0), (-1, 1), (-1, 0)},  # an error, a shutdown, the end of a turn
+    ("running", "paused"): {(-1, 0)},
+    ("pausing", "paused"): {(-1, 0), (0, 1), (0, 0)},  # a checkpoint, a lost worker, an error
+    ("cancelling", "cancelled"): {(0, 0), (0, 1), (-1, 0)},
+    ("running", "failed"): {(0, 0), (0, 1)},
+}
+"""What a change of status may add to a job's attempts and interruptions. Any other adds nothing."""
+_AFTER_THE_END = {"files_removed_at", "pruned_at"}
+
+
+@dataclass
+class Ledger:
+    """What has happened in a schedule, as far as it is needed to tell whether the next commit is right."""
+
+    scheduler: Scheduler
+    database: sqlite3.Connection
+    data_dir: Path
+    base: str
+    weights: Mapping[str, float]
+    tables: dict[str, Table] = field(default_factory=dict)
+    used: dict[str, float] = field(default_factory=dict)
+    periods: list[Any] = field(default_factory=list)
+    owners: dict[int, str] = field(default_factory=dict)
+    """The name under which each worker's process holds leases."""
+    checks: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """The data set, and the fence, whose check each process has claimed last."""
+    keys: dict[str, str] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
+    may_be_cancelled: set[str] = field(default_factory=set)
+    steps: dict[str, dict[int, int]] = field(default_factory=dict)
+    """The newest whole checkpoint of each attempt at a job."""
+    history: dict[tuple[str, int], str | None] = field(default_factory=dict)
+    """What each generation of an alias points to, None for nothing."""
+    answered: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The newest generation that a serving process has answered with for a name."""
+    commits: int = 0
+
+    def __post_init__(self) -> None:
+        self.database.row_factory = sqlite3.Row
+        self.tables = self._read()
+
+    def _read(self) -> dict[str, Table]:
+        return {
+            name: {row[key]: row for row in self.database.execute(query)}
+            for name, (key, query) in _QUERIES.items()
+        }
+
+    def broken(self, what: str) -> None:
+        self.scheduler.fail(what)
+        raise self.scheduler.failure or Broken(what)
+
+    def require(self, holds: object, what: str) -> None:
+        if not holds:
+            self.broken(what)
+
+    # What actors tell.
+
+    def accepted(self, key: str, job_id: str) -> None:
+        self.require(self.keys.setdefault(key, job_id) == job_id, f"{key} made two jobs")
+
+    def began(self, job_id: str, fence: int, step: int) -> None:
+        earlier = [done for at, done in self.steps.get(job_id, {}).items() if at < fence]
+        self.require(step >= max(earlier, default=0), f"{job_id} went on from step {step} of {earlier}")
+
+    def saved(self, job_id: str, fence: int, step: int) -> None:
+        self.steps.setdefault(job_id, {})[fence] = step
+
+    def moves(self, folder: Path) -> None:
+        """A folder is being removed. A process that is killed now leaves its job without checkpoints."""
+        self.steps.pop(folder.name, None)
+
+    def works(self, job_id: str, fence: int, folder: Path) -> None:
+        row = self.tables["jobs"].get(job_id)
+        if row is not None and row["fence"] == fence and row["status"] in HELD:
+            self.require(folder.is_dir(), f"the folder of {job_id} was removed under its attempt {fence}")
+
+    def told_of_success(self, ended: Job, fence: int, move: Move | None) -> None:
+        self.require(ended.fence == fence, f"attempt {fence} was told of the success of {ended.fence}")
+        if move is not None and ended.status is JobStatus.SUCCEEDED:
+            lines = self._all("SELECT generation FROM promotions WHERE job_id = ?", ended.id)
+            self.require(
+                [line[0] for line in lines] in ([], [(move.expected_generation or 0) + 1])
+                or self._was_removed(move),
+                f"{ended.id} moved {move.alias} on from another generation than it had decided on",
+            )
+
+    def moved(self, move: Move, alias: Alias) -> None:
+        expected = move.expected_generation or 0
+        self.require(
+            alias.generation in (expected, expected + 1) or self._was_removed(move),
+            f"{move.alias} moved to generation {alias.generation}, which was decided on {expected}",
+        )
+
+    def _was_removed(self, move: Move) -> bool:
+        """An alias that was removed begins at 0 for whoever reads it, and goes on where it was."""
+        return move.expected_generation == 0
+
+    def answers(self, process: str, name: str, model: str, version: str, generation: int) -> None:
+        """A serving process has answered a request for a name by a model."""
+        if model != name:
+            self.require((process, name) not in self.answered, f"{process} answered {name} as {model}")
+            return
+        promoted = self.history.get((name, generation))
+        self.require(promoted == version, f"{name} answered as {version[:6]}, and {generation} is {promoted}")
+        newest = self.answered.get((process, name), 0)
+        self.require(
+            generation >= newest, f"{process} answered {name} with generation {generation} after {newest}"
+        )
+        self.answered[process, name] = generation
+
+    def is_overtaken(self, lease: tuple[str, int], has_ended: bool) -> bool:
+        row = self.tables["jobs"].get(lease[0])
+        return row is None or (
+            row["fence"] > lease[1] and (not has_ended or row["status"] not in HELD | {JobStatus.QUEUED})
+        )
+
+    # What commits change.
+
+    def committed(self) -> None:
+        """Compare the tables with what they were before."""
+        before, after = self.tables, self._read()
+        self.tables = after
+        thread = getcurrent()
+        actor = thread.process if isinstance(thread, Thread) else None
+        self.commits += 1
+        for job_id in before["jobs"].keys() | after["jobs"].keys():
+            old, new = before["jobs"].get(job_id), after["jobs"].get(job_id)
+            if old is not None and new is not None and tuple(old) == tuple(new):
+                continue
+            if old is None:
+                assert new is not None
+                self.require(
+                    new["fence"] == 0 and new["status"] in ("queued", "validating"), f"{job_id} began late"
+                )
+            elif new is None:
+                self._removed(old)
+            elif new["fence"] != old["fence"]:
+                self._claimed(old, new, before["jobs"].values(), actor)
+            else:
+                self._changed(old, new, actor)
+        self._versions(before, after)
+        self._aliases(before["aliases"], after["aliases"])
+        self._datasets(before["datasets"], after["datasets"], actor)
+        self._use(before["jobs"], after["jobs"])
+        self.scheduler.look_at_sleepers()
+
+    def _removed(self, job: Row) -> None:
+        self.require(
+            job["status"] in TERMINAL and job["files_removed_at"] is not None, f"{job['id']} was lost"
+        )
+        self.removed.add(job["id"])
+
+    def _claimed(self, old: Row, new: Row, jobs: Iterable[Row], actor: Process | None) -> None:
+        job_id, now = new["id"], self.now
+        self._counts(old, new)
+        self.scheduler.note(f"claims {job_id} with fence {new['fence']}")
+        owner = None if actor is None else self.owners.get(actor.pid)
+        self.require(
+            owner is not None and new["lease_owner"] == owner, f"{job_id} was claimed for somebody else"
+        )
+        self.require(
+            new["fence"] == old["fence"] + 1 and new["status"] == "running", f"{job_id} has a wrong fence"
+        )
+        self.require(_is_due(old, now), f"{job_id} was claimed, though it was {old['status']} or held")
+        self.require(new["attempt"] <= new["max_attempts"], f"{job_id} has too many attempts")
+        due = [old, *(job for job in jobs if _is_due(job, now - 0.01))]
+        use = self._use_of(jobs, now)
+        least = min(use.get(job["owner"], 0.0) for job in due)
+        self.require(
+            use.get(old["owner"], 0.0) <= least + 1.0, f"{job_id} was claimed before its turn: {use}"
+        )
+        first = max(job["priority"] for job in due if job["owner"] == old["owner"])
+        self.require(old["priority"] >= first, f"{job_id} was claimed before a job of a higher priority")
+
+    def _changed(self, old: Row, new: Row, actor: Process | None) -> None:
+        job_id, was, now_is = new["id"], old["status"], new["status"]
+        lease = None if actor is None else actor.lease
+        if was != now_is:
+            self.scheduler.note(f"{job_id}: {was} -> {now_is}")
+        if was != now_is:
+            self.require((was, now_is) in _NEXT, f"{job_id} went from {was} to {now_is}")
+            self._counts(old, new)
+        changed = {key for key in new.keys() if new[key] != old[key]}  # noqa: SIM118 (a Row iterates over its values)
+        if was in TERMINAL and now_is == was:
+            self.require(
+                changed <= _AFTER_THE_END, f"{job_id} has ended as {was}, and {changed} changed afterwards"
+            )
+        if "files_removed_at" in changed and new["files_removed_at"] is not None:
+            self.require(was in TERMINAL, f"the files of {job_id} were removed while it was {was}")
+            self.steps.pop(job_id, None)
+        is_exhausted = now_is == "failed" and _code(new) in LIMITS and _is_due(old, self.now)
+        if lease is not None and not is_exhausted:
+            holds = (job_id, old["fence"]) == lease and was in HELD
+            self.require(
+                holds, f"the attempt {lease} changed {changed} of {job_id}, held by fence {old['fence']}"
+            )
+        elif was in HELD and now_is not in HELD:
+            self.require(
+                old["lease_until"] <= self.now, f"{job_id} was taken from a worker that holds it: {now_is}"
+            )
+        if now_is == "succeeded":
+            self.require(
+                json.loads(new["result"])["fence"] == new["fence"], f"{job_id} has a result of another"
+            )
+        self.require((new["result_version"] is None) == (now_is != "succeeded"), f"{job_id} has a version")
+        if now_is == "cancelled" and was != now_is:
+            self.require(job_id in self.may_be_cancelled, f"nobody has cancelled {job_id}")
+        if "stage" in changed and str(new["stage"]).startswith("fence"):
+            self.require(
+                new["stage"] == f"fence {new['fence']}", f"{job_id} has the progress of {new['stage']}"
+            )
+
+    def _counts(self, old: Row, new: Row) -> None:
+        """Attempts count what fails, interruptions what is lost, and a step further than ever begins anew."""
+        added = new["attempt"] - old["attempt"], new["interruptions"] - old["interruptions"]
+        began_anew = new["attempt"] == (1 if new["furthest_step"] > old["furthest_step"] else 0)
+        expected = _COUNTED.get((old["status"], new["status"]), {(0, 0)})
+        if old["status"] in ("paused", *TERMINAL) or new["furthest_step"] > old["furthest_step"]:
+            self.require(began_anew or new["status"] == "cancelled", f"{new['id']} has attempts left over")
+        else:
+            self.require(
+                added in expected or (old["attempt"] == 0 and (0, added[1]) in expected),
+                f"{new['id']} was counted {added} from {old['status']} to {new['status']}",
+            )
+
+    def _versions(self, before: Mapping[str, Table], after: Mapping[str, Table]) -> None:
+        for id, version in after["versions"].items():
+            was = before["versions"].get(id)
+            if version["status"] == "ready" and version["folder"] is not None:
+                self.require(
+                    (self.data_dir / version["folder"]).is_dir(), f"the version {id[:6]} has no files"
+                )
+                made = None if version["job_id"] is None else after["jobs"].get(version["job_id"])
+                self.require(
+                    made is None or made["result_version"] == id, f"{version['job_id']} has made two things"
+                )
+            elif version["status"] == "deleted" and was is not None and was["status"] == "ready":
+                self._deleted(id, after)
+
+    def _deleted(self, id: str, after: Mapping[str, Table]) -> None:
+        held = {alias["version"] for alias in after["aliases"].values() if alias["removed_at"] is None}
+        self.require(id not in held, f"the version {id[:6]} was deleted, and an alias points to it")
+        needed = {row[0] for row in self._all("SELECT job_id FROM job_versions WHERE version_id = ?", id)}
+        open_jobs = [job for job in needed if after["jobs"][job]["status"] in OPEN]
+        self.require(not open_jobs, f"the version {id[:6]} was deleted, and {open_jobs} need it")
+        children = [
+            each
+            for each in after["versions"].values()
+            if each["base_version"] == id and each["status"] == "ready"
+        ]
+        self.require(not children, f"the version {id[:6]} was deleted, and others are based on it")
+
+    def _aliases(self, before: Table, after: Table) -> None:
+        for name, alias in after.items():
+            old = before.get(name)
+            generation, was = alias["generation"], 0 if old is None else old["generation"]
+            version = None if alias["removed_at"] is not None else alias["version"]
+            if generation != was:
+                self.require(generation == was + 1, f"{name} went from generation {was} to {generation}")
+                self.scheduler.note(f"{name} is at {generation}: {version and version[:6]}")
+                self.history[name, generation] = version
+                lines = self._all(
+                    "SELECT to_version FROM promotions WHERE alias = ? AND generation = ? AND action IN "
+                    "('promote', 'rollback', 'remove')",
+                    *(name, generation),
+                )
+                self.require(
+                    [line[0] for line in lines] == [alias["version"]], f"the audit of {name} is wrong"
+                )
+            else:
+                self.require(
+                    self.history.get((name, generation)) == version, f"{name} changed without a move"
+                )
+            for pointed in filter(None, (version, version and alias["previous"])):
+                row = self.tables["versions"].get(pointed)
+                self.require(
+                    row is not None and row["status"] == "ready", f"{name} points to {pointed[:6]}, not ready"
+                )
+
+    def _datasets(self, before: Table, after: Table, actor: Process | None) -> None:
+        for id, dataset in after.items():
+            old = before.get(id)
+            if old is None or tuple(old) == tuple(dataset):
+                continue
+            if dataset["fence"] == old["fence"] + 1 and dataset["lease_owner"] is not None:
+                self.require(
+                    old["lease_until"] <= self.now, f"the check of {id} was claimed while it is held"
+                )
+            elif dataset["status"] in ("ready", "rejected") and old["status"] == "validating":
+                claimed = None if actor is None else self.checks.get(actor.pid)
+                self.require(
+                    claimed == (id, old["fence"]),
+                    f"the verdict of {id} is of a check that lost it: {claimed}",
+                )
+            elif old["status"] in ("ready", "rejected"):
+                self.require(dataset["status"] in (old["status"], "deleted"), f"{id} has two verdicts")
+
+    def _use(self, before: Table, after: Table) -> None:
+        """The time that a job has held a slot is its owner's, once."""
+        expected = dict(self.used)
+        for id, job in after.items():
+            old = before.get(id)
+            if old is None or old["status"] not in HELD:
+                continue
+            if job["status"] not in HELD or job["fence"] != old["fence"]:
+                ran_s = max(0.0, min(self.now, old["lease_until"]) - old["claimed_at"])
+                expected[job["owner"]] = expected.get(job["owner"], 0.0) + ran_s
+        self.periods = self._all("SELECT owner, period, used_s FROM slot_use")
+        self.used = {}
+        for owner, _, used_s in self.periods:
+            self.used[owner] = self.used.get(owner, 0.0) + used_s
+        for owner in expected.keys() | self.used.keys():
+            gap = abs(expected.get(owner, 0.0) - self.used.get(owner, 0.0))
+            self.require(gap < 1.0, f"the use of {owner} is {gap:.1f} s off")
+
+    def _use_of(self, jobs: Iterable[Row], now: float) -> dict[str, float]:
+        """Use by owner before a claim, as docs/decisions/0080-shares.md says."""
+        use: dict[str, float] = {}
+        for owner, period, used_s in self.periods:
+            age_s = max(0.0, now - (period + 1) * PERIOD_S)
+            use[owner] = use.get(owner, 0.0) + used_s * 0.5 ** (age_s / HALF_LIFE_S)
+        for job in jobs:
+            if job["status"] in HELD:
+                ran_s = max(0.0, min(now, job["lease_until"]) - job["claimed_at"])
+                use[job["owner"]] = use.get(job["owner"], 0.0) + ran_s + AT_WORK_S
+        return {owner: used_s / self.weights.get(owner, 1.0) for owner, used_s in use.items()}
+
+    # What holds at the end, when everything had time to settle.
+
+    def has_settled(self) -> bool:
+        return not any(job["status"] in OPEN for job in self.tables["jobs"].values())
+
+    def at_the_end(self) -> None:
+        jobs = self.tables["jobs"]
+        for key, job_id in self.keys.items():
+            self.require(job_id in jobs or job_id in self.removed, f"{job_id} of {key} was lost")
+        for id, job in jobs.items():
+            self.require(job["status"] in TERMINAL, f"{id} is {job['status']} for ever")
+            self._events(job)
+
+    def _events(self, job: Row) -> None:
+        """They tell the same story: numbered, each status from the one before, each message by who held the job."""
+        told = self._all(
+            "SELECT number, type, message, data FROM events WHERE job_id = ? ORDER BY number", job["id"]
+        )
+        numbers = [line[0] for line in told]
+        if job["pruned_at"] is None:
+            self.require(
+                numbers == list(range(1, job["event_count"] + 1)), f"{job['id']} lacks events: {numbers}"
+            )
+        statuses = [json.loads(line[3]) for line in told if line[1] == "status"]
+        for one, following in pairwise(statuses):
+            self.require(one["to"] == following["from"], f"{job['id']} went {one} and then {following}")
+        fence, fails = 0, json.loads(job["request"])["fails"]
+        for _, kind, message, data in told:
+            if kind == "status":
+                fence = json.loads(data).get("fence", fence)
+                code = json.loads(data).get("error", {}).get("code")
+                self.require(
+                    code in (None, *_FAILURES.get(fails, ()), *FAILURES), f"{job['id']} failed: {message}"
+                )
+            elif kind == "message" and message.startswith("fence "):
+                self.require(message == f"fence {fence}", f"{job['id']} was told {message} under {fence}")
+
+    @property
+    def now(self) -> float:
+        """The time of the database, without a step."""
+        return self.scheduler.now + self.scheduler.skew_s
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        return [tuple(row) for row in self.database.execute(query, values)]
+
+
+def _is_due(job: Row, now: float) -> bool:
+    if job["not_before"] > now:
+        return False
+    return job["status"] == "queued" or (job["status"] == "running" and job["lease_until"] <= now)
+
+
+def _code(job: Row) -> str | None:
+    error = None if job["error"] is None else json.loads(job["error"])
+    return None if error is None else error["code"]

@@ -1,0 +1,160 @@
+"""Faults that are put into the real code while it runs, to see that the simulation finds them.
+
+Each one replaces a part of a function's source. A function that has another name by now, or no longer has that part,
+ends the test: the fault has to be written anew.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Any
+
+from sds_clip.app import removal
+from sds_clip.app.serving import swap
+from sds_clip.app.store import (
+    alias_sql,
+    claims,
+    datasets,
+    jobs,
+    leases,
+    shares,
+    transitions,
+    version_sql,
+    versions,
+)
+
+
+class DoesNotApply(Exception):
+    """The code has changed, so that a planted fault does not apply any more."""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A fault: in this function, `part` becomes `wrong`."""
+
+    name: str
+    module: ModuleType
+    function: str
+    part: str
+    wrong: str
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """While the fault is in the code. Raises DoesNotApply."""
+        *owners, name = self.function.split(".")
+        owner: Any = self.module
+        try:
+            for each in owners:
+                owner = getattr(owner, each)
+            real = inspect.getattr_static(owner, name)
+        except AttributeError:
+            raise DoesNotApply(f"{self.name}: there is no {self.function}.") from None
+        inner = getattr(real, "__wrapped__", real)  # that of a context manager
+        if not isinstance(real, FunctionType) or not isinstance(inner, FunctionType):
+            raise DoesNotApply(f"{self.name}: {self.function} is not a function.")
+        source = textwrap.dedent(inspect.getsource(inner))
+        if source.count(self.part) != 1:
+            raise DoesNotApply(
+                f"{self.name}: {self.function} has {source.count(self.part)} times {self.part}."
+            )
+        code = compile(ast.parse(source.replace(self.part, self.wrong)), f"planted in {name}", "exec")
+        made: dict[str, Any] = {}
+        exec(code, inner.__globals__, made)
+        before = inner.__code__
+        wrong = made[name]
+        inner.__code__ = getattr(wrong, "__wrapped__", wrong).__code__  # also for those who have imported it
+        try:
+            yield
+        finally:
+            inner.__code__ = before
+
+
+_MATTERS_NOT = "if False:"
+
+PLANTED = (
+    Planted(
+        "an attempt's fence is not checked",
+        *(transitions, "leased_job"),
+        *("if job.fence != lease.fence:", _MATTERS_NOT),
+    ),
+    Planted(
+        "a report's fence is left out",
+        *(leases, "_guarded", "jobs.c.fence == lease.fence, ", ""),
+    ),
+    Planted(
+        "a report's status is left out",
+        *(leases, "_guarded", ", jobs.c.status.in_(_HELD)", ""),
+    ),
+    Planted(
+        "a held job is claimed",
+        *(shares, "_may_be_claimed", "jobs.c.lease_until <= now", "jobs.c.lease_until <= now + 30"),
+    ),
+    Planted(
+        "a claim leaves the fence as it is", claims, "take", "fence=job.fence + 1,\n", "fence=job.fence,\n"
+    ),
+    Planted(
+        "a job that is being cancelled makes a version",
+        *(leases, "JobLeases.succeed", "if job.status is JobStatus.CANCELLING:", _MATTERS_NOT),
+    ),
+    Planted(
+        "a living worker is given up",
+        *(leases, "JobLeases.settle_abandoned", "_ABANDONED.where(jobs.c.lease_until <= now)", "_ABANDONED"),
+    ),
+    Planted(
+        "the owner that has used most is next",
+        *(shares, "_owners_in_turn", "use.get(owner, 0.0))", "-use.get(owner, 0.0))"),
+    ),
+    Planted(
+        "the time of a lost lease counts twice",
+        *(transitions, "ran_s", "min(now, job.lease_until)", "now + 60"),
+    ),
+    Planted(
+        "a version is registered without files",
+        *(version_sql, "register", "if files is not None and not files.is_dir():", _MATTERS_NOT),
+    ),
+    Planted(
+        "the files of a registered version are removed",
+        *(removal, "remove_version_files", "if not is_withheld:", _MATTERS_NOT),
+    ),
+    Planted(
+        "a version is deleted though it is needed",
+        *(versions, "_refuse_if_needed", "is not None", "== ''"),
+    ),
+    Planted(
+        "a promotion is not compared with what it was decided on",
+        *(alias_sql, "check_generation", "move.expected_generation != generation", "generation < 0"),
+    ),
+    Planted(
+        "the alias moves before its job has ended",
+        *(leases, "JobLeases.succeed", "    with self._database.writing() as connection:\n"),
+        """
+    if version is not None and promotion is not None:
+        with self._database.writing() as connection:
+            version_sql.register(connection, version, self._clock(), job_id=lease.job_id, files=files)
+            alias_sql.promote(connection, promotion, version.id, self._clock(), job_id=lease.job_id)
+    with self._database.writing() as connection:
+""",
+    ),
+    Planted(
+        "an alias that was removed goes on answering",
+        *(swap, "Swapper._follow_all", "if name in removed:", _MATTERS_NOT),
+    ),
+    Planted(
+        "a version that was overtaken while it loaded is put into service",
+        *(swap, "Swapper._stage", "and followed.wanted.version == version:\n            self._put"),
+        ":\n            self._put",
+    ),
+    Planted(
+        "a verdict's fence is not checked",
+        *(datasets, "Datasets._finish", "dataset.fence != claimed.fence or ", ""),
+    ),
+    Planted(
+        "a submission that is repeated makes a second job",
+        *(jobs, "JobQueries.submit", "if (earlier := self._earlier(connection, new)) is not None:"),
+        "earlier = None\n        if earlier is not None:",
+    ),
+)
