@@ -6,7 +6,6 @@ scheduler.py    processes and their threads, as greenlets of one thread; the clo
 faults.py       the database, files and messages, which fail as the choices say
 actors.py       who takes part: service, workers, operator, cleanup
 serving.py      a serving process that follows the aliases
-checks.py       the checks of data sets
 invariants.py   what must hold after each commit, and at the end
 schedule.py     one schedule from its beginning to its end
 shrink.py       from a schedule that fails to a short one

@@ -113,8 +113,8 @@ def until_it_answers(world: World, act: Callable[[], Any]) -> Any:
             world.scheduler.sleep(1.0)
 
 
-def submit(world: World, number: int, needs: tuple[str, ...]) -> None:
-    """Submit a job, and again until it is accepted, or refused because its data set was rejected meanwhile."""
+def submit(world: World, number: int) -> None:
+    """Submit a job, and again until it is accepted."""
     pick = world.choices.pick
     weights = pick(("a", f"w{number}", "b"))
     new = NewJob(
@@ -132,12 +132,8 @@ def submit(world: World, number: int, needs: tuple[str, ...]) -> None:
         max_run_time_s=pick((2000.0, 2000.0, 40.0)),
         idempotency_key=f"key-{number}",
         versions=(world.ledger.base,),
-        datasets=needs,
     )
-    try:
-        job, _ = until_it_answers(world, lambda: world.store.jobs.submit(new))
-    except UnusableRecord:
-        return
+    job, _ = until_it_answers(world, lambda: world.store.jobs.submit(new))
     world.ledger.accepted(f"{new.owner} key-{number}", job.id)
     world.publish(job.id)
 

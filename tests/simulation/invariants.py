@@ -20,7 +20,7 @@ from sds_clip.app.store.states import HELD, OPEN, TERMINAL, TRANSITIONS, Action,
 from tests.simulation.scheduler import Broken, Process, Scheduler, Thread
 
 LIMITS = ("interrupted_too_often", "run_time_exceeded")
-FAILURES = (*LIMITS, "process_died", "dataset_rejected")
+FAILURES = (*LIMITS, "process_died")
 _FAILURES = {1: ("training_failed",), 2: ("internal_error",)}
 """Those of the jobs that are told to fail."""
 AT_WORK_S, PERIOD_S, HALF_LIFE_S = 600.0, 6 * 3600.0, 24 * 3600.0
@@ -31,7 +31,6 @@ _QUERIES = {
     "jobs": ("id", "SELECT * FROM jobs"),
     "versions": ("id", "SELECT * FROM versions"),
     "aliases": ("name", "SELECT * FROM aliases"),
-    "datasets": ("id", "SELECT * FROM datasets"),
 }
 _NEXT = {
     (before, after): action for (before, action), after in TRANSITIONS.items()
@@ -66,8 +65,6 @@ class Ledger:
     periods: list[Any] = field(default_factory=list)
     owners: dict[int, str] = field(default_factory=dict)
     """The name under which each worker's process holds leases."""
-    checks: dict[int, tuple[str, int]] = field(default_factory=dict)
-    """The data set, and the fence, whose check each process has claimed last."""
     keys: dict[str, str] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     may_be_cancelled: set[str] = field(default_factory=set)
@@ -184,7 +181,6 @@ class Ledger:
                 self._changed(old, new, actor)
         self._versions(before, after)
         self._aliases(before["aliases"], after["aliases"])
-        self._datasets(before["datasets"], after["datasets"], actor)
         self._use(before["jobs"], after["jobs"])
         self.scheduler.look_at_sleepers()
 
@@ -320,24 +316,6 @@ class Ledger:
                 self.require(
                     row is not None and row["status"] == "ready", f"{name} points to {pointed[:6]}, not ready"
                 )
-
-    def _datasets(self, before: Table, after: Table, actor: Process | None) -> None:
-        for id, dataset in after.items():
-            old = before.get(id)
-            if old is None or tuple(old) == tuple(dataset):
-                continue
-            if dataset["fence"] == old["fence"] + 1 and dataset["lease_owner"] is not None:
-                self.require(
-                    old["lease_until"] <= self.now, f"the check of {id} was claimed while it is held"
-                )
-            elif dataset["status"] in ("ready", "rejected") and old["status"] == "validating":
-                claimed = None if actor is None else self.checks.get(actor.pid)
-                self.require(
-                    claimed == (id, old["fence"]),
-                    f"the verdict of {id} is of a check that lost it: {claimed}",
-                )
-            elif old["status"] in ("ready", "rejected"):
-                self.require(dataset["status"] in (old["status"], "deleted"), f"{id} has two verdicts")
 
     def _use(self, before: Table, after: Table) -> None:
         """The time that a job has held a slot is its owner's, once."""

@@ -18,7 +18,6 @@ from sds_clip.app.serving import swap
 from sds_clip.app.store import (
     alias_sql,
     claims,
-    datasets,
     jobs,
     leases,
     shares,
@@ -147,10 +146,6 @@ PLANTED = (
         "a version that was overtaken while it loaded is put into service",
         *(swap, "Swapper._stage", "and followed.wanted.version == version:\n            self._put"),
         ":\n            self._put",
-    ),
-    Planted(
-        "a verdict's fence is not checked",
-        *(datasets, "Datasets._finish", "dataset.fence != claimed.fence or ", ""),
     ),
     Planted(
         "a submission that is repeated makes a second job",

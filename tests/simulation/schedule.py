@@ -28,7 +28,7 @@ from sds_clip.models import atomic
 from sds_clip.worker import context, job_process, lease_keeper, periodic, reaper, reporter, slot
 from sds_clip.worker.config import WorkerConfig
 from tests.memory import memory_folder
-from tests.simulation import actors, checks, faults, scheduler, serving
+from tests.simulation import actors, faults, scheduler, serving
 from tests.simulation.actors import Operator, World
 from tests.simulation.invariants import Ledger
 from tests.simulation.scheduler import Broken, Choices, Scheduler
@@ -119,8 +119,6 @@ class Simulation:
             world.kept_alive(f"worker {number}", partial(actors.work, world))
             world.scheduler.now += 0.3
         world.kept_alive("cleanup", partial(actors.clean_up, world))
-        for number in range(2):
-            world.kept_alive(f"checker {number}", partial(checks.check, world))
         world.kept_alive("server", partial(serving.serve, world, "server"))
         for number in range(JOBS):
             client = world.process(f"client {number}")
@@ -133,8 +131,7 @@ class Simulation:
 
     def _submit(self, world: World, number: int) -> None:
         world.scheduler.sleep(number * world.choices.pick((7.0, 0.1, 20.0)))
-        needs = checks.upload(world) if world.choices.pick((False, False, False, True)) else ()
-        actors.submit(world, number, needs)
+        actors.submit(world, number)
 
     def _settle(self, world: World) -> None:
         """Nothing fails any more, paused jobs go on, and all has to come to an end."""

@@ -10,6 +10,7 @@ import pytest
 from sds_clip.app import store_gauges
 from sds_clip.app.keys import create_key
 from sds_clip.app.store.overview import Overview, Overviews
+from sds_clip.app.store.states import JobKind
 from tests.app.jobs.conftest import Service, error_of
 
 
@@ -36,7 +37,7 @@ def test_what_the_database_has_is_exported(make_service: Callable[..., Service])
         "sds_clip_disk_reserve_bytes 4096.0",
     } <= set(found)
     ages = [line for line in found if line.startswith("sds_clip_queue_age_seconds")]
-    assert len(ages) == 2
+    assert len(ages) == len(JobKind)
     service.claim()
     assert any(
         line.startswith('sds_clip_lease_left_seconds{kind="finetune"} 5') for line in exported(service)

@@ -13,6 +13,7 @@ from sds_clip.app.store.records import Job, JobError, Json, Lease, NewVersion
 from sds_clip.app.store.retention import Held, Kind
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.tables import events, job_datasets, job_versions, metrics
+from sds_clip.app.store.verdicts import check_of
 from tests.app.store.conftest import FakeClock, begun, claimed, register, submitted, to
 from tests.checks import claimed_check
 
@@ -158,7 +159,7 @@ def test_job_goes_with_its_events_its_curve_and_its_links(store: Store) -> None:
     with store.database.reading() as connection:
         for table in (events, metrics, job_datasets, job_versions):
             owners = set(connection.execute(select(table.c.job_id)).scalars())
-            assert owners <= {other.id}
+            assert owners <= {other.id, check_of(dataset)}
     with pytest.raises(UnknownRecord):
         store.retention.remove_job(lease.job_id, ended_for_s=0)
     assert submitted(store, owner="me", idempotency_key="once").id != lease.job_id
