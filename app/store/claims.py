@@ -7,8 +7,9 @@ from sqlalchemy import Connection
 from sds_clip.app.store.records import JOB_FORMAT, Job, JobError, Level
 from sds_clip.app.store.states import Action, JobStatus
 from sds_clip.app.store.transitions import move, ran_s
-from sds_clip.app.store.verdicts import INTERRUPTED, give_up
+from sds_clip.app.store.verdicts import give_up
 
+INTERRUPTED = "interrupted_too_often"
 OUT_OF_TIME = "run_time_exceeded"
 MAX_BACK_OFF_S = 300.0  # a job that takes its machine down each time may do so only every five minutes
 

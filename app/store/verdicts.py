@@ -13,7 +13,6 @@ from sds_clip.app.store.states import Action, JobKind, JobStatus
 from sds_clip.app.store.tables import datasets, job_datasets, jobs
 from sds_clip.app.store.transitions import locked_job, move
 
-INTERRUPTED = "interrupted_too_often"
 CHECK_PREFIX = "job_"
 """The id of a check is this and the id of its data set, so that there is one at most."""
 
@@ -45,7 +44,7 @@ def give_up(connection: Connection, job: Job, now: float) -> None:
     """Reject the data set if this was its check and has failed."""
     if job.kind is not JobKind.CHECK or job.status is not JobStatus.FAILED or job.error is None:
         return
-    code = INTERRUPTED if job.error.code == INTERRUPTED else "check_died"
+    code = job.error.code if job.error.code == "interrupted_too_often" else "check_died"
     message = (
         f"The data set could not be checked. It was tried {job.attempt} times and interrupted {job.interruptions} "
         f"times, and given up because of {job.error.code}."

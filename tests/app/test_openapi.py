@@ -163,6 +163,7 @@ OPERATIONS = {
     "compare_jobs": "get /jobs/{job_id}/comparison",
     "list_workers": "get /workers",
     "add_dataset": "post /datasets",
+    "list_dataset_events": "get /datasets/{dataset_id}/events",
     "list_datasets": "get /datasets",
     "get_dataset": "get /datasets/{dataset_id}",
     "delete_dataset": "delete /datasets/{dataset_id}",

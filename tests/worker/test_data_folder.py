@@ -17,6 +17,7 @@ from sds_clip.worker.job_process import _attempt
 from sds_clip.worker.main import run_worker
 from sds_clip.worker.protocol import Exit
 from tests.databases import on_both_if_long
+from tests.worker import in_process
 from tests.worker.waiting import reaper, until
 from tests.worker.work import Work
 

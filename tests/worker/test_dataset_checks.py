@@ -23,10 +23,12 @@ from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.settings import MAX_ATTEMPTS
 from sds_clip.app.store import verdicts
 from sds_clip.app.store.records import Dataset, DatasetStatus, Job
-from sds_clip.app.store.states import JobStatus
+from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.errors import DataError
+from sds_clip.worker import check_job
+from sds_clip.worker.context import JobContext
 from sds_clip.worker.data import PairsPlace, content_of, pairs_place
 from sds_clip.worker.errors import JobFailed
 from sds_clip.worker.finetune_job import finetune
@@ -448,14 +450,17 @@ def test_check_ends_when_its_data_set_is_deleted(work: Work, pairs_folder: Path)
         until(lambda: check_of(work, dataset).status is JobStatus.CANCELLED)
 
 
-def test_data_set_that_a_worker_of_the_release_before_has_checked_keeps_its_verdict(work: Work) -> None:
-    work.config.data_dir.mkdir(parents=True, exist_ok=True)
+def test_data_set_that_a_worker_of_the_release_before_has_checked_keeps_its_verdict(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_job, "limit_resources", lambda: None)  # it holds for a whole process
     dataset = work.store.datasets.add(format="pairs", source={})
     enlist(work)
     with work.store.database.writing() as connection:
         connection.execute(text("UPDATE datasets SET status = 'ready', content_hash = 'abc'"))
-    with Running(work.config.of_checks, work.store):
-        until(lambda: check_of(work, dataset).status is JobStatus.SUCCEEDED)
+    with in_process.claimed(work.config, work.store, JobKind.CHECK) as context:
+        check_job.check_dataset(context)
+    assert check_of(work, dataset).status is JobStatus.SUCCEEDED
     kept = work.store.datasets.get(dataset.id)
     assert (kept.status, kept.content_hash) == (DatasetStatus.READY, "abc")
 
@@ -499,19 +504,19 @@ def test_empty_files_of_an_archive_count_too(work: Work, pairs_folder: Path, tmp
 
 @pytest.mark.parametrize(("pack", "most"), [(partial(tar_of_files, mode="w:gz"), 1000), (zip_of, 0)])
 def test_archive_of_empty_files_is_rejected_before_more_of_them_are_written_than_its_key_may_store(
-    work: Work, pack: Callable[[dict[str, bytes]], bytes], most: int
+    work: Work, monkeypatch: pytest.MonkeyPatch, pack: Callable[[dict[str, bytes]], bytes], most: int
 ) -> None:
     """A zip states its entries, so nothing is written."""
     data = pack({f"{number:05d}": b"" for number in range(100_000)})
     uploaded(work, data, owner="alice")
     limit, written = 1000 * ENTRY_BYTES, [0]
 
-    claimed = claim(work)
-    config = replace(work.config, max_stored_bytes_per_key=limit)
-    check(config, work.store, claimed, progress=lambda done, total: written.append(done))
+    monkeypatch.setattr(JobContext, "stage", lambda context, stage, done=0, total=None: written.append(done))
+
+    found = checked(work, max_stored_bytes_per_key=limit)
 
     assert max(written) == most
-    (problem,) = work.store.datasets.get(claimed.id).problems or ()
+    (problem,) = found.problems or ()
     assert problem["code"] == "archive_too_large"
     assert (
         f"more than {limit} bytes, which is the limit, with 4096 for each file and folder"

@@ -111,7 +111,7 @@ def test_worker_says_that_it_lives_and_what_it_does_until_it_stops(work: Work, d
         (seen,) = work.store.workers.list()
         assert (seen.pid, seen.queue, seen.alive, seen.job_id) == (worker.pid, "finetune", True, job.id)
         assert seen.host == os.uname().nodename
-        assert work.store.workers.living_queues() == {"finetune"}
+        assert work.store.workers.living_queues() == {"finetune", "check"}
         worker.kill()
         worker.wait()
         assert later.workers.living_queues() == frozenset(), "it was not seen for more than three heartbeats"

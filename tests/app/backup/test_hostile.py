@@ -283,7 +283,7 @@ def test_what_is_in_the_way_is_named_and_kept(
     archive: bytes, system: System, made: Made, empty: System
 ) -> None:
     before = system.rows(), system.files()
-    with pytest.raises(BackupError, match=r"not empty: there are rows in .*jobs \(4\)"):
+    with pytest.raises(BackupError, match=r"not empty: there are rows in .*jobs \(9\)"):
         restore_backup(io.BytesIO(archive), system.store.database, empty.data_dir)
     with pytest.raises(BackupError, match="is in the way"):
         restore_backup(io.BytesIO(archive), empty.store.database, system.data_dir)
