@@ -38,7 +38,7 @@ from tests.checks import claimed_check
 from tests.databases import on_both
 from tests.pictures import save_pictures
 from tests.worker import in_process
-from tests.worker.waiting import Running, end, until
+from tests.worker.waiting import Running, end, fit, until
 from tests.worker.work import Asked, Work, result_of
 
 
@@ -454,6 +454,8 @@ def test_data_set_that_a_worker_of_the_release_before_has_checked_keeps_its_verd
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_job, "limit_resources", lambda: None)  # it holds for a whole process
+    work.config.data_dir.mkdir(parents=True, exist_ok=True)
+    fit(work.config, work.store).look()  # the database names no files yet
     dataset = work.store.datasets.add(format="pairs", source={})
     enlist(work)
     with work.store.database.writing() as connection:
