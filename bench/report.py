@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -47,8 +48,9 @@ def note(text: str) -> None:
 
 def heading(name: str, arguments: Sequence[str] | None) -> str:
     """The date, the command and the machine; taken before the run, for the load of the machine."""
-    given = " ".join(["python -m", name, *(sys.argv[1:] if arguments is None else arguments)])
-    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `{given}`\n\n{machine()}"
+    given = shlex.join(sys.argv[1:] if arguments is None else arguments)
+    command = f"python -m {name} {given}".rstrip()
+    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, `{command}`\n\n{machine()}"
 
 
 def show(heading: str, *paragraphs: str, targets: Sequence[Target]) -> None:
