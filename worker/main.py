@@ -21,7 +21,7 @@ from sds_clip.worker.metrics import WorkerMetrics, serve
 from sds_clip.worker.mirror import MIRROR_EVERY_S, Mirror
 from sds_clip.worker.periodic import Periodic
 from sds_clip.worker.reaper import SWEEP_EVERY_S, Reaper
-from sds_clip.worker.slot import Slot
+from sds_clip.worker.slot import Slot, end_orphans
 from sds_clip.worker.supervised import COMMAND
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ def run_worker(
         for part in parts:
             part.stop()
 
+    end_orphans(config)
     for part in parts:
         part.start()
     try:

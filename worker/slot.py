@@ -84,8 +84,7 @@ class Slot:
         self._stopping = self._looking.stopping
 
     def start(self) -> None:
-        """Kill processes left by a crashed worker, then start looking for jobs."""
-        end_orphans(self._config)
+        """Start looking for jobs."""
         self._warm_up()
         self._looking.start()
 
