@@ -5,9 +5,7 @@ upload, stored under its id. Its `max_bad_share` is the share of pairs, or of a 
 unusable (default 0).
 """
 
-import logging
 import tempfile
-import time
 from array import array
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,12 +13,19 @@ from functools import partial
 from pathlib import Path
 
 from sds_clip.app.datasets.archive_limits import ArchiveLimits
-from sds_clip.app.datasets.check import CheckResult, FormatChecker, check_registered, check_upload, rejected
+from sds_clip.app.datasets.check import (
+    WAIT_S,
+    CheckResult,
+    FormatChecker,
+    check_registered,
+    check_upload,
+    rejected,
+)
 from sds_clip.app.datasets.folders import Content, DatasetFolders
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.datasets.samples import SAMPLES, write_samples
 from sds_clip.app.datasets.unpack import Progress
-from sds_clip.app.errors import FilesUnreadable, InvalidArchive, ServiceError, StoreUnavailable, UploadMissing
+from sds_clip.app.errors import FilesUnreadable, InvalidArchive, ServiceError, UploadMissing
 from sds_clip.app.schemas.datasets import PAIRS
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import SOURCE_PATH, Dataset, Job
@@ -36,17 +41,11 @@ from sds_clip.worker.context import JobContext
 from sds_clip.worker.data import pairs_place
 from sds_clip.worker.samples import samples_of_items, samples_of_pairs, statistics
 
-logger = logging.getLogger(__name__)
-
-# Waits between tries while the disk is full or another process holds the files.
-WAITS_S = (5.0, 30.0, 120.0)
-_LOOK_S = 0.2
-
 
 def check(context: JobContext, dataset: Dataset) -> tuple[Job, ...]:
     """Check a data set, end the job, and return the jobs that have waited and whose status has changed.
 
-    Raises: LeaseLost, StoreUnavailable, Stopped.
+    Raises: DatasetBusy, FilesUnreadable, LeaseLost, StorageFull, StoreUnavailable, Stopped.
     """
     moved: tuple[Job, ...] = ()
 
@@ -58,21 +57,11 @@ def check(context: JobContext, dataset: Dataset) -> tuple[Job, ...]:
         context.stage("checking", done, total)
 
     context.stage("checking")
-    for wait_s in (*WAITS_S, None):
-        try:
-            _look(context.config, context.store, dataset, record, progress)
-            return moved
-        except (ServiceError, OSError) as error:
-            if isinstance(error, StoreUnavailable) or not (isinstance(error, OSError) or error.retryable):
-                raise
-            logger.warning("The check of %s cannot start yet: %s", dataset.id, error)
-            if wait_s is None:
-                record(rejected(_as_refusal(error)))
-                return moved
-            until = time.monotonic() + wait_s
-            while time.monotonic() < until:
-                context.check()
-                time.sleep(_LOOK_S)
+    try:
+        _look(context.config, context.store, dataset, record, progress)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise FilesUnreadable(f"The files cannot be read ({why}); add the data set again.") from error
     return moved
 
 
@@ -195,7 +184,7 @@ def _look(
         record(rejected(error))
         return
     result = check_registered(content, roots, checker, progress=progress)
-    with folders.claim(dataset.id) as claim:
+    with folders.claim(dataset.id, wait_s=WAIT_S) as claim:
         if result.ready:
             write_samples(claim.folder / SAMPLES, result.samples)
             claim.publish()
@@ -226,9 +215,3 @@ def _record(context: JobContext, result: CheckResult) -> tuple[Job, ...]:
         )
     counts = {**result.counts, "problems": result.problem_count}
     return context.store.datasets.reject(context.lease, problems=problems, counts=counts)
-
-
-def _as_refusal(error: ServiceError | OSError) -> ServiceError:
-    if isinstance(error, ServiceError):
-        return error
-    return FilesUnreadable(f"The files cannot be read ({error.strerror}); send them again.")
