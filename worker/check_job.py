@@ -9,7 +9,7 @@ from sds_clip.app.store.states import JobStatus
 from sds_clip.app.store.verdicts import dataset_of
 from sds_clip.models.machine import usable_cores
 from sds_clip.worker.context import JobContext
-from sds_clip.worker.dataset_checks import check
+from sds_clip.worker.dataset_checks import check, checker_of
 
 _MEMORY_BYTES = 4 * 2**30
 # Far above the largest file of a data set, since it also holds for a database and a log that this process writes.
@@ -22,12 +22,13 @@ def check_dataset(context: JobContext) -> None:
 
     A data set that a worker of the release before has checked keeps its verdict.
     """
-    limit_resources()
     dataset = context.store.datasets.get(dataset_of(context.job))
     if dataset.status is not DatasetStatus.VALIDATING:
         context.succeed(result={"status": dataset.status})
         return
-    moved = check(context, dataset)
+    checker = checker_of(dataset)  # before the limits, which then count nothing of what it has imported
+    limit_resources()
+    moved = check(context, dataset, checker)
     wake_ups = WakeUps(context.config.broker_url)
     for job in moved:
         if job.status is JobStatus.QUEUED and not wake_ups.publish(job.kind, job.id):

@@ -7,7 +7,6 @@ unusable (default 0).
 
 import tempfile
 from array import array
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from sds_clip.app.datasets.check import (
     WAIT_S,
     CheckResult,
     FormatChecker,
+    Record,
     check_registered,
     check_upload,
     rejected,
@@ -25,24 +25,19 @@ from sds_clip.app.datasets.folders import Content, DatasetFolders
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.datasets.samples import SAMPLES, write_samples
 from sds_clip.app.datasets.unpack import Progress
-from sds_clip.app.errors import FilesUnreadable, InvalidArchive, ServiceError, UploadMissing
+from sds_clip.app.errors import FilesUnreadable, ServiceError, UploadMissing
 from sds_clip.app.schemas.datasets import PAIRS
-from sds_clip.app.store import Store
 from sds_clip.app.store.records import SOURCE_PATH, Dataset, Job
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.open import open_pairs
-from sds_clip.models.errors import DataError, EvaluationError, ModelError
-from sds_clip.models.evaluation.catalog import BENCHMARKS
-from sds_clip.models.evaluation.image_check import Problems, data_hash, look_at_images
+from sds_clip.models.errors import DataError, ModelError
 from sds_clip.models.findings import Findings
-from sds_clip.worker.benchmarks import read_data, root_of
-from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.context import JobContext
-from sds_clip.worker.data import pairs_place
-from sds_clip.worker.samples import samples_of_items, samples_of_pairs, statistics
+from sds_clip.worker.data import pairs_place, root_of
+from sds_clip.worker.samples import samples_of_pairs, statistics
 
 
-def check(context: JobContext, dataset: Dataset) -> tuple[Job, ...]:
+def check(context: JobContext, dataset: Dataset, checker: FormatChecker) -> tuple[Job, ...]:
     """Check a data set, end the job, and return the jobs that have waited and whose status has changed.
 
     Raises: DatasetBusy, FilesUnreadable, LeaseLost, StorageFull, StoreUnavailable, Stopped.
@@ -53,12 +48,9 @@ def check(context: JobContext, dataset: Dataset) -> tuple[Job, ...]:
         nonlocal moved
         moved = context.end(lambda: _record(context, result))
 
-    def progress(done: int, total: int) -> None:
-        context.stage("checking", done, total)
-
     context.stage("checking")
     try:
-        _look(context.config, context.store, dataset, record, progress)
+        _look(context, dataset, checker, record, partial(context.stage, "checking"))
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise FilesUnreadable(f"The files cannot be read ({why}); add the data set again.") from error
@@ -66,8 +58,11 @@ def check(context: JobContext, dataset: Dataset) -> tuple[Job, ...]:
 
 
 def checker_of(dataset: Dataset) -> FormatChecker:
+    """What checks a data set's format. Benchmarks import torch, which takes seconds; pairs do not."""
     if dataset.format == PAIRS:
         return partial(_check_pairs, dataset.max_bad_share)
+    from sds_clip.worker.benchmarks import check_benchmark
+
     return partial(check_benchmark, dataset.format, dataset.max_bad_share)
 
 
@@ -115,70 +110,20 @@ def _as_winoground(folder: Path) -> DataError | None:
     )
 
 
-def check_benchmark(
-    name: str, max_bad_share: float, content: Content, *, progress: Progress | None = None
-) -> CheckResult:
-    """Check that a benchmark can read the data and that every image decodes."""
-    hidden = root_of(content)
-
-    def say(what: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(done, total)
-
-    if not (content.is_folder or BENCHMARKS[name].takes_shards):
-        return rejected(
-            InvalidArchive(
-                f"A set of {name} is a folder, not shards; send an archive of that folder.",
-                code="archive_format",
-            )
-        )
-    with tempfile.TemporaryDirectory(prefix="sds-clip-check-") as work:
-        try:
-            benchmark = read_data(name, content, Path(work))
-        except ModelError as error:
-            return rejected(error, hidden=hidden)
-        problems = Problems(len(benchmark.items), max_bad_share)
-        try:
-            images = look_at_images(benchmark.items, problems, say, decode=True)
-        except EvaluationError:  # too many items are bad
-            images = None
-    usable = problems.usable(benchmark.items)
-    counts = {
-        "items": len(benchmark.items),
-        "usable": len(usable),
-        "images": len({image.whole for item in usable for image in item.images}),
-    }
-    content_hash = None if images is None else data_hash(usable, images.keys, benchmark.settings)
-    found = CheckResult.of(problems.images, counts, content_hash, hidden)
-    if images is None:
-        return found
-    captions = (item.captions for item in benchmark.items)
-    return replace(
-        found,
-        statistics=statistics(captions, images.longer_sides),
-        samples=samples_of_items(benchmark.items, content),
-    )
-
-
 def _look(
-    config: WorkerConfig,
-    store: Store,
-    dataset: Dataset,
-    record: Callable[[CheckResult], None],
-    progress: Progress,
+    context: JobContext, dataset: Dataset, checker: FormatChecker, record: Record, progress: Progress
 ) -> None:
-    checker = checker_of(dataset)
-    folders = DatasetFolders(config.datasets_dir)
+    folders = DatasetFolders(context.config.datasets_dir)
     path = dataset.source.get(SOURCE_PATH)
     if path is None:
         try:
-            limits = _limits(config, store, dataset)
+            limits = _limits(context, dataset)
             check_upload(folders, dataset.id, checker, record, limits=limits, progress=progress)
         except FileNotFoundError:
             record(rejected(UploadMissing("The uploaded files no longer exist; upload them again.")))
         return
     try:
-        roots = SourceRoots(config.dataset_roots)
+        roots = SourceRoots(context.config.dataset_roots)
         content = roots.resolve(str(path))
     except ServiceError as error:
         record(rejected(error))
@@ -191,15 +136,14 @@ def _look(
         record(result)
 
 
-def _limits(config: WorkerConfig, store: Store, dataset: Dataset) -> ArchiveLimits:
+def _limits(context: JobContext, dataset: Dataset) -> ArchiveLimits:
     """The limits on an archive: its files count towards what its owner may store, in place of the upload itself."""
     limits = ArchiveLimits()
     if not dataset.owner:
         return limits
-    others = store.datasets.stored_bytes(dataset.owner) - dataset.size_bytes
-    return replace(
-        limits, max_total_bytes=min(limits.max_total_bytes, max(0, config.max_stored_bytes_per_key - others))
-    )
+    others = context.store.datasets.stored_bytes(dataset.owner) - dataset.size_bytes
+    left_bytes = max(0, context.config.max_stored_bytes_per_key - others)
+    return replace(limits, max_total_bytes=min(limits.max_total_bytes, left_bytes))
 
 
 def _record(context: JobContext, result: CheckResult) -> tuple[Job, ...]:

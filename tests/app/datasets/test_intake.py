@@ -14,7 +14,7 @@ from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolde
 from sds_clip.app.datasets.hashes import first_wrong_file
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.errors import DatasetBusy
-from sds_clip.worker.dataset_checks import check_benchmark
+from sds_clip.worker.benchmarks import check_benchmark
 from tests.app.datasets.archives import END, pax, tar_entry, tar_of, tree, zip_of
 from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture
