@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sds_clip.app import tracing
 from sds_clip.app.data_folder import DataFolder
@@ -13,7 +14,7 @@ from sds_clip.app.jobs.wakeups import WakeUps
 from sds_clip.app.store import Store
 from sds_clip.worker.celery_app import make_app, run
 from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.enlisting import Enlisting
+from sds_clip.worker.enlisting import enlist
 from sds_clip.worker.fitness import Fitness
 from sds_clip.worker.heartbeat import Heartbeat
 from sds_clip.worker.identity import node_name, owner_name
@@ -74,13 +75,12 @@ def run_worker(
         slots[checks.kind] = Slot(
             checks, store, Fitness(checks, folder), wake_ups.publish, command=command, owner=owner
         )
-    enlisting = Enlisting(config, store, fitness, wake_ups.publish)
     reaper = Reaper(config, store, fitness, metrics)
     cleanups = [
         Periodic("reaper", reaper.look, config.reap_every_s, at_once=False),
         Periodic("retention", reaper.sweep, SWEEP_EVERY_S),
         Periodic("fitness", fitness.look, config.watch_every_s),
-        Periodic("enlisting", enlisting.look, config.idle_tick_s),
+        Periodic("enlisting", partial(enlist, config, store, fitness, wake_ups.publish), config.idle_tick_s),
     ]
     mirror = Mirror(store, config.queue)
     if config.log_to == "mlflow":
