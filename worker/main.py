@@ -52,9 +52,7 @@ def run_worker(
     config.versions_dir.mkdir(parents=True, exist_ok=True)
     fitness = Fitness(config, folder)
     wake_ups = WakeUps(config.broker_url)
-    metrics = WorkerMetrics(
-        config.kind, config.data_dir, config.disk_reserve_bytes, lambda: fitness.out_because
-    )
+    metrics = WorkerMetrics(config.data_dir, config.disk_reserve_bytes)
     close_port = serve(metrics, config.metrics_host, config.metrics_port)
     heartbeat = Heartbeat(
         config,
@@ -73,7 +71,7 @@ def run_worker(
         checks = config.of_checks
         owner = slots[config.kind].owner
         slots[checks.kind] = Slot(
-            checks, store, Fitness(checks, folder), wake_ups.publish, command=command, owner=owner
+            checks, store, Fitness(checks, folder), wake_ups.publish, metrics, command=command, owner=owner
         )
     reaper = Reaper(config, store, fitness, metrics)
     cleanups = [

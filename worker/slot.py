@@ -33,7 +33,7 @@ from sds_clip.worker.errors import failure_of
 from sds_clip.worker.fitness import Fitness
 from sds_clip.worker.folders import JobFolder, Occupant, occupants
 from sds_clip.worker.identity import identify, is_alive, kill, owner_name
-from sds_clip.worker.metrics import WorkerMetrics, ending
+from sds_clip.worker.metrics import SlotMetrics, WorkerMetrics, ending
 from sds_clip.worker.periodic import Periodic
 from sds_clip.worker.protocol import Assignment, Exit
 from sds_clip.worker.supervised import COMMAND, ChildProcess, died
@@ -68,7 +68,8 @@ class Slot:
         self._config = config
         self._store = store
         self._publish = publish
-        self._metrics = metrics or WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
+        metrics = metrics or WorkerMetrics(config.data_dir, config.disk_reserve_bytes)
+        self._metrics = metrics.slot(config.kind, lambda: fitness.out_because)
         self._command = [*command, "--kind", config.kind] if config.keep_warm else command
         self.owner = owner or owner_name(os.getpid(), config.queue)
         self._at_work = threading.Lock()
@@ -312,7 +313,7 @@ class _Watch:
     child: ChildProcess
     job: Job
     stopping: threading.Event
-    metrics: WorkerMetrics
+    metrics: SlotMetrics
     fitness: Fitness
     asked_at: float | None = None
     lapsed_at: float | None = None
