@@ -12,9 +12,9 @@ from sds_clip.app.store.records import Dataset, Job, Lease, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.app.store.verdicts import dataset_of
 from sds_clip.models.clip.model import Clip
+from sds_clip.worker.check_job import check, checker_of
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.context import JobContext
-from sds_clip.worker.dataset_checks import check, checker_of
 from sds_clip.worker.folders import JobFolder
 from sds_clip.worker.job_process import Runner
 from sds_clip.worker.protocol import Ticks

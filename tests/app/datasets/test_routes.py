@@ -12,8 +12,8 @@ import pytest
 from sds_clip.app.datasets.folders import DatasetFolders
 from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.store.states import JobKind
+from sds_clip.worker.check_job import check, checker_of
 from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.dataset_checks import check, checker_of
 from tests.app.conftest import png
 from tests.app.datasets.archives import tar_of, tree, zip_of
 from tests.app.jobs.conftest import Service, error_of
