@@ -6,10 +6,11 @@ import sys
 from sds_clip.app.datasets.archive_limits import ArchiveLimits
 
 LIMITED = """
-import resource
+import resource, sys
 from sds_clip.worker.check_job import limit_resources
 
 limit_resources()
+print(sorted({"torch", "open_clip"} & set(sys.modules)))
 print(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
 try:
     bytearray(2**44)
@@ -18,8 +19,9 @@ except MemoryError:
 """
 
 
-def test_process_that_checks_has_limits_on_files_and_memory() -> None:
+def test_process_that_checks_is_light_and_has_limits_on_files_and_memory() -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)
-    max_file_bytes, memory = done.stdout.split("\n")[:2]
+    heavy, max_file_bytes, memory = done.stdout.split("\n")[:3]
+    assert heavy == "[]"
     assert ArchiveLimits().max_file_bytes <= int(max_file_bytes) < 2**40
     assert memory == "no memory"

@@ -188,7 +188,8 @@ def test_unpacking_hashing_and_looking_at_shards_are_progress(intake: Intake) ->
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_second_checker_of_one_upload_is_turned_away(intake: Intake) -> None:
+def test_second_checker_of_one_upload_is_turned_away(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sds_clip.app.datasets.check.WAIT_S", 0.0)
     intake.upload(zip_of(intake.files))
 
     def record(_: CheckResult) -> None:
