@@ -63,7 +63,7 @@ def check_dataset(context: JobContext) -> None:
 
 
 def checker_of(dataset: Dataset) -> FormatChecker:
-    """What checks a data set's format. Benchmarks import torch, which takes seconds; pairs do not."""
+    """What checks a data set's format. Benchmarks import torch, which takes seconds. Pairs do not."""
     if dataset.format == PAIRS:
         return partial(_check_pairs, dataset.max_bad_share)
     from sds_clip.worker.benchmarks import check_benchmark
