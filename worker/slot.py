@@ -373,11 +373,8 @@ class _Watch:
         A turn takes a job further than ever before. Otherwise one that is long before its first checkpoint would never
         reach that.
         """
-        if (
-            now < self.next_turn_at
-            or self.asked_at is not None
-            or row.furthest_step <= self.job.furthest_step
-        ):
+        has_advanced = row.furthest_step > self.job.furthest_step
+        if now < self.next_turn_at or self.asked_at is not None or not has_advanced:
             return False
         self.next_turn_at = now + self.config.idle_tick_s
         with contextlib.suppress(LeaseLost, StoreUnavailable):

@@ -1,5 +1,6 @@
 """Whose job is next: one of the owner that has used the slots of a kind least. Statements in a transaction."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,22 +81,18 @@ def _waiting(connection: Connection, kind: JobKind, now: float) -> list[str]:
 
 def _use(connection: Connection, kind: JobKind, now: float, weights: Weights) -> dict[str, float]:
     """Seconds of each owner, by its weight. What is past counts less, and jobs at work count too."""
-    use: dict[str, float] = {}
-
-    def add(owner: str, used_s: float) -> None:
-        use[owner] = use.get(owner, 0.0) + used_s / weights.get(owner, 1.0)
-
+    use = defaultdict[str, float](float)
     past = select(slot_use.c.owner, slot_use.c.period, slot_use.c.used_s).where(slot_use.c.kind == kind)
     for owner, period, used_s in connection.execute(past):
         age_s = max(0.0, now - (period + 1) * PERIOD_S)
-        add(owner, used_s * 2.0 ** (-age_s / _HALF_LIFE_S))
+        use[owner] += used_s * 2.0 ** (-age_s / _HALF_LIFE_S)
     until = case((jobs.c.lease_until < now, jobs.c.lease_until), else_=now)
     at_work = select(jobs.c.owner, until - jobs.c.claimed_at).where(
         jobs.c.kind == kind, jobs.c.status.in_(sorted(HELD))
     )
     for owner, ran_s in connection.execute(at_work):
-        add(owner, max(0.0, ran_s or 0.0) + _AT_WORK_S)
-    return use
+        use[owner] += max(0.0, ran_s or 0.0) + _AT_WORK_S
+    return {owner: used_s / weights.get(owner, 1.0) for owner, used_s in use.items()}
 
 
 def _may_be_claimed(kind: JobKind, now: float) -> tuple[Any, ...]:
