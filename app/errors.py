@@ -551,8 +551,8 @@ class UploadMissing(InvalidRequest, code="upload_missing"):
     """The uploaded files were lost before they were checked; send them again."""
 
 
-class FilesUnreadable(ServiceError, code="files_unreadable"):
-    """The server could not read the data set's files when it checked them; send them again."""
+class FilesUnreadable(ServiceError, code="files_unreadable", retryable=True):
+    """The server could not read the data set's files when it checked them; add the data set again."""
 
 
 class SourceMissing(InvalidRequest, code="source_missing"):

@@ -1,16 +1,23 @@
-"""Benchmarks of data sets: how jobs and checks read them, and what a job's row keeps of the results."""
+"""Benchmarks of data sets: how jobs read them, how they are checked, and what a job's row keeps of the results."""
 
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from sds_clip.app.datasets.check import CheckResult, rejected
 from sds_clip.app.datasets.folders import Content
-from sds_clip.app.datasets.unpack import content_root
+from sds_clip.app.datasets.unpack import Progress
+from sds_clip.app.errors import InvalidArchive
+from sds_clip.models.errors import EvaluationError, ModelError
 from sds_clip.models.evaluation.benchmark import Benchmark
 from sds_clip.models.evaluation.captions_file import is_pairs
 from sds_clip.models.evaluation.catalog import BENCHMARKS
+from sds_clip.models.evaluation.image_check import Problems, data_hash, look_at_images
 from sds_clip.models.evaluation.readers import read_benchmark
 from sds_clip.models.evaluation.results import GROUP_MATCH, Results, as_json
-from sds_clip.worker.data import captions_files, exactly_one
+from sds_clip.worker.data import captions_files, exactly_one, root_of
+from sds_clip.worker.samples import samples_of_items, statistics
 
 _TAGS = 60
 
@@ -31,8 +38,49 @@ def data_path(name: str, content: Content) -> Path:
     return exactly_one(captions_files(folder, (".json",)), folder)
 
 
-def root_of(content: Content) -> Path:
-    return content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
+def check_benchmark(
+    name: str, max_bad_share: float, content: Content, *, progress: Progress | None = None
+) -> CheckResult:
+    """Check that a benchmark can read the data and that every image decodes."""
+    hidden = root_of(content)
+
+    def say(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    if not (content.is_folder or BENCHMARKS[name].takes_shards):
+        return rejected(
+            InvalidArchive(
+                f"A set of {name} is a folder, not shards; send an archive of that folder.",
+                code="archive_format",
+            )
+        )
+    with TemporaryDirectory(prefix="sds-clip-check-") as work:
+        try:
+            benchmark = read_data(name, content, Path(work))
+        except ModelError as error:
+            return rejected(error, hidden=hidden)
+        problems = Problems(len(benchmark.items), max_bad_share)
+        try:
+            images = look_at_images(benchmark.items, problems, say, decode=True)
+        except EvaluationError:  # too many items are bad
+            images = None
+    usable = problems.usable(benchmark.items)
+    counts = {
+        "items": len(benchmark.items),
+        "usable": len(usable),
+        "images": len({image.whole for item in usable for image in item.images}),
+    }
+    content_hash = None if images is None else data_hash(usable, images.keys, benchmark.settings)
+    found = CheckResult.of(problems.images, counts, content_hash, hidden)
+    if images is None:
+        return found
+    captions = (item.captions for item in benchmark.items)
+    return replace(
+        found,
+        statistics=statistics(captions, images.longer_sides),
+        samples=samples_of_items(benchmark.items, content),
+    )
 
 
 def summary(results: Results) -> dict[str, Any]:

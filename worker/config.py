@@ -13,7 +13,6 @@ from sds_clip.app.retention.policy import Rules
 from sds_clip.app.retired import RETIRED
 from sds_clip.app.settings import DISK_RESERVE_BYTES, MAX_STORED_BYTES_PER_KEY, STORE_TIMEOUT_S, split
 from sds_clip.app.store.leases import RETRY_BASE_S
-from sds_clip.app.store.shares import Shares
 from sds_clip.app.store.states import JobKind
 
 # Variables that override the common ones for a worker, where service and worker share an environment.
@@ -142,10 +141,6 @@ class WorkerConfig:
             max_turn_s=0.0,
             keep_warm=False,
         )
-
-    @property
-    def shares(self) -> Shares:
-        return Shares(self.share_weights)
 
     @property
     def jobs_dir(self) -> Path:

@@ -75,6 +75,10 @@ def pairs_place(content: Content, links: Path) -> PairsPlace:
     return PairsPlace(exactly_one(tables, folder), image_folder(None, folder, "images"))
 
 
+def root_of(content: Content) -> Path:
+    return content_root(content.paths[0]) if content.is_folder else content.paths[0].parent
+
+
 def captions_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return sorted(
         file

@@ -11,25 +11,20 @@ from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.fitness import Fitness
 
 
-class Enlisting:
-    """Looks for data sets that wait for their check. Every worker does so, and the store lets each have one check."""
+def enlist(
+    config: WorkerConfig, store: Store, fitness: Fitness, publish: Callable[[JobKind, str], bool]
+) -> None:
+    """Look for data sets that wait for their check. Every worker does so, and the store lets each have one check.
 
-    def __init__(
-        self, config: WorkerConfig, store: Store, fitness: Fitness, publish: Callable[[JobKind, str], bool]
-    ) -> None:
-        self._reports = FileReports(config.data_dir / REPORTS, store.now)
-        self._store = store
-        self._fitness = fitness
-        self._publish = publish
-
-    def look(self) -> None:
-        """Raises StoreUnavailable, OSError."""
-        if not self._fitness.has_its_folder or not self._store.datasets.lack_checks(FORMATS):
+    Raises StoreUnavailable, OSError.
+    """
+    if not fitness.has_its_folder or not store.datasets.lack_checks(FORMATS):
+        return
+    # A service of the release before would fail to read such a job. It reports nothing of its data folder.
+    with contextlib.suppress(FileNotFoundError):  # no service has started yet
+        reports = FileReports(config.data_dir / REPORTS, store.now).read()
+        if any("data_folder_error" not in report.content for report in reports):
             return
-        # A service of the release before would fail to read such a job. It reports nothing of its data folder.
-        with contextlib.suppress(FileNotFoundError):  # no service has started yet
-            if any("data_folder_error" not in report.content for report in self._reports.read()):
-                return
-        for job in self._store.datasets.enlist_checks(FORMATS):
-            if not self._publish(job.kind, job.id):
-                return  # slots find jobs by themselves
+    for job in store.datasets.enlist_checks(FORMATS):
+        if not publish(job.kind, job.id):
+            return  # slots find jobs by themselves

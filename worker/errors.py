@@ -64,7 +64,7 @@ def _failure(error: BaseException) -> Failure:
     chain = list(_chain(error))
     if any(_is_out_of_memory(cause) for cause in chain):
         message = (
-            "The device does not have enough memory for the job. Use smaller batches "
+            "The device does not have enough memory for the job. Training takes less with smaller batches "
             "(micro_batch_size, sds_batch_size), activation_checkpointing, or a lower precision."
         )
         return Failure(JobError("out_of_memory", message), again=False)

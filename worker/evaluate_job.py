@@ -11,9 +11,9 @@ from sds_clip.models.evaluation.comparison import PairedDifference
 from sds_clip.models.evaluation.evaluation import Evaluation, Evaluator, write_evaluation
 from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.results import Results
-from sds_clip.worker.benchmarks import data_path, described, root_of
+from sds_clip.worker.benchmarks import data_path, described
 from sds_clip.worker.context import JobContext
-from sds_clip.worker.data import content_of
+from sds_clip.worker.data import content_of, root_of
 from sds_clip.worker.references import check_version, loadable
 
 if TYPE_CHECKING:

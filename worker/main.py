@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sds_clip.app import tracing
 from sds_clip.app.data_folder import DataFolder
@@ -13,7 +14,7 @@ from sds_clip.app.jobs.wakeups import WakeUps
 from sds_clip.app.store import Store
 from sds_clip.worker.celery_app import make_app, run
 from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.enlisting import Enlisting
+from sds_clip.worker.enlisting import enlist
 from sds_clip.worker.fitness import Fitness
 from sds_clip.worker.heartbeat import Heartbeat
 from sds_clip.worker.identity import node_name, owner_name
@@ -21,7 +22,7 @@ from sds_clip.worker.metrics import WorkerMetrics, serve
 from sds_clip.worker.mirror import MIRROR_EVERY_S, Mirror
 from sds_clip.worker.periodic import Periodic
 from sds_clip.worker.reaper import SWEEP_EVERY_S, Reaper
-from sds_clip.worker.slot import Slot
+from sds_clip.worker.slot import Slot, end_orphans
 from sds_clip.worker.supervised import COMMAND
 
 logger = logging.getLogger(__name__)
@@ -51,9 +52,7 @@ def run_worker(
     config.versions_dir.mkdir(parents=True, exist_ok=True)
     fitness = Fitness(config, folder)
     wake_ups = WakeUps(config.broker_url)
-    metrics = WorkerMetrics(
-        config.kind, config.data_dir, config.disk_reserve_bytes, lambda: fitness.out_because
-    )
+    metrics = WorkerMetrics(config.data_dir, config.disk_reserve_bytes)
     close_port = serve(metrics, config.metrics_host, config.metrics_port)
     heartbeat = Heartbeat(
         config,
@@ -72,15 +71,14 @@ def run_worker(
         checks = config.of_checks
         owner = slots[config.kind].owner
         slots[checks.kind] = Slot(
-            checks, store, Fitness(checks, folder), wake_ups.publish, command=command, owner=owner
+            checks, store, Fitness(checks, folder), wake_ups.publish, metrics, command=command, owner=owner
         )
-    enlisting = Enlisting(config, store, fitness, wake_ups.publish)
     reaper = Reaper(config, store, fitness, metrics)
     cleanups = [
         Periodic("reaper", reaper.look, config.reap_every_s, at_once=False),
         Periodic("retention", reaper.sweep, SWEEP_EVERY_S),
         Periodic("fitness", fitness.look, config.watch_every_s),
-        Periodic("enlisting", enlisting.look, config.idle_tick_s),
+        Periodic("enlisting", partial(enlist, config, store, fitness, wake_ups.publish), config.idle_tick_s),
     ]
     mirror = Mirror(store, config.queue)
     if config.log_to == "mlflow":
@@ -91,6 +89,7 @@ def run_worker(
         for part in parts:
             part.stop()
 
+    end_orphans(config)
     for part in parts:
         part.start()
     try:

@@ -54,63 +54,34 @@ class _Work:
     device_bytes: int
 
 
-class WorkerMetrics(Collector):
-    """The metrics of one slot and its supervisor, in a registry of their own."""
+class SlotMetrics:
+    """What one slot of a worker observes."""
 
-    def __init__(
-        self,
-        kind: JobKind,
-        data_dir: Path,
-        reserve_bytes: int,
-        out_because: Callable[[], str | None] = lambda: None,
-    ) -> None:
-        self.registry = CollectorRegistry()
-        self._kind = kind
-        self._data_dir = data_dir
-        self._reserve_bytes = reserve_bytes
-        self._out_because = out_because
-        self._is_busy = False
-        self._work: _Work | None = None
-        self._beaten_at: float | None = None
-        self._skew_s = 0.0
+    def __init__(self, worker: "WorkerMetrics", kind: JobKind, out_because: Callable[[], str | None]) -> None:
+        self.kind = kind
+        self.out_because = out_because
+        self.is_busy = False
+        self.work: _Work | None = None
         # A counter that first appears with the value 1 has no increase, so all that are known begin with 0.
-        counter = partial(Counter, namespace="sds_clip", registry=self.registry)
-        attempts = counter("attempts", "The number of attempts that ended.", ["kind", "outcome"])
-        self._attempts = {outcome: attempts.labels(kind, outcome) for outcome in OUTCOMES}
-        interruptions = counter(
-            "interruptions",
-            "The number of jobs taken over after their lease had lapsed, and of jobs released.",
-            ["kind", "reason"],
-        )
+        self._attempts = {outcome: worker.attempts.labels(kind, outcome) for outcome in OUTCOMES}
         self._lapsed, self._released = (
-            interruptions.labels(kind, reason) for reason in ("lapsed", "released")
+            worker.interruptions.labels(kind, reason) for reason in ("lapsed", "released")
         )
-        self._renewals = counter("lease_renewals", "The number of renewals of leases.", ["kind"]).labels(kind)
-        self._seconds = Histogram(
-            "sds_clip_attempt_seconds",
-            "The duration of attempts, in seconds.",
-            ["kind"],
-            buckets=SECONDS,
-            registry=self.registry,
-        ).labels(kind)
-        removed = counter("removed", "The number of records that retention has removed.", ["kind"])
-        removed_bytes = counter("removed_bytes", "The sizes of their files.", ["kind"])
-        self._removed = {kind: removed.labels(kind) for kind in Kind}
-        self._removed_bytes = {kind: removed_bytes.labels(kind) for kind in Kind}
-        self.registry.register(self)
+        self._renewals = worker.renewals.labels(kind)
+        self._seconds = worker.seconds.labels(kind)
 
     def begin(self) -> None:
-        self._is_busy = True
+        self.is_busy = True
 
     def watch(self, pid: int, lease_until: float, device_bytes: int) -> None:
         """Note the state of the job at work. A lease that ends later than before was renewed."""
-        if self._work is not None and lease_until > self._work.lease_until:
+        if self.work is not None and lease_until > self.work.lease_until:
             self._renewals.inc()
-        self._work = _Work(pid, lease_until, device_bytes)
+        self.work = _Work(pid, lease_until, device_bytes)
 
     def end(self, transitions: Sequence[Event], fence: int, seconds: float) -> None:
         """Count the attempt that has ended. Without `transitions`, its outcome is unknown."""
-        self._is_busy, self._work = False, None
+        self.is_busy, self.work = False, None
         self._seconds.observe(seconds)
         outcome, _ = ending(transitions, fence)
         self._attempts[outcome].inc()
@@ -119,6 +90,43 @@ class WorkerMetrics(Collector):
         data = [event.data or {} for event in transitions]
         if any(each.get("fence") == fence and each["from"] == JobStatus.RUNNING for each in data):
             self._lapsed.inc()
+
+
+class WorkerMetrics(Collector):
+    """The metrics of a supervisor and its slots, in a registry of their own."""
+
+    def __init__(self, data_dir: Path, reserve_bytes: int) -> None:
+        self.registry = CollectorRegistry()
+        self._data_dir = data_dir
+        self._reserve_bytes = reserve_bytes
+        self._slots: list[SlotMetrics] = []
+        self._beaten_at: float | None = None
+        self._skew_s = 0.0
+        counter = partial(Counter, namespace="sds_clip", registry=self.registry)
+        self.attempts = counter("attempts", "The number of attempts that ended.", ["kind", "outcome"])
+        self.interruptions = counter(
+            "interruptions",
+            "The number of jobs taken over after their lease had lapsed, and of jobs released.",
+            ["kind", "reason"],
+        )
+        self.renewals = counter("lease_renewals", "The number of renewals of leases.", ["kind"])
+        self.seconds = Histogram(
+            "sds_clip_attempt_seconds",
+            "The duration of attempts, in seconds.",
+            ["kind"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        removed = counter("removed", "The number of records that retention has removed.", ["kind"])
+        removed_bytes = counter("removed_bytes", "The sizes of their files.", ["kind"])
+        self._removed = {kind: removed.labels(kind) for kind in Kind}
+        self._removed_bytes = {kind: removed_bytes.labels(kind) for kind in Kind}
+        self.registry.register(self)
+
+    def slot(self, kind: JobKind, out_because: Callable[[], str | None] = lambda: None) -> SlotMetrics:
+        """Those of a further slot."""
+        self._slots.append(SlotMetrics(self, kind, out_because))
+        return self._slots[-1]
 
     def removed(self, kind: Kind, size_bytes: int) -> None:
         """Count what retention has removed."""
@@ -130,12 +138,17 @@ class WorkerMetrics(Collector):
         self._beaten_at, self._skew_s = time.monotonic(), skew_s
 
     def collect(self) -> Iterator[Metric]:
-        work = self._work
-        yield gauge("slot_busy", "1 while the slot runs a job.", {self._kind: self._is_busy}, ("kind",))
+        works = {slot.kind: work for slot in self._slots if (work := slot.work) is not None}
+        yield gauge(
+            "slot_busy",
+            "1 while the slot runs a job.",
+            {slot.kind: slot.is_busy for slot in self._slots},
+            ("kind",),
+        )
         yield gauge(
             "slot_out",
-            "1 while the worker takes no jobs because of a fault of its own.",
-            {(self._kind,): self._out_because() is not None},
+            "1 while the slot takes no jobs because of a fault of the worker's own.",
+            {slot.kind: slot.out_because() is not None for slot in self._slots},
             ("kind",),
         )
         if self._beaten_at is not None:
@@ -145,18 +158,19 @@ class WorkerMetrics(Collector):
                 time.monotonic() - self._beaten_at,
             )
             yield clock_skew(self._skew_s)
-        if work is not None:
-            yield gauge(
-                "lease_left_seconds",
-                "The time left of the job's lease.",
-                {(self._kind,): work.lease_until - (time.time() - self._skew_s)},
-                ("kind",),
-            )
-        host, device = (0, 0) if work is None else (_resident_bytes(work.pid), work.device_bytes)
+        yield gauge(
+            "lease_left_seconds",
+            "The time left of the job's lease.",
+            {kind: work.lease_until - (time.time() - self._skew_s) for kind, work in works.items()},
+            ("kind",),
+        )
         yield gauge(
             "job_memory_bytes",
-            "Memory of the job's process, in bytes: resident on the host, and reserved on GPUs.",
-            {("host",): host, ("device",): device},
+            "Memory of the jobs' processes, in bytes: resident on the host, and reserved on GPUs.",
+            {
+                "host": sum(_resident_bytes(work.pid) for work in works.values()),
+                "device": sum(work.device_bytes for work in works.values()),
+            },
             ("memory",),
         )
         try:

@@ -33,7 +33,7 @@ from sds_clip.worker.errors import failure_of
 from sds_clip.worker.fitness import Fitness
 from sds_clip.worker.folders import JobFolder, Occupant, occupants
 from sds_clip.worker.identity import identify, is_alive, kill, owner_name
-from sds_clip.worker.metrics import WorkerMetrics, ending
+from sds_clip.worker.metrics import SlotMetrics, WorkerMetrics, ending
 from sds_clip.worker.periodic import Periodic
 from sds_clip.worker.protocol import Assignment, Exit
 from sds_clip.worker.supervised import COMMAND, ChildProcess, died
@@ -68,7 +68,8 @@ class Slot:
         self._config = config
         self._store = store
         self._publish = publish
-        self._metrics = metrics or WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
+        metrics = metrics or WorkerMetrics(config.data_dir, config.disk_reserve_bytes)
+        self._metrics = metrics.slot(config.kind, lambda: fitness.out_because)
         self._command = [*command, "--kind", config.kind] if config.keep_warm else command
         self.owner = owner or owner_name(os.getpid(), config.queue)
         self._at_work = threading.Lock()
@@ -84,8 +85,7 @@ class Slot:
         self._stopping = self._looking.stopping
 
     def start(self) -> None:
-        """Kill processes left by a crashed worker, then start looking for jobs."""
-        end_orphans(self._config)
+        """Start looking for jobs."""
         self._warm_up()
         self._looking.start()
 
@@ -131,7 +131,7 @@ class Slot:
 
         A busy slot sends a task only once, or messages would pile up until a worker is idle.
         """
-        job = self._store.leases.next_due(self._config.kind, self._config.shares)
+        job = self._store.leases.next_due(self._config.kind, self._config.share_weights)
         if job is None:
             return False
         if self._sent != (job.id, job.fence) and self._publish(job.kind, job.id):
@@ -162,7 +162,7 @@ class Slot:
             self._config.kind,
             self.owner,
             self._config.lease_ttl_s,
-            shares=self._config.shares,
+            weights=self._config.share_weights,
             retry_base_s=self._config.retry_base_s,
         )
         if job is None:
@@ -313,7 +313,7 @@ class _Watch:
     child: ChildProcess
     job: Job
     stopping: threading.Event
-    metrics: WorkerMetrics
+    metrics: SlotMetrics
     fitness: Fitness
     asked_at: float | None = None
     lapsed_at: float | None = None
@@ -373,15 +373,12 @@ class _Watch:
         A turn takes a job further than ever before. Otherwise one that is long before its first checkpoint would never
         reach that.
         """
-        if (
-            now < self.next_turn_at
-            or self.asked_at is not None
-            or row.furthest_step <= self.job.furthest_step
-        ):
+        has_advanced = row.furthest_step > self.job.furthest_step
+        if now < self.next_turn_at or self.asked_at is not None or not has_advanced:
             return False
         self.next_turn_at = now + self.config.idle_tick_s
         with contextlib.suppress(LeaseLost, StoreUnavailable):
-            return self.store.leases.end_turn(Lease.of(self.job), self.config.shares)
+            return self.store.leases.end_turn(Lease.of(self.job), self.config.share_weights)
         return False
 
     def _ask_to_stop(self, now: float) -> None:

@@ -19,6 +19,8 @@ from sds_clip.app.errors import ServiceError
 from sds_clip.models.errors import ModelError
 from sds_clip.models.findings import Finding, Findings
 
+WAIT_S = 60.0
+"""How long a check waits for files that another process holds, for example one on a machine that was lost."""
 _MAX_MESSAGE_CHARS = 1000
 
 
@@ -95,7 +97,7 @@ def check_upload(
 
     Raises: DatasetBusy, StorageFull, FileNotFoundError (no upload: its data set was removed).
     """
-    with folders.claim(dataset_id) as claim:
+    with folders.claim(dataset_id, wait_s=WAIT_S) as claim:
         try:
             result = _checked(folders, dataset_id, claim, checker, limits, progress)
         except ServiceError as error:

@@ -81,13 +81,13 @@ class DatasetFolders:
         return inside(self.sets, self.sets / _checked(dataset_id))
 
     @contextmanager
-    def claim(self, dataset_id: str) -> Iterator["Claim"]:
+    def claim(self, dataset_id: str, *, wait_s: float = 0.0) -> Iterator["Claim"]:
         """Lock a data set for exclusive work. Its records must be committed within the block.
 
-        Raises: DatasetBusy.
+        Raises: DatasetBusy, after `wait_s`.
         """
         _checked(dataset_id)
-        with _held(self.work / (dataset_id + _LOCK)):
+        with _held(self.work / (dataset_id + _LOCK), wait_s):
             working = self.work / dataset_id
             _remove(working)
             try:
@@ -215,16 +215,16 @@ def _checked(dataset_id: str) -> str:
 
 
 @contextmanager
-def _held(file: Path) -> Iterator[None]:
+def _held(file: Path, wait_s: float) -> Iterator[None]:
     """Hold the lock that `file` represents. The file is removed with the lock.
 
     The kernel releases an flock with the process that held it, so there is no process id that may have been
     reused, no clock, and processes need not share a container. filelock alone would leave a file for every id that
     was ever locked. It refuses a file that was removed between its open and its lock.
 
-    Raises: StorageFull; DatasetBusy, without waiting, if another process or thread holds the lock.
+    Raises: StorageFull; DatasetBusy if another process or thread still holds the lock after `wait_s`.
     """
-    lock = FileLock(file, blocking=False, thread_local=False, fallback_to_soft=False)
+    lock = FileLock(file, timeout=wait_s, thread_local=False, fallback_to_soft=False)
     try:
         with storage_errors():
             lock.acquire()

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection
 
 from sds_clip.app.store.records import JOB_FORMAT, Job, JobError, Level
-from sds_clip.app.store.states import Action, JobStatus
+from sds_clip.app.store.states import Action, JobKind, JobStatus
 from sds_clip.app.store.transitions import move, ran_s
 from sds_clip.app.store.verdicts import give_up
 
@@ -47,6 +47,8 @@ def take(
 def used_up(job: Job, interruptions: int, now: float) -> JobError | None:
     """Why a job may not continue, whatever its worker did. None if it may."""
     again = f"POST /jobs/{job.id}/retry continues from its newest checkpoint."
+    if job.kind is JobKind.CHECK:
+        again = "Add the data set again to have it checked."
     if ran_s(job, now) >= job.max_run_time_s:
         message = (
             f"The job has run for its limit of {job.max_run_time_s:g} s. {again} Its time then restarts at 0."

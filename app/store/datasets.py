@@ -164,16 +164,10 @@ class Datasets(NamedRows[Dataset]):
 
         Raises: LeaseLost if another process has taken over.
         """
-        values = {} if size_bytes is None else {"size_bytes": size_bytes}
-        return self._finish(
-            lease,
-            DatasetStatus.READY,
-            content_hash=content_hash,
-            counts=counts,
-            problems=problems,
-            statistics=statistics,
-            **values,
-        )
+        values: dict[str, Any] = {"content_hash": content_hash, "counts": counts, "problems": problems}
+        if size_bytes is not None:
+            values["size_bytes"] = size_bytes
+        return self._finish(lease, DatasetStatus.READY, statistics=statistics, **values)
 
     def reject(
         self, lease: Lease, *, problems: Sequence[Json], counts: Json | None = None

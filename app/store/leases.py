@@ -11,14 +11,13 @@ from sds_clip.app.store import alias_sql, job_events, version_sql
 from sds_clip.app.store.claims import OUT_OF_TIME, back_off_s, exhaust, take, used_up
 from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
-from sds_clip.app.store.shares import Shares, is_turn_over, next_in_turn
+from sds_clip.app.store.shares import EQUAL, Weights, is_turn_over, next_in_turn
 from sds_clip.app.store.states import HELD, Action, JobKind, JobStatus
 from sds_clip.app.store.tables import jobs
 from sds_clip.app.store.transitions import held_job, leased_job, lost, move
 from sds_clip.app.store.verdicts import give_up
 
 RETRY_BASE_S = 5.0
-SHARES = Shares()
 _YIELDED = "Its turn was over: the job stopped at a checkpoint, because a job of another key waits."
 _HELD = sorted(HELD)
 _ABANDONED = (
@@ -52,12 +51,12 @@ class JobLeases(Part):
         owner: str,
         ttl_s: float,
         *,
-        shares: Shares = SHARES,
+        weights: Weights = EQUAL,
         retry_base_s: float = RETRY_BASE_S,
     ) -> Job | None:
         """Claim the job of a kind whose turn it is: it is due, and queued, or running under a lapsed lease.
 
-        The owner that has used the slots least, by `shares`, comes first. Among its jobs, those of the highest
+        The owner that has used the slots least, by `weights`, comes first. Among its jobs, those of the highest
         priority do, and among these the oldest.
 
         Returns the job or None. The job is `running`, its fence is one higher, and its lease lasts `ttl_s`. A
@@ -73,7 +72,7 @@ class JobLeases(Part):
         while True:
             with self._database.writing() as connection:
                 now = self._clock()
-                job = next_in_turn(connection, kind, now, shares, lock=True)
+                job = next_in_turn(connection, kind, now, weights, lock=True)
                 if job is None:
                     return None
                 interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
@@ -82,19 +81,19 @@ class JobLeases(Part):
                     return take(connection, job, owner, now, now + ttl_s, interruptions, due)
                 exhaust(connection, job, error, now, interruptions)
 
-    def next_due(self, kind: JobKind, shares: Shares = SHARES) -> Job | None:
+    def next_due(self, kind: JobKind, weights: Weights = EQUAL) -> Job | None:
         """The job that `claim` would take now. It is not changed."""
         with self._database.reading() as connection:
-            return next_in_turn(connection, kind, self._clock(), shares)
+            return next_in_turn(connection, kind, self._clock(), weights)
 
-    def end_turn(self, lease: Lease, shares: Shares = SHARES) -> bool:
+    def end_turn(self, lease: Lease, weights: Weights = EQUAL) -> bool:
         """End the turn of a running job if another owner's would be next. Its worker then has to `release` it.
 
         Returns whether the turn is over. Raises LeaseLost.
         """
         with self._database.writing() as connection:
             job, now = held_job(connection, lease), self._clock()
-            if job.status is not JobStatus.RUNNING or not is_turn_over(connection, job, now, shares):
+            if job.status is not JobStatus.RUNNING or not is_turn_over(connection, job, now, weights):
                 return False
             connection.execute(_guarded(lease).values(turn_over_at=now))
         return True

@@ -1,7 +1,7 @@
 """Whose job is next: one of the owner that has used the slots of a kind least. Statements in a transaction."""
 
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, case, func, or_, select
@@ -17,19 +17,12 @@ _KEPT = 112
 """How many periods are kept: 28 days."""
 _AT_WORK_S = 600.0
 """What a job at work counts beside its time. Else an owner with little use would take every free slot."""
+_HALF_LIFE_S = 24 * 3600.0
+"""After this time, use counts half. It is at least a period, and less than 28 days."""
 
-
-@dataclass(frozen=True)
-class Shares:
-    """How owners share the slots."""
-
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """An owner of weight 2 gets twice the time of one of weight 1, which is that of every owner not named here."""
-    half_life_s: float = 24 * 3600.0
-    """After this time, use counts half. It is no setting, but at least a period, and less than 28 days."""
-
-    def weight(self, owner: str) -> float:
-        return self.weights.get(owner, 1.0)
+Weights = Mapping[str, float]
+"""An owner of weight 2 gets twice the time of one of weight 1, which is that of every owner not named."""
+EQUAL: Weights = {}
 
 
 def eligible(kind: JobKind, now: float, owner: str) -> Select[tuple[Any, ...]]:
@@ -43,10 +36,10 @@ def eligible(kind: JobKind, now: float, owner: str) -> Select[tuple[Any, ...]]:
 
 
 def next_in_turn(
-    connection: Connection, kind: JobKind, now: float, shares: Shares, *, lock: bool = False
+    connection: Connection, kind: JobKind, now: float, weights: Weights, *, lock: bool = False
 ) -> Job | None:
     """The job to claim. With `lock`, it is locked, and jobs that others have locked are passed over."""
-    for owner in _owners_in_turn(connection, kind, now, shares):
+    for owner in _owners_in_turn(connection, kind, now, weights):
         first = eligible(kind, now, owner)
         job = Job.one_or_none(connection, first.with_for_update(skip_locked=True) if lock else first)
         if job is not None:
@@ -54,30 +47,30 @@ def next_in_turn(
     return None
 
 
-def is_turn_over(connection: Connection, job: Job, now: float, shares: Shares) -> bool:
+def is_turn_over(connection: Connection, job: Job, now: float, weights: Weights) -> bool:
     """Whether a job of another owner would be next if this one stopped now."""
     others = [owner for owner in _waiting(connection, job.kind, now) if owner != job.owner]
     if not others:
         return False
-    use = _use(connection, job.kind, now, shares)
-    own = use.get(job.owner, 0.0) - _AT_WORK_S / shares.weight(job.owner)
+    use = _use(connection, job.kind, now, weights)
+    own = use.get(job.owner, 0.0) - _AT_WORK_S / weights.get(job.owner, 1.0)
     return min(use.get(owner, 0.0) for owner in others) < own
 
 
 def charge(connection: Connection, job: Job, used_s: float, now: float) -> None:
     """Count time that a job has held its slot as its owner's, and forget what is long past."""
     period = int(now // PERIOD_S)
-    add_up(connection, slot_use.c.used_s, max(0.0, used_s), kind=job.kind, owner=job.owner, period=period)
+    add_up(connection, slot_use.c.used_s, used_s, kind=job.kind, owner=job.owner, period=period)
     old = slot_use.c.kind == job.kind, slot_use.c.owner == job.owner, slot_use.c.period < period - _KEPT
     connection.execute(slot_use.delete().where(*old))
 
 
-def _owners_in_turn(connection: Connection, kind: JobKind, now: float, shares: Shares) -> list[str]:
+def _owners_in_turn(connection: Connection, kind: JobKind, now: float, weights: Weights) -> list[str]:
     """The owners whose jobs may be claimed. If two have used as much, the one whose job has waited longer is first."""
     waiting = _waiting(connection, kind, now)
     if len(waiting) < 2:
         return waiting
-    use = _use(connection, kind, now, shares)
+    use = _use(connection, kind, now, weights)
     return sorted(waiting, key=lambda owner: use.get(owner, 0.0))
 
 
@@ -86,24 +79,20 @@ def _waiting(connection: Connection, kind: JobKind, now: float) -> list[str]:
     return list(connection.execute(query.order_by(func.min(jobs.c.created_at), jobs.c.owner)).scalars())
 
 
-def _use(connection: Connection, kind: JobKind, now: float, shares: Shares) -> dict[str, float]:
+def _use(connection: Connection, kind: JobKind, now: float, weights: Weights) -> dict[str, float]:
     """Seconds of each owner, by its weight. What is past counts less, and jobs at work count too."""
-    use: dict[str, float] = {}
-
-    def add(owner: str, used_s: float) -> None:
-        use[owner] = use.get(owner, 0.0) + used_s / shares.weight(owner)
-
+    use = defaultdict[str, float](float)
     past = select(slot_use.c.owner, slot_use.c.period, slot_use.c.used_s).where(slot_use.c.kind == kind)
     for owner, period, used_s in connection.execute(past):
         age_s = max(0.0, now - (period + 1) * PERIOD_S)
-        add(owner, used_s * 2.0 ** (-age_s / shares.half_life_s))
+        use[owner] += used_s * 2.0 ** (-age_s / _HALF_LIFE_S)
     until = case((jobs.c.lease_until < now, jobs.c.lease_until), else_=now)
     at_work = select(jobs.c.owner, until - jobs.c.claimed_at).where(
         jobs.c.kind == kind, jobs.c.status.in_(sorted(HELD))
     )
     for owner, ran_s in connection.execute(at_work):
-        add(owner, max(0.0, ran_s or 0.0) + _AT_WORK_S)
-    return use
+        use[owner] += max(0.0, ran_s or 0.0) + _AT_WORK_S
+    return {owner: used_s / weights.get(owner, 1.0) for owner, used_s in use.items()}
 
 
 def _may_be_claimed(kind: JobKind, now: float) -> tuple[Any, ...]:

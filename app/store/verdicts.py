@@ -16,6 +16,9 @@ from sds_clip.app.store.transitions import locked_job, move
 CHECK_PREFIX = "job_"
 """The id of a check is this and the id of its data set, so that there is one at most."""
 
+_TOLD = ("interrupted_too_often", "files_unreadable", "dataset_busy")
+"""The causes for which a data set is rejected under their own codes. All others are `check_died`."""
+
 
 def check_of(dataset_id: str) -> str:
     return CHECK_PREFIX + dataset_id
@@ -44,12 +47,8 @@ def give_up(connection: Connection, job: Job, now: float) -> None:
     """Reject the data set if this was its check and has failed."""
     if job.kind is not JobKind.CHECK or job.status is not JobStatus.FAILED or job.error is None:
         return
-    code = job.error.code if job.error.code == "interrupted_too_often" else "check_died"
-    message = (
-        f"The data set could not be checked. It was tried {job.attempt} times and interrupted {job.interruptions} "
-        f"times, and given up because of {job.error.code}."
-    )
-    problem = {"code": code, "message": message}
+    code = job.error.code if job.error.code in _TOLD else "check_died"
+    problem = {"code": code, "message": f"The data set could not be checked. {job.error.message}"}
     conclude(connection, dataset_of(job), now, DatasetStatus.REJECTED, problems=[problem])
 
 

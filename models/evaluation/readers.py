@@ -16,7 +16,6 @@ from sds_clip.models.evaluation.retrieval import retrieval_benchmark
 from sds_clip.models.evaluation.sugarcrepe import sugarcrepe, sugarcrepe_pp, sugarcrepe_pp_text
 from sds_clip.models.evaluation.whats_up import coco_spatial, gqa_spatial, whats_up
 from sds_clip.models.evaluation.winoground import HUB_ID, download_winoground, winoground_benchmark
-from sds_clip.models.evaluation.zero_shot import zero_shot_benchmark
 
 READERS: dict[str, Callable[[Path, Path | None], Benchmark]] = {
     "colorswap": colorswap,
@@ -65,5 +64,7 @@ def read_benchmark(
         case "sugarcrepe-pp-text":
             return sugarcrepe_pp_text(path)
         case "zero-shot":
+            from sds_clip.models.evaluation.zero_shot import zero_shot_benchmark  # imports open_clip
+
             return zero_shot_benchmark(path, classes=classes, templates=templates)
     raise AssertionError(f"{known} has no reader")

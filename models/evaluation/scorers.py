@@ -8,20 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sds_clip.models.ahead import in_order
-from sds_clip.models.clip.model import Clip
 from sds_clip.models.evaluation.computed_by import computed_by
 from sds_clip.models.evaluation.image_check import Images, Problems, Say, quiet
 from sds_clip.models.evaluation.items import ImageProblem, Item, open_region
 from sds_clip.models.evaluation.kept import KeptFeatures, open_cache
 from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.machine import usable_cores
+
+if TYPE_CHECKING:
+    from sds_clip.models.clip.model import Clip
 
 _TEXTS = 256  # texts per batch of the encoder
 _ITEMS = 512  # items whose features are in memory at once

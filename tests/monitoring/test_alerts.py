@@ -78,12 +78,13 @@ CASES = {
     ),
     "SdsClipWorkerOut": Case(
         {
-            'sds_clip_workers_out{kind="finetune",instance="a"}': "0x5 1x10",
+            'sds_clip_workers_out{kind="check",instance="a"}': "0x15",
+            'sds_clip_slot_out{kind="check",instance="b"}': "0x5 1x10",
             'sds_clip_workers_out{kind="evaluate",instance="a"}': "0x15",
         },
         "5m",
         "8m",
-        FINETUNE,
+        {"kind": "check"},
     ),
     "SdsClipQueueOld": Case(
         {'sds_clip_queue_age_seconds{kind="finetune",instance="a"}': "0+3600x10"}, "7m", "13m", FINETUNE

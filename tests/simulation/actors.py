@@ -50,6 +50,7 @@ UNMEASURED: Any = SimpleNamespace(
     end=lambda *ending: None,
     watch=lambda *seen: None,
     removed=lambda *removed: None,
+    slot=lambda *told: UNMEASURED,
 )
 
 

@@ -12,9 +12,9 @@ from sds_clip.app.store.records import Dataset, Job, Lease, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.app.store.verdicts import dataset_of
 from sds_clip.models.clip.model import Clip
+from sds_clip.worker.check_job import check, checker_of
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.context import JobContext
-from sds_clip.worker.dataset_checks import check
 from sds_clip.worker.folders import JobFolder
 from sds_clip.worker.job_process import Runner
 from sds_clip.worker.protocol import Ticks
@@ -41,7 +41,7 @@ def checked(config: WorkerConfig, store: Store) -> Dataset:
     store.datasets.enlist_checks(FORMATS)
     with claimed(config, store, JobKind.CHECK) as context:
         dataset = store.datasets.get(dataset_of(context.job))
-        check(context, dataset)
+        check(context, dataset, checker_of(dataset))
     return store.datasets.get(dataset.id)
 
 

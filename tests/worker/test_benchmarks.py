@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sds_clip.app.datasets.folders import Content
-from sds_clip.worker.dataset_checks import check_benchmark
+from sds_clip.worker.benchmarks import check_benchmark
 from tests.benchmark_sets import CAPTION, case, save_captions, save_cases
 from tests.worker.work import Work, result_of
 

@@ -1,5 +1,6 @@
 """Data sets that wait for their check: accepted, rejected, registered, and by a process of its own."""
 
+import errno
 import io
 import json
 import resource
@@ -17,8 +18,10 @@ import pytest
 from sqlalchemy import text
 
 from sds_clip.app.datasets.archive_limits import ENTRY_BYTES
-from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, DatasetFolders, shard_name
-from sds_clip.app.errors import SourceForbidden
+from sds_clip.app.datasets.check import CheckResult
+from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolders, shard_name
+from sds_clip.app.datasets.unpack import Progress
+from sds_clip.app.errors import FilesUnreadable, SourceForbidden
 from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.settings import MAX_ATTEMPTS
 from sds_clip.app.store import verdicts
@@ -30,12 +33,13 @@ from sds_clip.models.errors import DataError
 from sds_clip.worker import check_job
 from sds_clip.worker.context import JobContext
 from sds_clip.worker.data import PairsPlace, content_of, pairs_place
-from sds_clip.worker.errors import JobFailed
+from sds_clip.worker.errors import JobFailed, failure_of
 from sds_clip.worker.finetune_job import finetune
 from tests.app.datasets.archives import tar_of as tar_of_files
 from tests.app.datasets.archives import zip_of
 from tests.checks import claimed_check
 from tests.databases import on_both
+from tests.disks import small_disk
 from tests.pictures import save_pictures
 from tests.worker import in_process
 from tests.worker.waiting import Running, end, fit, until
@@ -439,6 +443,37 @@ def test_data_set_whose_check_dies_each_time_is_rejected(work: Work, pairs_folde
         until(lambda: work.store.datasets.get(dataset.id).status is DatasetStatus.REJECTED)
     (problem,) = work.store.datasets.get(dataset.id).problems or ()
     assert problem["code"] == "check_died"
+
+
+def test_check_on_a_full_disk_pauses_and_ends_once_it_is_resumed(work: Work, pairs_folder: Path) -> None:
+    with small_disk(work.config.datasets_dir, "4m") as disk:
+        dataset = uploaded(work, tar_of(pairs_folder))
+        enlist(work)
+        disk.fill()
+        with Running(work.config.of_checks, work.store):
+            until(lambda: check_of(work, dataset).status is JobStatus.PAUSED)
+            reason = check_of(work, dataset).pause_reason
+            assert reason is not None
+            assert reason.code == "storage_full"
+            assert work.store.datasets.get(dataset.id).status is DatasetStatus.VALIDATING
+            disk.free()
+            work.store.jobs.request_resume(verdicts.check_of(dataset.id))
+            until(lambda: work.store.datasets.get(dataset.id).status is DatasetStatus.READY)
+
+
+def test_files_that_cannot_be_read_are_an_error_of_their_own_that_another_attempt_may_mend(
+    work: Work, pairs_folder: Path
+) -> None:
+    def unreadable(content: Content, *, progress: Progress | None = None) -> CheckResult:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    dataset = uploaded(work, tar_of(pairs_folder))
+    enlist(work)
+    with in_process.claimed(work.config, work.store, JobKind.CHECK) as context:
+        with pytest.raises(FilesUnreadable, match="Permission denied") as caught:
+            check_job.check(context, dataset, unreadable)
+        failure = failure_of(caught.value)
+    assert (failure.error.code, failure.again) == ("files_unreadable", True)
 
 
 def test_check_ends_when_its_data_set_is_deleted(work: Work, pairs_folder: Path) -> None:

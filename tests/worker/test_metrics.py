@@ -23,7 +23,7 @@ from tests.worker.work import Work
 
 @pytest.fixture
 def metrics(config: WorkerConfig) -> WorkerMetrics:
-    return WorkerMetrics(config.kind, config.data_dir, config.disk_reserve_bytes)
+    return WorkerMetrics(config.data_dir, config.disk_reserve_bytes)
 
 
 def value(metrics: WorkerMetrics, name: str, **labels: str) -> float | None:
@@ -73,8 +73,8 @@ def test_job_taken_over_after_its_lease_lapsed_is_an_interruption(work: Work, me
         work.until(job, JobStatus.SUCCEEDED)
         until(lambda: ended(metrics, "succeeded"))
     assert value(metrics, "interruptions_total", kind="finetune", reason="lapsed") == 1
-    former = WorkerMetrics(work.config.kind, work.config.data_dir, work.config.disk_reserve_bytes)
-    former.end(work.store.events.transitions(job.id), Lease.of(lost).fence, 1.0)
+    former = WorkerMetrics(work.config.data_dir, work.config.disk_reserve_bytes)
+    former.slot(work.config.kind).end(work.store.events.transitions(job.id), Lease.of(lost).fence, 1.0)
     assert ended(former, "lost") == 1
 
 
@@ -108,7 +108,7 @@ def free_port() -> int:
 
 def test_worker_offers_its_metrics_at_its_port(work: Work) -> None:
     port = free_port()
-    with work.worker(metrics_port=port) as process:
+    with work.worker(metrics_port=port, checks_datasets=True) as process:
 
         def scraped() -> str:
             assert process.poll() is None
@@ -120,7 +120,9 @@ def test_worker_offers_its_metrics_at_its_port(work: Work) -> None:
 
         until(lambda: "sds_clip_heartbeat_age_seconds" in scraped())
         assert re.search(r"^sds_clip_clock_skew_seconds -?[0-9.e-]+$", scraped(), re.MULTILINE)
-        assert 'sds_clip_slot_busy{kind="finetune"} 0.0' in scraped()
+        for kind in ("finetune", "check"):
+            assert f'sds_clip_slot_busy{{kind="{kind}"}} 0.0' in scraped()
+            assert f'sds_clip_attempts_total{{kind="{kind}",outcome="succeeded"}} 0.0' in scraped()
 
 
 def test_port_in_use_is_a_configuration_error_and_port_0_opens_none(metrics: WorkerMetrics) -> None:

@@ -317,7 +317,7 @@ def test_what_a_straggler_and_a_crash_have_left_of_a_deleted_job_is_removed(work
 
 def test_a_sweep_removes_what_the_settings_let_go_and_is_counted(work: Work) -> None:
     job_id, folder = failed_attempt(work)
-    metrics = WorkerMetrics(work.config.kind, work.config.data_dir, 0)
+    metrics = WorkerMetrics(work.config.data_dir, 0)
 
     def swept(**rules: float) -> tuple[float | None, ...]:
         config = replace(work.config, retention=Rules(**rules))  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from celery import Celery
 from sds_clip.app.jobs.wakeups import WakeUps
 from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.store.records import DatasetStatus, Job
-from sds_clip.app.store.shares import Shares
+from sds_clip.app.store.shares import Weights
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.identity import node_name
@@ -205,8 +205,8 @@ def test_worker_at_work_leaves_one_message_for_a_job_that_waits_however_long(
     looks: list[Job | None] = []
     next_due = work.store.leases.next_due
 
-    def look(kind: JobKind, shares: Shares) -> Job | None:
-        looks.append(next_due(kind, shares))
+    def look(kind: JobKind, weights: Weights) -> Job | None:
+        looks.append(next_due(kind, weights))
         return looks[-1]
 
     monkeypatch.setattr(work.store.leases, "next_due", look)

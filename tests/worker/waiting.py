@@ -49,7 +49,7 @@ def fit(config: WorkerConfig, store: Store) -> Fitness:
 
 
 def reaper(config: WorkerConfig, store: Store, fitness: Fitness | None = None) -> Reaper:
-    metrics = WorkerMetrics(config.kind, config.data_dir, 0)
+    metrics = WorkerMetrics(config.data_dir, 0)
     return Reaper(config, store, fitness or fit(config, store), metrics)
 
 

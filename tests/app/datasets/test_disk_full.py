@@ -15,7 +15,7 @@ from sds_clip.app.datasets.folders import ARCHIVE, DatasetFolders
 from sds_clip.app.datasets.receive import receive
 from sds_clip.app.datasets.unpack import unpack
 from sds_clip.app.errors import StorageFull
-from sds_clip.worker.dataset_checks import check_benchmark
+from sds_clip.worker.benchmarks import check_benchmark
 from tests.app.datasets.archives import tar_of, zip_of
 from tests.disks import small_disk
 

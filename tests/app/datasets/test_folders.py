@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,6 +94,20 @@ def test_second_claim_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     assert (caught.value.status, caught.value.retryable) == (409, True)
     with others.claim("ds_1"):
         pass
+
+
+def test_claim_that_waits_gets_what_another_process_has_held_when_that_dies(tmp_path: Path) -> None:
+    folders = DatasetFolders(tmp_path)
+    with another_process(tmp_path, "writing") as process, ThreadPoolExecutor() as threads:
+
+        def claim() -> list[Path]:
+            with folders.claim("ds_1", wait_s=600.0) as claimed:
+                return list(claimed.folder.iterdir())
+
+        waiting = threads.submit(claim)
+        assert not waiting.done()
+        os.kill(process.pid, signal.SIGKILL)
+        assert waiting.result() == []
 
 
 def test_many_threads_are_never_two_at_work(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolde
 from sds_clip.app.datasets.hashes import first_wrong_file
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.errors import DatasetBusy
-from sds_clip.worker.dataset_checks import check_benchmark
+from sds_clip.worker.benchmarks import check_benchmark
 from tests.app.datasets.archives import END, pax, tar_entry, tar_of, tree, zip_of
 from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture
@@ -188,7 +188,8 @@ def test_unpacking_hashing_and_looking_at_shards_are_progress(intake: Intake) ->
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_second_checker_of_one_upload_is_turned_away(intake: Intake) -> None:
+def test_second_checker_of_one_upload_is_turned_away(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sds_clip.app.datasets.check.WAIT_S", 0.0)
     intake.upload(zip_of(intake.files))
 
     def record(_: CheckResult) -> None:

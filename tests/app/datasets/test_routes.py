@@ -12,8 +12,8 @@ import pytest
 from sds_clip.app.datasets.folders import DatasetFolders
 from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.store.states import JobKind
+from sds_clip.worker.check_job import check, checker_of
 from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.dataset_checks import check
 from tests.app.conftest import png
 from tests.app.datasets.archives import tar_of, tree, zip_of
 from tests.app.jobs.conftest import Service, error_of
@@ -57,7 +57,8 @@ def checked(service: Service, dataset_id: str, roots: Path) -> dict[str, Any]:
     service.store.datasets.enlist_checks(FORMATS)
     with in_process.claimed(config, service.store, JobKind.CHECK) as context:
         assert service.client.get(f"/datasets/{dataset_id}").json()["being_checked"]
-        check(context, service.store.datasets.get(dataset_id))
+        waiting = service.store.datasets.get(dataset_id)
+        check(context, waiting, checker_of(waiting))
     dataset: dict[str, Any] = service.client.get(f"/datasets/{dataset_id}").json()
     assert not dataset["being_checked"]
     return dataset

@@ -12,7 +12,7 @@ import pytest
 from sds_clip.app.datasets.check import CheckResult
 from sds_clip.app.datasets.folders import Content
 from sds_clip.models.findings import LISTED
-from sds_clip.worker.dataset_checks import check_benchmark
+from sds_clip.worker.benchmarks import check_benchmark
 from tests.app.datasets.winoground_sets import item, save_set
 from tests.pictures import picture
 

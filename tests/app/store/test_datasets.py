@@ -20,7 +20,7 @@ from sds_clip.app.errors import (
 from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.settings import MAX_ATTEMPTS, MAX_INTERRUPTIONS, MAX_RUN_TIME_S
 from sds_clip.app.store import Store, datasets
-from sds_clip.app.store.records import Dataset, DatasetStatus, Job, JobError, NewWorker
+from sds_clip.app.store.records import Dataset, DatasetStatus, Job, JobError, Json, NewWorker
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.app.store.verdicts import check_of
 from sds_clip.app.store.workers import LIVING_S
@@ -43,13 +43,13 @@ def check(store: Store, dataset: Dataset) -> Job:
     return store.jobs.get(check_of(dataset.id))
 
 
-def problem_code(store: Store, dataset: Dataset) -> str:
+def problem(store: Store, dataset: Dataset) -> Json:
     """The one problem for which it was rejected."""
     rejected = store.datasets.get(dataset.id)
     assert rejected.status is DatasetStatus.REJECTED
     assert rejected.checked_at is not None
-    (problem,) = rejected.problems or ()
-    return str(problem["code"])
+    (found,) = rejected.problems or ()
+    return found
 
 
 def test_checked_data_set_becomes_ready_and_its_check_succeeds(store: Store) -> None:
@@ -145,14 +145,28 @@ def test_check_of_a_dead_worker_is_done_by_another_and_only_its_verdict_counts(
     assert store.datasets.being_checked([dataset]) == frozenset()
 
 
-def test_data_set_that_kills_its_checks_is_rejected(store: Store, clock: FakeClock) -> None:
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        ("process_died", "check_died"),
+        ("internal_error", "check_died"),
+        ("files_unreadable", "files_unreadable"),
+        ("dataset_busy", "dataset_busy"),
+    ],
+)
+def test_data_set_of_which_every_check_ends_with_an_error_is_rejected_for_it(
+    store: Store, clock: FakeClock, cause: str, told: str
+) -> None:
     dataset = added(store)
     job = submitted(store, datasets=(dataset.id,))
     for _ in range(MAX_ATTEMPTS):
         assert store.datasets.get(dataset.id).status is DatasetStatus.VALIDATING
-        store.leases.fail(claimed_check(store), JobError("process_died", "It died."), retry_in_s=1.0)
+        store.leases.fail(claimed_check(store), JobError(cause, "It ended."), retry_in_s=1.0)
         clock.advance(2)
-    assert problem_code(store, dataset) == "check_died"
+    assert problem(store, dataset) == {
+        "code": told,
+        "message": "The data set could not be checked. It ended.",
+    }
     assert check(store, dataset).status is JobStatus.FAILED
     assert store.jobs.get(job.id).status is JobStatus.FAILED
     assert store.datasets.enlist_checks(FORMATS) == ()
@@ -165,7 +179,11 @@ def test_machines_that_die_in_a_check_are_interruptions(store: Store, clock: Fak
         assert store.jobs.get(lease.job_id).interruptions == count
         clock.advance(400)
     assert store.leases.claim(JobKind.CHECK, "checker", 60) is None
-    assert problem_code(store, dataset) == "interrupted_too_often"
+    rejected = problem(store, dataset)
+    assert rejected["code"] == "interrupted_too_often"
+    assert rejected["message"].endswith(
+        "interrupted 101 times; see its events. Add the data set again to have it checked."
+    )
 
 
 def test_check_that_runs_for_longer_than_any_job_may_rejects_its_data(store: Store, clock: FakeClock) -> None:
@@ -173,7 +191,7 @@ def test_check_that_runs_for_longer_than_any_job_may_rejects_its_data(store: Sto
     lease = claimed_check(store, ttl_s=2 * MAX_RUN_TIME_S)
     clock.advance(MAX_RUN_TIME_S + 1)
     store.leases.release(lease)
-    assert problem_code(store, dataset) == "check_died"
+    assert problem(store, dataset)["code"] == "check_died"
 
 
 def test_data_set_that_is_deleted_ends_its_check(store: Store) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 from sds_clip.app.errors import LeaseLost
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Job, JobError, Lease
-from sds_clip.app.store.shares import PERIOD_S, Shares
+from sds_clip.app.store.shares import PERIOD_S
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.app.store.tables import jobs, slot_use
 from tests.app.store.conftest import FakeClock, claimed, submitted
@@ -19,8 +19,8 @@ DAY_S = 24 * 3600.0
 WEIGHTS = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 2.0, "e": 3.0}
 
 
-def next_owner(store: Store, shares: Shares = Shares()) -> str:
-    job = store.leases.claim(JobKind.FINETUNE, "slot", 1e6, shares=shares)
+def next_owner(store: Store) -> str:
+    job = store.leases.claim(JobKind.FINETUNE, "slot", 1e6)
     assert job is not None
     return job.owner
 
@@ -121,7 +121,7 @@ def test_turn_ends_only_if_a_job_of_another_owner_is_next_without_it(store: Stor
     assert not store.leases.end_turn(lease)  # nobody else waits
     submitted(store, owner="bob")
     assert not store.leases.end_turn(lease)  # bob has used more
-    assert not store.leases.end_turn(lease, Shares({"alice": 3.0}))
+    assert not store.leases.end_turn(lease, {"alice": 3.0})
     clock.advance(200)
     assert store.leases.end_turn(lease)
     assert store.jobs.get(lease.job_id).status is JobStatus.RUNNING
@@ -150,13 +150,13 @@ def test_turn_of_a_job_that_stops_anyway_does_not_end(store: Store, clock: FakeC
 def test_five_owners_that_always_have_jobs_share_a_day_by_their_weights(
     store: Store, clock: FakeClock, slots: int
 ) -> None:
-    rng, shares = random.Random(slots), Shares(WEIGHTS)
+    rng = random.Random(slots)
     begun, used = clock.now, dict.fromkeys(WEIGHTS, 0.0)
     at_work: list[tuple[float, str, Lease]] = []
 
     def fill() -> None:
         while len(at_work) < slots:
-            job = store.leases.claim(JobKind.FINETUNE, "slot", 1e6, shares=shares)
+            job = store.leases.claim(JobKind.FINETUNE, "slot", 1e6, weights=WEIGHTS)
             assert job is not None
             heapq.heappush(at_work, (clock.now + rng.uniform(10, 600), job.owner, Lease.of(job)))
             submitted(store, owner=job.owner)
