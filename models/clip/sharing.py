@@ -28,7 +28,7 @@ def storages(network: nn.Module) -> dict[int, int]:
 
 
 def packs(network: nn.Module) -> dict[int, int]:
-    """Return the size in bytes of each packed weight (`sds_clip.models.clip.packed`), by its id, for it has no address."""
+    """Return the size in bytes of each packed weight (`sds_clip.models.clip.packed`), by its id: it has no address."""
     found = (getattr(parameter, "packed", None) for parameter in network.parameters())
     return {id(packed): packed.nbytes for packed in found if packed is not None}
 
