@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from sds_clip.models.clip.packed import pack
 from sds_clip.models.clip.sharing import bytes_apart, packs
 from sds_clip.models.clip.text_map import fold
 from sds_clip.models.clip.version import as_stored, stored
+from sds_clip.models.images.decode import ImageLimits
+from sds_clip.models.vectors.clip_encoder import ClipEncoder
 from tests.checkpoints import save_resnet, save_siglip, save_tiny_clip
 from tests.deltas import save_tuned, tuned_copy
 
@@ -164,6 +167,17 @@ def test_packs_go_when_their_version_does(tmp_path: Path) -> None:
     del clip, found
     gc.collect()
     assert {each() for each in gone} == {None}
+
+
+def test_folder_is_embedded_with_packs_and_a_query_without(tmp_path: Path) -> None:
+    """A query alone would wait longer for the packs than for its answer."""
+    clip = load(save_tiny_clip(tmp_path / "clip"), "float32")
+    encoder, pixels = ClipEncoder(clip, ImageLimits()), pixels_of(clip, 3)
+    encoder.encode_text("a red cube")
+    assert not packs(clip.network)
+    rows = torch.from_numpy(np.stack(encoder.encode(list(pixels))))
+    assert packs(clip.network)
+    torch.testing.assert_close(rows, clip.encode_image(pixels), atol=1e-6, rtol=0)
 
 
 # Versions over a packed base.
