@@ -364,6 +364,7 @@ def _described(model: ModelHandle, *, default: bool) -> ServedModel:
         device=str(clip.device),
         parameters=clip.parameters,
         size_bytes=clip.size_bytes,
+        packed=clip.packed,
         embedding_dimensions=clip.embed_dim,
         image_size=clip.image_size,
         context_length=clip.context_length,

@@ -18,6 +18,10 @@ class ServedModel(ModelInfo):
     device: str
     parameters: int = Field(description="The number of parameters of the model.")
     size_bytes: int = Field(description="The size of the weights in memory, in bytes.")
+    packed: bool = Field(
+        description="Whether the weights are kept a second time, in the order in which the CPU's kernels read them. "
+        "This is faster."
+    )
     embedding_dimensions: int
     image_size: tuple[int, int] = Field(description="The size of the images that the model takes, in pixels.")
     context_length: int = Field(

@@ -35,10 +35,13 @@ class BatchFirstAttention(nn.MultiheadAttention):
                 query, key, value, need_weights=need_weights, attn_mask=attn_mask, **options
             )
         n, length, width = query.shape
-        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        projected = self.project_in(query)
         q, k, v = projected.view(n, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
         heads = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out_proj(heads.transpose(1, 2).reshape(n, length, width)), None
+
+    def project_in(self, x: Float[Tensor, "n l d"]) -> Float[Tensor, "n l e"]:
+        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
 
 
 def attend_batch_first(network: nn.Module) -> nn.Module:

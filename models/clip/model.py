@@ -52,6 +52,8 @@ class Clip:
     quick_gelu: bool
     parameters: int
     size_bytes: int
+    packed: bool = False
+    """Whether it computes with packed weights (`sds_clip.models.clip.packed`), which `size_bytes` counts too."""
     alone: str | None = None
     """Why a server computes no other version in one batch with it. It is None if others may share its batches."""
 

@@ -21,10 +21,16 @@ def share(network: nn.Module, apart: Collection[str] = ()) -> nn.Module:
 
 
 def storages(network: nn.Module) -> dict[int, int]:
-    """Return the size in bytes of each storage of the network's parameters and buffers, by its address."""
+    """Return the size in bytes of each storage of the network's parameters, their packs and buffers, by its address."""
     tensors = [*network.parameters(), *network.buffers()]
     pieces = (tensor.untyped_storage() for tensor in tensors)
-    return {piece.data_ptr(): piece.nbytes() for piece in pieces if piece.nbytes()}
+    return {piece.data_ptr(): piece.nbytes() for piece in pieces if piece.nbytes()} | packs(network)
+
+
+def packs(network: nn.Module) -> dict[int, int]:
+    """Return the size in bytes of each packed weight (`sds_clip.models.clip.packed`), by its id: it has no address."""
+    found = (getattr(parameter, "packed", None) for parameter in network.parameters())
+    return {id(packed): packed.nbytes for packed in found if packed is not None}
 
 
 def bytes_apart(networks: Iterable[nn.Module], others: Iterable[nn.Module]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from sds_clip.models.clip.encode import encode_texts
 from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.packed import pack
 from sds_clip.models.errors import VectorsError
 from sds_clip.models.images.decode import ImageLimits, decode_image
 from sds_clip.models.vectors.encoder import Encoder
@@ -29,7 +31,15 @@ class ClipEncoder(Encoder):
 
     def encode(self, prepared: Sequence[Tensor]) -> Sequence[np.ndarray]:
         """Raises VectorsError if the model's numbers are not finite."""
-        features = self._clip.encode_image(torch.stack(list(prepared))).float().cpu()
+        return self._encode(self._packed, prepared)
+
+    @cached_property
+    def _packed(self) -> Clip:
+        """Packing takes as long as it spares some twenty images, so that a query alone does without."""
+        return pack(self._clip)
+
+    def _encode(self, clip: Clip, prepared: Sequence[Tensor]) -> Sequence[np.ndarray]:
+        features = clip.encode_image(torch.stack(list(prepared))).float().cpu()
         if not bool(features.isfinite().all()):
             raise VectorsError(
                 "The model computed numbers that are not finite; try --precision float32, or other weights."
@@ -41,4 +51,4 @@ class ClipEncoder(Encoder):
 
     def encode_query(self, image: bytes) -> np.ndarray:
         """Return the embedding of one image. Raises ImageError, VectorsError."""
-        return self.encode([self.prepare(image)])[0]
+        return self._encode(self._clip, [self.prepare(image)])[0]
