@@ -32,7 +32,7 @@ class ServiceEncoder(Encoder):
         self.dimensions = answer["dimensions"]
         # All models of a process are decoded for alike. A service of an earlier release does not say how.
         served = client.models(limit=1)["models"][0]
-        self.decoding = DECODINGS[served["decoding"] if "decoding" in served else "full"]
+        self.decoding = DECODINGS[str(served.get("decoding", "full"))]
 
     def prepare(self, data: bytes) -> bytes:
         return data
