@@ -16,8 +16,8 @@ class ServedModel(ModelInfo):
     architecture: str
     precision: Literal["float32", "bfloat16", "float16"]
     decoding: Literal["full", "scaled"] = Field(
-        description="How JPEGs are decoded whose shorter side has at least four times the pixels of the model's input. "
-        "`full`: in full. `scaled`: at a half, a quarter or an eighth of their size, and never below twice the input's."
+        description="How large JPEGs are decoded. `full`: in full. `scaled`: at a half, a quarter or an eighth of "
+        "their size, where this is a whole number of pixels and at least twice the size of the model's input."
     )
     device: str
     parameters: int = Field(description="The number of parameters of the model.")

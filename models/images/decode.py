@@ -190,8 +190,9 @@ def decode_image(
 def open_image(data: bytes, limits: ImageLimits, *, least_side: int = 0) -> ImageFile:
     """Read an image's header and check it against the limits, without decoding.
 
-    With `least_side`, a JPEG will be decoded at a half, a quarter or an eighth of its size, if its shorter side then
-    still has so many pixels (decision 93).
+    With `least_side`, a JPEG will be decoded at a half, a quarter or an eighth of its size if its shorter side then
+    still has so many pixels, and both sides a whole number. Otherwise a pixel would be cut, and the model would see
+    everything moved by a part of one of its own (decision 93).
 
     Raises: ImageError, as `decode_image`.
     """
@@ -204,7 +205,11 @@ def open_image(data: bytes, limits: ImageLimits, *, least_side: int = 0) -> Imag
     file = read_header(data)
     _check_size(file, limits)
     if least_side and file.image is not None:
-        file.image.draft(None, (least_side, least_side))  # Pillow leaves other formats as they are
+        width, height = file.width, file.height
+        for by in (8, 4, 2):
+            if width % by == height % by == 0 and min(width, height) >= by * least_side:
+                file.image.draft(None, (width // by, height // by))  # Pillow leaves other formats as they are
+                break
     return file
 
 

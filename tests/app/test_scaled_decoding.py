@@ -37,12 +37,12 @@ def service(tmp_path_factory: pytest.TempPathFactory, scaling_clip: Clip) -> Ite
 
 @pytest.fixture(scope="module")
 def photo() -> bytes:
-    """A JPEG of soft colours that lies on its side."""
-    coarse = np.random.default_rng(3).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    """A JPEG of grain that lies on its side."""
+    pixels = np.random.default_rng(3).integers(0, 256, (400, 608, 3), dtype=np.uint8)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
-    PIL.Image.fromarray(coarse).resize((611, 403), PIL.Image.Resampling.BICUBIC).save(file, "JPEG", exif=exif)
+    PIL.Image.fromarray(pixels).save(file, "JPEG", exif=exif)
     return file.getvalue()
 
 
@@ -81,7 +81,7 @@ def test_each_way_to_send_a_photo_gives_the_embedding_of_the_scaled_one(
     send: Callable[[TestClient, bytes], np.ndarray], service: TestClient, photo: bytes, scaling_clip: Clip
 ) -> None:
     scaled, whole = (features(scaling_clip, photo, least_side=side) for side in (64, 0))
-    assert 0.999 < scaled @ whole < 0.9999999
+    assert np.abs(scaled - whole).max() > 1e-4
     np.testing.assert_allclose(send(service, photo), scaled, atol=1e-6)
 
 
@@ -141,5 +141,5 @@ def test_in_float32_a_photo_is_decoded_in_full(client: TestClient, small_clip: C
 def test_files_that_are_not_scaled_give_the_same_embedding_to_the_last_bit(
     service: TestClient, client: TestClient
 ) -> None:
-    for image in (png(300, 300), png(127, 300, kind="JPEG")):
+    for image in (png(300, 300), png(126, 300, kind="JPEG"), png(301, 300, kind="JPEG")):
         np.testing.assert_array_equal(by_json(service, image), by_json(client, image))

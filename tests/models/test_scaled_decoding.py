@@ -63,18 +63,21 @@ def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
     [
         ((896, 896), 448, (448, 448)),
         ((895, 2000), 448, (895, 2000)),
-        ((1792, 2001), 448, (448, 501)),
-        ((1791, 4000), 448, (896, 2000)),
+        ((1792, 2000), 448, (448, 500)),
+        ((1792, 2001), 448, (1792, 2001)),
+        ((1792, 2002), 448, (896, 1001)),
+        ((1788, 4000), 448, (894, 2000)),
         ((3584, 4000), 448, (448, 500)),
-        ((9000, 9001), 448, (1125, 1126)),
+        ((9000, 9000), 448, (1125, 1125)),
+        ((9004, 9000), 448, (2251, 2250)),
         ((5000, 900), 448, (2500, 450)),
         ((5000, 100), 448, (5000, 100)),
         ((3000, 1536), 768, (1500, 768)),
         ((1, 1), 448, (1, 1)),
-        ((16, 15), 1, (2, 2)),
+        ((16, 8), 1, (2, 1)),
     ],
 )
-def test_a_jpeg_is_scaled_while_its_shorter_side_stays_as_long_as_was_asked(
+def test_a_jpeg_is_scaled_while_both_sides_divide_and_the_shorter_stays_as_long_as_was_asked(
     size: tuple[int, int], least_side: int, decoded: tuple[int, int]
 ) -> None:
     image = decode_image(
@@ -103,10 +106,10 @@ def test_other_formats_are_never_scaled(format: str) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_models_pixels_stay_near_those_of_the_whole_picture(kind: str, mode: str) -> None:
-    data = jpeg(scene(903, 1201, mode), **KINDS[kind])
+    data = jpeg(scene(904, 1200, mode), **KINDS[kind])
     near, whole = (preprocess(64)(decode_image(data, least_side=side)) for side in (128, 0))
     assert not torch.equal(near, whole)
-    assert cosine(near, whole) > 0.9995
+    assert cosine(near, whole) > 0.9999
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -115,11 +118,11 @@ def test_a_scaled_picture_is_turned_upright(orientation: int) -> None:
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     image = decode_image(data, least_side=120)
     assert image.size == (upright.width // 4, upright.height // 4)
-    assert cosine(preprocess(60)(image), preprocess(60)(upright)) > 0.9995
+    assert cosine(preprocess(60)(image), preprocess(60)(upright)) > 0.9999
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
-@pytest.mark.parametrize("size", [(1600, 1600), (2400, 900), (700, 2100), (1037, 913)])
+@pytest.mark.parametrize("size", [(1600, 1600), (2400, 900), (700, 2100), (1036, 912)])
 @pytest.mark.parametrize("input_size", [(64, 64), (96, 64)])
 def test_every_way_to_resize_takes_scaled_pictures(
     mode: str, size: tuple[int, int], input_size: tuple[int, int]
@@ -127,7 +130,8 @@ def test_every_way_to_resize_takes_scaled_pictures(
     data = jpeg(scene(*size))
     near, whole = (preprocess(input_size, mode)(decode_image(data, least_side=side)) for side in (192, 0))
     assert near.shape == (3, *input_size)
-    assert cosine(near, whole) > 0.9985
+    assert not torch.equal(near, whole)
+    assert cosine(near, whole) > 0.9999
 
 
 def test_a_file_cut_at_any_byte_is_refused_or_whole_as_without_a_scale() -> None:
