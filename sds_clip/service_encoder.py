@@ -12,7 +12,7 @@ import numpy as np
 from sds_clip.client import Client, embeddings
 from sds_clip.client.errors import InvalidRequest
 from sds_clip.client.schemas import EmbedResponse
-from sds_clip.models.vectors.about import DECODINGS
+from sds_clip.models.choices import DECODINGS
 from sds_clip.models.vectors.encoder import Encoder, Problem
 
 _REQUESTS = 2

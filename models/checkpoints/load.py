@@ -32,6 +32,7 @@ from sds_clip.models.checkpoints.references import (
     parse,
 )
 from sds_clip.models.checkpoints.sources import Source, resolve
+from sds_clip.models.choices import DECODINGS
 from sds_clip.models.clip.attention import attend_batch_first
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import (
@@ -54,7 +55,6 @@ from sds_clip.models.files import sha256_of
 
 __all__ = ["BadReferenceError", "CheckpointError", "load_clip", "load_served"]
 
-DECODINGS = ("full", "scaled")
 OPENAI_ARCHIVE_KEYS = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Entries that only the state dict of an original OpenAI archive has."""
 

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from sds_clip.models.choices import DECODINGS
 from sds_clip.models.errors import VectorsError
 
 Dtype = Literal["float32", "float16"]
 
 FORMAT = 1
 MAX_DIMENSIONS = 65_536
-DECODINGS = {"full": 1, "scaled": 2}
-"""The ways from a file's bytes to the pixels that the model's own preprocessing gets. Another way is another number."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sds_clip.models.choices import DECODINGS
 from sds_clip.models.clip.encode import encode_texts
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import VectorsError
 from sds_clip.models.images.decode import ImageLimits, decode_image
-from sds_clip.models.vectors.about import DECODINGS
 from sds_clip.models.vectors.encoder import Encoder
 
 

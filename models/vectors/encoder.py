@@ -26,7 +26,7 @@ class Encoder(ABC):
     reference: str | None
     precision: str | None
     decoding: int
-    """See `sds_clip.models.vectors.about.DECODINGS`."""
+    """See `sds_clip.models.choices.DECODINGS`."""
     dimensions: int
 
     def decode_as(self, decoding: int) -> None:  # noqa: B027
