@@ -16,7 +16,7 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 
@@ -61,10 +61,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """A photo as it is sent, and its size."""
+    """A photo as it is sent."""
 
     data: bytes
     megapixels: float
+    progressive: bool
 
 
 def jpegs(files: Sequence[Path], count: int) -> Iterator[Jpeg]:
@@ -83,6 +84,7 @@ def jpegs(files: Sequence[Path], count: int) -> Iterator[Jpeg]:
         size = (multiple * round(scale * width / multiple), multiple * round(scale * height / multiple))
         exif = Image.Exif()
         exif[0x0112] = 1 + number % 8
+        progressive = bool(number // 16 % 2)
         file = io.BytesIO()
         photo.resize(size, Image.Resampling.LANCZOS).convert(MODES[number % len(MODES)]).save(
             file,
@@ -90,9 +92,9 @@ def jpegs(files: Sequence[Path], count: int) -> Iterator[Jpeg]:
             exif=exif,
             quality=int(generator.integers(70, 96)),
             subsampling=(2, 0)[number // 8 % 2],
-            progressive=bool(number // 16 % 2),
+            progressive=progressive,
         )
-        yield Jpeg(file.getvalue(), size[0] * size[1] / 1e6)
+        yield Jpeg(file.getvalue(), size[0] * size[1] / 1e6, progressive)
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,12 @@ def answers(found: Found) -> str:
 def sizes(found: Found, pictures: Sequence[Jpeg]) -> str:
     lost = (1 - found.cosines(("float32", "scaled"))).tolist()
     rows = []
-    for least, most in pairwise(MEGAPIXELS):
-        chosen = [row for row, picture in enumerate(pictures) if least <= picture.megapixels < most]
+    for progressive, (least, most) in product((False, True), pairwise(MEGAPIXELS)):
+        chosen = [
+            row
+            for row, picture in enumerate(pictures)
+            if least <= picture.megapixels < most and picture.progressive is progressive
+        ]
         if not chosen:
             continue
         full, scaled = (
@@ -161,7 +167,7 @@ def sizes(found: Found, pictures: Sequence[Jpeg]) -> str:
         largest = max(lost[row] for row in chosen)
         rows.append(
             (
-                f"{least} to {most}",
+                f"{'progressive' if progressive else 'baseline'}, {least} to {most}",
                 len(chosen),
                 f"{full:.1f}",
                 f"{scaled:.1f}",
@@ -169,7 +175,7 @@ def sizes(found: Found, pictures: Sequence[Jpeg]) -> str:
                 f"{largest:.1e}",
             )
         )
-    header = ("megapixels", "photos", "full, ms", "scaled, ms", "times", "1 - cosine, largest")
+    header = ("JPEG, megapixels", "photos", "full, ms", "scaled, ms", "times", "1 - cosine, largest")
     return markdown_table(header, rows, text=(0,))
 
 
