@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import pybase64
@@ -109,14 +110,20 @@ class Decoder:
             finally:
                 loop.call_soon_threadsafe(took, time.thread_time() - began)
 
-        return await self.decoded(image, use, max_side=max(clip.image_size))
+        return await self.decoded(image, use, max_side=max(clip.image_size), least_side=clip.least_side)
 
     async def decoded(
-        self, image: bytes | str, use: Callable[[ImageFile], Result], *, max_side: int
+        self,
+        image: bytes | str,
+        use: Callable[[ImageFile], Result],
+        *,
+        max_side: int,
+        least_side: int = 0,
     ) -> Result:
         """Open a file or its base64, and return what `use` makes of it, which decodes it once, in a thread.
 
-        `max_side` is the length that `use` resizes the shorter side to, 0 for less than it was.
+        `max_side` is the length that `use` resizes the shorter side to, 0 for less than it was. `least_side` is as in
+        `open_image`.
 
         Raises: InvalidImage with the decoder's code; Overloaded.
         """
@@ -125,7 +132,8 @@ class Decoder:
                 "Too many images are waiting to be decoded; try again later.", retry_after_s=_RETRY_AFTER_S
             )
         given_up = threading.Event()
-        future = self._pool.submit(self._decode, image, use, max_side, given_up)
+        opening = partial(self._open, image, max_side, least_side)
+        future = self._pool.submit(self._decode, opening, use, given_up)
         self._count(+1)
         # An image counts until its thread is done, even if its request is gone: a thread cannot be stopped.
         future.add_done_callback(lambda _: self._count(-1))
@@ -174,14 +182,13 @@ class Decoder:
 
     def _decode(
         self,
-        image: bytes | str,
+        opening: Callable[[], tuple[ImageFile, int]],
         use: Callable[[ImageFile], Result],
-        max_side: int,
         given_up: threading.Event,
     ) -> Result | ServiceError:
         # Files are opened one at a time: the memory used before a file's size is known is not in the budget.
         with self.budget.turn():
-            opened = _outcome(lambda: self._open(image, max_side))
+            opened = _outcome(opening)
             if isinstance(opened, ServiceError):
                 return opened
             file, size_bytes = opened
@@ -195,10 +202,10 @@ class Decoder:
         finally:
             self.budget.give_back(size_bytes)
 
-    def _open(self, image: bytes | str, max_side: int) -> tuple[ImageFile, int]:
+    def _open(self, image: bytes | str, max_side: int, least_side: int) -> tuple[ImageFile, int]:
         """The opened file, and the number of bytes that it takes from the budget."""
         data = image_bytes(image, max_bytes=self.limits.max_bytes) if isinstance(image, str) else image
-        file = open_image(data, self.limits)
+        file = open_image(data, self.limits, least_side=least_side)
         size_bytes = decoding_size_bytes(file, max_side=max_side)
         if size_bytes > self.budget.max_bytes:
             raise UnusableImage(

@@ -59,7 +59,7 @@ from sds_clip.app.serving.status import StatusBoard
 from sds_clip.app.serving.swap import Swapper
 from sds_clip.app.serving.version_cache import VersionCache
 from sds_clip.app.settings import Settings
-from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.load import load_served
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import limit_memory
 from sds_clip.models.disk_cache import DiskCache
@@ -284,6 +284,6 @@ def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
 
 def _load(settings: Settings) -> dict[str, Clip]:
     return {
-        reference: load_clip(reference, device=settings.device, precision=settings.precision)
+        reference: load_served(reference, device=settings.device, precision=settings.precision)
         for reference in settings.models
     }

@@ -92,7 +92,9 @@ class Settings(BaseSettings):
     device: str = "auto"
     """The device for the models: auto, cpu, cuda or cuda:N."""
     precision: str = "auto"
-    """The precision of the models: auto, float32, bfloat16 or float16."""
+    """The precision of the models: auto, float32, bfloat16 or float16. In float32, JPEGs are decoded in full; otherwise
+    large ones are decoded at a half, a quarter or an eighth of their size. +full or +scaled after the precision, such
+    as bfloat16+full, chooses one of the two."""
     threads: int = Field(0, ge=0)
     """The number of threads that PyTorch uses within an operation, and of those that decode images. 0 means one per
     usable core."""

@@ -9,6 +9,7 @@ neighbours   what a key notices of another one that floods the service (flood)
 jobs         the overhead of jobs (job_lists, curves)
 folders      embedding a folder against the bare path, and searches (folders_embed, folders_search)
 quantisation how many nearest images the types of /v2/embed find again
+scaled_decoding what decoding JPEGs at a smaller size changes
 decode_memory, flops   the figures behind two documents
 faults/      faults that are injected into a running system
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench import child
-from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.load import load_served
 from sds_clip.models.images.decode import decode_image
 
 
@@ -62,12 +62,12 @@ def run_bare(spec: BareSpec, environment: dict[str, str]) -> BareResult:
 def measure(spec: BareSpec) -> BareResult:
     """Measure both ways of batching one after the other, then single images."""
     torch.set_num_threads(spec.threads)
-    clip = load_clip(spec.reference, device="cpu", precision=spec.precision)
+    clip = load_served(spec.reference, device="cpu", precision=spec.precision)
     files = [Path(path).read_bytes() for path in spec.images]
     batches = [files[start : start + spec.batch_size] for start in range(0, len(files), spec.batch_size)]
 
     def pixels(data: bytes) -> torch.Tensor:
-        prepared: torch.Tensor = clip.preprocess(decode_image(data))
+        prepared: torch.Tensor = clip.preprocess(decode_image(data, least_side=clip.least_side))
         return prepared
 
     def forward(batch: list[torch.Tensor]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.load import load_served
 from sds_clip.models.images.decode import ImageLimits
 from sds_clip.models.vectors.clip_encoder import ClipEncoder
 from sds_clip.models.vectors.embed import Options, embed
@@ -27,7 +27,7 @@ class EmbedSpec:
 def measure_embed(spec: EmbedSpec) -> float:
     """Seconds from the folder to the written file, with the model loaded."""
     torch.set_num_threads(spec.threads)
-    clip = load_clip(spec.reference, device="cpu", precision=spec.precision)
+    clip = load_served(spec.reference, device="cpu", precision=spec.precision)
     encoder = ClipEncoder(clip, ImageLimits())
     first = min(Path(spec.folder).iterdir()).read_bytes()
     encoder.encode([encoder.prepare(first)] * spec.batch_size)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from bench.load import TEXT, Answer, Call, text_of
-from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.load import load_served
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.zero_shot import class_weights, prompts
-from sds_clip.models.images.decode import ImageLimits, decode_image
+from sds_clip.models.images.decode import decode_image
 
 # How far a score may be from the one computed in another batch.
 TOLERANCE = {"float32": 2e-4, "bfloat16": 2e-2}
@@ -32,9 +32,10 @@ class Reference:
     """One version's scores for any image and text of the load."""
 
     def __init__(self, reference: str, precision: str, images: Sequence[str], calls: Sequence[Call]) -> None:
-        self.clip: Clip = load_clip(reference, device="cpu", precision=precision)
+        self.clip: Clip = load_served(reference, device="cpu", precision=precision)
+        side = self.clip.least_side
         pixels = [
-            self.clip.preprocess(decode_image(Path(image).read_bytes(), ImageLimits())) for image in images
+            self.clip.preprocess(decode_image(Path(image).read_bytes(), least_side=side)) for image in images
         ]
         self.images = torch.cat([self.clip.encode_image(torch.stack([each])) for each in pixels])
         self._calls = calls

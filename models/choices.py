@@ -14,6 +14,9 @@ DataFormat = Literal[
     "auto", "coco", "csv", "tsv", "webdataset", "parquet", "datasets", "imagefolder", "folder"
 ]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+DECODINGS = {"full": 1, "scaled": 2}
+"""How large JPEGs are decoded (decision 93), and the number by which a file of embeddings says so. Another way from a
+file to pixels is another number."""
 
 ScoreBy = Literal["teacher", "shuffled", "base"]
 ScoreLabels = Literal["soft", "hard"]

@@ -215,7 +215,8 @@ compute_options = together(
         "--precision",
         metavar="FORMAT",
         help="Compute in this format: float32, bfloat16, float16 or auto. With auto, bfloat16 is used if the "
-        "hardware supports it (default: auto, or SDS_CLIP_PRECISION).",
+        "hardware supports it. Unless it is float32, large JPEGs are decoded at a smaller size; +full or +scaled after "
+        "the format, such as bfloat16+full, chooses (default: auto, or SDS_CLIP_PRECISION).",
     ),
 )
 model_options = together(
@@ -318,9 +319,9 @@ def _wrong_setting(error: ValidationError, variables: Mapping[str, str]) -> clic
 
 def load_model(settings: Settings, model: str | None, device: str | None, precision: str | None) -> Clip:
     """Load the model that --model, --device and --precision name."""
-    from sds_clip.models.checkpoints.load import load_clip
+    from sds_clip.models.checkpoints.load import load_served
 
-    return load_clip(
+    return load_served(
         model or settings.models[0],
         device=device or settings.device,
         precision=precision or settings.precision,

@@ -12,6 +12,7 @@ import numpy as np
 from sds_clip.client import Client, embeddings
 from sds_clip.client.errors import InvalidRequest
 from sds_clip.client.schemas import EmbedResponse
+from sds_clip.models.choices import DECODINGS
 from sds_clip.models.vectors.encoder import Encoder, Problem
 
 _REQUESTS = 2
@@ -29,6 +30,9 @@ class ServiceEncoder(Encoder):
         answer = client.embed(texts=["a photo"], model=model)
         self.version = answer["model"]["version"]
         self.dimensions = answer["dimensions"]
+        # All models of a process are decoded for alike. A service of an earlier release does not say how.
+        served = client.models(limit=1)["models"][0]
+        self.decoding = DECODINGS[str(served.get("decoding", "full"))]
 
     def prepare(self, data: bytes) -> bytes:
         return data

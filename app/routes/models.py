@@ -361,6 +361,7 @@ def _described(model: ModelHandle, *, default: bool) -> ServedModel:
         reference=clip.reference,
         architecture=clip.architecture,
         precision=clip.precision,
+        decoding=clip.decoding,
         device=str(clip.device),
         parameters=clip.parameters,
         size_bytes=clip.size_bytes,

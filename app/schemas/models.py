@@ -15,6 +15,10 @@ class ServedModel(ModelInfo):
     reference: str = Field(description="The reference from which the weights were loaded.")
     architecture: str
     precision: Literal["float32", "bfloat16", "float16"]
+    decoding: Literal["full", "scaled"] = Field(
+        description="How large JPEGs are decoded. `full`: in full. `scaled`: at a half, a quarter or an eighth of "
+        "their size, where this is a whole number of pixels and at least twice the size of the model's input."
+    )
     device: str
     parameters: int = Field(description="The number of parameters of the model.")
     size_bytes: int = Field(description="The size of the weights in memory, in bytes.")

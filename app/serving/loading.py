@@ -22,7 +22,7 @@ from sds_clip.app.serving.served_models import ModelHandle
 from sds_clip.app.threads import in_own_thread, with_one_torch_thread
 from sds_clip.models.checkpoints.delta import lay_over
 from sds_clip.models.checkpoints.delta_file import Delta, DeltaError, base_of, read_delta
-from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.load import load_served
 from sds_clip.models.checkpoints.references import Folder, canonical, is_version
 from sds_clip.models.clip.golden import TOLERANCE, Golden
 from sds_clip.models.clip.mixed import Member, as_member, set_apart
@@ -214,7 +214,7 @@ class VersionLoader:
             loaded = self._loaded.get(version)
             if loaded is not None:
                 return loaded
-            clip = as_member(pack(load_clip(reference, device=self.device, precision=self.precision)))
+            clip = as_member(pack(load_served(reference, device=self.device, precision=self.precision)))
             if clip.version != version:
                 raise VersionError(
                     f"{reference} is version {clip.version[:12]}, not {version[:12]}; it was changed. Publish it "

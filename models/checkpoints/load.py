@@ -32,9 +32,15 @@ from sds_clip.models.checkpoints.references import (
     parse,
 )
 from sds_clip.models.checkpoints.sources import Source, resolve
+from sds_clip.models.choices import DECODINGS
 from sds_clip.models.clip.attention import attend_batch_first
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.clip.precision import apply_precision, choose_device, choose_precision
+from sds_clip.models.clip.precision import (
+    PrecisionError,
+    apply_precision,
+    choose_device,
+    choose_precision,
+)
 from sds_clip.models.clip.preprocess import Preprocess
 from sds_clip.models.clip.tokenizers import load_tokenizer
 from sds_clip.models.clip.version import (
@@ -47,7 +53,7 @@ from sds_clip.models.clip.version import (
 from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.files import sha256_of
 
-__all__ = ["BadReferenceError", "CheckpointError", "load_clip"]
+__all__ = ["BadReferenceError", "CheckpointError", "load_clip", "load_served"]
 
 OPENAI_ARCHIVE_KEYS = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Entries that only the state dict of an original OpenAI archive has."""
@@ -84,6 +90,21 @@ def load_clip(reference: str, *, device: str = "auto", precision: str = "auto") 
         precision=chosen_precision,
         size_bytes=size_bytes,
     )
+
+
+def load_served(reference: str, *, device: str = "auto", precision: str = "auto") -> Clip:
+    """Load a checkpoint as `load_clip` does, to serve it: with the decoding of large JPEGs that fits the precision.
+
+    In float32 they are decoded in full. In other precisions, whose rounding changes more, they are `scaled`. A
+    precision such as `float32+scaled` or `bfloat16+full` says it itself.
+    """
+    number, _, decoding = precision.partition("+")
+    if precision != number and decoding not in DECODINGS:
+        raise PrecisionError(
+            f"The precision cannot be {precision!r}. After the +, write {' or '.join(DECODINGS)}."
+        )
+    clip = load_clip(reference, device=device, precision=number)
+    return replace(clip, decoding=decoding or ("full" if clip.precision == "float32" else "scaled"))
 
 
 def unfold(reference: Reference) -> tuple[Reference, list[Folder]]:

@@ -52,10 +52,20 @@ class Clip:
     quick_gelu: bool
     parameters: int
     size_bytes: int
+    decoding: str = "full"
+    """`full`, or `scaled`: serving decodes large JPEGs at a smaller size (decision 93)."""
     packed: bool = False
     """Whether it computes with packed weights (`sds_clip.models.clip.packed`), which `size_bytes` counts too."""
     alone: str | None = None
     """Why a server computes no other version in one batch with it. It is None if others may share its batches."""
+
+    @property
+    def least_side(self) -> int:
+        """The pixels that decoding leaves on the shorter side of a JPEG that had more; 0 if it leaves all.
+
+        Twice the input's size, so that the model's own resizing still halves what the decoder made.
+        """
+        return 2 * max(self.image_size) if self.decoding == "scaled" else 0
 
     @property
     def patches(self) -> int:

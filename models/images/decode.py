@@ -6,6 +6,7 @@ get; and the number of scans in a JPEG, which Pillow does not limit.
 """
 
 import io
+import math
 import re
 import struct
 import warnings
@@ -52,7 +53,8 @@ MAX_PNG_CHUNKS = 65_536
 # buffers to RGB, turned upright and resized. Measured with Pillow 13.0 by `python -m bench.decode_memory
 # --formats`.
 _BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 8, "GIF": 8, "WEBP": 16}
-_PROGRESSIVE_BYTES_PER_PIXEL = 12
+# Of a progressive JPEG, the coefficients of the whole picture, and beside them the pixels, which may be fewer.
+_BYTES_PER_COEFFICIENTS, _BYTES_BESIDE_COEFFICIENTS = 8, 4
 # The file itself, and the copies that a decoder makes of it.
 _COPIES_OF_FILE = 3
 
@@ -168,22 +170,29 @@ class ImageFile:
     """How often the decoder visits all pixels: the scans of a JPEG, at least 2 for a progressive one."""
 
 
-def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), *, orient: bool = True) -> Image.Image:
+def decode_image(
+    data: bytes, limits: ImageLimits = ImageLimits(), *, orient: bool = True, least_side: int = 0
+) -> Image.Image:
     """Decode a JPEG (or MPO), PNG, WebP or GIF into RGB. Of several frames the first is used.
 
     - `orient=True` (serving) rotates the image as its EXIF says, and scales 16-bit grey to 8 bit.
     - `orient=False` (evaluation) gives the pixels of `PIL.Image.open(...).convert("RGB")`, nothing else.
+    - `least_side` (serving, see `open_image`) lets a large JPEG become smaller.
 
     A truncated file is refused, but a JPEG that was cut and given a new end marker cannot be detected.
 
     Raises:
         ImageError: empty, of another format, truncated, damaged, or over a limit.
     """
-    return decode_file(open_image(data, limits), orient=orient)
+    return decode_file(open_image(data, limits, least_side=least_side), orient=orient)
 
 
-def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
+def open_image(data: bytes, limits: ImageLimits, *, least_side: int = 0) -> ImageFile:
     """Read an image's header and check it against the limits, without decoding.
+
+    With `least_side`, a JPEG will be decoded at a half, a quarter or an eighth of its size if its shorter side then
+    still has so many pixels, and both sides a whole number. Otherwise a pixel would be cut, and the model would see
+    everything moved by a part of one of its own (decision 93).
 
     Raises: ImageError, as `decode_image`.
     """
@@ -195,6 +204,12 @@ def open_image(data: bytes, limits: ImageLimits) -> ImageFile:
         )
     file = read_header(data)
     _check_size(file, limits)
+    if least_side and file.image is not None:
+        width, height = file.width, file.height
+        for by in (8, 4, 2):
+            if width % by == height % by == 0 and min(width, height) >= by * least_side:
+                file.image.draft(None, (width // by, height // by))  # Pillow leaves other formats as they are
+                break
     return file
 
 
@@ -216,11 +231,15 @@ def read_header(data: bytes) -> ImageFile:
 
 def decoding_size_bytes(file: ImageFile, *, max_side: int) -> int:
     """Return an upper bound on the memory for decoding and then resizing the shorter side to `max_side`."""
-    per_pixel = _PROGRESSIVE_BYTES_PER_PIXEL if file.passes > 1 else _BYTES_PER_PIXEL[file.format]
+    assert file.image is not None, "The file is not decoded yet."
+    size_bytes = _BYTES_PER_PIXEL[file.format] * math.prod(file.image.size)
+    if file.passes > 1:
+        coefficients_bytes = _BYTES_PER_COEFFICIENTS * file.width * file.height
+        size_bytes = coefficients_bytes + _BYTES_BESIDE_COEFFICIENTS * math.prod(file.image.size)
     aspect = max(file.width, file.height) / min(file.width, file.height)
     # Resizing works along one side and then the other, with 4 bytes per pixel; a narrow image can grow.
     resized = int(2 * 4 * max_side**2 * aspect)
-    return per_pixel * file.width * file.height + resized + _COPIES_OF_FILE * len(file.data)
+    return size_bytes + resized + _COPIES_OF_FILE * len(file.data)
 
 
 def decode_file(file: ImageFile, *, orient: bool = True) -> Image.Image:
@@ -231,11 +250,12 @@ def decode_file(file: ImageFile, *, orient: bool = True) -> Image.Image:
     # Taken out of the file, so that the decoded image is freed as soon as it is converted.
     image, file.image = file.image, None
     assert image is not None, "A file is decoded once."
+    size = image.size
     try:
         image.load()
     except Exception as error:
         raise _translated(error, file.data, file.format) from None
-    if image.size != (file.width, file.height):
+    if image.size != size:
         raise ImageCorrupt
     transpose = _UPRIGHT.get(_orientation(image)) if orient else None
     if orient:

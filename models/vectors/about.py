@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from sds_clip.models.choices import DECODINGS
 from sds_clip.models.errors import VectorsError
 
 Dtype = Literal["float32", "float16"]
 
 FORMAT = 1
 MAX_DIMENSIONS = 65_536
-DECODING = 1
-"""The way from a file's bytes to the pixels that the model's own preprocessing gets. Another way is another number."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class About:
     precision: str | None = None
     image_key: str | None = None
     """The column of a table in which the images are, if it was named."""
-    decoding: int = DECODING
+    decoding: int = DECODINGS["full"]
     format: int = FORMAT
 
     def as_json(self) -> str:

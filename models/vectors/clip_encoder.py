@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sds_clip.models.choices import DECODINGS
 from sds_clip.models.clip.encode import encode_texts
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.packed import pack
@@ -24,9 +26,16 @@ class ClipEncoder(Encoder):
         self._clip, self._limits = clip, limits
         self.version, self.dimensions = clip.version, clip.embed_dim
         self.reference, self.precision = clip.reference, clip.precision
+        self.decoding = DECODINGS[clip.decoding]
+
+    def decode_as(self, decoding: int) -> None:
+        for name, number in DECODINGS.items():
+            if number == decoding:
+                self._clip, self.decoding = replace(self._clip, decoding=name), number
 
     def prepare(self, data: bytes) -> Tensor:
-        pixels: Tensor = self._clip.preprocess(decode_image(data, self._limits))
+        image = decode_image(data, self._limits, least_side=self._clip.least_side)
+        pixels: Tensor = self._clip.preprocess(image)
         return pixels
 
     def encode(self, prepared: Sequence[Tensor]) -> Sequence[np.ndarray]:

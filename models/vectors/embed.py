@@ -144,6 +144,7 @@ class _Run:
             images=Path(os.path.relpath(root_of(self.inputs), self.out.parent)).as_posix(),
             reference=self.encoder.reference,
             precision=self.encoder.precision,
+            decoding=self.encoder.decoding,
             image_key=self.options.image_key,
         )
 
@@ -162,6 +163,8 @@ class _Run:
 
     def _begin(self, work: Work) -> Manifest:
         try:
+            if self.out.exists():
+                self.encoder.decode_as(open_vectors(self.out).about.decoding)
             manifest = work.begin(self._about, self._absolute, self.options.batch_size, self._listed())
             if not manifest.entries:
                 found = f" ({self.summary.counts_left_out()})" if self.summary.left_out else ""
@@ -172,6 +175,7 @@ class _Run:
         return manifest
 
     def _check_same(self, work: Work, manifest: Manifest) -> None:
+        self.encoder.decode_as(manifest.about.decoding)
         difference = self._about.difference(manifest.about)
         if manifest.inputs != self._absolute:
             difference = f"it embeds {', '.join(manifest.inputs)}"

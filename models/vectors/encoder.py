@@ -25,7 +25,12 @@ class Encoder(ABC):
     version: str
     reference: str | None
     precision: str | None
+    decoding: int
+    """See `sds_clip.models.choices.DECODINGS`."""
     dimensions: int
+
+    def decode_as(self, decoding: int) -> None:  # noqa: B027
+        """Decode as for the rows of an earlier file. An encoder that cannot do so keeps its own way."""
 
     @abstractmethod
     def prepare(self, data: bytes) -> Any:

@@ -219,9 +219,9 @@ class CheckJobInfo(TypedDict):
 JobInfo: TypeAlias = FinetuneJobInfo | EvaluateJobInfo | CheckJobInfo
 class ServedModel(TypedDict):
     name: str; version: str; generation: int; default: bool; reference: str; architecture: str
-    precision: Literal["float32", "bfloat16", "float16"]; device: str; parameters: int; size_bytes: int
-    packed: bool; embedding_dimensions: int; image_size: list[int]; context_length: int
-    probabilities: Literal["softmax", "sigmoid"]; logit_scale: float; quick_gelu: bool
+    precision: Literal["float32", "bfloat16", "float16"]; decoding: Literal["full", "scaled"]; device: str
+    parameters: int; size_bytes: int; packed: bool; embedding_dimensions: int; image_size: list[int]
+    context_length: int; probabilities: Literal["softmax", "sigmoid"]; logit_scale: float; quick_gelu: bool
 class VersionInfo(TypedDict):
     id: str; object: Literal["model"]; status: Literal["ready", "damaged", "deleted"]; damaged_at: float | None
     created_at: float; size_bytes: int; base: str | None; base_version: str | None; job_id: str | None; owner: str

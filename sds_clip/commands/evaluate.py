@@ -246,7 +246,7 @@ def _served_precision(settings: Settings, device: str) -> str:
     """Return the precision that serving would choose here."""
     from sds_clip.models.clip.precision import choose_device, choose_precision
 
-    return choose_precision(settings.precision, choose_device(device))
+    return choose_precision(settings.precision.partition("+")[0], choose_device(device))
 
 
 def make_evaluator(work: Path, device: str) -> Evaluator:

@@ -286,7 +286,7 @@ def _read(clip: Clip, path: str, limits: ImageLimits) -> Tensor | _Problem:
         # One byte over the limit is enough for the decoder to reject the file.
         with Path(path).open("rb") as file:
             data = file.read(limits.max_bytes + 1)
-        return clip.preprocess(decode_image(data, limits))
+        return clip.preprocess(decode_image(data, limits, least_side=clip.least_side))
     except ImageError as error:
         return {"code": error.code, "message": str(error)}
     except FileNotFoundError:
@@ -304,6 +304,7 @@ def _about(clip: Clip) -> dict[str, str]:
         "architecture": clip.architecture,
         "version": clip.version,
         "precision": clip.precision,
+        "decoding": clip.decoding,
         "device": str(clip.device),
     }
 

@@ -88,6 +88,7 @@ def search(
     searched = None if image is None else image.read_bytes()
     with open_encoder(named=partial(_named, vectors), **chosen) as encoder:
         _check_version(vectors, encoder.version)
+        encoder.decode_as(vectors.about.decoding)
         query = encoder.encode_text(text or "") if searched is None else encoder.encode_query(searched)
     hits = find(vectors, query, top_k)
     if as_json:

@@ -122,6 +122,7 @@ class _Gate:
     """Stands for a model whose preprocessing waits until it is let go."""
 
     image_size = (1, 1)
+    least_side = 0
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -235,6 +236,7 @@ class _Short:
     """Stands for a model for whose pixels there is no memory."""
 
     image_size = (1, 1)
+    least_side = 0
     picture: "weakref.ref[PIL.Image.Image] | None" = None
 
     def preprocess(self, image: PIL.Image.Image) -> Tensor:

@@ -62,6 +62,50 @@ def test_embeddings_and_scores_are_open_clip_s(
     assert [hit["score"] for hit in hits] == pytest.approx(sorted(scores.values(), reverse=True), abs=1e-5)
 
 
+def test_large_jpegs_are_scaled_in_bfloat16_and_a_file_keeps_the_decoding_with_which_it_was_begun(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grain = np.random.default_rng(0).integers(0, 256, (500, 700, 3), dtype=np.uint8)
+    Image.fromarray(grain).save(folder / "large.jpg")
+    out, model = folder.parent / "v.npy", f"local-dir:{checkpoint}"
+
+    def embedded(precision: str) -> np.ndarray:
+        assert (
+            main(["embed", str(folder), "--out", str(out), "--model", model, "--precision", precision]) == 0
+        )
+        vectors = open_vectors(out)
+        rows = {path: vectors.row(row) for row, (path, _) in enumerate(vectors.records)}
+        out.unlink()
+        out.with_suffix(".about.json").rename(out.with_suffix(".old"))
+        return np.array([rows["b.jpg"], rows["large.jpg"]])
+
+    whole, scaled, whole_again = map(embedded, ("float32", "float32+scaled", "float32+full"))
+    np.testing.assert_array_equal(whole, whole_again)
+    np.testing.assert_array_equal(whole[0], scaled[0])
+    assert np.abs(whole[1] - scaled[1]).max() > 1e-4
+    assert embed(folder, "--precision", "float32+scaled", model=model) == 0
+    assert open_vectors(out).about.decoding == 2
+    Image.fromarray(grain).save(folder / "larger.jpg", quality=74)
+    assert embed(folder, model=model) == 0  # in float32, whose own decoding is full
+    vectors = open_vectors(out)
+    assert vectors.about.decoding == 2
+    (hit,) = found(
+        capsys, str(out), "--image", str(folder / "larger.jpg"), "--precision", "float32", "--top-k", "1"
+    )
+    assert hit["score"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_service_says_how_it_decodes(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    out = folder.parent / "served.npy"
+    command = ["embed", str(folder), "--out", str(out)]
+    model = f"local-dir:{checkpoint}"
+    with running_server(
+        tmp_path, "--model", model, "--device", "cpu", "--precision", "float32+scaled"
+    ) as server:
+        assert main([*command, "--url", server.url]) == 0
+    assert open_vectors(out).about.decoding == 2
+
+
 @pytest.mark.long
 def test_a_base_installation_embeds_and_searches_arrays_without_pyarrow(
     checkpoint: Path, folder: Path

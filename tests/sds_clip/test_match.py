@@ -2,6 +2,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -99,3 +100,32 @@ def test_siglip_probabilities_are_sigmoids_of_the_logits(
         assert result["probabilities"] == pytest.approx(expected, rel=1e-4)
         assert [of_text[row] for of_text in answer["text_probabilities"]] == result["probabilities"]
         assert sum(result["probabilities"]) < 0.9
+
+
+def test_a_large_jpeg_is_scaled_if_the_precision_says_so_and_evaluation_refuses_to(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grain = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
+    Image.fromarray(grain).save(tmp_path / "large.jpg")
+
+    def scored(precision: str) -> tuple[str, list[float]]:
+        arguments = [
+            "match",
+            str(tmp_path / "large.jpg"),
+            "--text",
+            *TEXTS,
+            "--model",
+            f"local-dir:{checkpoint}",
+        ]
+        assert main([*arguments, "--precision", precision, "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        return answer["model"]["decoding"], answer["results"][0]["scores"]
+
+    decodings, scores = zip(*map(scored, ("float32", "float32+scaled", "bfloat16+full")), strict=True)
+    assert decodings == ("full", "scaled", "full")
+    assert max(abs(one - other) for one, other in zip(scores[0], scores[1], strict=True)) > 1e-4
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps([{"image": "large.jpg", "caption": ["a red circle"]}]))
+    evaluate = ["evaluate", "retrieval", "--data", str(captions), "--model", f"local-dir:{checkpoint}"]
+    assert main([*evaluate, "--precision", "float32+scaled"]) != 0
+    assert "The precision cannot be 'float32+scaled'" in capsys.readouterr().err

@@ -225,7 +225,7 @@ async def test_base_beside_its_version_is_loaded_once(start: Start, calls: Calls
     start.copy()
     version = over_another_base(start)
     base = publish(start.folder / "other", start.root, job="import", fence=0).version
-    read = calls("sds_clip.app.serving.loading.load_clip")
+    read = calls("sds_clip.app.serving.loading.load_served")
     async with start() as service:
         answers = await service.compare([base, version])
     assert [answer["model"]["version"] for answer in answers] == [base, version]

@@ -20,6 +20,7 @@ class Colours(Encoder):
     def __init__(self, version: str = "colours", told: Callable[[int], None] = lambda images: None) -> None:
         self.version, self.dimensions = version, 4
         self.reference = self.precision = None
+        self.decoding = 1
         self._told = told
 
     def prepare(self, data: bytes) -> np.ndarray:

@@ -32,6 +32,18 @@ class Counting(Colours):
         super().__init__(version, self.batches.append)
 
 
+class Scaling(Colours):
+    """Decodes in the second way, unless it is told otherwise and can do so."""
+
+    def __init__(self, *, can_follow: bool = True) -> None:
+        super().__init__()
+        self.decoding, self._can_follow = 2, can_follow
+
+    def decode_as(self, decoding: int) -> None:
+        if self._can_follow:
+            self.decoding = decoding
+
+
 class Stopping(Colours):
     """Fails in place of a batch."""
 
@@ -269,6 +281,33 @@ def test_rows_of_another_model_do_not_go_into_the_same_file(photos: Path, out: P
         with pytest.raises(VectorsError, match=message):
             embed([str(photos)], out, encoder, options)
         assert not work_folder(out).exists()
+
+
+def test_a_file_says_how_its_images_were_decoded_and_is_continued_in_that_way(
+    photos: Path, tmp_path: Path, any_out: Path
+) -> None:
+    embed([str(photos)], any_out, Colours(), TWO)
+    assert open_vectors(any_out).about.decoding == 1
+    (photos / "new.png").write_bytes(picture(201))
+    assert embed([str(photos)], any_out, Scaling(), TWO) == Summary(rows=8, embedded=1)
+    assert open_vectors(any_out).about.decoding == 1
+    other = any_out.with_stem("other")
+    embed([str(photos)], other, Scaling(), TWO)
+    assert open_vectors(other).about.decoding == 2
+    with pytest.raises(VectorsError, match="the way that images are decoded is 2 there and 1 here"):
+        embed([str(photos)], other, Colours(), TWO)
+    assert not work_folder(other).exists()
+
+
+def test_an_unfinished_run_is_continued_with_the_decoding_with_which_it_was_begun(
+    photos: Path, out: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed([str(photos)], out, Stopping(1), TWO)
+    with pytest.raises(VectorsError, match="the way that images are decoded is 1 there and 2 here"):
+        embed([str(photos)], out, Scaling(can_follow=False), TWO)
+    assert embed([str(photos)], out, Scaling(), TWO).rows == 7
+    assert open_vectors(out).about.decoding == 1
 
 
 def test_an_unfinished_run_is_not_continued_as_another(photos: Path, tmp_path: Path, out: Path) -> None:
