@@ -128,8 +128,8 @@ def submit(world: World, number: int) -> None:
         },
         owner=pick(OWNERS),
         priority=pick((0, 0, 1)),
-        max_attempts=3,
-        max_interruptions=40,
+        max_attempts=pick((3, 3, 1)),
+        max_interruptions=pick((40, 40, 1)),
         max_run_time_s=pick((2000.0, 2000.0, 40.0)),
         idempotency_key=f"key-{number}",
         versions=(world.ledger.base,),
@@ -324,15 +324,19 @@ def work(world: World, process: Process) -> None:
         world.told.remove(told)
 
 
+def reaper(world: World) -> Reaper:
+    return Reaper(world.config, world.store, FIT, UNMEASURED)
+
+
 def clean_up(world: World, process: Process) -> None:
-    reaper = Reaper(world.config, world.store, FIT, UNMEASURED)
+    cleaning = reaper(world)
     looks = 0
     while True:
         with contextlib.suppress(StoreUnavailable):
-            reaper.look()
+            cleaning.look()
             looks += 1
             if looks % 4 == 0:
-                reaper.sweep()
+                cleaning.sweep()
         world.scheduler.sleep(30.0)
 
 

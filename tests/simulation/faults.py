@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,6 @@ class Faults:
     rates: tuple[float, ...]
     are_off: bool = False
     away_until: float = 0.0
-    counts: dict[Fate, int] = field(default_factory=dict)
 
     def before(self, what: str) -> Fate:
         """Called before each step of a process. Returns what to do after it. Raises Killed, StoreUnavailable."""
@@ -97,7 +96,6 @@ class Faults:
         fate = Fate(scheduler.choices.choose(self.rates))
         if fate is Fate.FINE:
             return fate
-        self.counts[fate] = self.counts.get(fate, 0) + 1
         scheduler.note(f"{fate.name.lower()} at: {what}")
         if fate is Fate.AFTER_OTHERS:
             scheduler.sleep(0)
@@ -154,7 +152,7 @@ class Faults:
         return choice == 2
 
 
-_OF_FILES = (0.01, 0.01, 0.1)
+_OF_FILES = (0.02, 0.04, 0.1)
 
 
 class FaultyDatabase(Database):

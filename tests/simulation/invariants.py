@@ -15,6 +15,7 @@ from typing import Any
 
 from greenlet import getcurrent
 
+from sds_clip.app.registry.manifest import read_manifest
 from sds_clip.app.store.records import Alias, Job, Move
 from sds_clip.app.store.states import HELD, OPEN, TERMINAL, TRANSITIONS, Action, JobStatus
 from tests.simulation.scheduler import Broken, Process, Scheduler, Thread
@@ -38,17 +39,17 @@ _NEXT = {
     (JobStatus.FAILED, JobStatus.QUEUED): Action.RETRY,
     (JobStatus.CANCELLED, JobStatus.QUEUED): Action.RETRY,
 }
+_CLAIMED: Mapping[str, set[tuple[int, int]]] = {"queued": {(1, 0)}, "running": {(0, 1)}}
 _COUNTED: Mapping[tuple[str, str], set[tuple[int, int]]] = {
-    ("queued", "running"): {(1, 0)},
-    ("running", "running"): {(0, 1)},
-    ("running", "queued"): {(0, 0), (-1, 1), (-1, 0)},  # an error, a shutdown, the end of a turn
+    ("running", "queued"): {(0, 0), (-1, 1)},  # an error, a shutdown
     ("running", "paused"): {(-1, 0)},
     ("pausing", "paused"): {(-1, 0), (0, 1), (0, 0)},  # a checkpoint, a lost worker, an error
     ("cancelling", "cancelled"): {(0, 0), (0, 1), (-1, 0)},
     ("running", "failed"): {(0, 0), (0, 1)},
 }
-"""What a change of status may add to a job's attempts and interruptions. Any other adds nothing."""
+"""What a claim and a change of status may add to a job's attempts and interruptions. Any other change adds nothing."""
 _AFTER_THE_END = {"files_removed_at", "pruned_at"}
+_SPENT = ("attempt", "interruptions", "furthest_step", "run_time_s")
 
 
 @dataclass
@@ -74,7 +75,6 @@ class Ledger:
     """What each generation of an alias points to, None for nothing."""
     answered: dict[tuple[str, str], int] = field(default_factory=dict)
     """The newest generation that a serving process has answered with for a name."""
-    commits: int = 0
 
     def __post_init__(self) -> None:
         self.database.row_factory = sqlite3.Row
@@ -163,7 +163,6 @@ class Ledger:
         self.tables = after
         thread = getcurrent()
         actor = thread.process if isinstance(thread, Thread) else None
-        self.commits += 1
         for job_id in before["jobs"].keys() | after["jobs"].keys():
             old, new = before["jobs"].get(job_id), after["jobs"].get(job_id)
             if old is not None and new is not None and tuple(old) == tuple(new):
@@ -192,7 +191,6 @@ class Ledger:
 
     def _claimed(self, old: Row, new: Row, jobs: Iterable[Row], actor: Process | None) -> None:
         job_id, now = new["id"], self.now
-        self._counts(old, new)
         self.scheduler.note(f"claims {job_id} with fence {new['fence']}")
         owner = None if actor is None else self.owners.get(actor.pid)
         self.require(
@@ -202,6 +200,7 @@ class Ledger:
             new["fence"] == old["fence"] + 1 and new["status"] == "running", f"{job_id} has a wrong fence"
         )
         self.require(_is_due(old, now), f"{job_id} was claimed, though it was {old['status']} or held")
+        self._counts(old, new, _CLAIMED[old["status"]])
         self.require(new["attempt"] <= new["max_attempts"], f"{job_id} has too many attempts")
         due = [old, *(job for job in jobs if _is_due(job, now - 0.01))]
         use = self._use_of(jobs, now)
@@ -209,17 +208,22 @@ class Ledger:
         self.require(
             use.get(old["owner"], 0.0) <= least + 1.0, f"{job_id} was claimed before its turn: {use}"
         )
-        first = max(job["priority"] for job in due if job["owner"] == old["owner"])
-        self.require(old["priority"] >= first, f"{job_id} was claimed before a job of a higher priority")
+        first = min(_place(job) for job in due if job["owner"] == old["owner"])
+        self.require(
+            _place(old) == first, f"{job_id} was claimed before a job of a higher priority, or an older one"
+        )
+        self.require(not _is_spent(new), f"{job_id} was claimed, though it has used up what it may")
 
     def _changed(self, old: Row, new: Row, actor: Process | None) -> None:
         job_id, was, now_is = new["id"], old["status"], new["status"]
         lease = None if actor is None else actor.lease
         if was != now_is:
             self.scheduler.note(f"{job_id}: {was} -> {now_is}")
-        if was != now_is:
             self.require((was, now_is) in _NEXT, f"{job_id} went from {was} to {now_is}")
-            self._counts(old, new)
+        has_yielded = old["turn_over_at"] is not None and now_is == "queued"
+        self._counts(
+            old, new, _COUNTED.get((was, now_is), {(0, 0)}) if not has_yielded else {(0, 0), (-1, 0)}
+        )
         changed = {key for key in new.keys() if new[key] != old[key]}  # noqa: SIM118 (a Row iterates over its values)
         if was in TERMINAL and now_is == was:
             self.require(
@@ -238,11 +242,20 @@ class Ledger:
             self.require(
                 old["lease_until"] <= self.now, f"{job_id} was taken from a worker that holds it: {now_is}"
             )
+            is_counted = lease is not None or new["interruptions"] == old["interruptions"] + 1
+            self.require(is_counted, f"{job_id} was not interrupted")
         if now_is == "succeeded":
             self.require(
                 json.loads(new["result"])["fence"] == new["fence"], f"{job_id} has a result of another"
             )
         self.require((new["result_version"] is None) == (now_is != "succeeded"), f"{job_id} has a version")
+        if now_is == "failed" != was:
+            is_last = _is_spent(new) if _code(new) in LIMITS else new["attempt"] >= new["max_attempts"]
+            self.require(
+                is_last or _code(new) in _FAILURES[1], f"{job_id} has failed too early: {_code(new)}"
+            )
+            came_to = self.steps.get(job_id, {}).get(new["fence"], 0) if _code(new) == "process_died" else 0
+            self.require(came_to <= new["furthest_step"], f"{job_id} has failed, and had come on")
         if now_is == "cancelled" and was != now_is:
             self.require(job_id in self.may_be_cancelled, f"nobody has cancelled {job_id}")
         if "stage" in changed and str(new["stage"]).startswith("fence"):
@@ -250,18 +263,21 @@ class Ledger:
                 new["stage"] == f"fence {new['fence']}", f"{job_id} has the progress of {new['stage']}"
             )
 
-    def _counts(self, old: Row, new: Row) -> None:
+    def _counts(self, old: Row, new: Row, expected: set[tuple[int, int]]) -> None:
         """Attempts count what fails, interruptions what is lost, and a step further than ever begins anew."""
-        added = new["attempt"] - old["attempt"], new["interruptions"] - old["interruptions"]
-        began_anew = new["attempt"] == (1 if new["furthest_step"] > old["furthest_step"] else 0)
-        expected = _COUNTED.get((old["status"], new["status"]), {(0, 0)})
-        if old["status"] in ("paused", *TERMINAL) or new["furthest_step"] > old["furthest_step"]:
-            self.require(began_anew or new["status"] == "cancelled", f"{new['id']} has attempts left over")
-        else:
+        is_further, is_left = new["furthest_step"] > old["furthest_step"], new["status"] != old["status"]
+        if is_left and old["status"] in TERMINAL:
             self.require(
-                added in expected or (old["attempt"] == 0 and (0, added[1]) in expected),
-                f"{new['id']} was counted {added} from {old['status']} to {new['status']}",
+                not any(new[each] for each in _SPENT), f"{new['id']} is retried, and has used up something"
             )
+            return
+        self.require(new["furthest_step"] >= old["furthest_step"], f"{new['id']} has lost steps")
+        if is_further or (is_left and old["status"] == "paused"):
+            is_right = new["attempt"] == int(is_further) or new["status"] == "cancelled"
+        else:
+            added = new["attempt"] - old["attempt"], new["interruptions"] - old["interruptions"]
+            is_right = added in expected
+        self.require(is_right, f"{new['id']} was counted wrongly from {old['status']} to {new['status']}")
 
     def _versions(self, before: Mapping[str, Table], after: Mapping[str, Table]) -> None:
         for id, version in after["versions"].items():
@@ -327,6 +343,8 @@ class Ledger:
             if job["status"] not in HELD or job["fence"] != old["fence"]:
                 ran_s = max(0.0, min(self.now, old["lease_until"]) - old["claimed_at"])
                 expected[job["owner"]] = expected.get(job["owner"], 0.0) + ran_s
+                gap = abs(job["run_time_s"] - old["run_time_s"] - ran_s)
+                self.require(gap < 1.0, f"the time of {id} is {gap:.1f} s off")
         self.periods = self._all("SELECT owner, period, used_s FROM slot_use")
         self.used = {}
         for owner, _, used_s in self.periods:
@@ -359,6 +377,17 @@ class Ledger:
         for id, job in jobs.items():
             self.require(job["status"] in TERMINAL, f"{id} is {job['status']} for ever")
             self._events(job)
+
+    def cleaned_up(self) -> None:
+        """Of jobs that have ended, of versions that nobody has registered, and of who was killed, no files are left."""
+        jobs, versions = self.tables["jobs"], self.tables["versions"]
+        left = [path.name for path in self.data_dir.glob("*/.*")]
+        left += [path.name for path in self.data_dir.glob("jobs/*") if path.name in jobs]
+        for folder in self.data_dir.glob("versions/[!.]*"):
+            row = versions.get(folder.name)
+            if (read_manifest(folder).job in jobs) if row is None else row["status"] == "deleted":
+                left.append(folder.name)
+        self.require(not left, f"{left} are left")
 
     def _events(self, job: Row) -> None:
         """They tell the same story: numbered, each status from the one before, each message by who held the job."""
@@ -397,6 +426,15 @@ def _is_due(job: Row, now: float) -> bool:
     if job["not_before"] > now:
         return False
     return job["status"] == "queued" or (job["status"] == "running" and job["lease_until"] <= now)
+
+
+def _place(job: Row) -> tuple[int, float]:
+    """Its place among the jobs of its owner."""
+    return -job["priority"], job["created_at"]
+
+
+def _is_spent(job: Row) -> bool:
+    return bool(job["interruptions"] > job["max_interruptions"] or job["run_time_s"] >= job["max_run_time_s"])
 
 
 def _code(job: Row) -> str | None:

@@ -25,6 +25,7 @@ from sds_clip.app.store import (
     version_sql,
     versions,
 )
+from sds_clip.worker import reaper
 
 
 class DoesNotApply(Exception):
@@ -104,6 +105,22 @@ PLANTED = (
         *(leases, "JobLeases.settle_abandoned", "_ABANDONED.where(jobs.c.lease_until <= now)", "_ABANDONED"),
     ),
     Planted(
+        "a lapsed lease is no interruption",
+        *(leases, "JobLeases.claim", " + (job.status is JobStatus.RUNNING)", ""),
+    ),
+    Planted(
+        "a job that was let go has used up an attempt",
+        *(leases, "JobLeases.release", "attempt=max(0, job.attempt - 1),", ""),
+    ),
+    Planted(
+        "a job that comes on is not given new attempts",
+        *(leases, "JobLeases.progress", "attempt=case((is_past, 1), else_=jobs.c.attempt),", ""),
+    ),
+    Planted(
+        "a job that has used up its interruptions goes on",
+        *(claims, "used_up", "if interruptions > job.max_interruptions:", _MATTERS_NOT),
+    ),
+    Planted(
         "the owner that has used most is next",
         *(shares, "_owners_in_turn", "use.get(owner, 0.0))", "-use.get(owner, 0.0))"),
     ),
@@ -118,6 +135,10 @@ PLANTED = (
     Planted(
         "the files of a registered version are removed",
         *(removal, "remove_version_files", "if not is_withheld:", _MATTERS_NOT),
+    ),
+    Planted(
+        "what a killed removal has left stays",
+        *(reaper, "Reaper._clean_jobs", "if folder.name.startswith(REMOVING):", _MATTERS_NOT),
     ),
     Planted(
         "a version is deleted though it is needed",

@@ -36,6 +36,8 @@ from tests.simulation.shrink import shrink
 
 JOBS, WORKERS = 3, 2
 TROUBLE_S, REST_S = 120.0, 6000.0
+LATER_S = 1000.0
+"""Then all that has ended is old, and nobody has a lease on a cleanup."""
 BASE = "0" * 64
 _WEIGHTS = {"ben": 2.0}
 _TABLES = [table.name for table in reversed(metadata.sorted_tables)]
@@ -48,7 +50,6 @@ class Outcome:
     failure: Broken | None
     made: Mapping[int, int]
     """Its choices other than 0, by their positions."""
-    commits: int
     trace: tuple[str, ...]
 
 
@@ -83,13 +84,17 @@ class Simulation:
             world.scheduler.run(lambda: world.scheduler.now > TROUBLE_S)
             self._settle(world)
             world.ledger.at_the_end()
+            world.scheduler.skew_s += LATER_S
+            cleanup = world.process("last cleanup").start(lambda: actors.reaper(world).sweep())
+            world.scheduler.run(cleanup.finished.is_set)
+            world.ledger.cleaned_up()
         except Broken as broken:
             failure = broken
         finally:
             world.scheduler.close()
             serving.served.clear()
             shutil.rmtree(world.config.data_dir, ignore_errors=True)
-        return Outcome(failure, choices.made, world.ledger.commits, tuple(world.scheduler.trace or ()))
+        return Outcome(failure, choices.made, tuple(world.scheduler.trace or ()))
 
     def _world(self, choices: Choices, rates: tuple[float, ...]) -> World:
         data_dir = self._folder / "data"

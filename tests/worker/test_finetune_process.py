@@ -1,11 +1,7 @@
 """Fine-tuning jobs in processes of their own, as they are run: whole, killed, stopped, orphaned, overtaken."""
 
-import contextlib
-import os
 import resource
 import signal
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +10,7 @@ from sds_clip.app.registry.publish import read_published
 from sds_clip.app.removal import remove_job_files
 from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobStatus
-from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.identity import is_alive
-from tests.databases import held
 from tests.disks import small_disk
 from tests.worker.waiting import end, until
 from tests.worker.work import Asked, Work
@@ -118,18 +112,6 @@ def check_version(work: Work, version_id: str) -> None:
     assert [folder.name for folder in work.config.versions_dir.iterdir()] == [version_id]
 
 
-@pytest.mark.long
-def test_job_that_comes_on_survives_any_number_of_kills(work: Work, tuning: Asked) -> None:
-    job = work.submit(tuning | {"steps": 5 * STEPS})
-    with work.slot():
-        for fence in range(1, 5):  # one more than a job that does not come on is allowed
-            furthest = work.get(job).furthest_step
-            until_trained(work, job, furthest + 8, fence)
-            end(work.process(fence))
-        ended = succeeded(work, job)
-    assert (ended.fence, ended.attempt, ended.interruptions) == (5, 1, 0)
-
-
 def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
     work: Work, tuning: Asked
 ) -> None:
@@ -173,36 +155,3 @@ def test_cancelled_job_that_is_retried_goes_on_from_its_checkpoint(work: Work, t
         assert succeeded(work, deleted).result_version == version
         assert work.resumed(deleted) == [0]
         assert work.store.versions.get(str(version)).job_id == whole.id
-
-
-def stop_between_writes(config: WorkerConfig, processes: Sequence[int]) -> None:
-    """Stop processes, and not within a transaction of theirs: what it holds is locked until they wake."""
-    while True:
-        for process in processes:
-            os.kill(process, signal.SIGSTOP)
-        with contextlib.suppress(TimeoutError), held(config.database_url, timeout_s=0.5):
-            return
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
-        time.sleep(0.05)
-
-
-@pytest.mark.long
-def test_training_that_was_stopped_past_its_lease_changes_nothing_when_it_wakes(
-    work: Work, tuning: Asked
-) -> None:
-    """With its supervisor, as when a machine stalls; a second one takes the job over."""
-    job = work.submit(tuning | {"steps": 10_000, "save_every": 2})
-    with work.worker("tests.worker.real_worker", lease_ttl_s=6.0) as stalled:
-        until_trained(work, job, 4)
-        zombie = work.process()
-        stop_between_writes(work.config, [stalled.pid, zombie.pid])
-        with work.slot(lease_ttl_s=6.0):
-            until_trained(work, job, 4, fence=2)
-            os.kill(zombie.pid, signal.SIGCONT)
-            until(lambda: not is_alive(zombie))
-            assert steps_done(work, job, fence=2) >= 4
-            work.store.jobs.request_cancel(job.id)
-            work.until(job, JobStatus.CANCELLED)
-    assert work.get(job).fence == 2
-    assert work.store.versions.list().items == ()

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -149,40 +146,6 @@ def later(work: Work) -> Iterator[Store]:
     store.close()
 
 
-KILLED = """
-import os, shutil, signal, sys
-from sds_clip.app.store import Store
-from sds_clip.worker.config import WorkerConfig
-from tests.worker.waiting import reaper
-
-config = WorkerConfig.loads(sys.argv[1])
-shutil.rmtree = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
-reaper(config, Store(config.database_url)).clean()
-"""
-
-
-def test_killed_cleanup_loses_nothing_and_another_worker_ends_it_when_the_lease_has(work: Work) -> None:
-    """It dies when the first folder is aside, and its row says so."""
-    _, running = attempt(work)
-    failed = [failed_attempt(work) for _ in range(2)]
-    config = replace(work.config, keep_files_s=0.0)
-    died = subprocess.run([sys.executable, "-c", KILLED, config.dumps()], cwd=Path(__file__).parents[2])
-    assert died.returncode == -signal.SIGKILL
-
-    def removed() -> list[bool]:
-        return [work.store.jobs.get(id).files_removed_at is not None for id, _ in failed]
-
-    assert [not folder.exists() for _, folder in failed] == removed()
-    assert removed().count(True) == 1
-    clean(work, keep_files_s=0.0)
-    assert removed().count(True) == 1  # the lease is that of the dead worker
-    with later(work) as store:
-        reaper(config, store).clean()
-    assert list(work.config.jobs_dir.iterdir()) == [running.parent]
-    assert removed() == [True, True]
-    assert sorted(path.name for path in running.iterdir()) == ["results.json", "run", "work"]
-
-
 def test_only_what_jobs_that_ended_need_no_more_is_removed(work: Work) -> None:
     _, running = attempt(work)
     _, failed = failed_attempt(work)
@@ -286,16 +249,6 @@ def test_version_of_another_database_is_left_alone(work: Work, publish: Callable
     folder = publish("job_of_another")
     clean(work, keep_files_s=0.0)
     assert folder.exists()
-
-
-def test_files_of_an_ended_job_stay_for_a_while_and_then_its_row_says_that_they_are_gone(work: Work) -> None:
-    job_id, folder = failed_attempt(work)
-    clean(work)
-    assert folder.exists()
-    assert work.store.jobs.get(job_id).files_removed_at is None
-    clean(work, keep_files_s=0.0)
-    assert not list(work.config.jobs_dir.iterdir())
-    assert work.store.jobs.get(job_id).files_removed_at is not None
 
 
 def test_files_of_a_job_that_was_taken_up_again_stay(work: Work) -> None:

@@ -6,7 +6,6 @@ import shlex
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from sqlalchemy import insert, select
 
 from sds_clip.app.store import tables
 from sds_clip.app.store.records import Job, Lease
-from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.app.store.states import JobStatus
 from sds_clip.worker.folders import JobFolder, Occupant, occupants
 from sds_clip.worker.identity import ProcessId, identify, is_alive
 from sds_clip.worker.protocol import Assignment, Exit
@@ -101,54 +100,6 @@ def warm_pid(slot: Slot) -> int | None:
     return None if spare is None else spare.pid
 
 
-def test_two_slots_that_race_for_a_job_run_it_once(work: Work) -> None:
-    one, other = (work.running(idle_tick_s=3600) for _ in range(2))
-    with one as one_slot, other as other_slot, ThreadPoolExecutor() as threads:
-        job = work.light("count", steps=20)
-        told = list(threads.map(lambda slot: slot.run(job.id), (one_slot, other_slot) * 2))
-    assert told.count(JobStatus.SUCCEEDED) == 1
-    assert work.get(job).status is JobStatus.SUCCEEDED
-    assert work.notes() == [f"begun {job.id} 1", f"ended {job.id} 1"]
-
-
-def test_slot_sends_a_task_for_a_job_that_it_finds_and_runs_it_without_one_where_none_comes(
-    work: Work,
-) -> None:
-    sent: list[tuple[JobKind, str]] = []
-    job = work.light("count", steps=1)
-    with work.running(publish=lambda *told: sent.append(told) or True):
-        work.until(job, JobStatus.SUCCEEDED)
-    assert sent == [(job.kind, job.id)]
-
-
-def test_slot_at_work_sends_a_task_for_the_job_that_waits_behind_it(work: Work) -> None:
-    """Its message may be lost, and other workers may be idle."""
-    long, waiting = work.light("count", steps=10**6), work.light("count", steps=1)
-    sent: list[str] = []
-
-    def publish(_kind: JobKind, job_id: str) -> bool:
-        sent.append(job_id)
-        return job_id == waiting.id
-
-    with ThreadPoolExecutor() as threads, work.running(publish=publish) as slot:
-        task = threads.submit(slot.run, long.id)
-        until(lambda: waiting.id in sent)
-        work.store.jobs.request_cancel(long.id)
-        assert task.result(600) is JobStatus.CANCELLED
-        work.until(waiting, JobStatus.SUCCEEDED)
-
-
-def test_message_of_one_job_runs_the_job_whose_turn_it_is(work: Work) -> None:
-    """One owner's two hundred messages came first, and a job of another owner's last."""
-    first, *_ = [work.light("count", steps=1, owner="alice") for _ in range(3)]
-    other = work.light("count", steps=1, owner="bob")
-    named: list[str] = []
-    with work.running(idle_tick_s=3600) as slot:
-        told = [slot.run(first.id, named.append) for _ in range(4)]
-    assert told == [JobStatus.SUCCEEDED] * 4
-    assert named[:2] == [first.id, other.id]
-
-
 def test_job_that_has_had_its_turn_stops_for_another_owner_s_and_goes_on_after_it(work: Work) -> None:
     long = work.light("count", steps=10**6, owner="alice")
     sent: list[str] = []
@@ -162,15 +113,6 @@ def test_job_that_has_had_its_turn_stops_for_another_owner_s_and_goes_on_after_i
     assert (left.attempt, left.interruptions) == (0, 1)  # that of the worker's stop, at the end
     assert "Its turn was over" in " ".join(event.message for event in work.events(long))
     assert long.id in sent
-
-
-@pytest.mark.parametrize("job_id", ["job_unknown", ""])
-def test_slot_that_is_told_of_a_job_that_is_not_there_does_nothing(work: Work, job_id: str) -> None:
-    job = work.light("count", steps=1)
-    with work.running(idle_tick_s=3600) as slot:
-        assert slot.run(job.id) is JobStatus.SUCCEEDED
-        assert slot.run(job.id) == "nothing to do"
-        assert slot.run(job_id) == "nothing to do"
 
 
 def test_job_whose_process_dies_each_time_fails_when_its_attempts_are_used_up(work: Work) -> None:
@@ -225,13 +167,6 @@ def test_job_that_has_run_for_as_long_as_it_may_fails_and_can_be_retried(work: W
     assert 3.0 <= again.run_time_s < failed.run_time_s + 60.0
 
 
-def test_process_that_is_deaf_at_the_end_of_its_running_time_is_killed(work: Work) -> None:
-    job = work.light("be_deaf", max_run_time_s=1.0)
-    with work.running(stop_grace_s=0.5):
-        work.until(job, JobStatus.FAILED)
-    assert work.error(job).code == "run_time_exceeded"
-
-
 @pytest.mark.parametrize(
     ("act", "code", "param"), [("want_memory", "out_of_memory", None), ("be_wrong", "nothing_learned", "lr")]
 )
@@ -261,33 +196,6 @@ def test_broken_disk_lets_the_job_be_tried_again(work: Work) -> None:
     with work.running():
         work.until(job, JobStatus.SUCCEEDED)
     assert work.get(job).attempt == 2
-
-
-def test_cancelled_job_stops_and_leaves_the_slot_free(work: Work) -> None:
-    job, next_job = work.light("count", steps=10**6), work.light("count", steps=1)
-    with work.running():
-        work.until_step(job)
-        assert work.store.jobs.request_cancel(job.id).status is JobStatus.CANCELLING
-        work.until(job, JobStatus.CANCELLED)
-        work.until(next_job, JobStatus.SUCCEEDED)
-    assert work.get(job).error is None
-    assert work.store.events.transitions(job.id)[-1].message == "Stopped: it was cancelled."
-
-
-def test_paused_job_goes_on_where_it_was_once_it_is_resumed(work: Work) -> None:
-    job = work.light("count", steps=150)
-    with work.running():
-        work.until_step(job)
-        work.store.jobs.request_pause(job.id)
-        work.until(job, JobStatus.PAUSED)
-        paused = work.get(job)
-        assert 0 < paused.step < 150
-        assert work.store.events.transitions(job.id)[-1].message == "Stopped: it was asked to pause."
-        assert work.notes() == [f"begun {job.id} 1"]
-        work.store.jobs.request_resume(job.id)
-        work.until(job, JobStatus.SUCCEEDED)
-    ended = work.get(job)
-    assert (ended.result, ended.fence, ended.attempt) == ({"counted": 150}, 2, 1)
 
 
 def test_process_that_hears_nothing_is_killed_after_its_grace_and_its_job_released(work: Work) -> None:

@@ -96,6 +96,7 @@ def test_job_is_cancelled_and_let_go_by_its_worker_in_any_stage(
     with stuck(STAGES[stage][0]):
         work.store.jobs.request_cancel(job.id)
         work.until(job, JobStatus.CANCELLED)
+    assert "it was cancelled" in work.events(job)[-1].message
 
 
 @pytest.mark.long

@@ -28,7 +28,7 @@ from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.identity import node_name
 from sds_clip.worker.valkey import Valkey
 from tests.databases import on_both_if_long
-from tests.worker.waiting import reaper, until
+from tests.worker.waiting import until
 from tests.worker.work import Work
 
 LONG = {"act": "count", "steps": 10**6}
@@ -398,15 +398,3 @@ def waiting_for(config: WorkerConfig) -> list[str]:
     with redis.Redis.from_url(config.broker_url.replace("redis+socket://", "unix://")) as client:
         messages = client.lrange("finetune", 0, -1)
     return [json.loads(message)["headers"]["argsrepr"].strip("[]'") for message in messages]  # type: ignore[union-attr]
-
-
-@on_both_if_long
-def test_reaper_settles_jobs_whose_worker_is_gone(work: Work) -> None:
-    jobs = [work.light("count", steps=1) for _ in range(2)]
-    for _ in jobs:
-        assert work.store.leases.claim(JobKind.FINETUNE, "gone", -1.0) is not None
-    work.store.jobs.request_pause(jobs[0].id)
-    work.store.jobs.request_cancel(jobs[1].id)
-    reaper(work.config, work.store).look()
-    found = [work.get(job).status for job in jobs]
-    assert found == [JobStatus.PAUSED, JobStatus.CANCELLED]

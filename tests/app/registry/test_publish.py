@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,17 +186,6 @@ def test_publisher_that_was_killed_before_the_last_rename_starts_again(
     assert [path.name for path in tmp_path.iterdir()] == [published.version]
 
 
-def test_publishers_of_the_same_weights_end_with_one_version(base: Clip, delta: Path, tmp_path: Path) -> None:
-    def attempt(number: int) -> str:
-        return publish(delta, tmp_path, job=f"job_{number}", fence=1, base=base).version
-
-    with ThreadPoolExecutor(4) as pool:
-        versions = list(pool.map(attempt, range(8)))
-    assert len(set(versions)) == 1
-    assert [path.name for path in tmp_path.iterdir()] == [versions[0]]
-    read_published(tmp_path / versions[0], versions[0])
-
-
 def test_version_that_is_removed_while_it_is_read_is_published_again(
     base: Clip, delta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,13 +200,6 @@ def test_version_that_is_removed_while_it_is_read_is_published_again(
     monkeypatch.setattr("sds_clip.app.registry.publish.read_published", remove_first)
     assert publish(delta, tmp_path, job="job_2", fence=1, base=base) == first
     assert read_manifest(first.folder).job == "job_2"
-
-
-def test_half_removed_version_is_cleared_away(base: Clip, delta: Path, tmp_path: Path) -> None:
-    published = publish(delta, tmp_path, job="job_1", fence=1, base=base)
-    published.folder.rename(tmp_path / f".removing.{published.version}.0a1b2c3d")
-    assert len(remove_version_leftovers(tmp_path, held=lambda jobs: {})) == 1
-    assert list(tmp_path.iterdir()) == []
 
 
 # Verifying

@@ -126,20 +126,6 @@ async def test_alias_is_503_and_never_404_while_the_registry_is_away(start: Star
         assert await service.refusal(model="no/alias") == (404, "unknown_model")
 
 
-async def test_damaged_file_in_the_registry_is_replaced_by_the_own_copy_at_a_restart(start: Start) -> None:
-    version = start.published[0]
-    async with start() as service:
-        await service.promote(version)
-        assert not (await service.name_status("default"))["from_copy"]
-    flip_a_byte(start.root / version / WEIGHTS)
-    async with start() as service:
-        answer = await service.ask("/match", MATCH)
-        assert (answer["model"]["version"], answer["model"]["generation"]) == (version, 1)
-        assert_of_its_version(answer, start.library)
-        assert (await service.name_status("default"))["from_copy"]
-        assert await service.is_ready()
-
-
 async def test_without_a_good_copy_the_process_is_not_ready_and_says_why(start: Start) -> None:
     version = start.published[0]
     async with start() as service:

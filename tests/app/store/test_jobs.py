@@ -164,28 +164,6 @@ def test_cancelled_in_the_queue_ends_at_once(store: Store) -> None:
     assert store.jobs.request_cancel(job.id) == job
 
 
-def test_cancelled_while_running_waits_for_its_worker(store: Store) -> None:
-    lease = begun(store)
-    assert store.jobs.request_cancel(lease.job_id).status is JobStatus.CANCELLING
-    assert store.jobs.request_cancel(lease.job_id).status is JobStatus.CANCELLING
-    assert store.leases.renew(lease, 60) is JobStatus.CANCELLING
-    ended = store.leases.release(lease)
-    assert (ended.status, ended.attempt) == (JobStatus.CANCELLED, 1)
-
-
-def test_paused_job_is_resumed_with_all_its_attempts(store: Store) -> None:
-    job = submitted(store, max_attempts=1)
-    assert store.jobs.request_pause(job.id).status is JobStatus.PAUSED
-    assert store.leases.claim(JobKind.FINETUNE, "slot", 60) is None
-    assert store.jobs.request_resume(job.id).status is JobStatus.QUEUED
-    lease = claimed(store)
-    assert store.jobs.request_pause(job.id).status is JobStatus.PAUSING
-    assert store.leases.release(lease).status is JobStatus.PAUSED
-    resumed = store.jobs.request_resume(job.id)
-    assert (resumed.status, resumed.attempt, resumed.pause_requested_at) == (JobStatus.QUEUED, 0, None)
-    assert claimed(store).fence == lease.fence + 1
-
-
 def test_requests_that_do_not_fit_the_status_say_so(store: Store) -> None:
     job = submitted(store)
     store.leases.fail(claimed(store), JobError("boom", "Boom."))

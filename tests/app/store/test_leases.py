@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sds_clip.app.errors import AliasMoved, LeaseLost, UnusableRecord
+from sds_clip.app.errors import LeaseLost, UnusableRecord
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import JobError, Lease, Level, Move, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus
@@ -50,40 +50,11 @@ def test_oldest_job_of_the_kind_is_claimed(store: Store) -> None:
     assert claimed(store, kind=JobKind.EVALUATE).job_id == other.id
 
 
-def test_job_is_taken_over_only_after_its_lease_has_ended(store: Store, clock: FakeClock) -> None:
-    submitted(store)
-    first = claimed(store, ttl_s=60)
-    clock.advance(59)
-    assert store.leases.claim(JobKind.FINETUNE, "other", 60) is None
-    assert store.leases.renew(first, 60) is JobStatus.RUNNING
-    clock.advance(59)
-    assert store.leases.claim(JobKind.FINETUNE, "other", 60) is None
-    clock.advance(2)
-    second = claimed(store)
-    assert second == Lease(first.job_id, first.fence + 1)
-    found = store.jobs.get(first.job_id)
-    assert (found.attempt, found.interruptions) == (1, 1)
-
-
-def test_zombie_whose_job_was_taken_over_changes_nothing(store: Store, clock: FakeClock) -> None:
-    submitted(store)
-    zombie = claimed(store)
-    clock.advance(61)
-    claimed(store)
-    before = store.jobs.get(zombie.job_id)
-    assert store.leases.renew(zombie, 60) is None
-    for effect in every_effect(store, zombie):
-        with pytest.raises(LeaseLost, match=zombie.job_id):
-            effect()
-    assert store.jobs.get(zombie.job_id) == before
-    assert store.events.metrics(zombie.job_id) == ()
-    assert store.versions.list().items == ()
-
-
-@pytest.mark.parametrize("end", ["release", "fail", "succeed"])
-def test_worker_has_no_say_after_it_let_go(store: Store, end: str) -> None:
+@pytest.mark.parametrize("end", ["lapse", "release", "fail", "succeed"])
+def test_worker_has_no_say_after_it_let_go_or_was_overtaken(store: Store, clock: FakeClock, end: str) -> None:
     lease = begun(store)
     {
+        "lapse": lambda: (clock.advance(61), claimed(store)),
         "release": lambda: store.leases.release(lease),
         "fail": lambda: store.leases.fail(lease, BOOM),
         "succeed": lambda: store.leases.succeed(lease),
@@ -91,9 +62,10 @@ def test_worker_has_no_say_after_it_let_go(store: Store, end: str) -> None:
     before = store.jobs.get(lease.job_id)
     assert store.leases.renew(lease, 60) is None
     for effect in every_effect(store, lease):
-        with pytest.raises(LeaseLost):
+        with pytest.raises(LeaseLost, match=lease.job_id):
             effect()
     assert store.jobs.get(lease.job_id) == before
+    assert store.events.metrics(lease.job_id) == ()
 
 
 def test_worker_that_was_only_late_goes_on(store: Store, clock: FakeClock) -> None:
@@ -120,59 +92,10 @@ def test_suspended_job_is_paused_with_its_reason_until_it_is_resumed(store: Stor
     assert claimed(store).fence == 2
 
 
-def test_suspended_job_that_was_being_cancelled_is_cancelled(store: Store) -> None:
-    lease = begun(store)
-    store.jobs.request_cancel(lease.job_id)
-    job = store.leases.suspend(lease, BOOM)
-    assert (job.status, job.pause_reason) == (JobStatus.CANCELLED, None)
-
-
 def test_reason_is_gone_from_a_suspended_job_that_is_cancelled(store: Store) -> None:
     submitted(store)
     job = store.leases.suspend(claimed(store), BOOM)
     assert store.jobs.request_cancel(job.id).pause_reason is None
-
-
-def test_job_whose_worker_shuts_down_is_interrupted_and_its_attempt_not_counted(store: Store) -> None:
-    submitted(store, max_attempts=1)
-    for fence in range(1, 6):
-        lease = claimed(store)
-        assert lease.fence == fence
-        job = store.leases.release(lease)
-        assert (job.status, job.attempt, job.interruptions) == (JobStatus.QUEUED, 0, fence)
-        assert (job.lease_owner, job.lease_until) == (None, None)
-
-
-def test_pausing_is_no_interruption(store: Store) -> None:
-    lease = begun(store)
-    store.jobs.request_pause(lease.job_id)
-    paused = store.leases.release(lease)
-    assert (paused.status, paused.attempt, paused.interruptions) == (JobStatus.PAUSED, 0, 0)
-
-
-def test_machines_that_die_fail_no_job_before_its_interruptions_are_used_up(
-    store: Store, clock: FakeClock
-) -> None:
-    job = submitted(store, max_attempts=1, max_interruptions=50)
-    other = submitted(store)
-    for interruptions in range(51):
-        assert claimed(store).job_id == job.id
-        assert store.jobs.get(job.id).interruptions == interruptions
-        clock.advance(301)
-    assert claimed(store).job_id == other.id
-    failed = store.jobs.get(job.id)
-    assert (failed.status, failed.attempt, failed.interruptions) == (JobStatus.FAILED, 1, 51)
-    assert failed.error is not None
-    assert (failed.error.code, failed.error.retryable) == ("interrupted_too_often", True)
-    assert failed.finished_at is not None
-
-
-def test_shutdowns_beyond_the_interruptions_fail_the_job_at_once(store: Store) -> None:
-    submitted(store, max_interruptions=1)
-    assert store.leases.release(claimed(store)).status is JobStatus.QUEUED
-    failed = store.leases.release(claimed(store))
-    assert failed.error is not None
-    assert (failed.status, failed.error.code) == (JobStatus.FAILED, "interrupted_too_often")
 
 
 def test_job_that_takes_its_machine_down_each_time_backs_off(store: Store, clock: FakeClock) -> None:
@@ -222,19 +145,6 @@ def test_running_time_is_counted_over_attempts_and_ends_the_job_at_a_checkpoint(
     assert failed.interruptions == 1, "the first release alone"
 
 
-def test_running_time_ends_with_the_lease_of_a_dead_worker(store: Store, clock: FakeClock) -> None:
-    job = submitted(store, max_run_time_s=100.0)
-    claimed(store, ttl_s=60)
-    clock.advance(10_000)
-    claimed(store, ttl_s=60)
-    assert store.jobs.get(job.id).run_time_s == pytest.approx(60, abs=0.1)
-    clock.advance(10_000)
-    assert store.leases.claim(JobKind.FINETUNE, "slot", 60) is None
-    failed = store.jobs.get(job.id)
-    assert failed.error is not None
-    assert failed.error.code == "run_time_exceeded"
-
-
 def test_failed_job_keeps_its_error(store: Store) -> None:
     submitted(store)
     job = store.leases.fail(claimed(store), BOOM)
@@ -249,40 +159,6 @@ def test_failed_job_keeps_its_error(store: Store) -> None:
             "error": {"code": "boom", "message": "Boom.", "param": "lr", "retryable": True},
         },
     )
-
-
-def test_retried_job_backs_off_and_fails_with_its_last_attempt(store: Store, clock: FakeClock) -> None:
-    submitted(store, max_attempts=2)
-    job = store.leases.fail(claimed(store), BOOM, retry_in_s=30)
-    assert (job.status, job.attempt, job.error) == (JobStatus.QUEUED, 1, None)
-    assert store.leases.claim(JobKind.FINETUNE, "slot", 60) is None
-    clock.advance(31)
-    job = store.leases.fail(claimed(store), BOOM, retry_in_s=30)
-    assert (job.status, job.error) == (JobStatus.FAILED, BOOM)
-
-
-@pytest.mark.parametrize("kind", JobKind)
-def test_any_step_past_the_furthest_renews_the_attempts(
-    store: Store, clock: FakeClock, kind: JobKind
-) -> None:
-    submitted(store, kind=kind)
-    for step in range(1, 11):
-        lease = claimed(store, kind=kind)
-        store.leases.progress(lease, stage="at work", step=step)
-        job = store.leases.fail(lease, BOOM, retry_in_s=1)
-        assert (job.status, job.attempt, job.furthest_step) == (JobStatus.QUEUED, 1, step)
-        clock.advance(2)
-
-
-def test_attempts_that_come_no_further_are_counted(store: Store, clock: FakeClock) -> None:
-    submitted(store)
-    for attempt in (1, 2, 3):
-        lease = claimed(store)
-        store.leases.progress(lease, stage="train", step=7, done=7)
-        job = store.leases.fail(lease, BOOM, retry_in_s=1)
-        assert (job.attempt, job.furthest_step) == (attempt, 7)
-        clock.advance(2)
-    assert (job.status, job.error) == (JobStatus.FAILED, BOOM)
 
 
 def test_steps_of_all_stages_count_though_a_stage_begins_at_0(store: Store) -> None:
@@ -303,49 +179,28 @@ def test_steps_that_a_process_did_not_live_to_tell_renew_its_attempts(store: Sto
         clock.advance(2)
 
 
-def test_attempt_that_was_overtaken_gets_nothing_for_having_come_on(store: Store, clock: FakeClock) -> None:
-    submitted(store)
-    lost = claimed(store)
-    clock.advance(61)
-    job = store.jobs.get(claimed(store).job_id)
-    with pytest.raises(LeaseLost):
-        store.leases.progress(lost, stage="train", step=5)
-    with pytest.raises(LeaseLost):
-        store.leases.fail(lost, BOOM, retry_in_s=1, done=5)
-    assert store.jobs.get(job.id) == job
-
-
-def test_failure_of_a_job_that_was_asked_to_stop(store: Store) -> None:
-    pausing, cancelling = submitted(store), submitted(store)
-    leases = [claimed(store), claimed(store)]
-    store.jobs.request_pause(pausing.id)
-    store.jobs.request_cancel(cancelling.id)
-    assert store.leases.fail(leases[0], BOOM, retry_in_s=5).status is JobStatus.PAUSED
-    job = store.leases.fail(leases[1], BOOM, retry_in_s=5)
-    assert (job.status, job.error) == (JobStatus.CANCELLED, None)
-
-
-def test_stopping_job_whose_worker_is_gone_is_settled_by_the_reaper(store: Store, clock: FakeClock) -> None:
-    pausing, cancelling, running = submitted(store), submitted(store), submitted(store)
-    leases = [claimed(store), claimed(store), claimed(store)]
-    store.jobs.request_pause(pausing.id)
-    store.jobs.request_cancel(cancelling.id)
-    assert store.leases.settle_abandoned() == ()
-    clock.advance(61)
-    settled = {job.id: job.status for job in store.leases.settle_abandoned()}
-    assert settled == {pausing.id: JobStatus.PAUSED, cancelling.id: JobStatus.CANCELLED}
-    assert store.jobs.get(running.id).status is JobStatus.RUNNING
-    for lease in leases[:2]:
-        with pytest.raises(LeaseLost):
-            store.leases.succeed(lease)
-
-
-def test_stopping_job_is_not_claimed_by_another_worker(store: Store, clock: FakeClock) -> None:
-    job = submitted(store)
-    claimed(store)
-    store.jobs.request_pause(job.id)
-    clock.advance(61)
-    assert store.leases.claim(JobKind.FINETUNE, "other", 60) is None
+@pytest.mark.parametrize(
+    ("ask", "report", "becomes"),
+    [
+        ("pause", "fail", "paused"),
+        ("pause", "succeed", "succeeded"),
+        ("cancel", "fail", "cancelled"),
+        ("cancel", "suspend", "cancelled"),
+        ("cancel", "succeed", "cancelled"),
+    ],
+)
+def test_what_becomes_of_a_job_that_was_asked_to_stop(
+    store: Store, ask: str, report: str, becomes: str
+) -> None:
+    lease = begun(store)
+    getattr(store.jobs, f"request_{ask}")(lease.job_id)
+    job = {
+        "fail": lambda: store.leases.fail(lease, BOOM, retry_in_s=5),
+        "suspend": lambda: store.leases.suspend(lease, BOOM),
+        "succeed": lambda: store.leases.succeed(lease, version=version()),
+    }[report]()
+    assert (job.status, job.error, job.pause_reason) == (becomes, None, None)
+    assert len(store.versions.list().items) == (becomes == "succeeded")
 
 
 def test_success_brings_version_result_and_promotion_at_once(store: Store) -> None:
@@ -360,19 +215,6 @@ def test_success_brings_version_result_and_promotion_at_once(store: Store) -> No
     assert (line.job_id, line.from_version, line.to_version) == (job.id, None, "v1")
 
 
-def test_success_whose_promotion_was_decided_on_another_alias_changes_nothing(store: Store) -> None:
-    lease = begun(store)
-    store.versions.register(version("base"))
-    store.aliases.promote(Move("default", "me", "first", None), "base")
-    with pytest.raises(AliasMoved):
-        store.leases.succeed(lease, version=version(), promotion=Move("default", "job", "better", 0))
-    assert store.jobs.get(lease.job_id).status is JobStatus.RUNNING
-    assert [each.id for each in store.versions.list().items] == ["base"]
-    done = store.leases.succeed(lease, version=version(), promotion=Move("default", "job", "better", 1))
-    assert done.status is JobStatus.SUCCEEDED
-    assert store.aliases.get("default").previous == "base"
-
-
 def test_success_reported_twice_is_the_same_success(store: Store) -> None:
     lease = begun(store)
     done = store.leases.succeed(lease, version=version())
@@ -380,22 +222,6 @@ def test_success_reported_twice_is_the_same_success(store: Store) -> None:
     with pytest.raises(LeaseLost):
         store.leases.succeed(lease, version=version("v2"))
     assert len(store.versions.list().items) == 1
-
-
-def test_success_after_cancelling_was_asked_for_makes_no_version(store: Store) -> None:
-    lease = begun(store)
-    store.jobs.request_cancel(lease.job_id)
-    move = Move("default", "job", "better", None)
-    done = store.leases.succeed(lease, version=version(), promotion=move)
-    assert (done.status, done.result_version) == (JobStatus.CANCELLED, None)
-    assert store.versions.list().items == ()
-    assert store.aliases.all() == ()
-
-
-def test_success_while_pausing_was_asked_for_is_a_success(store: Store) -> None:
-    lease = begun(store)
-    store.jobs.request_pause(lease.job_id)
-    assert store.leases.succeed(lease, version=version()).status is JobStatus.SUCCEEDED
 
 
 def test_two_jobs_with_the_same_weights_share_the_version(store: Store) -> None:

@@ -2,17 +2,16 @@
 
 import heapq
 import random
-from collections.abc import Callable
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import select
 
 from sds_clip.app.errors import LeaseLost
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job, JobError, Lease
+from sds_clip.app.store.records import Job, Lease
 from sds_clip.app.store.shares import PERIOD_S
 from sds_clip.app.store.states import JobKind, JobStatus
-from sds_clip.app.store.tables import jobs, slot_use
+from sds_clip.app.store.tables import slot_use
 from tests.app.store.conftest import FakeClock, claimed, submitted
 
 DAY_S = 24 * 3600.0
@@ -43,30 +42,10 @@ def test_job_of_the_owner_that_has_used_least_is_next_however_many_wait_before_i
     assert [next_owner(store) for _ in range(2)] == ["bob", "alice"]
 
 
-def test_owner_with_a_job_at_work_waits_for_one_without(store: Store) -> None:
-    for owner in ("alice", "alice", "alice", "bob", "bob"):
-        submitted(store, owner=owner)
-    owners = [next_owner(store) for _ in range(5)]
-    assert (owners[0], sorted(owners[:2]), sorted(owners[2:4])) == (
-        "alice",
-        ["alice", "bob"],
-        ["alice", "bob"],
-    )
-
-
 def test_owners_that_have_used_nothing_are_served_by_age(store: Store) -> None:
     for owner in ("zoe", "alice", "mia"):
         submitted(store, owner=owner)
     assert [next_owner(store) for _ in range(3)] == ["zoe", "alice", "mia"]
-
-
-def test_priority_counts_among_the_jobs_of_one_owner_only(store: Store) -> None:
-    low, high, other = (
-        submitted(store, owner="alice", priority=-1),
-        submitted(store, owner="alice", priority=5),
-        submitted(store, owner="bob", priority=100),
-    )
-    assert [claimed(store).job_id for _ in range(3)] == [high.id, other.id, low.id]
 
 
 def test_use_is_of_one_kind_and_halves_with_time(store: Store, clock: FakeClock) -> None:
@@ -82,25 +61,6 @@ def test_use_is_of_one_kind_and_halves_with_time(store: Store, clock: FakeClock)
     store.leases.succeed(Lease.of(first))
     clock.advance(2 * DAY_S)  # bob's is at work all the while
     assert next_owner(store) == "alice"
-
-
-@pytest.mark.parametrize("end", ["succeed", "fail", "release", "suspend", "lapse"])
-def test_time_counts_however_a_job_leaves_its_slot(store: Store, clock: FakeClock, end: str) -> None:
-    submitted(store, owner="alice")
-    lease = claimed(store, ttl_s=100)
-    clock.advance(100)
-    ends: dict[str, Callable[[], object]] = {
-        "succeed": lambda: store.leases.succeed(lease),
-        "fail": lambda: store.leases.fail(lease, JobError("boom", "Boom.")),
-        "release": lambda: store.leases.release(lease),
-        "suspend": lambda: store.leases.suspend(lease, JobError("full", "Full.")),
-        "lapse": lambda: claimed(store),
-    }
-    ends[end]()
-    with store.database.reading() as connection:
-        rows = connection.execute(select(slot_use.c.owner, slot_use.c.used_s)).all()
-    assert [row.owner for row in rows] == ["alice"]
-    assert rows[0].used_s == pytest.approx(100, abs=0.1)
 
 
 def test_use_of_long_ago_is_forgotten(store: Store, clock: FakeClock) -> None:
@@ -173,17 +133,3 @@ def test_five_owners_that_always_have_jobs_share_a_day_by_their_weights(
     total, weights = sum(used.values()), sum(WEIGHTS.values())
     shared = {owner: used[owner] / total / (weight / weights) for owner, weight in WEIGHTS.items()}
     assert shared == {owner: pytest.approx(1, abs=0.1) for owner in WEIGHTS}, shared
-
-
-def test_fifty_owners_with_twenty_jobs_each_all_get_one_of_fifty_slots(
-    store: Store, clock: FakeClock
-) -> None:
-    for number in range(50):
-        submitted(store, owner=f"key-{number}")
-    with store.database.writing() as connection:
-        rows = connection.execute(jobs.select()).mappings().all()
-        copies = [{**row, "id": f"{row['id']}_{n}", "created_at": clock()} for n in range(19) for row in rows]
-        connection.execute(insert(jobs), copies)
-        connection.execute(update(jobs).values(idempotency_key=None))
-    owners = [next_owner(store) for _ in range(50)]
-    assert sorted(owners) == sorted({f"key-{number}" for number in range(50)})

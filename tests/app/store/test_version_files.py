@@ -13,7 +13,7 @@ import pytest
 from sds_clip.app.errors import StoreUnavailable, UnknownRecord, VersionGone
 from sds_clip.app.removal import remove_version_files
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Lease, Move, NewVersion, VersionStatus
+from sds_clip.app.store.records import Lease, NewVersion, VersionStatus
 from sds_clip.app.store.states import JobStatus
 from tests.app.store.conftest import at_once, claimed, submitted
 
@@ -47,23 +47,6 @@ def status(store: Store, folder: Path) -> str:
         return store.versions.get(folder.name).status
     except UnknownRecord:
         return "unknown"
-
-
-@pytest.mark.parametrize("before", BEFORE)
-def test_version_without_files_is_not_registered_and_no_alias_points_at_it(
-    store: Store, folder: Path, before: str
-) -> None:
-    lease = begin(store, folder, before)
-    shutil.rmtree(folder)
-    promotion = Move("default", "me", "a reason", 0)
-    with pytest.raises(VersionGone, match="publish it again"):
-        store.leases.succeed(lease, version=row(folder), files=folder, promotion=promotion)
-    assert status(store, folder) == before
-    assert store.jobs.get(lease.job_id).status is JobStatus.RUNNING
-    assert store.aliases.all() == ()
-    folder.mkdir()
-    store.leases.succeed(lease, version=row(folder), files=folder, promotion=promotion)
-    assert status(store, folder) == VersionStatus.READY
 
 
 @pytest.mark.parametrize("before", BEFORE)
@@ -108,21 +91,6 @@ def test_racing_job_and_removal_never_end_with_a_version_without_files(
         assert folder.exists() == (status(store, folder) == VersionStatus.READY)
         if folder.exists():
             before = "deleted"
-
-
-def test_files_of_a_registered_version_stay(store: Store, folder: Path) -> None:
-    store.versions.register(row(folder))
-    assert not remove_version_files(store, folder)
-    assert (folder / "weights").read_text() == "1"
-
-
-@pytest.mark.parametrize("before", BEFORE)
-def test_files_that_nobody_has_registered_are_removed_once(store: Store, folder: Path, before: str) -> None:
-    begin(store, folder, before)
-    assert remove_version_files(store, folder)
-    assert not remove_version_files(store, folder)
-    assert list(folder.parent.iterdir()) == []
-    assert status(store, folder) == before
 
 
 @pytest.mark.parametrize("before", BEFORE)
