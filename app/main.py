@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import torch
 from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
@@ -61,7 +60,7 @@ from sds_clip.app.serving.version_cache import VersionCache
 from sds_clip.app.settings import Settings
 from sds_clip.models.checkpoints.load import load_served
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.clip.precision import limit_memory
+from sds_clip.models.clip.precision import limit_memory, use_threads
 from sds_clip.models.disk_cache import DiskCache
 from sds_clip.models.images.decode import ImageLimits
 from sds_clip.models.machine import usable_bytes, usable_cores
@@ -114,7 +113,7 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     metrics = None if settings.metrics_address is None else listen(*settings.metrics_address)
     tracing.configure("sds-clip")
     migrate_early(settings)
-    torch.set_num_threads(settings.threads or usable_cores())
+    use_threads(settings.threads or usable_cores())
     if settings.gpu_memory_share is not None:
         limit_memory(settings.device, settings.gpu_memory_share)
     # The loading thread ends, and with it its OpenMP team: see app/serving/forward.py.

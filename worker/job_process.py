@@ -218,12 +218,10 @@ def _limit(config: WorkerConfig) -> None:
     """Apply the slot's share of the device."""
     if not config.threads and config.gpu_memory_share is None:
         return
-    import torch
-
-    from sds_clip.models.clip.precision import limit_memory
+    from sds_clip.models.clip.precision import limit_memory, use_threads
 
     if config.threads:
-        torch.set_num_threads(config.threads)
+        use_threads(config.threads)
     if config.gpu_memory_share is not None:
         limit_memory(config.device, config.gpu_memory_share)
 

@@ -6,7 +6,9 @@ The small LayerNorm changes that fine-tuning makes would be rounded away: near 1
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,12 +89,38 @@ def limit_memory(device: str, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share, chosen.index)
 
 
+def use_threads(count: int) -> None:
+    """Let torch compute with so many threads, or with all that OpenMP may start if these are fewer."""
+    torch.set_num_threads(min(count, _most_threads()))
+
+
+def _most_threads() -> int:
+    limit = os.environ.get("OMP_THREAD_LIMIT", "").strip()
+    return int(limit) if limit.isdecimal() and int(limit) else sys.maxsize
+
+
+def _check_threads() -> None:
+    """oneDNN divides a product among torch's threads. The part of a thread that is never started stays unwritten."""
+    if os.environ.get("OMP_DYNAMIC", "").strip().lower() == "true":
+        what = "OMP_DYNAMIC is true. Unset it"
+    elif torch.get_num_threads() > _most_threads():
+        what = f"OMP_THREAD_LIMIT is {_most_threads()}. Unset it, or set OMP_NUM_THREADS to as few"
+    else:
+        return
+    raise PrecisionError(
+        f"OpenMP may start fewer threads than torch's {torch.get_num_threads()}, and torch would then compute "
+        f"wrong numbers: {what}."
+    )
+
+
 def choose_precision(precision: str, device: torch.device) -> str:
     """Turn `auto` or a short name into float32, bfloat16 or float16.
 
     `auto` is bfloat16 if the hardware computes in it, else float32. Raises PrecisionError for another name,
-    and for float16 on a CPU.
+    for float16 on a CPU, and on a CPU if OpenMP's threads may be fewer than torch's.
     """
+    if device.type == "cpu":
+        _check_threads()
     if precision == "auto":
         native = gpu_native_bf16(device) if device.type == "cuda" else native_bf16()
         return "bfloat16" if native else "float32"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from sds_clip.extras import require_extra
-from sds_clip.models.choices import ErrorOf
+from sds_clip.models.choices import ErrorOf, Precision
 from sds_clip.models.evaluation.catalog import ALIASES, BENCHMARKS, BenchmarkInfo, ScorerName
 from sds_clip.models.evaluation.request import EvaluationRequest
 from sds_clip.options import (
@@ -164,6 +164,7 @@ def _add_benchmark(name: str, about: BenchmarkInfo) -> None:
     @device_option
     @compute_option(
         "--precision",
+        type=click.Choice(get_args(Precision)),
         default=EvaluationRequest.precision,
         metavar="FORMAT",
         help="Compute in this format: float32, bfloat16, float16 or auto.",

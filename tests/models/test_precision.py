@@ -20,6 +20,7 @@ from sds_clip.models.clip.precision import (
     is_norm,
     limit_memory,
     native_bf16,
+    use_threads,
 )
 from tests.checkpoints import tiny_network
 
@@ -241,3 +242,36 @@ def test_more_than_the_share_of_a_gpu_s_memory_is_refused() -> None:
             torch.empty(total // 5, dtype=torch.uint8, device="cuda")
     finally:
         limit_memory("cuda", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "advice"),
+    [("OMP_DYNAMIC", "true", "Unset it"), ("OMP_THREAD_LIMIT", "0002", "set OMP_NUM_THREADS to as few")],
+)
+def test_threads_that_openmp_may_not_start_are_refused_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, advice: str
+) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setenv(variable, value)
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(PrecisionError, match=f"{variable} .*{advice}"):
+            choose_precision("float32", torch.device("cpu"))
+        assert choose_precision("float32", torch.device("cuda")) == "float32"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_service_s_threads_are_as_many_as_openmp_may_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "2")
+    try:
+        use_threads(16)
+        assert torch.get_num_threads() == 2
+        assert choose_precision("float32", torch.device("cpu")) == "float32"
+        monkeypatch.setenv("OMP_THREAD_LIMIT", "no number")  # OpenMP ignores it too
+        use_threads(3)
+        assert torch.get_num_threads() == 3
+        assert choose_precision("float32", torch.device("cpu")) == "float32"
+    finally:
+        torch.set_num_threads(threads)
