@@ -77,24 +77,26 @@ def test_what_a_service_says_against_the_address_is_told(monkeypatch: pytest.Mon
         run(monkeypatch, server.url)
 
 
-def test_a_proxy_of_the_environment_is_asked_before_and_after_the_key_is_sent(
+def test_the_first_request_and_the_rest_go_through_the_proxy_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with scripted(Answer(body=SERVICE), Answer(body=b'{"models": []}')) as proxy:
-        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("http_proxy", proxy.url)
         with pytest.raises(SystemExit, match="The demo model is not in service"):
             run(monkeypatch, "http://service.invalid")
         paths = [asked.path for asked in proxy.asked]
-    assert paths == ["http://service.invalid/openapi.json", "http://service.invalid/models"]
+    assert paths == ["http://service.invalid/openapi.json", "http://service.invalid/models?limit=20"]
 
 
 def test_without_a_valid_key_the_demo_says_where_to_put_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = b'{"error": {"code": "unauthorized", "message": "Send a valid API key.", "param": null}}'
-    with scripted(Answer(body=SERVICE), Answer(401, error)) as server:
-        with pytest.raises(SystemExit, match=r"^Send a valid API key\. .* set SDS_CLIP_API_KEY\.$"):
-            run(monkeypatch, server.url)
+    with (
+        scripted(Answer(body=SERVICE), Answer(401, error)) as server,
+        pytest.raises(SystemExit, match=r"^Send a valid API key\. .* set SDS_CLIP_API_KEY\.$"),
+    ):
+        run(monkeypatch, server.url)
     monkeypatch.setattr("sys.argv", ["sds_clip.demo.live", "--help"])
     with pytest.raises(SystemExit):
         live.main()
@@ -109,9 +111,12 @@ def test_a_version_that_does_not_answer_is_told_with_its_error() -> None:
         {"name": "ab" * 32, "error": {"code": "version_damaged", "message": "It is damaged."}},
     ]
     answer = Answer(body=json.dumps({"answers": answers}).encode())
-    with scripted(answer) as server, Client(server.url) as client:
-        with pytest.raises(ClientError, match=r"^The version abababababab did not answer\. It is damaged\.$"):
-            live._probabilities(client, ["default", "ab" * 32])
+    with (
+        scripted(answer) as server,
+        Client(server.url) as client,
+        pytest.raises(ClientError, match=r"^The version abababababab did not answer\. It is damaged\.$"),
+    ):
+        live._probabilities(client, ["default", "ab" * 32])
 
 
 def standing_on(version: str, generation: int) -> Answer:
