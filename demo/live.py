@@ -8,8 +8,9 @@ say what is there, and not who is where. The jobs differ in one thing:
   in each picture.
 - The placebo's student learns the same from the teacher's scores, shuffled among the sentences.
 
-The gate (`promote: if_better`) promotes what is better than the model in service, and refuses the rest. Requests keep
-coming meanwhile, and are counted. At its end, the demo rolls back.
+The gate (`promote: if_better`) promotes what is better than the model in service, and refuses the rest. The demo asks
+for p < 0.001 in place of 0.05, because three jobs are tested. Requests keep coming meanwhile, and are counted. At its
+end, the demo rolls back.
 
 With --exact, the captions say who is where, and one job learns to choose among each and its swaps. There the control
 learns it too (docs/results.md). So this shows the system, and no gain by the teacher.
@@ -32,6 +33,8 @@ from typing import Any
 import httpx
 
 from sds_clip import Client, ClientError, Job
+from sds_clip.client.connection import checked, without_password
+from sds_clip.client.errors import APIError, AuthenticationError
 from sds_clip.client.schemas import Hyperparameters
 from sds_clip.demo.folders import write_image_folder, write_retrieval, write_zero_shot
 from sds_clip.demo.load import Load, asks
@@ -91,21 +94,42 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument(
         "--url",
-        default=os.environ.get("SDS_CLIP_URL", "http://127.0.0.1:8000"),
-        help="URL of the service (default: SDS_CLIP_URL, or http://127.0.0.1:8000).",
+        default=os.environ.get("SDS_CLIP_URL") or "http://127.0.0.1:8000",
+        help="URL of the service. If it asks for an API key, set SDS_CLIP_API_KEY (default: SDS_CLIP_URL, or "
+        "http://127.0.0.1:8000).",
     )
     parser.add_argument("--exact", action="store_true", help="Show the world of exact captions.")
     options = parser.parse_args()
-    try:
-        httpx.get(f"{options.url}/health", timeout=10, trust_env=False).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        why = str(error).partition("\n")[0]
-        sys.exit(f"{options.url}/health does not answer ({why}). Start the system: make run")
+    _check_service(options.url)
     try:
         with Client(options.url) as client:
             show(client, options.url, EXACT if options.exact else TAGS)
+    except AuthenticationError as error:
+        sys.exit(f"{error} To let the demo send it, set SDS_CLIP_API_KEY.")
     except (ClientError, KeyboardInterrupt) as error:
         sys.exit(str(error) or "The demo was interrupted.")
+
+
+def _check_service(url: str) -> None:
+    """Exit unless an SDS-CLIP service is there. Another program is not sent the API key."""
+    try:
+        shown = without_password(httpx.URL(url))
+        # A proxy of the environment is used as by the client, so what answers here is what the client reaches.
+        answer = httpx.get(f"{url}/openapi.json", timeout=10)
+    except httpx.InvalidURL:
+        sys.exit("The URL (--url or SDS_CLIP_URL) is not valid.")  # it may hold a password
+    except httpx.HTTPError as error:
+        sys.exit(f"{shown} does not answer ({error}). Start the system: make run")
+    title = None
+    try:
+        title = checked(answer).json()["info"]["title"]
+    except APIError as error:
+        if error.code or answer.is_server_error:
+            sys.exit(str(error) if error.code else f"{error}. Start the system: make run")
+    except (ValueError, KeyError, TypeError):
+        pass
+    if title != "SDS-CLIP":
+        sys.exit(f"{shown} is no SDS-CLIP service.")
 
 
 def show(client: Client, url: str, world: World) -> dict[str, list[float]]:
@@ -116,14 +140,13 @@ def show(client: Client, url: str, world: World) -> dict[str, list[float]]:
     began, prefix, before = time.monotonic(), time.strftime("demo-%m%d-%H%M%S"), _demo_version(client)
     sets = _upload(client, world, prefix)
     jobs: dict[str, Job] = {}
-    with Load(url, asks(PICTURE, CAPTIONS)) as load, _rolled_back(client, before):
+    with Load(url, asks(PICTURE, CAPTIONS)) as load, _rolled_back(client, jobs):
         for arm in world.arms:
-            jobs[arm] = job = _train(client, f"{prefix}-{arm}", world, arm, sets, jobs.get("control"))
+            job = _train(client, f"{prefix}-{arm}", world, arm, sets, jobs)
             if _result(job)["promotion"]["promoted"]:
                 load.wait_for(str(job.version))
-        versions = [before, *(str(job.version) for job in jobs.values())]
-        answers = client.match([PICTURE], CAPTIONS, models=versions)["answers"]
-    shares = [answer["results"][0]["probabilities"] for answer in answers if "results" in answer]
+        shares = _probabilities(client, [before, *(str(job.version) for job in jobs.values())])
+    now = client.model("default")["id"]
     _print_table(jobs, shares)
     for arm, job in jobs.items():
         verdict = _result(job)["promotion"]
@@ -131,7 +154,8 @@ def show(client: Client, url: str, world: World) -> dict[str, list[float]]:
         print(fill(f"The gate {done} {arm}. {verdict['why']}", WIDTH))
     counts = ", ".join(f"{count} by {version[:12]}" for version, count in load.answered.items())
     print(f"\nRequests answered meanwhile: {counts}. Failed: {len(load.failures)}.")
-    print(f"The demo took {time.monotonic() - began:.0f} s. Version {before[:12]} is in service again.")
+    again = " again" if now == before else ", which the demo has not promoted"
+    print(f"The demo took {time.monotonic() - began:.0f} s. Version {now[:12]} is in service{again}.")
     if load.failures:
         sys.exit(f"The first request that failed: {load.failures[0]}")
     return dict(zip(["before", *jobs], shares, strict=True))
@@ -174,11 +198,11 @@ def _upload(client: Client, world: World, prefix: str) -> dict[str, str]:
 
 
 def _train(
-    client: Client, name: str, world: World, arm: str, sets: dict[str, str], control: Job | None
+    client: Client, name: str, world: World, arm: str, sets: dict[str, str], jobs: dict[str, Job]
 ) -> Job:
-    """Run one arm's job to its end. If the demo is interrupted, the job is cancelled."""
+    """Run one arm's job to its end, and add it to the jobs. If the demo is interrupted, the job is cancelled."""
     objective, score_by = ARMS[arm]
-    job = client.finetune(
+    jobs[arm] = job = client.finetune(
         sets["pairs"],
         name=name,
         base="demo",
@@ -189,7 +213,7 @@ def _train(
         promote="if_better",
         thresholds={"max_p": 0.001},  # of three jobs on 450 items, one may reach 0.05 by chance
         suffix=arm,
-        metadata={} if control is None else {"control": control.id},
+        metadata={"control": jobs["control"].id} if "control" in jobs else {},
     )
     print(f"Submitted the job {name}.")
     try:
@@ -199,14 +223,32 @@ def _train(
             job.cancel()
 
 
+def _probabilities(client: Client, versions: list[str]) -> list[list[float]]:
+    """The probabilities of CAPTIONS by each version. Raises ClientError if one does not answer."""
+    found = []
+    for answer in client.match([PICTURE], CAPTIONS, models=versions)["answers"]:
+        if "error" in answer:
+            raise ClientError(
+                f"The version {answer['name'][:12]} did not answer. {answer['error']['message']}"
+            )
+        found.append(answer["results"][0]["probabilities"])
+    return found
+
+
 @contextmanager
-def _rolled_back(client: Client, version: str) -> Iterator[None]:
-    """Roll the alias back to a version at the end."""
+def _rolled_back(client: Client, jobs: dict[str, Job]) -> Iterator[None]:
+    """Roll `default` back at the end, while it points to a version of the jobs: others may have promoted another."""
     try:
         yield
     finally:
-        while client.model("default")["id"] != version:
-            client.rollback("default", reason="The demo ends.", wait_s=60)
+        own = {client.job(job.id).version for job in jobs.values()}
+        while moved := [
+            alias
+            for alias in client.models()["aliases"]
+            if alias["name"] == "default" and alias["version"] in own
+        ]:
+            generation = moved[0]["generation"]
+            client.rollback("default", reason="The demo ends.", expected_generation=generation, wait_s=60)
 
 
 def _print_table(jobs: dict[str, Job], probabilities: list[list[float]]) -> None:

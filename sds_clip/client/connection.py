@@ -26,13 +26,23 @@ RECONNECT_PAUSE_S = 1.0
 
 
 def options(url: str | None, api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    """Arguments for httpx's clients; defaults from SDS_CLIP_URL and SDS_CLIP_API_KEY."""
-    key = api_key or os.environ.get("SDS_CLIP_API_KEY")
+    """Arguments for httpx's clients; defaults from SDS_CLIP_URL and SDS_CLIP_API_KEY.
+
+    Raises: ClientError for a key that no service has made.
+    """
+    key = (api_key or os.environ.get("SDS_CLIP_API_KEY") or "").strip()
+    if not (key.isascii() and key.isprintable()):  # httpx's own error would show the key
+        raise ClientError("The API key (SDS_CLIP_API_KEY) holds a character that no key has.")
     return {
         "base_url": url or os.environ.get("SDS_CLIP_URL") or DEFAULT_URL,
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
         "timeout": httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
     }
+
+
+def without_password(url: httpx.URL) -> httpx.URL:
+    """The URL as messages may show it."""
+    return url.copy_with(userinfo=b"")
 
 
 def with_wait(timeout: httpx.Timeout, wait_s: float) -> httpx.Timeout:
@@ -50,7 +60,8 @@ def checked(response: httpx.Response) -> httpx.Response:
         message, code = str(error["message"]), error["code"]
     except (ValueError, KeyError, TypeError):  # for example a proxy's answer
         error, code = {}, None
-        message = f"{response.url} answered {response.status_code} {response.reason_phrase}".rstrip()
+        url = without_password(response.url)
+        message = f"{url} answered {response.status_code} {response.reason_phrase}".rstrip()
     retry_after = response.headers.get("retry-after", "")
     raise of_status(response.status_code)(
         message,
@@ -69,7 +80,8 @@ def json_of(response: httpx.Response) -> dict[str, Any]:
         content: dict[str, Any] = response.json()
     except ValueError:
         raise ServerError(
-            f"The answer of {response.url} is not JSON. Check that the URL is that of an SDS-CLIP service.",
+            f"The answer of {without_password(response.url)} is not JSON. Check that the URL is that of an SDS-CLIP "
+            "service.",
             status=response.status_code,
         ) from None
     return content
@@ -77,6 +89,7 @@ def json_of(response: httpx.Response) -> dict[str, Any]:
 
 def failure(error: httpx.TransportError, url: httpx.URL) -> ClientError:
     """Return the client's error for one of httpx's."""
+    url = without_password(url)
     if isinstance(error, SSEError):
         return ServerError(
             f"{url} did not answer with an event stream ({error}). Check that the URL is that of an SDS-CLIP service."

@@ -1,5 +1,6 @@
 """`make demo` against a whole system, with short jobs, and in full among the long tests."""
 
+import json
 import re
 import sys
 import threading
@@ -9,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from sds_clip import Client
+from sds_clip import Client, ClientError, Job
 from sds_clip.demo import live
 from tests.sds_clip.embedded import Running, until
+from tests.sds_clip.scripted import Answer, scripted
 
 SHORT = replace(
     live.TAGS,
@@ -19,6 +21,7 @@ SHORT = replace(
     hyperparameters={**live.TAGS.hyperparameters, "steps": 1, "batch_size": 4, "score_draws": 1},
 )
 ENDLESS = replace(SHORT, hyperparameters={**SHORT.hyperparameters, "steps": 100_000})
+SERVICE = b'{"info": {"title": "SDS-CLIP"}}'
 needs_processes = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 
 
@@ -44,6 +47,97 @@ def test_without_a_service_one_line_says_what_to_start(monkeypatch: pytest.Monke
     with pytest.raises(SystemExit, match="make run") as ended:
         run(monkeypatch, "http://127.0.0.1:1")
     assert str(ended.value).count("\n") == 0
+
+
+def test_a_password_in_the_address_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in (
+        "http://me:s3cret@127.0.0.1:1",
+        "http://me:s3cret/x@127.0.0.1",
+        "http://me:s3cret@h:port",
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run(monkeypatch, address)
+        assert "s3cret" not in str(ended.value)
+        assert str(ended.value).count("\n") == 0
+
+
+def test_another_program_is_not_sent_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDS_CLIP_API_KEY", "sdsclip_x")
+    for answer in (Answer(body=b'{"status": "ok"}'), Answer(body=b"<html>"), Answer(body=b"[]"), Answer(404)):
+        with scripted(answer) as other:
+            with pytest.raises(SystemExit) as ended:
+                run(monkeypatch, other.url)
+            assert str(ended.value) == f"{other.url} is no SDS-CLIP service."
+            assert ["authorization" in asked.headers for asked in other.asked] == [False]
+
+
+def test_what_a_service_says_against_the_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = b'{"error": {"code": "foreign_host", "message": "Use localhost.", "param": null}}'
+    with scripted(Answer(403, error)) as server, pytest.raises(SystemExit, match=r"^Use localhost\.$"):
+        run(monkeypatch, server.url)
+
+
+def test_the_first_request_and_the_rest_go_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with scripted(Answer(body=SERVICE), Answer(body=b'{"models": []}')) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        with pytest.raises(SystemExit, match="The demo model is not in service"):
+            run(monkeypatch, "http://service.invalid")
+        paths = [asked.path for asked in proxy.asked]
+    assert paths == ["http://service.invalid/openapi.json", "http://service.invalid/models?limit=20"]
+
+
+def test_without_a_valid_key_the_demo_says_where_to_put_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = b'{"error": {"code": "unauthorized", "message": "Send a valid API key.", "param": null}}'
+    with (
+        scripted(Answer(body=SERVICE), Answer(401, error)) as server,
+        pytest.raises(SystemExit, match=r"^Send a valid API key\. .* set SDS_CLIP_API_KEY\.$"),
+    ):
+        run(monkeypatch, server.url)
+    monkeypatch.setattr("sys.argv", ["sds_clip.demo.live", "--help"])
+    with pytest.raises(SystemExit):
+        live.main()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "set SDS_CLIP_API_KEY" in told
+    assert "The demo asks for p < 0.001 in place of 0.05, because three jobs are tested." in told
+
+
+def test_a_version_that_does_not_answer_is_told_with_its_error() -> None:
+    answers = [
+        {"model": {}, "results": [{"index": 0, "probabilities": [0.9, 0.1]}]},
+        {"name": "ab" * 32, "error": {"code": "version_damaged", "message": "It is damaged."}},
+    ]
+    answer = Answer(body=json.dumps({"answers": answers}).encode())
+    with (
+        scripted(answer) as server,
+        Client(server.url) as client,
+        pytest.raises(ClientError, match=r"^The version abababababab did not answer\. It is damaged\.$"),
+    ):
+        live._probabilities(client, ["default", "ab" * 32])
+
+
+def standing_on(version: str, generation: int) -> Answer:
+    alias = {"name": "default", "version": version, "generation": generation}
+    return Answer(body=json.dumps({"aliases": [{**alias, "name": "other"}, alias]}).encode())
+
+
+def rolled_back(*script: Answer) -> list[object]:
+    """The bodies of the rollbacks of a demo whose job has made version `mine`."""
+    job = Answer(body=b'{"id": "job_1", "result_version": "mine"}')
+    with scripted(job, job, *script) as server, Client(server.url) as client:
+        jobs: dict[str, Job] = {}
+        with live._rolled_back(client, jobs):
+            jobs["teacher"] = client.job("job_1")
+        return [json.loads(asked.body) for asked in server.asked if asked.method == "POST"]
+
+
+def test_what_others_promoted_meanwhile_is_not_rolled_back() -> None:
+    assert rolled_back(standing_on("theirs", 4)) == []
+    (body,) = rolled_back(standing_on("mine", 5), Answer(), standing_on("theirs", 6))
+    assert body == {"reason": "The demo ends.", "expected_generation": 5, "wait_s": 60}
 
 
 def test_another_program_at_the_address_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

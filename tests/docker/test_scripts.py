@@ -1,13 +1,14 @@
 """The containers' scripts, run as they are."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from sds_clip.app.keys import PREFIX, KeyRing
+from sds_clip.app.keys import PREFIX, KeyRing, delete_key
 from tests.docker.compose import REPOSITORY
 
 
@@ -134,6 +135,31 @@ def test_entrypoint_without_the_secret_says_who_makes_it() -> None:
         1,
         "/nowhere/password cannot be read (No such file or directory); the service `init` makes it.",
     )
+
+
+def test_embedded_run_says_how_to_read_its_key_while_the_key_is_valid(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+
+    def said() -> str:
+        done = run("embedded.py", "true", SDS_CLIP_KEYS_FILE=str(keys))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert PREFIX not in done.stdout
+        return done.stdout
+
+    assert said() == said()
+    assert said().count(f"cat {tmp_path}/admin-key") == 2
+    delete_key(keys, "admin")
+    assert "admin-key" not in said()
+    keys.write_text("{")
+    assert "admin-key" not in said()
+
+
+def test_embedded_run_whose_container_s_name_is_unknown_says_where_to_find_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "docker")
+    container_of = runpy.run_path(str(REPOSITORY / "docker" / "embedded.py"))["container_of"]
+    assert [container_of(host) for host in ("4f5e9c0a1b2c", "my-laptop")] == ["4f5e9c0a1b2c", "CONTAINER"]
 
 
 def test_worker_without_a_database_is_unhealthy_and_says_so(tmp_path: Path) -> None:

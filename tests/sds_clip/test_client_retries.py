@@ -6,7 +6,7 @@ import json
 import httpx
 import pytest
 
-from sds_clip import AsyncClient, Client, ConnectionFailed
+from sds_clip import AsyncClient, Client, ClientError, ConnectionFailed
 from sds_clip.client import calls, connection, errors
 from tests.sds_clip.scripted import Answer, scripted
 
@@ -93,6 +93,32 @@ def test_the_key_and_the_address_come_from_the_environment(monkeypatch: pytest.M
         with Client(api_key="other") as client:
             client.models()
         assert [asked.headers["authorization"] for asked in server.asked] == ["Bearer secret", "Bearer other"]
+
+
+def test_a_key_is_sent_without_the_white_space_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(Answer(200, b'{"models": []}')) as server:
+        monkeypatch.setenv("SDS_CLIP_API_KEY", " sdsclip_x\r\n")
+        with Client(server.url) as client:
+            client.models()
+        assert server.asked[0].headers["authorization"] == "Bearer sdsclip_x"
+
+
+@pytest.mark.parametrize("key", ["sdsclip_x\ny", "sdsclip_x\0", "sdsclip_\u00fc", "\ud800"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ClientError) as raised:
+        Client("http://127.0.0.1:1", api_key=key)
+    assert str(raised.value) == "The API key (SDS_CLIP_API_KEY) holds a character that no key has."
+
+
+def test_a_password_in_the_address_is_in_no_error() -> None:
+    with scripted(Answer(502, b"<html>"), Answer(200, b"<html>"), Answer(200, b"{", cut=True)) as server:
+        address = server.url.replace("://", "://me:s3cret@")
+        with Client(address, max_attempts=1) as client, Client("http://me:s3cret@127.0.0.1:1") as nobody:
+            for asked in (client, client, client, nobody):
+                with pytest.raises(ClientError) as raised:
+                    asked.models()
+                assert "s3cret" not in str(raised.value)
+                assert "http://127.0.0.1:" in str(raised.value)
 
 
 def test_a_call_that_waits_may_take_longer_by_the_wait() -> None:
