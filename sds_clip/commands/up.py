@@ -208,9 +208,8 @@ def _model_of_default(settings: Settings) -> str:
     from sds_clip.app.errors import ConfigurationError, ServiceError
     from sds_clip.app.store.alias_names import DEFAULT
 
-    with contextlib.suppress(ConfigurationError, ServiceError):
-        with open_store(settings) as store:
-            return store.versions.get(store.aliases.get(DEFAULT).version).base or settings.models[0]
+    with contextlib.suppress(ConfigurationError, ServiceError), open_store(settings) as store:
+        return store.versions.get(store.aliases.get(DEFAULT).version).base or settings.models[0]
     return settings.models[0]
 
 
