@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sds_clip.extras import require_extra
+from sds_clip.table import say
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -237,7 +238,7 @@ service_options = together(
         multiple=True,
         metavar="REF",
         help="Serve this model. Repeat the option to serve several; the first one is used for requests that name no "
-        "model (default: demo, or SDS_CLIP_MODELS).",
+        "model, until `default` is moved to another version (default: demo, or SDS_CLIP_MODELS).",
     ),
     option("--port", type=int, metavar="PORT", help="Listen on this port (default: 8000, or SDS_CLIP_PORT)."),
     option("--host", metavar="HOST", help="Listen on this address (default: 127.0.0.1, or SDS_CLIP_HOST)."),
@@ -318,9 +319,13 @@ def _wrong_setting(error: ValidationError, variables: Mapping[str, str]) -> clic
 
 
 def load_model(settings: Settings, model: str | None, device: str | None, precision: str | None) -> Clip:
-    """Load the model that --model, --device and --precision name."""
+    """Load the model that --model, --device and --precision name, and say so if nobody chose the demo model."""
     from sds_clip.models.checkpoints.load import load_served
 
+    if model is None and "models" not in settings.model_fields_set:
+        say(
+            "The model is demo, which knows simple shapes alone. For photos, give --model, such as ViT-B-32/openai."
+        )
     return load_served(
         model or settings.models[0],
         device=device or settings.device,

@@ -1,4 +1,4 @@
-"""The console's own unit tests, and a rule for its sources that no linter has."""
+"""The console's own unit tests, when they are checked, and a rule for its sources that no linter has."""
 
 import os
 import re
@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-CONSOLE = Path(__file__).parents[1] / "console"
+ROOT = Path(__file__).parents[1]
+CONSOLE = ROOT / "console"
 BIN = Path(sys.executable).parent
 PATH = f"{BIN}:{os.environ['PATH']}"
 NPM = shutil.which("npm", path=PATH)
@@ -42,3 +44,16 @@ def test_nothing_makes_markup_or_code_of_text() -> None:
     ]
     assert sources
     assert found == []
+
+
+def test_a_commit_checks_the_console_if_it_changes_a_module_that_describes_the_api() -> None:
+    code = (
+        "import sys, sds_clip.app.main\n"
+        "print(*(each.__file__ for name, each in sys.modules.items() if name.startswith('sds_clip.')))"
+    )
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = [str(Path(file).resolve().relative_to(ROOT)) for file in imported.stdout.split()]
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (files,) = [hook["files"] for hook in repo["hooks"] if hook["id"] == "console"]
+    assert modules
+    assert [file for file in modules if not re.match(files, file)] == []

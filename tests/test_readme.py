@@ -1,4 +1,4 @@
-"""The README's curl calls, run as they stand there, give the README's answers."""
+"""The README's curl calls, run as they stand there, give the README's answers, and its job would be accepted."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from sds_clip.models.checkpoints.load import load_served
+from tests.app.jobs.conftest import Service, running
 from tests.app.serverside import RunningServer, running_server
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = re.findall(
     r"```sh\n(curl .*?)\n```\n```json\n(.*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL
 )
-
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,40 @@ def assert_like(got: Any, written: Any, *, absolute: float, relative: float) -> 
         assert got == written
 
 
+class DryRuns:
+    """A client whose data sets are there and checked, and which lets a service only judge a job."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.answer: Any = None
+
+    def upload_dataset(self, folder: str, *, format: str) -> dict[str, str]:
+        return {"id": self._service.ready_dataset(format)}
+
+    def finetune(self, training_data: str, **fields: Any) -> None:
+        body = {"training_data": training_data, **fields, "dry_run": True}
+        self.answer = self._service.client.post("/finetune", json=body).json()
+
+
+def test_the_job_that_the_readme_submits_would_be_accepted(tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("\n## Fine-tune\n")[2]
+    code = section.partition("```python\n")[2].partition("job.wait")[0]
+    clip = load_served("demo", device="cpu", precision="float32")
+    settings: dict[str, Any] = {"data_dir": tmp_path, "database_url": f"sqlite:///{tmp_path}/db"}
+    with running(clip, **settings, allowed_teachers=re.findall(r'teacher="(.*?)"', code)) as service:
+        client = DryRuns(service)
+        exec(code, {"client": client})
+    assert client.answer.get("object") == "dry_run", client.answer
+    measured = [each["benchmark"] for each in client.answer["config"]["evaluate"]]
+    assert measured == ["winoground", "retrieval"]
+    assert client.answer["estimate"]["steps"] == 2000
+
+
 def test_there_is_an_example() -> None:
     assert EXAMPLES
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_the_readmes_answer_is_what_comes_back(server: RunningServer, number: int) -> None:
     command, written = EXAMPLES[number]

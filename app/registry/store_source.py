@@ -13,7 +13,7 @@ from sds_clip.app.inside import version_folder
 from sds_clip.app.registry.source import REPORTS, FileReports, Registry, WeightsLocation
 from sds_clip.app.store import Store
 from sds_clip.app.store.alias_names import DEFAULT
-from sds_clip.app.store.records import Move, NewVersion, Version, VersionStatus
+from sds_clip.app.store.records import Alias, Move, NewVersion, Version, VersionStatus
 from sds_clip.models.checkpoints.references import canonical
 from sds_clip.models.clip.model import Clip
 
@@ -79,7 +79,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
     """Register the models that the service was started with, and point `default` at the first.
 
     This makes it possible to return from a job's version to the original. An alias that is locked, or that a person
-    or a job has moved, stays where it is.
+    or a job has moved, stays where it is, unless that is a model of an earlier start which is no longer served.
 
     Raises: StoreUnavailable.
     """
@@ -92,7 +92,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         alias = None
     if alias is not None and alias.version == first:
         return
-    if alias is not None and (alias.lock is not None or _last_mover(store) != SERVER):
+    if alias is not None and (alias.lock is not None or not _follows_the_start(store, alias, clips)):
         logger.info(
             "The alias %s was %s version %s and stays there. "
             "So the first model in the settings, %s, is not the default.",
@@ -109,8 +109,12 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
         store.aliases.promote(move, first)
 
 
-def _last_mover(store: Store) -> str:
-    return store.aliases.promotions(DEFAULT, limit=1, moves_only=True)[0].who
+def _follows_the_start(store: Store, alias: Alias, clips: Sequence[Clip]) -> bool:
+    if store.aliases.promotions(DEFAULT, limit=1, moves_only=True)[0].who == SERVER:
+        return True
+    # A rollback leads a person to the operator's model. That is no reason to keep it once the operator serves others.
+    is_published = store.versions.get(alias.version).folder is not None
+    return not is_published and alias.version not in {clip.version for clip in clips}
 
 
 def unpublished_version(clip: Clip) -> NewVersion:

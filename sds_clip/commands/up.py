@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sds_clip.commands.worker import QUEUES
-from sds_clip.database import embedded_database
+from sds_clip.database import embedded_database, open_store
 from sds_clip.extras import how_to_get, missing_packages
 from sds_clip.models.checkpoints.references import DEMO
 from sds_clip.options import (
@@ -192,7 +192,7 @@ Next, in another terminal:
 def _match(url: str, settings: Settings, container: str | None) -> str:
     """A request that suits the model: the demo model knows no photos."""
     lines, path, texts = [], "photo.jpg", ("a dog", "a cat")
-    if settings.models[0] == DEMO:
+    if _model_of_default(settings) == DEMO:
         path, texts = os.path.relpath(_DEMO_PICTURE), ("a black circle", "a lime circle")
         if container:
             lines, path = [f"docker exec {container} cat {_DEMO_PICTURE} |"], "-"
@@ -201,6 +201,16 @@ def _match(url: str, settings: Settings, container: str | None) -> str:
         lines.append('-H "Authorization: Bearer $SDS_CLIP_API_KEY"')
     lines.append(" ".join(f'-F texts="{text}"' for text in texts))
     return f" \\\n{' ' * 29}".join(lines)
+
+
+def _model_of_default(settings: Settings) -> str:
+    """The model that `default` serves, or that its version was trained from."""
+    from sds_clip.app.errors import ConfigurationError, ServiceError
+    from sds_clip.app.store.alias_names import DEFAULT
+
+    with contextlib.suppress(ConfigurationError, ServiceError), open_store(settings) as store:
+        return store.versions.get(store.aliases.get(DEFAULT).version).base or settings.models[0]
+    return settings.models[0]
 
 
 def _program(container: str | None) -> str:

@@ -10,6 +10,7 @@ import pytest
 from sds_clip.app.keys import SCOPES, create_key
 from sds_clip.app.settings import Settings
 from sds_clip.commands.up import Address, announce
+from sds_clip.database import embedded_database
 from tests.app.serverside import running_server
 from tests.sds_clip.embedded import first_tip
 from tests.sds_clip.scripted import Answer, scripted
@@ -42,7 +43,7 @@ def test_run_is_said_to_be_ready_only_where_it_is(
 ) -> None:
     address = Address("127.0.0.1", 0)
     address.problem = problem
-    announce(address, Settings(data_dir=Path("data")))
+    announce(address, Settings())
     said = capsys.readouterr().out
     assert says in said
     assert ("is ready at" in said) == (problem is None)
@@ -78,6 +79,15 @@ def test_picture_of_the_first_tip_is_where_the_readme_has_it(
 def test_a_photo_is_only_for_a_model_that_knows_photos(capsys: pytest.CaptureFixture[str]) -> None:
     announce(Address("127.0.0.1", 0), Settings(models=["ViT-B-32/openai"]))
     assert "-F images=@photo.jpg" in capsys.readouterr().out
+
+
+def test_first_tip_is_for_the_model_that_default_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = embedded_database(tmp_path / "data")
+    with running_server(tmp_path, "--model", "demo", SDS_CLIP_DATABASE_URL=database):
+        announce(Address("127.0.0.1", 0), Settings(models=["ViT-B-32/openai"]))
+    assert "ex_177_img_0.png" in first_tip(capsys.readouterr().out)
 
 
 def test_nobody_is_there() -> None:
