@@ -129,7 +129,9 @@ def test_what_torch_brings_is_replaced_by_versions_that_it_can_use(name: str) ->
 def test_no_package_of_a_lock_lacks_another(lock: str) -> None:
     versions = locked(lock, PYTHONS[0])
     if others := [name for name in versions if version(name) != versions[name]]:
-        pytest.skip(f"Of {', '.join(others[:3])} another version than the lock's is installed, and says what it needs.")
+        pytest.skip(
+            f"Of {', '.join(others[:3])} another version than the lock's is installed, and says what it needs."
+        )
     for name in versions:
         assert unmet(installed_requirements(name), versions, PYTHONS[0]) == [], name
 
