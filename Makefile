@@ -51,7 +51,7 @@ console: ## Build the console, which the service shows at / (npm; the service al
 run: $(STAMP) console ## Set up and run the whole system on http://127.0.0.1:8000 (ARGS="--port 9000" passes options)
 	$(BIN)/sds-clip up $(ARGS)
 
-demo: $(STAMP) ## While `make run` runs: show what a teacher teaches, and swap it in under load (a minute; ARGS=--exact for exact captions)
+demo: $(STAMP) ## While `make run` runs: show what a teacher teaches, and swap it in under load (90 seconds; ARGS=--exact for exact captions)
 	$(BIN)/python -m sds_clip.demo.live $(ARGS)
 
 test: $(STAMP) console ## Set up and run the tests (ARGS="-k match" passes options)
