@@ -40,8 +40,8 @@ class Record:
         return cls.of(connection.execute(statement).mappings().one())
 
     @classmethod
-    def one_or_none(cls, connection: Connection, statement: Executable) -> Self | None:
-        row = connection.execute(statement).mappings().one_or_none()
+    def one_or_none(cls, connection: Connection, statement: Executable, **values: Any) -> Self | None:
+        row = connection.execute(statement, values).mappings().one_or_none()
         return None if row is None else cls.of(row)
 
     @classmethod

@@ -2,9 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, or_, select
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    union_all,
+)
 
 from sds_clip.app.store.database import add_up
 from sds_clip.app.store.records import JOB_FORMAT, Job
@@ -25,23 +37,47 @@ Weights = Mapping[str, float]
 EQUAL: Weights = {}
 
 
-def eligible(kind: JobKind, now: float, owner: str) -> Select[tuple[Any, ...]]:
-    """The first job of an owner that may be claimed: by priority, then by age."""
-    return (
-        select(jobs)
-        .where(*_may_be_claimed(kind, now), jobs.c.owner == owner)
-        .order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
-        .limit(1)
-    )
+_KIND: BindParameter[JobKind] = bindparam("kind")
+_NOW: BindParameter[float] = bindparam("now")
+_MAY_BE_CLAIMED = and_(
+    jobs.c.kind == _KIND,
+    ELIGIBLE,
+    jobs.c.format <= JOB_FORMAT,
+    jobs.c.not_before <= _NOW,
+    or_(
+        jobs.c.status == JobStatus.QUEUED,
+        and_(jobs.c.status == JobStatus.RUNNING, jobs.c.lease_until <= _NOW),
+    ),
+)
+FIRST_OF_OWNER = (
+    select(jobs)
+    .where(_MAY_BE_CLAIMED, jobs.c.owner == bindparam("owner"))
+    .order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
+    .limit(1)
+)
+"""The first job of an owner that may be claimed: by priority, then by age."""
+_UNTIL = case((jobs.c.lease_until < _NOW, jobs.c.lease_until), else_=_NOW)
+_RAN_S = case((jobs.c.claimed_at < _UNTIL, _UNTIL - jobs.c.claimed_at), else_=0.0)
+_OWNERS = union_all(
+    # What may be claimed, what is at work, and what was used in each period: one statement, since each claim needs all.
+    select(jobs.c.owner, func.min(jobs.c.created_at), literal_column("0.0"), literal_column("0"))
+    .where(_MAY_BE_CLAIMED)
+    .group_by(jobs.c.owner),
+    select(jobs.c.owner, null(), func.sum(_RAN_S + _AT_WORK_S), bindparam("period", type_=BigInteger))
+    .where(jobs.c.kind == _KIND, jobs.c.status.in_(sorted(HELD)))
+    .group_by(jobs.c.owner),
+    select(slot_use.c.owner, null(), slot_use.c.used_s, slot_use.c.period).where(slot_use.c.kind == _KIND),
+)
 
 
 def next_in_turn(
     connection: Connection, kind: JobKind, now: float, weights: Weights, *, lock: bool = False
 ) -> Job | None:
     """The job to claim. With `lock`, it is locked, and jobs that others have locked are passed over."""
-    for owner in _owners_in_turn(connection, kind, now, weights):
-        first = eligible(kind, now, owner)
-        job = Job.one_or_none(connection, first.with_for_update(skip_locked=True) if lock else first)
+    oldest, use = _owners(connection, kind, now, weights)
+    first = FIRST_OF_OWNER.with_for_update(skip_locked=True) if lock else FIRST_OF_OWNER
+    for owner in sorted(oldest, key=lambda owner: (use[owner], oldest[owner], owner)):
+        job = Job.one_or_none(connection, first, kind=kind, now=now, owner=owner)
         if job is not None:
             return job
     return None
@@ -49,12 +85,9 @@ def next_in_turn(
 
 def is_turn_over(connection: Connection, job: Job, now: float, weights: Weights) -> bool:
     """Whether a job of another owner would be next if this one stopped now."""
-    others = [owner for owner in _waiting(connection, job.kind, now) if owner != job.owner]
-    if not others:
-        return False
-    use = _use(connection, job.kind, now, weights)
-    own = use.get(job.owner, 0.0) - _AT_WORK_S / weights.get(job.owner, 1.0)
-    return min(use.get(owner, 0.0) for owner in others) < own
+    oldest, use = _owners(connection, job.kind, now, weights)
+    own = use[job.owner] - _AT_WORK_S / weights.get(job.owner, 1.0)
+    return any(use[owner] < own for owner in oldest if owner != job.owner)
 
 
 def charge(connection: Connection, job: Job, used_s: float, now: float) -> None:
@@ -65,42 +98,18 @@ def charge(connection: Connection, job: Job, used_s: float, now: float) -> None:
     connection.execute(slot_use.delete().where(*old))
 
 
-def _owners_in_turn(connection: Connection, kind: JobKind, now: float, weights: Weights) -> list[str]:
-    """The owners whose jobs may be claimed. If two have used as much, the one whose job has waited longer is first."""
-    waiting = _waiting(connection, kind, now)
-    if len(waiting) < 2:
-        return waiting
-    use = _use(connection, kind, now, weights)
-    return sorted(waiting, key=lambda owner: use.get(owner, 0.0))
+def _owners(
+    connection: Connection, kind: JobKind, now: float, weights: Weights
+) -> tuple[dict[str, float], dict[str, float]]:
+    """When the oldest job of each owner that waits was submitted, and the seconds that each has used, by its weight.
 
-
-def _waiting(connection: Connection, kind: JobKind, now: float) -> list[str]:
-    query = select(jobs.c.owner).where(*_may_be_claimed(kind, now)).group_by(jobs.c.owner)
-    return list(connection.execute(query.order_by(func.min(jobs.c.created_at), jobs.c.owner)).scalars())
-
-
-def _use(connection: Connection, kind: JobKind, now: float, weights: Weights) -> dict[str, float]:
-    """Seconds of each owner, by its weight. What is past counts less, and jobs at work count too."""
-    use = defaultdict[str, float](float)
-    past = select(slot_use.c.owner, slot_use.c.period, slot_use.c.used_s).where(slot_use.c.kind == kind)
-    for owner, period, used_s in connection.execute(past):
+    What is past counts less, and jobs at work count too.
+    """
+    oldest, use = dict[str, float](), defaultdict[str, float](float)
+    values = {"kind": kind, "now": now, "period": int(now // PERIOD_S)}
+    for owner, submitted, used_s, period in connection.execute(_OWNERS, values):
+        if submitted is not None:
+            oldest[owner] = submitted
         age_s = max(0.0, now - (period + 1) * PERIOD_S)
-        use[owner] += used_s * 2.0 ** (-age_s / _HALF_LIFE_S)
-    until = case((jobs.c.lease_until < now, jobs.c.lease_until), else_=now)
-    at_work = select(jobs.c.owner, until - jobs.c.claimed_at).where(
-        jobs.c.kind == kind, jobs.c.status.in_(sorted(HELD))
-    )
-    for owner, ran_s in connection.execute(at_work):
-        use[owner] += max(0.0, ran_s or 0.0) + _AT_WORK_S
-    return {owner: used_s / weights.get(owner, 1.0) for owner, used_s in use.items()}
-
-
-def _may_be_claimed(kind: JobKind, now: float) -> tuple[Any, ...]:
-    lapsed = and_(jobs.c.status == JobStatus.RUNNING, jobs.c.lease_until <= now)
-    return (
-        jobs.c.kind == kind,
-        ELIGIBLE,
-        jobs.c.format <= JOB_FORMAT,
-        jobs.c.not_before <= now,
-        or_(jobs.c.status == JobStatus.QUEUED, lapsed),
-    )
+        use[owner] += used_s * 2.0 ** (-age_s / _HALF_LIFE_S) / weights.get(owner, 1.0)
+    return oldest, use

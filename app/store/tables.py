@@ -152,13 +152,19 @@ jobs = _table(
     Index("jobs_by_name", "name"),
     # By which workers of the release before claim.
     Index("jobs_eligible", "kind", "created_at", "id", sqlite_where=ELIGIBLE, postgresql_where=ELIGIBLE),
-    Index("jobs_in_turn", "kind", "owner", "created_at", sqlite_where=ELIGIBLE, postgresql_where=ELIGIBLE),
     Index(
         "jobs_unpruned",
         "finished_at",
         sqlite_where=text("pruned_at IS NULL"),
         postgresql_where=text("pruned_at IS NULL"),
     ),
+)
+
+Index(
+    "jobs_in_turn",
+    *(jobs.c.kind, jobs.c.owner, jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id),
+    sqlite_where=ELIGIBLE,
+    postgresql_where=ELIGIBLE,
 )
 
 NO_CHECK = jobs.c.kind != JobKind.CHECK

@@ -91,7 +91,12 @@ PLANTED = (
     ),
     Planted(
         "a held job is claimed",
-        *(shares, "_may_be_claimed", "jobs.c.lease_until <= now", "jobs.c.lease_until <= now + 30"),
+        *(
+            leases,
+            "JobLeases.claim",
+            "(connection, kind, now, weights",
+            "(connection, kind, now + 30, weights",
+        ),
     ),
     Planted(
         "a claim leaves the fence as it is", claims, "take", "fence=job.fence + 1,\n", "fence=job.fence,\n"
@@ -122,7 +127,7 @@ PLANTED = (
     ),
     Planted(
         "the owner that has used most is next",
-        *(shares, "_owners_in_turn", "use.get(owner, 0.0))", "-use.get(owner, 0.0))"),
+        *(shares, "next_in_turn", "(use[owner],", "(-use[owner],"),
     ),
     Planted(
         "the time of a lost lease counts twice",

@@ -18,7 +18,7 @@ from sds_clip.app.store.migrate import MIGRATIONS
 from sds_clip.app.store.owned import seen_by
 from sds_clip.app.store.paging import page_query
 from sds_clip.app.store.records import JobError
-from sds_clip.app.store.shares import eligible
+from sds_clip.app.store.shares import FIRST_OF_OWNER
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.app.store.tables import events, jobs, versions
 from sds_clip.app.store.versions import begun_query
@@ -189,6 +189,7 @@ def test_statements_that_must_scale_read_an_index_in_its_order(store: Store, dat
         *((index, page_query(jobs, equal, None).limit(21)) for index, equal in PAGES.items()),
         *((index, page_query(jobs, equal, (1.6e9, "job_x")).limit(21)) for index, equal in PAGES.items()),
         ("events", events_query(_fill(store, 3000), 5).limit(100)),
+        ("jobs_in_turn", FIRST_OF_OWNER.params(kind=JobKind.FINETUNE, now=1.7e9, owner="")),
     ]
     for index, statement in statements:
         plan = _plan(store, statement)
@@ -200,12 +201,6 @@ def test_statements_that_must_scale_read_an_index_in_its_order(store: Store, dat
             assert "Index Scan" in plan
             assert "Seq Scan" not in plan
             assert "Sort" not in plan
-
-
-def test_claim_reads_the_jobs_that_wait_of_one_owner(store: Store, databases: Databases) -> None:
-    _fill(store, 3000)
-    plan = _plan(store, eligible(JobKind.FINETUNE, 1.7e9, ""))
-    assert ("jobs_in_turn" in plan) if databases.kind == "sqlite" else ("Seq Scan" not in plan)
 
 
 def test_beginning_of_a_version_reads_a_range_of_the_primary_key(store: Store, databases: Databases) -> None:

@@ -151,6 +151,7 @@ def test_migrations_after_the_release_before_only_add(fresh: Store) -> None:
                 script.module.upgrade()
         changes = [one.split() for one in statements if one.split()[0] in ("ALTER", "DROP", "DELETE")]
         assert changes
+        changes = [one for one in changes if one[:2] != ["DROP", "INDEX"]]  # costs time at most
         # A program of the release before writes rows without the new columns.
         assert {(one[0], one[3]) for one in changes} == {("ALTER", "ADD")}
         for name, columns in before.items():
