@@ -18,11 +18,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import open_clip
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.checkpoints import PREPROCESS, save_checkpoint, save_siglip, save_tiny_clip
 from tests.databases import Databases
 from tests.memory import memory_folder
 from tests.postgres import NoPostgreSQL, PostgreSQL
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

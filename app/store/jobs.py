@@ -197,8 +197,9 @@ class JobQueries(NamedRows[Job]):
                 raise JobStateConflict(
                     f"The job is {job.status} and needs its files; cancel the job before you delete them."
                 )
-            is_old = job.finished_at is not None and now - job.finished_at >= ended_for_s
-            if not is_old and job.files_removed_at is None:
+            # Without a time, the clock is not asked: another host's may be ahead.
+            is_new = ended_for_s and (job.finished_at is None or now - job.finished_at < ended_for_s)
+            if is_new and job.files_removed_at is None:
                 raise JobStateConflict("The job ended too recently; delete its files later.")
             removed_at = func.coalesce(jobs.c.files_removed_at, now)
             removed = update(jobs).where(jobs.c.id == job_id).values(files_removed_at=removed_at)

@@ -210,7 +210,6 @@ def test_broken_exif_means_upright(exif: bytes, format: str) -> None:
     np.testing.assert_array_equal(np.asarray(decode_image(data, LIMITS)), _by_pil(data))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b"II*\0" + b"\x08\0\0\0" + b"\xff" * 100)
 def test_any_exif_leaves_the_picture_readable(exif: bytes) -> None:
@@ -561,13 +560,13 @@ def _check_anything(data: bytes) -> None:
             assert max(outcome.size) <= min(LIMITS.max_side, LIMITS.max_aspect * min(outcome.size))
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1500, suppress_health_check=[HealthCheck.too_slow])
 @given(_mutations())
 def test_damaged_file_gives_an_image_within_limits_or_an_image_error(data: bytes) -> None:
     _check_anything(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.binary(max_size=300),
     st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x40\0\0\0WEBP", b"GIF89a"]),

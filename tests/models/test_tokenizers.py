@@ -71,7 +71,7 @@ TEXTS = st.lists(st.tuples(PIECES, st.integers(1, 80)), max_size=8).map(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS, st.sampled_from([77, 20, 3]))
 def test_any_text_gets_open_clips_tokens(
     tokenizer: Tokenizer, open_clips: SimpleTokenizer, text: str, context_length: int
@@ -79,7 +79,7 @@ def test_any_text_gets_open_clips_tokens(
     assert torch.equal(tokenizer.inner([text], context_length), open_clips([text], context_length))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from("aehlnot!"), min_size=64, max_size=600))
 def test_long_words_of_few_letters_get_open_clips_tokens(
     tokenizer: Tokenizer, open_clips: SimpleTokenizer, word: str

@@ -58,7 +58,7 @@ def extracted(data: bytes) -> dict[str, bytes]:
         return tree(Path(name))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(FILES, st.sampled_from(["tar", "tar.gz", "zip"]))
 def test_accepted_archive_holds_what_the_standard_library_finds(files: dict[str, bytes], kind: str) -> None:
     data = zip_of(files) if kind == "zip" else tar_of(files)
@@ -70,7 +70,7 @@ def test_accepted_archive_holds_what_the_standard_library_finds(files: dict[str,
         assert sorted(found.values()) == sorted(files.values())
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.data())
 def test_archive_spoilt_anywhere_is_read_or_refused(data: st.DataObject) -> None:
     spoilt = bytearray(data.draw(st.sampled_from(SEEDS)))
@@ -92,13 +92,13 @@ def test_archive_spoilt_anywhere_is_read_or_refused(data: st.DataObject) -> None
     outcome(bytes(spoilt))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sampled_from([b"PK\3\4", b"PK\5\6", b"\x1f\x8b\x08", b""]), st.binary(max_size=600))
 def test_any_bytes_are_refused(head: bytes, rest: bytes) -> None:
     assert outcome(head + rest) is None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 511), st.binary(min_size=1, max_size=24), st.integers(0, 1))
 def test_header_changed_with_a_true_checksum_is_read_or_refused(
     place: int, change: bytes, entry: int

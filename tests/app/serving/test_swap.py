@@ -359,7 +359,7 @@ async def test_reports_that_cannot_be_left_or_read_cost_only_themselves(start: S
 # No mixing
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     steps=st.lists(
         st.one_of(

@@ -308,6 +308,14 @@ def test_files_of_an_ended_job_are_withheld_from_a_retry(store: Store) -> None:
         pytest.fail("it may be running")
 
 
+def test_files_of_a_job_that_ended_by_a_clock_ahead_can_be_removed(store: Store, clock: FakeClock) -> None:
+    lease = begun(store)
+    store.leases.fail(lease, JobError("boom", "Boom."))
+    clock.advance(-5)
+    with store.jobs.withheld(lease.job_id) as withheld:
+        assert withheld.files_removed_at is not None
+
+
 def test_files_whose_removal_fails_are_not_said_to_be_gone(store: Store) -> None:
     job = ended(store, "failed")
     with pytest.raises(OSError, match="busy"), store.jobs.withheld(job.id):
