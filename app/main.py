@@ -60,10 +60,11 @@ from sds_clip.app.serving.version_cache import VersionCache
 from sds_clip.app.settings import Settings
 from sds_clip.models.checkpoints.load import load_served
 from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.packed import to_serve
 from sds_clip.models.clip.precision import limit_memory, use_threads
 from sds_clip.models.disk_cache import DiskCache
 from sds_clip.models.images.decode import ImageLimits
-from sds_clip.models.machine import usable_bytes, usable_cores
+from sds_clip.models.machine import release_free_memory, usable_bytes, usable_cores
 
 DESCRIPTION = (
     "This service matches images with texts, classifies images without training, and computes embeddings with a "
@@ -122,6 +123,7 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     # Everything loaded so far stays, so the garbage collector need not traverse it between requests.
     gc.collect()
     gc.freeze()
+    release_free_memory()  # what the weights took before they were cast and packed
     app = create_app(settings, clips, registry)
     side = None if metrics is None else SideServer(metrics_app(app, settings), metrics)
     DrainingServer(app, settings, side).run()
@@ -283,6 +285,6 @@ def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
 
 def _load(settings: Settings) -> dict[str, Clip]:
     return {
-        reference: load_served(reference, device=settings.device, precision=settings.precision)
+        reference: to_serve(load_served(reference, device=settings.device, precision=settings.precision))
         for reference in settings.models
     }

@@ -23,8 +23,7 @@ class ServedModel(ModelInfo):
     parameters: int = Field(description="The number of parameters of the model.")
     size_bytes: int = Field(description="The size of the weights in memory, in bytes.")
     packed: bool = Field(
-        description="Whether the weights are kept a second time, in the order in which the CPU's kernels read them. "
-        "This is faster."
+        description="Whether the weights are kept in the order in which the CPU's kernels read them. This is faster."
     )
     embedding_dimensions: int
     image_size: tuple[int, int] = Field(description="The size of the images that the model takes, in pixels.")

@@ -25,9 +25,9 @@ from sds_clip.models.checkpoints.delta_file import Delta, DeltaError, base_of, r
 from sds_clip.models.checkpoints.load import load_served
 from sds_clip.models.checkpoints.references import Folder, canonical, is_version
 from sds_clip.models.clip.golden import TOLERANCE, Golden
-from sds_clip.models.clip.mixed import Member, as_member, set_apart
+from sds_clip.models.clip.mixed import Member, set_apart
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.clip.packed import pack
+from sds_clip.models.clip.packed import to_serve
 from sds_clip.models.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ class VersionLoader:
         base = self._base(delta, over, by_alias)
         # Its version in place of its reference, which would show the path on this server to callers.
         laid = lay_over(base, delta)
-        clip = as_member(pack(replace(laid, reference=laid.version)))
+        clip = to_serve(replace(laid, reference=laid.version))
         if isinstance(base.network, Member) and (apart := base.network.shared_by_all(delta.tensors)):
             clip = set_apart(clip, f"It changes {len(apart)} tensors besides LayerNorms, such as {apart[0]}.")
         self._base_of[clip] = base
@@ -214,7 +214,7 @@ class VersionLoader:
             loaded = self._loaded.get(version)
             if loaded is not None:
                 return loaded
-            clip = as_member(pack(load_served(reference, device=self.device, precision=self.precision)))
+            clip = to_serve(load_served(reference, device=self.device, precision=self.precision))
             if clip.version != version:
                 raise VersionError(
                     f"{reference} is version {clip.version[:12]}, not {version[:12]}; it was changed. Publish it "

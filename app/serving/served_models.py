@@ -9,9 +9,8 @@ from sds_clip.app.errors import ServiceError, UnknownModel
 from sds_clip.app.schemas.common import ModelInfo
 from sds_clip.app.serving.aliases import FollowedAliases
 from sds_clip.app.store.alias_names import DEFAULT
-from sds_clip.models.clip.mixed import as_member
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.clip.packed import pack
+from sds_clip.models.clip.packed import to_serve
 
 MAX_NAMES = 10  # in an error
 
@@ -45,7 +44,7 @@ class ServedModels:
     """
 
     def __init__(self, clips: dict[str, Clip], aliases: FollowedAliases | None = None) -> None:
-        self._references = {name: ModelHandle(name, 1, as_member(pack(clip))) for name, clip in clips.items()}
+        self._references = {name: ModelHandle(name, 1, to_serve(clip)) for name, clip in clips.items()}
         self._aliases = aliases
         self._swapped_in: dict[str, ModelHandle] = {}
         self._replaced: dict[str, ModelHandle] = {}

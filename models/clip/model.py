@@ -55,7 +55,7 @@ class Clip:
     decoding: str = "full"
     """`full`, or `scaled`: serving decodes large JPEGs at a smaller size (decision 93)."""
     packed: bool = False
-    """Whether it computes with packed weights (`sds_clip.models.clip.packed`), which `size_bytes` counts too."""
+    """Whether it computes with packed weights (`sds_clip.models.clip.packed`). `size_bytes` counts all that is held."""
     alone: str | None = None
     """Why a server computes no other version in one batch with it. It is None if others may share its batches."""
 

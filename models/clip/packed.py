@@ -1,14 +1,14 @@
 """Weights in the layout that the processor's kernels read, so that no product reorders them first.
 
 oneDNN and MKL copy a weight into a layout of their own at every call. A packed weight is such a copy that stays. It is
-an attribute of its parameter, which keeps its value for whatever hashes, saves or shares it: versions over one base
-share the base's packs, a parameter with another value has none and is multiplied as before, and a pack goes when its
-parameter does.
+an attribute of its parameter: versions over one base share the base's packs, a parameter with another value has none
+and is multiplied as before, and a pack goes when its parameter does.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import platform
 from dataclasses import replace
 from functools import cache
@@ -20,38 +20,74 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sds_clip.models.clip.attention import BatchFirstAttention
-from sds_clip.models.clip.mixed import Member
+from sds_clip.models.clip.mixed import Member, as_member
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import DTYPES
-from sds_clip.models.clip.sharing import packs, share
+from sds_clip.models.clip.sharing import bytes_apart, share
 from sds_clip.models.errors import first_line
 
 logger = logging.getLogger(__name__)
 
 
-def pack(clip: Clip) -> Clip:
+def to_serve(clip: Clip) -> Clip:
+    """Return the same version as a server holds it: packed where that is possible, and as a member of its family.
+
+    A packed weight takes the place of the one that was loaded, unless the network reads that one itself. A delta is
+    laid over it as a whole: with alpha, it would be blended with what is not there any more.
+    """
+    packed = pack(clip, keep=False)
+    return as_member(packed if packed is clip or _computes(packed) else pack(clip))
+
+
+def pack(clip: Clip, *, keep: bool = True) -> Clip:
     """Return the same version with packed weights, or as it is where that is not possible.
 
     In bfloat16 its features are equal to the last bit, in float32 nearly. The network is a copy that shares every
-    parameter. It computes only without gradients.
+    parameter, or, without `keep`, those that are not packed. It computes only without gradients.
     """
     dtype = DTYPES[clip.precision]
     if clip.device.type != "cpu" or isinstance(clip.network, Member) or not _can_pack(dtype):
         return clip
+    before = bytes_apart([clip.network], [])
     try:
         network = share(clip.network)
     except TypeError as error:  # of a lock, for instance
         logger.info("The weights of %s are not packed: %s", clip.reference, first_line(error))
         return clip
+    projections = _text_projections(network)
     for module in list(network.modules()):
         if dtype is torch.float32 and type(module) is nn.Sequential:
             _fuse_gelu(module)
+        if any(module is projection for projection in projections):
+            continue
         module.__class__ = _KINDS.get(type(module), type(module))
-        weight: Any = _weight(module)
-        if weight is not None and weight.dtype is dtype and not hasattr(weight, "packed"):
-            weight.packed = _packed(weight)
-    size_bytes = clip.size_bytes if clip.packed else clip.size_bytes + sum(packs(network).values())
+        name = "in_proj_weight" if isinstance(module, _Attention) else "weight"
+        weight: Any = (
+            getattr(module, name) if isinstance(module, _Linear | _LinearGelu | _Attention) else None
+        )
+        if weight is not None and weight.dtype is dtype:
+            held = weight if keep else _without_values(weight)
+            held.packed = weight.packed if hasattr(weight, "packed") else _packed(weight)
+            setattr(module, name, held)
+    size_bytes = clip.size_bytes + bytes_apart([network], []) - before
     return replace(clip, network=network, packed=True, size_bytes=size_bytes)
+
+
+def _text_projections(network: Any) -> tuple[Any, ...]:
+    """The matrix with which the text tower ends. A family multiplies by it apart, since versions may have their own."""
+    tower = getattr(network, "text", network)
+    return getattr(tower, "proj", None), getattr(tower, "text_projection", None)
+
+
+def _without_values(weight: Tensor) -> Any:
+    """Return a parameter of the same shape that takes no memory. Whatever reads it computes NaN."""
+    return nn.Parameter(weight.new_full((), math.nan).expand(weight.shape), requires_grad=False)
+
+
+def _computes(clip: Clip) -> bool:
+    """Whether no layer reads a weight that is there only as a pack."""
+    images, texts = torch.zeros(1, 3, *clip.image_size), torch.full((1, clip.context_length), 2)
+    return bool(clip.encode_image(images).isfinite().all() and clip.encode_text(texts).isfinite().all())
 
 
 def _packed(weight: Tensor) -> Tensor:
@@ -91,12 +127,6 @@ _KINDS: dict[type, Any] = {
     nn.modules.linear.NonDynamicallyQuantizableLinear: _Linear,  # the output of an attention
     BatchFirstAttention: _Attention,
 }
-
-
-def _weight(module: nn.Module) -> Tensor | None:
-    if isinstance(module, _Attention):
-        return module.in_proj_weight
-    return module.weight if isinstance(module, _Linear | _LinearGelu) else None
 
 
 def _fuse_gelu(layers: nn.Sequential) -> None:

@@ -176,8 +176,7 @@ class Simulation:
         set_(job_process, "Store", lambda url, timeout_s: self._store)
         set_(job_process, "ended_in_time", _never_ended)
         set_(slot, "ChildProcess", lambda command: actors.Child(self._running))
-        for name in ("pack", "as_member"):
-            set_(served_models, name, lambda clip: clip)
+        set_(served_models, "to_serve", lambda clip: clip)
         set_(publish, "_of_full", lambda source: (_version_in(source), None, {}))
         set_(swap, "POLL_S", serving.POLL_S)
         set_(periodic, "logger", SimpleNamespace(exception=self._failed_in_the_background))

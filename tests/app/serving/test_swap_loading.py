@@ -26,6 +26,7 @@ from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.golden import Golden
 from sds_clip.models.clip.mixed import as_member
 from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.packed import to_serve
 from sds_clip.models.clip.sharing import bytes_apart, storages
 from sds_clip.models.errors import CheckpointError
 from tests.app.serving.building import new_engine
@@ -72,9 +73,10 @@ def version(small_clip: Clip, root: Path, tmp_path: Path) -> str:
 
 
 def test_delta_over_the_served_base_shares_its_memory(small_clip: Clip, root: Path, version: str) -> None:
-    clip = load(small_clip, root, version)
+    served = to_serve(small_clip)
+    clip = load(served, root, version)
     changed = sum(value.nbytes for value in load_file(root / version / TENSORS).values())
-    assert bytes_apart([clip.network], [small_clip.network]) == changed
+    assert bytes_apart([clip.network], [served.network]) == changed
     own = load_clip(f"local-dir:{root / version}", device="cpu", precision="float32")
     assert clip.version == own.version == version
     assert torch.equal(clip.encode_text(clip.tokenizer(["a dog"])), own.encode_text(own.tokenizer(["a dog"])))
@@ -118,9 +120,10 @@ async def test_deltas_over_a_published_base_share_it(small_clip: Clip, root: Pat
 
 def test_delta_over_a_published_delta(small_clip: Clip, root: Path, version: str, tmp_path: Path) -> None:
     first = load_clip(f"local-dir:{root / version}", precision="float32")
-    clip = load(small_clip, root, publish_tuned(root, first, tmp_path / "second", seed=3))
+    served = to_serve(small_clip)
+    clip = load(served, root, publish_tuned(root, first, tmp_path / "second", seed=3))
     total = sum(storages(small_clip.network).values())
-    assert bytes_apart([clip.network], [small_clip.network]) < total / 50
+    assert bytes_apart([clip.network], [served.network]) < total / 50
 
 
 def test_base_may_lie_elsewhere_now_where_it_is_published(
