@@ -61,8 +61,8 @@ class Running:
     def cpu_seconds(self) -> float:
         """User and system time of the server and its child processes that live."""
         pids = (self.pid, *descendants(self.pid))
-        ticks = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
-        return sum(map(int, sum(ticks, []))) / os.sysconf("SC_CLK_TCK")
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+        return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def environment_variables(cache: Path) -> dict[str, str]:

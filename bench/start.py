@@ -17,12 +17,19 @@ from bench.options import cache_option, option, parse
 from bench.sets import make_images
 from sds_clip.models.markdown import markdown_table
 
-READY, ANSWER, HELP, CLIENT = "service ready", "service's first right answer", "--help", "client's first answer"
+READY, ANSWER, HELP, CLIENT = (
+    "service ready",
+    "service's first right answer",
+    "--help",
+    "client's first answer",
+)
 CALL = "import sys; from sds_clip import Client; Client(sys.argv[1]).match([sys.argv[2]], ['a dog', 'a cat'])"
 
 
 @dataclass(frozen=True)
 class Plan:
+    """How much is measured."""
+
     rounds: int = option(7, "Number of rounds, after one that does not count.", quick=1)
     threads: int = option(1, "Threads of the service. While several wait for a core, they burn CPU time.")
     cache: Path = cache_option()
@@ -37,7 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     [right] = weights.open_clip_features(folder, [image])
     rounds = [measure(plan, folder, image, right) for _ in range(plan.rounds + 1)][1:]
     found = {name: [each[name] for each in rounds] for name in rounds[0]}
-    table = markdown_table(("what", "CPU s"), [[name, report.spread(each, 2)] for name, each in found.items()])
+    table = markdown_table(
+        ("what", "CPU s"), [[name, report.spread(each, 2)] for name, each in found.items()]
+    )
     most = {ANSWER: 6, HELP: 0.3, CLIENT: 0.3}
     targets = [report.at_most(name, median(found[name]), bound) for name, bound in most.items()]
     report.show(heading, report.versions(report.SERVICE), table, targets=targets)

@@ -14,7 +14,7 @@ UNUSED = (
 )  # fmt: skip
 """What images' URLs, a database, jobs, tables and training need."""
 START = """
-import gc, json, os
+import gc, json, os, sys, torch
 from sds_clip.commands.serve import serve
 from sds_clip.app import main
 
@@ -25,8 +25,8 @@ def report(server):
     found = {"modules": [*sys.modules], "collects": gc.isenabled(), "more threads": threads() - before}
     print(json.dumps(found))
 
-import sys
 main.DrainingServer.run = report
+torch.set_num_threads(2)  # this alone starts a thread
 before = threads()
 serve(["--model", sys.argv[1], "--threads", "2"], standalone_mode=False)
 """
