@@ -19,7 +19,7 @@ NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
 .PHONY: help console run demo test test-long test-lowest faults soak test-compose test-clients extras pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
-	bench-neighbours bench-bodies bench-jobs bench-folders bench-versions bench-quantisation demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-neighbours bench-bodies bench-jobs bench-folders bench-versions bench-quantisation bench-start demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -170,6 +170,9 @@ bench-jobs: $(STAMP) ## Measure the overhead of jobs (minutes; ARGS="--quick": a
 
 bench-versions: $(STAMP) ## Measure what it costs to serve a thousand versions of one base (half an hour; ARGS="--quick")
 	$(BIN)/python -m bench.versions $(ARGS)
+
+bench-start: $(STAMP) ## Measure the CPU time of a start (minutes; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.start $(ARGS)
 
 bench-folders: $(STAMP) ## Embed a folder, and search it (minutes; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.folders $(ARGS)

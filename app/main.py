@@ -4,9 +4,9 @@ import contextlib
 import gc
 import importlib.metadata
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import torch
 from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
@@ -22,7 +22,6 @@ from sds_clip.app.edge.limit_key import PROBES
 from sds_clip.app.edge.openapi import describe_errors, install_openapi
 from sds_clip.app.edge.query import refuse_unknown_parameters
 from sds_clip.app.errors import InvalidRequest
-from sds_clip.app.fetch import Fetcher
 from sds_clip.app.metrics import Metrics, gauge
 from sds_clip.app.registry.local_state import LocalState
 from sds_clip.app.registry.source import Registry, find_folder, folders_begun
@@ -58,6 +57,7 @@ from sds_clip.app.serving.status import StatusBoard
 from sds_clip.app.serving.swap import Swapper
 from sds_clip.app.serving.version_cache import VersionCache
 from sds_clip.app.settings import Settings
+from sds_clip.app.threads import with_one_torch_thread
 from sds_clip.models.checkpoints.load import load_served
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.packed import to_serve
@@ -117,9 +117,7 @@ def run(settings: Settings, registry: Registry | None = None) -> None:
     use_threads(settings.threads or usable_cores())
     if settings.gpu_memory_share is not None:
         limit_memory(settings.device, settings.gpu_memory_share)
-    # The loading thread ends, and with it its OpenMP team: see app/serving/forward.py.
-    with ThreadPoolExecutor(1) as loader:
-        clips = loader.submit(_load, settings).result()
+    clips = with_one_torch_thread(lambda: _load(settings), torch.get_num_threads())
     # Everything loaded so far stays, so the garbage collector need not traverse it between requests.
     gc.collect()
     gc.freeze()
@@ -144,9 +142,14 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     following = None
     if registry.read_aliases is not None:
         following = Following(registry.read_aliases, FollowedAliases(), LocalState(settings.own_state_dir))
-    models = ServedModels(clips, None if following is None else following.aliases)
+    aliases = None if following is None else following.aliases
+    models = with_one_torch_thread(lambda: ServedModels(clips, aliases), torch.get_num_threads())
     engine = _engine(settings, models, decoder, metrics)
-    fetcher = Fetcher.of(settings) if settings.allow_url_images else None
+    fetcher = None
+    if settings.allow_url_images:
+        from sds_clip.app.fetch import Fetcher
+
+        fetcher = Fetcher.of(settings)
     # A request waits while the cache is read. The short wait_s keeps another process that writes to it from holding the
     # request up.
     disk = DiskCache(settings.data_dir / "class_weights.sqlite3", max_bytes=MAX_DISK_BYTES, wait_s=0.2)

@@ -58,6 +58,12 @@ class Running:
     def resident_bytes(self) -> int:
         return sum(resident_bytes_of(pid) for pid in (self.pid, *descendants(self.pid)))
 
+    def cpu_seconds(self) -> float:
+        """User and system time of the server and its child processes that live."""
+        pids = (self.pid, *descendants(self.pid))
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+        return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
+
 
 def environment_variables(cache: Path) -> dict[str, str]:
     """The same thread counts for all servers, no downloads, no telemetry."""

@@ -1,21 +1,25 @@
 """Decodes the images of a request side by side. A bad image is an error of that image only."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
 from sds_clip.app.budgets import Rate
 from sds_clip.app.decoder import Decoder
 from sds_clip.app.errors import ImageUrlDisabled, InvalidRequest, ServiceError
-from sds_clip.app.fetch import Fetcher
 from sds_clip.app.metrics import Metrics
 from sds_clip.app.schemas.common import ImageInput, UrlImage
 from sds_clip.app.serving import turns
 from sds_clip.models.clip.model import Clip
+
+if TYPE_CHECKING:
+    from sds_clip.app.fetch import Fetcher
 
 SHARE_OF_THREADS = 1 / 8
 """Of the threads that decode, what one key's images may take while other keys are active."""

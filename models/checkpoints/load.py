@@ -82,6 +82,9 @@ def load_clip(reference: str, *, device: str = "auto", precision: str = "auto") 
     for delta in reversed(deltas):
         clip = apply_delta(clip, Path(delta.path), 1.0 if delta.alpha is None else delta.alpha)
     network = apply_precision(clip.network.to(chosen_device), chosen_precision)
+    for value in (*network.parameters(), *network.buffers()):
+        if value.is_cpu and value.dtype not in (torch.bfloat16, torch.float16):
+            value.data = value.data.clone()  # it may still lie in the file, which others may overwrite
     size_bytes = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     return replace(
         clip,
@@ -235,8 +238,11 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def check_finite(weights: dict[str, Tensor], file: Path) -> None:
+    # Of numbers one of which is NaN, the smallest and the largest are NaN. isfinite().all() takes far longer.
     broken = [
-        name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()
+        name
+        for name, value in weights.items()
+        if value.is_floating_point() and value.numel() and not all(map(torch.isfinite, value.aminmax()))
     ]
     if broken:
         raise CheckpointError(
@@ -247,6 +253,8 @@ def check_finite(weights: dict[str, Tensor], file: Path) -> None:
 
 def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
     """Build open_clip's network for a source and load its weights, in float32 on the CPU.
+
+    The network takes over those of `weights` that fit as they are, and these may lie in the file itself.
 
     Raises CheckpointError if configuration and weights do not fit each other.
     """
@@ -268,7 +276,10 @@ def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
         ) from error
     _check_fit(source, network, weights)
     try:
-        load_checkpoint(network, str(source.weights), strict=True)
+        if kind is CLIP and _fits_as_it_is(network, weights):
+            network.load_state_dict(weights, assign=True)
+        else:
+            load_checkpoint(network, str(source.weights), strict=True)
     except Exception as error:
         reasons = " ".join(line.strip() for line in str(error).splitlines()[1:4])[:500] or first_line(error)
         raise CheckpointError(f"{source.weights} does not fit {source.architecture}: {reasons}") from error
@@ -289,6 +300,13 @@ class _Uninitialised(TorchFunctionMode):
         if getattr(func, "__module__", None) == nn.init.__name__:
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
+
+
+def _fits_as_it_is(network: nn.Module, weights: dict[str, Tensor]) -> bool:
+    def layout(tensors: dict[str, Tensor]) -> dict[str, Any]:
+        return {name: (value.shape, value.dtype) for name, value in tensors.items()}
+
+    return layout(network.state_dict()) == layout(weights)
 
 
 def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -221,7 +221,7 @@ class Family:
         memo: dict[int, Any] = {id(value): value.to("meta") for value in tensors}
         memo[id(self.base)], memo[id(self._computing)] = None, threading.Lock()
         trial = deepcopy(self, memo)
-        groups = [(trial.first, 1)] * _TRIAL_ROWS
+        groups = [(trial.first, 1), (trial.first, _TRIAL_ROWS - 1)]
         pixels = torch.zeros(_TRIAL_ROWS, 3, *image_size, dtype=dtype, device="meta")
         tokens = torch.zeros(_TRIAL_ROWS, context_length, dtype=torch.long, device="meta")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from sds_clip.extras import require_extra
@@ -36,7 +37,10 @@ def serve(supervised: bool, **given: Any) -> int:
     settings = read_settings(**given)
     if settings.database_url or settings.broker_url:
         require_extra("jobs", "A service with SDS_CLIP_DATABASE_URL or SDS_CLIP_BROKER_URL")
+    gc.disable()  # among what imports make, it takes a second to find next to nothing
     from sds_clip.app.main import run as run_service
 
+    gc.freeze()
+    gc.enable()
     run_service(settings)
     return 0

@@ -111,6 +111,15 @@ def test_resnet_loads_as_open_clip_loads_it(tmp_path: Path) -> None:
     assert torch.cosine_similarity(lower.encode_text(tokens), texts).min() > 0.99
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_file_that_is_overwritten_later_changes_no_weight(folder: Path, precision: str) -> None:
+    clip = load_clip(f"local-dir:{folder}", device="cpu", precision=precision)
+    before = {name: value.clone() for name, value in clip.network.state_dict().items()}
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.write(bytes((folder / WEIGHTS).stat().st_size))
+    assert all(torch.equal(value, before[name]) for name, value in clip.network.state_dict().items())
+
+
 # The version
 
 
@@ -221,7 +230,7 @@ def test_preprocessing_for_another_size_is_refused(folder: Path) -> None:
     assert "contradicts itself" in refusal(f"local-dir:{folder}")
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_refused(folder: Path, number: float) -> None:
     edit_weights(folder, lambda weights: weights["text_projection"].view(-1)[:1].fill_(number))
     assert "text_projection" in refusal(f"local-dir:{folder}")
