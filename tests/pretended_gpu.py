@@ -1,7 +1,7 @@
 """A GPU that is none, for machines without one: its tensors say `cuda:0`, and refuse to meet those of the CPU.
 
-They compute on the CPU, so their numbers are right. What only a real GPU shows, its kernels, autocast and memory, is not
-tested with it. Whatever it refuses, a real GPU refuses too.
+They compute on the CPU, so their numbers are right. Whatever it refuses, a real GPU refuses too. What only a real one
+shows, such as its kernels, autocast and memory, is not tested with it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OnGpu(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, held: Tensor) -> OnGpu:
+    def __new__(cls: type[OnGpu], held: Tensor) -> OnGpu:
         made: OnGpu = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, held.shape, held.stride(), held.storage_offset(), dtype=held.dtype
         )

@@ -159,7 +159,7 @@ def test_half_precision_on_a_gpu_gives_nearly_the_gradients_of_float32(
             load_teacher(str(teacher), device="cuda", precision=name, vae=True),
         )
         student = "bfloat16" if name != "float32" else name
-        config = configure(steps=1, device="cuda", teacher_precision=name, **{"precision": student})
+        config = configure(steps=1, device="cuda", teacher_precision=name, precision=student)
         train(config, parts, tmp_path / name, Rank(torch.device("cuda"), 0, 1))
         state = gradients(state_after(1, tmp_path / name))
         found.append(torch.cat([state[each].flatten() for each in sorted(state)]))
