@@ -92,6 +92,17 @@ class Shapes:
         """The dtype of student and teacher, with `auto` resolved."""
         return DTYPES[choose_precision(self.precision, self.place)]
 
+    def config(self, variant: str, steps: int = 1000) -> FinetuneConfig:
+        """The options of a run, all but the sizes and the variant's at their defaults."""
+        return FinetuneConfig.model_validate(
+            {
+                "data": "captions.json", "teacher": "random", "steps": steps, "seed": SEED,
+                "teacher_precision": choose_precision(self.precision, self.place),
+                "batch_size": self.batch_size, "sds_batch_size": self.sds_batch_size,
+                "score_draws": self.score_draws, **VARIANTS[variant],
+            }
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -115,15 +126,9 @@ class Model:
         return [*self.student.values(), *(value for part in parts for value in part.parameters())]
 
     def trainer(self, variant: str, *, steps: int = 1000) -> Trainer:
-        """A trainer for these weights as in a run, all options but the sizes and the variant's at their defaults."""
+        """A trainer for these weights as in a run."""
         shapes, teacher = self.shapes, self.teacher
-        config = FinetuneConfig.model_validate(
-            {
-                "data": "captions.json", "teacher": "random", "steps": steps, "seed": SEED,
-                "batch_size": shapes.batch_size, "sds_batch_size": shapes.sds_batch_size,
-                "score_draws": shapes.score_draws, **VARIANTS[variant],
-            }
-        )  # fmt: skip
+        config = shapes.config(variant, steps)
         latents = KnownLatents(teacher)
         by_teacher: TeacherLoss | None = None
         if config.objective == "sds-clip":
