@@ -59,7 +59,7 @@ CONTEXT_LENGTH = 77
 UNETS: dict[str, dict[str, Any]] = {
     "sd15": {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
     "small": {"sample_size": 32, "block_out_channels": (160, 320, 640, 640), "cross_attention_dim": 384},
-    "tiny": {"sample_size": 8, "block_out_channels": (32, 32, 32, 32), "cross_attention_dim": 32},
+    "tiny": {"sample_size": 16, "block_out_channels": (32, 32, 32, 32), "cross_attention_dim": 32},
 }
 TEXT_LAYERS = {"sd15": 12, "small": 12, "tiny": 2}
 TINY_STUDENT: dict[str, Any] = {
