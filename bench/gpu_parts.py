@@ -93,7 +93,7 @@ def serving(plan: Plan) -> str:
     return (
         f"Requests for the embedding of a 640x480 JPEG, at least {plan.requests} at each number of clients; "
         f"{servers.THREADS} threads. The bare path takes batches of {BATCH_SIZE}; its latencies are of single images. "
-        f"The service's GPU has allocated what its metrics say.\n\n{markdown_table(header, rows, text=(0,))}"
+        f"What is allocated is said by the service's metrics of its GPU.\n\n{markdown_table(header, rows, text=(0,))}"
     )
 
 
