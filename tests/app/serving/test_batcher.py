@@ -189,7 +189,10 @@ async def test_a_failure_is_followed_by_answers() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ["CUDA out of memory. Tried to allocate 20 GiB", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"],
+    [
+        "CUDA out of memory. Tried to allocate 20 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`",
+    ],
 )
 async def test_out_of_memory_sheds_the_request(message: str) -> None:
     def out_of_memory(key: str, jobs: Sequence[Work]) -> list[int | Exception]:
