@@ -19,7 +19,7 @@ NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
 .PHONY: help console run demo test test-long test-lowest faults soak test-compose test-clients extras pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
-	bench-neighbours bench-bodies bench-jobs bench-folders bench-versions bench-quantisation bench-start demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-neighbours bench-bodies bench-jobs bench-folders bench-versions bench-quantisation bench-start gpu demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -179,6 +179,9 @@ bench-folders: $(STAMP) ## Embed a folder, and search it (minutes; ARGS="--quick
 
 bench-quantisation: $(STAMP) ## Measure how many nearest images each type of embedding finds again (a minute; ARGS="--quick": a short run)
 	$(BIN)/python -m bench.quantisation $(ARGS)
+
+gpu: $(STAMP) ## On a machine with a GPU: run what waits for one, and write gpu-report.md (at most 40 minutes; ARGS="--device cpu --quick" tries it out)
+	$(BIN)/python -m bench.gpu $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m sds_clip.demo.build $(ARGS)

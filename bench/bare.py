@@ -23,6 +23,7 @@ class BareSpec:
     """`images` are processed in batches of `batch_size`, then `singles` of them one by one."""
 
     reference: str
+    device: str
     precision: str
     images: list[str]
     batch_size: int
@@ -62,7 +63,7 @@ def run_bare(spec: BareSpec, environment: dict[str, str]) -> BareResult:
 def measure(spec: BareSpec) -> BareResult:
     """Measure both ways of batching one after the other, then single images."""
     torch.set_num_threads(spec.threads)
-    clip = load_served(spec.reference, device="cpu", precision=spec.precision)
+    clip = load_served(spec.reference, device=spec.device, precision=spec.precision)
     files = [Path(path).read_bytes() for path in spec.images]
     batches = [files[start : start + spec.batch_size] for start in range(0, len(files), spec.batch_size)]
 

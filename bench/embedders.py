@@ -43,9 +43,10 @@ class Embedder:
         return np.asarray(vector / np.linalg.norm(vector))
 
 
-def ours(model: str, precision: str) -> Embedder:
+def ours(model: str, device: str, precision: str) -> Embedder:
+    options = ("--model", model, "--device", device, "--precision", precision)
     return Embedder(
-        servers.sds_clip(f"sds-clip, {precision}", "serve", "--model", model, "--precision", precision),
+        servers.sds_clip(f"sds-clip, {precision}", "serve", *options),
         Call("embed", "/embed", json.dumps({"images": [IMAGE]})),
         lambda answer: answer["results"][0]["embedding"],
     )

@@ -58,7 +58,7 @@ def _embedding(plan: Plan, model: str) -> tuple[str, list[Target]]:
     images = [str(path) for path in make_images(folder, plan.images)]
     environment = servers.environment_variables(plan.cache)
     out = plan.cache / f"folder{plan.suffix}"
-    bare = BareSpec(model, plan.precision, images, BATCH_SIZE, 1, servers.THREADS)
+    bare = BareSpec(model, "cpu", plan.precision, images, BATCH_SIZE, 1, servers.THREADS)
     ours = EmbedSpec(model, plan.precision, str(folder), str(out), BATCH_SIZE, servers.THREADS)
 
     def run_ours() -> Rates:

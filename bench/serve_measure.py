@@ -96,7 +96,7 @@ def prepare(plan: Plan) -> Inputs:
 
 
 def contestants(plan: Plan, inputs: Inputs) -> dict[str, Embedder]:
-    systems = {key: embedders.ours(f"local-dir:{inputs.folder}", key) for key in PRECISIONS}
+    systems = {key: embedders.ours(f"local-dir:{inputs.folder}", "cpu", key) for key in PRECISIONS}
     if plan.skip_peers:
         return systems
     copy, environment = plan.cache / f"{weights.ARCHITECTURE}-hf", plan.cache / "venv-litserve"
@@ -133,6 +133,7 @@ def measure_bare(plan: Plan, inputs: Inputs, precision: str) -> BareResult:
     """Measure the bare path at a precision, each way over half as many images as the server gets."""
     spec = BareSpec(
         reference=f"local-dir:{inputs.folder}",
+        device="cpu",
         precision=precision,
         images=inputs.images[-plan.requests // 2 :],
         batch_size=BATCH_SIZE,

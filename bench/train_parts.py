@@ -59,7 +59,7 @@ CONTEXT_LENGTH = 77
 UNETS: dict[str, dict[str, Any]] = {
     "sd15": {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
     "small": {"sample_size": 32, "block_out_channels": (160, 320, 640, 640), "cross_attention_dim": 384},
-    "tiny": {"sample_size": 8, "block_out_channels": (32, 32, 32, 32), "cross_attention_dim": 32},
+    "tiny": {"sample_size": 16, "block_out_channels": (32, 32, 32, 32), "cross_attention_dim": 32},
 }
 TEXT_LAYERS = {"sd15": 12, "small": 12, "tiny": 2}
 TINY_STUDENT: dict[str, Any] = {
@@ -92,6 +92,17 @@ class Shapes:
         """The dtype of student and teacher, with `auto` resolved."""
         return DTYPES[choose_precision(self.precision, self.place)]
 
+    def config(self, variant: str, steps: int = 1000) -> FinetuneConfig:
+        """The options of a run, all but the sizes and the variant's at their defaults."""
+        return FinetuneConfig.model_validate(
+            {
+                "data": "captions.json", "teacher": "random", "steps": steps, "seed": SEED,
+                "teacher_precision": choose_precision(self.precision, self.place),
+                "batch_size": self.batch_size, "sds_batch_size": self.sds_batch_size,
+                "score_draws": self.score_draws, **VARIANTS[variant],
+            }
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -115,15 +126,9 @@ class Model:
         return [*self.student.values(), *(value for part in parts for value in part.parameters())]
 
     def trainer(self, variant: str, *, steps: int = 1000) -> Trainer:
-        """A trainer for these weights as in a run, all options but the sizes and the variant's at their defaults."""
+        """A trainer for these weights as in a run."""
         shapes, teacher = self.shapes, self.teacher
-        config = FinetuneConfig.model_validate(
-            {
-                "data": "captions.json", "teacher": "random", "steps": steps, "seed": SEED,
-                "batch_size": shapes.batch_size, "sds_batch_size": shapes.sds_batch_size,
-                "score_draws": shapes.score_draws, **VARIANTS[variant],
-            }
-        )  # fmt: skip
+        config = shapes.config(variant, steps)
         latents = KnownLatents(teacher)
         by_teacher: TeacherLoss | None = None
         if config.objective == "sds-clip":

@@ -380,7 +380,7 @@ def _as_service_error(error: Exception) -> Exception:
     shown: ServiceError = InternalError(
         "The model could not compute this request; the server's log says why."
     )
-    if "out of memory" in str(error).lower():
+    if "out of memory" in str(error).lower() or "CUBLAS_STATUS_ALLOC_FAILED" in str(error):
         shown = Overloaded(
             "The device ran out of memory for this request; send fewer items.", retry_after_s=1
         )

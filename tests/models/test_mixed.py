@@ -40,7 +40,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def deltas(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three versions that differ in LayerNorms, and one that also has a projection and a scale of its own."""
-    base = load_clip(f"local-dir:{folder}", precision="float32")
+    base = load_clip(f"local-dir:{folder}", device="cpu", precision="float32")
     made = tmp_path_factory.mktemp("deltas")
     saved = [save_tuned(made / str(seed), base, seed=seed) for seed in range(3)]
     tuned = tuned_copy(base, seed=3)

@@ -187,9 +187,16 @@ async def test_a_failure_is_followed_by_answers() -> None:
         assert batcher.alive
 
 
-async def test_out_of_memory_sheds_the_request() -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 20 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`",
+    ],
+)
+async def test_out_of_memory_sheds_the_request(message: str) -> None:
     def out_of_memory(key: str, jobs: Sequence[Work]) -> list[int | Exception]:
-        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+        raise RuntimeError(message)
 
     async with batching(out_of_memory) as batcher:
         with pytest.raises(Overloaded):

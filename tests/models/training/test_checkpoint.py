@@ -12,7 +12,10 @@ from sds_clip.models.errors import CheckpointTooLargeError, TrainingError
 from sds_clip.models.run_files import checkpoints_in
 from sds_clip.models.training.checkpoint import Checkpoints
 
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+NEEDS_CUDA = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 
 class Model:

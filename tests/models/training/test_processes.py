@@ -1,4 +1,7 @@
-"""Two processes on this machine, as torchrun starts them, with half of every batch each."""
+"""Two processes on this machine, as torchrun starts them, with half of every batch each.
+
+With two GPUs for the tests, each process has one, and they exchange gradients by NCCL.
+"""
 
 import json
 import os
@@ -16,6 +19,8 @@ from sds_clip.models.training.processes import find_rank, start_alike
 from sds_clip.models.training.run import train
 from tests.training import PLACE, Stopper, configure, gradients, save_coco, state_after
 
+GPUS = torch.cuda.device_count() > 1
+pytestmark = [pytest.mark.gpu] if GPUS else []
 UNCLIPPED = 1e9
 RUNS: dict[str, dict[str, object]] = {
     "sds-clip": {"sds_batch_size": 4},
@@ -44,9 +49,10 @@ def _process(rank: int, port: int, names: Names, out: Path) -> None:
     torch.set_num_threads(1)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **address}
-    here = find_rank("auto")
-    assert (here.index, here.world_size, here.device.type) == (rank, 2, "cpu")
-    parameter = torch.nn.Parameter(torch.tensor([1.0 + rank]))
+    torch.backends.cudnn.allow_tf32 = False  # their gradients are compared with a CPU's
+    here = find_rank(names["device"])
+    assert (here.index, here.world_size, here.device.type) == (rank, 2, "cuda" if GPUS else "cpu")
+    parameter = torch.nn.Parameter(torch.tensor([1.0 + rank], device=here.device))
     start_alike([parameter])
     assert parameter.item() == 1
     parts = load_parts(configure(objective="score", negatives="swap", **names), here)
@@ -75,7 +81,7 @@ def together(
         "base": f"local-dir:{tiny_folder}",
         "data": str(data),
         "teacher": str(teacher_folder),
-        "device": "auto",
+        "device": "auto" if GPUS or not torch.cuda.is_available() else "cpu",
         "teacher_precision": "float32",
     }
     (save_coco(out / "broken").parent / "0.png").unlink()
