@@ -6,7 +6,6 @@ from typing import Any, ClassVar, get_args
 from torch import nn
 
 from sds_clip.models.choices import Trainable
-from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import is_layer_norm
 from sds_clip.models.errors import ModelError
 
@@ -17,15 +16,6 @@ class StudentError(ModelError):
     """A CLIP cannot be trained as asked."""
 
     code: ClassVar[str] = "bad_student"
-
-
-def check_softmax(base: Clip) -> None:
-    """Raise StudentError for a CLIP that L_CLIP is not the loss of."""
-    if base.logit_bias is not None:
-        raise StudentError(
-            f"{base.reference} was trained with a sigmoid loss (SigLIP), but L_CLIP is the softmax "
-            "loss of CLIP. Choose a base without a logit bias."
-        )
 
 
 def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[str, nn.Parameter]:
