@@ -41,7 +41,7 @@ def save_delta(
     """
     changed = changed_tensors(base, tuned)
     version = base.identity.replacing(changed).version
-    golden = Golden.of(_clip_with(base, share(tuned).eval()))
+    golden = Golden.of(clip_with(base, share(tuned).eval()))
     history = {"configuration": configuration, "data": data, "metrics": metrics}
     with atomic_folder(folder) as working:
         write_delta(working, base, version, changed, golden, history)
@@ -112,9 +112,7 @@ def lay_over(base: Clip, delta: Delta, alpha: float = 1.0) -> Clip:
             f"{identity.version[:12]}, so its files were changed. Copy the folder again."
         )
     reference = str(Folder(str(delta.folder), None if alpha == 1 else alpha))
-    return replace(
-        _clip_with(base, network), reference=reference, identity=identity, version=identity.version
-    )
+    return replace(clip_with(base, network), reference=reference, identity=identity, version=identity.version)
 
 
 def _check_base(delta: Delta, base: Clip) -> None:
@@ -169,7 +167,8 @@ def _check_embeddings(delta: Delta, clip: Clip) -> None:
         )
 
 
-def _clip_with(base: Clip, network: nn.Module) -> Clip:
+def clip_with(base: Clip, network: nn.Module) -> Clip:
+    """Return the CLIP with another network of its kind."""
     loaded: Any = network
     scale, bias = loaded.logit_scale.detach(), loaded.logit_bias
     return replace(

@@ -1,12 +1,12 @@
 """Which parameters of a CLIP are trained."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, get_args
 
 from torch import nn
 
 from sds_clip.models.choices import Trainable
-from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import is_layer_norm
 from sds_clip.models.errors import ModelError
 
@@ -19,26 +19,27 @@ class StudentError(ModelError):
     code: ClassVar[str] = "bad_student"
 
 
-def check_softmax(base: Clip) -> None:
-    """Raise StudentError for a CLIP that L_CLIP is not the loss of."""
-    if base.logit_bias is not None:
-        raise StudentError(
-            f"{base.reference} was trained with a sigmoid loss (SigLIP), but L_CLIP is the softmax "
-            "loss of CLIP. Choose a base without a logit bias."
-        )
-
-
 def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[str, nn.Parameter]:
-    """Freeze a CLIP in place, except the parameters that are returned, by name and in the network's order.
+    """Freeze a CLIP in place, except the parameters that `chosen_parameters` returns.
+
+    The network is put in eval mode and must stay there: no dropout, and BatchNorms keep the running
+    statistics that they were trained with.
+    """
+    chosen = chosen_parameters(network, which)
+    network.requires_grad_(False).eval()
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return chosen
+
+
+def chosen_parameters(network: nn.Module, which: str = "layernorm") -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name and in the network's order.
 
     - `layernorm`: weights and biases of every LayerNorm of both towers, as in arXiv 2307.09233. RMSNorms,
       which T5's text towers have instead, count as LayerNorms.
     - `batchnorm`: those, and the image tower's BatchNorm weights and biases.
     - `all`: every parameter, including logit_scale and logit_bias.
     - `text-map`: none of the network's own. `sds_clip.models.clip.text_map` has what is trained instead.
-
-    The network is put in eval mode and must stay there: no dropout, and BatchNorms keep the running
-    statistics that they were trained with.
 
     Raises StudentError for another choice, and if a tower has no parameter of that kind and so would stay as
     it is. Without trained parameters in the image tower, L_SDS would reach nothing but the mapper.
@@ -67,10 +68,19 @@ def trainable_parameters(network: nn.Module, which: str = "layernorm") -> dict[s
         )
         if which == "batchnorm":
             chosen |= batch_norms
-    for parameter in network.parameters():
-        parameter.requires_grad_(id(parameter) in chosen)
-    network.eval()
     return {name: parameter for name, parameter in network.named_parameters() if id(parameter) in chosen}
+
+
+def summary(network: nn.Module, parameters: Mapping[str, nn.Parameter]) -> str:
+    """Return how many numbers are trained, and in how many modules of each kind: "39,936 numbers of 52 LayerNorm"."""
+    chosen = {id(parameter) for parameter in parameters.values()}
+    kinds = Counter(
+        type(module).__name__
+        for module in network.modules()
+        if any(id(parameter) in chosen for parameter in module.parameters(recurse=False))
+    )
+    modules = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return f"{sum(parameter.numel() for parameter in parameters.values()):,} numbers of {modules}"
 
 
 def _affine(modules: Iterable[nn.Module], is_kind: Callable[[nn.Module], bool]) -> set[int]:

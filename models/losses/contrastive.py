@@ -1,4 +1,4 @@
-"""L_CLIP: the symmetric contrastive loss over the whole batch of all processes."""
+"""The contrastive loss of CLIP, or of SigLIP, over the whole batch of all processes."""
 
 from typing import Any
 
@@ -15,13 +15,19 @@ def contrastive_loss(
     text_features: Float[Tensor, "b d"],
     logit_scale: Float[Tensor, ""],
     *,
+    logit_bias: Float[Tensor, ""] | None = None,
     negatives: Float[Tensor, "m d"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return open_clip's ClipLoss on L2-normalised features; row i of each belongs to row i of the other.
+    """Return the loss by which such a model was trained, on L2-normalised features; row i belongs to row i.
 
-    (CE(s f g^T, i) + CE(s g f^T, i)) / 2, mean over the global batch. `logit_scale` s is the factor itself.
+    `logit_scale` s is the factor itself. Without a `logit_bias` it is open_clip's ClipLoss: the mean over the global
+    batch of (CE(s f g^T, i) + CE(s g f^T, i)) / 2. With a bias b it is open_clip's SigLipLoss (arXiv 2303.15343,
+    equation 2): the mean over the images i of sum_j -log sigmoid(z_ij (s f_i g_j^T + b)), where z_ij is 1 if i = j,
+    or else -1.
+
     `negatives` are features of hard negative captions: the extra columns of NegCLIP (arXiv 2210.01936). Every
-    image sees them, in the image-to-text direction only, since they have no image of their own.
+    image sees them, in the image-to-text direction only, since they have no image of their own. SigLIP's loss has no
+    directions: each negative makes a pair with each image whose z is -1.
 
     With several processes, each holds its part of the batch and gets the loss over all of it. The gather is
     differentiable and its backward sums over the processes, as with open_clip's `gather_with_grad=True`. So
@@ -32,6 +38,11 @@ def contrastive_loss(
     if dist.is_initialized() and dist.get_world_size() > 1:
         image_features, text_features = _gather(image_features), _gather(text_features)
         negatives = None if negatives is None else _gather_uneven(negatives)
+    if logit_bias is not None:
+        texts = text_features if negatives is None else torch.cat([text_features, negatives])
+        signs = 2 * torch.eye(len(image_features), len(texts), device=texts.device) - 1
+        pairs: Tensor = F.logsigmoid(signs * (logit_scale * image_features @ texts.T + logit_bias))
+        return -pairs.sum() / len(image_features)
     if negatives is None:
         loss: Tensor = ClipLoss()(image_features, text_features, logit_scale)
         return loss

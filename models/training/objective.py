@@ -48,6 +48,7 @@ class Objective:
         text_features: Float[Tensor, "b d"],
         negative_features: Float[Tensor, "m d"],
         logit_scale: Float[Tensor, ""],
+        logit_bias: Float[Tensor, ""] | None,
         part: Part,
         step: int,
         *,
@@ -62,7 +63,7 @@ class Objective:
         negative = F.normalize(negative_features, dim=-1)
         kind = self.config.negatives_loss if self.config.uses_negatives else None
         contrast = negative if kind == "contrast" else None
-        clip = contrastive_loss(image, text, logit_scale, negatives=contrast)
+        clip = contrastive_loss(image, text, logit_scale, logit_bias=logit_bias, negatives=contrast)
         terms, contrastive, weighted = {"clip": clip}, clip, None
         if kind == "choice":
             choice = self._choice(image, text, negative, logit_scale, part)

@@ -11,6 +11,7 @@ import PIL.Image
 
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.student import chosen_parameters, summary
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.negatives import swap_negatives
 from sds_clip.models.data.open import open_pairs
@@ -58,6 +59,8 @@ def load_parts(
     held_out = _open(config, config.val, config.val_images or config.images, confined) if config.val else None
     say(f"loading the base {config.base}")
     base = load_clip(config.base, device=str(rank.device), precision="float32")
+    chosen = chosen_parameters(base.network, config.trainable)
+    say(f"trained: {summary(base.network, chosen) if chosen else 'a map of text embeddings'}")
     teacher = None
     if config.teacher and config.uses_teacher:
         say(f"loading the teacher {config.teacher}")

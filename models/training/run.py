@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from typing import Any
 import yaml
 from torch import nn
 
-from sds_clip.models.checkpoints.delta import save_delta
+from sds_clip.models.checkpoints.delta import clip_with, save_delta
 from sds_clip.models.choices import NOISE_CONTRAST_GROUP
 from sds_clip.models.clip.precision import DTYPES, choose_precision
-from sds_clip.models.clip.student import check_softmax, trainable_parameters
+from sds_clip.models.clip.student import trainable_parameters
 from sds_clip.models.clip.text_map import TextMap, fold, text_projection
 from sds_clip.models.data.batches import Loader, batch_indices
 from sds_clip.models.data.pairs import PairSet
@@ -252,7 +252,6 @@ def _start_mapper(run: _Run, parts: Parts, done: int, between: Callable[[int, in
 
 def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
     base = parts.base
-    check_softmax(base)
     pairs = with_negatives(config, parts.pairs)
     _check_batches(config, len(pairs), rank.world_size)
     steps = config.steps_over(len(pairs))
@@ -380,9 +379,9 @@ def _measure(run: _Run, parts: Parts, between: Callable[[int, int], None]) -> Re
     if parts.validation is None:
         return {}
     before = validate(parts.base, parts.validation, run.trainer.config.batch_size, between)
-    scale = float(run.trainer.network.logit_scale.detach().exp())
-    tuned = replace(parts.base, network=run.trainer.network, logit_scale=scale)
-    after = validate(tuned, parts.validation, run.trainer.config.batch_size, between)
+    after = validate(
+        clip_with(parts.base, run.trainer.network), parts.validation, run.trainer.config.batch_size, between
+    )
     return {f"base_{name}": value for name, value in before.items()} | after
 
 

@@ -111,7 +111,8 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self._groups[name].values(), self.config.max_gradient_norm, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if "logit_scale" in self.student:  # a frozen logit_scale keeps every bit
+        # A frozen logit_scale keeps every bit. SigLIP's have no ceiling: those that are published are beyond CLIP's.
+        if "logit_scale" in self.student and self.network.logit_bias is None:
             with torch.no_grad():
                 self.network.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
@@ -127,6 +128,7 @@ class Trainer:
                 texts.features,
                 negatives.features if negatives else texts.features[:0],
                 self.network.logit_scale.exp(),
+                self.network.logit_bias,
                 part,
                 batch.step,
                 with_gap=with_gap,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from open_clip.loss import ClipLoss
+from jaxtyping import Float
+from torch import Tensor
 
 from sds_clip.models.clip.encode import encode_images, encode_texts
 from sds_clip.models.clip.model import Clip
@@ -41,12 +42,11 @@ def validate(
         between(end, count)
     images = torch.cat(encoded)
     texts = encode_texts(clip, [pairs.sample(index).captions[0] for index in range(count)])
-    scale, own = torch.tensor(clip.logit_scale), torch.arange(batch_size)
     losses, weights = [], []
     for rows, counted in counted_batches(count, batch_size):
-        both_ways = ClipLoss().get_logits(images[rows], texts[rows], scale)
-        of_image, of_text = (F.cross_entropy(logits[-counted:], own[-counted:]) for logits in both_ways)
-        losses.append((of_image + of_text) / 2)
+        logits = clip.logit_scale * images[rows] @ texts[rows].T
+        of_image, of_text = (_losses(each, clip.logit_bias)[-counted:] for each in (logits, logits.T))
+        losses.append((of_image + of_text).mean() / 2)
         weights.append(counted / batch_size)
     share = torch.tensor(weights)
     accuracy = in_batch_accuracy(images, texts, batch_size=batch_size)
@@ -55,3 +55,11 @@ def validate(
         "validation_image_to_text": accuracy.image_to_text,
         "validation_text_to_image": accuracy.text_to_image,
     }
+
+
+def _losses(logits: Float[Tensor, "b b"], bias: float | None) -> Float[Tensor, " b"]:
+    """Return each row's part of the loss that `sds_clip.models.losses.contrastive` computes."""
+    if bias is None:
+        return F.cross_entropy(logits, torch.arange(len(logits)), reduction="none")
+    signs = 2 * torch.eye(len(logits)) - 1
+    return -F.logsigmoid(signs * (logits + bias)).sum(dim=1)

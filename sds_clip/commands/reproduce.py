@@ -218,7 +218,6 @@ def _measure(work: Reproduction, rank: Rank, models: Sequence[str]) -> None:
 def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
     """Find what cannot be used before anything is written, and return the base and the benchmarks."""
     from sds_clip.models.checkpoints.load import load_clip
-    from sds_clip.models.clip.student import check_softmax
     from sds_clip.models.data.batches import steps_per_epoch
     from sds_clip.models.data.open import open_pairs
     from sds_clip.models.evaluation.items import read_bytes
@@ -231,7 +230,6 @@ def _checked(work: Reproduction) -> tuple[Clip, list[Benchmark]]:
     for reference in (work.config.base, *work.also.values()):
         check_reference(reference)
     base = load_clip(work.config.base, device="cpu", precision="float32")
-    check_softmax(base)
     assert work.config.teacher is not None
     load_teacher(work.config.teacher, device="cpu", precision="bfloat16", vae=work.config.needs_vae)
     data, validation = (

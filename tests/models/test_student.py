@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import nn
 
-from sds_clip.models.clip.student import StudentError, trainable_parameters
+from sds_clip.models.clip.student import StudentError, chosen_parameters, summary, trainable_parameters
 from sds_clip.models.losses.contrastive import contrastive_loss
 from sds_clip.models.losses.sds import sds_loss
 from sds_clip.models.mapper import Mapper
@@ -34,6 +34,13 @@ def named(architecture: str) -> CLIP:
 )
 def test_layer_norms_hold_as_many_numbers_as_the_method_says(architecture: str, numbers: int) -> None:
     assert sum(value.numel() for value in trainable_parameters(named(architecture)).values()) == numbers
+
+
+def test_summary_counts_numbers_and_modules_of_each_kind() -> None:
+    network = tiny_network()
+    numbers = sum(value.numel() for value in trainable_parameters(network).values())
+    norms = sum(isinstance(module, nn.LayerNorm) for module in network.modules())
+    assert summary(network, chosen_parameters(network)) == f"{numbers:,} numbers of {norms} LayerNorm"
 
 
 def test_rms_norms_of_a_t5_text_tower_train(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ COMMANDS = {
     "embed, reading": ("embed", "sds_clip.models.vectors.embed:read_image:2"),
     "embed, encoding": ("embed", "sds_clip.models.clip.model:Clip.encode_image"),
     "embed, writing": ("embed", "sds_clip.models.vectors.embed:write_vectors"),
-    "reproduce, checking": ("reproduce", "sds_clip.models.clip.student:check_softmax"),
+    "reproduce, checking": ("reproduce", "sds_clip.models.data.batches:steps_per_epoch"),
     "reproduce, evaluating": ("reproduce", "sds_clip.models.clip.model:Clip.encode_image"),
     "reproduce, loading": ("reproduce", "sds_clip.models.training.parts:load_parts"),
     "reproduce, a step": ("reproduce", "sds_clip.models.training.trainer:Trainer.gradients:2"),

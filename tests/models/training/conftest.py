@@ -35,6 +35,11 @@ def base(tiny_folder: Path) -> Clip:
 
 
 @pytest.fixture(scope="session")
+def sigmoid_base(siglip_folder: Path) -> Clip:
+    return load_clip(f"local-dir:{siglip_folder}", device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="session")
 def teacher(teacher_folder: Path) -> Teacher:
     return load_teacher(str(teacher_folder), device="cpu", precision="float32", vae=True)
 

@@ -36,7 +36,7 @@ def test_everything_that_is_named_is_loaded(tiny_folder: Path, data: Path, teach
     assert parts.base.precision == "float32"
     assert parts.validation is not None
     assert len(parts.pairs) == len(parts.validation) == 24
-    for name, told in zip((config.base, str(config.teacher), "data"), said, strict=True):
+    for name, told in zip((config.base, "LayerNorm", str(config.teacher), "data"), said, strict=True):
         assert name in told
 
 

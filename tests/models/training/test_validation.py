@@ -1,6 +1,6 @@
 import pytest
 import torch
-from open_clip.loss import ClipLoss
+from open_clip.loss import ClipLoss, SigLipLoss
 
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet, Subset
@@ -35,6 +35,16 @@ def test_whole_batches_have_open_clip_s_loss(base: Clip, pairs: PairSet) -> None
     text = base.encode_text(base.tokenizer([pairs.sample(index).captions[0] for index in range(8)]))
     scale = torch.tensor(base.logit_scale)
     losses = [ClipLoss()(image[rows], text[rows], scale) for rows in (slice(0, 4), slice(4, 8))]
+    assert found["validation_clip"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-6)
+
+
+def test_whole_batches_of_a_siglip_have_open_clip_s_sigmoid_loss(sigmoid_base: Clip, pairs: PairSet) -> None:
+    base, rows = sigmoid_base, [slice(0, 4), slice(4, 8)]
+    found = validate(base, Subset(pairs, range(8)), 4)
+    image = base.encode_image(torch.stack([base.preprocess(pairs.image(index)) for index in range(8)]))
+    text = base.encode_text(base.tokenizer([pairs.sample(index).captions[0] for index in range(8)]))
+    scale, bias = torch.tensor(base.logit_scale), torch.tensor(base.logit_bias)
+    losses = [SigLipLoss()(image[each], text[each], scale, bias) for each in rows]
     assert found["validation_clip"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-6)
 
 
