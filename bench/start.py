@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(plan: Plan, folder: Path, image: Path, right: np.ndarray) -> dict[str, float]:
-    ours = embedders.ours(f"local-dir:{folder}", "auto")
+    ours = embedders.ours(f"local-dir:{folder}", "cpu", "auto")
     with servers.running(ours.server, plan.cache, SDS_CLIP_THREADS=str(plan.threads)) as service:
         found = {READY: service.cpu_seconds()}
         answer = service.post(ours.embed.path, ours.embed.filled(str(image))).text
