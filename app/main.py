@@ -78,12 +78,12 @@ TELEMETRY: TelemetryConfig = {
     "exclude": lambda scope: scope.get("path") in PROBES,
 }
 """With traces (`sds_clip.app.tracing`), one span for each request but probes."""
-ROUTERS = (
-    console,
-    docs,
+ROUTERS = (  # in the order in which a request is matched with them
     inference,
     openai,
     cohere,
+    console,
+    docs,
     model_routes,
     submit,
     jobs,

@@ -19,7 +19,7 @@ from sds_clip.app.errors import (
     UnknownModel,
 )
 from sds_clip.app.keys import Caller
-from sds_clip.app.routes.shared import BODY, KEY, of_app
+from sds_clip.app.routes.shared import BODY, KEY, DirectRoute, of_app
 from sds_clip.app.schemas.classify import (
     ClassifyComparison,
     ClassifyComparisonRequest,
@@ -42,7 +42,7 @@ ERRORS = (
     DeadlineExceeded,
 )
 
-router = APIRouter(tags=["inference"])
+router = APIRouter(tags=["inference"], route_class=DirectRoute)
 
 Infer = Annotated[Caller, Depends(requires("infer"))]
 PredictorDep = Annotated[Predictor, of_app("predictor")]
