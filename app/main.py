@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Lifespan
 
@@ -78,12 +79,12 @@ TELEMETRY: TelemetryConfig = {
     "exclude": lambda scope: scope.get("path") in PROBES,
 }
 """With traces (`sds_clip.app.tracing`), one span for each request but probes."""
-ROUTERS = (  # in the order in which a request is matched with them
+ROUTERS = (
+    console,
+    docs,
     inference,
     openai,
     cohere,
-    console,
-    docs,
     model_routes,
     submit,
     jobs,
@@ -277,6 +278,9 @@ def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     )
     for routes in ROUTERS:
         app.include_router(routes.router)
+    for route in (*inference.router.routes, *openai.router.routes):
+        if isinstance(route, APIRoute) and route.methods == {"POST"}:
+            app.router.routes.insert(0, inference.Shortcut(route))
     install_openapi(app)
     return app
 

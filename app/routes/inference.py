@@ -1,13 +1,17 @@
 """POST /match, /classify and /embed."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
 
 from sds_clip.app.bodies import reads
 from sds_clip.app.edge.auth import requires
 from sds_clip.app.edge.openapi import describe_errors
+from sds_clip.app.edge.query import refuse_unknown_parameters
 from sds_clip.app.errors import (
     AmbiguousName,
     ClassesBuilding,
@@ -19,7 +23,7 @@ from sds_clip.app.errors import (
     UnknownModel,
 )
 from sds_clip.app.keys import Caller
-from sds_clip.app.routes.shared import BODY, KEY, DirectRoute, of_app
+from sds_clip.app.routes.shared import BODY, KEY, of_app
 from sds_clip.app.schemas.classify import (
     ClassifyComparison,
     ClassifyComparisonRequest,
@@ -42,7 +46,7 @@ ERRORS = (
     DeadlineExceeded,
 )
 
-router = APIRouter(tags=["inference"], route_class=DirectRoute)
+router = APIRouter(tags=["inference"])
 
 Infer = Annotated[Caller, Depends(requires("infer"))]
 PredictorDep = Annotated[Predictor, of_app("predictor")]
@@ -114,3 +118,27 @@ def json_answer(answer: BaseModel) -> Response:
     """The answer as a response, without what is null."""
     # pydantic serialises the answer here, because FastAPI would validate it a second time.
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+class Shortcut(BaseRoute):
+    """Answers a route's POST before FastAPI's routing comes to it.
+
+    Finding the route and solving its dependencies takes FastAPI as long as all else that it does for a small request.
+    Here the dependencies, which take the request alone, are called in their order.
+    """
+
+    def __init__(self, route: APIRoute) -> None:
+        self.path = self.path_format = route.path
+        self.endpoint, self.dependant = route.endpoint, route.dependant
+        self._needed: list[tuple[Any, Any]] = [(each.name, each.call) for each in self.dependant.dependencies]
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and scope["path"] == self.path and scope["method"] == "POST":
+            return Match.FULL, {"route": self}
+        return Match.NONE, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        await refuse_unknown_parameters(request)
+        response = await self.endpoint(**{name: await call(request) for name, call in self._needed})
+        await response(scope, receive, send)

@@ -20,7 +20,7 @@ from sds_clip.app.errors import (
 )
 from sds_clip.app.routes.inference import ERRORS, Infer, PredictorDep, json_answer
 from sds_clip.app.routes.mixed import Mixed
-from sds_clip.app.routes.shared import KEY, DirectRoute, EngineDep
+from sds_clip.app.routes.shared import KEY, EngineDep
 from sds_clip.app.schemas.openai import (
     EmbeddingItem,
     EmbeddingsRequest,
@@ -36,7 +36,7 @@ from sds_clip.app.schemas.openai import (
 from sds_clip.app.serving.predictor import written
 from sds_clip.app.serving.served_models import ModelHandle
 
-router = APIRouter(prefix="/v1", tags=["OpenAI's protocol"], route_class=DirectRoute)
+router = APIRouter(prefix="/v1", tags=["OpenAI's protocol"])
 
 _IMAGE_URI = re.compile("data:image/", re.IGNORECASE)
 # A whole data URI: it has a media type or is base64, and no spaces. Other texts may begin with "data:" too.

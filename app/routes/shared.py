@@ -1,14 +1,11 @@
 """What the routes of jobs, data sets and versions share."""
 
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Path, Query, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Depends, Header, Path, Query, Request
 
 from sds_clip.app.backend import Backend
 from sds_clip.app.edge.auth import requires
-from sds_clip.app.edge.query import refuse_unknown_parameters
 from sds_clip.app.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -102,27 +99,6 @@ IdempotencyKey = Annotated[
         "with the same key and body, you get the job of the first request and no second job is made.",
     ),
 ]
-
-
-class DirectRoute(APIRoute):
-    """A route whose POST takes nothing but dependencies on the request alone, and returns a response.
-
-    They are called here in their order, because FastAPI takes as long to solve them as they take themselves.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        if self.methods != {"POST"}:
-            return super().get_route_handler()
-        needed: list[tuple[str, Any]] = [(str(each.name), each.call) for each in self.dependant.dependencies]
-
-        async def answer(request: Request) -> Response:
-            await refuse_unknown_parameters(request)
-            response: Response = await self.endpoint(
-                **{name: await call(request) for name, call in needed}
-            )
-            return response
-
-        return answer
 
 
 def of_app(name: str) -> Any:
