@@ -36,8 +36,6 @@ FORM_PART_BYTES = 16 * 2**10
 PARSE_S = 0.002
 """How long a form is parsed before others are served for as long. They need steps of the event loop, and threads that
 cannot run meanwhile."""
-LONG_BYTES = 256 * 2**10
-"""JSON of this size is checked and parsed in about a millisecond."""
 MAX_ERRORS = 20
 """How many wrong fields of one request are told."""
 
@@ -67,12 +65,9 @@ def reads(
                     raise MalformedBody("The body is empty; send a JSON object.")
                 if max_bytes is None:  # a short body cannot hold much
                     limits: Limits = request.app.state.limits
-                    is_long = len(sent) > LONG_BYTES
-                    if is_long:
-                        await asyncio.sleep(0)  # others are served between joining, checking and parsing 32 MiB
+                    await asyncio.sleep(0)  # others are served between joining, checking and parsing 32 MiB
                     limits.json(schema.model_fields).check(sent)
-                    if is_long:
-                        await asyncio.sleep(0)
+                    await asyncio.sleep(0)
                 return schema.model_validate_json(sent, strict=True)
             if given == MULTIPART and form:
                 return schema.model_validate(await _fields(request))
