@@ -123,8 +123,8 @@ def json_answer(answer: BaseModel) -> Response:
 class Shortcut(BaseRoute):
     """Answers a route's POST before FastAPI's routing comes to it.
 
-    FastAPI's own way takes a fifth of what a small request computes in the event loop. Here the dependencies, which take
-    the request alone, are called in their order.
+    FastAPI's own way takes a fifth of what a small request computes in the event loop. Here the dependencies, which
+    take the request alone, are called in their order.
     """
 
     def __init__(self, route: APIRoute) -> None:
