@@ -1,7 +1,6 @@
 """Cancels the request of a client that has disconnected, so that it is dropped before it is computed."""
 
 import asyncio
-import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,27 +15,31 @@ class CancelOnDisconnect:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body_read = asyncio.Event()
+        # The handler runs in the task of the request: one of its own would cost each request time.
+        handler = asyncio.current_task()
+        assert handler is not None
+        watch: asyncio.Task[None] | None = None
+        is_gone = False
 
         async def reading() -> Message:
+            nonlocal watch
             message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                body_read.set()
+            if message["type"] == "http.request" and not message.get("more_body", False) and watch is None:
+                watch = asyncio.create_task(gone())
             return message
 
         async def gone() -> None:
-            await body_read.wait()
+            nonlocal is_gone
             while (await receive())["type"] != "http.disconnect":
                 pass
-
-        handler = asyncio.ensure_future(self._app(scope, reading, send))
-        watch = asyncio.ensure_future(gone())
-        try:
-            await asyncio.wait({handler, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if not handler.done():
-                handler.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await handler
-        finally:
-            watch.cancel()
+            is_gone = True
             handler.cancel()
+
+        try:
+            await self._app(scope, reading, send)
+        except asyncio.CancelledError:
+            if not is_gone or handler.uncancel():
+                raise
+        finally:
+            if watch is not None:
+                watch.cancel()

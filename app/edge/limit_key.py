@@ -85,8 +85,8 @@ class LimitKey:
 
         async def receiving() -> Message:
             message = await receive()
-            if body := message.get("body"):
-                await sleep(self.body_bytes.owe(key.name, len(body)))
+            if (body := message.get("body")) and (wait_s := self.body_bytes.owe(key.name, len(body))):
+                await sleep(wait_s)
             return message
 
         async def answer() -> None:

@@ -14,6 +14,8 @@ from sds_clip.models.clip.model import Clip
 
 Item = TypeVar("Item")
 
+FEW_CHARS = 128
+"""Texts of this length need no thread. One word of so many letters takes 2 ms, and longer words the square of that."""
 _URL = re.compile("https?://", re.IGNORECASE)
 
 
@@ -57,7 +59,9 @@ class Mixed:
 
     async def tokens(self, clip: Clip, *, at_most: int | None = None) -> dict[int, int]:
         """The number of tokens of each text, as `Tokenizer.count` counts them."""
-        if not self.texts:
-            return {}
-        counts = await asyncio.to_thread(clip.tokenizer.count, list(self.texts.values()), at_most=at_most)
+        texts = list(self.texts.values())
+        if sum(map(len, texts)) <= FEW_CHARS:
+            counts = clip.tokenizer.count(texts, at_most=at_most)
+        else:
+            counts = await asyncio.to_thread(clip.tokenizer.count, texts, at_most=at_most)
         return dict(zip(self.texts, counts, strict=True))

@@ -120,6 +120,8 @@ class ImageReader:
             self._metrics.stage("decode", time.monotonic() - began)
             return pixels
 
+        if len(images) <= 1:  # needs no task
+            return [await self._read_one(image, 0, decode) for image in images]
         tasks = [
             asyncio.ensure_future(self._read_one(image, index, decode)) for index, image in enumerate(images)
         ]
