@@ -283,7 +283,8 @@ class Batcher(Generic[Group, Payload, Result]):
             pending = self.pending_decodes()
             if pending >= self.cores or (pending and not self._queue):
                 until_s = waited_s
-            pause_s = max(linger_s, until_s + DECODE_TAIL_S if pending or not self._queue else 0.0)
+            comes = pending or not self._queue or self.admitted > self.queued
+            pause_s = max(linger_s, until_s + DECODE_TAIL_S if comes else 0.0)
             if waited_s >= min(pause_s, MAX_DECODE_WAIT_S):
                 return
             await asyncio.sleep(POLL_S)

@@ -409,6 +409,24 @@ async def test_where_cores_are_shared_a_batch_waits_for_what_is_being_decoded(
     assert doubler.batches == [("a", [1, 2])]
 
 
+async def test_a_batch_waits_for_an_image_that_is_decoded_and_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("MAX_DECODE_WAIT_S", "DECODE_TAIL_S"):
+        monkeypatch.setattr(f"sds_clip.app.serving.batcher.{name}", 3600.0)
+    doubler = Doubler()
+    answers = iter([1, 1])
+
+    async with batching(doubler, pending_decodes=lambda: next(answers, 0)) as batcher:
+        with batcher.admit(1), batcher.admit(1):
+            first = asyncio.create_task(batcher.submit("a", 1, cost=1))
+            await asyncio.sleep(0.05)  # the batcher looks each millisecond
+            assert doubler.batches == []
+            second = asyncio.create_task(batcher.submit("a", 2, cost=1))
+            assert await asyncio.gather(first, second) == [2, 4]
+    assert doubler.batches == [("a", [1, 2])]
+
+
 async def test_a_batch_does_not_wait_for_ever_nor_once_it_is_full() -> None:
     doubler = Doubler()
     async with batching(doubler, pending_decodes=lambda: 1) as batcher:
