@@ -36,7 +36,6 @@ Weights = Mapping[str, float]
 """An owner of weight 2 gets twice the time of one of weight 1, which is that of every owner not named."""
 EQUAL: Weights = {}
 
-
 _KIND: BindParameter[JobKind] = bindparam("kind")
 _NOW: BindParameter[float] = bindparam("now")
 _MAY_BE_CLAIMED = and_(

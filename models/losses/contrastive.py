@@ -40,9 +40,8 @@ def contrastive_loss(
         negatives = None if negatives is None else _gather_uneven(negatives)
     if logit_bias is not None:
         texts = text_features if negatives is None else torch.cat([text_features, negatives])
-        signs = 2 * torch.eye(len(image_features), len(texts), device=texts.device) - 1
-        pairs: Tensor = F.logsigmoid(signs * (logit_scale * image_features @ texts.T + logit_bias))
-        return -pairs.sum() / len(image_features)
+        each = sigmoid_losses(logit_scale * image_features @ texts.T + logit_bias)
+        return each.sum() / len(image_features)
     if negatives is None:
         loss: Tensor = ClipLoss()(image_features, text_features, logit_scale)
         return loss
@@ -51,6 +50,12 @@ def contrastive_loss(
     labels = torch.arange(len(image_features), device=image_features.device)
     image_to_text = F.cross_entropy(torch.cat([true_columns, negative_columns], dim=1), labels)
     return (image_to_text + F.cross_entropy(true_columns.T, labels)) / 2
+
+
+def sigmoid_losses(logits: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Return -log sigmoid(z logit) of each pair: z is 1 on the diagonal, or else -1."""
+    signs = 2 * torch.eye(*logits.shape, device=logits.device) - 1
+    return -F.logsigmoid(signs * logits)
 
 
 def _gather_uneven(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:

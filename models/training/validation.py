@@ -13,6 +13,7 @@ from sds_clip.models.clip.encode import encode_images, encode_texts
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.evaluation.retrieval import counted_batches, in_batch_accuracy
+from sds_clip.models.losses.contrastive import sigmoid_losses
 
 MAX_PAIRS = 1024  # as the option `val` promises
 
@@ -61,5 +62,4 @@ def _losses(logits: Float[Tensor, "b b"], bias: float | None) -> Float[Tensor, "
     """Return each row's part of the loss that `sds_clip.models.losses.contrastive` computes."""
     if bias is None:
         return F.cross_entropy(logits, torch.arange(len(logits)), reduction="none")
-    signs = 2 * torch.eye(len(logits)) - 1
-    return -F.logsigmoid(signs * (logits + bias)).sum(dim=1)
+    return sigmoid_losses(logits + bias).sum(dim=1)
