@@ -77,4 +77,5 @@ def test_refused_requests_are_counted_and_shown(tmp_path: Path) -> None:
     result = drive(Recorder(503, chunked=True), image, clients=2, warmup=0, requests=4)
 
     assert result.statuses == {"503": 4}
-    assert result.failures == ["503: /embed", "503: /match", "503: /embed"]
+    assert len(result.failures) == 3  # the first ones; those of two clients in any order
+    assert {*result.failures} == {"503: /embed", "503: /match"}
