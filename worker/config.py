@@ -1,6 +1,7 @@
 """A worker's configuration: one frozen value, passed to its processes as JSON."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -36,6 +37,18 @@ def _long_enough(lease_ttl_s: float) -> float:
     return lease_ttl_s
 
 
+def _alike(device: str) -> str:
+    """A device, or a list of devices that processes of one job can share. Raises ValueError."""
+    each = device.replace(" ", "").split(",")
+    if (
+        len(each) > 1
+        and set(each) != {"cpu"}
+        and not (len(set(each)) == len(each) and all(re.fullmatch(r"cuda:\d+", one) for one in each))
+    ):
+        raise ValueError("Several devices must be different GPUs, such as cuda:0,cuda:1, or all be cpu.")
+    return ",".join(each)
+
+
 def _weights(given: object) -> object:
     """Read weights such as `team-a=3,team-b=0.5`. Raises ValueError."""
     if not isinstance(given, str):
@@ -57,8 +70,8 @@ class WorkerConfig:
     database_url: str
     data_dir: Annotated[Path, AfterValidator(Path.absolute)]
     queue: Literal["finetune", "evaluate", "check"]
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    device: Annotated[str, AfterValidator(_alike)] = "auto"
+    """auto, cpu, cuda or cuda:N. A slot whose jobs may use several has a list, such as cuda:0,cuda:1."""
     gpu_memory_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the GPU's memory a job may take, where a service or another slot uses the same GPU."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -124,6 +137,15 @@ class WorkerConfig:
     """Minimum time between a job's checkpoints, whatever its save_every; the last one is always written."""
     feature_cache_bytes: int = 2**30
     """Size of the evaluations' feature cache; the rows used least recently are dropped."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(self.device.split(","))
+
+    @property
+    def main_device(self) -> str:
+        """The device of a job that uses one, and of the first process of any other."""
+        return self.devices[0]
 
     @property
     def kind(self) -> JobKind:

@@ -154,3 +154,15 @@ class JobContext:
     def stop(self) -> NoReturn:
         """Stop after a checkpoint was written. Raises Stopped."""
         raise Stopped(self.stopping.reason)
+
+
+def limit(config: WorkerConfig, device: str) -> None:
+    """Apply the slot's share of a device to this process."""
+    if not config.threads and config.gpu_memory_share is None:
+        return
+    from sds_clip.models.clip.precision import limit_memory, use_threads
+
+    if config.threads:
+        use_threads(config.threads)
+    if config.gpu_memory_share is not None:
+        limit_memory(device, config.gpu_memory_share)

@@ -41,7 +41,7 @@ def _evaluator(context: JobContext, job: EvaluateSpec) -> Evaluator:
         param = "model" if job.scorer == "clip" and name == job.model else "baseline"
         context.stage("loading")
         reference = loadable(context.store, config, name, param=param)
-        loaded = load_clip(reference, device=config.device, precision=precision)
+        loaded = load_clip(reference, device=config.main_device, precision=precision)
         check_version(loaded, name, param=param)
         context.stage("evaluating")
         return replace(loaded, reference=name)  # the name asked for, not its path on the server
@@ -49,7 +49,7 @@ def _evaluator(context: JobContext, job: EvaluateSpec) -> Evaluator:
     def teacher(reference: str, precision: str) -> "Teacher":
         from sds_clip.models.teacher.load import load_teacher
 
-        loaded = load_teacher(reference, device=config.device, precision=precision, vae=True)
+        loaded = load_teacher(reference, device=config.main_device, precision=precision, vae=True)
         context.stage("evaluating")
         return loaded
 

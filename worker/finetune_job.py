@@ -22,7 +22,7 @@ from sds_clip.models.evaluation.results import Results, write_results
 from sds_clip.models.run_files import REPORT_FILE
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.parts import Parts, load_parts
-from sds_clip.models.training.processes import Rank, find_rank
+from sds_clip.models.training.processes import Rank, exchanged, find_rank
 from sds_clip.models.training.run import Result, train
 from sds_clip.models.training.trackers import make_tracker
 from sds_clip.models.training.tracking import Tracker
@@ -31,6 +31,7 @@ from sds_clip.worker.benchmarks import described, read_data, summary
 from sds_clip.worker.context import JobContext
 from sds_clip.worker.data import content_of, pairs_place
 from sds_clip.worker.errors import JobFailed
+from sds_clip.worker.followers import Training, followed
 from sds_clip.worker.promotion import alias_of, decide
 from sds_clip.worker.references import check_version, loadable, of_version
 from sds_clip.worker.training_progress import TrainingProgress
@@ -41,32 +42,43 @@ def finetune(context: JobContext) -> None:
 
     Raises what `sds_clip.worker.job_process.Runner` may.
     """
-    run = _load(context, FinetuneSpec.read(context.job.config))
-    result = run.train()
+    context.stage("loading")
+    job = FinetuneSpec.read(context.job.config)
+    training = _training(context, job)
+    with followed(training):
+        run = _load(context, job, training)
+        result = run.train()
     scores = run.measure(run.tuned(result), {name: float(value) for name, value in result.metrics.items()})
     run.end(result, scores)
     context.folder.drop_earlier()
     context.folder.drop()
 
 
-def _load(context: JobContext, job: FinetuneSpec) -> "_Run":
-    context.stage("loading")
+def _training(context: JobContext, job: FinetuneSpec) -> Training:
     config = _resolved(context, job)
     training = context.store.datasets.get(job.training_data)
     # The number of steps of `epochs` is known only now that the data are checked.
     check_limits(config, steps_of(job, training))
-    rank = find_rank(config.device)
     # What the check of the validation pairs allowed, so that an accepted data set cannot fail its job.
     held_out = job.validation_data
     val_max_bad_share = 0.0 if held_out is None else context.store.datasets.get(held_out).max_bad_share
+    # Everything is read by its place; what is recorded are the ids of data and base, not this machine's paths.
+    recorded = job.recorded(config)
+    return Training(context.config, job.devices, config, recorded, context.folder.run, val_max_bad_share)
+
+
+def _load(context: JobContext, job: FinetuneSpec, training: Training) -> "_Run":
+    rank = find_rank(training.config.device)
 
     def say(message: str) -> None:
         context.check()
         context.reporter.event(message.replace(f"{context.config.data_dir}/", ""))
 
-    parts = load_parts(config, rank, say, confined=True, val_max_bad_share=val_max_bad_share)
+    parts = load_parts(
+        training.config, rank, say, confined=True, val_max_bad_share=training.val_max_bad_share
+    )
     check_version(parts.base, job.base, param="base")
-    return _Run(context, job, config, parts, rank)
+    return _Run(context, job, training, parts, rank)
 
 
 def _resolved(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
@@ -85,7 +97,7 @@ def _resolved(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
         images = validation.images or validation.data.parent
         places |= {"val": validation.data, "val_images": images}
     base = loadable(store, config, job.base, param="base")
-    return job.config(**places, base=base, device=config.device)
+    return job.config(**places, base=base, device=config.main_device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +106,7 @@ class _Run:
 
     context: JobContext
     job: FinetuneSpec
-    config: FinetuneConfig
+    training: Training
     parts: Parts
     rank: Rank
 
@@ -112,11 +124,11 @@ class _Run:
         context.check_disk()
         context.stage("training")
         context.count("training", start)
+        exchanged(None)  # a process must not look for checkpoints before they are taken over
         result = train(
-            # Everything is read by now; record the ids of data and base, not this machine's paths.
-            self.job.recorded(self.config),
+            self.training.recorded,
             self.parts,
-            context.folder.run,
+            self.training.out,
             self.rank,
             resume=True,
             watcher=progress,
@@ -266,7 +278,10 @@ class _Run:
         validation: Mapping[str, float] = {}
         if self.parts.validation is not None:
             validation = validate(
-                clip, self.parts.validation, self.config.batch_size, lambda done, total: self.context.check()
+                clip,
+                self.parts.validation,
+                self.training.config.batch_size,
+                lambda done, total: self.context.check(),
             )
         return self.measure(clip, validation)
 
@@ -275,7 +290,7 @@ class _Run:
         config = self.context.config
         try:
             reference = of_version(self.context.store, config, version, param="alias")
-            clip = load_clip(reference, device=config.device, precision="float32")
+            clip = load_clip(reference, device=config.main_device, precision="float32")
             check_version(clip, version, param="alias")
             return clip
         except (JobFailed, CheckpointError) as error:

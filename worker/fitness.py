@@ -14,8 +14,7 @@ from sds_clip.app.data_folder import DataFolder
 from sds_clip.app.errors import StoreUnavailable
 from sds_clip.app.store.records import Job
 from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.protocol import environment
-from sds_clip.worker.supervised import PYTHON
+from sds_clip.worker.protocol import PYTHON, environment
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,13 @@ class Fitness:
     def _fault(self) -> str | None:
         """What the test has found, or None."""
         config = self._config
-        command = [*PYTHON, "sds_clip.worker.self_test", config.queue, config.device, str(config.jobs_dir)]
+        command = [
+            *PYTHON,
+            "sds_clip.worker.self_test",
+            config.queue,
+            ",".join(config.devices),
+            str(config.jobs_dir),
+        ]
         try:
             done = subprocess.run(
                 command,

@@ -19,8 +19,7 @@ from sds_clip.app.store import Store
 from sds_clip.app.store.claims import back_off_s
 from sds_clip.app.store.states import HELD, JobKind, JobStatus
 from sds_clip.models.deadline import ended_in_time
-from sds_clip.worker.config import WorkerConfig
-from sds_clip.worker.context import JobContext, StopFlag
+from sds_clip.worker.context import JobContext, StopFlag, limit
 from sds_clip.worker.errors import Stopped, failure_of
 from sds_clip.worker.folders import JobFolder
 from sds_clip.worker.lease_keeper import LeaseKeeper
@@ -178,7 +177,7 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
     try:
         try:
             context.folder.open()
-            _limit(config)
+            limit(config, config.main_device)
             runner = runner_of(job.kind)
             memory = Periodic(
                 "device memory", lambda: context.ticks.memory(_device_bytes()), _TELL_MEMORY_EVERY_S
@@ -212,18 +211,6 @@ def _device_bytes() -> int:
     if torch is None or not torch.cuda.is_initialized():
         return 0
     return sum(torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count()))
-
-
-def _limit(config: WorkerConfig) -> None:
-    """Apply the slot's share of the device."""
-    if not config.threads and config.gpu_memory_share is None:
-        return
-    from sds_clip.models.clip.precision import limit_memory, use_threads
-
-    if config.threads:
-        use_threads(config.threads)
-    if config.gpu_memory_share is not None:
-        limit_memory(config.device, config.gpu_memory_share)
 
 
 if __name__ == "__main__":

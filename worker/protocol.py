@@ -13,6 +13,9 @@ from enum import IntEnum
 from sds_clip.app.store.records import Lease
 from sds_clip.worker.config import WorkerConfig
 
+# -P: a package of the current folder that is named as one of ours must not hide it.
+PYTHON = (sys.executable, "-P", "-m")
+
 
 class Exit(IntEnum):
     """Exit codes of a job's process. Any other code, or a signal, means that it died."""

@@ -131,7 +131,9 @@ class Slot:
 
         A busy slot sends a task only once, or messages would pile up until a worker is idle.
         """
-        job = self._store.leases.next_due(self._config.kind, self._config.share_weights)
+        job = self._store.leases.next_due(
+            self._config.kind, self._config.share_weights, len(self._config.devices)
+        )
         if job is None:
             return False
         if self._sent != (job.id, job.fence) and self._publish(job.kind, job.id):
@@ -163,6 +165,7 @@ class Slot:
             self.owner,
             self._config.lease_ttl_s,
             weights=self._config.share_weights,
+            devices=len(self._config.devices),
             retry_base_s=self._config.retry_base_s,
         )
         if job is None:
@@ -378,7 +381,9 @@ class _Watch:
             return False
         self.next_turn_at = now + self.config.idle_tick_s
         with contextlib.suppress(LeaseLost, StoreUnavailable):
-            return self.store.leases.end_turn(Lease.of(self.job), self.config.share_weights)
+            return self.store.leases.end_turn(
+                Lease.of(self.job), self.config.share_weights, len(self.config.devices)
+            )
         return False
 
     def _ask_to_stop(self, now: float) -> None:

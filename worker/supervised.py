@@ -4,15 +4,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 
 from sds_clip.worker.identity import ProcessId, identify
-from sds_clip.worker.protocol import Exit, environment
+from sds_clip.worker.protocol import PYTHON, Exit, environment
 
-# -P: a package of the current folder that is named as one of ours must not hide it.
-PYTHON = (sys.executable, "-P", "-m")
 COMMAND = (*PYTHON, "sds_clip.worker.job_process")
 _READ = 65536
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,5 +216,5 @@ class Changes:
         return [frame("alias", info) for info in await self._versions.shown(caller, aliases)]
 
 
-def _told(job: Job, living: frozenset[JobKind]) -> Told:
+def _told(job: Job, living: Mapping[JobKind, int]) -> Told:
     return Told(job.owner, frame("job", job_info(job, no_worker=needs_a_worker(job, living))))

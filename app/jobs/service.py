@@ -1,7 +1,7 @@
 """The job operations behind the routes: submit, read, control and delete."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -305,5 +305,5 @@ def _point(found: MetricPoint | None) -> MetricPointInfo | None:
     return None if found is None else MetricPointInfo.model_validate(found)
 
 
-def needs_a_worker(job: Job | Row[Any], living: frozenset[JobKind]) -> bool:
-    return job.status in _NEEDS_A_WORKER and job.kind not in living
+def needs_a_worker(job: Job | Row[Any], living: Mapping[JobKind, int]) -> bool:
+    return job.status in _NEEDS_A_WORKER and job.devices > living.get(job.kind, 0)

@@ -24,7 +24,7 @@ from sds_clip.app.store import SeenBy, Workspace
 from sds_clip.app.store.alias_names import check_alias
 from sds_clip.app.store.names import is_id
 from sds_clip.app.store.records import Dataset, DatasetStatus, NewJob
-from sds_clip.app.store.states import OPEN
+from sds_clip.app.store.states import OPEN, JobKind
 
 _RETRY_AFTER_S = 60
 
@@ -75,6 +75,7 @@ class JobValidator:
             max_attempts=self._settings.max_attempts,
             max_run_time_s=spec.max_run_time_s or self._settings.max_run_time_s,
             priority=spec.priority,
+            devices=spec.devices if isinstance(spec, FinetuneSpec) else 1,
             seed=spec.seed,
             suffix=spec.suffix,
             name=spec.name or "",
@@ -133,6 +134,13 @@ class JobValidator:
             found = dataset(one.data, one.benchmark, param="evaluate", index=index)
             evaluate.append(one.model_copy(update={"data": found.id}))
         check_limits(spec.hyperparameters, steps_of(spec, training))
+        most = self._seen_by(None).workers.living_queues().get(JobKind.FINETUNE)
+        if most is not None and spec.devices > most:
+            raise InvalidRequest(
+                f"The job asks for {spec.devices} devices, but no fine-tuning worker here has more than {most}; lower "
+                "devices.",
+                param="devices",
+            )
         return spec.resolved(
             max_bad_share=training.max_bad_share,
             base=base,

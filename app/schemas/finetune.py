@@ -18,6 +18,7 @@ from sds_clip.models.training.config import (
     Seed,
     TrainingOptions,
     check_combination,
+    check_split,
     needs_teacher,
     sections,
     teacher_weight,
@@ -134,6 +135,8 @@ class FinetuneSpec(JobSpec):
     thresholds: Thresholds = Field(default_factory=Thresholds)
     """The thresholds of `if_better`."""
     seed: Seed = 0
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """The number of devices of one worker that train together. Each takes its part of every batch."""
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -145,6 +148,7 @@ class FinetuneSpec(JobSpec):
             )
         try:
             check_combination(self.objective, self.teacher, self.hyperparameters)
+            check_split(self.objective, self.hyperparameters, self.devices)
         except ValueError as error:
             raise InvalidConfiguration(
                 f"The configuration cannot be used. {error}", param="hyperparameters"

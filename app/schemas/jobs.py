@@ -198,6 +198,7 @@ class FinetuneJobInfo(_JobInfo):
     alias: str
     thresholds: dict[str, float]
     seed: int
+    devices: int = Field(description="The number of devices that train together.")
 
 
 class EvaluateJobInfo(_JobInfo):

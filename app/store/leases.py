@@ -52,9 +52,12 @@ class JobLeases(Part):
         ttl_s: float,
         *,
         weights: Weights = EQUAL,
+        devices: int = 1,
         retry_base_s: float = RETRY_BASE_S,
     ) -> Job | None:
         """Claim the job of a kind whose turn it is: it is due, and queued, or running under a lapsed lease.
+
+        It needs no more than `devices`.
 
         The owner that has used the slots least, by `weights`, comes first. Among its jobs, those of the highest
         priority do, and among these the oldest.
@@ -72,7 +75,7 @@ class JobLeases(Part):
         while True:
             with self._database.writing() as connection:
                 now = self._clock()
-                job = next_in_turn(connection, kind, now, weights, lock=True)
+                job = next_in_turn(connection, kind, now, weights, devices, lock=True)
                 if job is None:
                     return None
                 interruptions = job.interruptions + (job.status is JobStatus.RUNNING)
@@ -81,19 +84,21 @@ class JobLeases(Part):
                     return take(connection, job, owner, now, now + ttl_s, interruptions, due)
                 exhaust(connection, job, error, now, interruptions)
 
-    def next_due(self, kind: JobKind, weights: Weights = EQUAL) -> Job | None:
+    def next_due(self, kind: JobKind, weights: Weights = EQUAL, devices: int = 1) -> Job | None:
         """The job that `claim` would take now. It is not changed."""
         with self._database.reading() as connection:
-            return next_in_turn(connection, kind, self._clock(), weights)
+            return next_in_turn(connection, kind, self._clock(), weights, devices)
 
-    def end_turn(self, lease: Lease, weights: Weights = EQUAL) -> bool:
+    def end_turn(self, lease: Lease, weights: Weights = EQUAL, devices: int = 1) -> bool:
         """End the turn of a running job if another owner's would be next. Its worker then has to `release` it.
 
         Returns whether the turn is over. Raises LeaseLost.
         """
         with self._database.writing() as connection:
             job, now = held_job(connection, lease), self._clock()
-            if job.status is not JobStatus.RUNNING or not is_turn_over(connection, job, now, weights):
+            if job.status is not JobStatus.RUNNING or not is_turn_over(
+                connection, job, now, weights, devices
+            ):
                 return False
             connection.execute(_guarded(lease).values(turn_over_at=now))
         return True

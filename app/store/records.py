@@ -108,6 +108,8 @@ class Submission(Record):
     max_run_time_s: float = MAX_RUN_TIME_S
     priority: int = 0
     """Among an owner's jobs, those of the highest priority are claimed first."""
+    devices: int = 1
+    """How many devices it needs. Slots with fewer leave it alone."""
     seed: int | None = None
     suffix: str | None = None
     name: str = ""

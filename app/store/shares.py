@@ -38,10 +38,12 @@ EQUAL: Weights = {}
 
 _KIND: BindParameter[JobKind] = bindparam("kind")
 _NOW: BindParameter[float] = bindparam("now")
+_DEVICES: BindParameter[int] = bindparam("devices")
 _MAY_BE_CLAIMED = and_(
     jobs.c.kind == _KIND,
     ELIGIBLE,
     jobs.c.format <= JOB_FORMAT,
+    jobs.c.devices <= _DEVICES,
     jobs.c.not_before <= _NOW,
     or_(
         jobs.c.status == JobStatus.QUEUED,
@@ -70,21 +72,23 @@ _OWNERS = union_all(
 
 
 def next_in_turn(
-    connection: Connection, kind: JobKind, now: float, weights: Weights, *, lock: bool = False
+    connection: Connection, kind: JobKind, now: float, weights: Weights, devices: int, *, lock: bool = False
 ) -> Job | None:
-    """The job to claim. With `lock`, it is locked, and jobs that others have locked are passed over."""
-    oldest, use = _owners(connection, kind, now, weights)
+    """The job that a slot of so many devices claims. With `lock`, it is locked, and jobs that others have locked are
+    passed over.
+    """
+    oldest, use = _owners(connection, kind, now, weights, devices)
     first = FIRST_OF_OWNER.with_for_update(skip_locked=True) if lock else FIRST_OF_OWNER
     for owner in sorted(oldest, key=lambda owner: (use[owner], oldest[owner], owner)):
-        job = Job.one_or_none(connection, first, kind=kind, now=now, owner=owner)
+        job = Job.one_or_none(connection, first, kind=kind, now=now, owner=owner, devices=devices)
         if job is not None:
             return job
     return None
 
 
-def is_turn_over(connection: Connection, job: Job, now: float, weights: Weights) -> bool:
+def is_turn_over(connection: Connection, job: Job, now: float, weights: Weights, devices: int) -> bool:
     """Whether a job of another owner would be next if this one stopped now."""
-    oldest, use = _owners(connection, job.kind, now, weights)
+    oldest, use = _owners(connection, job.kind, now, weights, devices)
     own = use[job.owner] - _AT_WORK_S / weights.get(job.owner, 1.0)
     return any(use[owner] < own for owner in oldest if owner != job.owner)
 
@@ -98,14 +102,14 @@ def charge(connection: Connection, job: Job, used_s: float, now: float) -> None:
 
 
 def _owners(
-    connection: Connection, kind: JobKind, now: float, weights: Weights
+    connection: Connection, kind: JobKind, now: float, weights: Weights, devices: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     """When the oldest job of each owner that waits was submitted, and the seconds that each has used, by its weight.
 
     What is past counts less, and jobs at work count too.
     """
     oldest, use = dict[str, float](), defaultdict[str, float](float)
-    values = {"kind": kind, "now": now, "period": int(now // PERIOD_S)}
+    values = {"kind": kind, "now": now, "devices": devices, "period": int(now // PERIOD_S)}
     for owner, submitted, used_s, period in connection.execute(_OWNERS, values):
         if submitted is not None:
             oldest[owner] = submitted

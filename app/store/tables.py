@@ -140,6 +140,7 @@ jobs = _table(
     Column("pruned_at", Double),
     Column("format", Integer, nullable=False),
     Column("priority", Integer, nullable=False),
+    Column("devices", Integer, nullable=False),
     UniqueConstraint("owner", "idempotency_key"),
     # One index for each way to list, so that a page costs the same however many jobs have finished.
     Index("jobs_by_time", "created_at", "id"),

@@ -13,7 +13,8 @@ from sds_clip.app.store.tables import NO_CHECK, jobs
 
 _OPEN = and_(jobs.c.status.in_(sorted(OPEN)), NO_CHECK)
 _SHOWN = tuple(
-    jobs.c[name] for name in ("id", "kind", "status", "stage", "step", "steps", "attempt", "estimated_finish")
+    jobs.c[name]
+    for name in ("id", "kind", "devices", "status", "stage", "step", "steps", "attempt", "estimated_finish")
 )
 
 

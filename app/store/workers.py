@@ -1,5 +1,7 @@
 """The workers' heartbeats: one row for each supervisor, which renews it every few seconds."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import RowMapping, delete, insert, select, update
 
 from sds_clip.app.store.part import Part
@@ -47,12 +49,17 @@ class Workers(Part):
             at_work: dict[str | None, str] = {row.lease_owner: row.id for row in connection.execute(held)}
         return tuple(self._worker(row, at_work.get(row["id"])) for row in rows)
 
-    def living_queues(self) -> frozenset[JobKind]:
-        """The kinds of jobs that living workers take. All check data sets."""
+    def living_queues(self) -> Mapping[JobKind, int]:
+        """The kinds of jobs that living workers take, with the most devices of a slot. All check data sets."""
         takes = workers.c.seen_at >= self._clock() - LIVING_S, workers.c.out_because.is_(None)
         with self._database.reading() as connection:
-            found = frozenset(connection.execute(select(workers.c.queue).where(*takes).distinct()).scalars())
-        return found | {JobKind.CHECK} if found else found
+            rows = connection.execute(
+                select(workers.c.queue, workers.c.device).where(*takes).distinct()
+            ).all()
+        found = {JobKind.CHECK: 1} if rows else {}
+        for kind, device in rows:
+            found[kind] = max(found.get(kind, 1), 1 + device.count(","))
+        return found
 
     def silent_since(self, job: Job) -> float | None:
         """Since when the worker that holds a job has not been heard of. None if none holds it, or it was heard lately.

@@ -354,6 +354,19 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
         )
 
 
+def check_split(objective: Objective, options: TrainingOptions, processes: int) -> None:
+    """Raise ConfigError if batches cannot be split evenly over so many processes."""
+    sizes = {"batch_size": options.batch_size, "sds_batch_size": options.teacher_batch_size}
+    for name, size in sizes.items():
+        if size % processes:
+            raise ConfigError(f"{name} {size} cannot be split evenly over {processes} processes.")
+    if objective == "noise-contrast" and options.teacher_batch_size // processes % NOISE_CONTRAST_GROUP:
+        raise ConfigError(
+            f"sds_batch_size {options.teacher_batch_size} cannot be split over {processes} processes in groups of "
+            f"{NOISE_CONTRAST_GROUP}, which the objective noise-contrast compares."
+        )
+
+
 def parse_config(values: dict[str, object]) -> FinetuneConfig:
     """Validate a mapping of options.
 

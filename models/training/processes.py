@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,34 @@ class Rank:
     @property
     def is_main(self) -> bool:
         return self.index == 0
+
+
+def meet(file: Path, device: str, index: int, world_size: int) -> None:
+    """Make this process one of several on one host, which find each other by a new file; `find_rank` then knows it.
+
+    They talk over the loopback, so that no other host reaches them. A GPU is `cuda:N`.
+    """
+    loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    # As `torchrun` says it. Accelerate takes the GPU with the index LOCAL_RANK.
+    launched = {
+        "RANK": str(index),
+        "LOCAL_RANK": device.removeprefix("cuda:") if device.startswith("cuda:") else str(index),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+    }
+    os.environ.update(loopback | launched)
+    dist.init_process_group(
+        "nccl" if device.startswith("cuda") else "gloo",
+        init_method=file.absolute().as_uri(),
+        rank=index,
+        world_size=world_size,
+        timeout=_PATIENCE,
+    )
+
+
+def part() -> None:
+    """Leave the others: from now on this process is alone."""
+    dist.destroy_process_group()
 
 
 def find_rank(device: str) -> Rank:

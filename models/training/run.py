@@ -19,17 +19,16 @@ import yaml
 from torch import nn
 
 from sds_clip.models.checkpoints.delta import clip_with, save_delta
-from sds_clip.models.choices import NOISE_CONTRAST_GROUP
 from sds_clip.models.clip.precision import DTYPES, choose_precision
 from sds_clip.models.clip.student import trainable_parameters
 from sds_clip.models.clip.text_map import TextMap, fold, text_projection
 from sds_clip.models.data.batches import Loader, batch_indices
 from sds_clip.models.data.pairs import PairSet
-from sds_clip.models.errors import ConfigError, NotFiniteError, TrainingError
+from sds_clip.models.errors import NotFiniteError, TrainingError
 from sds_clip.models.mapper import Mapper
 from sds_clip.models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE, checkpoints_in
 from sds_clip.models.training.checkpoint import Checkpoints
-from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.config import FinetuneConfig, check_split
 from sds_clip.models.training.distillation.condition import ConditionLoss
 from sds_clip.models.training.distillation.noise_contrast import NoiseContrastLoss
 from sds_clip.models.training.distillation.sds import SdsLoss
@@ -253,7 +252,8 @@ def _start_mapper(run: _Run, parts: Parts, done: int, between: Callable[[int, in
 def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
     base = parts.base
     pairs = with_negatives(config, parts.pairs)
-    _check_batches(config, len(pairs), rank.world_size)
+    check_split(config.objective, config, rank.world_size)
+    batch_indices(len(pairs), config.batch_size, config.seed, 0)  # refuses a batch larger than the data
     steps = config.steps_over(len(pairs))
     network = deepcopy(base.network)
     student = trainable_parameters(network, config.trainable)
@@ -358,21 +358,6 @@ def resolved(config: FinetuneConfig, rank: Rank) -> FinetuneConfig:
     names = ("precision", "teacher_precision")
     chosen = {name: choose_precision(getattr(config, name), rank.device) for name in names}
     return config.model_copy(update={**chosen, "sds_weight": config.teacher_weight})
-
-
-def _check_batches(config: FinetuneConfig, size: int, world_size: int) -> None:
-    for name, value in (("batch_size", config.batch_size), ("sds_batch_size", config.teacher_batch_size)):
-        if value % world_size:
-            raise ConfigError(f"{name} {value} cannot be split evenly over {world_size} processes.")
-    if (
-        config.objective == "noise-contrast"
-        and config.teacher_batch_size // world_size % NOISE_CONTRAST_GROUP
-    ):
-        raise ConfigError(
-            f"sds_batch_size {config.teacher_batch_size} cannot be split over {world_size} processes in groups of "
-            f"{NOISE_CONTRAST_GROUP}, which the objective noise-contrast compares."
-        )
-    batch_indices(size, config.batch_size, config.seed, 0)  # refuses a batch larger than the data
 
 
 def _measure(run: _Run, parts: Parts, between: Callable[[int, int], None]) -> Record:

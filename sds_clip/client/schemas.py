@@ -60,7 +60,7 @@ class FinetuneOptions(TypedDict, total=False):
     objective: Literal["clip", "sds-clip", "condition", "noise-contrast", "score"] | None
     hyperparameters: Hyperparameters | None; evaluate: Sequence[Evaluation] | None
     promote: Literal["never", "if_better", "always"] | None; alias: str | None; thresholds: Thresholds | None
-    seed: int | None
+    seed: int | None; devices: int | None
 class EvaluateOptions(TypedDict, total=False):
     name: str | None; suffix: str | None; metadata: Mapping[str, str] | None; priority: int | None
     max_run_time_s: float | None; model: str | None; scorer: Literal["clip", "diffusion"] | None
@@ -191,6 +191,7 @@ class FinetuneJobInfo(TypedDict):
     kind: Literal["finetune"]; base: str; teacher: str | None; training_data: str; validation_data: str | None
     objective: str; hyperparameters: dict[str, Any]; evaluate: list[dict[str, Any]]
     promote: Literal["never", "if_better", "always"]; alias: str; thresholds: dict[str, float]; seed: int
+    devices: int
 @final
 class EvaluateJobInfo(TypedDict):
     id: str; object: Literal["job"]; name: str; status: JobStatus; created_at: float; started_at: float | None

@@ -59,7 +59,7 @@ def test_job_is_given_back_uncounted_when_the_folder_goes_away_and_goes_on_when_
         released = work.store.events.transitions(job.id)[-1].message
         assert released.startswith("Stopped: The data folder is not the data folder of the database")
         until(lambda: work.store.workers.list()[0].out_because)
-        assert work.store.workers.living_queues() == frozenset()
+        assert work.store.workers.living_queues() == {}
         assert [work.get(each).fence for each in (job, other)] == [1, 0]  # it has claimed nothing
         work.config.data_dir.rename(work.config.data_dir.with_name("wrong"))
         away.rename(work.config.data_dir)

@@ -273,3 +273,14 @@ def test_limits_of_a_job_are_the_operator_s_or_less_running_time(
     for asked in (61, 0):
         body = service.request(max_run_time_s=asked)
         assert error_of(service.client.post("/finetune", json=body), 422)["param"] == "max_run_time_s"
+
+
+def test_job_may_ask_for_as_many_devices_as_a_living_worker_has(make_service: Callable[..., Service]) -> None:
+    service = make_service()
+    assert service.finetune(devices=2)["no_worker"], "a worker that has them may still come"
+    service.store.workers.beat(NewWorker("a", "host", 7, JobKind.FINETUNE, "cuda:0,cuda:1", "1.0", 5.0))
+    taken = service.finetune(devices=2)
+    assert (taken["devices"], taken["no_worker"]) == (2, False)
+    body = service.request(devices=4)
+    error = error_of(service.client.post("/finetune", json=body), 422)
+    assert (error["param"], "more than 2" in error["message"]) == ("devices", True)

@@ -48,6 +48,23 @@ def test_owners_that_have_used_nothing_are_served_by_age(store: Store) -> None:
     assert [next_owner(store) for _ in range(3)] == ["zoe", "alice", "mia"]
 
 
+def test_job_that_needs_more_devices_than_a_slot_has_is_passed_over_and_ends_no_turn(
+    store: Store, clock: FakeClock
+) -> None:
+    submitted(store, owner="alice")
+    lease = claimed(store, ttl_s=1e6)
+    clock.advance(7200)
+    large = submitted(store, owner="bob", devices=2)
+    submitted(store, owner="alice")
+    assert not store.leases.end_turn(lease)
+    assert next_owner(store) == "alice"
+    assert store.leases.next_due(JobKind.FINETUNE) is None
+    assert store.leases.end_turn(lease, devices=2)
+    taken = store.leases.claim(JobKind.FINETUNE, "slot", 60, devices=2)
+    assert taken is not None
+    assert taken.id == large.id
+
+
 def test_use_is_of_one_kind_and_halves_with_time(store: Store, clock: FakeClock) -> None:
     run_for(store, clock, "alice", 4 * 3600)
     run_for(store, clock, "bob", 3 * 3600)

@@ -9,20 +9,20 @@ from tests.app.store.conftest import FakeClock, claimed, submitted
 from tests.checks import claimed_check
 
 
-def worker(id: str, queue: JobKind = JobKind.FINETUNE) -> NewWorker:
-    return NewWorker(id, "host", 7, queue, "cpu", "1.0", started_at=5.0)
+def worker(id: str, queue: JobKind = JobKind.FINETUNE, device: str = "cpu") -> NewWorker:
+    return NewWorker(id, "host", 7, queue, device, "1.0", started_at=5.0)
 
 
 def test_worker_lives_for_three_heartbeats_and_is_forgotten_after_a_day(
     store: Store, clock: FakeClock
 ) -> None:
-    store.workers.beat(worker("a"))
+    store.workers.beat(worker("a", device="cuda:0,cuda:1"))
     store.workers.beat(worker("b", JobKind.EVALUATE))
     clock.advance(20)
     store.workers.beat(worker("b", JobKind.EVALUATE))
-    assert store.workers.living_queues() == {"finetune", "evaluate", "check"}
+    assert store.workers.living_queues() == {"finetune": 2, "evaluate": 1, "check": 1}
     clock.advance(15)
-    assert store.workers.living_queues() == {"evaluate", "check"}
+    assert store.workers.living_queues() == {"evaluate": 1, "check": 1}
     assert [(each.id, each.alive) for each in store.workers.list()] == [("b", True), ("a", False)]
     clock.advance(24 * 3600)
     store.workers.beat(worker("c"))
@@ -33,7 +33,7 @@ def test_worker_that_has_stopped_is_gone_at_once(store: Store) -> None:
     store.workers.beat(worker("a"))
     store.workers.leave("a")
     assert store.workers.list() == ()
-    assert store.workers.living_queues() == frozenset()
+    assert store.workers.living_queues() == {}
 
 
 def test_worker_is_shown_with_the_job_that_it_holds(store: Store) -> None:
