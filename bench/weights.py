@@ -15,7 +15,7 @@ ARCHITECTURE = "ViT-B-32"
 SEED = 0
 
 
-def make_open_clip(folder: Path) -> Path:
+def make_open_clip(folder: Path, architecture: str = ARCHITECTURE) -> Path:
     """Save the random model as `open_clip_config.json` and `open_clip_model.safetensors`, once.
 
     open_clip initialises LayerNorms to one and biases to zero. They are moved off those values here, so that
@@ -24,13 +24,13 @@ def make_open_clip(folder: Path) -> Path:
     weights = folder / "open_clip_model.safetensors"
     if not weights.exists():
         torch.manual_seed(SEED)
-        model = open_clip.create_model(ARCHITECTURE, precision="fp32")
+        model = open_clip.create_model(architecture, precision="fp32")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.ndim == 1 and name != "visual.class_embedding":
                     parameter.add_(torch.randn_like(parameter) * 0.05)
         config = {
-            "model_cfg": open_clip.get_model_config(ARCHITECTURE),
+            "model_cfg": open_clip.get_model_config(architecture),
             "preprocess_cfg": model.visual.preprocess_cfg,
         }
         folder.mkdir(parents=True, exist_ok=True)

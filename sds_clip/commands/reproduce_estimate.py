@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sds_clip.models.evaluation.benchmark import Benchmark
     from sds_clip.models.reproduction import Reproduction
 
-_OVERHEAD = 1.15  # a step's time over that of its parts; `python -m bench.train` asks for 1.10
+STEP_OVERHEAD = 1.15  # a step's time over that of its parts; `python -m bench.train` asks for 1.10
 _DECODED_PER_S = 178  # images, on each core; docs/benchmarks.md
 _OF_RESULTS = 700  # bytes of an item in results.json
 _OF_REPORT = 2**20  # bytes
@@ -94,7 +94,8 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
     def times_s(of: _Device) -> list[float]:
         decoded_per_s = _DECODED_PER_S * of.cores
         steps_s = [
-            max(config.batch_size / decoded_per_s, _OVERHEAD * each / of.training) for each in (control, run)
+            max(config.batch_size / decoded_per_s, STEP_OVERHEAD * each / of.training)
+            for each in (control, run)
         ]
         looked_s = (pairs + models * images) / decoded_per_s  # the training data are checked once
         evaluation_s = looked_s + models * evaluation / of.evaluation
@@ -159,10 +160,10 @@ def _memory(peak: float, device: torch.device) -> str:
 
 def _this(device: torch.device, of_training: torch.dtype, cores: int) -> _Device:
     name = "this CPU" if device.type == "cpu" else f"this {torch.cuda.get_device_name(device)}"
-    return _Device(name, _rate(device, of_training) / 2, _rate(device, torch.float32) / 2, cores)
+    return _Device(name, device_rate(device, of_training) / 2, device_rate(device, torch.float32) / 2, cores)
 
 
-def _rate(device: torch.device, dtype: torch.dtype) -> float:
+def device_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Measure the operations per second of square matrix products."""
     side = 8192 if device.type == "cuda" else 1024
     one = torch.ones(side, side, device=device, dtype=dtype)

@@ -1,0 +1,263 @@
+"""Rehearses runs at real sizes with random weights: memory and time beside the estimate, silences, and stops.
+
+For each teacher and objective, a student takes two steps of `sds-clip finetune`. Then the same run is stopped by
+SIGTERM at several times, and continued. At last the teacher scores two items by `sds-clip evaluate`. The weights take
+up to 5 GB on disk for each teacher.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from threading import Timer
+
+import torch
+
+from bench import weights
+from bench.options import cache_option, option, parse
+from bench.rehearsal_weights import TEACHERS, make_teacher
+from bench.report import heading, note
+from bench.sets import demo_set, make_pairs
+from sds_clip.commands.reproduce_estimate import STEP_OVERHEAD, device_rate
+from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
+from sds_clip.models.markdown import markdown_table
+from sds_clip.models.teacher.folder import find_family, read_json
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.cost import (
+    FLOAT32,
+    clip_costs,
+    denoiser_cost,
+    peak_bytes,
+    step_operations,
+    text_encoder_parameters,
+    vae_cost,
+)
+
+OBJECTIVES = ("clip", "sds-clip", "condition", "noise-contrast", "score")
+PAIRS = 16
+_IMPORTS = "import diffusers, transformers, sds_clip.models.training.run"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is rehearsed."""
+
+    teachers: Sequence[str] = option(
+        ("sd15", "sd21", "pixart"),
+        "Shapes of the teachers.",
+        quick=("tiny",),
+        choices=TEACHERS,
+        kind=str,
+        nargs="+",
+    )
+    student: str = option("ViT-B-32", "Name of an open_clip model.")
+    objectives: Sequence[str] = option(OBJECTIVES, "Objectives.", choices=OBJECTIVES, kind=str, nargs="+")
+    stops: Sequence[float] = option(
+        (0.2, 0.5, 0.8), "When a run is stopped, as shares of its time.", quick=(0.5,), kind=float, nargs="*"
+    )
+    batch_size: int = option(8, "Number of images and captions of a step.")
+    sds_batch_size: int = option(4, "Number of samples of a batch that the teacher sees.")
+    precision: str = option("float32", "Format of student and teacher.")
+    device: str = option("cpu", "Device: cuda, cuda:N or cpu.")
+    cache: Path = cache_option()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process from its start to its end."""
+
+    code: int
+    lines: tuple[tuple[float, str], ...]
+    """What it said, and when."""
+    took_s: float
+    peak_bytes: int
+    stopped_after_s: float | None = None
+    """Seconds from the signal to the end; None without a signal."""
+
+    @property
+    def silent_s(self) -> float:
+        times = [0.0, *(at for at, _ in self.lines), self.took_s]
+        return max(later - earlier for earlier, later in pairwise(times))
+
+    def said_before(self, at_s: float) -> str:
+        return next((text for when, text in reversed(self.lines) if when <= at_s), "(nothing yet)")
+
+
+def run(*arguments: str, stop_after_s: float | None = None) -> Run:
+    """Run `sds-clip` with these arguments; SIGTERM comes after a time, if one is given."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        (sys.executable, "-m", "sds_clip", *arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
+    )
+    timer = None if stop_after_s is None else Timer(stop_after_s, process.send_signal, (signal.SIGTERM,))
+    if timer is not None:
+        timer.start()
+    assert process.stderr is not None
+    lines = tuple((time.monotonic() - began, line.rstrip()) for line in process.stderr)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    took_s = time.monotonic() - began
+    if timer is not None:
+        timer.cancel()
+    waited_s = None if stop_after_s is None or took_s < stop_after_s else took_s - stop_after_s
+    return Run(process.returncode, lines, took_s, 1024 * used.ru_maxrss, waited_s)
+
+
+def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[object]]]:
+    """Return the rows of the runs and those of the stops."""
+    folder = make_teacher(teacher, plan.cache / f"random-{teacher}")
+    base = _student(plan)
+    make_pairs(plan.cache / "pairs", PAIRS)
+    runs: list[list[object]] = []
+    stops: list[list[object]] = []
+    for objective in plan.objectives:
+        note(f"{teacher}, {objective}")
+        options = _options(plan, folder, base, objective)
+        out = plan.cache / "rehearsal"
+        shutil.rmtree(out, ignore_errors=True)
+        whole = run("finetune", *options, "--out", str(out))
+        if whole.code != 0:
+            raise RuntimeError("\n".join(text for _, text in whole.lines[-5:]))
+        memory, step_s = _estimate(plan, folder, base, objective)
+        took = [at for at, text in whole.lines if text.startswith("step ")]
+        step = took[1] - took[0]
+        runs.append(
+            [
+                teacher, objective, f"{whole.peak_bytes / 2**20:.0f}", f"{memory / 2**20:.0f}",
+                f"{memory / whole.peak_bytes:.2f}", f"{step:.1f}", f"{step_s:.1f}", f"{step_s / step:.2f}",
+                f"{whole.took_s:.0f}", f"{whole.silent_s:.1f}",
+            ]
+        )  # fmt: skip
+        for share in plan.stops:
+            shutil.rmtree(out, ignore_errors=True)
+            stopped = run("finetune", *options, "--out", str(out), stop_after_s=share * whole.took_s)
+            again = run("finetune", *options, "--out", str(out), "--resume")
+            waited = stopped.stopped_after_s
+            stops.append(
+                [
+                    teacher, objective, f"{share * whole.took_s:.0f}",
+                    stopped.said_before(share * whole.took_s), "" if waited is None else f"{waited:.1f}",
+                    stopped.code, "yes" if again.code == 0 and (out / "delta").exists() else "NO",
+                ]
+            )  # fmt: skip
+    return runs, stops
+
+
+def _student(plan: Plan) -> Path:
+    return weights.make_open_clip(plan.cache / plan.student, plan.student)
+
+
+def _options(plan: Plan, teacher: Path, base: Path, objective: str) -> list[str]:
+    values = {
+        "data": plan.cache / f"pairs/captions-{PAIRS}.json", "images": plan.cache / "pairs/images",
+        "base": f"local-dir:{base}", "objective": objective, "steps": 2, "batch-size": plan.batch_size,
+        "sds-batch-size": plan.sds_batch_size, "precision": plan.precision, "device": plan.device,
+        "log-every": 1, "ridge-images": PAIRS, "caption-cache": plan.cache / "captions",
+    }  # fmt: skip
+    if objective != "clip":
+        values |= {"teacher": f"local-dir:{teacher}", "teacher-precision": plan.precision}
+    if objective == "score":
+        values |= {"negatives": "swap", "score-draws": 2}
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+def _estimate(plan: Plan, teacher: Path, base: Path, objective: str) -> tuple[float, float]:
+    """Return the bytes at the peak, with the program itself, and the seconds of a step."""
+    place = choose_device(plan.device)
+    precision = choose_precision(plan.precision, place)
+    config = FinetuneConfig.model_validate(
+        {
+            "data": "captions.json", "teacher": "random", "objective": objective, "steps": 2,
+            "batch_size": plan.batch_size, "sds_batch_size": plan.sds_batch_size, "log_every": 1,
+            "teacher_precision": precision,
+            **({"negatives": "swap", "score_draws": 2} if objective == "score" else {}),
+            **({"teacher": None} if objective == "clip" else {}),
+        }
+    )  # fmt: skip
+    clip = load_clip(f"local-dir:{base}", device="cpu", precision="float32")
+    pair, _, _ = clip_costs(clip, config.trainable)
+    family = find_family(teacher, "random")
+    denoiser, vae = denoiser_cost(teacher, family), vae_cost(teacher, family)
+    dtype = DTYPES[precision]
+    other = (
+        FLOAT32 * vae.parameters
+        + text_encoder_parameters(teacher, family) * family.text_dtype(dtype).itemsize
+    )
+    side = read_json(teacher / family.denoiser / "config.json")["sample_size"]
+    mapper = (clip.embed_dim + 1) * prod((4, side, side))
+    peak = peak_bytes(config, pair, denoiser, other_bytes=other, mapper=mapper)
+    rate = device_rate(place, dtype) / 2
+    return peak + _program_bytes(), STEP_OVERHEAD * step_operations(config, pair, denoiser) / rate
+
+
+def _program_bytes() -> int:
+    """The memory of a process that has imported what a run needs."""
+    process = subprocess.Popen((sys.executable, "-c", _IMPORTS))
+    _, _, used = os.wait4(process.pid, 0)
+    return 1024 * used.ru_maxrss
+
+
+def scoring(plan: Plan, teacher: str) -> list[object]:
+    """Score two items by the diffusion score."""
+    items = demo_set(plan.cache / "two-items", 2)
+    out = plan.cache / "rehearsal-scores"
+    shutil.rmtree(out, ignore_errors=True)
+    found = run(
+        "evaluate", "winoground", "--scorer", "diffusion", "--teacher", f"local-dir:{plan.cache / f'random-{teacher}'}",
+        "--data", str(items), "--draws", "4", "--device", plan.device, "--precision", plan.precision,
+        "--score-error", "epsilon", "--out", str(out),
+    )  # fmt: skip
+    return [
+        teacher,
+        found.code,
+        f"{found.peak_bytes / 2**20:.0f}",
+        f"{found.took_s:.0f}",
+        f"{found.silent_s:.1f}",
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    plan = parse(Plan, "bench.rehearse", __doc__, arguments)
+    print(heading("bench.rehearse", arguments) + "\n", flush=True)
+    torch.set_num_threads(os.cpu_count() or 1)
+    runs, stops, scores = [], [], []
+    for teacher in plan.teachers:
+        found = rehearse(plan, teacher)
+        runs += found[0]
+        stops += found[1]
+        scores.append(scoring(plan, teacher))
+    of_runs = (
+        "teacher", "objective", "peak MiB", "estimate", "ratio", "step s", "estimate", "ratio", "run s",
+        "longest silence s",
+    )  # fmt: skip
+    of_stops = (
+        "teacher",
+        "objective",
+        "stopped at s",
+        "what it had said",
+        "ended after s",
+        "code",
+        "resumed",
+    )
+    of_scores = ("teacher", "code", "peak MiB", "took s", "longest silence s")
+    print(markdown_table(of_runs, runs, text=(0, 1)))
+    print("\n" + markdown_table(of_stops, stops, text=(0, 1, 3, 6)))
+    print("\n" + markdown_table(of_scores, scores, text=(0,)))
+
+
+if __name__ == "__main__":
+    main()
