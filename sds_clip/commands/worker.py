@@ -36,7 +36,7 @@ SDS_CLIP_BROKER_URL=redis://redis:6379/0 SDS_CLIP_DATABASE_URL=postgresql://sds@
     "--device",
     metavar="DEVICE",
     help="Compute on this device: auto, cpu, cuda or cuda:N (default: auto, or SDS_CLIP_WORKER_DEVICE, or "
-    "SDS_CLIP_DEVICE).",
+    "SDS_CLIP_DEVICE). Jobs that ask for several devices need a list, such as cuda:0,cuda:1.",
 )
 @compute_option(
     "--threads",

@@ -37,6 +37,7 @@ def until_trained(work: Work, job: Job, step: int, fence: int) -> None:
     until(there)
 
 
+@pytest.mark.long
 def test_job_on_two_devices_that_is_killed_and_stopped_ends_as_one_that_is_not(
     work: Work, asked: Asked
 ) -> None:

@@ -189,7 +189,7 @@ def test_statements_that_must_scale_read_an_index_in_its_order(store: Store, dat
         *((index, page_query(jobs, equal, None).limit(21)) for index, equal in PAGES.items()),
         *((index, page_query(jobs, equal, (1.6e9, "job_x")).limit(21)) for index, equal in PAGES.items()),
         ("events", events_query(_fill(store, 3000), 5).limit(100)),
-        ("jobs_in_turn", FIRST_OF_OWNER.params(kind=JobKind.FINETUNE, now=1.7e9, owner="")),
+        ("jobs_in_turn", FIRST_OF_OWNER.params(kind=JobKind.FINETUNE, now=1.7e9, owner="", devices=1)),
     ]
     for index, statement in statements:
         plan = _plan(store, statement)
