@@ -107,7 +107,8 @@ def run(*arguments: str, stop_after_s: float | None = None) -> Run:
     if timer is not None:
         timer.start()
     assert process.stderr is not None
-    lines = tuple((time.monotonic() - began, line.rstrip()) for line in process.stderr)
+    with process.stderr as told:
+        lines = tuple((time.monotonic() - began, line.rstrip()) for line in told)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     took_s = time.monotonic() - began
