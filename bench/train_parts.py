@@ -22,6 +22,7 @@ from sds_clip.models.clip.text_map import TextMap
 from sds_clip.models.data.batches import Loader
 from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.mapper import Mapper
+from sds_clip.models.noise import Levels
 from sds_clip.models.teacher.family import StableDiffusion
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig
@@ -206,7 +207,7 @@ def build_teacher(shapes: Shapes) -> Teacher:
         tokenizer=clip_tokenizer(),
         vae=None,
         prediction_type="epsilon",
-        alphas_cumprod=scheduler.alphas_cumprod.float().to(shapes.place),
+        levels=Levels.of_abar(scheduler.alphas_cumprod.float().to(shapes.place)),
         latent_shape=(unet.config.in_channels, side, side),
         resolution_px=8 * side,
         device=shapes.place,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
 from sds_clip.models.errors import TeacherError, first_line
+from sds_clip.models.noise import Levels, PredictionType
 from sds_clip.models.teacher.caption_cache import CaptionCache
 from sds_clip.models.teacher.family import Family
 from sds_clip.models.teacher.folder import (
@@ -22,7 +23,6 @@ from sds_clip.models.teacher.folder import (
     version_of_vae,
     weight_files,
 )
-from sds_clip.models.teacher.noise import PredictionType
 from sds_clip.models.teacher.teacher import Teacher
 
 
@@ -69,7 +69,7 @@ def load_teacher(
         vae=_load_vae(folder, denoiser.config.in_channels).to(chosen_device) if vae else None,
         vae_version=version_of_vae(folder) if vae else None,
         prediction_type=prediction_type,
-        alphas_cumprod=alphas_cumprod.to(chosen_device),
+        levels=Levels.of_abar(alphas_cumprod.to(chosen_device)),
         latent_shape=(denoiser.config.in_channels, side, side),
         resolution_px=side * vae_factor(folder),
         device=chosen_device,

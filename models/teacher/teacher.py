@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sds_clip.models import noise as arithmetic
 from sds_clip.models.errors import TeacherError
+from sds_clip.models.noise import Levels, PredictionType
 from sds_clip.models.shapes import Maps, Timesteps, Tokens
-from sds_clip.models.teacher import noise as arithmetic
 from sds_clip.models.teacher.caption_cache import CaptionCache
 from sds_clip.models.teacher.family import Family
 from sds_clip.models.teacher.gradient_scale import with_scaled_gradient
-from sds_clip.models.teacher.noise import PredictionType
 
 _CAPTIONS_AT_ONCE = 8  # always this many, see _embed
 # A VAE's first layers hold about 2 KiB per pixel in float32: half a GiB for one image of 512 x 512. A CLIP's
@@ -44,8 +44,8 @@ class Teacher:
     tokenizer: Any
     vae: Any | None
     prediction_type: PredictionType
-    alphas_cumprod: Float[Tensor, "t"]
-    """abar of every timestep, float32 on the device."""
+    levels: Levels
+    """s and n of every timestep, on the device."""
     latent_shape: tuple[int, int, int]
     resolution_px: int
     """The side of the images that the VAE encodes into latents of `latent_shape`."""
@@ -67,12 +67,12 @@ class Teacher:
     @property
     def timesteps(self) -> int:
         """The number of noise levels that the model was trained on. A timestep is in [0, timesteps)."""
-        return len(self.alphas_cumprod)
+        return len(self.levels)
 
     @property
     def predicts_velocity(self) -> bool:
         """Whether the denoiser's output is the velocity and not the noise."""
-        return self.prediction_type == "v_prediction"
+        return self.prediction_type == self.levels.velocity
 
     @property
     def images_at_once(self) -> int:
@@ -133,7 +133,7 @@ class Teacher:
         return embeddings[: len(captions)].to(self.dtype)
 
     def add_noise(self, latents: Maps, noise: Maps, timesteps: Timesteps) -> Maps:
-        return arithmetic.add_noise(latents, noise, self.alphas_cumprod[timesteps])
+        return arithmetic.add_noise(latents, noise, self.levels[timesteps])
 
     def noise_pred(self, noisy_latents: Maps, timesteps: Timesteps, captions: Tokens) -> Maps:
         """Return eps_hat = eps_theta(z_t, t, c) in float32.
@@ -144,7 +144,7 @@ class Teacher:
         return self._guided(self._epsilon, noisy_latents, timesteps, captions)
 
     def velocity_pred(self, noisy_latents: Maps, timesteps: Timesteps, captions: Tokens) -> Maps:
-        """Return v_hat in float32, the denoiser's own output, if `prediction_type` is v_prediction.
+        """Return v_hat in float32, the denoiser's own output, if it `predicts_velocity`.
 
         Guidance and gradients are as in `noise_pred`.
         """
@@ -169,9 +169,8 @@ class Teacher:
 
     def _epsilon(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
         output = self._output(noisy_latents, timesteps, captions)
-        return arithmetic.epsilon_of(
-            output, noisy_latents, self.alphas_cumprod[timesteps], self.prediction_type
-        )
+        levels = self.levels[timesteps]
+        return arithmetic.convert(output, noisy_latents, levels, self.prediction_type, "epsilon")
 
     def _output(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
         def denoise(noisy_latents: Tensor, captions: Tensor) -> Tensor:

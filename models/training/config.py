@@ -107,7 +107,7 @@ class TrainingOptions(BaseModel):
     (`sds`). L_condition and L_noise are always differentiated through it."""
     weighting: Weighting = "uniform"
     """Weight each timestep of the teacher's loss by w(t). In the order of the choices, w(t) is 1, 1 - abar,
-    sqrt(abar) (1 - abar), and min(snr, gamma) / snr."""
+    sqrt(abar) (1 - abar), and min(snr, gamma) / snr. For a flow, abar is (1 - sigma)^2, and 1 - abar is sigma^2."""
     min_snr_gamma: Positive = 5.0
     """Use this gamma for the weighting `min-snr`."""
     t_min: Share = 0.6

@@ -144,7 +144,7 @@ def test_predicted_velocity_agrees_with_the_predicted_noise(v_folder: Path, guid
     teacher = load(v_folder, guidance=guidance)
     noisy, captions = randn(3, 4, 8, 8), teacher.encode_captions(CAPTIONS)
     noise_pred = teacher.noise_pred(noisy, TIMESTEPS, captions)
-    abar = teacher.alphas_cumprod[TIMESTEPS][:, None, None, None]
+    abar = teacher.levels.signal_power[TIMESTEPS][:, None, None, None]
     expected = (noise_pred - (1 - abar).sqrt() * noisy) / abar.sqrt()
     found = teacher.velocity_pred(noisy, TIMESTEPS, captions)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -184,7 +184,7 @@ def test_bfloat16_u_net_takes_and_gives_float32(folder: Path, teacher: Teacher) 
     captions = low.encode_captions(CAPTIONS)
     noise_pred = low.noise_pred(noisy, TIMESTEPS, captions)
     assert captions.dtype is low.denoiser.dtype is torch.bfloat16
-    assert low.alphas_cumprod.dtype is noise_pred.dtype is torch.float32
+    assert low.levels.signal_power.dtype is noise_pred.dtype is torch.float32
     expected = teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS))
     torch.testing.assert_close(noise_pred, expected, rtol=0.05, atol=0.05)
 
