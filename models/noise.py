@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,6 +39,9 @@ class Levels:
     @classmethod
     def of_flow(cls, sigmas: PerSample) -> Levels:
         return cls((1 - sigmas).square(), sigmas.square(), "flow_prediction")
+
+    def to(self, device: torch.device) -> Levels:
+        return Levels(self.signal_power.to(device), self.noise_power.to(device), self.velocity)
 
     def __len__(self) -> int:
         return len(self.signal_power)

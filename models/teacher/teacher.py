@@ -30,18 +30,19 @@ UNCONDITIONAL = ""
 class Teacher:
     """One diffusion model in memory, made by `sds_clip.models.teacher.load`.
 
-    The denoiser computes in `dtype`, the VAE, which sees an image once, in float32, and the text encoder as its family
-    says.
+    The denoiser computes in `dtype`, the VAE, which sees an image once, in float32, and the text encoders as their
+    family says.
     """
 
     reference: str
     """The normalised reference it was loaded by."""
     version: str
-    """sha256 over the stored denoiser, text encoder, tokenizer and scheduler."""
+    """sha256 over the stored denoiser, text encoders, tokenizers and scheduler."""
     family: Family
     denoiser: Any
-    text_encoder: Any
-    tokenizer: Any
+    text_encoders: dict[str, Any]
+    tokenizers: dict[str, Any]
+    """By the text encoder that each belongs to."""
     vae: Any | None
     prediction_type: PredictionType
     levels: Levels
@@ -52,7 +53,9 @@ class Teacher:
     device: torch.device
     dtype: torch.dtype
     guidance: float | None = None
-    """The scale of classifier-free guidance. None means the plain prediction under the caption."""
+    """The scale of classifier-free guidance. None means the plain prediction under the caption.
+
+    A FLUX.1-dev, to which guidance was distilled, has the scale as an input, and None means 1."""
     caption_cache: CaptionCache | None = None
     vae_version: str | None = None
     """sha256 over the stored VAE if it is loaded; separate, since captions and predictions do without it."""
@@ -60,7 +63,7 @@ class Teacher:
     """transformers' tokenizers keep padding as state, and so refuse a second thread."""
 
     def __post_init__(self) -> None:
-        for part in (self.denoiser, self.text_encoder, self.vae):
+        for part in (self.denoiser, *self.text_encoders.values(), self.vae):
             if part is not None:
                 part.eval().requires_grad_(False)
 
@@ -84,7 +87,7 @@ class Teacher:
         """The width of a token, as the denoiser needs it."""
         return self.family.caption_width(self.denoiser.config)
 
-    def condition(self, tokens: Tokens) -> Float[Tensor, "b s e2"]:
+    def condition(self, tokens: Tokens) -> Float[Tensor, "b s2 e2"]:
         """Put tokens of `caption_width` where a caption's tokens stand. Gradients flow to them."""
         return self.family.condition(tokens)
 
@@ -119,17 +122,20 @@ class Teacher:
         # Padded to a fixed shape: matrix products of another shape may round a row differently.
         filled = captions + [UNCONDITIONAL] * (_CAPTIONS_AT_ONCE - len(captions))
         with self._tokenizing:
-            tokens = self.tokenizer(
-                [self.family.prepared(caption) for caption in filled],
-                padding="max_length",
-                max_length=self.family.caption_tokens(self.tokenizer),
-                truncation=True,
-                return_tensors="pt",
-            )
+            tokens = [
+                tokenizer(
+                    [self.family.prepared(caption) for caption in filled],
+                    padding="max_length",
+                    max_length=self.family.caption_tokens(part, tokenizer),
+                    truncation=True,
+                    return_tensors="pt",
+                ).to(self.device)
+                for part, tokenizer in self.tokenizers.items()
+            ]
         with self._own_precision():
-            embeddings = self.family.embed(
-                self.text_encoder, tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
-            )
+            embeddings = self.family.embed([*self.text_encoders.values()], tokens)
+        if self.family.empty_is_zero:
+            embeddings[torch.tensor([caption == UNCONDITIONAL for caption in filled])] = 0
         return embeddings[: len(captions)].to(self.dtype)
 
     def add_noise(self, latents: Maps, noise: Maps, timesteps: Timesteps) -> Maps:
@@ -157,7 +163,7 @@ class Teacher:
         timesteps: Tensor,
         captions: Tensor,
     ) -> Tensor:
-        if self.guidance is None:
+        if self.guidance is None or self.denoiser.config.get("guidance_embeds"):
             return predict(noisy_latents, timesteps, captions)
         both = predict(
             noisy_latents.repeat(2, 1, 1, 1),
@@ -173,13 +179,18 @@ class Teacher:
         return arithmetic.convert(output, noisy_latents, levels, self.prediction_type, "epsilon")
 
     def _output(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
+        times = timesteps
+        if self.family.is_flow:  # it knows a level by its noise, which shifts move
+            times = self.levels[timesteps].noise.flatten() * self.timesteps
+
         def denoise(noisy_latents: Tensor, captions: Tensor) -> Tensor:
             return self.family.output(
                 self.denoiser,
                 noisy_latents.to(self.dtype),
-                timesteps,
+                times,
                 captions.to(self.dtype),
                 resolution_px=self.resolution_px,
+                guidance=self.guidance,
             ).float()
 
         scaled = self.dtype is torch.float16

@@ -119,7 +119,8 @@ class TrainingOptions(BaseModel):
     """Keep the range of the timesteps (`uniform`), or lower its upper end during the run, from `t_max` to the middle of
     the range (`annealed`)."""
     guidance: Positive | None = None
-    """Apply classifier-free guidance of this scale to the teacher. By default there is none."""
+    """Apply classifier-free guidance of this scale to the teacher. By default there is none. A FLUX.1-dev has the scale
+    as an input, 1 by default."""
     mapper_input: MapperInput = "normalized"
     """Give the mapper the image embedding on the unit sphere (`normalized`), or as it is (`raw`)."""
     mapper_start: Literal["random", "ridge"] = "ridge"

@@ -107,7 +107,7 @@ def denoiser_cost(folder: Path, family: Family) -> Cost:
     with torch.device("meta"):
         network = kind.from_config(kind.load_config(part)).requires_grad_(False)
     nn.Module.to(network, torch.bfloat16)  # diffusers' own warns of parts that no teacher has
-    side, channels = network.config.sample_size, network.config.in_channels
+    channels, side = family.latents(read_json(part / "config.json"))
     with torch.device("meta"):
         timesteps = torch.zeros(1, dtype=torch.long)
         caption = family.condition(
@@ -126,20 +126,23 @@ def vae_cost(folder: Path, family: Family) -> Cost:
     """Count a teacher's VAE, and the encoding of an image at the size of its latents times its factor."""
     import diffusers
 
-    side = read_json(folder / family.denoiser / "config.json")["sample_size"] * vae_factor(folder)
+    side = family.latents(read_json(folder / family.denoiser / "config.json"))[1] * vae_factor(folder)
     with torch.device("meta"):
         vae: Any = diffusers.AutoencoderKL.from_config(diffusers.AutoencoderKL.load_config(folder / "vae"))
         encoding = operations(lambda: vae.encode(torch.empty(1, 3, side, side)))
     return Cost("vae", count_parameters(vae), encoding)
 
 
-def text_encoder_parameters(folder: Path, family: Family) -> int:
+def text_encoder_parameters(folder: Path, family: Family) -> dict[str, int]:
     import transformers
 
-    kind: Any = getattr(transformers, str(family.classes["text_encoder"]))
-    config = kind.config_class.from_pretrained(folder / "text_encoder")
-    with torch.device("meta"):
-        return count_parameters(kind(config))
+    found = {}
+    for part in family.text_encoders:
+        kind: Any = getattr(transformers, str(family.classes[part]))
+        config = kind.config_class.from_pretrained(folder / part)
+        with torch.device("meta"):
+            found[part] = count_parameters(kind(config))
+    return found
 
 
 def count(name: str, module: nn.Module, forward: Callable[[bool], Tensor]) -> Cost:

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +71,8 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
     family = find_family(folder, name)
     denoiser = denoiser_cost(folder, family)
     shape = read_json(folder / family.denoiser / "config.json")
-    mapper = (base.embed_dim + 1) * prod((shape["in_channels"], shape["sample_size"], shape["sample_size"]))
+    channels, side = family.latents(shape)
+    mapper = (base.embed_dim + 1) * channels * side**2
     of_format = DTYPES[config.teacher_precision]
 
     pairs = len(open_pairs(config.data, images=config.images))
@@ -84,7 +84,9 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
 
     control, run = (step_operations(each, pair, denoiser) for each in work.runs(work.seeds[0]).values())
     evaluation = images * image.forward + captions * caption.forward
-    ridge, other_bytes = 0, text_encoder_parameters(folder, family) * family.text_dtype(of_format).itemsize
+    texts = text_encoder_parameters(folder, family)
+    ridge = 0
+    other_bytes = sum(size * family.text_dtype(part, of_format).itemsize for part, size in texts.items())
     if config.needs_vae:
         vae = vae_cost(folder, family)
         # Operations of the mapper's start.

@@ -72,8 +72,8 @@ def test_one_thread_at_a_time_is_in_the_tokenizer(teacher: Teacher, monkeypatch:
             self.free.release()
             return tokenizer(captions, **options)
 
-    tokenizer = teacher.tokenizer
-    monkeypatch.setattr(teacher, "tokenizer", Watched())
+    tokenizer = teacher.tokenizers["text_encoder"]
+    monkeypatch.setitem(teacher.tokenizers, "text_encoder", Watched())
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda number: teacher.encode_captions([f"a cube {number}"]), range(4)))
 
@@ -93,7 +93,7 @@ def test_no_captions_give_no_embeddings(teacher: Teacher) -> None:
 def test_cached_captions_need_no_text_encoder(epsilon_folder: Path, tmp_path: Path) -> None:
     expected = load(epsilon_folder, caption_cache=tmp_path).encode_captions(CAPTIONS)
     again = load(epsilon_folder, caption_cache=tmp_path)
-    again.text_encoder = None
+    again.text_encoders.clear()
     assert torch.equal(again.encode_captions(CAPTIONS), expected)
 
 
@@ -155,7 +155,7 @@ def test_gradients_reach_the_latents_and_no_weight(teacher: Teacher) -> None:
     teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS)).square().sum().backward()
     assert noisy.grad is not None
     assert noisy.grad.abs().sum() > 0
-    for part in (teacher.denoiser, teacher.text_encoder, teacher.vae):
+    for part in (teacher.denoiser, teacher.text_encoders["text_encoder"], teacher.vae):
         assert not part.training
         assert all(not weight.requires_grad and weight.grad is None for weight in part.parameters())
 

@@ -288,7 +288,7 @@ def test_only_layer_norms_and_the_mapper_change_bit_for_bit(parts: Parts, tmp_pa
 def test_the_teacher_never_gets_gradients(objective: str, parts: Parts, tmp_path: Path) -> None:
     assert parts.teacher is not None
     train(configure(objective=objective, negatives="swap", score_draws=2), parts, tmp_path, PLACE)
-    for network in (parts.teacher.denoiser, parts.teacher.text_encoder, parts.teacher.vae):
+    for network in (parts.teacher.denoiser, parts.teacher.text_encoders["text_encoder"], parts.teacher.vae):
         assert not network.training
         assert all(value.grad is None and not value.requires_grad for value in network.parameters())
 
