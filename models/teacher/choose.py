@@ -9,7 +9,7 @@ from sds_clip.models.teacher.family import SCOPE, Family
 from sds_clip.models.teacher.transformer import Flux, PixArt, StableDiffusion3
 from sds_clip.models.teacher.unet import StableDiffusion, StableDiffusionXL
 
-_FEW_STEPS = re.compile(r"turbo|lightning|lcm|tcd|schnell|hyper", re.IGNORECASE)
+_FEW_STEPS = re.compile(r"turbo|lightning|schnell|hyper-?sd|\blcm|[-_]lcm", re.IGNORECASE)
 Parts = Mapping[str, Sequence[str]]
 
 
@@ -61,7 +61,8 @@ def check_scheduler(family: Family, config: Mapping[str, Any], reference: str, k
     name = str(config.get("_class_name"))
     if name.startswith("EDM") or config.get("sigma_data") is not None:
         raise TeacherError(f"{kind} whose scheduler is a {name} (EDM), which scales its input. {SCOPE}")
-    if _FEW_STEPS.search(name) or _FEW_STEPS.search(re.split(r"[/\\]", reference.rstrip("/\\"))[-1]):
+    folder = reference.rstrip("/").rpartition("/")[2]
+    if name.endswith(("LCMScheduler", "TCDScheduler")) or _FEW_STEPS.search(folder):
         few = f"{kind} that was distilled to draw in few steps (its scheduler is a {name})"
         raise TeacherError(f"{few}, and says little about single noise levels. {SCOPE}")
     if isinstance(family, Flux) and not config.get("use_dynamic_shifting"):

@@ -31,6 +31,8 @@ class Family(ABC):
     """The parts of a folder and the class of each, without transformers' suffix Fast."""
     is_flow: ClassVar[bool] = False
     """Whether the denoiser predicts a flow, whose scheduler has sigmas in place of abar."""
+    tokens: int = 77
+    """How many tokens a caption has in the published models."""
     t5_tokens: int = 0
     """To how many tokens captions for a T5 are padded and cut. Those for a CLIP have as many as its tokenizer says."""
     empty_is_zero: bool = False

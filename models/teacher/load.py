@@ -56,10 +56,19 @@ def load_teacher(
     prediction_type, levels = read_schedule(folder, family, side)
     denoiser_class = getattr(diffusers, str(family.classes[family.denoiser]))
     denoiser = _network(denoiser_class, folder / family.denoiser, torch_dtype=dtype)
-    text_encoders, tokenizers = {}, {}
+
+    def load_text_encoders() -> dict[str, Any]:
+        return {
+            part: _network(
+                getattr(transformers, str(family.classes[part])),
+                folder / part,
+                torch_dtype=family.text_dtype(part, dtype),
+            ).to(chosen_device)
+            for part in family.text_encoders
+        }
+
+    text_encoders, tokenizers = load_text_encoders(), {}
     for part in family.text_encoders:
-        text_class = getattr(transformers, str(family.classes[part]))
-        text_encoders[part] = _network(text_class, folder / part, torch_dtype=family.text_dtype(part, dtype))
         tokenizer = tokenizer_of(part)
         tokenizers[part] = _part(getattr(transformers, str(family.classes[tokenizer])), folder / tokenizer)
     _check_fit(folder, family, denoiser, text_encoders, tokenizers)
@@ -68,7 +77,8 @@ def load_teacher(
         version=version_of_folder(folder, family),
         family=family,
         denoiser=denoiser.to(chosen_device),
-        text_encoders={part: encoder.to(chosen_device) for part, encoder in text_encoders.items()},
+        text_encoders=text_encoders,
+        load_text_encoders=load_text_encoders,
         tokenizers=tokenizers,
         vae=_load_vae(folder, channels).to(chosen_device) if vae else None,
         vae_version=version_of_vae(folder) if vae else None,

@@ -1,5 +1,6 @@
 """A loaded teacher: its denoiser and all that belongs to it, frozen, and differentiable in its input only."""
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,7 @@ from sds_clip.models.teacher.caption_cache import CaptionCache
 from sds_clip.models.teacher.family import Family
 from sds_clip.models.teacher.gradient_scale import with_scaled_gradient
 
-_CAPTIONS_AT_ONCE = 8  # always this many, see _embed
+CAPTIONS_AT_ONCE = 8  # always this many, see _embed
 # A VAE's first layers hold about 2 KiB per pixel in float32: half a GiB for one image of 512 x 512. A CLIP's
 # whole batch would be too much.
 _PIXELS_AT_ONCE = 4 * 512**2
@@ -57,6 +58,7 @@ class Teacher:
 
     A FLUX.1-dev, to which guidance was distilled, has the scale as an input, and None means 1."""
     caption_cache: CaptionCache | None = None
+    load_text_encoders: Callable[[], dict[str, Any]] | None = None
     vae_version: str | None = None
     """sha256 over the stored VAE if it is loaded; separate, since captions and predictions do without it."""
     _tokenizing: Lock = field(default_factory=Lock, init=False, repr=False)
@@ -91,6 +93,18 @@ class Teacher:
         """Put tokens of `caption_width` where a caption's tokens stand. Gradients flow to them."""
         return self.family.condition(tokens)
 
+    @property
+    def text_bytes(self) -> int:
+        """The memory of the text encoders."""
+        return sum(value.nbytes for encoder in self.text_encoders.values() for value in encoder.parameters())
+
+    def unload_text_encoders(self) -> None:
+        """Free the memory of the text encoders. A caption that is in no cache loads them again."""
+        self.text_encoders.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Tokens:
         """Embed captions as the family's pipeline of diffusers does, without gradients.
@@ -108,8 +122,8 @@ class Teacher:
                 if embedding is not None
             }
             missing = [caption for caption in missing if caption not in known]
-        for start in range(0, len(missing), _CAPTIONS_AT_ONCE):
-            chunk = missing[start : start + _CAPTIONS_AT_ONCE]
+        for start in range(0, len(missing), CAPTIONS_AT_ONCE):
+            chunk = missing[start : start + CAPTIONS_AT_ONCE]
             embeddings = self._embed(chunk)
             known |= zip(chunk, embeddings, strict=True)
             if self.caption_cache is not None:
@@ -120,8 +134,10 @@ class Teacher:
 
     def _embed(self, captions: list[str]) -> Tokens:
         # Padded to a fixed shape: matrix products of another shape may round a row differently.
-        filled = captions + [UNCONDITIONAL] * (_CAPTIONS_AT_ONCE - len(captions))
+        filled = captions + [UNCONDITIONAL] * (CAPTIONS_AT_ONCE - len(captions))
         with self._tokenizing:
+            if not self.text_encoders and self.load_text_encoders is not None:
+                self.text_encoders = self.load_text_encoders()
             tokens = [
                 tokenizer(
                     [self.family.prepared(caption) for caption in filled],

@@ -27,7 +27,7 @@ class PixArt(Family):
 
     def __init__(self, pipeline: str) -> None:
         """`pipeline` is the class that model_index.json names."""
-        self.t5_tokens = 120 if pipeline == "PixArtAlphaPipeline" else 300
+        self.tokens = self.t5_tokens = 120 if pipeline == "PixArtAlphaPipeline" else 300
         self.version_note = f"\ncaption tokens|{self.t5_tokens}"
 
     def check(self, config: Mapping[str, Any], kind: str) -> None:
@@ -101,7 +101,7 @@ class StableDiffusion3(_Flow):
     A folder may lack the T5. Its tokens are then zeros, as in diffusers' pipeline.
     """
 
-    t5_tokens = 256
+    tokens, t5_tokens = 77 + 256, 256
 
     def __init__(self, *, t5: bool) -> None:
         of_t5 = {"text_encoder_3": "T5EncoderModel", "tokenizer_3": "T5Tokenizer"}
@@ -157,7 +157,7 @@ class StableDiffusion3(_Flow):
 class Flux(_Flow):
     """FLUX.1-dev: tokens of a T5, a pooled vector of a CLIP, latents in packs of 2 x 2, guidance as an input."""
 
-    t5_tokens = 512
+    tokens = t5_tokens = 512
     classes: Mapping[str, str | None] = {
         "transformer": "FluxTransformer2DModel",
         "text_encoder": "CLIPTextModel",

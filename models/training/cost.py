@@ -30,7 +30,6 @@ from sds_clip.models.training.config import FinetuneConfig
 
 FLOAT32, _BFLOAT16 = 4, 2  # bytes
 _OF_MAPPER = 4 * FLOAT32  # its weights, their gradient and two moments
-_CAPTION_TOKENS = 77  # Stable Diffusion's; those of a PixArt change the count little
 
 Work = Callable[[], Any]
 
@@ -111,7 +110,7 @@ def denoiser_cost(folder: Path, family: Family) -> Cost:
     with torch.device("meta"):
         timesteps = torch.zeros(1, dtype=torch.long)
         caption = family.condition(
-            torch.empty(1, _CAPTION_TOKENS, family.caption_width(network.config), dtype=torch.bfloat16)
+            torch.empty(1, family.tokens, family.caption_width(network.config), dtype=torch.bfloat16)
         )
 
     def forward(with_graph: bool) -> Tensor:

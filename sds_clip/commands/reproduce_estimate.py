@@ -38,7 +38,6 @@ _DECODED_PER_S = 178  # images, on each core; docs/benchmarks.md
 _OF_RESULTS = 700  # bytes of an item in results.json
 _OF_REPORT = 2**20  # bytes
 _OF_CUDA = 3 * 2**30  # bytes of its context, its workspaces and fragmentation
-_CAPTION_TOKENS = 77
 _MEASURED_S = 0.5
 
 
@@ -111,7 +110,7 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
     peak = peak_bytes(config, pair, denoiser, other_bytes=other_bytes, mapper=mapper)
     seen = min(steps * config.teacher_batch_size * len(work.seeds), _captions(config.data, config.images))
     disk = {
-        "caption embeddings": seen * _CAPTION_TOKENS * family.caption_width(shape) * of_format.itemsize,
+        "caption embeddings": seen * family.tokens * family.caption_width(shape) * of_format.itemsize,
         "features": models * (images + captions) * 4 * base.embed_dim,
         "checkpoints": len(work.seeds) * config.keep_checkpoints * 12 * (2 * trained + mapper),
         "results and reports": models * (items * _OF_RESULTS + len(benchmarks) * _OF_REPORT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ def network_calls(pipeline: Any, network: Any, **options: Any) -> list[tuple[dic
     handle.remove()
     assert len(calls) == 3
     return calls
+
+
+def check_noise(teacher: Teacher, captions: Tensor, noise: Tensor, own: Callable[[Tensor], Tensor]) -> None:
+    """The teacher's noise, and its loss's gradient in the latents, are those of the pipeline's parts, `own`."""
+    latents = randn(3, *teacher.latent_shape).requires_grad_()
+    found = teacher.noise_pred(teacher.add_noise(latents, noise, TIMESTEPS), TIMESTEPS, captions)
+    expected = own(latents)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    gradient, own_gradient = (
+        torch.autograd.grad((each - noise).square().mean(), latents)[0] for each in (found, expected)
+    )
+    torch.testing.assert_close(gradient, own_gradient, rtol=1e-3, atol=1e-7)
 
 
 def check_gradient(folder: Path) -> None:

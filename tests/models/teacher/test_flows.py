@@ -22,6 +22,7 @@ from tests.models.teacher.pipelines import (
     check_gradient,
     check_latents,
     check_low_precision,
+    check_noise,
     load,
     network_calls,
     randn,
@@ -104,30 +105,35 @@ def test_levels_are_those_that_the_pipeline_passes(teacher: Teacher, pipeline: A
         assert float(sigmas[499]) == pytest.approx(3 * 0.5 / (1 + 2 * 0.5))
 
 
-def test_predicted_noise_is_what_the_pipeline_s_scheduler_adds(teacher: Teacher, pipeline: Any) -> None:
-    """Its own step to sigma 0 leads to the clean latents, and these and z_t to the noise."""
-    shape = teacher.latent_shape
-    latents, noise = randn(3, *shape), randn(3, *shape, seed=1)
-    noisy, sigmas = teacher.add_noise(latents, noise, TIMESTEPS), teacher.levels[TIMESTEPS].noise
-    torch.testing.assert_close(noisy, sigmas * noise + (1 - sigmas) * latents, rtol=0, atol=1e-6)
-    captions = teacher.encode_captions(CAPTIONS)
+def test_predicted_noise_and_gradient_are_those_of_the_pipeline_s_own_parts(
+    teacher: Teacher, pipeline: Any
+) -> None:
+    """The step of its scheduler from sigma to 0 leads to the clean latents, and these and z_t to the noise."""
+    noise = randn(3, *teacher.latent_shape, seed=1)
+    sigmas = teacher.levels[TIMESTEPS].noise
     embeddings, pooled = encoded(pipeline, CAPTIONS)
     times = 1000 * sigmas.flatten()
-    with torch.no_grad():
-        if isinstance(pipeline, FluxPipeline):
-            packed = FluxPipeline._pack_latents(noisy, 3, shape[0], 8, 8)
-            places = FluxPipeline._prepare_latent_image_ids(3, 4, 4, "cpu", torch.float32)
-            flow = pipeline.transformer(
-                packed, embeddings, pooled, times / 1000, places, torch.zeros(embeddings.shape[1], 3),
-                guidance=torch.ones(3),
-            ).sample  # fmt: skip
-            flow = FluxPipeline._unpack_latents(flow, 64, 64, 8)
-        else:
-            flow = pipeline.transformer(noisy, embeddings, pooled, times).sample
-    torch.testing.assert_close(teacher.velocity_pred(noisy, TIMESTEPS, captions), flow, rtol=0, atol=1e-5)
-    found = teacher.noise_pred(noisy, TIMESTEPS, captions)
-    clean = noisy - sigmas * flow  # one step of FlowMatchEulerDiscreteScheduler to 0
-    torch.testing.assert_close(found, (noisy - (1 - sigmas) * clean) / sigmas, rtol=1e-3, atol=1e-4)
+
+    def flow(noisy: Tensor) -> Tensor:
+        if not isinstance(pipeline, FluxPipeline):
+            return pipeline.transformer(noisy, embeddings, pooled, times).sample  # type: ignore[no-any-return]
+        packed = FluxPipeline._pack_latents(noisy, 3, noisy.shape[1], 8, 8)
+        places = FluxPipeline._prepare_latent_image_ids(3, 4, 4, "cpu", torch.float32)
+        output = pipeline.transformer(
+            packed, embeddings, pooled, times / 1000, places, torch.zeros(embeddings.shape[1], 3),
+            guidance=torch.ones(3),
+        ).sample  # fmt: skip
+        return FluxPipeline._unpack_latents(output, 64, 64, 8)  # type: ignore[no-any-return]
+
+    def own(latents: Tensor) -> Tensor:
+        noisy = sigmas * noise + (1 - sigmas) * latents
+        clean = noisy - sigmas * flow(noisy)
+        return (noisy - (1 - sigmas) * clean) / sigmas
+
+    check_noise(teacher, teacher.encode_captions(CAPTIONS), noise, own)
+    noisy = randn(3, *teacher.latent_shape)
+    found = teacher.velocity_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS))
+    torch.testing.assert_close(found, flow(noisy), rtol=0, atol=1e-5)
 
 
 def test_errors_of_the_velocity_are_those_of_the_flow(teacher: Teacher) -> None:

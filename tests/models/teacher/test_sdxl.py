@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from torch import Tensor
 
 from sds_clip.models.errors import TeacherError
 from sds_clip.models.teacher.teacher import Teacher
@@ -18,6 +19,7 @@ from tests.models.teacher.pipelines import (
     check_gradient,
     check_latents,
     check_low_precision,
+    check_noise,
     load,
     network_calls,
     randn,
@@ -63,19 +65,19 @@ def test_the_network_is_called_as_by_the_pipeline(teacher: Teacher, pipeline: An
         torch.testing.assert_close(found, output, rtol=0, atol=1e-5)
 
 
-def test_predicted_noise_is_that_of_the_pipeline_s_own_parts(teacher: Teacher, pipeline: Any) -> None:
-    latents, noise = randn(3, 4, 8, 8), randn(3, 4, 8, 8, seed=1)
-    noisy = teacher.add_noise(latents, noise, TIMESTEPS)
-    torch.testing.assert_close(noisy, pipeline.scheduler.add_noise(latents, noise, TIMESTEPS))
-    embeddings, _, pooled, _ = pipeline.encode_prompt(CAPTIONS, device="cpu")
-    sizes = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 3)
-    with torch.no_grad():
-        output = pipeline.unet(
-            noisy, TIMESTEPS, embeddings, added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes}
-        ).sample
-    expected = noise_by_scheduler(pipeline.scheduler, output, noisy, TIMESTEPS)
-    found = teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS))
-    torch.testing.assert_close(found[[0, 2]], expected[[0, 2]], rtol=1e-3, atol=1e-4)
+def test_predicted_noise_and_gradient_are_those_of_the_pipeline_s_own_parts(
+    teacher: Teacher, pipeline: Any
+) -> None:
+    noise, captions = randn(3, 4, 8, 8, seed=1), ["a red cube", "a ball", CAPTIONS[2]]
+    embeddings, _, pooled, _ = pipeline.encode_prompt(captions, device="cpu")
+    added = {"text_embeds": pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 3)}
+
+    def own(latents: Tensor) -> Tensor:
+        noisy = pipeline.scheduler.add_noise(latents, noise, TIMESTEPS)
+        output = pipeline.unet(noisy, TIMESTEPS, embeddings, added_cond_kwargs=added).sample
+        return noise_by_scheduler(pipeline.scheduler, output, noisy, TIMESTEPS)
+
+    check_noise(teacher, teacher.encode_captions(captions), noise, own)
 
 
 def test_guidance_starts_from_zeros(folder: Path, teacher: Teacher) -> None:

@@ -88,7 +88,7 @@ def test_a_denoiser_made_without_weights_costs_what_the_loaded_one_does(
     folder = save(tmp_path / "teacher")
     teacher = load_teacher(str(folder), device="cpu", precision="float32")
     caption = teacher.family.condition(
-        torch.zeros(1, 77, teacher.family.caption_width(teacher.denoiser.config))
+        torch.zeros(1, teacher.family.tokens, teacher.family.caption_width(teacher.denoiser.config))
     )
     latents, timesteps = torch.zeros(1, *teacher.latent_shape), torch.ones(1, dtype=torch.long)
 
