@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from sds_clip.models.data.batches import batch_indices, steps_per_epoch, texts_of
 from sds_clip.models.data.pairs import PairSet
@@ -10,6 +11,7 @@ from sds_clip.models.teacher.teacher import CAPTIONS_AT_ONCE, UNCONDITIONAL, Tea
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.part import sub_batch
 from sds_clip.models.training.processes import Rank
+from sds_clip.models.training.trainer import plain_attention
 
 LARGE_BYTES = 2**30
 """Stable Diffusion 1.x and 2.x have less. A T5 of 4.7 billion weights has 9 GB in bfloat16."""
@@ -32,10 +34,12 @@ def encode_ahead(
     if needed and teacher.caption_cache is None:
         return
     together = CAPTIONS_AT_ONCE * rank.world_size
-    for start in range(0, len(needed), together):
-        own = start + CAPTIONS_AT_ONCE * rank.index
-        teacher.encode_captions(needed[own : own + CAPTIONS_AT_ONCE])
-        between(min(start + together, len(needed)), len(needed))
+    # As in a step, where those of L_SDS alone are encoded outside of it, so that every bit is the same.
+    with nullcontext() if config.uses_sds else plain_attention(teacher.device):
+        for start in range(0, len(needed), together):
+            own = start + CAPTIONS_AT_ONCE * rank.index
+            teacher.encode_captions(needed[own : own + CAPTIONS_AT_ONCE])
+            between(min(start + together, len(needed)), len(needed))
     teacher.unload_text_encoders()
 
 
