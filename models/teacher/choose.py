@@ -10,6 +10,8 @@ from sds_clip.models.teacher.transformer import Flux, PixArt, StableDiffusion3
 from sds_clip.models.teacher.unet import StableDiffusion, StableDiffusionXL
 
 _FEW_STEPS = re.compile(r"turbo|lightning|schnell|hyper-?sd|\blcm|[-_]lcm", re.IGNORECASE)
+_RENAMED = {"Transformer2DModel": "PixArtTransformer2DModel"}
+"""Published PixArt folders have the old name, which diffusers' own loader renames too."""
 Parts = Mapping[str, Sequence[str]]
 
 
@@ -80,10 +82,10 @@ def check_scheduler(family: Family, config: Mapping[str, Any], reference: str, k
 
 def check_class(part: str, meant: str, config: Mapping[str, Any], kind: str) -> None:
     """Refuse a part whose own configuration says that it is of another class than model_index.json states."""
-    stated = config.get("_class_name") or config.get("model_type")
-    if stated is None or stated == meant or (
-        "_class_name" not in config and meant.lower().startswith(str(stated).split("_")[0])
-    ):  # fmt: skip
+    stated = config.get("_class_name", config.get("model_type"))
+    stated = _RENAMED.get(str(stated), stated)
+    kindred = "_class_name" not in config and meant.lower().startswith(str(stated).split("_")[0])
+    if stated in (None, meant) or kindred:
         return
     raise TeacherError(
         f"{kind} whose {part}/config.json is that of a {stated}, not of a {meant}: the folder mixes families. "
@@ -92,4 +94,5 @@ def check_class(part: str, meant: str, config: Mapping[str, Any], kind: str) -> 
 
 
 def _class(part: Sequence[str]) -> str:
-    return str(part[-1]).removesuffix("Fast")
+    name = str(part[-1]).removesuffix("Fast")
+    return _RENAMED.get(name, name)

@@ -108,7 +108,7 @@ class StableDiffusionXL(StableDiffusion):
         guidance: float | None = None,
     ) -> Tensor:  # fmt: skip
         side = resolution_px
-        sizes = noisy_latents.new_tensor([side, side, 0, 0, side, side]).expand(len(noisy_latents), -1)
+        sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(noisy_latents)).to(noisy_latents)
         pooled = captions[:, 0, : self.pooled_width(denoiser.config)]
         predicted: Tensor = denoiser(
             noisy_latents,

@@ -264,3 +264,19 @@ def test_a_t5_s_folder_without_its_sentencepiece_model_is_refused(alpha_folder: 
     (folder / "tokenizer" / "tokenizer.json").unlink()
     with pytest.raises(TeacherError, match=r"tokenizer has neither spiece\.model, the sentencepiece model"):
         load(folder)
+
+
+def test_the_old_name_of_its_class_in_published_folders_is_read(alpha_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(alpha_folder, tmp_path / "t"))
+    for file, changes in {
+        "model_index.json": {"transformer": ["diffusers", "Transformer2DModel"]},
+        "transformer/config.json": {"_class_name": "Transformer2DModel", "double_self_attention": False},
+    }.items():
+        config = folder / file
+        config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+    teacher, expected, noisy = load(folder), load(alpha_folder), randn(3, 4, 8, 8)
+    captions = expected.encode_captions(CAPTIONS)
+    own = PixArtAlphaPipeline.from_pretrained(str(folder), use_safetensors=True)
+    assert type(own.transformer) is type(teacher.denoiser)
+    found = teacher.noise_pred(noisy, TIMESTEPS, captions)
+    assert torch.equal(found, expected.noise_pred(noisy, TIMESTEPS, captions))
