@@ -2,7 +2,7 @@
 
     ServiceError
       InvalidRequest 422  MalformedBody 400, TooMany, TextTooLong; InvalidImage > UnusableImage; InvalidArchive;
-                          and what a job asks for: UnusableRecord, OverLimit, ModelNotAllowed
+                          and what a job asks for: UnusableRecord, UnusableTeacher, OverLimit, ModelNotAllowed
       Unauthorized 401    SessionEnded, KeyExpired        Forbidden 403    MissingScope, ForeignOrigin, SourceForbidden
       NotFound 404        UnknownRecord, NoLog, NoItem    Conflict 409     NameTaken, RecordInUse, JobStateConflict
       BodyTimeout 408     UploadTimeout, UploadTooSlow    BodyTooLarge 413 BodyTooComplex, UploadTooLarge
@@ -423,6 +423,10 @@ class OverLimit(InvalidRequest, code="over_limit"):
 
 class ModelNotAllowed(InvalidRequest, code="model_not_allowed"):
     """The job names a model or teacher that the operator of this server does not allow."""
+
+
+class UnusableTeacher(InvalidRequest, code="unusable_teacher"):
+    """The job names a teacher whose folder cannot teach: another kind of model, or parts that are missing or mixed."""
 
 
 class DatasetFormat(InvalidRequest, code="dataset_format"):

@@ -158,7 +158,7 @@ def clear(model: Model) -> None:
 def _denoising_loss(
     model: Model, latents: Tensor, captions: Tensor, ready: StepInputs, gradient: str
 ) -> Tensor:
-    abar = model.teacher.alphas_cumprod[ready.timesteps].view(-1, 1, 1, 1)
+    abar = model.teacher.levels.signal_power[ready.timesteps].view(-1, 1, 1, 1)
     with torch.set_grad_enabled(gradient == FULL):
         noisy = abar.sqrt() * latents + (1 - abar).sqrt() * ready.noise
         error = _denoised(model, noisy, ready.timesteps, captions) - ready.noise
@@ -171,7 +171,7 @@ def _denoising_loss(
 
 def _noise_contrast(model: Model, ready: StepInputs, tokens: Tensor) -> Tensor:
     """The images of each group against one another, as one batch of the denoiser."""
-    abar = model.teacher.alphas_cumprod[ready.timesteps].view(-1, 1, 1, 1)
+    abar = model.teacher.levels.signal_power[ready.timesteps].view(-1, 1, 1, 1)
     noisy = abar.sqrt() * ready.latents + (1 - abar).sqrt() * ready.noise
     count, group = len(noisy), NOISE_CONTRAST_GROUP
     turns = [
@@ -199,7 +199,7 @@ def _errors(model: Model, ready: StepInputs) -> Float[Tensor, "p n"]:
         if int(valid.sum()) == 1:
             errors.append(latents.new_zeros(len(captions)))
             continue
-        abar = model.teacher.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
+        abar = model.teacher.levels.signal_power[drawn.timesteps].view(-1, 1, 1, 1)
         noisy = abar.sqrt() * latents + (1 - abar).sqrt() * drawn.noise
         texts, levels = len(captions), len(drawn.timesteps)
         output = _denoised(

@@ -22,8 +22,9 @@ from sds_clip.models.clip.text_map import TextMap
 from sds_clip.models.data.batches import Loader
 from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.mapper import Mapper
-from sds_clip.models.teacher.family import StableDiffusion
+from sds_clip.models.noise import Levels
 from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.teacher.unet import StableDiffusion
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.distillation.condition import ConditionLoss
 from sds_clip.models.training.distillation.noise_contrast import NoiseContrastLoss
@@ -202,11 +203,11 @@ def build_teacher(shapes: Shapes) -> Teacher:
         version=f"{shapes.unet} {SEED}",
         family=StableDiffusion(),
         denoiser=unet,
-        text_encoder=text_encoder,
-        tokenizer=clip_tokenizer(),
+        text_encoders={"text_encoder": text_encoder},
+        tokenizers={"text_encoder": clip_tokenizer()},
         vae=None,
         prediction_type="epsilon",
-        alphas_cumprod=scheduler.alphas_cumprod.float().to(shapes.place),
+        levels=Levels.of_abar(scheduler.alphas_cumprod.float().to(shapes.place)),
         latent_shape=(unet.config.in_channels, side, side),
         resolution_px=8 * side,
         device=shapes.place,
@@ -242,7 +243,10 @@ def new_loader(model: Model, pairs: PairSet, steps: int) -> Loader:
 
 def describe(model: Model) -> str:
     """The sizes of what was built, in one sentence."""
-    shapes, parts = model.shapes, (model.network, model.teacher.denoiser, model.teacher.text_encoder)
+    shapes, parts = (
+        model.shapes,
+        (model.network, model.teacher.denoiser, *model.teacher.text_encoders.values()),
+    )
     student, unet, text = (sum(value.numel() for value in part.parameters()) / 1e6 for part in parts)
     trained = sum(value.numel() for value in model.student.values())
     channels, height, width = model.teacher.latent_shape

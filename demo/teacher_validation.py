@@ -20,10 +20,11 @@ from sds_clip.demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
 from sds_clip.demo.train_teacher import encode
 from sds_clip.demo.winoground_sets import KINDS, WINOGROUND_SEED, winoground_items
 from sds_clip.demo.world import IMAGE_SIZE_PX, Split
+from sds_clip.models.noise import Levels
 from sds_clip.models.teacher.diffusion_score import denoising_errors
-from sds_clip.models.teacher.family import PixArt
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import UNCONDITIONAL, Teacher
+from sds_clip.models.teacher.transformer import PixArt
 
 BATCH_SIZE = 256
 LEVELS = (500, 700, 850, 940, 985)
@@ -120,11 +121,11 @@ def in_memory(
         version="",
         family=PixArt("PixArtSigmaPipeline"),
         denoiser=transformer,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
+        text_encoders={"text_encoder": text_encoder},
+        tokenizers={"text_encoder": tokenizer},
         vae=None,
         prediction_type="v_prediction",
-        alphas_cumprod=new_scheduler().alphas_cumprod,
+        levels=Levels.of_abar(new_scheduler().alphas_cumprod),
         latent_shape=(LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE),
         resolution_px=IMAGE_SIZE_PX,
         device=torch.device("cpu"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,28 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 CONTEXT_LENGTH = 48
 
@@ -39,7 +54,7 @@ def save_sd_teacher(
     """
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer()
-    pipeline = StableDiffusionPipeline(
+    return _save(folder, StableDiffusionPipeline(
         vae=_vae(latent_size, latent_channels),
         unet=_unet(latent_size, latent_channels, cross_attention_dim, unet or {}),
         text_encoder=_text_encoder(tokenizer, text_width or cross_attention_dim),
@@ -48,10 +63,7 @@ def save_sd_teacher(
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.save_pretrained(folder, safe_serialization=True)
-    return folder
+    ))  # fmt: skip
 
 
 def save_pixart_teacher(
@@ -67,18 +79,90 @@ def save_pixart_teacher(
     """Save a pipeline whose transformer sees patches of 2 x 2 latents. `transformer` overrides its settings."""
     torch.manual_seed(seed)
     tokenizer = letter_tokenizer()
-    parts = pipeline(
+    return _save(folder, pipeline(
         vae=_vae(latent_size, latent_channels),
         transformer=_transformer(latent_size, latent_channels, transformer or {}),
-        text_encoder=T5EncoderModel(
-            T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
-        ),
+        text_encoder=_t5(tokenizer),
         tokenizer=tokenizer,
         scheduler=_scheduler(prediction_type, {}),
-    )
-    parts.set_progress_bar_config(disable=True)
-    parts.save_pretrained(folder, safe_serialization=True)
+    ))  # fmt: skip
+
+
+def save_sdxl_teacher(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
+    """Save a pipeline with two text encoders of widths 16 and 24; the second one's vector has 20 numbers."""
+    torch.manual_seed(seed)
+    tokenizer, other = byte_tokenizer(), byte_tokenizer()
+    other.pad_token = "!"  # as in the published folders
+    added = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "transformer_layers_per_block": 2,
+    }
+    return _save(folder, StableDiffusionXLPipeline(
+        vae=_vae(8, 4),
+        unet=_unet(8, 4, 40, {**added, "projection_class_embeddings_input_dim": 6 * 8 + 20}),
+        text_encoder=_text_encoder(tokenizer, 16),
+        text_encoder_2=_text_encoder(other, 24, projection=20),
+        tokenizer=tokenizer,
+        tokenizer_2=other,
+        scheduler=_scheduler(prediction_type, {}),
+        add_watermarker=False,
+    ))  # fmt: skip
+
+
+def save_sd3_teacher(folder: Path, *, t5: bool = True, seed: int = 0, **scheduler: Any) -> Path:
+    """Save a pipeline whose CLIPs are narrower than its T5, as those of the published models."""
+    torch.manual_seed(seed)
+    tokenizer, letters = byte_tokenizer(), letter_tokenizer()
+    return _save(folder, StableDiffusion3Pipeline(
+        vae=_vae(8, 16, shift_factor=0.0609),
+        transformer=SD3Transformer2DModel(
+            sample_size=8, num_layers=2, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=32,
+            caption_projection_dim=16, pooled_projection_dim=20, pos_embed_max_size=12,
+        ),
+        text_encoder=_text_encoder(tokenizer, 12, projection=8),
+        text_encoder_2=_text_encoder(tokenizer, 16, projection=12),
+        text_encoder_3=_t5(letters) if t5 else None,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        tokenizer_3=letters if t5 else None,
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **scheduler}),
+    ))  # fmt: skip
+
+
+def save_flux_teacher(folder: Path, *, guidance_embeds: bool = True, seed: int = 0) -> Path:
+    """Save a pipeline whose folder states a side of 8, and not the 128 of the published model."""
+    torch.manual_seed(seed)
+    tokenizer, letters = byte_tokenizer(), letter_tokenizer()
+    shift = {"use_dynamic_shifting": True, "base_image_seq_len": 4, "max_image_seq_len": 64}
+    _save(folder, FluxPipeline(
+        vae=_vae(8, 4, shift_factor=0.1159),
+        transformer=FluxTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=32, pooled_projection_dim=12, guidance_embeds=guidance_embeds,
+            axes_dims_rope=(4, 6, 6),
+        ),
+        text_encoder=_text_encoder(tokenizer, 12),
+        text_encoder_2=_t5(letters),
+        tokenizer=tokenizer,
+        tokenizer_2=letters,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, **shift),
+    ))  # fmt: skip
+    config = folder / "transformer/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": 8}))
     return folder
+
+
+def _save(folder: Path, pipeline: Any) -> Path:
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+    )
 
 
 def noise_by_scheduler(scheduler: DDIMScheduler, output: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -128,7 +212,7 @@ def byte_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocabulary, [], model_max_length=CONTEXT_LENGTH)
 
 
-def _vae(latent_size: int, latent_channels: int) -> AutoencoderKL:
+def _vae(latent_size: int, latent_channels: int, **settings: Any) -> AutoencoderKL:
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -140,6 +224,7 @@ def _vae(latent_size: int, latent_channels: int) -> AutoencoderKL:
         norm_num_groups=4,
         sample_size=8 * latent_size,
         mid_block_add_attention=False,
+        **settings,
     )
 
 
@@ -163,13 +248,16 @@ def _unet(
     )
 
 
-def _text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
-    return CLIPTextModel(
+def _text_encoder(
+    tokenizer: CLIPTokenizer, width: int, projection: int | None = None
+) -> CLIPTextModel | CLIPTextModelWithProjection:
+    kind = CLIPTextModelWithProjection if projection else CLIPTextModel
+    return kind(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
             intermediate_size=2 * width,
-            projection_dim=width,
+            projection_dim=projection or width,
             num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=CONTEXT_LENGTH,

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from sds_clip.models.noise import Levels
+
 SHAPE = (2, 4, 4)
 
 
@@ -10,12 +12,12 @@ class ToyTeacher:
     """eps_hat = 0.5 z_t + the caption's mean + t / 1000, and it counts what it is asked."""
 
     def __init__(self) -> None:
-        self.alphas_cumprod = torch.linspace(0.99, 0.01, 1000)
+        self.levels = Levels.of_abar(torch.linspace(0.99, 0.01, 1000))
         self.batches: list[int] = []
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        abar = self.alphas_cumprod[timesteps][:, None, None, None]
-        return abar.sqrt() * latents + (1 - abar).sqrt() * noise
+        levels = self.levels[timesteps]
+        return levels.signal * latents + levels.noise * noise
 
     def noise_pred(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
         self.batches.append(len(noisy_latents))

@@ -105,7 +105,12 @@ def gradients(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def frozen_state(base: Clip, teacher: Teacher) -> dict[str, Tensor]:
     """A copy of every weight that a run may not touch."""
-    parts = {"base": base.network, "unet": teacher.denoiser, "text": teacher.text_encoder, "vae": teacher.vae}
+    parts = {
+        "base": base.network,
+        "unet": teacher.denoiser,
+        "text": teacher.text_encoders["text_encoder"],
+        "vae": teacher.vae,
+    }
     return {
         f"{part}.{name}": value.clone()
         for part, network in parts.items()

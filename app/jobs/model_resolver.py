@@ -6,12 +6,14 @@ caller saw, whenever it starts.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
-from sds_clip.app.errors import AmbiguousName, ModelNotAllowed, UnknownRecord, UnusableRecord
+from sds_clip.app.errors import AmbiguousName, ModelNotAllowed, UnknownRecord, UnusableRecord, UnusableTeacher
 from sds_clip.app.store import Workspace
 from sds_clip.app.store.alias_names import DEFAULT
 from sds_clip.app.store.records import VersionStatus
 from sds_clip.models.checkpoints.references import DEMO, BadReferenceError, canonical, is_prefix, is_version
+from sds_clip.models.errors import TeacherError
 
 
 class ModelResolver:
@@ -60,7 +62,10 @@ class ModelResolver:
         )
 
     def check_teacher(self, name: str, *, param: str) -> None:
-        """Raise ModelNotAllowed unless jobs may name this teacher."""
+        """Raise ModelNotAllowed unless jobs may name this teacher, and UnusableTeacher for what its folder says.
+
+        Only a folder that this process sees is read, without its weights. The worker checks every teacher again.
+        """
         if name not in self.teachers:
             allowed = f"Use one of: {', '.join(self.teachers)}." if self.teachers else "It allows no teacher."
             raise ModelNotAllowed(
@@ -68,6 +73,14 @@ class ModelResolver:
                 "teachers with SDS_CLIP_ALLOWED_TEACHERS.",
                 param=param,
             )
+        folder = Path(name.removeprefix("local-dir:"))
+        if name != DEMO and folder.is_dir():
+            from sds_clip.models.teacher.folder import find_family  # of which a service needs nothing else
+
+            try:
+                find_family(folder, name)
+            except TeacherError as error:
+                raise UnusableTeacher(str(error), param=param) from None
 
 
 def _version(store: Workspace, version_id: str, param: str) -> str:

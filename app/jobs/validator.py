@@ -32,8 +32,8 @@ _RETRY_AFTER_S = 60
 class JobValidator:
     """Checks specs against what their caller sees, and the limits. Its methods block, so call them in a thread.
 
-    Raises: InvalidRequest (including ModelNotAllowed and UnusableRecord), Forbidden, Overloaded, DiskReserve,
-    StoreUnavailable.
+    Raises: InvalidRequest (including ModelNotAllowed, UnusableRecord and UnusableTeacher), Forbidden, Overloaded,
+    DiskReserve, StoreUnavailable.
     """
 
     def __init__(

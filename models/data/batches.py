@@ -75,6 +75,19 @@ def caption_choice(sample: Sample, seed: int, epoch: int, index: int) -> int:
     return int(_philox(seed, epoch, index, _CAPTION).random_raw()) % len(sample.captions)
 
 
+def texts_of(
+    pairs: PairSet, indices: Int64[np.ndarray, "b"], seed: int, epoch: int
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the caption of each sample that an epoch shows, and that caption's hard negatives."""
+    captions, negatives = [], []
+    for index in indices.tolist():
+        sample = pairs.sample(index)
+        choice = caption_choice(sample, seed, epoch, index)
+        captions.append(sample.captions[choice])
+        negatives.append(sample.negatives[choice] if sample.negatives else ())
+    return captions, negatives
+
+
 class Loader:
     """Yields the batches of steps `first_step <= step < last_step` in order, preparing `depth` of them ahead.
 
@@ -177,22 +190,14 @@ class Loader:
         self, step: int, indices: Int64[np.ndarray, "b"], loading: dict[int, Future[Tensor]]
     ) -> Batch:
         rows = [future.result() for future in loading.values()]
-        samples = [self._pairs.sample(int(index)) for index in indices]
-        epoch = step // self._steps_per_epoch
-        chosen = [
-            caption_choice(sample, self._seed, epoch, int(index))
-            for sample, index in zip(samples, indices, strict=True)
-        ]
+        captions, negatives = texts_of(self._pairs, indices, self._seed, step // self._steps_per_epoch)
         return Batch(
             step=step,
             indices=torch.from_numpy(indices),
             decoded=list(loading),
             pixels=torch.stack(rows) if rows else torch.empty(0, 3, 0, 0),
-            captions=[sample.captions[choice] for sample, choice in zip(samples, chosen, strict=True)],
-            negatives=[
-                sample.negatives[choice] if sample.negatives else ()
-                for sample, choice in zip(samples, chosen, strict=True)
-            ],
+            captions=captions,
+            negatives=negatives,
         )
 
 

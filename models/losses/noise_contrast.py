@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from sds_clip.models.errors import LossError
 from sds_clip.models.losses.sds import DenoisingLoss, NoisePredictor
 from sds_clip.models.losses.weighting import weight
+from sds_clip.models.noise import noise_offset
 from sds_clip.models.shapes import Maps, Timesteps, Tokens
 
 TEMPERATURE = 0.1
@@ -41,12 +42,12 @@ def noise_contrast_loss(
     """
     if len(latents) % group:
         raise LossError(f"{len(latents)} samples cannot be split into groups of {group}.")
-    abar = teacher.alphas_cumprod[timesteps]
-    w = weight(weighting, abar, gamma=gamma)
+    levels = teacher.levels[timesteps]
+    w = weight(weighting, levels, gamma=gamma)
     latents, noise = latents.float(), noise.float()
     noisy = teacher.add_noise(latents, noise, timesteps)
-    # eps - sqrt(1 - abar) z_t is sqrt(abar) v, which has the direction of v.
-    offset = (1 - abar).sqrt()[:, None, None, None] * noisy
+    # Without it, noise is s times the velocity, which has the velocity's direction.
+    offset = noise_offset(noisy, levels)
     true = noise - offset
 
     places = torch.arange(group, device=noise.device)

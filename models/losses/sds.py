@@ -9,6 +9,7 @@ from torch import Tensor
 from sds_clip.models.choices import Gradient
 from sds_clip.models.errors import LossError
 from sds_clip.models.losses.weighting import weight
+from sds_clip.models.noise import Levels
 from sds_clip.models.shapes import Maps, PerSample, Timesteps, Tokens
 
 
@@ -17,11 +18,11 @@ class NoisePredictor(Protocol):
     """What the loss needs from a teacher, whose weights are frozen."""
 
     @property
-    def alphas_cumprod(self) -> Float[Tensor, "t"]:
-        """abar of every timestep, float32."""
+    def levels(self) -> Levels:
+        """s and n of every timestep."""
 
     def add_noise(self, latents: Maps, noise: Maps, timesteps: Timesteps) -> Maps:
-        """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps."""
+        """z_t = s z_0 + n eps."""
 
     def noise_pred(self, noisy_latents: Maps, timesteps: Timesteps, captions: Tokens) -> Maps:
         """eps_hat = eps_theta(z_t, t, c), differentiable in z_t and c."""
@@ -51,12 +52,12 @@ def sds_loss(
     The objective `condition` gives it the VAE's latents, and the mapped features in the caption's place.
 
     L_SDS = (1/N) sum w(t) (eps_theta(z_t, t, c) - eps)^2 over all N = b c h w elements, in float32, with
-    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps and z_0 = `latents`.
+    z_t = s z_0 + n eps and z_0 = `latents`.
 
     Gradients go to `latents`, and with `full` also to `captions`, if they require them. `full` differentiates
     through the frozen denoiser. `sds` (arXiv 2209.14988, equation 3) omits the denoiser's Jacobian and runs it
     without a graph. The loss then has the same value, but its gradient on z_0 is
-    (2/N) w(t) sqrt(abar_t) (eps_hat - eps), which is not the gradient of that value.
+    (2/N) w(t) s (eps_hat - eps), which is not the gradient of that value.
 
     Raises LossError for an unknown gradient or weighting, and for latents and noise of different shapes.
     """
@@ -68,15 +69,15 @@ def sds_loss(
             f"{tuple(noise.shape)}. Make the mapper for this teacher's latent shape."
         )
     latents, noise = latents.float(), noise.float()
-    abar = teacher.alphas_cumprod[timesteps]
-    w = weight(weighting, abar, gamma=gamma)
+    levels = teacher.levels[timesteps]
+    w = weight(weighting, levels, gamma=gamma)
     with torch.set_grad_enabled(gradient == "full" and torch.is_grad_enabled()):
         noisy_latents = teacher.add_noise(latents, noise, timesteps)
         error = teacher.noise_pred(noisy_latents, timesteps, captions).float() - noise
         residual = error.square().mean(dim=(1, 2, 3))
         loss = (w * residual).mean()
     if gradient == "sds":
-        on_latents = 2 / error.numel() * (w * abar.sqrt())[:, None, None, None] * error
+        on_latents = 2 / error.numel() * (w * levels.signal_power.sqrt())[:, None, None, None] * error
         # Adds exactly 0 to the value, and on_latents to the gradient.
         loss = loss + (on_latents * (latents - latents.detach())).sum()
     return DenoisingLoss(loss, residual.detach())

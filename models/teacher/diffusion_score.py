@@ -2,7 +2,7 @@
 
     d(x, c) = E_{t, eps} || eps_theta(z_t, t, c) - eps ||^2, the mean over a latent's elements
 
-or the same for the velocity v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0, which gives high noise more weight.
+or the same for the velocity, v = s eps - n z_0 or a flow's eps - z_0, which gives high noise more weight.
 The caption with the smallest d wins. Everything that is compared shares its timesteps and noise (arXiv
 2303.16203): most of the error's variance comes from them, and cancels in the differences.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from sds_clip.models.choices import SCORE_ERROR, ErrorOf
 from sds_clip.models.errors import TeacherError
 from sds_clip.models.losses.sds import NoisePredictor
-from sds_clip.models.teacher.noise import velocity
+from sds_clip.models.noise import target
 from sds_clip.models.teacher.pixels import teacher_preprocess
 from sds_clip.models.teacher.teacher import Teacher
 
@@ -78,7 +78,7 @@ def denoising_errors(
     """Return the squared error, mean over elements, of each image under each caption at each of its draws.
 
     The velocity's error is || v_hat - v ||^2, which for a teacher that predicts noise is the noise's error
-    over abar. At abar = 0 such a teacher says nothing about the velocity, and the error is not finite. The
+    over s^2. At s = 0 such a teacher says nothing about the velocity, and the error is not finite. The
     denoiser sees at most `batch_size` noised latents at once, and `tick` is called after each such batch. Errors
     are float32 on the latents' device, without gradients.
     """
@@ -91,12 +91,13 @@ def denoising_errors(
         levels, eps = timesteps[image, draw], noise[image, draw]
         noisy = teacher.add_noise(latents[image], eps, levels)
         asked = (noisy, levels, captions[image, caption])
-        abar = teacher.alphas_cumprod[levels]
+        at = teacher.levels[levels]
         if error_of == "velocity" and isinstance(teacher, Teacher) and teacher.predicts_velocity:
-            errors.append(_mean_square(teacher.velocity_pred(*asked) - velocity(latents[image], eps, abar)))
+            true = target(latents[image], eps, at, at.velocity)
+            errors.append(_mean_square(teacher.velocity_pred(*asked) - true))
         else:
             error = _mean_square(teacher.noise_pred(*asked) - eps)
-            errors.append(error if error_of == "epsilon" else error / abar)
+            errors.append(error if error_of == "epsilon" else error / at.signal_power)
         tick()
     return torch.cat(errors).reshape(shape)
 

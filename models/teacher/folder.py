@@ -13,8 +13,10 @@ from sds_clip.models.checkpoints.sources import demo_folder
 from sds_clip.models.clip.version import TOKENIZER_FILES
 from sds_clip.models.errors import TeacherError, first_line
 from sds_clip.models.files import sha256_of
-from sds_clip.models.teacher.family import Family, family_of
+from sds_clip.models.teacher.choose import check_class, check_scheduler, family_of
+from sds_clip.models.teacher.family import Family
 
+_TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 _HUB_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -71,19 +73,35 @@ def find_family(folder: Path, reference: str) -> Family:
     index = read_json(folder / "model_index.json")
     pipeline = str(index.get("_class_name"))
     kind = f"{reference} is a {pipeline}"
-    parts = {name: part for name, part in index.items() if isinstance(part, list) and any(part)}
-    family = family_of(pipeline, parts, kind)
-    file = folder / family.denoiser / "config.json"
-    config = read_json(file)
+    family = family_of(index, kind)
+    check_scheduler(family, read_json(folder / "scheduler" / "scheduler_config.json"), reference, kind)
+    config = read_json(folder / family.denoiser / "config.json")
+    check_class(family.denoiser, str(family.classes[family.denoiser]), config, kind)
     family.check(config, kind)
-    if not isinstance(config.get("sample_size"), int):
+    _, side = family.latents(config)
+    if not isinstance(side, int):
         raise TeacherError(
-            f"{kind} whose {family.denoiser} does not state one number as sample_size "
-            f"({config.get('sample_size')}); put the side of its latents into {family.denoiser}/config.json."
+            f"{kind} whose {family.denoiser} does not state one number as sample_size ({side}); put the side of its "
+            f"latents into {family.denoiser}/config.json."
         )
     weight_files(folder / family.denoiser)
-    weight_files(folder / "text_encoder")
+    for part in family.text_encoders:
+        weight_files(folder / part)
+        meant = str(family.classes[part])
+        check_class(part, meant, read_json(folder / part / "config.json"), kind)
+        tokenizer = folder / tokenizer_of(part)
+        if meant == "T5EncoderModel" and not any(
+            (tokenizer / name).is_file() for name in ("spiece.model", "tokenizer.json")
+        ):
+            raise TeacherError(
+                f"{tokenizer} has neither spiece.model, the sentencepiece model of a T5, nor tokenizer.json; download "
+                "the folder again."
+            )
     return family
+
+
+def tokenizer_of(text_encoder: str) -> str:
+    return text_encoder.replace("text_encoder", "tokenizer")
 
 
 def weight_files(part: Path) -> list[Path]:
@@ -117,20 +135,18 @@ def vae_factor(folder: Path) -> int:
 
 
 def version_of_folder(folder: Path, family: Family) -> str:
-    """Return the sha256 over denoiser, text encoder, tokenizer and scheduler as they are stored.
+    """Return the sha256 over denoiser, text encoders, tokenizers and scheduler as they are stored.
 
     What a library notes about itself in a configuration (keys that start with _, its version) does not count.
     """
-    configs = (
-        f"{family.denoiser}/config.json",
-        "text_encoder/config.json",
-        "scheduler/scheduler_config.json",
-    )
-    digest = _digest(folder, [family.denoiser, "text_encoder"], configs)
+    networks = [family.denoiser, *family.text_encoders]
+    configs = [*(f"{part}/config.json" for part in networks), "scheduler/scheduler_config.json"]
+    digest = _digest(folder, networks, configs)
     digest.update(family.version_note.encode())
-    for file in (folder / "tokenizer" / name for name in TOKENIZER_FILES):
-        if file.is_file():
-            digest.update(f"\ntokenizer/{file.name}|{sha256_of(file)}".encode())
+    for part in map(tokenizer_of, family.text_encoders):
+        for file in (folder / part / name for name in TOKENIZER_FILES):
+            if file.is_file():
+                digest.update(f"\n{part}/{file.name}|{sha256_of(file)}".encode())
     return digest.hexdigest()
 
 
@@ -140,7 +156,7 @@ def version_of_vae(folder: Path) -> str:
 
 def _stem(part: str) -> str:
     """The name of a part's weights, without its ending."""
-    return "model" if part == "text_encoder" else "diffusion_pytorch_model"
+    return "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
 
 
 def _digest(folder: Path, parts: Iterable[str], configs: Iterable[str]) -> hashlib._Hash:
@@ -168,9 +184,9 @@ def _existing(folder: Path, reference: str) -> Path:
 def _download(repository: str, *, vae: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["model_index.json", "vae/config.json", "scheduler/*.json", "tokenizer/*"]
-    # A repository holds one of the two denoisers.
-    for part in ("unet", "transformer", "text_encoder", *(("vae",) if vae else ())):
+    wanted = ["model_index.json", "vae/config.json", "scheduler/*.json", "tokenizer*/*"]
+    # A repository holds one of the two denoisers, and one to three text encoders.
+    for part in ("unet", "transformer", *_TEXT_ENCODERS, *(("vae",) if vae else ())):
         # By exact name, since a repository also holds pickles and variants that are just as large.
         stem = _stem(part)
         names = (

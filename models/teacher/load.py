@@ -11,18 +11,19 @@ from torch import Tensor
 
 from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
 from sds_clip.models.errors import TeacherError, first_line
+from sds_clip.models.noise import Levels, PredictionType
 from sds_clip.models.teacher.caption_cache import CaptionCache
 from sds_clip.models.teacher.family import Family
 from sds_clip.models.teacher.folder import (
     find_family,
     find_folder,
     read_json,
+    tokenizer_of,
     vae_factor,
     version_of_folder,
     version_of_vae,
     weight_files,
 )
-from sds_clip.models.teacher.noise import PredictionType
 from sds_clip.models.teacher.teacher import Teacher
 
 
@@ -51,26 +52,39 @@ def load_teacher(
     dtype = DTYPES[choose_precision(precision, chosen_device)]
     name, folder = find_folder(reference, vae=vae)
     family = find_family(folder, name)
-    prediction_type, alphas_cumprod = read_schedule(folder)
+    channels, side = family.latents(read_json(folder / family.denoiser / "config.json"))
+    prediction_type, levels = read_schedule(folder, family, side)
     denoiser_class = getattr(diffusers, str(family.classes[family.denoiser]))
     denoiser = _network(denoiser_class, folder / family.denoiser, torch_dtype=dtype)
-    text_class = getattr(transformers, str(family.classes["text_encoder"]))
-    text_encoder = _network(text_class, folder / "text_encoder", torch_dtype=family.text_dtype(dtype))
-    tokenizer = _part(getattr(transformers, str(family.classes["tokenizer"])), folder / "tokenizer")
-    _check_fit(folder, family, denoiser, text_encoder, tokenizer)
-    side: int = denoiser.config.sample_size
+
+    def load_text_encoders() -> dict[str, Any]:
+        return {
+            part: _network(
+                getattr(transformers, str(family.classes[part])),
+                folder / part,
+                torch_dtype=family.text_dtype(part, dtype),
+            ).to(chosen_device)
+            for part in family.text_encoders
+        }
+
+    text_encoders, tokenizers = load_text_encoders(), {}
+    for part in family.text_encoders:
+        tokenizer = tokenizer_of(part)
+        tokenizers[part] = _part(getattr(transformers, str(family.classes[tokenizer])), folder / tokenizer)
+    _check_fit(folder, family, denoiser, text_encoders, tokenizers)
     return Teacher(
         reference=name,
         version=version_of_folder(folder, family),
         family=family,
         denoiser=denoiser.to(chosen_device),
-        text_encoder=text_encoder.to(chosen_device),
-        tokenizer=tokenizer,
-        vae=_load_vae(folder, denoiser.config.in_channels).to(chosen_device) if vae else None,
+        text_encoders=text_encoders,
+        load_text_encoders=load_text_encoders,
+        tokenizers=tokenizers,
+        vae=_load_vae(folder, channels).to(chosen_device) if vae else None,
         vae_version=version_of_vae(folder) if vae else None,
         prediction_type=prediction_type,
-        alphas_cumprod=alphas_cumprod.to(chosen_device),
-        latent_shape=(denoiser.config.in_channels, side, side),
+        levels=levels.to(chosen_device),
+        latent_shape=(channels, side, side),
         resolution_px=side * vae_factor(folder),
         device=chosen_device,
         dtype=dtype,
@@ -79,12 +93,12 @@ def load_teacher(
     )
 
 
-def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
-    """Return what the denoiser predicts, and abar of every timestep in float32, from the scheduler's own class.
+def read_schedule(folder: Path, family: Family, side: int) -> tuple[PredictionType, Levels]:
+    """Return what the denoiser predicts, and the levels of every timestep, from the scheduler's own class.
 
     Raises:
-        TeacherError: the scheduler is unknown, has no abar (flow matching), predicts something else, or its betas
-            are not those of a noise schedule.
+        TeacherError: the scheduler is unknown, predicts something else, or its betas are not those of a noise
+            schedule.
     """
     import diffusers
 
@@ -96,11 +110,13 @@ def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
             f"{folder}/scheduler names no scheduler of diffusers; use the folder of a published model."
         )
     scheduler = _part(kind, folder / "scheduler")
+    if family.is_flow:
+        return "flow_prediction", Levels.of_flow(_sigmas(scheduler, side))
     abar = getattr(scheduler, "alphas_cumprod", None)
     if abar is None:
         raise TeacherError(
-            f"{folder}/scheduler is a {kind.__name__}, which has no alphas_cumprod (flow matching?); a teacher "
-            "needs a DDPM-like schedule."
+            f"{folder}/scheduler is a {kind.__name__}, which has no alphas_cumprod; a teacher needs a DDPM-like "
+            "schedule."
         )
     abar = torch.as_tensor(abar, dtype=torch.float32)
     if not _falls_to_noise(torch.as_tensor(scheduler.betas), abar):
@@ -115,7 +131,19 @@ def read_schedule(folder: Path) -> tuple[PredictionType, Tensor]:
             f"{folder}/scheduler: prediction_type is {predicted}; only epsilon and v_prediction are "
             "supported."
         )
-    return predicted, abar
+    return predicted, Levels.of_abar(abar)
+
+
+def _sigmas(scheduler: Any, side: int) -> Tensor:
+    """The noise of every timestep of a flow, as the scheduler shifts it: by a number, or by the image's size."""
+    config = scheduler.config
+    sigmas: Tensor = scheduler.sigmas.float().flip(0)
+    if config.use_dynamic_shifting:
+        tokens = (side // 2) ** 2  # in patches of 2 x 2
+        share = (tokens - config.base_image_seq_len) / (config.max_image_seq_len - config.base_image_seq_len)
+        mu = config.base_shift + share * (config.max_shift - config.base_shift)
+        sigmas = scheduler.time_shift(mu, 1.0, sigmas)
+    return sigmas
 
 
 def _falls_to_noise(betas: Tensor, abar: Tensor) -> bool:
@@ -127,30 +155,32 @@ def _falls_to_noise(betas: Tensor, abar: Tensor) -> bool:
     return all(bool(each.all()) for each in sound)
 
 
-def _check_fit(folder: Path, family: Family, denoiser: Any, text_encoder: Any, tokenizer: Any) -> None:
-    attended, entries = family.caption_width(denoiser.config), len(tokenizer)
-    longest = family.caption_tokens(tokenizer)
-    text = text_encoder.config
-    places = getattr(text, "max_position_embeddings", longest)  # T5's positions are relative
-    if attended != text.hidden_size:
-        fault = (
-            f"the {family.denoiser} needs caption embeddings of width {attended}, but the text encoder makes them "
-            f"of width {text.hidden_size}"
+def _check_fit(
+    folder: Path, family: Family, denoiser: Any, encoders: Mapping[str, Any], tokenizers: Mapping[str, Any]
+) -> None:
+    fault = ""
+    texts = [encoder.config for encoder in encoders.values()]
+    for part, text in zip(encoders, texts, strict=True):
+        entries, longest = len(tokenizers[part]), family.caption_tokens(part, tokenizers[part])
+        places = getattr(text, "max_position_embeddings", longest)  # T5's positions are relative
+        if longest > places:
+            fault = f"the {tokenizer_of(part)} cuts captions at {longest} tokens, but the {part} has {places} positions"
+        if entries > text.vocab_size:
+            fault = (
+                f"the vocabulary of the {tokenizer_of(part)} has {entries} entries, but that of the {part} has "
+                f"{text.vocab_size}"
+            )
+    needed = family.caption_width(denoiser.config), family.pooled_width(denoiser.config)
+    for what, width, made in zip(("", "pooled "), needed, family.made_widths(texts), strict=True):
+        if width != made:
+            fault = (
+                f"the {family.denoiser} needs {what}caption embeddings of width {width}, but the text encoders make "
+                f"them of width {made}"
+            )
+    if fault:
+        raise TeacherError(
+            f"{folder}: {fault}. The parts belong to different models; download the whole folder again."
         )
-    elif longest > places:
-        fault = (
-            f"the tokenizer cuts captions at {longest} tokens, but the text encoder has {places} positions"
-        )
-    elif entries > text.vocab_size:
-        fault = (
-            f"the vocabulary of the tokenizer has {entries} entries, but that of the text encoder has "
-            f"{text.vocab_size}"
-        )
-    else:
-        return
-    raise TeacherError(
-        f"{folder}: {fault}. The parts belong to different models; download the whole folder again."
-    )
 
 
 def _load_vae(folder: Path, latent_channels: int) -> Any:

@@ -1,5 +1,6 @@
 """A loaded teacher: its denoiser and all that belongs to it, frozen, and differentiable in its input only."""
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sds_clip.models import noise as arithmetic
 from sds_clip.models.errors import TeacherError
+from sds_clip.models.noise import Levels, PredictionType
 from sds_clip.models.shapes import Maps, Timesteps, Tokens
-from sds_clip.models.teacher import noise as arithmetic
 from sds_clip.models.teacher.caption_cache import CaptionCache
 from sds_clip.models.teacher.family import Family
 from sds_clip.models.teacher.gradient_scale import with_scaled_gradient
-from sds_clip.models.teacher.noise import PredictionType
 
-_CAPTIONS_AT_ONCE = 8  # always this many, see _embed
+CAPTIONS_AT_ONCE = 8  # always this many, see _embed
 # A VAE's first layers hold about 2 KiB per pixel in float32: half a GiB for one image of 512 x 512. A CLIP's
 # whole batch would be too much.
 _PIXELS_AT_ONCE = 4 * 512**2
@@ -30,49 +31,53 @@ UNCONDITIONAL = ""
 class Teacher:
     """One diffusion model in memory, made by `sds_clip.models.teacher.load`.
 
-    The denoiser computes in `dtype`, the VAE, which sees an image once, in float32, and the text encoder as its family
-    says.
+    The denoiser computes in `dtype`, the VAE, which sees an image once, in float32, and the text encoders as their
+    family says.
     """
 
     reference: str
     """The normalised reference it was loaded by."""
     version: str
-    """sha256 over the stored denoiser, text encoder, tokenizer and scheduler."""
+    """sha256 over the stored denoiser, text encoders, tokenizers and scheduler."""
     family: Family
     denoiser: Any
-    text_encoder: Any
-    tokenizer: Any
+    text_encoders: dict[str, Any]
+    tokenizers: dict[str, Any]
+    """By the text encoder that each belongs to."""
     vae: Any | None
     prediction_type: PredictionType
-    alphas_cumprod: Float[Tensor, "t"]
-    """abar of every timestep, float32 on the device."""
+    levels: Levels
+    """s and n of every timestep, on the device."""
     latent_shape: tuple[int, int, int]
     resolution_px: int
     """The side of the images that the VAE encodes into latents of `latent_shape`."""
     device: torch.device
     dtype: torch.dtype
     guidance: float | None = None
-    """The scale of classifier-free guidance. None means the plain prediction under the caption."""
+    """The scale of classifier-free guidance. None means the plain prediction under the caption.
+
+    A FLUX.1-dev, to which guidance was distilled, has the scale as an input, and None means 1."""
     caption_cache: CaptionCache | None = None
+    load_text_encoders: Callable[[], dict[str, Any]] | None = None
     vae_version: str | None = None
     """sha256 over the stored VAE if it is loaded; separate, since captions and predictions do without it."""
     _tokenizing: Lock = field(default_factory=Lock, init=False, repr=False)
     """transformers' tokenizers keep padding as state, and so refuse a second thread."""
 
     def __post_init__(self) -> None:
-        for part in (self.denoiser, self.text_encoder, self.vae):
+        for part in (self.denoiser, *self.text_encoders.values(), self.vae):
             if part is not None:
                 part.eval().requires_grad_(False)
 
     @property
     def timesteps(self) -> int:
         """The number of noise levels that the model was trained on. A timestep is in [0, timesteps)."""
-        return len(self.alphas_cumprod)
+        return len(self.levels)
 
     @property
     def predicts_velocity(self) -> bool:
         """Whether the denoiser's output is the velocity and not the noise."""
-        return self.prediction_type == "v_prediction"
+        return self.prediction_type == self.levels.velocity
 
     @property
     def images_at_once(self) -> int:
@@ -84,9 +89,21 @@ class Teacher:
         """The width of a token, as the denoiser needs it."""
         return self.family.caption_width(self.denoiser.config)
 
-    def condition(self, tokens: Tokens) -> Float[Tensor, "b s e2"]:
+    def condition(self, tokens: Tokens) -> Float[Tensor, "b s2 e2"]:
         """Put tokens of `caption_width` where a caption's tokens stand. Gradients flow to them."""
         return self.family.condition(tokens)
+
+    @property
+    def text_bytes(self) -> int:
+        """The memory of the text encoders."""
+        return sum(value.nbytes for encoder in self.text_encoders.values() for value in encoder.parameters())
+
+    def unload_text_encoders(self) -> None:
+        """Free the memory of the text encoders. A caption that is in no cache loads them again."""
+        self.text_encoders.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Tokens:
@@ -105,8 +122,8 @@ class Teacher:
                 if embedding is not None
             }
             missing = [caption for caption in missing if caption not in known]
-        for start in range(0, len(missing), _CAPTIONS_AT_ONCE):
-            chunk = missing[start : start + _CAPTIONS_AT_ONCE]
+        for start in range(0, len(missing), CAPTIONS_AT_ONCE):
+            chunk = missing[start : start + CAPTIONS_AT_ONCE]
             embeddings = self._embed(chunk)
             known |= zip(chunk, embeddings, strict=True)
             if self.caption_cache is not None:
@@ -117,23 +134,28 @@ class Teacher:
 
     def _embed(self, captions: list[str]) -> Tokens:
         # Padded to a fixed shape: matrix products of another shape may round a row differently.
-        filled = captions + [UNCONDITIONAL] * (_CAPTIONS_AT_ONCE - len(captions))
+        filled = captions + [UNCONDITIONAL] * (CAPTIONS_AT_ONCE - len(captions))
         with self._tokenizing:
-            tokens = self.tokenizer(
-                [self.family.prepared(caption) for caption in filled],
-                padding="max_length",
-                max_length=self.family.caption_tokens(self.tokenizer),
-                truncation=True,
-                return_tensors="pt",
-            )
+            if not self.text_encoders and self.load_text_encoders is not None:
+                self.text_encoders = self.load_text_encoders()
+            tokens = [
+                tokenizer(
+                    [self.family.prepared(caption) for caption in filled],
+                    padding="max_length",
+                    max_length=self.family.caption_tokens(part, tokenizer),
+                    truncation=True,
+                    return_tensors="pt",
+                ).to(self.device)
+                for part, tokenizer in self.tokenizers.items()
+            ]
         with self._own_precision():
-            embeddings = self.family.embed(
-                self.text_encoder, tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
-            )
+            embeddings = self.family.embed([*self.text_encoders.values()], tokens)
+        if self.family.empty_is_zero:
+            embeddings[torch.tensor([caption == UNCONDITIONAL for caption in filled])] = 0
         return embeddings[: len(captions)].to(self.dtype)
 
     def add_noise(self, latents: Maps, noise: Maps, timesteps: Timesteps) -> Maps:
-        return arithmetic.add_noise(latents, noise, self.alphas_cumprod[timesteps])
+        return arithmetic.add_noise(latents, noise, self.levels[timesteps])
 
     def noise_pred(self, noisy_latents: Maps, timesteps: Timesteps, captions: Tokens) -> Maps:
         """Return eps_hat = eps_theta(z_t, t, c) in float32.
@@ -144,7 +166,7 @@ class Teacher:
         return self._guided(self._epsilon, noisy_latents, timesteps, captions)
 
     def velocity_pred(self, noisy_latents: Maps, timesteps: Timesteps, captions: Tokens) -> Maps:
-        """Return v_hat in float32, the denoiser's own output, if `prediction_type` is v_prediction.
+        """Return v_hat in float32, the denoiser's own output, if it `predicts_velocity`.
 
         Guidance and gradients are as in `noise_pred`.
         """
@@ -157,7 +179,7 @@ class Teacher:
         timesteps: Tensor,
         captions: Tensor,
     ) -> Tensor:
-        if self.guidance is None:
+        if self.guidance is None or self.denoiser.config.get("guidance_embeds"):
             return predict(noisy_latents, timesteps, captions)
         both = predict(
             noisy_latents.repeat(2, 1, 1, 1),
@@ -169,18 +191,22 @@ class Teacher:
 
     def _epsilon(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
         output = self._output(noisy_latents, timesteps, captions)
-        return arithmetic.epsilon_of(
-            output, noisy_latents, self.alphas_cumprod[timesteps], self.prediction_type
-        )
+        levels = self.levels[timesteps]
+        return arithmetic.convert(output, noisy_latents, levels, self.prediction_type, "epsilon")
 
     def _output(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
+        times = timesteps
+        if self.family.is_flow:  # it knows a level by its noise, which shifts move
+            times = self.levels[timesteps].noise.flatten() * self.timesteps
+
         def denoise(noisy_latents: Tensor, captions: Tensor) -> Tensor:
             return self.family.output(
                 self.denoiser,
                 noisy_latents.to(self.dtype),
-                timesteps,
+                times,
                 captions.to(self.dtype),
                 resolution_px=self.resolution_px,
+                guidance=self.guidance,
             ).float()
 
         scaled = self.dtype is torch.float16

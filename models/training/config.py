@@ -107,7 +107,7 @@ class TrainingOptions(BaseModel):
     (`sds`). L_condition and L_noise are always differentiated through it."""
     weighting: Weighting = "uniform"
     """Weight each timestep of the teacher's loss by w(t). In the order of the choices, w(t) is 1, 1 - abar,
-    sqrt(abar) (1 - abar), and min(snr, gamma) / snr."""
+    sqrt(abar) (1 - abar), and min(snr, gamma) / snr. For a flow, abar is (1 - sigma)^2, and 1 - abar is sigma^2."""
     min_snr_gamma: Positive = 5.0
     """Use this gamma for the weighting `min-snr`."""
     t_min: Share = 0.6
@@ -119,7 +119,8 @@ class TrainingOptions(BaseModel):
     """Keep the range of the timesteps (`uniform`), or lower its upper end during the run, from `t_max` to the middle of
     the range (`annealed`)."""
     guidance: Positive | None = None
-    """Apply classifier-free guidance of this scale to the teacher. By default there is none."""
+    """Apply classifier-free guidance of this scale to the teacher. By default there is none. A FLUX.1-dev has the scale
+    as an input, 1 by default."""
     mapper_input: MapperInput = "normalized"
     """Give the mapper the image embedding on the unit sphere (`normalized`), or as it is (`raw`)."""
     mapper_start: Literal["random", "ridge"] = "ridge"

@@ -30,7 +30,6 @@ from sds_clip.models.training.config import FinetuneConfig
 
 FLOAT32, _BFLOAT16 = 4, 2  # bytes
 _OF_MAPPER = 4 * FLOAT32  # its weights, their gradient and two moments
-_CAPTION_TOKENS = 77  # Stable Diffusion's; those of a PixArt change the count little
 
 Work = Callable[[], Any]
 
@@ -107,11 +106,11 @@ def denoiser_cost(folder: Path, family: Family) -> Cost:
     with torch.device("meta"):
         network = kind.from_config(kind.load_config(part)).requires_grad_(False)
     nn.Module.to(network, torch.bfloat16)  # diffusers' own warns of parts that no teacher has
-    side, channels = network.config.sample_size, network.config.in_channels
+    channels, side = family.latents(read_json(part / "config.json"))
     with torch.device("meta"):
         timesteps = torch.zeros(1, dtype=torch.long)
         caption = family.condition(
-            torch.empty(1, _CAPTION_TOKENS, family.caption_width(network.config), dtype=torch.bfloat16)
+            torch.empty(1, family.tokens, family.caption_width(network.config), dtype=torch.bfloat16)
         )
 
     def forward(with_graph: bool) -> Tensor:
@@ -126,20 +125,23 @@ def vae_cost(folder: Path, family: Family) -> Cost:
     """Count a teacher's VAE, and the encoding of an image at the size of its latents times its factor."""
     import diffusers
 
-    side = read_json(folder / family.denoiser / "config.json")["sample_size"] * vae_factor(folder)
+    side = family.latents(read_json(folder / family.denoiser / "config.json"))[1] * vae_factor(folder)
     with torch.device("meta"):
         vae: Any = diffusers.AutoencoderKL.from_config(diffusers.AutoencoderKL.load_config(folder / "vae"))
         encoding = operations(lambda: vae.encode(torch.empty(1, 3, side, side)))
     return Cost("vae", count_parameters(vae), encoding)
 
 
-def text_encoder_parameters(folder: Path, family: Family) -> int:
+def text_encoder_parameters(folder: Path, family: Family) -> dict[str, int]:
     import transformers
 
-    kind: Any = getattr(transformers, str(family.classes["text_encoder"]))
-    config = kind.config_class.from_pretrained(folder / "text_encoder")
-    with torch.device("meta"):
-        return count_parameters(kind(config))
+    found = {}
+    for part in family.text_encoders:
+        kind: Any = getattr(transformers, str(family.classes[part]))
+        config = kind.config_class.from_pretrained(folder / part)
+        with torch.device("meta"):
+            found[part] = count_parameters(kind(config))
+    return found
 
 
 def count(name: str, module: nn.Module, forward: Callable[[bool], Tensor]) -> Cost:

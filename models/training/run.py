@@ -27,6 +27,7 @@ from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.errors import NotFiniteError, TrainingError
 from sds_clip.models.mapper import Mapper
 from sds_clip.models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE, checkpoints_in
+from sds_clip.models.training.captions import LARGE_BYTES, encode_ahead
 from sds_clip.models.training.checkpoint import Checkpoints
 from sds_clip.models.training.config import FinetuneConfig, check_split
 from sds_clip.models.training.distillation.condition import ConditionLoss
@@ -46,7 +47,7 @@ from sds_clip.models.training.score_targets import BaseScores, ScoreTargets, Shu
 from sds_clip.models.training.tracking import Outcome, Tracker, Tracking
 from sds_clip.models.training.trainer import Trainer
 from sds_clip.models.training.validation import validate
-from sds_clip.models.training.watcher import FITTING, VALIDATING, Record, Watcher
+from sds_clip.models.training.watcher import ENCODING, FITTING, VALIDATING, Record, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +155,7 @@ def train(
         # As early as possible, since a tracker may need a while to start.
         tracking.begin(json.loads(config.model_dump_json()), [] if log is None else log.records())
         try:
+            _encode_captions(run, parts, done, rank, partial(_between, watcher, rank, ENCODING))
             _start_mapper(run, parts, done, partial(_between, watcher, rank, FITTING))
             _loop(run, parts, saver, rank, tell, watcher, min_save_interval_s)
             if run.trainer.text_map is not None:
@@ -239,6 +241,14 @@ def _between(watcher: Watcher, rank: Rank, stage: str, done: int, total: int) ->
     # Agreed between the processes, like a stop after a step.
     if anywhere(watcher.should_stop(), rank.device):
         raise _Stopped
+
+
+def _encode_captions(
+    run: _Run, parts: Parts, done: int, rank: Rank, between: Callable[[int, int], None]
+) -> None:
+    objective = run.trainer.objective
+    if parts.teacher is not None and parts.teacher.text_bytes >= LARGE_BYTES:
+        encode_ahead(objective.config, parts.teacher, run.pairs, range(done, objective.steps), rank, between)
 
 
 def _start_mapper(run: _Run, parts: Parts, done: int, between: Callable[[int, int], None]) -> None:

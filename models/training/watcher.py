@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-FITTING, VALIDATING = "fitting the mapper", "validating"
+ENCODING, FITTING, VALIDATING = "encoding captions", "fitting the mapper", "validating"
 """The stages in which no steps are taken, as users see them."""
 
 Record = Mapping[str, int | float]
@@ -29,10 +29,10 @@ class Watcher:
         """
 
     def on_batch(self, stage: str, done: int, total: int) -> None:
-        """Called by the main process while no steps are taken, with the images that are done.
+        """Called by the main process while no steps are taken, with the images, or captions, that are done.
 
-        That is each time that some of the images are encoded to which the mapper is fitted, or on which the model is
-        validated.
+        That is each time that some of the captions are encoded ahead, of the images to which the mapper is fitted, or
+        of those on which the model is validated.
         """
 
     def before_saving(self, size_bytes: int) -> None:

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,6 @@ _DECODED_PER_S = 178  # images, on each core; docs/benchmarks.md
 _OF_RESULTS = 700  # bytes of an item in results.json
 _OF_REPORT = 2**20  # bytes
 _OF_CUDA = 3 * 2**30  # bytes of its context, its workspaces and fragmentation
-_CAPTION_TOKENS = 77
 _MEASURED_S = 0.5
 
 
@@ -72,7 +70,8 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
     family = find_family(folder, name)
     denoiser = denoiser_cost(folder, family)
     shape = read_json(folder / family.denoiser / "config.json")
-    mapper = (base.embed_dim + 1) * prod((shape["in_channels"], shape["sample_size"], shape["sample_size"]))
+    channels, side = family.latents(shape)
+    mapper = (base.embed_dim + 1) * channels * side**2
     of_format = DTYPES[config.teacher_precision]
 
     pairs = len(open_pairs(config.data, images=config.images))
@@ -84,7 +83,9 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
 
     control, run = (step_operations(each, pair, denoiser) for each in work.runs(work.seeds[0]).values())
     evaluation = images * image.forward + captions * caption.forward
-    ridge, other_bytes = 0, text_encoder_parameters(folder, family) * family.text_dtype(of_format).itemsize
+    texts = text_encoder_parameters(folder, family)
+    ridge = 0
+    other_bytes = sum(size * family.text_dtype(part, of_format).itemsize for part, size in texts.items())
     if config.needs_vae:
         vae = vae_cost(folder, family)
         # Operations of the mapper's start.
@@ -110,7 +111,7 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
     peak = peak_bytes(config, pair, denoiser, other_bytes=other_bytes, mapper=mapper)
     seen = min(steps * config.teacher_batch_size * len(work.seeds), _captions(config.data, config.images))
     disk = {
-        "caption embeddings": seen * _CAPTION_TOKENS * family.caption_width(shape) * of_format.itemsize,
+        "caption embeddings": seen * family.tokens * family.caption_width(shape) * of_format.itemsize,
         "features": models * (images + captions) * 4 * base.embed_dim,
         "checkpoints": len(work.seeds) * config.keep_checkpoints * 12 * (2 * trained + mapper),
         "results and reports": models * (items * _OF_RESULTS + len(benchmarks) * _OF_REPORT),

@@ -27,7 +27,7 @@ def test_its_networks_are_those_of_the_code(folder: Path) -> None:
     tokenizer = load_teacher_tokenizer(folder / "tokenizer")
     for loaded, new in (
         (teacher.denoiser, new_transformer()),
-        (teacher.text_encoder, new_text_encoder(tokenizer)),
+        (teacher.text_encoders["text_encoder"], new_text_encoder(tokenizer)),
         (teacher.vae, new_vae()),
     ):
         assert {name: value.shape for name, value in loaded.state_dict().items()} == {

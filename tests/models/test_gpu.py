@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,13 @@ from sds_clip.models.training.run import train
 from tests.checkpoints import save_resnet, save_siglip, save_tiny_clip
 from tests.deltas import save_tuned
 from tests.pretended_gpu import pretended_gpu
-from tests.teachers import save_pixart_teacher, save_sd_teacher
+from tests.teachers import (
+    save_flux_teacher,
+    save_pixart_teacher,
+    save_sd3_teacher,
+    save_sd_teacher,
+    save_sdxl_teacher,
+)
 from tests.training import PLACE, configure, gradients, save_coco, state_after
 
 REAL = pytest.param(
@@ -32,7 +38,13 @@ REAL = pytest.param(
     marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")],
 )
 CLIPS = {"clip": save_tiny_clip, "siglip": save_siglip, "resnet": save_resnet}
-TEACHERS = {"stable diffusion": save_sd_teacher, "pixart": save_pixart_teacher}
+TEACHERS: dict[str, Callable[[Path], Path]] = {
+    "stable diffusion": save_sd_teacher,
+    "sdxl": save_sdxl_teacher,
+    "sd3": save_sd3_teacher,
+    "flux": save_flux_teacher,
+    "pixart": save_pixart_teacher,
+}
 SWAPS = {"negatives": "swap", "negatives_count": 2}
 RUNS: dict[str, dict[str, object]] = {
     "sds-clip": {"mapper_start": "ridge", "ridge_images": 8, "guidance": 2.0},

@@ -1,6 +1,9 @@
 """POST /finetune: what is accepted, what is refused and why, and that nothing is refused too late."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from sds_clip.app.store.states import JobKind
 from sds_clip.models.clip.model import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
+from tests.teachers import save_sdxl_teacher
 
 
 @on_both
@@ -309,6 +313,43 @@ def test_models_lists_the_bases_and_teachers_that_jobs_can_name(
 
     assert listed["bases"] == [small_reference, "demo", "ViT-B-32/openai"]
     assert listed["teachers"] == ["demo", "org/teacher"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: None, None),
+        (lambda folder: edit(folder, "model_index.json", requires_aesthetics_score=True), "it is a refiner"),
+        (lambda folder: edit(folder, "model_index.json", text_encoder_3=["transformers", "T5EncoderModel"]), "mixes"),
+        (lambda folder: edit(folder, "scheduler/scheduler_config.json", sigma_data=0.5), "EDM"),
+        (lambda folder: shutil.rmtree(folder / "scheduler"), "scheduler_config.json is missing"),
+        (lambda folder: shutil.rmtree(folder / "text_encoder_2"), "contains no weights"),
+    ],
+)  # fmt: skip
+def test_teacher_s_folder_is_read_when_a_job_is_submitted(
+    damage: Callable[[Path], object],
+    reason: str | None,
+    make_service: Callable[..., Service],
+    tmp_path: Path,
+) -> None:
+    folder = save_sdxl_teacher(tmp_path / "xl")
+    damage(folder)
+    service = make_service(allowed_teachers=["demo", f"local-dir:{folder}"])
+    training = service.ready_dataset()
+
+    answer = service.submit(training_data=training, teacher=f"local-dir:{folder}")
+
+    if reason is None:
+        assert answer.status_code == 202
+    else:
+        error = error_of(answer, 422)
+        assert (error["code"], error["param"]) == ("unusable_teacher", "teacher")
+        assert reason in error["message"]
+
+
+def edit(folder: Path, file: str, **changes: object) -> None:
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, **changes}))
 
 
 def test_description_says_in_which_section_each_hyperparameter_stands(service: Service) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from sds_clip.models.errors import LossError
 from sds_clip.models.losses.noise_contrast import noise_contrast_loss
 from sds_clip.models.losses.weighting import WEIGHTINGS
+from sds_clip.models.noise import Levels
 from tests.models.losses.toys import ToyTeacher, toy_teacher
 
 TIMESTEPS = torch.tensor([0, 3, 2, 1])
@@ -101,6 +102,26 @@ def test_conditions_that_are_alike_leave_nothing_to_tell() -> None:
     assert found.loss.item() == pytest.approx(
         (1 + 3 * ((1 - cosine) / 0.1).exp()).log().mean().item(), rel=1e-4
     )
+
+
+def test_in_a_flow_its_own_velocity_is_compared() -> None:
+    latents, conditions, noise = inputs()
+    teacher, sigmas = toy_teacher(), torch.tensor([0.1, 0.4, 0.6, 0.9])
+    teacher.levels = Levels.of_flow(sigmas)
+    at = torch.arange(4)
+    found = noise_contrast_loss(latents, conditions, at, noise, teacher=teacher, group=4)
+    noisy, sigma = teacher.add_noise(latents, noise, at), sigmas[:, None, None, None]
+    true, losses = (noise - latents).flatten(1), []
+    # The noise eps_hat = z_t + (1 - sigma) u.
+    under = [
+        ((teacher.noise_pred(noisy, at, condition.expand(4, -1, -1)) - noisy) / (1 - sigma)).flatten(1)
+        for condition in conditions
+    ]
+    for i in range(4):
+        cosines = [torch.cosine_similarity(under[i][i], each, dim=0) for each in [true[i], *(
+            under[j][i] for j in range(4) if j != i)]]  # fmt: skip
+        losses.append(-(torch.stack(cosines) / 0.1).log_softmax(dim=0)[0])
+    assert found.loss.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
 
 
 def test_residual_is_that_under_the_own_condition_without_a_graph() -> None:

@@ -9,6 +9,7 @@ from sds_clip.models.errors import LossError
 from sds_clip.models.losses.sds import NoisePredictor, caption_residual, sds_loss
 from sds_clip.models.losses.weighting import WEIGHTINGS, weight
 from sds_clip.models.mapper import Mapper
+from sds_clip.models.noise import Levels
 from tests.models.losses.toys import ToyTeacher, toy_teacher
 
 TIMESTEPS = torch.tensor([0, 3, 2])
@@ -160,13 +161,40 @@ def test_unknown_options_are_refused() -> None:
 
 @pytest.mark.parametrize("name", WEIGHTINGS)
 def test_weights_at_both_ends_of_the_schedule_are_finite(name: str) -> None:
-    assert weight(name, torch.tensor([0.0, 1.0])).isfinite().all()
+    assert weight(name, Levels.of_abar(torch.tensor([0.0, 1.0]))).isfinite().all()
+
+
+def test_weights_in_a_flow_are_those_of_its_signal_and_its_noise() -> None:
+    levels = Levels.of_flow(torch.tensor([0.2, 0.5, 1.0]))
+    for name, by_hand in {
+        "uniform": [1, 1, 1], "one-minus-abar": [0.04, 0.25, 1], "sqrt-abar": [0.8 * 0.04, 0.5 * 0.25, 0],
+        "min-snr": [5 / 16, 1, 1],
+    }.items():  # fmt: skip
+        torch.testing.assert_close(weight(name, levels), torch.tensor(by_hand, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("gradient", ["full", "sds"])
+def test_a_flow_s_noise_is_scaled_by_its_own_levels(gradient: str) -> None:
+    latents, captions, noise = inputs()
+    toy, sigmas = toy_teacher(), torch.tensor([0.1, 0.5, 0.9])
+    toy.levels = Levels.of_flow(sigmas)
+    latents.requires_grad_()
+    found = sds_loss(latents, captions, torch.arange(3), noise, teacher=toy, gradient=gradient)
+    found.loss.backward()
+    a, b = toy.a.double(), toy.b.double()
+    z, c, e = (each.detach().double().flatten(1) for each in (latents, captions, noise))
+    s, n = (1 - sigmas[:, None]).double(), sigmas[:, None].double()
+    error = (s * z + n * e) @ a.T + c @ b.T - e
+    assert found.loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
+    expected = 2 / error.numel() * s * (error if gradient == "sds" else error @ a)
+    assert latents.grad is not None
+    torch.testing.assert_close(latents.grad.flatten(1).double(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_min_snr_is_its_definition() -> None:
     abar = torch.linspace(0.01, 0.99, 20)
     snr = abar / (1 - abar)
     expected = torch.minimum(snr, torch.full_like(snr, 3.0)) / snr
-    torch.testing.assert_close(weight("min-snr", abar, gamma=3.0), expected)
+    torch.testing.assert_close(weight("min-snr", Levels.of_abar(abar), gamma=3.0), expected)
     with pytest.raises(LossError, match="positive"):
-        weight("min-snr", abar, gamma=0.0)
+        weight("min-snr", Levels.of_abar(abar), gamma=0.0)

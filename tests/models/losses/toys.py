@@ -6,17 +6,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sds_clip.models.noise import Levels
+
 
 @dataclass
 class ToyTeacher:
     a: Float[Tensor, "p p"]
     b: Float[Tensor, "p q"]
-    alphas_cumprod: Float[Tensor, "t"]
+    levels: Levels
     saw_gradients: list[bool] = field(default_factory=list)
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Int[Tensor, "b"]) -> Tensor:
-        abar = self.alphas_cumprod[timesteps][:, None, None, None]
-        return abar.sqrt() * latents + (1 - abar).sqrt() * noise
+        levels = self.levels[timesteps]
+        return levels.signal * latents + levels.noise * noise
 
     def noise_pred(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
         self.saw_gradients.append(noisy_latents.requires_grad)
@@ -30,5 +32,5 @@ def toy_teacher(seed: int = 0) -> ToyTeacher:
     return ToyTeacher(
         a=torch.randn(8, 8, generator=generator) / 2,
         b=torch.randn(8, 6, generator=generator) / 2,
-        alphas_cumprod=torch.tensor([0.99, 0.8, 0.5, 0.1]),
+        levels=Levels.of_abar(torch.tensor([0.99, 0.8, 0.5, 0.1])),
     )

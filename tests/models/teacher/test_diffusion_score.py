@@ -57,7 +57,7 @@ def test_the_velocity_s_error_is_that_of_the_predicted_velocity() -> None:
     asked = (latents[None], captions[None], timesteps[None], noise[None])
     (errors,) = denoising_errors(toy, *asked, batch_size=6, error_of="velocity")
     for n, k in np.ndindex(2, 3):
-        abar = float(toy.alphas_cumprod[timesteps[k]])
+        abar = float(toy.levels.signal_power[timesteps[k]])
         noisy = abar**0.5 * latents + (1 - abar) ** 0.5 * noise[k]
         noise_pred = toy.noise_pred(noisy[None], timesteps[k : k + 1], captions[n : n + 1])[0]
         clean = (noisy - (1 - abar) ** 0.5 * noise_pred) / abar**0.5

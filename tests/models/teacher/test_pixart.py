@@ -179,7 +179,7 @@ def test_gradient_of_l_sds_is_its_finite_difference(folder: Path) -> None:
 def test_captions_are_kept_with_their_mask(folder: Path, tmp_path: Path) -> None:
     expected = load(folder, caption_cache=tmp_path).encode_captions(CAPTIONS)
     again = load(folder, caption_cache=tmp_path)
-    again.text_encoder = None
+    again.text_encoders.clear()
     assert torch.equal(again.encode_captions(CAPTIONS), expected)
 
 
@@ -197,8 +197,8 @@ def test_checkpointing_changes_no_number(folder: Path) -> None:
 def test_low_precision_holds_t5_in_bfloat16(folder: Path, teacher: Teacher) -> None:
     low = load(folder, precision="bfloat16")
     noisy, captions = randn(3, 4, 8, 8), low.encode_captions(CAPTIONS)
-    assert captions.dtype is low.text_encoder.dtype is low.denoiser.dtype is torch.bfloat16
-    assert teacher.family.text_dtype(torch.float16) is torch.bfloat16
+    assert captions.dtype is low.text_encoders["text_encoder"].dtype is low.denoiser.dtype is torch.bfloat16
+    assert teacher.family.text_dtype("text_encoder", torch.float16) is torch.bfloat16
     expected = teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS))
     torch.testing.assert_close(low.noise_pred(noisy, TIMESTEPS, captions), expected, rtol=0.05, atol=0.05)
 
@@ -216,9 +216,12 @@ def test_each_pipeline_has_a_version_of_its_own(alpha_folder: Path, tmp_path: Pa
         (
             "model_index.json",
             {"transformer": ["diffusers", "SD3Transformer2DModel"]},
-            "SD3Transformer2DModel",
+            "T5EncoderModel, not a CLIPTextModelWithProjection",
         ),
         ("model_index.json", {"text_encoder": ["transformers", "CLIPTextModel"]}, "not a T5EncoderModel"),
+        ("transformer/config.json", {"_class_name": "SD3Transformer2DModel"}, "mixes families"),
+        ("text_encoder/config.json", {"model_type": "clip_text_model"}, "mixes families"),
+        ("model_index.json", {"scheduler": [None, None]}, "without scheduler"),
         ("transformer/config.json", {"out_channels": 5}, "gives 5"),
         ("transformer/config.json", {"sample_size": None}, "sample_size"),
     ],
@@ -252,5 +255,28 @@ def test_sentencepiece_model_of_published_folders_is_read(alpha_folder: Path, tm
     expected = SentencePieceProcessor(str(folder / "tokenizer" / "spiece.model")).encode("a red cube")
 
     teacher = load(folder)
-    assert teacher.tokenizer("a red cube").input_ids == [*expected, 1]
+    assert teacher.tokenizers["text_encoder"]("a red cube").input_ids == [*expected, 1]
     assert teacher.encode_captions(["a red cube"])[..., -1].sum() == len(expected) + 1
+
+
+def test_a_t5_s_folder_without_its_sentencepiece_model_is_refused(alpha_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(alpha_folder, tmp_path / "t"))
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(TeacherError, match=r"tokenizer has neither spiece\.model, the sentencepiece model"):
+        load(folder)
+
+
+def test_the_old_name_of_its_class_in_published_folders_is_read(alpha_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(alpha_folder, tmp_path / "t"))
+    for file, changes in {
+        "model_index.json": {"transformer": ["diffusers", "Transformer2DModel"]},
+        "transformer/config.json": {"_class_name": "Transformer2DModel", "double_self_attention": False},
+    }.items():
+        config = folder / file
+        config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+    teacher, expected, noisy = load(folder), load(alpha_folder), randn(3, 4, 8, 8)
+    captions = expected.encode_captions(CAPTIONS)
+    own = PixArtAlphaPipeline.from_pretrained(str(folder), use_safetensors=True)
+    assert type(own.transformer) is type(teacher.denoiser)
+    found = teacher.noise_pred(noisy, TIMESTEPS, captions)
+    assert torch.equal(found, expected.noise_pred(noisy, TIMESTEPS, captions))

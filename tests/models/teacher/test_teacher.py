@@ -72,8 +72,8 @@ def test_one_thread_at_a_time_is_in_the_tokenizer(teacher: Teacher, monkeypatch:
             self.free.release()
             return tokenizer(captions, **options)
 
-    tokenizer = teacher.tokenizer
-    monkeypatch.setattr(teacher, "tokenizer", Watched())
+    tokenizer = teacher.tokenizers["text_encoder"]
+    monkeypatch.setitem(teacher.tokenizers, "text_encoder", Watched())
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda number: teacher.encode_captions([f"a cube {number}"]), range(4)))
 
@@ -93,7 +93,7 @@ def test_no_captions_give_no_embeddings(teacher: Teacher) -> None:
 def test_cached_captions_need_no_text_encoder(epsilon_folder: Path, tmp_path: Path) -> None:
     expected = load(epsilon_folder, caption_cache=tmp_path).encode_captions(CAPTIONS)
     again = load(epsilon_folder, caption_cache=tmp_path)
-    again.text_encoder = None
+    again.text_encoders.clear()
     assert torch.equal(again.encode_captions(CAPTIONS), expected)
 
 
@@ -144,7 +144,7 @@ def test_predicted_velocity_agrees_with_the_predicted_noise(v_folder: Path, guid
     teacher = load(v_folder, guidance=guidance)
     noisy, captions = randn(3, 4, 8, 8), teacher.encode_captions(CAPTIONS)
     noise_pred = teacher.noise_pred(noisy, TIMESTEPS, captions)
-    abar = teacher.alphas_cumprod[TIMESTEPS][:, None, None, None]
+    abar = teacher.levels.signal_power[TIMESTEPS][:, None, None, None]
     expected = (noise_pred - (1 - abar).sqrt() * noisy) / abar.sqrt()
     found = teacher.velocity_pred(noisy, TIMESTEPS, captions)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -155,7 +155,7 @@ def test_gradients_reach_the_latents_and_no_weight(teacher: Teacher) -> None:
     teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS)).square().sum().backward()
     assert noisy.grad is not None
     assert noisy.grad.abs().sum() > 0
-    for part in (teacher.denoiser, teacher.text_encoder, teacher.vae):
+    for part in (teacher.denoiser, teacher.text_encoders["text_encoder"], teacher.vae):
         assert not part.training
         assert all(not weight.requires_grad and weight.grad is None for weight in part.parameters())
 
@@ -184,7 +184,7 @@ def test_bfloat16_u_net_takes_and_gives_float32(folder: Path, teacher: Teacher) 
     captions = low.encode_captions(CAPTIONS)
     noise_pred = low.noise_pred(noisy, TIMESTEPS, captions)
     assert captions.dtype is low.denoiser.dtype is torch.bfloat16
-    assert low.alphas_cumprod.dtype is noise_pred.dtype is torch.float32
+    assert low.levels.signal_power.dtype is noise_pred.dtype is torch.float32
     expected = teacher.noise_pred(noisy, TIMESTEPS, teacher.encode_captions(CAPTIONS))
     torch.testing.assert_close(noise_pred, expected, rtol=0.05, atol=0.05)
 

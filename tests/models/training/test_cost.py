@@ -13,7 +13,13 @@ from sds_clip.models.teacher.folder import find_family
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.training import cost
 from sds_clip.models.training.cost import Cost
-from tests.teachers import save_pixart_teacher, save_sd_teacher
+from tests.teachers import (
+    save_flux_teacher,
+    save_pixart_teacher,
+    save_sd3_teacher,
+    save_sd_teacher,
+    save_sdxl_teacher,
+)
 from tests.training import configure
 
 
@@ -73,14 +79,16 @@ def test_a_step_of_vit_b_16_under_stable_diffusion_costs_what_the_docs_say(
     assert found / 2**30 == pytest.approx(gib, abs=0.2)
 
 
-@pytest.mark.parametrize("save", [save_sd_teacher, save_pixart_teacher])
+@pytest.mark.parametrize(
+    "save", [save_sd_teacher, save_pixart_teacher, save_sdxl_teacher, save_sd3_teacher, save_flux_teacher]
+)
 def test_a_denoiser_made_without_weights_costs_what_the_loaded_one_does(
     save: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     folder = save(tmp_path / "teacher")
     teacher = load_teacher(str(folder), device="cpu", precision="float32")
     caption = teacher.family.condition(
-        torch.zeros(1, 77, teacher.family.caption_width(teacher.denoiser.config))
+        torch.zeros(1, teacher.family.tokens, teacher.family.caption_width(teacher.denoiser.config))
     )
     latents, timesteps = torch.zeros(1, *teacher.latent_shape), torch.ones(1, dtype=torch.long)
 
@@ -92,7 +100,9 @@ def test_a_denoiser_made_without_weights_costs_what_the_loaded_one_does(
         assert found.forward == cost.operations(forward)
     assert found.both > found.forward
     assert found.parameters == cost.count_parameters(teacher.denoiser)
-    assert cost.text_encoder_parameters(folder, teacher.family) == cost.count_parameters(teacher.text_encoder)
+    encoders = teacher.text_encoders.items()
+    expected = {part: cost.count_parameters(encoder) for part, encoder in encoders}
+    assert cost.text_encoder_parameters(folder, teacher.family) == expected
 
 
 def test_a_vae_costs_what_its_convolutions_do(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_sds_batch_takes_its_samples_alone_to_the_teacher(parts: Parts, tmp_path
     noise, timesteps = draw_noise(0, 0, indices, (4, 8, 8)), draw_timesteps(0, 0, indices, 20, 979)
     with torch.no_grad():
         latents = Mapper(32, (4, 8, 8), seed=0)(parts.base.encode_image(pixels))
-        abar = parts.teacher.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        abar = parts.teacher.levels.signal_power[timesteps].view(-1, 1, 1, 1)
         noisy = abar.sqrt() * latents + (1 - abar).sqrt() * noise
         error = parts.teacher.denoiser(noisy, timesteps, parts.teacher.encode_captions(texts)).sample - noise
     expected = (2 / error.numel() * abar.sqrt() * error).sum(dim=0).flatten()
@@ -288,7 +288,7 @@ def test_only_layer_norms_and_the_mapper_change_bit_for_bit(parts: Parts, tmp_pa
 def test_the_teacher_never_gets_gradients(objective: str, parts: Parts, tmp_path: Path) -> None:
     assert parts.teacher is not None
     train(configure(objective=objective, negatives="swap", score_draws=2), parts, tmp_path, PLACE)
-    for network in (parts.teacher.denoiser, parts.teacher.text_encoder, parts.teacher.vae):
+    for network in (parts.teacher.denoiser, parts.teacher.text_encoders["text_encoder"], parts.teacher.vae):
         assert not network.training
         assert all(value.grad is None and not value.requires_grad for value in network.parameters())
 
