@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sds_clip.models.clip import lora
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import DTYPES, as_written
 from sds_clip.models.clip.sharing import share
@@ -180,7 +181,7 @@ class Member(nn.Module):
         base = self.family.base
         norms = {name: self.norms[place] for name, place in self.family.places.items()}
         own = {} if self is self.family.first else self.others | norms
-        return with_values(base, own | dict(tensors))
+        return with_values(base, own | lora.merged(base, tensors))
 
 
 class Family:
