@@ -10,7 +10,7 @@ each of them has its own factors, as in PEFT. Elsewhere it is 1. A layer's facto
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -109,6 +109,11 @@ def is_factor(name: str) -> bool:
     return name == LORA_SCALE or name.endswith((_A, _B))
 
 
+def factor_names(names: Iterable[str]) -> set[str]:
+    """Return the names of the factors of layers, and of their scale."""
+    return {f"{name}{letter}" for name in names for letter in (_A, _B)} | {LORA_SCALE}
+
+
 def shapes(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     """Return the shapes that those of the tensors that are factors must have beside a network's layers."""
     if LORA_SCALE not in tensors:
@@ -124,10 +129,13 @@ def shapes(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, torch
 
 
 def merged(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors with the weights W + s B A in place of factors. Computed in float64 and rounded once."""
+    """Return tensors with the weights W + s B A in place of factors. Computed in float64 and rounded once.
+
+    A weight that is among the tensors is not the base's any more, and stays as it is.
+    """
     found = {name: value for name, value in tensors.items() if not is_factor(name)}
     for name, layer in layers(network):
-        if f"{name}{_A}" in tensors:
+        if f"{name}{_A}" in tensors and layer.weight not in found:
             a, b = (tensors[f"{name}{letter}"].double().cpu() for letter in (_A, _B))
             weight: Any = network.get_parameter(layer.weight)
             # A server may hold a weight as its pack alone (`sds_clip.models.clip.packed`).
@@ -151,7 +159,7 @@ def layers(network: nn.Module) -> Iterator[tuple[str, Layer]]:
             if isinstance(module.attn, BatchFirstAttention):
                 yield f"{prefix}.attn", Layer(f"{prefix}.attn.in_proj_weight", 3, "attention")
                 yield f"{prefix}.attn.out_proj", Layer(f"{prefix}.attn.out_proj.weight", 1, "attention")
-            for name in ("c_fc", "c_proj"):
+            for name in ("c_fc", "c_proj") if isinstance(module.mlp, nn.Sequential) else ():
                 yield f"{prefix}.mlp.{name}", Layer(f"{prefix}.mlp.{name}.weight", 1, "mlp")
         elif type(module) is timm.layers.Attention:
             yield f"{prefix}.qkv", Layer(f"{prefix}.qkv.weight", 3, "attention")
