@@ -23,6 +23,7 @@ DEMO = "demo"
 """The reference of the checkpoint that ships in the repository."""
 DEFAULT_TAG = "openai"
 DESCRIPTION_FILE = "sds_clip_delta.json"
+ADAPTER_FILE = "adapter_config.json"  # of PEFT
 """In a folder: it holds a delta, which this file describes (`sds_clip.models.checkpoints.delta_file`)."""
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 ACTIVATIONS = {"gelu": False, "quickgelu": True}

@@ -29,7 +29,7 @@ from sds_clip.models.checkpoints.published import (
     published_preprocess,
     stated_activation,
 )
-from sds_clip.models.checkpoints.references import architecture_and_activation, parse
+from sds_clip.models.checkpoints.references import ADAPTER_FILE, architecture_and_activation, parse
 from sds_clip.models.checkpoints.sources import WEIGHT_FILES, Source
 from sds_clip.models.checkpoints.transformers_clip import (
     Stated,
@@ -42,7 +42,6 @@ from sds_clip.models.clip.version import as_stored
 from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.export.write import copy_tokenizer, stored_formats, write_folder
 
-ADAPTER_FILE = "adapter_config.json"
 _WRAPPERS = ("state_dict", "model")
 _SCALE = "logit_scale"
 

@@ -19,14 +19,13 @@ from torch import Tensor
 from sds_clip.models.checkpoints.delta import save_delta
 from sds_clip.models.checkpoints.delta_file import base_of, read_delta
 from sds_clip.models.checkpoints.load import check_finite, load_clip, source_of
-from sds_clip.models.checkpoints.references import Folder, expanded, is_delta, parse
+from sds_clip.models.checkpoints.references import ADAPTER_FILE, Folder, expanded, is_delta, parse
 from sds_clip.models.checkpoints.sources import Source
 from sds_clip.models.clip.lora import is_factor, layers, merged
 from sds_clip.models.clip.mixed import with_values
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.version import LORA_SCALE
 from sds_clip.models.errors import CheckpointError, first_line
-from sds_clip.models.export.convert import ADAPTER_FILE
 from sds_clip.models.export.model_card import name_of
 from sds_clip.models.export.to_transformers import layer_names
 
