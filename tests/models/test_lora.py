@@ -16,10 +16,11 @@ from torch.func import functional_call
 
 from sds_clip.models.checkpoints.delta import clip_with, lay_over, save_delta
 from sds_clip.models.checkpoints.delta_file import DeltaError, read_delta
-from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.load import load_clip, network_of, network_without_numbers
+from sds_clip.models.checkpoints.references import parse
 from sds_clip.models.choices import LoraTargets
 from sds_clip.models.clip.attention import attend_batch_first
-from sds_clip.models.clip.lora import attach, factors
+from sds_clip.models.clip.lora import attach, factors, layers
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.packed import to_serve
 from sds_clip.models.clip.student import StudentError, summary
@@ -146,6 +147,20 @@ def test_tower_without_layers_that_factors_reach_is_refused(
     network = attend_batch_first(build(architecture, tmp_path))
     with pytest.raises(StudentError, match=f"{tower} tower has no layers for lora_targets: attention"):
         attach(network, targets="attention", rank=2, scale=1.0, seed=0)
+
+
+def test_network_without_numbers_tells_the_same_as_the_checkpoint(base: Clip) -> None:
+    """By the description that a version's row has, and by the reference."""
+    expected = {
+        name: (layer, base.network.get_parameter(layer.weight).shape) for name, layer in layers(base.network)
+    }
+    for network in (
+        network_without_numbers(base.identity.description["model"]),
+        network_of(parse(base.reference)),
+    ):
+        assert network is not None
+        found = {name: (layer, network.get_parameter(layer.weight).shape) for name, layer in layers(network)}
+        assert found == expected
 
 
 # As a version
