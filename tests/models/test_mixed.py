@@ -300,9 +300,9 @@ def test_mistake_of_a_program_is_not_taken_for_a_network_that_is_written_otherwi
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_versions_in_a_batch_answer_as_alone_on_a_gpu(
-    folder: Path, deltas: list[Path], precision: str
+    folder: Path, deltas: list[Path], loras: list[Path], precision: str
 ) -> None:
-    clips = members(folder, deltas, precision, device="cuda")
+    clips = members(folder, [*deltas, *loras[:3]], precision, device="cuda")
     rows = [clips[row % len(clips)] for row in range(2 * len(clips))]
     pixels, tokens = pixels_of(clips[0], len(rows)), clips[0].tokenizer(TEXTS[:1] * len(rows))
     images, texts = encode_images(rows, pixels), encode_texts(rows, tokens)
