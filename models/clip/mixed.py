@@ -406,10 +406,10 @@ class _RowLora(nn.Module):
         pairs = [none if each is None else _padded(*each, rank) for each in found]
         a, b = (torch.stack(values)[self.rows.groups] for values in zip(*pairs, strict=True))
         narrow = x.reshape(len(x), -1, x.shape[-1]) @ a.flatten(1, 2).transpose(1, 2)
-        added: Tensor = narrow.view(*narrow.shape[:2], self.parts, rank).transpose(1, 2) @ b.transpose(
-            2, 3
-        )  # [b, p, n, o]
-        return y + added.transpose(1, 2).reshape(y.shape)
+        by_part = narrow.view(*narrow.shape[:2], self.parts, rank).transpose(1, 2)
+        added = by_part @ b.transpose(2, 3)  # [b, p, n, o]
+        output: Tensor = y + added.transpose(1, 2).reshape(y.shape)
+        return output
 
 
 def _padded(a: Float[Tensor, "p r i"], b: Float[Tensor, "p o r"], rank: int) -> Factors:

@@ -116,6 +116,9 @@ def _read(adapter: Path, clip: Clip) -> tuple[dict[str, Any], dict[str, Tensor]]
     try:
         config = json.loads((adapter / ADAPTER_FILE).read_text(encoding="utf-8"))
         kind = config["peft_type"]
+        config |= {"r": int(config.get("r", 8)), "lora_alpha": float(config.get("lora_alpha", 8))}
+        if config["r"] < 1:
+            raise ValueError(f"r is {config['r']}")
         others = [name for name in _OTHER_KINDS if config.get(name)]
         if config.get("bias", "none") != "none":
             others.append("bias")
@@ -148,8 +151,8 @@ def _factors(
     adapter: Path, clip: Clip, config: dict[str, Any], tensors: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return an adapter's factors under our names, without those that add nothing."""
-    rank = int(config.get("r", 8))
-    scale = float(config.get("lora_alpha", 8)) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    rank = config["r"]
+    scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
     found = {LORA_SCALE: torch.tensor(scale)}
     names = layer_names(clip, source_of(parse(clip.reference)))
     left = {_layer(name) for name, value in tensors.items() if ".lora_A." not in name and value.any()}
@@ -176,7 +179,7 @@ def _factors(
 
 def _misfit(adapter: Path, clip: Clip, config: dict[str, Any], what: str) -> CheckpointError:
     return CheckpointError(
-        f"{adapter} is an adapter of rank {config.get('r')} for {config.get('base_model_name_or_path')}, and does not "
+        f"{adapter} is an adapter of rank {config['r']} for {config.get('base_model_name_or_path')}, and does not "
         f"fit {clip.reference} ({clip.architecture}): {what}. Give the base that it was trained from."
     )
 

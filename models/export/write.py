@@ -64,13 +64,10 @@ def export_full(
 
 def _write_open_clip(working: Path, clip: Clip, source: Source) -> None:
     weights = dict(as_stored(clip.network, stored_formats(clip)))
-    # Factors are merged into the weights, so that a LoRA version and its export are two versions of the same function.
-    tensors = {name: stored(value) for name, value in weights.items()}
-    expected = (
-        Identity(tensors, clip.identity.description).version
-        if LORA_SCALE in clip.identity.tensors
-        else clip.version
-    )
+    expected = clip.version
+    if LORA_SCALE in clip.identity.tensors:  # merged into the weights, the factors are another version
+        tensors = {name: stored(value) for name, value in weights.items()}
+        expected = Identity(tensors, clip.identity.description).version
     write_folder(working, source, weights)
     copy_tokenizer(source, working)
     written = load_clip(f"local-dir:{working}", device="cpu", precision="float32")

@@ -145,6 +145,7 @@ def test_scale_of_rslora_is_read(base: Clip, theirs: Path, tmp_path: Path) -> No
         ({"rank_pattern": {"q_proj": 8}}, "has rank_pattern"),
         ({"modules_to_save": ["visual_projection"]}, "has modules_to_save"),
         ({"init_lora_weights": "pissa"}, "has init_lora_weights: 'pissa'"),
+        ({"r": 0}, "cannot be read as an adapter of PEFT .*r is 0"),
         ({"r": 4}, r"does not fit .*: lora_A of .* is \[3, \d+\]"),
     ],
 )
