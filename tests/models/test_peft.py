@@ -18,7 +18,7 @@ from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export.convert import convert_checkpoint
 from sds_clip.models.export.write import export_full
-from tests.checkpoints import save_siglip, save_tiny_clip
+from tests.checkpoints import TINY, save_checkpoint, save_siglip, save_tiny_clip, tiny_network
 from tests.deltas import save_lora, save_tuned
 from tests.models.test_export_formats import save_tiny_siglip
 
@@ -88,6 +88,24 @@ def test_whole_export_is_another_version_of_the_same_function(base: Clip, tmp_pa
     assert whole.version != clip.version
     # Reads it back with transformers, or raises.
     export_full(f"local-dir:{delta}", tmp_path / "transformers", format="transformers")
+
+
+def test_weights_with_factors_in_them_are_float32_in_the_export_of_a_half_precision_base(
+    tmp_path: Path,
+) -> None:
+    weights = {name: value.half() for name, value in tiny_network().state_dict().items()}
+    half = loaded(save_checkpoint(tmp_path / "half", weights, TINY))
+    delta = save_lora(tmp_path / "delta", half)
+    out = export_full(f"local-dir:{delta}", tmp_path / "whole")
+    formats = {name: value.dtype for name, value in load_file(out / "open_clip_model.safetensors").items()}
+    assert {name for name, format in formats.items() if format is torch.float32} == {
+        f"{tower}.resblocks.{block}.attn.{weight}"
+        for tower in ("visual.transformer", "transformer")
+        for block in (0, 1)
+        for weight in ("in_proj_weight", "out_proj.weight")
+    }
+    pixels = pixels_of(half)
+    assert torch.equal(loaded(out).encode_image(pixels), loaded(delta).encode_image(pixels))
 
 
 def save_adapter(folder: Path, theirs: Path, targets: tuple[str, ...], **options: Any) -> Path:
