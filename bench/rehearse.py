@@ -190,13 +190,13 @@ def _estimate(plan: Plan, teacher: Path, base: Path, objective: str) -> tuple[fl
         }
     )  # fmt: skip
     clip = load_clip(f"local-dir:{base}", device="cpu", precision="float32")
-    pair, _, _ = clip_costs(clip, config.trainable)
+    pair, *_ = clip_costs(clip, config)
     family = find_family(teacher, "random")
     denoiser, vae = denoiser_cost(teacher, family), vae_cost(teacher, family)
     dtype = DTYPES[precision]
-    other = (
-        FLOAT32 * vae.parameters
-        + text_encoder_parameters(teacher, family) * family.text_dtype(dtype).itemsize
+    texts = text_encoder_parameters(teacher, family)
+    other = FLOAT32 * vae.parameters + sum(
+        size * family.text_dtype(part, dtype).itemsize for part, size in texts.items()
     )
     side = read_json(teacher / family.denoiser / "config.json")["sample_size"]
     mapper = (clip.embed_dim + 1) * prod((4, side, side))

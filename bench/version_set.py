@@ -1,4 +1,4 @@
-"""Many versions over one base, made without training: LayerNorms moved by noise from a seed."""
+"""Many versions over one base, made without training: LayerNorms, or factors of LoRA, moved by noise from a seed."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,18 +18,21 @@ from sds_clip.app.store.records import NewVersion
 from sds_clip.models.checkpoints.delta_file import write_delta
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.golden import Golden
+from sds_clip.models.clip.lora import attach
 from sds_clip.models.clip.mixed import Member, as_member
 from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.sharing import share
 from sds_clip.models.clip.student import trainable_parameters
+from sds_clip.models.clip.version import LORA_SCALE
 
 JOB = "job_bench"
-MOVED = 0.05  # standard deviation of the noise added to LayerNorm weights
+MOVED = 0.05  # standard deviation of the noise added to LayerNorm weights and factors
 
 
-def make_version_set(folder: Path, model: str, count: int) -> list[str]:
+def make_version_set(folder: Path, model: str, count: int, rank: int = 0) -> list[str]:
     """Publish so many versions below `folder`/data, and register them in `folder`/sds-clip.db. Returns their hashes.
 
-    A folder that has as many of the same base is kept.
+    With a rank, they are of LoRA on the attention. A folder that has as many of the same base is kept.
     """
     base = load_clip(model, device="cpu", precision="float32")
     names = folder / f"{base.version[:12]}-{count}.txt"
@@ -42,7 +45,7 @@ def make_version_set(folder: Path, model: str, count: int) -> list[str]:
     store = Store(f"sqlite:///{folder / 'sds-clip.db'}")
     store.migrate()
     made = []
-    for clip, tensors in moved_versions(base, count):
+    for clip, tensors in moved_versions(base, count, rank):
         here = data / "versions" / clip.version
         here.mkdir()
         write_delta(
@@ -89,17 +92,23 @@ def register_only(folder: Path, count: int) -> None:
     store.close()
 
 
-def moved_versions(base: Clip, count: int) -> Iterator[tuple[Clip, dict[str, torch.Tensor]]]:
+def moved_versions(base: Clip, count: int, rank: int) -> Iterator[tuple[Clip, dict[str, torch.Tensor]]]:
     first = as_member(base).network
     if not isinstance(first, Member):
         raise RuntimeError(f"{base.reference} has no family")
-    trained = {name: value.detach() for name, value in trainable_parameters(base.network).items()}
+    if rank:
+        copy = share(base.network)
+        trained = attach(copy, targets="attention", rank=rank, scale=1.0, seed=0)
+    else:
+        trained = trainable_parameters(base.network)
     for seed in range(count):
         random = torch.Generator().manual_seed(seed)
         tensors = {
-            name: value + MOVED * torch.randn(value.shape, generator=random)
+            name: value.detach() + MOVED * torch.randn(value.shape, generator=random)
             for name, value in trained.items()
         }
+        if rank:
+            tensors[LORA_SCALE] = torch.ones(())
         network = first.with_tensors(tensors)
         assert network is not None
         yield replace(base, network=network, version=base.identity.replacing(tensors).version), tensors

@@ -5,7 +5,8 @@ from typing import Literal
 Objective = Literal["clip", "sds-clip", "condition", "noise-contrast", "score"]
 NOISE_CONTRAST_GROUP = 4
 """How many images contrast one another in the objective `noise-contrast` (decision 77)."""
-Trainable = Literal["layernorm", "batchnorm", "all", "text-map"]
+Trainable = Literal["layernorm", "batchnorm", "all", "text-map", "lora"]
+LoraTargets = Literal["attention", "mlp", "both"]
 Gradient = Literal["full", "sds"]
 Conflicts = Literal["keep", "project"]
 Weighting = Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]
@@ -27,7 +28,7 @@ ErrorOf = Literal["epsilon", "velocity"]
 SCORE_ERROR: ErrorOf = "velocity"
 """The default, in training and in evaluation alike (decision 25)."""
 
-ExportFormat = Literal["open_clip", "transformers", "onnx"]
+ExportFormat = Literal["open_clip", "transformers", "onnx", "peft"]
 """The layouts in which `sds_clip.models.export.write` writes a checkpoint."""
 
 LabelSet = Literal["imagenet"]

@@ -12,8 +12,8 @@ from sds_clip.app.store.states import JobKind, JobStatus
 
 _LIKE = ("base", "teacher", "objective")
 _LIKE_HYPERPARAMETERS = (
-    "trainable", "batch_size", "micro_batch_size", "sds_batch_size", "gradient", "negatives", "negatives_count",
-    "score_by", "precision", "teacher_precision",
+    "trainable", "lora_rank", "lora_targets", "batch_size", "micro_batch_size", "sds_batch_size", "gradient",
+    "negatives", "negatives_count", "score_by", "precision", "teacher_precision",
 )  # fmt: skip
 """The options that determine how long a step takes."""
 _LOOKED_AT = 50

@@ -7,6 +7,7 @@ from typing import Any
 from sds_clip.app.errors import (
     AmbiguousName,
     DatasetFormat,
+    InvalidConfiguration,
     InvalidRequest,
     KeyLimitReached,
     TooManyJobs,
@@ -18,13 +19,18 @@ from sds_clip.app.jobs.model_resolver import ModelResolver
 from sds_clip.app.keys import Caller
 from sds_clip.app.schemas.datasets import PAIRS
 from sds_clip.app.schemas.evaluate import EvaluateSpec
-from sds_clip.app.schemas.finetune import FinetuneSpec
+from sds_clip.app.schemas.finetune import FinetuneSpec, Hyperparameters
 from sds_clip.app.settings import Settings
 from sds_clip.app.store import SeenBy, Workspace
 from sds_clip.app.store.alias_names import check_alias
 from sds_clip.app.store.names import is_id
 from sds_clip.app.store.records import Dataset, DatasetStatus, NewJob
 from sds_clip.app.store.states import OPEN, JobKind
+from sds_clip.models.checkpoints.load import network_of, network_without_numbers
+from sds_clip.models.checkpoints.references import is_version, parse
+from sds_clip.models.clip.lora import attach
+from sds_clip.models.clip.student import StudentError
+from sds_clip.models.errors import CheckpointError
 
 _RETRY_AFTER_S = 60
 
@@ -122,6 +128,8 @@ class JobValidator:
     def _check_finetune(self, store: Workspace, caller: Caller, spec: FinetuneSpec) -> FinetuneSpec:
         check_alias(spec.alias)
         base = self._models.model(store, spec.base, param="base")
+        if spec.hyperparameters.trainable == "lora":
+            _check_lora(store, base, spec.hyperparameters)
         if spec.teacher is not None:
             self._models.check_teacher(spec.teacher, param="teacher")
         dataset = partial(_dataset, store, caller)
@@ -159,6 +167,23 @@ class JobValidator:
             self._models.check_teacher(spec.teacher, param="teacher")
         data = _dataset(store, caller, spec.data, spec.benchmark, param="data")
         return spec.resolved(max_bad_share=data.max_bad_share, data=data.id, **named)
+
+
+def _check_lora(store: Workspace, base: str, options: Hyperparameters) -> None:
+    """Raise InvalidConfiguration if the base has no place for the factors. What only a download shows is left out."""
+    try:
+        if is_version(base):
+            network = network_without_numbers(store.versions.get(base).description["model"])
+        else:
+            network = network_of(parse(base))
+    except (CheckpointError, KeyError):  # of the base, which the worker names
+        return
+    if network is None:
+        return
+    try:
+        attach(network, targets=options.lora_targets, rank=options.lora_rank, scale=1.0, seed=0)
+    except StudentError as error:
+        raise InvalidConfiguration(str(error), param="hyperparameters") from error
 
 
 def _dataset(store: Workspace, caller: Caller, given: str, format: str, **where: Any) -> Dataset:

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.checkpoints.delta_file import Delta, DeltaError, read_delta, write_delta
 from sds_clip.models.checkpoints.references import Folder
+from sds_clip.models.clip import lora
 from sds_clip.models.clip.golden import TOLERANCE, Golden
 from sds_clip.models.clip.mixed import Member, with_values
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.sharing import share
+from sds_clip.models.clip.version import LORA_SCALE
 
 
 def save_delta(
@@ -30,16 +32,18 @@ def save_delta(
     configuration: dict[str, Any],
     data: dict[str, Any],
     metrics: dict[str, Any],
+    factors: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write the difference between a float32 base and its tuned network, and return the folder.
 
-    The tuned network may share its frozen tensors with the base. The folder appears whole or not at all, and
+    The tuned network may share its frozen tensors with the base. `factors` are all that was trained, if it was LoRA
+    (`sds_clip.models.clip.lora`). The folder appears whole or not at all, and
     only after it was read back onto the base with embeddings equal to the tuned network's.
 
     Raises DeltaError if the two do not fit each other or a tuned number is not finite, and CheckpointError if
     the folder exists or cannot be written.
     """
-    changed = changed_tensors(base, tuned)
+    changed = changed_tensors(base, tuned) if factors is None else factors
     version = base.identity.replacing(changed).version
     golden = Golden.of(clip_with(base, share(tuned).eval()))
     history = {"configuration": configuration, "data": data, "metrics": metrics}
@@ -124,6 +128,7 @@ def _check_base(delta: Delta, base: Clip) -> None:
         )
     network = base.network.family.base if isinstance(base.network, Member) else base.network
     shapes = {name: value.shape for name, value in network.state_dict().items()}
+    shapes |= lora.shapes(network, delta.tensors)
     for name, value in delta.tensors.items():
         if shapes.get(name) != value.shape:
             has = f"it has shape {list(shapes[name])}" if name in shapes else "it does not exist"
@@ -134,7 +139,7 @@ def _check_base(delta: Delta, base: Clip) -> None:
 
 
 def _blended(delta: Delta, base: Clip, alpha: float) -> Mapping[str, Tensor]:
-    """Return (1 - alpha) theta_base + alpha theta_tuned.
+    """Return (1 - alpha) theta_base + alpha theta_tuned. Factors stay, and their scale is multiplied by alpha.
 
     It is computed on the CPU, so that every device gets the same bits.
     """
@@ -144,16 +149,19 @@ def _blended(delta: Delta, base: Clip, alpha: float) -> Mapping[str, Tensor]:
         return delta.tensors
     network = base.network.alone({}) if isinstance(base.network, Member) else base.network
     state = network.state_dict()
-    rounded = [name for name in delta.tensors if state[name].dtype is not torch.float32]
+    factors = {name: value for name, value in delta.tensors.items() if lora.is_factor(name)}
+    if factors:
+        factors[LORA_SCALE] = alpha * factors[LORA_SCALE]
+    values = {name: value for name, value in delta.tensors.items() if name not in factors}
+    rounded = [name for name in values if state[name].dtype is not torch.float32]
     if rounded:
         raise DeltaError(
             f"{rounded[0]} of {base.reference} was rounded to {base.precision}, so it cannot be "
             f"blended. Load the delta as {Folder(str(delta.folder), alpha)}, or load the base in "
             "float32."
         )
-    return {
-        name: (1 - alpha) * state[name].detach().cpu() + alpha * value
-        for name, value in delta.tensors.items()
+    return factors | {
+        name: (1 - alpha) * state[name].detach().cpu() + alpha * value for name, value in values.items()
     }
 
 
@@ -185,4 +193,4 @@ def _laid_over(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return a network with other values for some tensors, as a member of the network's family if it can be one."""
     if isinstance(network, Member):
         return network.with_tensors(tensors) or network.alone(tensors)
-    return with_values(network, tensors)
+    return with_values(network, lora.merged(network, tensors))

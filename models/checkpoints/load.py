@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from sds_clip.models.checkpoints.delta import apply_delta
 from sds_clip.models.checkpoints.delta_file import DeltaError, base_of
 from sds_clip.models.checkpoints.model_config import size_pair
+from sds_clip.models.checkpoints.published import architecture_config
 from sds_clip.models.checkpoints.references import (
     DESCRIPTION_FILE,
     BadReferenceError,
@@ -258,17 +259,9 @@ def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
 
     Raises CheckpointError if configuration and weights do not fit each other.
     """
-    config = deepcopy(source.model_config)
-    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    # The towers' own pretrained weights would be downloaded only to be overwritten.
-    config["text_cfg"].update({"hf_model_pretrained": False} if "hf_model_name" in config["text_cfg"] else {})
-    config["vision_cfg"].update(
-        {"timm_model_pretrained": False} if "timm_model_name" in config["vision_cfg"] else {}
-    )
-    kind = (CoCa if "multimodal_cfg" in config else CustomTextCLIP) if custom_text else CLIP
     try:
         with _Uninitialised():
-            network: nn.Module = kind(**config)
+            network = _network(source.model_config)
     except Exception as error:
         raise CheckpointError(
             f"open_clip cannot build the model that {source.weights.parent} describes "
@@ -276,13 +269,49 @@ def build_network(source: Source, weights: dict[str, Tensor]) -> nn.Module:
         ) from error
     _check_fit(source, network, weights)
     try:
-        if kind is CLIP and _fits_as_it_is(network, weights):
+        if type(network) is CLIP and _fits_as_it_is(network, weights):
             network.load_state_dict(weights, assign=True)
         else:
             load_checkpoint(network, str(source.weights), strict=True)
     except Exception as error:
         reasons = " ".join(line.strip() for line in str(error).splitlines()[1:4])[:500] or first_line(error)
         raise CheckpointError(f"{source.weights} does not fit {source.architecture}: {reasons}") from error
+    return network
+
+
+def network_of(reference: Reference) -> nn.Module | None:
+    """Return a checkpoint's network without its numbers, or None if only a download would show it.
+
+    Raises CheckpointError if a local piece is missing or unreadable.
+    """
+    match unfold(reference)[0]:
+        case Hub():
+            return None
+        case Published(architecture):
+            config = architecture_config(architecture)
+        case local:
+            config = resolve(local).model_config
+    return network_without_numbers(config)
+
+
+def network_without_numbers(model_config: Mapping[str, Any]) -> nn.Module | None:
+    """Return the network of a `model_cfg` on the meta device, or None if its text tower is described elsewhere."""
+    if "hf_model_name" in model_config["text_cfg"]:
+        return None
+    with torch.device("meta"):
+        return attend_batch_first(_network(model_config).requires_grad_(False))
+
+
+def _network(model_config: Mapping[str, Any]) -> nn.Module:
+    config = deepcopy(dict(model_config))
+    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    # The towers' own pretrained weights would be downloaded only to be overwritten.
+    config["text_cfg"].update({"hf_model_pretrained": False} if "hf_model_name" in config["text_cfg"] else {})
+    config["vision_cfg"].update(
+        {"timm_model_pretrained": False} if "timm_model_name" in config["vision_cfg"] else {}
+    )
+    kind = (CoCa if "multimodal_cfg" in config else CustomTextCLIP) if custom_text else CLIP
+    network: nn.Module = kind(**config)
     return network
 
 

@@ -24,6 +24,8 @@ DEMO = "demo"
 DEFAULT_TAG = "openai"
 DESCRIPTION_FILE = "sds_clip_delta.json"
 """In a folder: it holds a delta, which this file describes (`sds_clip.models.checkpoints.delta_file`)."""
+ADAPTER_FILE = "adapter_config.json"
+"""In a folder: it holds an adapter of PEFT."""
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 ACTIVATIONS = {"gelu": False, "quickgelu": True}
 """What may follow the plus sign, and whether it means QuickGELU."""

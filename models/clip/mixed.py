@@ -1,11 +1,12 @@
-"""Versions of one base in one batch: each row takes the LayerNorms of its own version.
+"""Versions of one base in one batch: each row takes the LayerNorms, and the factors of LoRA, of its own version.
 
-Fine-tuning here changes LayerNorms, and sometimes the text projection and the logit scale. Everything between them is
-the base's, so rows of different versions share every large matrix product. PetS (USENIX ATC 2022) did the same for
-BERT's bias deltas.
+Fine-tuning here changes LayerNorms, and sometimes the text projection and the logit scale, or it puts factors beside
+weights. Everything else is the base's, so rows of different versions share every large matrix product. PetS (USENIX ATC
+2022) did the same for BERT's bias deltas, and Punica (arXiv 2310.18547) for LoRA.
 
-A base becomes a `Family`: a copy of its network that shares every tensor, and whose LayerNorms find gain and bias by
-row. A version is a `Member` of it, which holds its own numbers alone and stands in the place of a network.
+A base becomes a `Family`: a copy of its network that shares every tensor, and whose LayerNorms and linear layers find
+what is a version's own by row. A version is a `Member` of it, which holds its own numbers alone and stands in the place
+of a network.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import open_clip.transformer
@@ -26,10 +27,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sds_clip.models.clip import lora
+from sds_clip.models.clip.attention import BatchFirstAttention
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import DTYPES, as_written
 from sds_clip.models.clip.sharing import share
 from sds_clip.models.clip.short_texts import encode_text, without_padding
+from sds_clip.models.clip.version import LORA_SCALE
 from sds_clip.models.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -44,6 +48,7 @@ _LAYER_NORMS = (
 _SCALES = ("logit_scale", "logit_bias")
 _TRIAL_ROWS = 3
 
+Factors = tuple[Tensor, Tensor]
 Group = tuple["Member", int]
 """A version, and how many rows of the batch are its own. They lie side by side."""
 
@@ -111,13 +116,21 @@ def _encode(clips: Sequence[Clip], inputs: Tensor, method: str) -> Tensor:
 class Member(nn.Module):
     """One version of a family, in the place of its network."""
 
-    def __init__(self, family: Family, norms: Float[Tensor, " n"], others: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        family: Family,
+        norms: Float[Tensor, " n"],
+        others: Mapping[str, Tensor],
+        factors: Mapping[str, Factors],
+    ) -> None:
         super().__init__()
         self.family = family
         self.norms = norms
         """Gain and bias of every LayerNorm of the family, one after the other, in float32."""
         self.others = dict(others)
         """The text projection and the scales, by the names of the network's parameters."""
+        self.factors = factors
+        """A and s B by the names of their layers, in the format of the layer's weight."""
 
     @property
     def shared(self) -> tuple[nn.Module]:
@@ -145,7 +158,7 @@ class Member(nn.Module):
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """The tensors that need not be the base's."""
-        yield from (self.norms, *self.others.values())
+        yield from (self.norms, *self.others.values(), *chain.from_iterable(self.factors.values()))
 
     def encode_image(self, pixels: Float[Tensor, "b 3 h w"], normalize: bool = False) -> Float[Tensor, "b d"]:
         features = self.family.encode_image([(self, len(pixels))], pixels)
@@ -157,7 +170,8 @@ class Member(nn.Module):
 
     def shared_by_all(self, names: Iterable[str]) -> list[str]:
         """Return those of the tensors that are the same for every row of a batch."""
-        return [name for name in names if name not in self.family.places and name not in self.others]
+        own = self.family.places.keys() | self.others.keys() | lora.factor_names(self.family.weights)
+        return [name for name in names if name not in own]
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Member | None:
         """Return a member with other values for some tensors, or None if not all of them can differ by row.
@@ -166,21 +180,38 @@ class Member(nn.Module):
         """
         if self.shared_by_all(tensors):
             return None
-        places, norms = self.family.places, self.norms.clone()
-        for name in tensors.keys() & places.keys():
-            norms[places[name]].copy_(tensors[name])
+        places, norms = self.family.places, self.norms
+        if norms_of_it := tensors.keys() & places.keys():
+            norms = norms.clone()
+            for name in norms_of_it:
+                norms[places[name]].copy_(tensors[name])
         # Copies, because a tensor that was read from a file keeps all of the file in memory.
         changed = {
             name: tensors[name].to(value, copy=True) for name, value in self.others.items() if name in tensors
         }
-        return Member(self.family, norms, self.others | changed)
+        return Member(self.family, norms, self.others | changed, self._factors_with(tensors))
 
     def alone(self, tensors: Mapping[str, Tensor]) -> nn.Module:
         """Return a network of this version, with other values for some tensors, that shares the rest with the base."""
         base = self.family.base
         norms = {name: self.norms[place] for name, place in self.family.places.items()}
         own = {} if self is self.family.first else self.others | norms
-        return with_values(base, own | dict(tensors))
+        factors = {LORA_SCALE: torch.ones(())}
+        for name, (a, b) in self._factors_with(tensors).items():
+            factors |= {f"{name}.lora.A": a, f"{name}.lora.B": b}
+        return with_values(base, lora.merged(base, own | dict(tensors) | factors))
+
+    def _factors_with(self, tensors: Mapping[str, Tensor]) -> dict[str, Factors]:
+        """Return this version's factors with those among the tensors put beside them."""
+        factors = dict(self.factors)
+        for name, weight in self.family.weights.items():
+            if f"{name}.lora.A" in tensors:
+                a, b = tensors[f"{name}.lora.A"], tensors[LORA_SCALE] * tensors[f"{name}.lora.B"]
+                a, b = (value.to(weight.device, weight.dtype, copy=True) for value in (a, b))
+                if name in factors:
+                    a, b = torch.cat([factors[name][0], a], dim=1), torch.cat([factors[name][1], b], dim=2)
+                factors[name] = a, b
+        return factors
 
 
 class Family:
@@ -200,11 +231,19 @@ class Family:
         self._rows = _Rows()
         self._projection = _take_projection(self.network)
         norms = self._replace_norms()
+        self.weights: dict[str, Tensor] = {}
+        """The weights beside which a member may have factors, by the names of their layers."""
+        for name, layer in list(lora.layers(self.network)):
+            self.weights[name] = self.network.get_parameter(layer.weight)
+            module: Any = self.network.get_submodule(name)
+            module.lora = _RowLora(name, layer.parts, self._rows)
+            kind: Any = type(module)
+            module.__class__ = lora.adapted(kind, _RowAttention, _RowLinear)
         parameters = dict(base.named_parameters()) | dict(base.named_buffers())
         others = {
             name: parameters[name].detach() for name in (*self._projection, *_SCALES) if name in parameters
         }
-        self.first = Member(self, norms, others)
+        self.first = Member(self, norms, others, {})
         """The base itself."""
         self._computing = threading.Lock()
 
@@ -289,6 +328,10 @@ class _Rows:
         self.table = torch.empty(0)
         """Gains and biases [g, n] of the groups, or [b, n] of the rows where a kernel takes them by row."""
         self.counts: list[int] = []
+        self.factors: list[Mapping[str, Factors]] = []
+        """Those of each group; empty if no group has any."""
+        self.groups = torch.empty(0)
+        """The group of each row, if there are several groups with factors."""
 
     @contextmanager
     def of(self, groups: Sequence[Group]) -> Iterator[None]:
@@ -298,10 +341,16 @@ class _Rows:
         if self.table.is_cuda and len(norms) > 1:
             counts = torch.tensor(self.counts, device=self.table.device)
             self.table = self.table.repeat_interleave(counts, dim=0, output_size=sum(self.counts))
+        if any(member.factors for member, _ in groups):
+            self.factors = [member.factors for member, _ in groups]
+            counts = torch.tensor(self.counts, device=norms[0].device)
+            self.groups = torch.arange(len(groups), device=counts.device).repeat_interleave(
+                counts, output_size=sum(self.counts)
+            )
         try:
             yield
         finally:
-            self.table, self.counts = torch.empty(0), []
+            self.table, self.counts, self.factors = torch.empty(0), [], []
 
 
 class _RowNorm(nn.Module):
@@ -332,6 +381,61 @@ class _RowNorm(nn.Module):
         return torch.cat(
             [F.layer_norm(part, self.shape, gain, bias, self.eps) for part, gain, bias in parts]
         ).to(given)
+
+
+class _RowLora(nn.Module):
+    """What the factors of each row's version add to a layer's output. The first dimension of its input is the batch."""
+
+    def __init__(self, name: str, parts: int, rows: _Rows) -> None:
+        super().__init__()
+        self.name, self.parts, self.rows = name, parts, rows
+
+    @property
+    def is_idle(self) -> bool:
+        return not any(self.name in factors for factors in self.rows.factors)
+
+    def forward(self, y: Float[Tensor, "b *n po"], x: Float[Tensor, "b *n i"]) -> Float[Tensor, "b *n po"]:
+        found = [factors.get(self.name) for factors in self.rows.factors]
+        if len(found) == 1 and found[0] is not None:
+            return y + lora.added(x, *found[0])
+        rank = max(each[0].shape[1] for each in found if each is not None)
+        none = (
+            y.new_zeros(self.parts, rank, x.shape[-1]),
+            y.new_zeros(self.parts, y.shape[-1] // self.parts, rank),
+        )
+        pairs = [none if each is None else _padded(*each, rank) for each in found]
+        a, b = (torch.stack(values)[self.rows.groups] for values in zip(*pairs, strict=True))
+        narrow = x.reshape(len(x), -1, x.shape[-1]) @ a.flatten(1, 2).transpose(1, 2)
+        by_part = narrow.view(*narrow.shape[:2], self.parts, rank).transpose(1, 2)
+        added = by_part @ b.transpose(2, 3)  # [b, p, n, o]
+        output: Tensor = y + added.transpose(1, 2).reshape(y.shape)
+        return output
+
+
+def _padded(a: Float[Tensor, "p r i"], b: Float[Tensor, "p o r"], rank: int) -> Factors:
+    more = rank - a.shape[1]
+    return (F.pad(a, (0, 0, 0, more)), F.pad(b, (0, more))) if more else (a, b)
+
+
+class _RowLinear(nn.Module):
+    """A linear layer of a family. Where its product was fused with the GELU that follows, the factors come between."""
+
+    lora: _RowLora
+
+    def forward(self, x: Tensor) -> Tensor:
+        product: Any = getattr(super(), "before_gelu", None)
+        if self.lora.is_idle or product is None:
+            output: Tensor = super().forward(x)
+            return output if self.lora.is_idle else self.lora(output, x)
+        return F.gelu(self.lora(product(x), x))
+
+
+class _RowAttention(BatchFirstAttention):
+    lora: _RowLora
+
+    def project_in(self, x: Tensor) -> Tensor:
+        projected = super().project_in(x)
+        return projected if self.lora.is_idle else self.lora(projected, x)
 
 
 def _is_replaceable(module: nn.Module) -> bool:

@@ -116,6 +116,9 @@ class _LinearGelu(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return _linear(x, self.weight, self.bias, gelu=True)
 
+    def before_gelu(self, x: Tensor) -> Tensor:
+        return _linear(x, self.weight, self.bias)
+
 
 class _Attention(BatchFirstAttention):
     def project_in(self, x: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ def chosen_parameters(network: nn.Module, which: str = "layernorm") -> dict[str,
       which T5's text towers have instead, count as LayerNorms.
     - `batchnorm`: those, and the image tower's BatchNorm weights and biases.
     - `all`: every parameter, including logit_scale and logit_bias.
-    - `text-map`: none of the network's own. `sds_clip.models.clip.text_map` has what is trained instead.
+    - `text-map` and `lora`: none of the network's own. `sds_clip.models.clip.text_map` and `sds_clip.models.clip.lora`
+      have what is trained instead.
 
     Raises StudentError for another choice, and if a tower has no parameter of that kind and so would stay as
     it is. Without trained parameters in the image tower, L_SDS would reach nothing but the mapper.
@@ -49,7 +50,7 @@ def chosen_parameters(network: nn.Module, which: str = "layernorm") -> dict[str,
             f"The trained parameters cannot be {which!r}; use {', '.join(get_args(Trainable))}."
         )
     image_tower: Any = network.visual
-    if which == "text-map":
+    if which in ("text-map", "lora"):
         chosen = set[int]()
     elif which == "all":
         chosen = {id(parameter) for parameter in network.parameters()}

@@ -25,6 +25,8 @@ TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+LORA_SCALE = "lora.scale"
+"""The tensor that every checkpoint with factors has (`sds_clip.models.clip.lora`)."""
 _WITHOUT_EFFECT = frozenset(
     {  # names of locations, settings that matter in training only, and values that the weights replace
         "hf_tokenizer_name",
@@ -67,6 +69,9 @@ class Identity:
     def replacing(self, tensors: Mapping[str, Tensor]) -> Identity:
         """Return the identity of the same checkpoint with other values for some of its tensors."""
         changed = {name: stored(value) for name, value in tensors.items()}
+        if LORA_SCALE in self.tensors:
+            # Factors, and weights that are laid over them, give another checkpoint in another order.
+            changed["over"] = Stored(torch.float32, self.version)
         return Identity({**self.tensors, **changed}, self.description)
 
 

@@ -29,7 +29,7 @@ from sds_clip.models.checkpoints.published import (
     published_preprocess,
     stated_activation,
 )
-from sds_clip.models.checkpoints.references import architecture_and_activation, parse
+from sds_clip.models.checkpoints.references import ADAPTER_FILE, architecture_and_activation, parse
 from sds_clip.models.checkpoints.sources import WEIGHT_FILES, Source
 from sds_clip.models.checkpoints.transformers_clip import (
     Stated,
@@ -40,7 +40,7 @@ from sds_clip.models.checkpoints.transformers_clip import (
 )
 from sds_clip.models.clip.version import as_stored
 from sds_clip.models.errors import CheckpointError, first_line
-from sds_clip.models.export.write import copy_tokenizer, write_folder
+from sds_clip.models.export.write import copy_tokenizer, stored_formats, write_folder
 
 _WRAPPERS = ("state_dict", "model")
 _SCALE = "logit_scale"
@@ -62,7 +62,8 @@ def convert_checkpoint(
     these disagree, the activation must be stated (`ViT-B-32+gelu`, `ViT-B-32-quickgelu`) and `preprocess` given
     (mean, std, interpolation, resize_mode). Or it comes from `base`, the reference of the model that was
     trained; to an image tower alone, the base also lends the rest of the weights. A folder of transformers may
-    state activation and preprocessing itself. `out_dir` appears whole or not at all.
+    state activation and preprocessing itself. An adapter of PEFT becomes a delta over the `base`. `out_dir` appears
+    whole or not at all.
 
     Raises CheckpointError if there are no such weights, they do not fit, or `out_dir` exists.
     """
@@ -70,6 +71,14 @@ def convert_checkpoint(
         raise CheckpointError(
             "Give either --architecture, or --base with the model that the checkpoint was trained from."
         )
+    if (path / ADAPTER_FILE).is_file():
+        if base is None or preprocess is not None:
+            raise CheckpointError(
+                f"{path} is an adapter of PEFT. Give --base, and neither --architecture nor --preprocess."
+            )
+        from sds_clip.models.export.peft import import_peft
+
+        return import_peft(path, out_dir, base)
     with atomic_folder(out_dir) as working:
         weights, beside = _read(path)
         source = _source(architecture, base, beside, preprocess)
@@ -219,8 +228,7 @@ def _completed(tower: dict[str, Tensor], path: Path, base: str | None) -> dict[s
             "tower was trained from: the rest comes from it."
         )
     clip = load_clip(base, device="cpu", precision="float32")
-    dtypes = {name: value.dtype for name, value in clip.identity.tensors.items()}
-    rest = dict(as_stored(clip.network, dtypes))
+    rest = dict(as_stored(clip.network, stored_formats(clip)))
     lacks = {name for name in rest if name.startswith("visual.")} - tower.keys() - {"visual.proj"}
     for verb, names in (("lacks", lacks), ("also has", tower.keys() - rest.keys())):
         if names:

@@ -134,6 +134,11 @@ def _front_matter(reference: Reference, format: ExportFormat) -> str:
     return "\n".join(["---", *lines, "tags:", "  - clip", "  - sds-clip", "---"])
 
 
+def name_of(reference: Reference) -> str:
+    """Return the repository of a checkpoint, or else its name, without the folders of the machine that it was on."""
+    return _repository(reference) or _named(reference)
+
+
 def _repository(base: Reference) -> str | None:
     """Return the name of a base on the hub, if it has one."""
     match base:

@@ -29,6 +29,7 @@ from sds_clip.models.checkpoints.model_config import size_pair
 from sds_clip.models.checkpoints.sources import Source
 from sds_clip.models.checkpoints.transformers_clip import INTERPOLATIONS
 from sds_clip.models.checkpoints.transformers_names import CLIP, SIGLIP, Names
+from sds_clip.models.clip.lora import layers
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.version import effective_model_config
 from sds_clip.models.errors import CheckpointError
@@ -93,7 +94,7 @@ def write_transformers(folder: Path, clip: Clip, source: Source) -> Agreement:
     """
     kind = _kind_of(clip, source)
     processor = _image_processor(clip, source)
-    config = _clip_config(clip, source) if kind is _CLIP else _siglip_config(clip, source)
+    config = _config(kind, clip, source)
     config.architectures, config.dtype = [kind.model.__name__], torch.float32
     save_file(_weights(kind, config, clip), folder / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
@@ -132,6 +133,21 @@ def _kind_of(clip: Clip, source: Source) -> _Kind:
     return kind
 
 
+def layer_names(clip: Clip, source: Source) -> dict[str, list[str]]:
+    """Return what transformers calls each linear layer of the towers' blocks, or its parts.
+
+    Raises CheckpointError if transformers has no such model.
+    """
+    kind = _kind_of(clip, source)
+    _weights(kind, _config(kind, clip, source), clip)
+    found: dict[str, list[str]] = {}
+    for name, layer in layers(clip.network):
+        weight = layer.weight.removeprefix("text.") if kind is _CLIP else layer.weight
+        theirs = kind.names.to_transformers({weight: torch.empty(layer.parts)})
+        found[name] = [each.removesuffix(".weight") for each in theirs]
+    return found
+
+
 def _refused(clip: Clip, reason: str) -> CheckpointError:
     return CheckpointError(
         f"{clip.reference} ({clip.architecture}) cannot be exported to transformers: {reason}. Export it with --format "
@@ -159,6 +175,10 @@ def _weights(kind: _Kind, config: Any, clip: Clip) -> dict[str, Tensor]:
         name: value.float().reshape(expected[name]).clone(memory_format=torch.contiguous_format)
         for name, value in named.items()
     }
+
+
+def _config(kind: _Kind, clip: Clip, source: Source) -> Any:
+    return _clip_config(clip, source) if kind is _CLIP else _siglip_config(clip, source)
 
 
 def _clip_config(clip: Clip, source: Source) -> CLIPConfig:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,8 +19,9 @@ from sds_clip.models.checkpoints.model_config import CONFIG_FILE
 from sds_clip.models.checkpoints.references import BadReferenceError, Folder, parse
 from sds_clip.models.checkpoints.sources import WEIGHT_FILES, Source
 from sds_clip.models.choices import ExportFormat
+from sds_clip.models.clip.lora import layers
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.clip.version import as_stored
+from sds_clip.models.clip.version import LORA_SCALE, Identity, as_stored, stored
 from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export.check import Agreement
 from sds_clip.models.export.model_card import figures_beside, read_figures, write_card
@@ -38,7 +40,8 @@ def export_full(
     `alpha` blends from a delta's base (0) to the delta (1); by default it is what the reference says. In open_clip's
     layout every tensor keeps the format that it was stored in; the others are float32. The folder appears only after
     it was read back: with the version that the reference has, or by the format's own library with the same
-    embeddings. The card has the figures of `results`, and of the evaluations in the folders beside a delta.
+    embeddings. Only `peft`, which writes the factors of a LoRA delta for whoever has its base, is not read back. The
+    card has the figures of `results`, and of the evaluations in the folders beside a delta.
 
     Raises CheckpointError if the reference cannot be loaded or has no such format, or `out` exists or cannot be
     written.
@@ -60,16 +63,26 @@ def export_full(
 
 
 def _write_open_clip(working: Path, clip: Clip, source: Source) -> None:
-    dtypes = {name: value.dtype for name, value in clip.identity.tensors.items()}
-    weights = dict(as_stored(clip.network, dtypes))
+    weights = dict(as_stored(clip.network, stored_formats(clip)))
+    expected = clip.version
+    if LORA_SCALE in clip.identity.tensors:  # merged into the weights, the factors are another version
+        tensors = {name: stored(value) for name, value in weights.items()}
+        expected = Identity(tensors, clip.identity.description).version
     write_folder(working, source, weights)
     copy_tokenizer(source, working)
     written = load_clip(f"local-dir:{working}", device="cpu", precision="float32")
-    if written.version != clip.version:
+    if written.version != expected:
         raise CheckpointError(
             f"{clip.reference} cannot be exported: the files that were written give version "
-            f"{written.version[:12]} instead of {clip.version[:12]}."
+            f"{written.version[:12]} instead of {expected[:12]}."
         )
+
+
+def stored_formats(clip: Clip) -> dict[str, torch.dtype]:
+    """Return the formats of a checkpoint's tensors. Weights that factors were merged into are float32."""
+    formats = {name: value.dtype for name, value in clip.identity.tensors.items()}
+    merged = [layer.weight for name, layer in layers(clip.network) if f"{name}.lora.A" in formats]
+    return formats | dict.fromkeys(merged, torch.float32)
 
 
 def _write_transformers(working: Path, clip: Clip, source: Source) -> Agreement:
@@ -84,11 +97,18 @@ def _write_onnx(working: Path, clip: Clip, source: Source) -> Agreement:
     return write_onnx(working, clip, source)
 
 
+def _write_peft(working: Path, clip: Clip, source: Source) -> None:
+    from sds_clip.models.export.peft import write_peft
+
+    write_peft(working, clip, source)
+
+
 # Imported when they are used: a service only writes open_clip's layout.
 _WRITERS: dict[ExportFormat, Callable[[Path, Clip, Source], Agreement | None]] = {
     "open_clip": _write_open_clip,
     "transformers": _write_transformers,
     "onnx": _write_onnx,
+    "peft": _write_peft,
 }
 
 

@@ -15,6 +15,7 @@ from sds_clip.models.choices import (
     DataFormat,
     ErrorOf,
     Gradient,
+    LoraTargets,
     MapperInput,
     Objective,
     Precision,
@@ -68,7 +69,15 @@ class TrainingOptions(BaseModel):
     trainable: Trainable = "layernorm"
     """Train these parameters of the student: the LayerNorms and RMSNorms (`layernorm`), these and the image tower's
     BatchNorms (`batchnorm`), or all. The other parameters do not change. `text-map` trains one matrix after the text
-    tower, which begins as the identity and is then folded into the text projection: image embeddings stay valid."""
+    tower, which begins as the identity and is then folded into the text projection: image embeddings stay valid.
+    `lora` trains the product of two narrow matrices beside the weights of both towers' layers."""
+    lora_rank: Count = 4
+    """Give the matrices of `lora` this many rows and columns. It is at most the width of the layers."""
+    lora_alpha: Positive | None = None
+    """Multiply the product of `lora` by alpha / rank. By default, alpha is the rank."""
+    lora_targets: LoraTargets = "attention"
+    """Put the matrices of `lora` beside these layers: queries, keys, values and outputs of `attention`, both layers of
+    each `mlp`, or `both`."""
     max_bad_share: Share = 0.0
     """Leave out missing and unreadable samples, up to this share of the data. If there are more, the run stops."""
 
@@ -89,8 +98,8 @@ class TrainingOptions(BaseModel):
     mapper_lr: Positive = 1e-3
     """Use this peak learning rate for the mapper."""
     weight_decay: NotNegative = 0.0
-    """Apply this weight decay to the student's matrices. Gains, biases, embeddings, tokens, position embeddings, the
-    mapper and the text map never decay."""
+    """Apply this weight decay to the student's matrices, those of `lora` among them. Gains, biases, embeddings, tokens,
+    position embeddings, the mapper and the text map never decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     """Raise the learning rate linearly over this many steps. It then falls to zero along a cosine."""
     max_gradient_norm: Positive = 1.0
@@ -191,6 +200,10 @@ class TrainingOptions(BaseModel):
     """Save a checkpoint each time this many steps are done."""
     keep_checkpoints: Count = 2
     """Keep this many checkpoints."""
+
+    @property
+    def lora_scale(self) -> float:
+        return 1.0 if self.lora_alpha is None else self.lora_alpha / self.lora_rank
 
     @property
     def teacher_batch_size(self) -> int:

@@ -23,10 +23,10 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.clip.student import trainable_parameters
 from sds_clip.models.teacher.family import Family
 from sds_clip.models.teacher.folder import read_json, vae_factor
 from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.parts import trained_parameters
 
 FLOAT32, _BFLOAT16 = 4, 2  # bytes
 _OF_MAPPER = 4 * FLOAT32  # its weights, their gradient and two moments
@@ -83,17 +83,18 @@ def peak_bytes(config: FinetuneConfig, clip: Cost, denoiser: Cost, *, other_byte
     return weights + max(of_clip, 0 if config.gradient == "sds" else of_denoiser)
 
 
-def clip_costs(clip: Clip, trainable: str) -> tuple[Cost, Cost, Cost]:
-    """Count an image with a caption, an image, and a caption, in float32 and with these parameters trained."""
+def clip_costs(clip: Clip, config: FinetuneConfig) -> tuple[Cost, Cost, Cost, int]:
+    """Count an image with a caption, an image, and a caption, in float32, and the numbers that are trained."""
     network: Any = deepcopy(clip.network).to("meta")
     pixels = torch.empty(1, 3, *clip.image_size, device="meta")
     tokens = torch.zeros(1, clip.context_length, dtype=torch.long, device="meta")
-    trainable_parameters(network, trainable)
+    trained = sum(value.numel() for value in trained_parameters(network, config).values())
     image, caption = partial(network.encode_image, pixels), partial(network.encode_text, tokens)
     return (
         count(clip.architecture, network, lambda with_graph: image() + caption()),
         Cost("image", 0, operations(image)),
         Cost("caption", 0, operations(caption)),
+        trained,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from sds_clip.models.clip.lora import LoRA
 from sds_clip.models.clip.precision import is_norm
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.processes import gradient_of
@@ -58,7 +59,8 @@ def decaying_parameters(network: nn.Module) -> set[str]:
             continue
         for name, value in module.named_parameters(prefix, recurse=False):
             own_name = name.rpartition(".")[2]
-            if value.ndim >= 2 and (own_name.endswith("weight") or own_name in _PROJECTIONS):
+            is_matrix = own_name.endswith("weight") or own_name in _PROJECTIONS or isinstance(module, LoRA)
+            if value.ndim >= 2 and is_matrix:
                 matrices.add(name)
     return matrices - exempt
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+from torch import nn
 
 from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.lora import attach
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.clip.student import chosen_parameters, summary
+from sds_clip.models.clip.sharing import share
+from sds_clip.models.clip.student import chosen_parameters, summary, trainable_parameters
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.negatives import swap_negatives
 from sds_clip.models.data.open import open_pairs
@@ -59,8 +62,7 @@ def load_parts(
     held_out = _open(config, config.val, config.val_images or config.images, confined) if config.val else None
     say(f"loading the base {config.base}")
     base = load_clip(config.base, device=str(rank.device), precision="float32")
-    chosen = chosen_parameters(base.network, config.trainable)
-    say(f"trained: {summary(base.network, chosen) if chosen else 'a map of text embeddings'}")
+    say(f"trained: {_trained(base.network, config)}")
     teacher = None
     if config.teacher and config.uses_teacher:
         say(f"loading the teacher {config.teacher}")
@@ -82,6 +84,16 @@ def load_parts(
         allowed = max(config.max_bad_share, val_max_bad_share)
         validation = _checked(config, config.val, held_out, allowed, rank, say)
     return Parts(base, pairs, teacher, validation)
+
+
+def trained_parameters(network: nn.Module, config: FinetuneConfig) -> dict[str, nn.Parameter]:
+    """Freeze a network in place, except for what a configuration trains of it. The factors of LoRA are added to it."""
+    parameters = trainable_parameters(network, config.trainable)
+    if config.trainable != "lora":
+        return parameters
+    return attach(
+        network, targets=config.lora_targets, rank=config.lora_rank, scale=config.lora_scale, seed=config.seed
+    )
 
 
 def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
@@ -150,6 +162,15 @@ def describe(parts: Parts) -> dict[str, Any]:
         "data_hash": parts.pairs.content_hash,
         "data_size": len(parts.pairs),
     }
+
+
+def _trained(network: nn.Module, config: FinetuneConfig) -> str:
+    if config.trainable == "text-map":
+        return "a map of text embeddings"
+    if config.trainable == "lora":
+        network = share(network)
+        return summary(network, trained_parameters(network, config))
+    return summary(network, chosen_parameters(network, config.trainable))
 
 
 def _open(config: FinetuneConfig, path: Path, images: Path | None, confined: bool) -> StoredPairs:

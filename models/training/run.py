@@ -19,8 +19,8 @@ import yaml
 from torch import nn
 
 from sds_clip.models.checkpoints.delta import clip_with, save_delta
+from sds_clip.models.clip.lora import factors
 from sds_clip.models.clip.precision import DTYPES, choose_precision
-from sds_clip.models.clip.student import trainable_parameters
 from sds_clip.models.clip.text_map import TextMap, fold, text_projection
 from sds_clip.models.data.batches import Loader, batch_indices
 from sds_clip.models.data.pairs import PairSet
@@ -39,7 +39,7 @@ from sds_clip.models.training.latents import Latents
 from sds_clip.models.training.log import Pace, RunLog, peak_memory_mib, writing
 from sds_clip.models.training.objective import Objective
 from sds_clip.models.training.optimizer import make_optimizer
-from sds_clip.models.training.parts import Parts, describe, with_negatives
+from sds_clip.models.training.parts import Parts, describe, trained_parameters, with_negatives
 from sds_clip.models.training.processes import Rank, anywhere, exchanged, start_alike
 from sds_clip.models.training.report import write_run_report
 from sds_clip.models.training.ridge import ridge_mapper
@@ -187,6 +187,7 @@ def _write(
     save_delta(
         out / "delta", parts.base, run.trainer.network, configuration=configuration, data=describe(parts),
         metrics=dict(metrics),
+        factors=factors(run.trainer.network) if run.trainer.config.trainable == "lora" else None,
     )  # fmt: skip
     return warning
 
@@ -266,7 +267,7 @@ def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
     batch_indices(len(pairs), config.batch_size, config.seed, 0)  # refuses a batch larger than the data
     steps = config.steps_over(len(pairs))
     network = deepcopy(base.network)
-    student = trainable_parameters(network, config.trainable)
+    student = trained_parameters(network, config)
     text_map = None
     if config.trainable == "text-map":
         text_projection(network)  # refuses a text tower that it could not be folded into

@@ -35,16 +35,18 @@ class RemoveOptions(TypedDict, total=False):
 class RegisterOptions(TypedDict, total=False):
     max_bad_share: float | None
 class Hyperparameters(TypedDict, total=False):
-    trainable: Literal["layernorm", "batchnorm", "all", "text-map"]; max_bad_share: float; steps: int | None
-    epochs: float | None; batch_size: int; micro_batch_size: int | None; sds_batch_size: int | None; lr: float
-    mapper_lr: float; weight_decay: float; warmup_steps: int; max_gradient_norm: float; sds_weight: float | None
-    conflicts: Literal["keep", "project"]; gradient: Literal["full", "sds"]
-    weighting: Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]; min_snr_gamma: float; t_min: float
-    t_max: float; t_schedule: Literal["uniform", "annealed"]; guidance: float | None
-    mapper_input: Literal["normalized", "raw"]; mapper_start: Literal["random", "ridge"]; ridge: float
-    ridge_images: int; mapper_warmup_steps: int; condition_tokens: int; negatives: Literal["none", "data", "swap"]
-    negatives_count: int; negatives_seed: int; negatives_loss: Literal["choice", "contrast"]
-    negatives_weight: float; score_by: Literal["teacher", "shuffled", "base"]; score_labels: Literal["soft", "hard"]
+    trainable: Literal["layernorm", "batchnorm", "all", "text-map", "lora"]; lora_rank: int
+    lora_alpha: float | None; lora_targets: Literal["attention", "mlp", "both"]; max_bad_share: float
+    steps: int | None; epochs: float | None; batch_size: int; micro_batch_size: int | None
+    sds_batch_size: int | None; lr: float; mapper_lr: float; weight_decay: float; warmup_steps: int
+    max_gradient_norm: float; sds_weight: float | None; conflicts: Literal["keep", "project"]
+    gradient: Literal["full", "sds"]; weighting: Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]
+    min_snr_gamma: float; t_min: float; t_max: float; t_schedule: Literal["uniform", "annealed"]
+    guidance: float | None; mapper_input: Literal["normalized", "raw"]; mapper_start: Literal["random", "ridge"]
+    ridge: float; ridge_images: int; mapper_warmup_steps: int; condition_tokens: int
+    negatives: Literal["none", "data", "swap"]; negatives_count: int; negatives_seed: int
+    negatives_loss: Literal["choice", "contrast"]; negatives_weight: float
+    score_by: Literal["teacher", "shuffled", "base"]; score_labels: Literal["soft", "hard"]
     score_candidates: Literal["all", "negatives"]; score_temperature: float; score_draws: int
     score_error: Literal["epsilon", "velocity"]; score_t_min: float; score_t_max: float
     precision: Literal["auto", "float32", "bfloat16"]

@@ -24,6 +24,7 @@ out_option = folder_option(
     examples="""\
 sds-clip convert epoch_32.pt --architecture ViT-B-32+gelu --out my-clip
 sds-clip convert fine-tuned.pt --base ViT-B-32/openai --out my-clip
+sds-clip convert my-adapter --base ViT-B-32/openai --out my-delta
 sds-clip serve --model local-dir:my-clip
 """,
 )
@@ -31,7 +32,7 @@ sds-clip serve --model local-dir:my-clip
     "file",
     type=PATH,
     metavar="FILE",
-    help="The checkpoint: a file of weights, or a folder of transformers' CLIP.",
+    help="The checkpoint: a file of weights, a folder of transformers' CLIP, or one of an adapter of PEFT.",
 )
 @option(
     "--architecture",
@@ -43,7 +44,7 @@ sds-clip serve --model local-dir:my-clip
     "--base",
     metavar="REF",
     help="In place of --architecture: the model that the checkpoint was trained from. If the checkpoint is only an "
-    "image tower, the rest of the weights comes from this model.",
+    "image tower, the rest of the weights comes from this model. An adapter becomes a delta over it.",
 )
 @out_option
 @file_option(
@@ -99,8 +100,9 @@ sds-clip export ViT-B-32/openai --format onnx --out vit-b-32-onnx
     "format",
     type=click.Choice(get_args(ExportFormat)),
     default="open_clip",
-    help="Write the layout of this library: open_clip, transformers (a CLIPModel or a SiglipModel with its processor) "
-    "or onnx, which needs the extra of this name (default: open_clip).",
+    help="Write the layout of this library: open_clip, transformers (a CLIPModel or a SiglipModel with its processor), "
+    "onnx, which needs the extra of this name, or peft: only the adapter, of a delta that was trained with "
+    "--trainable lora (default: open_clip).",
 )
 @option(
     "--alpha",

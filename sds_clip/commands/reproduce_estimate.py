@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from sds_clip.models.clip.precision import DTYPES
-from sds_clip.models.clip.student import trainable_parameters
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.evaluation.winoground import HUB_ID
 from sds_clip.models.machine import usable_bytes, usable_cores
@@ -64,8 +63,7 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
     """Return the text of a dry run. The teacher's networks are made without weights."""
     config = work.config
     assert config.teacher is not None
-    pair, image, caption = clip_costs(base, config.trainable)
-    trained = sum(value.numel() for value in trainable_parameters(base.network, config.trainable).values())
+    pair, image, caption, trained = clip_costs(base, config)
     name, folder = find_folder(config.teacher, vae=False)
     family = find_family(folder, name)
     denoiser = denoiser_cost(folder, family)

@@ -1,6 +1,9 @@
 """What is trained and what decays, in all of open_clip's architectures."""
 
+import re
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -8,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sds_clip.models.choices import LoraTargets
+from sds_clip.models.clip.attention import attend_batch_first
+from sds_clip.models.clip.lora import attach
 from sds_clip.models.clip.mixed import Family
 from sds_clip.models.clip.student import StudentError, trainable_parameters
 from sds_clip.models.training.optimizer import decaying_parameters
@@ -102,3 +108,24 @@ def test_mixed_rows_are_those_of_each_version(architecture: str, tmp_path: Path)
         # Convolutions with random weights see no difference between images.
         if encode == "encode_text" or architecture not in ("RN50", "convnext_tiny"):
             assert (first - second).abs().max() > 1e-3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("targets", ["attention", "mlp"])
+def test_factors_have_a_gradient_wherever_they_are_put(networks: Networks, targets: LoraTargets) -> None:
+    """A layer whose weight the network reads itself would have factors that are trained, and do nothing."""
+    refused = set()
+    for architecture, plain in networks:
+        network: Any = attend_batch_first(deepcopy(plain).requires_grad_(False).eval())
+        try:
+            parameters = attach(network, targets=targets, rank=2, scale=1.0, seed=0)
+        except StudentError:
+            refused.add(re.split(r"[-_\d]", architecture)[0])
+            continue
+        size, length = inputs_of(architecture)
+        images = network.encode_image(torch.empty(2, 3, *size, device="meta"))
+        texts = network.encode_text(torch.zeros(2, length, dtype=torch.long, device="meta"))
+        (images.sum() + texts.sum()).backward()
+        assert [name for name, value in parameters.items() if value.grad is None] == [], architecture
+    others = {"attention": {"convnext", "EVA", "PE", "swin", "vit"}, "mlp": {"EVA", "ViTamin"}}
+    assert refused == {"coca", "mt", "nllb", "roberta", "xlm", "RN", "MobileCLIP"} | others[targets]

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from sds_clip.models.checkpoints.delta import apply_delta, lay_over, save_delta
 from sds_clip.models.checkpoints.delta_file import read_delta
 from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.choices import LoraTargets
 from sds_clip.models.clip.mixed import Member, as_member, encode_images, encode_texts, family_of
 from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.packed import to_serve
 from sds_clip.models.clip.sharing import bytes_apart
 from tests.checkpoints import save_resnet, save_siglip, save_tiny_clip
-from tests.deltas import save_tuned, tuned_copy
+from tests.deltas import save_lora, save_tuned, tuned_copy
 
 TEXTS = ["a red cube", "two dogs", "", "a blue ball left of a red cube"]
 HISTORY: dict[str, dict[str, str]] = {"configuration": {}, "data": {}, "metrics": {}}
@@ -49,6 +51,20 @@ def deltas(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
             if "text_projection" in name or name == "logit_scale":
                 value.mul_(1.25)
     return [*saved, save_delta(made / "map", base, tuned, **HISTORY)]
+
+
+@pytest.fixture(scope="module")
+def loras(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three versions of LoRA that differ in their ranks and in the layers with factors, and one over the first."""
+    base = load_clip(f"local-dir:{folder}", device="cpu", precision="float32")
+    made = tmp_path_factory.mktemp("loras")
+    targets: tuple[LoraTargets, ...] = ("attention", "mlp", "both")
+    saved = [
+        save_lora(made / each, base, each, rank=rank, scale=0.5, seed=rank)
+        for rank, each in enumerate(targets, start=1)
+    ]
+    first = load_clip(f"local-dir:{saved[0]}", device="cpu", precision="float32")
+    return [*saved, save_lora(made / "over", first, "both", seed=9)]
 
 
 def members(folder: Path, deltas: list[Path], precision: str, device: str = "cpu") -> list[Clip]:
@@ -86,9 +102,9 @@ def test_member_computes_what_the_version_computes_by_itself(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_each_pair_of_versions_in_a_batch_answers_as_alone(
-    folder: Path, deltas: list[Path], precision: str
+    folder: Path, deltas: list[Path], loras: list[Path], precision: str
 ) -> None:
-    clips = members(folder, deltas, precision)
+    clips = members(folder, [*deltas[2:], *loras[:3]], precision)
     pixels, tokens = pixels_of(clips[0], 4), clips[0].tokenizer(TEXTS)
     for one, other in product(clips, repeat=2):
         rows = [one, other, other, one]  # the rows of a version need not lie side by side
@@ -109,9 +125,44 @@ def test_each_pair_of_versions_in_a_batch_answers_as_alone(
                 torch.testing.assert_close(encoded, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_versions_in_a_batch_differ(folder: Path, deltas: list[Path]) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kept", ["as it is", "packed"])
+def test_factors_answer_as_the_weights_that_they_are_merged_into(
+    folder: Path, deltas: list[Path], loras: list[Path], kept: str, precision: str
+) -> None:
+    """In a batch of versions that differ in ranks, layers and LayerNorms, each against a network of its own."""
+    base = load_clip(f"local-dir:{folder}", device="cpu", precision=precision)
+    base = as_member(base) if kept == "as it is" else to_serve(base)
+    clips = [base, *(lay_over(base, read_delta(delta)) for delta in (*loras[:3], deltas[0]))]
+    clips.append(lay_over(clips[1], read_delta(loras[3])))
+    merged = [
+        load_clip(f"local-dir:{path}", device="cpu", precision=precision) for path in (folder, *loras[:3])
+    ]
+    merged += [
+        load_clip(f"local-dir:{path}", device="cpu", precision=precision) for path in (deltas[0], loras[3])
+    ]
+    assert [clip.version for clip in clips] == [clip.version for clip in merged]
+    assert all(family_of(clip) is family_of(base) for clip in clips)
+    rows = [0, 1, 2, 3, 4, 5, 3, 1]
+    pixels, tokens = pixels_of(base, len(rows)), base.tokenizer([*TEXTS, *TEXTS])
+    images, texts = (
+        encode([clips[row] for row in rows], given)
+        for encode, given in ((encode_images, pixels), (encode_texts, tokens))
+    )
+    for place, row in enumerate(rows):
+        alone = (
+            merged[row].encode_image(pixels[place : place + 1], normalize=False)[0],
+            merged[row].encode_text(tokens[place : place + 1], normalize=False)[0],
+        )
+        for mixed, expected in zip((images[place], texts[place]), alone, strict=True):
+            if precision == "float32":
+                torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
+            assert F.cosine_similarity(mixed, expected, dim=0) > 0.999
+
+
+def test_versions_in_a_batch_differ(folder: Path, deltas: list[Path], loras: list[Path]) -> None:
     """Otherwise the other tests would prove nothing."""
-    clips = members(folder, deltas, "float32")
+    clips = members(folder, [*deltas, *loras[:3]], "float32")
     same = pixels_of(clips[0], 1).expand(len(clips), -1, -1, -1)
     images = F.normalize(encode_images(clips, same), dim=-1)
     texts = F.normalize(encode_texts(clips, clips[0].tokenizer(["a red cube"] * len(clips))), dim=-1)
@@ -145,6 +196,29 @@ def test_delta_of_other_weights_gets_a_network_of_its_own(
     assert torch.equal(clip.encode_image(pixels), theirs.encode_image(pixels))
     assert torch.equal(clip.encode_text(tokens), theirs.encode_text(tokens))
     assert family_of(as_member(clip)) is not family_of(clips[0])
+
+
+def test_factors_take_their_own_memory_alone(folder: Path, loras: list[Path]) -> None:
+    base, *others = members(folder, loras[:3], "bfloat16")
+    numbers = [
+        sum(value.numel() for value in read_delta(path).tensors.values() if value.dim()) for path in loras[:3]
+    ]
+    assert bytes_apart([clip.network for clip in others], [base.network]) == 2 * sum(numbers)
+
+
+def test_weights_of_their_own_over_factors_are_a_network_of_their_own(
+    folder: Path, loras: list[Path], tmp_path: Path
+) -> None:
+    first = load_clip(f"local-dir:{loras[2]}", device="cpu", precision="float32")
+    tuned = tuned_copy(first, seed=9, trained=lambda module: isinstance(module, nn.LayerNorm | nn.Linear))
+    over = save_delta(tmp_path / "over", first, tuned, **HISTORY)
+    member = members(folder, loras[:3], "float32")[3]
+    clip = lay_over(member, read_delta(over))
+    assert not isinstance(clip.network, Member)
+    pixels, tokens = pixels_of(clip, 2), clip.tokenizer(TEXTS)
+    theirs = apply_delta(first, over)
+    torch.testing.assert_close(clip.encode_image(pixels), theirs.encode_image(pixels), atol=1e-5, rtol=0)
+    torch.testing.assert_close(clip.encode_text(tokens), theirs.encode_text(tokens), atol=1e-5, rtol=0)
 
 
 def test_blend_of_a_member_is_that_of_its_networks(folder: Path, deltas: list[Path]) -> None:
@@ -226,9 +300,9 @@ def test_mistake_of_a_program_is_not_taken_for_a_network_that_is_written_otherwi
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_versions_in_a_batch_answer_as_alone_on_a_gpu(
-    folder: Path, deltas: list[Path], precision: str
+    folder: Path, deltas: list[Path], loras: list[Path], precision: str
 ) -> None:
-    clips = members(folder, deltas, precision, device="cuda")
+    clips = members(folder, [*deltas, *loras[:3]], precision, device="cuda")
     rows = [clips[row % len(clips)] for row in range(2 * len(clips))]
     pixels, tokens = pixels_of(clips[0], len(rows)), clips[0].tokenizer(TEXTS[:1] * len(rows))
     images, texts = encode_images(rows, pixels), encode_texts(rows, tokens)

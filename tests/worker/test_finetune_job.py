@@ -33,10 +33,16 @@ from tests.worker.sets import save_winoground_of
 from tests.worker.work import Asked, Work, before_success, if_better, result_of
 
 
+@pytest.mark.parametrize("trainable", ["layernorm", "lora"])
 def test_job_trains_what_the_command_line_trains(
-    work: Work, tuning: Asked, teacher_folder: Path, pairs_folder: Path, tmp_path: Path
+    work: Work, tuning: Asked, teacher_folder: Path, pairs_folder: Path, tmp_path: Path, trainable: str
 ) -> None:
-    options = {"teacher": str(teacher_folder), "objective": "sds-clip", "sds_batch_size": 2}
+    options = {
+        "teacher": str(teacher_folder),
+        "objective": "sds-clip",
+        "sds_batch_size": 2,
+        "trainable": trainable,
+    }
     job = work.finetuned(tuning | options | {"validation_data": tuning["training_data"]})
     own = {name: value for name, value in tuning.items() if name != "training_data"} | options
     expected = parse_config({**own, "device": "cpu", "data": pairs_folder / "captions.json"})
@@ -46,6 +52,7 @@ def test_job_trains_what_the_command_line_trains(
     wanted = changed(tmp_path / "out")
     assert found.keys() == wanted.keys()
     assert all(found[name].equal(wanted[name]) for name in found)
+    assert load_clip(str(folder)).version == job.result_version
     assert result_of(job)["metrics"].keys() >= {"validation_clip", "base_validation_clip"}
     report = work.config.data_dir / result_of(job)["files"]["report"]
     assert "Gradient share" in report.read_text("utf-8")

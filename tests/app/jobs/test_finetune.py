@@ -84,6 +84,14 @@ def test_share_of_bad_samples_that_the_data_were_accepted_with_holds_for_the_run
         ({"hyperparameters": {}}, "invalid_configuration", "hyperparameters"),
         ({"hyperparameters": {"steps": 1, "epochs": 1}}, "invalid_configuration", "hyperparameters"),
         ({"hyperparameters": {"steps": 1, "t_min": 0.9, "t_max": 0.1}}, "invalid_configuration", "hyperparameters"),
+        (
+            {"hyperparameters": {"steps": 1, "trainable": "lora", "lora_rank": 193}},  # the demo model is 192 wide
+            "invalid_configuration", "hyperparameters",
+        ),
+        (
+            {"hyperparameters": {"steps": 1, "trainable": "lora", "lora_targets": "norms"}},
+            "invalid_request", "hyperparameters.lora_targets",
+        ),
         ({"objective": "magic"}, "invalid_request", "objective"),
         ({"objective": "score"}, "invalid_configuration", "hyperparameters"),
         ({"teacher": None}, "invalid_configuration", "teacher"),

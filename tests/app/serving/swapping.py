@@ -26,7 +26,7 @@ from sds_clip.models.images.decode import ImageLimits, decode_image
 from tests.app.changed import changed
 from tests.app.conftest import base64_of, png
 from tests.app.serving.file_aliases import FileAliases
-from tests.deltas import save_tuned
+from tests.deltas import save_lora, save_tuned
 
 IMAGES = [png(40, 30, seed=1), png(31, 77, seed=2)]
 TEXTS = ["a red circle", "a blue square", "two dogs under a table"]
@@ -60,7 +60,9 @@ def make_library(root: Path, base: Clip, scratch: Path, count: int) -> Library:
 
 
 def publish_tuned(root: Path, base: Clip, scratch: Path, *, seed: int, job: str = "job_1") -> str:
-    return publish(save_tuned(scratch, base, seed=seed), root, job=job, fence=1, base=base).version
+    """Publish a delta: of LoRA with the seed 1, and of LayerNorms with another one."""
+    save = save_lora if seed == 1 else save_tuned
+    return publish(save(scratch, base, seed=seed), root, job=job, fence=1, base=base).version
 
 
 class Versions:

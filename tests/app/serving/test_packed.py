@@ -41,9 +41,17 @@ def pixels_of(clip: Clip) -> torch.Tensor:
     return torch.stack([clip.preprocess(decode_image(image)) for image in IMAGES])
 
 
+def has_factors(clip: Clip) -> bool:
+    return "lora.scale" in clip.identity.tensors
+
+
 async def assert_answers_as(service: Service, plain: Clip, name: str) -> None:
-    """The service's embeddings are those of the weights as they are: to the last bit in bfloat16, nearly in float32."""
-    atol = 0 if plain.precision == "bfloat16" else 1e-6
+    """The service's embeddings are those of the weights as they are: to the last bit in bfloat16, nearly in float32.
+
+    Factors that are merged into weights of bfloat16 are rounded with them, and those that a service has are not.
+    """
+    rounded = 2e-2 if has_factors(plain) else 0
+    atol = rounded if plain.precision == "bfloat16" else 1e-6
     for body, theirs in (
         ({"images": MATCH["images"]}, plain.encode_image(pixels_of(plain))),
         ({"texts": TEXTS}, plain.encode_text(plain.tokenizer(TEXTS))),
@@ -114,7 +122,8 @@ async def test_versions_over_a_packed_base_share_batches_and_answer_as_their_pla
         images, texts = clip.encode_image(pixels_of(clip)), clip.encode_text(clip.tokenizer(TEXTS))
         expected = match(images, texts, logit_scale=clip.logit_scale, logit_bias=clip.logit_bias).scores
         scores = torch.tensor([result["scores"] for result in answer["results"]])
-        torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
+        rounded = precision == "bfloat16" and has_factors(clip)
+        torch.testing.assert_close(scores, expected, atol=2e-2 if rounded else 1e-4, rtol=0)
 
 
 async def test_packs_of_a_base_that_no_version_needs_any_more_are_freed(start: Start) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.clip.student import chosen_parameters
 from sds_clip.models.teacher.folder import find_family
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.training import cost
@@ -126,7 +127,12 @@ def test_a_vae_costs_what_its_convolutions_do(tmp_path: Path) -> None:
 
 def test_a_pair_costs_what_its_image_and_its_caption_do(tiny_folder: Path) -> None:
     clip = load_clip(f"local-dir:{tiny_folder}", device="cpu", precision="float32")
-    pair, image, caption = cost.clip_costs(clip, "layernorm")
+    pair, image, caption, trained = cost.clip_costs(clip, configure())
+    assert trained == sum(value.numel() for value in chosen_parameters(clip.network).values())
+    *_, factors = cost.clip_costs(clip, configure(trainable="lora", lora_rank=2))
+    assert factors == 2 * 2 * 8 * (
+        64 + 32
+    )  # two blocks a tower: q, k, v and out, each with 2 (w + w) numbers
     assert pair.forward == image.forward + caption.forward
     assert pair.parameters == clip.parameters
     pixels = torch.zeros(1, 3, *clip.image_size)

@@ -21,6 +21,7 @@ from diffusers import (
 from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 
+from sds_clip.models.clip.lora import attach
 from sds_clip.models.data.batches import batch_indices
 from sds_clip.models.mapper import Mapper
 from sds_clip.models.teacher.load import load_teacher
@@ -183,6 +184,24 @@ def test_a_text_map_has_the_gradient_of_its_formula(parts: Parts, tmp_path: Path
     ClipLoss()(step.image.detach(), F.normalize(text @ matrix, dim=-1), scale).backward()
     assert found.keys() == {"student.text_map.matrix"}
     torch.testing.assert_close(found["student.text_map.matrix"], matrix.grad, rtol=1e-3, atol=1e-7)
+
+
+def test_factors_have_the_gradient_of_their_product_in_the_weight(parts: Parts, tmp_path: Path) -> None:
+    found = first_gradients(tmp_path, parts, objective="clip", trainable="lora", lora_alpha=6, seed=5)
+    step, drawn = (
+        Step(parts, 5),
+        attach(deepcopy(parts.base.network), targets="attention", rank=4, scale=1.5, seed=5),
+    )
+    ClipLoss()(step.image, step.text, step.network.logit_scale.exp()).backward()
+    assert found.keys() == {f"student.{name}" for name in drawn}
+    for name, factor in drawn.items():
+        if name.endswith(".A"):  # B is 0 in the first step
+            assert not found[f"student.{name}"].any()
+            layer, b = name.removesuffix(".lora.A"), found[f"student.{name[:-1]}B"]
+            weight = f"{layer}.weight" if layer.endswith("proj") else f"{layer}.in_proj_weight"
+            of_weight = step.network.get_parameter(weight).grad.chunk(len(factor))
+            expected = torch.stack([1.5 * one @ a.T for one, a in zip(of_weight, factor, strict=True)])
+            torch.testing.assert_close(b, expected, rtol=1e-3, atol=1e-6)
 
 
 def chooses_the_last(samples: Sequence[int], candidates: Sequence[tuple[str, ...]], width: int) -> Tensor:

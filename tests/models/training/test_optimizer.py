@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from sds_clip.models.training.optimizer import gradient_norm, make_optimizer, rate_share, set_learning_rate
+from sds_clip.models.clip.attention import attend_batch_first
+from sds_clip.models.clip.lora import attach
+from sds_clip.models.training.optimizer import (
+    decaying_parameters,
+    gradient_norm,
+    make_optimizer,
+    rate_share,
+    set_learning_rate,
+)
 from tests.architectures import build
 from tests.checkpoints import tiny_network
 from tests.training import configure
@@ -94,6 +102,12 @@ def test_matrices_that_the_tower_itself_exempts_do_not_decay() -> None:
             return {"position_mlp.weight"}
 
     assert decayed(nn.ModuleDict({"visual": Tower()})) == {"visual.mlp.weight"}
+
+
+def test_factors_decay_as_matrices_do() -> None:
+    network = attend_batch_first(tiny_network())
+    factors = attach(network, targets="both", rank=2, scale=1.0, seed=0)
+    assert factors.keys() <= decaying_parameters(network)
 
 
 def test_student_and_mapper_have_rates_of_their_own() -> None:

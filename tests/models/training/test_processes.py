@@ -29,6 +29,7 @@ RUNS: dict[str, dict[str, object]] = {
     "noise-contrast": {"objective": "noise-contrast"},
     "score": {"objective": "score", "negatives": "swap", "score_draws": 2, "sds_batch_size": 6},
     "text-map": {"objective": "clip", "negatives": "swap", "trainable": "text-map"},
+    "lora": {"sds_batch_size": 4, "trainable": "lora", "lora_targets": "both"},
     "contrast": {
         "objective": "clip",
         "negatives": "swap",

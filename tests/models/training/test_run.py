@@ -65,6 +65,13 @@ RUNS: list[dict[str, object]] = [
     {"objective": "noise-contrast", "sds_batch_size": 4},
     {"objective": "clip", "negatives": "swap", "negatives_loss": "contrast", "micro_batch_size": 3},
     {"objective": "clip", "negatives": "swap", "trainable": "text-map", "micro_batch_size": 3},
+    {
+        "trainable": "lora",
+        "lora_targets": "both",
+        "lora_alpha": 8,
+        "weight_decay": 0.1,
+        "micro_batch_size": 3,
+    },
 ]
 
 

@@ -10,6 +10,7 @@ const TRAINED: Record<string, string> = {
   batchnorm: "the LayerNorms and BatchNorms of",
   all: "all weights of",
   "text-map": "a map after the text tower of",
+  lora: "LoRA beside the weights of",
 };
 const BENCHMARKS: Record<string, string> = {
   winoground: "Winoground",
