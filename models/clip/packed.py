@@ -46,7 +46,7 @@ def pack(clip: Clip, *, keep: bool = True) -> Clip:
     parameter, or, without `keep`, those that are not packed. It computes only without gradients.
     """
     dtype = DTYPES[clip.precision]
-    if clip.packed or clip.device.type != "cpu" or isinstance(clip.network, Member) or not _can_pack(dtype):
+    if clip.device.type != "cpu" or isinstance(clip.network, Member) or not _can_pack(dtype):
         return clip
     before = bytes_apart([clip.network], [])
     try:

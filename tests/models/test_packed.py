@@ -143,7 +143,8 @@ def test_packing_leaves_the_network_that_it_was_given_as_it_was(folder: Path) ->
 def test_packing_twice_changes_nothing(folder: Path) -> None:
     once = pack(load(folder, "float32"))
     twice = pack(once)
-    assert twice is once
+    assert torch.equal(features_of(once), features_of(twice))
+    assert (twice.size_bytes, packs(twice.network)) == (once.size_bytes, packs(once.network))
 
 
 def test_memory_grows_by_the_packs_alone(tmp_path: Path) -> None:
@@ -215,7 +216,6 @@ def test_network_that_reads_its_weights_itself_is_served_with_both(tmp_path: Pat
     assert served.packed
     assert served.size_bytes > plain.size_bytes
     assert torch.equal(features_of(served), features_of(plain))
-    assert to_serve(served).network is served.network
 
 
 def test_packs_go_when_their_version_does(tmp_path: Path) -> None:
