@@ -33,24 +33,10 @@ TENSORS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _BASE_VERSION = "sds_clip_base_version"
 _OTHER_KINDS = (
-    *(
-        "use_dora",
-        "use_qalora",
-        "use_bdlora",
-        "lora_bias",
-        "fan_in_fan_out",
-        "modules_to_save",
-        "rank_pattern",
-    ),
-    *(
-        "alpha_pattern",
-        "layer_replication",
-        "trainable_token_indices",
-        "target_parameters",
-        "alora_invocation_tokens",
-    ),
-    *("arrow_config", "kasa_config", "monteclora_config", "velora_config"),
-)
+    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save", "rank_pattern",
+    "alpha_pattern", "layer_replication", "trainable_token_indices", "target_parameters",
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
+)  # fmt: skip
 """Options with which an adapter is more than one product, of one rank and scale, beside each weight."""
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 """Ways to start training that leave the base's weights as they are."""
