@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COMMON = frozenset({"name", "suffix", "metadata", "priority", "max_run_time_s", "dry_run"})
 FINETUNE = _COMMON | {
     *("base", "teacher", "training_data", "validation_data", "objective", "hyperparameters", "evaluate"),
-    *("promote", "alias", "thresholds", "seed"),
+    *("promote", "alias", "thresholds", "seed", "devices"),
 }
 """The fields of POST /finetune. All else in a file is a hyperparameter."""
 RENAMED = {"data": "training_data", "val": "validation_data", "lambda": "sds_weight"}

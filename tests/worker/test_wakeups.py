@@ -205,8 +205,8 @@ def test_worker_at_work_leaves_one_message_for_a_job_that_waits_however_long(
     looks: list[Job | None] = []
     next_due = work.store.leases.next_due
 
-    def look(kind: JobKind, weights: Weights) -> Job | None:
-        looks.append(next_due(kind, weights))
+    def look(kind: JobKind, weights: Weights, devices: int) -> Job | None:
+        looks.append(next_due(kind, weights, devices))
         return looks[-1]
 
     monkeypatch.setattr(work.store.leases, "next_due", look)
