@@ -84,11 +84,22 @@ def check_latents(teacher: Teacher, pipeline: Any) -> None:
     assert teacher.encode_image(pixels).shape[1:] == teacher.latent_shape
 
 
-def check_cache(folder: Path, tmp_path: Path) -> None:
-    expected = load(folder, caption_cache=tmp_path).encode_captions(CAPTIONS)
+def check_cache(folder: Path, tmp_path: Path, captions: list[str] = CAPTIONS) -> None:
+    expected = load(folder, caption_cache=tmp_path).encode_captions(captions)
     again = load(folder, caption_cache=tmp_path)
     again.text_encoders.clear()
-    assert torch.equal(again.encode_captions(CAPTIONS), expected)
+    assert torch.equal(again.encode_captions(captions), expected)
+
+
+def check_condition(teacher: Teacher, width: int) -> None:
+    """A condition's encoding has zeros in the place of the pooled vector, and gradients flow to its tokens."""
+    tokens = randn(3, 5, width).requires_grad_()
+    encoding = teacher.condition(tokens)
+    assert encoding.shape == (3, 6, width)
+    assert not encoding[:, 0].any()
+    teacher.noise_pred(randn(3, *teacher.latent_shape), TIMESTEPS, encoding).sum().backward()
+    assert tokens.grad is not None
+    assert tokens.grad.abs().sum() > 0
 
 
 def check_low_precision(folder: Path, teacher: Teacher) -> None:

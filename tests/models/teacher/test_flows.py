@@ -19,6 +19,7 @@ from tests.models.teacher.pipelines import (
     CAPTIONS,
     TIMESTEPS,
     check_cache,
+    check_condition,
     check_gradient,
     check_latents,
     check_low_precision,
@@ -194,13 +195,7 @@ def test_a_scheduler_of_sd3_may_shift_by_the_image_s_size(tmp_path: Path) -> Non
 
 
 def test_a_condition_has_no_pooled_vector(teacher: Teacher) -> None:
-    tokens = randn(3, 5, 32).requires_grad_()
-    encoding = teacher.condition(tokens)
-    assert encoding.shape == (3, 6, 32)
-    assert not encoding[:, 0].any()
-    teacher.noise_pred(randn(3, *teacher.latent_shape), TIMESTEPS, encoding).sum().backward()
-    assert tokens.grad is not None
-    assert tokens.grad.abs().sum() > 0
+    check_condition(teacher, 32)
 
 
 def test_images_become_the_latents_of_the_pipeline_s_vae(teacher: Teacher, pipeline: Any) -> None:

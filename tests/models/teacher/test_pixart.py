@@ -12,13 +12,11 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 
 from sds_clip.models.errors import TeacherError
-from sds_clip.models.losses.sds import sds_loss
-from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import Teacher
+from tests.models.teacher.pipelines import TIMESTEPS, check_cache, check_gradient, check_latents, load, randn
 from tests.teachers import noise_by_scheduler, save_pixart_teacher
 
 CAPTIONS = ["A red cube, left of a blue ball ", "", "long " * 100]
-TIMESTEPS = torch.tensor([3, 500, 999])
 Pipeline = PixArtAlphaPipeline | PixArtSigmaPipeline
 
 
@@ -55,14 +53,6 @@ def pipeline(folder: Path) -> Pipeline:
     own: Pipeline = kind.from_pretrained(str(folder), use_safetensors=True)
     own.set_progress_bar_config(disable=True)
     return own
-
-
-def load(folder: Path, **options: Any) -> Teacher:
-    return load_teacher(str(folder), device="cpu", **{"precision": "float32", **options})
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_captions_and_their_mask_are_those_of_the_pipeline(teacher: Teacher, pipeline: Pipeline) -> None:
@@ -147,40 +137,15 @@ def test_guidance_extrapolates_from_the_prediction_without_caption(folder: Path,
 
 
 def test_images_become_the_latents_of_the_pipeline_s_vae(teacher: Teacher, pipeline: Pipeline) -> None:
-    pixels = randn(2, 3, 64, 64).clamp(-1, 1)
-    with torch.no_grad():
-        mean = pipeline.vae.encode(pixels).latent_dist.mean
-    expected = mean * pipeline.vae.config.scaling_factor
-    torch.testing.assert_close(teacher.encode_image(pixels), expected)
-    assert teacher.encode_image(pixels).shape[1:] == teacher.latent_shape
+    check_latents(teacher, pipeline)
 
 
 def test_gradient_of_l_sds_is_its_finite_difference(folder: Path) -> None:
-    teacher = load(folder)
-    teacher.denoiser.double()
-    teacher.dtype = torch.float64
-    captions, noise, direction = (
-        teacher.encode_captions(["a red cube"]), randn(1, 4, 8, 8, seed=1), randn(1, 4, 8, 8, seed=2),
-    )  # fmt: skip
-    latents, t = randn(1, 4, 8, 8).requires_grad_(), torch.tensor([400])
-
-    def loss(latents: Tensor) -> Tensor:
-        return sds_loss(latents, captions, t, noise, teacher=teacher).loss
-
-    (gradient,) = torch.autograd.grad(loss(latents), latents)
-    step = 1e-2
-    with torch.no_grad():
-        above, below = (loss(latents + sign * step * direction).double() for sign in (1, -1))
-    expected = float((above - below) / (2 * step))
-    assert float((gradient * direction).sum()) == pytest.approx(expected, rel=2e-3)
-    assert all(weight.grad is None for weight in teacher.denoiser.parameters())
+    check_gradient(folder)
 
 
 def test_captions_are_kept_with_their_mask(folder: Path, tmp_path: Path) -> None:
-    expected = load(folder, caption_cache=tmp_path).encode_captions(CAPTIONS)
-    again = load(folder, caption_cache=tmp_path)
-    again.text_encoders.clear()
-    assert torch.equal(again.encode_captions(CAPTIONS), expected)
+    check_cache(folder, tmp_path, CAPTIONS)
 
 
 def test_checkpointing_changes_no_number(folder: Path) -> None:

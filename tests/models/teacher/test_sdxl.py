@@ -16,6 +16,7 @@ from tests.models.teacher.pipelines import (
     CAPTIONS,
     TIMESTEPS,
     check_cache,
+    check_condition,
     check_gradient,
     check_latents,
     check_low_precision,
@@ -99,13 +100,7 @@ def test_a_folder_without_forced_zeros_encodes_no_caption_as_a_text(folder: Path
 
 
 def test_a_condition_has_no_pooled_vector(teacher: Teacher) -> None:
-    tokens = randn(3, 5, 40).requires_grad_()
-    encoding = teacher.condition(tokens)
-    assert encoding.shape == (3, 6, 40)
-    assert not encoding[:, 0].any()
-    teacher.noise_pred(randn(3, 4, 8, 8), TIMESTEPS, encoding).sum().backward()
-    assert tokens.grad is not None
-    assert tokens.grad.abs().sum() > 0
+    check_condition(teacher, 40)
 
 
 def test_images_become_the_latents_of_the_pipeline_s_vae(teacher: Teacher, pipeline: Any) -> None:
