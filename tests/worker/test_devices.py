@@ -8,10 +8,9 @@ import pytest
 
 from sds_clip.app.errors import InvalidConfiguration
 from sds_clip.app.schemas.finetune import FinetuneSpec
-from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobStatus
 from sds_clip.worker.config import WorkerConfig
-from tests.worker.waiting import end, until
+from tests.worker.waiting import end
 from tests.worker.work import Asked, Work, result_of
 
 STEPS = 24
@@ -29,14 +28,6 @@ def followers(work: Work, fence: int = 1) -> list[psutil.Process]:
     return [child for child in children if "sds_clip.worker.followers" in child.cmdline()]
 
 
-def until_trained(work: Work, job: Job, step: int, fence: int) -> None:
-    def there() -> bool:
-        found = work.get(job)
-        return found.fence == fence and found.stage == "training" and found.step >= step
-
-    until(there)
-
-
 @pytest.mark.long
 def test_job_on_two_devices_that_is_killed_and_stopped_ends_as_one_that_is_not(
     work: Work, asked: Asked
@@ -45,13 +36,13 @@ def test_job_on_two_devices_that_is_killed_and_stopped_ends_as_one_that_is_not(
     whole, job = (work.submit(asked | {"devices": 2}, devices=2) for _ in range(2))
     with work.slot(device=BOTH):
         work.until(whole, JobStatus.SUCCEEDED)
-        until_trained(work, job, 5, fence=1)
+        work.until_trained(job, 5, fence=1)
         (orphan,) = followers(work)
         end(work.process())
         orphan.wait(60)
-        until_trained(work, job, 9, fence=2)
+        work.until_trained(job, 9, fence=2)
         followers(work, fence=2)[0].kill()
-        until_trained(work, job, 13, fence=3)
+        work.until_trained(job, 13, fence=3)
         (other,) = followers(work, fence=3)
     other.wait(60)
     left = work.get(job)

@@ -28,27 +28,17 @@ def succeeded(work: Work, job: Job) -> Job:
     return work.get(job)
 
 
-def steps_done(work: Work, job: Job, fence: int = 1) -> int:
-    found = work.get(job)
-    return found.step if found.fence == fence and found.stage == "training" else 0
-
-
-def until_trained(work: Work, job: Job, step: int, fence: int = 1) -> None:
-    """Wait until an attempt has taken so many steps."""
-    until(lambda: steps_done(work, job, fence) >= step)
-
-
 @pytest.mark.long
 def test_job_runs_to_a_version_and_interrupted_ones_end_with_the_same(work: Work, tuning: Asked) -> None:
     """Whole; killed at a step; stopped with its worker at a step. One slot a time, as at a restart."""
     whole, killed = (work.submit(tuning) for _ in range(2))
     with work.slot():
         version = succeeded(work, whole).result_version
-        until_trained(work, killed, 8)
+        work.until_trained(killed, 8)
         end(work.process())
         assert succeeded(work, killed).result_version == version
         stopped = work.submit(tuning)
-        until_trained(work, stopped, 6)
+        work.until_trained(stopped, 6)
     left = work.get(stopped)
     assert (left.status, left.attempt) == (JobStatus.QUEUED, 0)
     with work.slot():
@@ -69,7 +59,7 @@ def test_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_it_ends_with_the_s
     whole, job = work.submit(asked), work.submit(asked)
     with work.slot():
         version = succeeded(work, whole).result_version
-        until_trained(work, job, 8)
+        work.until_trained(job, 8)
         resource.prlimit(work.process().pid, resource.RLIMIT_FSIZE, (2**20, 2**20))
         work.until(job, JobStatus.PAUSED)
         assert work.pause_reason(job).code == "storage_full"
@@ -117,14 +107,14 @@ def test_job_of_a_killed_worker_ends_with_it_and_is_taken_over_after_its_lease(
 ) -> None:
     job = work.submit(tuning | {"steps": 10_000, "save_every": 2})
     with work.worker("tests.worker.real_worker", lease_ttl_s=6.0) as worker:
-        until_trained(work, job, 4)
+        work.until_trained(job, 4)
         orphan = work.process()
         worker.kill()
         until(lambda: not is_alive(orphan))
         left = work.get(job)
         assert (left.status, left.fence) == (JobStatus.RUNNING, 1)
     with work.worker("tests.worker.real_worker", lease_ttl_s=6.0) as worker:
-        until_trained(work, job, 4, fence=2)
+        work.until_trained(job, 4, fence=2)
         job_folder = work.config.jobs_dir / job.id
         until(lambda: [folder.name for folder in job_folder.iterdir()] == ["2"])
         worker.send_signal(signal.SIGTERM)
@@ -139,14 +129,14 @@ def test_cancelled_job_that_is_retried_goes_on_from_its_checkpoint(work: Work, t
     whole, cancelled = work.submit(tuning), work.submit(tuning)
     with work.slot():
         version = succeeded(work, whole).result_version
-        until_trained(work, cancelled, 8)
+        work.until_trained(cancelled, 8)
         work.store.jobs.request_cancel(cancelled.id)
         work.until(cancelled, JobStatus.CANCELLED)
         work.store.jobs.request_retry(cancelled.id)
         assert succeeded(work, cancelled).result_version == version
         assert [step >= 8 for step in work.resumed(cancelled)] == [True]
         deleted = work.submit(tuning)
-        until_trained(work, deleted, 8)
+        work.until_trained(deleted, 8)
         work.store.jobs.request_cancel(deleted.id)
         work.until(deleted, JobStatus.CANCELLED)
         remove_job_files(work.store, work.config.jobs_dir, deleted.id)

@@ -86,6 +86,15 @@ class Work:
 
         until(there)
 
+    def until_trained(self, job: Job, step: int, fence: int = 1) -> None:
+        """Wait until an attempt has taken so many steps of its training."""
+
+        def there() -> bool:
+            found = self.get(job)
+            return found.fence == fence and found.stage == "training" and found.step >= step
+
+        until(there)
+
     @contextmanager
     def claimed(self, kind: JobKind = JobKind.FINETUNE, **changes: Any) -> Iterator[JobContext]:
         """The oldest job of a kind in this process, under a configuration with these changes."""
