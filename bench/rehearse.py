@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import torch
 
@@ -31,15 +31,15 @@ from sds_clip.commands.reproduce_estimate import STEP_OVERHEAD, device_rate
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
 from sds_clip.models.markdown import markdown_table
-from sds_clip.models.teacher.folder import find_family, read_json
-from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.teacher.folder import find_family
+from sds_clip.models.training.config import FinetuneConfig, parse_config
 from sds_clip.models.training.cost import (
-    FLOAT32,
+    bytes_beside,
     clip_costs,
     denoiser_cost,
+    mapper_parameters,
     peak_bytes,
     step_operations,
-    text_encoder_parameters,
     vae_cost,
 )
 
@@ -127,13 +127,16 @@ def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[ob
     stops: list[list[object]] = []
     for objective in plan.objectives:
         note(f"{teacher}, {objective}")
-        options = _options(plan, folder, base, objective)
+        values = _values(plan, folder, base, objective)
+        options = [
+            part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))
+        ]
         out = plan.cache / "rehearsal"
         shutil.rmtree(out, ignore_errors=True)
         whole = run("finetune", *options, "--out", str(out))
         if whole.code != 0:
             raise RuntimeError("\n".join(text for _, text in whole.lines[-5:]))
-        memory, step_s = _estimate(plan, folder, base, objective)
+        memory, step_s = _estimate(parse_config(values), folder)
         took = [at for at, text in whole.lines if text.startswith("step ")]
         step = took[1] - took[0]
         runs.append(
@@ -162,44 +165,31 @@ def _student(plan: Plan) -> Path:
     return weights.make_open_clip(plan.cache / plan.student, plan.student)
 
 
-def _options(plan: Plan, teacher: Path, base: Path, objective: str) -> list[str]:
+def _values(plan: Plan, teacher: Path, base: Path, objective: str) -> dict[str, Any]:
+    """The options of a run."""
     values = {
         "data": plan.cache / f"pairs/captions-{PAIRS}.json", "images": plan.cache / "pairs/images",
-        "base": f"local-dir:{base}", "objective": objective, "steps": 2, "batch-size": plan.batch_size,
-        "sds-batch-size": plan.sds_batch_size, "precision": plan.precision, "device": plan.device,
-        "log-every": 1, "ridge-images": PAIRS, "caption-cache": plan.cache / "captions",
+        "base": f"local-dir:{base}", "objective": objective, "steps": 2, "batch_size": plan.batch_size,
+        "sds_batch_size": plan.sds_batch_size, "precision": plan.precision, "device": plan.device,
+        "log_every": 1, "ridge_images": PAIRS, "caption_cache": plan.cache / "captions",
     }  # fmt: skip
     if objective != "clip":
-        values |= {"teacher": f"local-dir:{teacher}", "teacher-precision": plan.precision}
+        values |= {"teacher": f"local-dir:{teacher}", "teacher_precision": plan.precision}
     if objective == "score":
-        values |= {"negatives": "swap", "score-draws": 2}
-    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+        values |= {"negatives": "swap", "score_draws": 2}
+    return values
 
 
-def _estimate(plan: Plan, teacher: Path, base: Path, objective: str) -> tuple[float, float]:
+def _estimate(config: FinetuneConfig, teacher: Path) -> tuple[float, float]:
     """Return the bytes at the peak, with the program itself, and the seconds of a step."""
-    place = choose_device(plan.device)
-    precision = choose_precision(plan.precision, place)
-    config = FinetuneConfig.model_validate(
-        {
-            "data": "captions.json", "teacher": "random", "objective": objective, "steps": 2,
-            "batch_size": plan.batch_size, "sds_batch_size": plan.sds_batch_size, "log_every": 1,
-            "teacher_precision": precision,
-            **({"negatives": "swap", "score_draws": 2} if objective == "score" else {}),
-            **({"teacher": None} if objective == "clip" else {}),
-        }
-    )  # fmt: skip
-    clip = load_clip(f"local-dir:{base}", device="cpu", precision="float32")
+    place = choose_device(config.device)
+    dtype = DTYPES[choose_precision(config.precision, place)]
+    clip = load_clip(config.base, device="cpu", precision="float32")
     pair, *_ = clip_costs(clip, config)
-    family = find_family(teacher, "random")
-    denoiser, vae = denoiser_cost(teacher, family), vae_cost(teacher, family)
-    dtype = DTYPES[precision]
-    texts = text_encoder_parameters(teacher, family)
-    other = FLOAT32 * vae.parameters + sum(
-        size * family.text_dtype(part, dtype).itemsize for part, size in texts.items()
-    )
-    side = read_json(teacher / family.denoiser / "config.json")["sample_size"]
-    mapper = (clip.embed_dim + 1) * prod((4, side, side))
+    family = find_family(teacher, teacher.name)
+    denoiser = denoiser_cost(teacher, family)
+    vae = vae_cost(teacher, family) if config.needs_vae else None
+    other, mapper = bytes_beside(teacher, family, dtype, vae), mapper_parameters(clip, teacher, family)
     peak = peak_bytes(config, pair, denoiser, other_bytes=other, mapper=mapper)
     rate = device_rate(place, dtype) / 2
     return peak + _program_bytes(), STEP_OVERHEAD * step_operations(config, pair, denoiser) / rate

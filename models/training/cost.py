@@ -145,6 +145,18 @@ def text_encoder_parameters(folder: Path, family: Family) -> dict[str, int]:
     return found
 
 
+def bytes_beside(folder: Path, family: Family, dtype: torch.dtype, vae: Cost | None) -> int:
+    """Count a teacher's weights beside its denoiser, which is held in `dtype`: its text encoders, and its VAE."""
+    texts = text_encoder_parameters(folder, family).items()
+    of_texts = sum(size * family.text_dtype(part, dtype).itemsize for part, size in texts)
+    return of_texts + (0 if vae is None else FLOAT32 * vae.parameters)
+
+
+def mapper_parameters(clip: Clip, folder: Path, family: Family) -> int:
+    channels, side = family.latents(read_json(folder / family.denoiser / "config.json"))
+    return int((clip.embed_dim + 1) * channels * side**2)
+
+
 def count(name: str, module: nn.Module, forward: Callable[[bool], Tensor]) -> Cost:
     """Count a forward, which is told whether a graph is needed, and its backward."""
     return Cost(

@@ -17,12 +17,12 @@ from sds_clip.models.evaluation.winoground import HUB_ID
 from sds_clip.models.machine import usable_bytes, usable_cores
 from sds_clip.models.teacher.folder import find_family, find_folder, read_json
 from sds_clip.models.training.cost import (
-    FLOAT32,
+    bytes_beside,
     clip_costs,
     denoiser_cost,
+    mapper_parameters,
     peak_bytes,
     step_operations,
-    text_encoder_parameters,
     vae_cost,
 )
 from sds_clip.table import size_text, table
@@ -68,8 +68,7 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
     family = find_family(folder, name)
     denoiser = denoiser_cost(folder, family)
     shape = read_json(folder / family.denoiser / "config.json")
-    channels, side = family.latents(shape)
-    mapper = (base.embed_dim + 1) * channels * side**2
+    mapper = mapper_parameters(base, folder, family)
     of_format = DTYPES[config.teacher_precision]
 
     pairs = len(open_pairs(config.data, images=config.images))
@@ -81,14 +80,10 @@ def estimate(work: Reproduction, base: Clip, benchmarks: Sequence[Benchmark], de
 
     control, run = (step_operations(each, pair, denoiser) for each in work.runs(work.seeds[0]).values())
     evaluation = images * image.forward + captions * caption.forward
-    texts = text_encoder_parameters(folder, family)
-    ridge = 0
-    other_bytes = sum(size * family.text_dtype(part, of_format).itemsize for part, size in texts.items())
-    if config.needs_vae:
-        vae = vae_cost(folder, family)
-        # Operations of the mapper's start.
-        ridge = min(config.ridge_images, pairs) * (image.forward + vae.forward)
-        other_bytes += FLOAT32 * vae.parameters
+    vae = vae_cost(folder, family) if config.needs_vae else None
+    # Operations of the mapper's start.
+    ridge = 0 if vae is None else min(config.ridge_images, pairs) * (image.forward + vae.forward)
+    other_bytes = bytes_beside(folder, family, of_format, vae)
 
     def times_s(of: _Device) -> list[float]:
         decoded_per_s = _DECODED_PER_S * of.cores
