@@ -30,9 +30,10 @@ def encode_ahead(
     Without a cache on disk they stay. The processes share the work, and each calls `between(done, total)` as often as
     the others.
     """
-    needed = list(dict.fromkeys(_needed(config, pairs, steps, rank.world_size)))
-    if needed and teacher.caption_cache is None:
+    uses_captions = config.uses_sds or config.objective == "score"
+    if uses_captions and teacher.caption_cache is None:
         return
+    needed = list(dict.fromkeys(_needed(config, pairs, steps, rank.world_size))) if uses_captions else []
     together = CAPTIONS_AT_ONCE * rank.world_size
     # As in a step, where those of L_SDS alone are encoded outside of it, so that every bit is the same.
     with nullcontext() if config.uses_sds else plain_attention(teacher.device):
@@ -44,9 +45,6 @@ def encode_ahead(
 
 
 def _needed(config: FinetuneConfig, pairs: PairSet, steps: range, world_size: int) -> list[str]:
-    scored = config.objective == "score"
-    if not (config.uses_sds or scored):
-        return []
     found = [UNCONDITIONAL]
     size = config.batch_size // world_size
     part = [
@@ -59,6 +57,6 @@ def _needed(config: FinetuneConfig, pairs: PairSet, steps: range, world_size: in
         indices = batch_indices(len(pairs), config.batch_size, config.seed, step)[part]
         captions, negatives = texts_of(pairs, indices, config.seed, epoch)
         found += captions
-        if scored:
+        if config.objective == "score":
             found += [text for each in negatives for text in each[: config.negatives_count]]
     return found
