@@ -142,13 +142,8 @@ class JobValidator:
             found = dataset(one.data, one.benchmark, param="evaluate", index=index)
             evaluate.append(one.model_copy(update={"data": found.id}))
         check_limits(spec.hyperparameters, steps_of(spec, training))
-        most = self._seen_by(None).workers.living_queues().get(JobKind.FINETUNE)
-        if most is not None and spec.devices > most:
-            raise InvalidRequest(
-                f"The job asks for {spec.devices} devices, but no fine-tuning worker here has more than {most}; lower "
-                "devices.",
-                param="devices",
-            )
+        if spec.devices > 1:
+            self._check_devices(spec.devices)
         return spec.resolved(
             max_bad_share=training.max_bad_share,
             base=base,
@@ -156,6 +151,15 @@ class JobValidator:
             validation_data=validation,
             evaluate=tuple(evaluate),
         )
+
+    def _check_devices(self, devices: int) -> None:
+        most = self._seen_by(None).workers.living_queues().get(JobKind.FINETUNE)
+        if most is not None and devices > most:
+            raise InvalidRequest(
+                f"The job asks for {devices} devices, but no fine-tuning worker here has more than {most}; lower "
+                "devices.",
+                param="devices",
+            )
 
     def _check_evaluate(self, store: Workspace, caller: Caller, spec: EvaluateSpec) -> EvaluateSpec:
         named = {
