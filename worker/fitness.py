@@ -115,13 +115,7 @@ class Fitness:
     def _fault(self) -> str | None:
         """What the test has found, or None."""
         config = self._config
-        command = [
-            *PYTHON,
-            "sds_clip.worker.self_test",
-            config.queue,
-            ",".join(config.devices),
-            str(config.jobs_dir),
-        ]
+        command = [*PYTHON, "sds_clip.worker.self_test", config.queue, config.device, str(config.jobs_dir)]
         try:
             done = subprocess.run(
                 command,

@@ -22,7 +22,7 @@ from pathlib import Path
 from sds_clip.app import logs
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.parts import load_parts
-from sds_clip.models.training.processes import exchanged, find_rank, meet, part
+from sds_clip.models.training.processes import exchanged, find_rank, leave, meet
 from sds_clip.models.training.run import train
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.context import limit
@@ -85,7 +85,7 @@ def followed(training: Training) -> Iterator[None]:
         yield
     finally:
         ending.set()
-    part()
+    leave()
 
 
 def _watch(follower: subprocess.Popen[bytes], ending: threading.Event) -> None:

@@ -56,7 +56,7 @@ def meet(file: Path, device: str, index: int, world_size: int) -> None:
     )
 
 
-def part() -> None:
+def leave() -> None:
     """Leave the others: from now on this process is alone."""
     dist.destroy_process_group()
 
