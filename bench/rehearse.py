@@ -109,13 +109,19 @@ def run(*arguments: str, stop_after_s: float | None = None) -> Run:
     assert process.stderr is not None
     with process.stderr as told:
         lines = tuple((time.monotonic() - began, line.rstrip()) for line in told)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    peak_bytes = _peak_bytes(process)
     took_s = time.monotonic() - began
     if timer is not None:
         timer.cancel()
     waited_s = None if stop_after_s is None or took_s < stop_after_s else took_s - stop_after_s
-    return Run(process.returncode, lines, took_s, 1024 * used.ru_maxrss, waited_s)
+    return Run(process.returncode, lines, took_s, peak_bytes, waited_s)
+
+
+def _peak_bytes(process: subprocess.Popen[Any]) -> int:
+    """Wait for the end of a process, and return the most memory that it had."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return 1024 * used.ru_maxrss
 
 
 def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[object]]]:
@@ -197,9 +203,7 @@ def _estimate(config: FinetuneConfig, teacher: Path) -> tuple[float, float]:
 
 def _program_bytes() -> int:
     """The memory of a process that has imported what a run needs."""
-    process = subprocess.Popen((sys.executable, "-c", _IMPORTS))
-    _, _, used = os.wait4(process.pid, 0)
-    return 1024 * used.ru_maxrss
+    return _peak_bytes(subprocess.Popen((sys.executable, "-c", _IMPORTS)))
 
 
 def scoring(plan: Plan, teacher: str) -> list[object]:
