@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import PIL.Image
 
@@ -14,6 +15,25 @@ from sds_clip.models.errors import DataError
 from sds_clip.models.images.decode import ImageError, decode_image
 from sds_clip.models.images.files import ImageFileError, NoImageFile
 from sds_clip.models.images.ref import ImageRef
+
+
+class Negative(str):
+    """A hard negative caption that says how it was made. The data's own are plain strings, of no known kind."""
+
+    __slots__ = ("kind",)
+
+    kind: str
+    """How it was made, such as `swap noun` or `replace colour`."""
+
+    def __new__(cls, text: str, kind: str) -> Self:
+        made = super().__new__(cls, text)
+        made.kind = kind
+        return made
+
+
+def kind_of(negative: str) -> str:
+    """How a negative was made, or an empty text if nobody knows."""
+    return negative.kind if isinstance(negative, Negative) else ""
 
 
 @dataclass(frozen=True, slots=True)
