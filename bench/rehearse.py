@@ -27,7 +27,7 @@ from bench.options import cache_option, option, parse
 from bench.rehearsal_weights import TEACHERS, make_teacher
 from bench.report import heading, note
 from bench.sets import demo_set, make_pairs
-from sds_clip.commands.reproduce_estimate import STEP_OVERHEAD, device_rate
+from sds_clip.commands.compare_estimate import STEP_OVERHEAD, device_rate
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
 from sds_clip.models.markdown import markdown_table

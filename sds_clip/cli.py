@@ -16,6 +16,7 @@ from click.shell_completion import shell_complete
 from sds_clip.commands.backup import backup, restore
 from sds_clip.commands.check import check
 from sds_clip.commands.checkpoints import convert, export
+from sds_clip.commands.compare import compare
 from sds_clip.commands.datasets import datasets
 from sds_clip.commands.doctor import doctor
 from sds_clip.commands.embed import embed
@@ -27,7 +28,6 @@ from sds_clip.commands.keys import keys
 from sds_clip.commands.models import models
 from sds_clip.commands.propose import propose
 from sds_clip.commands.prune import prune
-from sds_clip.commands.reproduce import reproduce
 from sds_clip.commands.search import search
 from sds_clip.commands.serve import serve
 from sds_clip.commands.track import track
@@ -38,7 +38,7 @@ from sds_clip.table import printable, printable_lines
 
 _SECTIONS = {
     "Run a service": (up, serve, worker, keys),
-    "Use a model": (match, classify, embed, search, evaluate, propose, finetune, track, reproduce),
+    "Use a model": (match, classify, embed, search, evaluate, propose, finetune, track, compare),
     "Manage a running service": (jobs, workers, models, datasets),
     "Keep what a service has made": (backup, restore, check, prune),
     "Convert weights, and check the installation": (convert, export, doctor),

@@ -1,0 +1,190 @@
+"""The arms of a comparison as jobs of a service: data sets are uploaded once, and all that is missing is submitted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sds_clip.client.errors import NotFound, Overloaded
+from sds_clip.models.atomic import atomic_folder
+from sds_clip.models.errors import ConfigError
+from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
+from sds_clip.models.recipes.plan import BASE
+from sds_clip.models.run_files import LOG_FILE
+from sds_clip.models.training.config import TrainingOptions
+from sds_clip.table import table
+
+if TYPE_CHECKING:
+    from sds_clip.client import Client, Job
+    from sds_clip.client.schemas import JobKind
+    from sds_clip.models.recipes.arms import Arms
+
+_PAUSE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """Trains and measures a plan's models by jobs. A job has the name of what it does, and so is found again."""
+
+    arms: Arms
+    client: Client
+    say: Callable[[str], None]
+
+    def estimate(self) -> str:
+        """Return what the service says of each recipe's jobs, which its data sets need not exist for."""
+        rows = []
+        for recipe in self.arms.plan.recipes:
+            fields = self._finetune(recipe, self.arms.plan.seeds[0])
+            found = self.client.dry_run("finetune", **fields)["estimate"]
+            rows.append(
+                [recipe, found["steps"], found["seconds"], found["memory_bytes"], found["jobs_ahead"]]
+            )
+        header = ["recipe", "steps", "seconds", "memory bytes", "jobs ahead"]
+        seeds = len(self.arms.plan.seeds)
+        return f"{table(header, rows)}\n\nFor each of {seeds} seeds, by the service's own estimate."
+
+    def run(self) -> None:
+        """Submit what is not done, wait, and keep the results. Raises ClientError, JobFailed or ConfigError."""
+        plan = self.arms.plan
+        runs = {
+            f"{recipe}-{seed}": self._submit("finetune", f"{recipe}-{seed}", self._finetune(recipe, seed))
+            for recipe, seed in plan.arms()
+            if not (self.arms.run(recipe, seed) / "delta").exists()
+        }
+        measured = {name: self._evaluate(name, ref) for name, ref in {BASE: plan.base, **plan.also}.items()}
+        for recipe, seed in plan.arms():
+            name, folder = f"{recipe}-{seed}", self.arms.run(recipe, seed)
+            if name in runs:
+                self.say(f"waiting for {name}")
+                self._fetch(runs[name].wait(), folder)
+            measured[name] = self._evaluate(name, (folder / "version").read_text(encoding="utf-8"))
+            self.arms.check_alike(recipe, seed, {})
+        for model in self.arms.models:
+            for benchmark, job in measured[model].items():
+                self.say(f"waiting for {model} on {benchmark}")
+                self.arms.keep(benchmark, model, _results(job.wait()))
+
+    def _finetune(self, recipe: str, seed: int) -> dict[str, Any]:
+        """The body of an arm's request."""
+        plan = self.arms.plan
+        if plan.leave_out_shared:
+            raise click.UsageError(
+                "With --url, take pictures out of the data yourself: leave_out_shared needs them here."
+            )
+        config = plan.config(recipe, seed)
+        options = plan.recipe(recipe).options
+        # An option of the job itself, such as the objective, is none of the hyperparameters.
+        own = {name: value for name, value in options.items() if name in TrainingOptions.model_fields}
+        fields: dict[str, Any] = {
+            "base": plan.base, "objective": config.objective, "seed": seed, "hyperparameters": own,
+            "training_data": self._dataset(plan.data, "pairs", plan.images),
+        }  # fmt: skip
+        if config.uses_teacher:
+            fields["teacher"] = plan.teacher
+        if plan.val is not None:
+            fields["validation_data"] = self._dataset(plan.val, "pairs", plan.val_images)
+        return fields
+
+    def _evaluate(self, model: str, reference: str) -> dict[str, Job]:
+        """Submit the evaluations of a model that are not kept yet."""
+        jobs = {}
+        for benchmark, of in self.arms.plan.benchmarks.items():
+            found = self.arms.results(benchmark, model)
+            if found is not None:
+                continue
+            fields = {
+                "benchmark": benchmark,
+                "data": self._dataset(of.data, benchmark, of.images),
+                "model": reference,
+            }
+            fields |= {name: value for name in ("classes", "templates") if (value := getattr(of, name))}
+            jobs[benchmark] = self._submit("evaluate", f"{model}-{benchmark}", fields)
+        return jobs
+
+    def _submit(self, kind: JobKind, label: str, fields: Mapping[str, Any]) -> Job:
+        """Return the job of such a request. It is submitted if there is none; a full queue is waited for."""
+        name = f"{label[:40]}-{_digest(json.dumps(fields, sort_keys=True))}"
+        try:
+            job = self.client.job(name)
+        except NotFound:
+            pass
+        else:
+            return job.retry() if job.status in ("failed", "cancelled") else job
+        submit: Callable[..., Job] = self.client.finetune if kind == "finetune" else self.client.evaluate
+        while True:
+            try:
+                return submit(name=name, **fields)
+            except Overloaded as error:
+                self.say(f"waiting to submit {label}: {error.message}")
+                time.sleep(_PAUSE_S)
+
+    def _dataset(self, data: str, format: str, images: Path | None) -> str:
+        """Return the name of a data set of the service: uploaded once for this folder, if it is a path here."""
+        path = Path(data)
+        if not path.exists():
+            return data
+        if images is not None:
+            raise ConfigError(
+                f"With --url, {data} must be a folder that contains its images, so leave `images` out, or the name of "
+                "a data set of the service."
+            )
+        name = f"compare-{_digest(f'{self.arms.out} {format} {path.resolve()}')}"
+        try:
+            self.client.dataset(name)
+        except NotFound:
+            self.say(f"uploading {data} as {name}")
+            self.client.upload_dataset(path, format=format, name=name)
+        return name
+
+    def _fetch(self, job: Job, folder: Path) -> None:
+        """Keep a job's log, its version and its delta, which is written last."""
+        assert job.version is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "version").write_text(job.version, encoding="utf-8")
+        records = "".join(f"{json.dumps(record)}\n" for record in job.log())
+        (folder / LOG_FILE).write_text(records, encoding="utf-8")
+        with tempfile.TemporaryDirectory(dir=folder) as work, atomic_folder(folder / "delta") as delta:
+            with tarfile.open(self.client.download(job.version, Path(work) / "version.tar")) as archive:
+                archive.extractall(Path(work) / "files", filter="data")
+            for file in (Path(work) / "files").rglob("*"):
+                if file.is_file():
+                    shutil.copy(file, delta / file.name)
+
+
+def _results(job: Job) -> Results:
+    """The results of an evaluation job, with all of its items."""
+    content: Mapping[str, Any] = job.result or {}
+    items = [
+        ItemOutcome(
+            id=item["id"], correct=item["outcomes"], margins=item["margins"], tags=tuple(item["tags"]),
+            captions=tuple(item["captions"]), scores=tuple(map(tuple, item["scores"] or ())),
+        )
+        for item in job.items(limit=10**9)
+    ]  # fmt: skip
+    return Results(
+        benchmark=content["benchmark"],
+        primary=content["primary"],
+        outcome=content["outcome"],
+        metrics={name: Metric(**of) for name, of in content["metrics"].items()},
+        by_tag={
+            tag: {name: Metric(**of) for name, of in metrics.items()}
+            for tag, metrics in content.get("by_tag", {}).items()
+        },
+        items=tuple(items),
+        provenance=content["provenance"],
+        macro_tags=tuple(content["macro_tags"]),
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
