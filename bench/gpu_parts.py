@@ -2,7 +2,7 @@
 
 serving   requests a second by the number of clients, beside the bare path
 scoring   the diffusion score, in batches and one by one
-memory    a training step's peak beside the estimate of `sds-clip reproduce --dry-run`
+memory    a training step's peak beside the estimate of `sds-clip compare --dry-run`
 """
 
 from __future__ import annotations

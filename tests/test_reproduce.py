@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sds_clip.commands.reproduce_options import DEFAULTS
+from sds_clip.models.recipes.plan import PLANS
 from tests.sds_clip import command_line
 
 TEXT = (Path(__file__).parents[1] / "docs" / "reproduce.md").read_text(encoding="utf-8")
@@ -51,11 +51,14 @@ def test_training_commands_make_whole_configurations(tmp_path: Path, monkeypatch
     assert {config.base for config in configs} == {f"ViT-{size}/openai" for size in ("B-32", "L-14")}
 
 
-def test_the_command_for_one_gpu_has_the_defaults_of_the_configuration() -> None:
-    stated = yaml.safe_load(CONFIGURATION[0])
-    common = stated.keys() & DEFAULTS.keys()
+def test_the_plan_that_ships_has_the_options_of_the_configuration() -> None:
+    stated, plan = yaml.safe_load(CONFIGURATION[0]), yaml.safe_load((PLANS / "paper.yaml").read_text())
+    common = stated.keys() & plan["options"].keys()
     assert common >= {"steps", "batch_size", "micro_batch_size", "sds_batch_size"}
-    assert {name: DEFAULTS[name] for name in common} == {name: stated[name] for name in common}
+    assert {name: plan["options"][name] for name in common} == {name: stated[name] for name in common}
+    assert {name: plan[name] for name in ("data", "images", "val")} == {
+        name: stated[name] for name in ("data", "images", "val")
+    }
 
 
 def test_every_run_has_a_control_that_differs_in_its_objective_alone(

@@ -93,8 +93,9 @@ def _resolved(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
     if job.validation_data is not None:
         held_out = content_of(store, config, job.validation_data, param="validation_data")
         validation = pairs_place(held_out, links / "validation")
-        # None would mean the images of the training data.
-        images = validation.images or validation.data.parent
+        # None would mean the images of the training data. Images of a folder's layout lie in the folder itself.
+        beside = validation.data if validation.data.is_dir() else validation.data.parent
+        images = validation.images or beside
         places |= {"val": validation.data, "val_images": images}
     base = loadable(store, config, job.base, param="base")
     return job.config(**places, base=base, device=config.main_device)

@@ -18,8 +18,7 @@ from sds_clip.models.evaluation.retrieval import IMAGE_RETRIEVAL, TEXT_RETRIEVAL
 from sds_clip.models.recipes.arms import Arms
 from sds_clip.models.recipes.plan import BASE
 
-_SHOWN = (GROUP_MATCH, f"{IMAGE_RETRIEVAL}@1", f"{TEXT_RETRIEVAL}@1")
-"""What is compared beside each primary figure."""
+_OF_RETRIEVAL = (f"{IMAGE_RETRIEVAL}@1", f"{TEXT_RETRIEVAL}@1")
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,9 @@ class Line:
 def lines(arms: Arms) -> list[Line]:
     """Return a line for each figure that is compared and each model, in the order of the plan.
 
+    A benchmark's first figure is GroupMatch where it has that, since a group score below its chance rises by noise
+    alone. Then come its own primary figure, and both directions of retrieval.
+
     Raises EvaluationError if results are damaged or are of different items.
     """
     return [line for benchmark in arms.plan.benchmarks for line in _of_benchmark(arms, benchmark)]
@@ -68,7 +70,8 @@ def _of_benchmark(arms: Arms, benchmark: str) -> Iterator[Line]:
     results = {model: each for model, each in found.items() if each is not None}
     base = results[BASE]
     runs = {recipe: [results[f"{recipe}-{seed}"] for seed in plan.seeds] for recipe in plan.recipes}
-    for figure in dict.fromkeys([base.primary, *(name for name in _SHOWN if name in base.metrics)]):
+    compared = [GROUP_MATCH, base.primary, *_OF_RETRIEVAL]
+    for figure in dict.fromkeys(name for name in compared if name in base.metrics):
         over_control, over_base = (
             _corrected(
                 {recipe: _difference(of, others, figure) for recipe, of in runs.items() if of is not others}

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from sds_clip.cli import main
 from tests.sds_clip.test_finetune import delta_bytes
-from tests.sds_clip.test_reproduce import save_coco_folder
 from tests.stalls import environment
 from tests.teachers import save_sd_teacher
 from tests.training import save_coco
@@ -51,7 +51,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_coco(folder / "held-out", 8, seed=1)
     save_sd_teacher(folder / "teacher")
     save_winoground(folder / "winoground", 8)
-    save_coco_folder(folder / "coco-folder")
     return folder
 
 
@@ -185,11 +184,11 @@ COMMANDS = {
     "embed, reading": ("embed", "sds_clip.models.vectors.embed:read_image:2"),
     "embed, encoding": ("embed", "sds_clip.models.clip.model:Clip.encode_image"),
     "embed, writing": ("embed", "sds_clip.models.vectors.embed:write_vectors"),
-    "reproduce, checking": ("reproduce", "sds_clip.models.data.batches:steps_per_epoch"),
-    "reproduce, evaluating": ("reproduce", "sds_clip.models.clip.model:Clip.encode_image"),
-    "reproduce, loading": ("reproduce", "sds_clip.models.training.parts:load_parts"),
-    "reproduce, a step": ("reproduce", "sds_clip.models.training.trainer:Trainer.gradients:2"),
-    "reproduce, the page": ("reproduce", "sds_clip.models.reproduction_page:write_page"),
+    "compare, checking": ("compare", "sds_clip.models.data.batches:steps_per_epoch"),
+    "compare, evaluating": ("compare", "sds_clip.models.clip.model:Clip.encode_image"),
+    "compare, loading": ("compare", "sds_clip.models.training.parts:load_parts"),
+    "compare, a step": ("compare", "sds_clip.models.training.trainer:Trainer.gradients:2"),
+    "compare, the page": ("compare", "sds_clip.models.recipes.page:write_page"),
 }
 
 
@@ -203,6 +202,17 @@ def test_a_command_ends_at_any_moment_when_it_is_told(
     name, place = COMMANDS[moment]
     model, out = f"local-dir:{tiny_folder}", str(tmp_path / "out")
     winoground = str(folder / "winoground")
+    plan = {
+        "base": model,
+        "teacher": str(folder / "teacher"),
+        "data": f"{folder}/coco/captions.json",
+        "options": {"steps": 3, "batch_size": 4, "sds_batch_size": 4},
+        "recipes": {"control": "clip", "sds-clip": "sds-clip"},
+        "control": "control",
+        "benchmarks": {"winoground": winoground},
+        "primary": "winoground",
+    }
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
     arguments = {
         "evaluate": ["evaluate", "winoground", "--model", model, "--baseline", model, "--data", winoground],
         "diffusion": [
@@ -210,17 +220,10 @@ def test_a_command_ends_at_any_moment_when_it_is_told(
             *("--data", winoground),
         ],
         "embed": ["embed", str(folder / "coco"), "--model", model],
-        "reproduce": [
-            *("reproduce", "--base", model, "--teacher", str(folder / "teacher"), "--winoground", winoground),
-            *(
-                "--coco",
-                f"{folder}/coco-folder",
-                *["--steps", "3", "--batch-size", "4", "--sds-batch-size", "4"],
-            ),
-        ],
+        "compare": ["compare", str(tmp_path / "plan.yaml")],
     }[name]
     out = f"{out}.npy" if name == "embed" else out
     code, errors = stopped([*arguments, "--device", "cpu", "--out", out], place, number, tmp_path / "reached")
-    in_a_run = moment == "reproduce, a step"
+    in_a_run = moment == "compare, a step"
     assert code == (ORDERLY if in_a_run else DEFAULT)[number], errors
     assert bool(re.search("after step 1. The same command", errors)) == in_a_run
