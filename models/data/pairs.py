@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self
 
 import PIL.Image
 
@@ -25,7 +24,7 @@ class Negative(str):
     kind: str
     """How it was made, such as `swap noun` or `replace colour`."""
 
-    def __new__(cls, text: str, kind: str) -> Self:
+    def __new__(cls, text: str, kind: str) -> "Negative":
         made = super().__new__(cls, text)
         made.kind = kind
         return made

@@ -128,6 +128,14 @@ def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
     )
 
 
+def check_paraphrases(config: FinetuneConfig, pairs: PairSet) -> None:
+    """Raise ConfigError if no image has two different captions."""
+    if not any(len(set(pairs.sample(index).captions)) > 1 for index in range(len(pairs))):
+        raise ConfigError(
+            f"No image of {config.data} has two different captions, which paraphrase_weight aligns. Leave it out."
+        )
+
+
 class Swapped(PairSet):
     """Pairs whose hard negatives are their own captions with words swapped."""
 
