@@ -74,9 +74,9 @@ class TrainingOptions(BaseModel):
     Defaults are common values, and none is taken from the paper. Where L_SDS starts and which timesteps it draws was
     chosen in the demo world, so that the teacher has a say there. docs/experiments shows what was varied.
 
-    L = L_CLIP + sds_weight * L_teacher + negatives_weight * L_negatives + the other terms with a weight
+    L = L_CLIP + sds_weight * L_teacher + negatives_weight * L_negatives + the other terms by their weights
 
-    L_teacher is L_SDS, L_condition or L_noise, by the objective. A term whose weight is 0 is not computed.
+    L_teacher is L_SDS, L_condition or L_noise, by the objective. Other terms are off unless they have a weight.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -434,22 +434,18 @@ def check_combination(
 def _check_negatives(objective: Objective, options: TrainingOptions) -> None:
     """Raise ValueError for terms on the hard negatives that have none, or another target."""
     on_choice = ("negatives_focal_gamma", "negatives_label_smoothing")
-    asked = [name for name in (*on_choice, "intra_modal_weight", "rank_weight") if getattr(options, name)]
-    if not asked:
-        return
-    if options.negatives == "none":
-        raise ValueError(f"The option {asked[0]} needs negatives: data or swap.")
-    if options.score_candidates == "negatives":
-        raise ValueError(
-            f"The option {asked[0]} takes the negatives to be wrong, and with score_candidates: negatives one is right."
-        )
-    if asked[0] in on_choice and options.negatives_loss != "choice":
-        raise ValueError(f"The option {asked[0]} is of negatives_loss: choice.")
-    if asked[0] in on_choice and objective == "score" and options.score_labels == "soft":
-        raise ValueError(
-            f"The option {asked[0]} needs one right caption, and with the objective score they have probabilities. Use "
-            "score_labels: hard, or leave it out."
-        )
+    soft = objective == "score" and options.score_labels == "soft"
+    for name in (*on_choice, "intra_modal_weight", "rank_weight"):
+        wrong = {
+            "needs negatives: data or swap.": options.negatives == "none",
+            "takes the negatives to be wrong; with score_candidates: negatives, one of them is right.": (
+                options.score_candidates == "negatives"
+            ),
+            "is for negatives_loss: choice.": name in on_choice and options.negatives_loss != "choice",
+            "needs one right caption, not probabilities; use score_labels: hard.": name in on_choice and soft,
+        }
+        if getattr(options, name) and any(wrong.values()):
+            raise ValueError(f"The option {name} {next(why for why, holds in wrong.items() if holds)}")
 
 
 def check_split(objective: Objective, options: TrainingOptions, processes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -36,10 +35,10 @@ class Features:
     text: Float[Tensor, "b d"]
     negative: Float[Tensor, "m d"]
     """Those of the part's negatives, one sample's after the other."""
+    pairs: tuple[Float[Tensor, "p d"], Float[Tensor, "p d"]]
+    """Two captions of each image that has two, if they are aligned."""
     logit_scale: Float[Tensor, ""]
     logit_bias: Float[Tensor, ""] | None = None
-    pairs: tuple[Float[Tensor, "p d"], Float[Tensor, "p d"]] | None = None
-    """Two captions of each image that has two."""
     base: tuple[Float[Tensor, "b d"], Float[Tensor, "b d"], Float[Tensor, ""]] | None = None
     """The base's images, texts and logit scale."""
 
@@ -96,23 +95,18 @@ class Objective:
         `with_gap` also computes the residual under shuffled captions, which has no gradient.
         """
         config = self.config
-        contrast = (
-            features.negative if config.uses_negatives and config.negatives_loss == "contrast" else None
-        )
+        is_contrast = config.uses_negatives and config.negatives_loss == "contrast"
         clip = contrastive_loss(
-            features.image,
-            features.text,
-            features.logit_scale,
-            logit_bias=features.logit_bias,
-            negatives=contrast,
-        )
+            features.image, features.text, features.logit_scale, logit_bias=features.logit_bias,
+            negatives=features.negative if is_contrast else None,
+        )  # fmt: skip
         terms, contrastive, weighted = {"clip": clip}, clip, None
         own, state = self._on_negatives(features, part)
         own |= _on_batch(config, features)
         for name, value in own.items():
-            terms[name] = value
-            if name in _WEIGHTS:
-                contrastive = contrastive + getattr(config, _WEIGHTS[name]) * value
+            if not name.startswith("target_"):  # these are only logged
+                contrastive = contrastive + getattr(config, f"{name}_weight") * value
+        terms |= own
         if self.teacher_loss is not None:
             by_teacher = self.teacher_loss(image_features, part, step, with_gap=with_gap)
             weighted = self.teacher_weight * by_teacher[self.teacher_loss.name]
@@ -122,8 +116,8 @@ class Objective:
     def _on_negatives(self, features: Features, part: Part) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Compute the terms on each image's caption and its negatives, and the thresholds of the next step."""
         config = self.config
-        of_caption = bool(config.intra_modal_weight or config.rank_weight)
-        if not config.uses_negatives or not (of_caption or config.negatives_loss == "choice"):
+        is_choice = config.negatives_loss == "choice"
+        if not config.uses_negatives or not (is_choice or config.intra_modal_weight or config.rank_weight):
             return {}, {}
         scale, text = features.logit_scale, features.text[part.places]
         rows, valid = _padded(
@@ -133,7 +127,7 @@ class Objective:
         logits = scale * torch.einsum("bd,bnd->bn", features.image[part.places], candidates)
         terms: dict[str, Tensor] = {}
         state: dict[str, float] = {}
-        if config.negatives_loss == "choice":
+        if is_choice:
             terms |= self._choice(logits, valid, part)
         if config.intra_modal_weight:
             terms["intra_modal"] = intra_modal_loss(
@@ -167,12 +161,9 @@ class Objective:
         # A sample without negatives has one candidate, which teaches nothing.
         valid = F.pad(valid if with_caption else valid[:, 1:], (1, 0), value=True)
         hard = partial(
-            hard_negative_loss,
-            logits,
-            valid=valid,
-            focal_gamma=config.negatives_focal_gamma,
-            label_smoothing=config.negatives_label_smoothing,
-        )
+            hard_negative_loss, logits, valid=valid,
+            focal_gamma=config.negatives_focal_gamma, label_smoothing=config.negatives_label_smoothing,
+        )  # fmt: skip
         if self.targets is None:
             return {"negatives": hard()}
         captions = zip(part.captions, part.negatives, strict=True)
@@ -193,21 +184,10 @@ class Objective:
         }
 
 
-_WEIGHTS: Mapping[str, str] = {
-    "negatives": "negatives_weight",
-    "intra_modal": "intra_modal_weight",
-    "rank": "rank_weight",
-    "paraphrase": "paraphrase_weight",
-    "feature_distillation": "feature_distillation_weight",
-    "similarity_distillation": "similarity_distillation_weight",
-}
-"""The option that is the weight of each term. Others are only logged."""
-
-
 def _on_batch(config: FinetuneConfig, features: Features) -> dict[str, Tensor]:
     """Compute the terms that need neither negatives nor a teacher."""
     terms = {}
-    if config.paraphrase_weight and features.pairs is not None:
+    if config.paraphrase_weight:
         terms["paraphrase"] = paraphrase_loss(*features.pairs, features.logit_scale)
     if features.base is None:
         return terms

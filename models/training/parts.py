@@ -128,9 +128,10 @@ def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
     )
 
 
-def check_paraphrases(config: FinetuneConfig, pairs: PairSet) -> None:
-    """Raise ConfigError if no image has two different captions."""
-    if not any(len(set(pairs.sample(index).captions)) > 1 for index in range(len(pairs))):
+def check_captions(config: FinetuneConfig, pairs: PairSet) -> None:
+    """Raise ConfigError if two captions of an image are to be aligned, and no image has two different ones."""
+    counts = (len(set(pairs.sample(index).captions)) for index in range(len(pairs)))
+    if config.paraphrase_weight and not any(count > 1 for count in counts):
         raise ConfigError(
             f"No image of {config.data} has two different captions, which paraphrase_weight aligns. Leave it out."
         )

@@ -40,13 +40,7 @@ from sds_clip.models.training.latents import Latents
 from sds_clip.models.training.log import Pace, RunLog, peak_memory_mib, writing
 from sds_clip.models.training.objective import TEACHER_WEIGHT, Objective
 from sds_clip.models.training.optimizer import make_optimizer
-from sds_clip.models.training.parts import (
-    Parts,
-    check_paraphrases,
-    describe,
-    trained_parameters,
-    with_negatives,
-)
+from sds_clip.models.training.parts import Parts, check_captions, describe, trained_parameters, with_negatives
 from sds_clip.models.training.processes import Rank, anywhere, exchanged, start_alike
 from sds_clip.models.training.report import write_run_report
 from sds_clip.models.training.ridge import ridge_mapper
@@ -134,11 +128,12 @@ def train(
         config.keep_checkpoints,
         watcher.before_saving,
         max_bytes,
+        run.trainer.objective.state,
     )
     check_out(out, resume=resume)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    done = checkpoints.restore(run.parameters, run.trainer.optimizer, run.trainer.objective.state)
+    done = checkpoints.restore(run.parameters, run.trainer.optimizer)
     # Processes that resumed at different steps would wait for each other for ever.
     if len(set(exchanged(done))) > 1:
         raise TrainingError(
@@ -247,10 +242,7 @@ class _Saver:
         """Save the state unless that is done. Return the number of steps."""
         with self.whole:
             if self._is_main and self.saved != self.done:
-                trainer = self._run.trainer
-                self._checkpoints.save(
-                    self.done, self._run.parameters, trainer.optimizer, trainer.objective.state
-                )
+                self._checkpoints.save(self.done, self._run.parameters, self._run.trainer.optimizer)
                 self.saved, self.saved_at = self.done, time.monotonic()
             return self.done
 
@@ -282,8 +274,7 @@ def _start_mapper(run: _Run, parts: Parts, done: int, between: Callable[[int, in
 def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
     base = parts.base
     pairs = with_negatives(config, parts.pairs)
-    if config.paraphrase_weight:
-        check_paraphrases(config, pairs)
+    check_captions(config, pairs)
     check_split(config.objective, config, rank.world_size)
     batch_indices(len(pairs), config.batch_size, config.seed, 0)  # refuses a batch larger than the data
     steps = config.steps_over(len(pairs))

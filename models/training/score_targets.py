@@ -138,12 +138,11 @@ class LabelScores(ScoreTargets):
         assert config.labels is not None
         lines: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
         for number, line in numbered_lines(config.labels, DataError, _LABEL):
-            key = (str(line.get("image")), str(line.get("caption")))
-            if key in lines:
-                raise DataError(
-                    f"{config.labels}, line {number}: {key[0]} has a label for {key[1]!r} on line {lines[key][0]}, too."
-                )
-            lines[key] = number, line
+            name, caption = str(line.get("image")), str(line.get("caption"))
+            earlier, _ = lines.setdefault((name, caption), (number, line))
+            if earlier != number:
+                where = f"{config.labels}, line {number}"
+                raise DataError(f"{where}: {name} has a label for {caption!r} on line {earlier}, too.")
         self._labels: dict[tuple[int, tuple[str, ...]], Tensor] = {}
         for index in range(len(pairs)):
             sample = pairs.sample(index)
@@ -153,9 +152,7 @@ class LabelScores(ScoreTargets):
                 if len(distinct) == 1:
                     continue
                 if (sample.name, caption) not in lines:
-                    raise DataError(
-                        f"{config.labels} has no line for {sample.place} and its caption {caption!r}."
-                    )
+                    raise DataError(f"{config.labels} has no line for {sample.place} and {caption!r}.")
                 number, line = lines[sample.name, caption]
                 where = f"{config.labels}, line {number}, {sample.place}"
                 self._labels[index, distinct] = _probabilities(line, distinct, where)
@@ -176,17 +173,12 @@ def _probabilities(line: dict[str, Any], candidates: tuple[str, ...], where: str
         raise DataError(f"{where}: the line must be {_LABEL}.")
     given = {str(line["right"]): 1} if given is None else given
     if unknown := [text for text in given if text not in candidates]:
-        raise DataError(
-            f"{where}: {unknown[0]!r} is none of the candidates, which are {', '.join(map(repr, candidates))}."
-        )
-    missing = [text for text in candidates if text not in given]
-    if missing and "right" not in line:
+        raise DataError(f"{where}: {unknown[0]!r} is none of the candidates {candidates}.")
+    if "right" not in line and (missing := [text for text in candidates if text not in given]):
         raise DataError(f"{where}: the candidate {missing[0]!r} has no probability.")
     found = [given.get(text, 0) for text in candidates]
-    if (
-        not all(type(value) in (int, float) and 0 <= value <= 1 for value in found)
-        or abs(sum(found) - 1) > 1e-3
-    ):
+    are_shares = all(type(value) in (int, float) and 0 <= value <= 1 for value in found)
+    if not are_shares or abs(sum(found) - 1) > 1e-3:
         raise DataError(f"{where}: the probabilities must be from 0 to 1, and their sum 1.")
     probabilities = torch.tensor(found, dtype=torch.float32)
     return probabilities / probabilities.sum()

@@ -139,9 +139,9 @@ class Trainer:
                 F.normalize(images.features, dim=-1),
                 text,
                 F.normalize(negatives.features, dim=-1) if negatives else text[:0],
+                (text[paired], F.normalize(others.features, dim=-1) if others else text[:0]),
                 self.network.logit_scale.exp(),
                 self.network.logit_bias,
-                pairs=(text[paired], F.normalize(others.features, dim=-1) if others else text[:0]),
                 base=self._of_base(batch) if self.config.uses_base else None,
             )
             losses = self.objective(images.features, features, part, batch.step, with_gap=with_gap)

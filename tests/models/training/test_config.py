@@ -58,11 +58,11 @@ from tests.training import configure
         ),
         (
             {"negatives": "swap", "negatives_loss": "contrast", "negatives_focal_gamma": 2},
-            "of negatives_loss: choice",
+            "for negatives_loss: choice",
         ),
         (
             {"objective": "score", "negatives": "swap", "negatives_label_smoothing": 0.02},
-            "needs one right caption.*score_labels: hard",
+            "needs one right caption, .*score_labels: hard",
         ),
         ({"objective": "score", "negatives": "swap", "score_by": "labels"}, "labels.*go together"),
         ({"labels": "labels.jsonl"}, "labels.*go together"),
