@@ -34,8 +34,8 @@ def similarity_distillation_loss(
 
     p_i = softmax_j(s0 f0_i g0_j) and q_i = softmax_j(s f_i g_j), the mean over the images i; and the same with the
     texts i over the images j. It is the contrastive relational distillation of CLIP-KD (arXiv 2307.12732). Its gradient
-    on the logit s f_i g_j is (q_ij - p_ij) / 2b in each direction. SigLIP's bias is the same in every column, and
-    changes nothing. Several processes have the loss over all of the batch, as in `contrastive_loss`.
+    on the logit s f_i g_j is (q_ij - p_ij) / 2b in each direction. SigLIP's bias would change nothing. Several
+    processes have the loss over all of the batch, as in `contrastive_loss`.
     """
     student = logit_scale * gather(image) @ gather(text).T
     base = base_scale * gather(base_image) @ gather(base_text).T

@@ -29,8 +29,9 @@ _THRESHOLD = "rank_threshold "
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What the student makes of a batch, and the base. All rows are L2-normalised."""
+    """What the student makes of a batch, and the base. All rows are L2-normalised but the first ones."""
 
+    encoded_image: Float[Tensor, "b d"]
     image: Float[Tensor, "b d"]
     text: Float[Tensor, "b d"]
     negative: Float[Tensor, "m d"]
@@ -81,16 +82,8 @@ class Objective:
         weight = self.config.teacher_weight
         return self.state.get(TEACHER_WEIGHT, 1.0) if weight == "auto" else weight
 
-    def __call__(
-        self,
-        image_features: Float[Tensor, "b d"],
-        features: Features,
-        part: Part,
-        step: int,
-        *,
-        with_gap: bool = False,
-    ) -> Losses:
-        """Compute all terms of the loss in float32. `image_features` are those of `features`, not normalised.
+    def __call__(self, features: Features, part: Part, step: int, *, with_gap: bool = False) -> Losses:
+        """Compute all terms of the loss in float32.
 
         `with_gap` also computes the residual under shuffled captions, which has no gradient.
         """
@@ -108,7 +101,7 @@ class Objective:
                 contrastive = contrastive + getattr(config, f"{name}_weight") * value
         terms |= own
         if self.teacher_loss is not None:
-            by_teacher = self.teacher_loss(image_features, part, step, with_gap=with_gap)
+            by_teacher = self.teacher_loss(features.encoded_image, part, step, with_gap=with_gap)
             weighted = self.teacher_weight * by_teacher[self.teacher_loss.name]
             terms |= by_teacher
         return Losses(contrastive, weighted, terms, state)

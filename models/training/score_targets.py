@@ -126,11 +126,7 @@ class BaseScores(ScoreTargets):
 
 
 class LabelScores(ScoreTargets):
-    """The choices of a file, by whatever labeller: errors whose softmax at `score_temperature` is its probabilities.
-
-    Each line has the name of a sample as `image`, its `caption`, and either `right`, a candidate, or `probabilities` by
-    candidate. Lines of other samples and captions are passed over.
-    """
+    """The choices of a file, by whatever labeller: errors whose softmax at `score_temperature` is its probabilities."""
 
     def __init__(self, config: FinetuneConfig, pairs: PairSet, device: torch.device) -> None:
         """Raises DataError, which names the sample and the line, unless each choice has a label that fits it."""

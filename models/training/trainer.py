@@ -47,10 +47,7 @@ class Trainer:
         base: nn.Module | None = None,
         world_size: int = 1,
     ) -> None:
-        """With a `text_map` both towers are frozen: what they make of an input is computed once.
-
-        So is what the `base` makes of it, if a loss compares the student with it.
-        """
+        """With a `text_map` both towers are frozen. What they, or a `base`, make of an input is computed once."""
         self.network: Any = network
         self.optimizer = optimizer
         self.student = student
@@ -136,6 +133,7 @@ class Trainer:
             others = self._texts([batch.others[place] or "" for place in paired]) if paired else None
             text = F.normalize(texts.features, dim=-1)
             features = Features(
+                images.features,
                 F.normalize(images.features, dim=-1),
                 text,
                 F.normalize(negatives.features, dim=-1) if negatives else text[:0],
@@ -144,7 +142,7 @@ class Trainer:
                 self.network.logit_bias,
                 base=self._of_base(batch) if self.config.uses_base else None,
             )
-            losses = self.objective(images.features, features, part, batch.step, with_gap=with_gap)
+            losses = self.objective(features, part, batch.step, with_gap=with_gap)
             self._learnt = dict(losses.state)
             balance, factor = self._backward(losses, images.features)
             for encoded in (images, texts, negatives, others):
