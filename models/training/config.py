@@ -403,14 +403,14 @@ def check_combination(
         raise ValueError("The objective score needs negatives_loss: choice.")
     if (objective == "score" and options.score_by == "labels") != (labels is not None):
         raise ValueError(
-            "The option score_by: labels of the objective score and the option labels, a file, go together. Jobs take "
-            "no such file; use `sds-clip finetune`."
+            "The objective score by score_by: labels and a file of labels go together. Jobs take no such file; use "
+            "`sds-clip finetune`."
         )
     _check_negatives(objective, options)
     if options.sds_weight == "auto" and objective in ("clip", "score"):
         raise ValueError(
-            f"The option lambda: auto compares gradients on the image features, and the objective {objective} has no "
-            "loss that reaches them through a teacher. Leave it out; negatives_weight is the weight of a choice."
+            f"The option lambda: auto is for a teacher's loss on the image features, and the objective {objective} has "
+            "no such loss. Leave it out; negatives_weight is the weight of a choice."
         )
     if options.sds_weight == "auto" and options.warmup_steps == 0:
         raise ValueError(
@@ -434,13 +434,11 @@ def check_combination(
 def _check_negatives(objective: Objective, options: TrainingOptions) -> None:
     """Raise ValueError for terms on the hard negatives that have none, or another target."""
     on_choice = ("negatives_focal_gamma", "negatives_label_smoothing")
-    soft = objective == "score" and options.score_labels == "soft"
+    soft, unsure = objective == "score" and options.score_labels == "soft", options.score_candidates != "all"
     for name in (*on_choice, "intra_modal_weight", "rank_weight"):
         wrong = {
             "needs negatives: data or swap.": options.negatives == "none",
-            "takes the negatives to be wrong; with score_candidates: negatives, one of them is right.": (
-                options.score_candidates == "negatives"
-            ),
+            "takes the negatives to be wrong; score_candidates: negatives takes one to be right.": unsure,
             "is for negatives_loss: choice.": name in on_choice and options.negatives_loss != "choice",
             "needs one right caption, not probabilities; use score_labels: hard.": name in on_choice and soft,
         }

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sds_clip.models.choices import Conflicts
 from sds_clip.models.clip.short_texts import encode_text, without_padding
 from sds_clip.models.clip.text_map import TextMap
 from sds_clip.models.data.batches import Batch
@@ -144,7 +145,14 @@ class Trainer:
             )
             losses = self.objective(features, part, batch.step, with_gap=with_gap)
             self._learnt = dict(losses.state)
-            balance, factor = self._backward(losses, images.features)
+            balance, factor = _backward(losses, images.features, self.config.conflicts, self._factor)
+            if losses.teacher is not None and self.config.teacher_weight == "auto":
+                balance[TEACHER_WEIGHT] = torch.tensor(
+                    factor * self.objective.teacher_weight, device=self._device
+                )
+                for parameter in self.mapper.values():
+                    if parameter.grad is not None:
+                        parameter.grad *= factor
             for encoded in (images, texts, negatives, others):
                 if encoded is not None:
                     encoded.backward()
@@ -155,57 +163,16 @@ class Trainer:
             | {"loss": total.detach()}
         )
 
-    def _backward(self, losses: Losses, image_features: Tensor) -> tuple[dict[str, Tensor], float]:
-        """Backpropagate both losses, and return how their gradients on the image features compare.
-
-        The share is |g_teacher| / |g_contrastive|, and the cosine is that of the angle between them, over the batch of
-        all processes. The two go back one after the other, which costs no more than their sum. With `project`,
-        g_teacher loses its part along g_contrastive where the cosine is negative (PCGrad, arXiv 2001.06782). Also
-        returns the factor that lambda: auto has put on the teacher's loss.
-        """
-        if losses.teacher is None:
-            torch.autograd.backward(losses.contrastive)
-            return {}, 1.0
-        torch.autograd.backward(losses.teacher)
-        of_teacher = (
-            image_features.grad if image_features.grad is not None else torch.zeros_like(image_features)
-        )
-        image_features.grad = None
-        torch.autograd.backward(losses.contrastive)
-        assert image_features.grad is not None
-        of_contrastive = image_features.grad
-        products = [of_teacher.square(), of_contrastive.square(), of_teacher * of_contrastive]
-        teacher, contrastive, both = average(torch.stack([product.sum() for product in products]))
-        balance, factor = {}, 1.0
-        if self.config.teacher_weight == "auto":
-            factor = self._factor(float(teacher), float(contrastive))
-            of_teacher, teacher, both = factor * of_teacher, factor**2 * teacher, factor * both
-            for parameter in self.mapper.values():
-                if parameter.grad is not None:
-                    parameter.grad *= factor
-            balance = {TEACHER_WEIGHT: teacher.new_tensor(factor * self.objective.teacher_weight)}
-        image_features.grad = of_teacher + of_contrastive
-        tiny = torch.finfo(torch.float32).tiny
-        contrastive = contrastive.clamp_min(tiny)
-        if self.config.conflicts == "project":
-            image_features.grad -= (both / contrastive).clamp(max=0) * of_contrastive
-        teacher_norm, contrastive_norm = teacher.sqrt(), contrastive.sqrt()
-        balance |= {
-            "teacher_gradient_share": teacher_norm / contrastive_norm,
-            "teacher_gradient_cosine": both / (teacher_norm * contrastive_norm).clamp_min(tiny),
-        }
-        return balance, factor
-
-    def _factor(self, teacher: float, contrastive: float) -> float:
+    def _factor(self, teacher: Tensor, contrastive: Tensor) -> float:
         """Return what lambda: auto multiplies the teacher's loss by, from the squares of both gradients' norms.
 
         In its warm-up, the weight is the mean of those by which the gradients were alike, this step's among them. Until
         the teacher's loss reaches the student, and after the warm-up, it stays.
         """
         known, weight = int(self.objective.state.get(WEIGHED_STEPS, 0)), self.objective.teacher_weight
-        if teacher == 0 or known == self.config.warmup_steps:
+        if self.config.teacher_weight != "auto" or known == self.config.warmup_steps or not teacher > 0:
             return 1.0
-        alike = weight * math.sqrt(contrastive / teacher)
+        alike = weight * float((contrastive / teacher).sqrt())
         mean = (known * weight + alike) / (known + 1)
         self._learnt |= {TEACHER_WEIGHT: mean, WEIGHED_STEPS: known + 1}
         return mean / weight
@@ -313,6 +280,43 @@ class Encoded:
 def _push(features: Tensor, gradient: Tensor) -> None:
     if features.requires_grad:  # False if the whole tower is frozen
         torch.autograd.backward(features, gradient)
+
+
+def _backward(
+    losses: Losses, image_features: Tensor, conflicts: Conflicts,
+    factor_of: Callable[[Tensor, Tensor], float] = lambda *_: 1.0,
+) -> tuple[dict[str, Tensor], float]:  # fmt: skip
+    """Backpropagate both losses. Return how their gradients on the image features compare, and the teacher's factor.
+
+    The share is |g_teacher| / |g_contrastive|, and the cosine is that of the angle between them, over the batch of all
+    processes. The two go back one after the other, which costs no more than their sum. With `project`, g_teacher loses
+    its part along g_contrastive where the cosine is negative (PCGrad, arXiv 2001.06782). First it is multiplied by
+    `factor_of` the squares of both norms.
+    """
+    if losses.teacher is None:
+        torch.autograd.backward(losses.contrastive)
+        return {}, 1.0
+    torch.autograd.backward(losses.teacher)
+    of_teacher = image_features.grad if image_features.grad is not None else torch.zeros_like(image_features)
+    image_features.grad = None
+    torch.autograd.backward(losses.contrastive)
+    assert image_features.grad is not None
+    of_contrastive = image_features.grad
+    products = [of_teacher.square(), of_contrastive.square(), of_teacher * of_contrastive]
+    teacher, contrastive, both = average(torch.stack([product.sum() for product in products]))
+    factor = factor_of(teacher, contrastive)
+    of_teacher, teacher, both = factor * of_teacher, factor**2 * teacher, factor * both
+    image_features.grad = of_teacher + of_contrastive
+    tiny = torch.finfo(torch.float32).tiny
+    contrastive = contrastive.clamp_min(tiny)
+    if conflicts == "project":
+        image_features.grad -= (both / contrastive).clamp(max=0) * of_contrastive
+    teacher_norm, contrastive_norm = teacher.sqrt(), contrastive.sqrt()
+    balance = {
+        "teacher_gradient_share": teacher_norm / contrastive_norm,
+        "teacher_gradient_cosine": both / (teacher_norm * contrastive_norm).clamp_min(tiny),
+    }
+    return balance, factor
 
 
 def plain_attention(device: torch.device) -> AbstractContextManager[None]:

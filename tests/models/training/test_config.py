@@ -42,10 +42,10 @@ from tests.training import configure
         ({"objective": "condition", "gradient": "sds"}, "gradient: full"),
         ({"objective": "score", "negatives": "swap", "conflicts": "project"}, "conflicts: project"),
         ({"lambda": "much"}, "lambda: .*number"),
-        ({"lambda": "auto", "objective": "clip"}, "lambda: auto.*objective clip has no loss"),
+        ({"lambda": "auto", "objective": "clip"}, "lambda: auto.*objective clip has no such loss"),
         (
             {"lambda": "auto", "objective": "score", "negatives": "swap"},
-            "lambda: auto.*objective score has no loss.*negatives_weight",
+            "lambda: auto.*objective score has no such loss.*negatives_weight",
         ),
         ({"lambda": "auto", "warmup_steps": 0}, "lambda: auto is measured in the warm-up"),
         ({"rank_weight": 0.4}, "rank_weight needs negatives"),
