@@ -91,7 +91,7 @@ def prepare(model: Model, config: FinetuneConfig, batch: Batch) -> StepInputs:
         noise=draw_noise(config.seed, batch.step, samples, teacher.latent_shape).to(device),
         score_draws=[Draws(each.timesteps.to(device), each.noise.to(device)) for each in scored],
         temperature=config.score_temperature,
-        teacher_weight=config.teacher_weight,
+        teacher_weight=float(config.teacher_weight),
     )
 
 

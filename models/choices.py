@@ -19,7 +19,7 @@ DECODINGS = {"full": 1, "scaled": 2}
 """How large JPEGs are decoded (decision 93), and the number by which a file of embeddings says so. Another way from a
 file to pixels is another number."""
 
-ScoreBy = Literal["teacher", "shuffled", "base"]
+ScoreBy = Literal["teacher", "shuffled", "base", "labels"]
 ScoreLabels = Literal["soft", "hard"]
 ScoreCandidates = Literal["all", "negatives"]
 

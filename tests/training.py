@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle, islice, product
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sds_clip.models.clip.model import Clip
+from sds_clip.models.data.pairs import PairSet, Sample
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig, parse_config
 from sds_clip.models.training.processes import Rank
@@ -32,6 +34,20 @@ class Stopper(Watcher):
 
     def should_stop(self) -> bool:
         return self._should_stop()
+
+
+EVERY_TERM: dict[str, object] = {
+    "negatives": "swap",
+    "negatives_count": 2,
+    "negatives_focal_gamma": 2.0,
+    "negatives_label_smoothing": 0.02,
+    "intra_modal_weight": 0.2,
+    "rank_weight": 0.4,
+    "paraphrase_weight": 0.5,
+    "feature_distillation_weight": 1.0,
+    "similarity_distillation_weight": 1.0,
+}
+"""Every term that needs no teacher, with a weight; the data are `TwoCaptions`."""
 
 
 def captions(count: int) -> list[str]:
@@ -117,3 +133,27 @@ def frozen_state(base: Clip, teacher: Teacher) -> dict[str, Tensor]:
         if network is not None
         for name, value in network.state_dict().items()
     }
+
+
+class TwoCaptions(PairSet):
+    """Pairs of which two in three have a second caption."""
+
+    def __init__(self, pairs: PairSet) -> None:
+        self._pairs = pairs
+
+    @property
+    def content_hash(self) -> str:
+        return self._pairs.content_hash
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def sample(self, index: int) -> Sample:
+        sample = self._pairs.sample(index)
+        if index % 3 == 2:
+            return sample
+        second = f"there is {sample.captions[0]}"
+        return replace(sample, captions=(*sample.captions, second), negatives=(*sample.negatives, ()))
+
+    def image(self, index: int) -> Image.Image:
+        return self._pairs.image(index)

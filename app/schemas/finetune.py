@@ -24,7 +24,7 @@ from sds_clip.models.training.config import (
     teacher_weight,
 )
 
-PATH_OPTIONS = frozenset({"data", "images", "val", "val_images", "caption_cache", "device"})
+PATH_OPTIONS = frozenset({"data", "images", "val", "val_images", "labels", "caption_cache", "device"})
 """Options of a run that only the worker knows, because callers name no paths or devices."""
 
 READING: Mapping[str, Any] = {

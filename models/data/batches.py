@@ -19,7 +19,7 @@ from sds_clip.models.errors import DataError
 
 _UINT64 = 2**64 - 1
 # The last word of Philox's counter separates the kinds of draws under one (seed, epoch).
-_ORDER, _CAPTION = 0, 1
+_ORDER, _CAPTION, _OTHER = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,8 @@ class Batch:
     """One row for each place in `decoded`."""
     captions: list[str]
     negatives: list[tuple[str, ...]]
+    others: list[str | None]
+    """Another caption of each image, or None if it has one alone."""
 
 
 def order(size: int, seed: int, epoch: int) -> Int64[np.ndarray, "size"]:
@@ -77,15 +79,23 @@ def caption_choice(sample: Sample, seed: int, epoch: int, index: int) -> int:
 
 def texts_of(
     pairs: PairSet, indices: Int64[np.ndarray, "b"], seed: int, epoch: int
-) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the caption of each sample that an epoch shows, and that caption's hard negatives."""
-    captions, negatives = [], []
+) -> tuple[list[str], list[tuple[str, ...]], list[str | None]]:
+    """Return the caption of each sample that an epoch shows, that caption's hard negatives, and another caption."""
+    captions, negatives, others = [], [], []
     for index in indices.tolist():
         sample = pairs.sample(index)
         choice = caption_choice(sample, seed, epoch, index)
         captions.append(sample.captions[choice])
         negatives.append(sample.negatives[choice] if sample.negatives else ())
-    return captions, negatives
+        others.append(other_caption(sample, seed, epoch, index))
+    return captions, negatives, others
+
+
+def other_caption(sample: Sample, seed: int, epoch: int, index: int) -> str | None:
+    """Return a caption that an epoch shows beside the one of `caption_choice`, or None without a second one."""
+    chosen = caption_choice(sample, seed, epoch, index)
+    others = [caption for caption in sample.captions if caption != sample.captions[chosen]]
+    return others[int(_philox(seed, epoch, index, _OTHER).random_raw()) % len(others)] if others else None
 
 
 class Loader:
@@ -190,7 +200,9 @@ class Loader:
         self, step: int, indices: Int64[np.ndarray, "b"], loading: dict[int, Future[Tensor]]
     ) -> Batch:
         rows = [future.result() for future in loading.values()]
-        captions, negatives = texts_of(self._pairs, indices, self._seed, step // self._steps_per_epoch)
+        captions, negatives, others = texts_of(
+            self._pairs, indices, self._seed, step // self._steps_per_epoch
+        )
         return Batch(
             step=step,
             indices=torch.from_numpy(indices),
@@ -198,6 +210,7 @@ class Loader:
             pixels=torch.stack(rows) if rows else torch.empty(0, 3, 0, 0),
             captions=captions,
             negatives=negatives,
+            others=others,
         )
 
 

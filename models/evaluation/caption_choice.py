@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import comb, prod
+from itertools import permutations
+from math import comb, factorial, fsum, prod
 
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.image_check import Say
@@ -14,6 +15,7 @@ from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
 from sds_clip.models.evaluation.scorers import Scorer
 
 OUTCOME = "text"
+_MATCH = "_match"
 MICRO, MACRO = "acc", "macro_acc"
 """`acc` is over all items, under CLIP_benchmark's name. `macro_acc` is the mean over tags."""
 
@@ -36,14 +38,16 @@ class CaptionChoice(Benchmark):
         The chance of an item is the probability that a random order of its captions puts the true ones first; that of
         a group is the product of its items'. A share of groups is of n / 2 pairs and n / 4 sets of n items, as
         What'sUp's authors divide. So what lacks an item counts as wrong, for its part, and is counted in the
-        provenance (`incomplete`).
+        provenance (`incomplete`). A group's `_match` is GroupMatch, whose chance is 1 / k! for its k images.
         """
         found: dict[str, ItemOutcome] = {}
+        by_text: dict[str, dict[str, float]] = {}
         for item, scores in zip(items, scorer.scores(items, say), strict=True):
             check_finite(scores)
             of_captions = scores[:, 0].double()
             margin = of_captions[: self.positives].min() - of_captions[self.positives :].max()
             found[item.id] = outcome_of(item, {OUTCOME: float(margin)})
+            by_text[item.id] = dict(zip(item.captions, of_captions.tolist(), strict=True))
         chances = {item.id: 1 / comb(len(item.captions), self.positives) for item in items}
         outcomes = list(found.values())
         incomplete = dict.fromkeys(self.groups, 0)
@@ -52,35 +56,58 @@ class CaptionChoice(Benchmark):
                 if len(ids) < self.group_sizes[name] or not found.keys() >= set(ids):
                     incomplete[name] += 1
                 else:
-                    together = self._together(name, [found[each] for each in ids])
+                    together = self._together(
+                        name, [found[each] for each in ids], [by_text[each] for each in ids]
+                    )
                     chances[together.id] = prod(chances[each] for each in ids)
                     outcomes.append(together)
-        measured = {name for outcome in outcomes for name in outcome.correct}
+        measured = {name for outcome in outcomes for name in outcome.correct} - {OUTCOME}
 
         def whole(outcomes: Sequence[ItemOutcome], name: str) -> float | None:
             images = sum(OUTCOME in outcome.correct for outcome in outcomes)
-            return images / self.group_sizes[name] if name in self.group_sizes else None
+            size = self.group_sizes.get(name.removesuffix(_MATCH))
+            return images / size if size else None
+
+        def chance(item: ItemOutcome, name: str) -> float:
+            return 1 / factorial(len(item.images)) if name.endswith(_MATCH) else chances[item.id]
 
         shares = caption_scores(
             self.name,
             outcomes,
-            {MICRO: OUTCOME} | {f"{name}_acc": name for name in self.groups if name in measured},
-            lambda item, _: chances[item.id],
+            {MICRO: OUTCOME} | {name if _MATCH in name else f"{name}_acc": name for name in sorted(measured)},
+            chance,
             self.macro_tags,
             whole,
         )
         return replace(shares, provenance={"incomplete": incomplete}) if incomplete else shares
 
-    def _together(self, name: str, of: Sequence[ItemOutcome]) -> ItemOutcome:
-        margin = min(item.margins[OUTCOME] for item in of)
+    def _together(
+        self, name: str, of: Sequence[ItemOutcome], by_text: Sequence[Mapping[str, float]]
+    ) -> ItemOutcome:
+        margins = {name: min(item.margins[OUTCOME] for item in of)}
+        own = [item.captions[0] for item in of]
+        if all(scores.keys() >= set(own) for scores in by_text):
+            margins[name + _MATCH] = match_margin([[scores[text] for text in own] for scores in by_text])
         return ItemOutcome(
             id=f"{name} {', '.join(item.id for item in of)}",
-            correct={name: margin > 0},
-            margins={name: margin},
+            correct={outcome: margin > 0 for outcome, margin in margins.items()},
+            margins=margins,
             tags=tuple(tag for tag in of[0].tags if all(tag in item.tags for item in of)),
             images=tuple(image for item in of for image in item.images),
             captions=tuple(caption for item in of for caption in item.captions[: self.positives]),
         )
+
+
+def match_margin(scores: Sequence[Sequence[float]]) -> float:
+    """Return how far k images and their captions are ahead of any other assignment (GroupMatch, arXiv 2510.07632).
+
+    It is sum_i s_ii less the highest sum_i s_i,p(i) over the other permutations p, of scores[image][caption].
+    """
+    own, *others = (
+        fsum(scores[image][text] for image, text in enumerate(order))
+        for order in permutations(range(len(scores)))
+    )
+    return own - max(others)
 
 
 def caption_scores(

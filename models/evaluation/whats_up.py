@@ -48,8 +48,9 @@ def whats_up(path: Path, images: Path | None = None) -> CaptionChoice:
     """Read the controlled photographs A and B from their folder, or one of their two files. Raises: as `Layout.read`.
 
     The headline is the mean of A and B. A set of four images also counts as a whole (`set_acc`), and so do its two
-    pairs of opposite relations (`pair_acc`): n images are n / 4 sets and n / 2 pairs. The folders `controlled_images/`
-    and `controlled_clevr/` are in `images`, or by default next to the files.
+    pairs of opposite relations (`pair_acc`), by GroupMatch too (`set_match`, `pair_match`): n images are n / 4 sets and
+    n / 2 pairs. The folders `controlled_images/` and `controlled_clevr/` are in `images`, or by default next to the
+    files.
     """
     benchmark = CONTROLLED.choice(path, images)
     sets: dict[tuple[str, tuple[str, str]], dict[str, str]] = {}

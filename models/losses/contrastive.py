@@ -35,9 +35,8 @@ def contrastive_loss(
     batch. Processes may hold different numbers of negatives, including `m` = 0, but all must give them or all
     give None.
     """
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        image_features, text_features = _gather(image_features), _gather(text_features)
-        negatives = None if negatives is None else _gather_uneven(negatives)
+    image_features, text_features = gather(image_features), gather(text_features)
+    negatives = None if negatives is None else gather_uneven(negatives)
     if logit_bias is not None:
         texts = text_features if negatives is None else torch.cat([text_features, negatives])
         each = sigmoid_losses(logit_scale * image_features @ texts.T + logit_bias)
@@ -58,8 +57,10 @@ def sigmoid_losses(logits: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
     return -F.logsigmoid(signs * logits)
 
 
-def _gather_uneven(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
+def gather_uneven(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
     """Gather all processes' rows in the order of ranks, padded because a gather needs equal lengths."""
+    if _alone():
+        return rows
     count = torch.tensor([len(rows)], device=rows.device)
     counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, count)
@@ -67,14 +68,20 @@ def _gather_uneven(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
     if not max(lengths):
         return rows
     padded = F.pad(rows, (0, 0, 0, max(lengths) - len(rows)))
-    parts = _gather(padded).chunk(len(lengths))
+    parts = gather(padded).chunk(len(lengths))
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
 
-def _gather(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
-    """Gather equally many rows from every process, in the order of ranks."""
+def gather(rows: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
+    """Gather equally many rows from every process, in the order of ranks, as `contrastive_loss` says."""
+    if _alone():
+        return rows
     gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
     return gathered
+
+
+def _alone() -> bool:
+    return not dist.is_initialized() or dist.get_world_size() == 1
 
 
 class _Gather(torch.autograd.Function):

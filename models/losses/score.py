@@ -45,13 +45,29 @@ def hard_negative_loss(
     *,
     right: Int[Tensor, "b"] | None = None,
     valid: Bool[Tensor, "b n"] | None = None,
+    focal_gamma: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Return the cross-entropy of the right caption over the columns of `score_distillation_loss`.
 
     It is -log softmax(student_logits)_right, the mean over the batch, in float32. `right` is each image's right column;
     by default it is column 0, the true caption. `valid` is as there.
+
+    With a focal gamma g or a label smoothing s it is FSC-CLIP's global term (arXiv 2410.05210), for n_i valid columns:
+
+    L = -(1/b) sum_i sum_k y_ik (1 - q_ik)^g log q_ik,    y_ik = (1 - s) [k = right_i] + s / n_i
+
+    Both are 0 by default, and L is then the cross-entropy. The focal weight has a gradient too.
     """
     log_q = _log_softmax(student_logits, valid)
+    if focal_gamma or label_smoothing:
+        counted = torch.ones_like(log_q) if valid is None else valid.float()
+        right = torch.zeros_like(log_q[:, 0], dtype=torch.long) if right is None else right
+        own = F.one_hot(right, log_q.shape[1])
+        y = (1 - label_smoothing) * own + label_smoothing * counted / counted.sum(dim=1, keepdim=True)
+        # A lone candidate has q = 1. The slope of 0 to a power below 1 is infinite, and infinity times 0 no number.
+        focal = (-log_q.expm1()).clamp_min(torch.finfo(torch.float32).tiny) ** focal_gamma
+        return -(y * focal * log_q).sum(dim=1).mean()
     if right is None:
         return -log_q[:, 0].mean()
     return F.nll_loss(log_q, right)

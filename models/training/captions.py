@@ -55,7 +55,7 @@ def _needed(config: FinetuneConfig, pairs: PairSet, steps: range, world_size: in
     for step in steps:
         epoch = step // steps_per_epoch(len(pairs), config.batch_size)
         indices = batch_indices(len(pairs), config.batch_size, config.seed, step)[part]
-        captions, negatives = texts_of(pairs, indices, config.seed, epoch)
+        captions, negatives, _ = texts_of(pairs, indices, config.seed, epoch)
         found += captions
         if config.objective == "score":
             found += [text for each in negatives for text in each[: config.negatives_count]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Checkpoints:
     """Called with a checkpoint's size before one is written or removed. Its exceptions pass through."""
     max_bytes: int | None = None
     """Limit for the checkpoints and the files next to their folder. The one before stays during a save."""
+    state: dict[str, float] = field(default_factory=dict)
+    """What the losses have learnt from the steps. It is saved as it then is, and `restore` updates it."""
 
     def save(self, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Write the state after `step` steps, whole or not at all, and remove older ones beyond the bounds.
@@ -60,7 +62,8 @@ class Checkpoints:
         self._make_room(step, size_bytes)
         with atomic_folder(target) as working:
             save_file(tensors, working / TENSORS_FILE)
-            description = {"step": step, "sha256": sha256_of(working / TENSORS_FILE), "run": self.identity}
+            sha256 = sha256_of(working / TENSORS_FILE)
+            description = {"step": step, "sha256": sha256, "run": self.identity, "state": self.state}
             (working / DESCRIPTION_FILE).write_text(
                 json.dumps(description, indent=2) + "\n", encoding="utf-8"
             )
@@ -79,6 +82,7 @@ class Checkpoints:
             if description is not None:
                 self._check(description["run"], folder)
                 _restore(load_file(folder / TENSORS_FILE), parameters, optimizer)
+                self.state.update(description.get("state", {}))  # a former release wrote none
                 return int(description["step"])
         if folders:
             raise TrainingError(

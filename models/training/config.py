@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from sds_clip.models.choices import (
@@ -31,6 +40,12 @@ from sds_clip.models.validation import explain
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_NUMBER = TypeAdapter[float](NotNegative)
+Weight = Annotated[
+    NotNegative | Literal["auto"],
+    # A union would report what is wrong once for each of its branches.
+    BeforeValidator(lambda value: value if value == "auto" else _NUMBER.validate_python(value)),
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -59,9 +74,9 @@ class TrainingOptions(BaseModel):
     Defaults are common values, and none is taken from the paper. Where L_SDS starts and which timesteps it draws was
     chosen in the demo world, so that the teacher has a say there. docs/experiments shows what was varied.
 
-    L = L_CLIP + sds_weight * L_teacher + negatives_weight * L_negatives
+    L = L_CLIP + sds_weight * L_teacher + negatives_weight * L_negatives + the other terms by their weights
 
-    L_teacher is L_SDS, L_condition or L_noise, by the objective.
+    L_teacher is L_SDS, L_condition or L_noise, by the objective. Other terms are off unless they have a weight.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -105,9 +120,11 @@ class TrainingOptions(BaseModel):
     max_gradient_norm: Positive = 1.0
     """Clip the norm of the student's gradients, and separately that of the mapper's, to this value."""
 
-    sds_weight: NotNegative | None = Field(None, validation_alias=AliasChoices("sds_weight", "lambda"))
+    sds_weight: Weight | None = Field(None, validation_alias=AliasChoices("sds_weight", "lambda"))
     """Multiply the teacher's loss by this number, which is the paper's lambda. By default, it is 1 for L_SDS and
-    L_noise, and 200 for L_condition, whose gradient is smaller."""
+    L_noise, and 200 for L_condition, whose gradient is smaller. With `auto`, it is the mean, over the first
+    `warmup_steps` that reach the student, of the weight by which the teacher's gradient on the image features is as
+    large as that of the other losses."""
     conflicts: Conflicts = "keep"
     """Add the gradients of both losses on the image features as they are (`keep`). Or, where the teacher's points
     against that of the other losses, first take away its part along that one (`project`), as PCGrad does."""
@@ -160,11 +177,32 @@ class TrainingOptions(BaseModel):
     does."""
     negatives_weight: NotNegative = 1.0
     """Multiply the loss of `negatives_loss` choice by this number. contrast has no weight."""
+    negatives_focal_gamma: NotNegative = 0.0
+    """Weight each candidate of the choice by (1 - q)^gamma, q being its probability, as FSC-CLIP does with 2."""
+    negatives_label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Give this share of the right caption's label to all candidates of the choice alike, as FSC-CLIP does with
+    0.02."""
+    intra_modal_weight: NotNegative = 0.0
+    """Multiply CE-CLIP's intra-modal contrast by this number: an image and its caption against that caption and each of
+    its hard negatives."""
+    rank_weight: NotNegative = 0.0
+    """Multiply CE-CLIP's ranking loss by this number: the caption's logit must be ahead of each hard negative's by a
+    threshold. For each kind of negative, that is the mean distance in the step before, and 0 in the first."""
+    rank_max_threshold: Positive = 10.0
+    """Let no threshold of the ranking loss be larger."""
+    paraphrase_weight: NotNegative = 0.0
+    """Multiply READ-CLIP's alignment by this number: a contrast of two captions of each image over the batch. Images
+    with one caption have no part in it."""
+    feature_distillation_weight: NotNegative = 0.0
+    """Multiply the squared distance of the features to those of the base by this number, against forgetting."""
+    similarity_distillation_weight: NotNegative = 0.0
+    """Multiply the KL divergence of the base's similarities over the batch to the student's by this number, against
+    forgetting."""
     score_by: ScoreBy = "teacher"
-    """Let the teacher choose among the captions, by its denoising errors. The other two are controls. `shuffled` is a
+    """Let the teacher choose among the captions, by its denoising errors. The next two are controls. `shuffled` is a
     placebo: each sample has the teacher's errors in random order, so that the choices are as sure, and say nothing
     about the image. With `base`, the base chooses by its similarities, and its student learns only what the base knows
-    already."""
+    already. `labels` reads the choices from the file that `labels` names."""
     score_labels: ScoreLabels = "soft"
     """Distil the probabilities of the choice (`soft`), or only its most probable caption (`hard`)."""
     score_candidates: ScoreCandidates = "all"
@@ -259,6 +297,9 @@ class FinetuneConfig(TrainingOptions):
 
     device: str = "auto"
     """Run on this device: auto, cpu, cuda or cuda:N. With several processes, the launcher chooses the devices."""
+    labels: Path | None = None
+    """Read the choices of the objective `score` from this JSONL file, with `score_by` labels. Its format is in the
+    reference of file formats."""
     caption_cache: Path | None = None
     """Keep the teacher's caption embeddings in this folder."""
     workers: Count = 2
@@ -266,11 +307,11 @@ class FinetuneConfig(TrainingOptions):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> FinetuneConfig:
-        check_combination(self.objective, self.teacher, self)
+        check_combination(self.objective, self.teacher, self, labels=self.labels)
         return self
 
     @property
-    def teacher_weight(self) -> float:
+    def teacher_weight(self) -> float | Literal["auto"]:
         """The paper's lambda."""
         return teacher_weight(self.objective, self)
 
@@ -283,6 +324,11 @@ class FinetuneConfig(TrainingOptions):
     def uses_negatives(self) -> bool:
         """Whether hard negatives have a part in a loss. If one may be right, only a scored choice has them."""
         return self.negatives != "none" and (self.objective == "score" or self.score_candidates == "all")
+
+    @property
+    def uses_base(self) -> bool:
+        """Whether the base's features have a part in a loss."""
+        return self.feature_distillation_weight > 0 or self.similarity_distillation_weight > 0
 
     @property
     def uses_teacher(self) -> bool:
@@ -303,18 +349,20 @@ def sections(config: type[TrainingOptions]) -> dict[str, str]:
     return found
 
 
-def teacher_weight(objective: Objective, options: TrainingOptions) -> float:
+def teacher_weight(objective: Objective, options: TrainingOptions) -> float | Literal["auto"]:
     """`sds_weight`, or its default for the objective."""
     by_default = 200.0 if objective == "condition" else 1.0
     return by_default if options.sds_weight is None else options.sds_weight
 
 
 def needs_teacher(objective: Objective, options: TrainingOptions) -> bool:
-    return objective != "clip" and not (objective == "score" and options.score_by == "base")
+    return objective != "clip" and not (objective == "score" and options.score_by in ("base", "labels"))
 
 
-def check_combination(objective: Objective, teacher: str | None, options: TrainingOptions) -> None:
-    """Raise ValueError for options that are valid one by one but not together."""
+def check_combination(
+    objective: Objective, teacher: str | None, options: TrainingOptions, *, labels: Path | None = None
+) -> None:
+    """Raise ValueError for options that are valid one by one but not together. A job has no file of `labels`."""
     if options.steps is None and options.epochs is None:
         raise ValueError("The length of the run is missing. Give either steps or epochs.")
     if options.steps is not None and options.epochs is not None:
@@ -353,6 +401,21 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
         )
     if objective == "score" and options.negatives_loss != "choice":
         raise ValueError("The objective score needs negatives_loss: choice.")
+    if (objective == "score" and options.score_by == "labels") != (labels is not None):
+        raise ValueError(
+            "The objective score by score_by: labels and a file of labels go together. Jobs take no such file; use "
+            "`sds-clip finetune`."
+        )
+    _check_negatives(objective, options)
+    if options.sds_weight == "auto" and objective in ("clip", "score"):
+        raise ValueError(
+            f"The option lambda: auto is for a teacher's loss on the image features, and the objective {objective} has "
+            "no such loss. Leave it out; negatives_weight is the weight of a choice."
+        )
+    if options.sds_weight == "auto" and options.warmup_steps == 0:
+        raise ValueError(
+            "The option lambda: auto is measured in the warm-up. Give warmup_steps of 1 or more."
+        )
     for low, high in (("t_min", "t_max"), ("score_t_min", "score_t_max")):
         least, most = getattr(options, low), getattr(options, high)
         if not least < most:
@@ -366,6 +429,21 @@ def check_combination(objective: Objective, teacher: str | None, options: Traini
             f"The objective noise-contrast compares images in groups of {NOISE_CONTRAST_GROUP}. Use a multiple of "
             f"{NOISE_CONTRAST_GROUP} as sds_batch_size, which is batch_size if it is not given."
         )
+
+
+def _check_negatives(objective: Objective, options: TrainingOptions) -> None:
+    """Raise ValueError for terms on the hard negatives that have none, or another target."""
+    on_choice = ("negatives_focal_gamma", "negatives_label_smoothing")
+    soft, unsure = objective == "score" and options.score_labels == "soft", options.score_candidates != "all"
+    for name in (*on_choice, "intra_modal_weight", "rank_weight"):
+        wrong = {
+            "needs negatives: data or swap.": options.negatives == "none",
+            "takes the negatives to be wrong; score_candidates: negatives takes one to be right.": unsure,
+            "is for negatives_loss: choice.": name in on_choice and options.negatives_loss != "choice",
+            "needs one right caption, not probabilities; use score_labels: hard.": name in on_choice and soft,
+        }
+        if getattr(options, name) and any(wrong.values()):
+            raise ValueError(f"The option {name} {next(why for why, holds in wrong.items() if holds)}")
 
 
 def check_split(objective: Objective, options: TrainingOptions, processes: int) -> None:

@@ -128,6 +128,15 @@ def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
     )
 
 
+def check_captions(config: FinetuneConfig, pairs: PairSet) -> None:
+    """Raise ConfigError if two captions of an image are to be aligned, and no image has two different ones."""
+    counts = (len(set(pairs.sample(index).captions)) for index in range(len(pairs)))
+    if config.paraphrase_weight and not any(count > 1 for count in counts):
+        raise ConfigError(
+            f"No image of {config.data} has two different captions, which paraphrase_weight aligns. Leave it out."
+        )
+
+
 class Swapped(PairSet):
     """Pairs whose hard negatives are their own captions with words swapped."""
 

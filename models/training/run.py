@@ -25,6 +25,7 @@ from sds_clip.models.clip.text_map import TextMap, fold, text_projection
 from sds_clip.models.data.batches import Loader, batch_indices
 from sds_clip.models.data.pairs import PairSet
 from sds_clip.models.errors import NotFiniteError, TrainingError
+from sds_clip.models.files import sha256_of
 from sds_clip.models.mapper import Mapper
 from sds_clip.models.run_files import CHECKPOINTS, CONFIG_FILE, LOG_FILE, checkpoints_in
 from sds_clip.models.training.captions import LARGE_BYTES, encode_ahead
@@ -37,13 +38,19 @@ from sds_clip.models.training.distillation.teacher_loss import TeacherLoss
 from sds_clip.models.training.influence import RunWarning, teacher_had_no_say
 from sds_clip.models.training.latents import Latents
 from sds_clip.models.training.log import Pace, RunLog, peak_memory_mib, writing
-from sds_clip.models.training.objective import Objective
+from sds_clip.models.training.objective import TEACHER_WEIGHT, Objective
 from sds_clip.models.training.optimizer import make_optimizer
-from sds_clip.models.training.parts import Parts, describe, trained_parameters, with_negatives
+from sds_clip.models.training.parts import Parts, check_captions, describe, trained_parameters, with_negatives
 from sds_clip.models.training.processes import Rank, anywhere, exchanged, start_alike
 from sds_clip.models.training.report import write_run_report
 from sds_clip.models.training.ridge import ridge_mapper
-from sds_clip.models.training.score_targets import BaseScores, ScoreTargets, ShuffledScores, TeacherScores
+from sds_clip.models.training.score_targets import (
+    BaseScores,
+    LabelScores,
+    ScoreTargets,
+    ShuffledScores,
+    TeacherScores,
+)
 from sds_clip.models.training.tracking import Outcome, Tracker, Tracking
 from sds_clip.models.training.trainer import Trainer
 from sds_clip.models.training.validation import validate
@@ -58,6 +65,7 @@ OPERATIONAL = frozenset(
         "keep_checkpoints",
         "workers",
         "caption_cache",
+        "labels",
         "device",
         "val",
         "val_images",
@@ -66,7 +74,7 @@ OPERATIONAL = frozenset(
         "images",
     }
 )
-"""Options that do not change what is computed, so a run may be resumed with others. Data goes by its hash.
+"""Options that do not change what is computed, so a run may be resumed with others. Data and labels go by their hash.
 
 Another kind of device still rounds differently; results have the same bits only on the same kind.
 """
@@ -120,6 +128,7 @@ def train(
         config.keep_checkpoints,
         watcher.before_saving,
         max_bytes,
+        run.trainer.objective.state,
     )
     check_out(out, resume=resume)
     with writing(out):
@@ -184,6 +193,8 @@ def _write(
     for unfinished in out.glob(".delta.*"):  # left by a run that was killed
         shutil.rmtree(unfinished)
     configuration = json.loads(run.trainer.config.model_dump_json())
+    if run.trainer.config.sds_weight == "auto":
+        metrics = {**metrics, TEACHER_WEIGHT: run.trainer.objective.teacher_weight}
     save_delta(
         out / "delta", parts.base, run.trainer.network, configuration=configuration, data=describe(parts),
         metrics=dict(metrics),
@@ -263,6 +274,7 @@ def _start_mapper(run: _Run, parts: Parts, done: int, between: Callable[[int, in
 def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
     base = parts.base
     pairs = with_negatives(config, parts.pairs)
+    check_captions(config, pairs)
     check_split(config.objective, config, rank.world_size)
     batch_indices(len(pairs), config.batch_size, config.seed, 0)  # refuses a batch larger than the data
     steps = config.steps_over(len(pairs))
@@ -287,6 +299,7 @@ def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
         device=rank.device,
         dtype=DTYPES[config.precision],
         text_map=text_map,
+        base=base.network if config.uses_base else None,
         world_size=rank.world_size,
     )
     return _Run(trainer, pairs)
@@ -295,6 +308,8 @@ def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
 def _score_targets(config: FinetuneConfig, parts: Parts, pairs: PairSet) -> ScoreTargets:
     if config.score_by == "base":
         return BaseScores(config, parts.base, pairs)
+    if config.score_by == "labels":
+        return LabelScores(config, pairs, parts.base.device)
     assert parts.teacher is not None
     kind = ShuffledScores if config.score_by == "shuffled" else TeacherScores
     return kind(config, parts.teacher, Latents(parts.base, parts.teacher, pairs))
@@ -383,4 +398,5 @@ def _measure(run: _Run, parts: Parts, between: Callable[[int, int], None]) -> Re
 
 def _identity(config: FinetuneConfig, parts: Parts) -> dict[str, Any]:
     options = json.loads(config.model_dump_json(exclude=set(OPERATIONAL)))
-    return {**options, **describe(parts)}
+    labels = {} if config.labels is None else {"labels_hash": sha256_of(config.labels)}
+    return {**options, **describe(parts), **labels}

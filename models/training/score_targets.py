@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet
+from sds_clip.models.errors import DataError
+from sds_clip.models.files import numbered_lines
 from sds_clip.models.teacher.diffusion_score import check_finite, denoising_errors, draws
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig
@@ -120,3 +123,58 @@ class BaseScores(ScoreTargets):
         image = base.encode_image(base.preprocess(self._pairs.image(sample))[None])
         texts = base.encode_text(base.tokenizer(list(captions)))
         return -self._config.score_temperature * base.logit_scale * (texts @ image[0])
+
+
+class LabelScores(ScoreTargets):
+    """The choices of a file, by whatever labeller: errors whose softmax at `score_temperature` is its probabilities."""
+
+    def __init__(self, config: FinetuneConfig, pairs: PairSet, device: torch.device) -> None:
+        """Raises DataError, which names the sample and the line, unless each choice has a label that fits it."""
+        super().__init__(config, device)
+        assert config.labels is not None
+        lines: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
+        for number, line in numbered_lines(config.labels, DataError, _LABEL):
+            name, caption = str(line.get("image")), str(line.get("caption"))
+            earlier, _ = lines.setdefault((name, caption), (number, line))
+            if earlier != number:
+                where = f"{config.labels}, line {number}"
+                raise DataError(f"{where}: {name} has a label for {caption!r} on line {earlier}, too.")
+        self._labels: dict[tuple[int, tuple[str, ...]], Tensor] = {}
+        for index in range(len(pairs)):
+            sample = pairs.sample(index)
+            for caption, negatives in zip(sample.captions, sample.negatives, strict=False):
+                candidates = candidates_of(config, caption, negatives[: config.negatives_count])
+                distinct = tuple(dict.fromkeys(candidates))
+                if len(distinct) == 1:
+                    continue
+                if (sample.name, caption) not in lines:
+                    raise DataError(f"{config.labels} has no line for {sample.place} and {caption!r}.")
+                number, line = lines[sample.name, caption]
+                where = f"{config.labels}, line {number}, {sample.place}"
+                self._labels[index, distinct] = _probabilities(line, distinct, where)
+
+    def score(self, sample: int, captions: tuple[str, ...]) -> Float[Tensor, "n"]:
+        distinct = tuple(dict.fromkeys(captions))
+        p = self._labels[sample, distinct].clamp_min(torch.finfo(torch.float32).tiny)
+        return -self._config.score_temperature * p.log()[[distinct.index(caption) for caption in captions]]
+
+
+_LABEL = 'an object with "image", "caption", and "right" or "probabilities"'
+
+
+def _probabilities(line: dict[str, Any], candidates: tuple[str, ...], where: str) -> Float[Tensor, "n"]:
+    """Return what a line gives each candidate. Raises DataError unless these are probabilities of all of them."""
+    given = line.get("probabilities")
+    if ("right" in line) == ("probabilities" in line) or not isinstance(given, dict | None):
+        raise DataError(f"{where}: the line must be {_LABEL}.")
+    given = {str(line["right"]): 1} if given is None else given
+    if unknown := [text for text in given if text not in candidates]:
+        raise DataError(f"{where}: {unknown[0]!r} is none of the candidates {candidates}.")
+    if "right" not in line and (missing := [text for text in candidates if text not in given]):
+        raise DataError(f"{where}: the candidate {missing[0]!r} has no probability.")
+    found = [given.get(text, 0) for text in candidates]
+    are_shares = all(type(value) in (int, float) and 0 <= value <= 1 for value in found)
+    if not are_shares or abs(sum(found) - 1) > 1e-3:
+        raise DataError(f"{where}: the probabilities must be from 0 to 1, and their sum 1.")
+    probabilities = torch.tensor(found, dtype=torch.float32)
+    return probabilities / probabilities.sum()

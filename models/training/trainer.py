@@ -6,9 +6,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -21,7 +23,7 @@ from sds_clip.models.errors import NotFiniteError
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.frozen import Frozen
 from sds_clip.models.training.log import synchronize
-from sds_clip.models.training.objective import Losses, Objective
+from sds_clip.models.training.objective import TEACHER_WEIGHT, WEIGHED_STEPS, Features, Losses, Objective
 from sds_clip.models.training.optimizer import gradient_norm, set_learning_rate
 from sds_clip.models.training.part import Part, sub_batch
 from sds_clip.models.training.processes import average, average_gradients
@@ -43,9 +45,10 @@ class Trainer:
         device: torch.device,
         dtype: torch.dtype,
         text_map: TextMap | None = None,
+        base: nn.Module | None = None,
         world_size: int = 1,
     ) -> None:
-        """With a `text_map` both towers are frozen: what they make of an input is computed once."""
+        """With a `text_map` both towers are frozen. What they, or a `base`, make of an input is computed once."""
         self.network: Any = network
         self.optimizer = optimizer
         self.student = student
@@ -58,8 +61,10 @@ class Trainer:
         self._chunk_size = objective.config.micro_batch_size
         self.text_map = text_map
         size = self._chunk_size or objective.config.batch_size // world_size
-        self._frozen_images = Frozen(self._encode_image, size)
-        self._frozen_texts = Frozen(self._encode_text, size)
+        self._base: Any = base
+        self._frozen_images = Frozen(partial(self._encode_image, of=base), size)
+        self._frozen_texts = Frozen(partial(self._encode_text, of=base), size)
+        self._learnt: dict[str, float] = {}
         self.embedding_s = 0.0
         """Time spent on the teacher's caption embeddings, in total."""
 
@@ -69,7 +74,7 @@ class Trainer:
 
     def knows_image(self, index: int) -> bool:
         """Whether a sample's image is embedded already, so that no step needs its pixels again."""
-        return index in self._frozen_images
+        return self.text_map is not None and index in self._frozen_images
 
     def step(self, batch: Batch, *, with_gap: bool = False) -> dict[str, float]:
         """Take one step: `gradients`, then `update`."""
@@ -109,6 +114,7 @@ class Trainer:
         """Change the parameters by the gradients, which have these norms."""
         for name, norm in norms.items():
             nn.utils.clip_grads_with_norm_(self._groups[name].values(), self.config.max_gradient_norm, norm)
+        self.objective.state.update(self._learnt)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # A frozen logit_scale keeps every bit. SigLIP's have no ceiling: those that are published are beyond CLIP's.
@@ -123,46 +129,81 @@ class Trainer:
             images, texts = self._images(batch), self._texts(batch.captions)
             flat = [text for texts_of_one in part.negatives for text in texts_of_one]
             negatives = self._texts(flat) if flat else None
-            losses = self.objective(
+            paired = [place for place, other in enumerate(batch.others) if other is not None]
+            paired = paired if self.config.paraphrase_weight else []
+            others = self._texts([batch.others[place] or "" for place in paired]) if paired else None
+            text = F.normalize(texts.features, dim=-1)
+            features = Features(
                 images.features,
-                texts.features,
-                negatives.features if negatives else texts.features[:0],
+                F.normalize(images.features, dim=-1),
+                text,
+                F.normalize(negatives.features, dim=-1) if negatives else text[:0],
+                (text[paired], F.normalize(others.features, dim=-1) if others else text[:0]),
                 self.network.logit_scale.exp(),
                 self.network.logit_bias,
-                part,
-                batch.step,
-                with_gap=with_gap,
+                base=self._of_base(batch) if self.config.uses_base else None,
             )
-            balance = _backward(losses, images.features, self.config.conflicts)
-            for encoded in (images, texts, negatives):
+            losses = self.objective(features, part, batch.step, with_gap=with_gap)
+            self._learnt = dict(losses.state)
+            balance, factor = _backward(losses, images.features, self.config.conflicts, self._factor)
+            if losses.teacher is not None and self.config.teacher_weight == "auto":
+                balance[TEACHER_WEIGHT] = torch.tensor(
+                    factor * self.objective.teacher_weight, device=self._device
+                )
+                for parameter in self.mapper.values():
+                    if parameter.grad is not None:
+                        parameter.grad *= factor
+            for encoded in (images, texts, negatives, others):
                 if encoded is not None:
                     encoded.backward()
-        total = losses.contrastive if losses.teacher is None else losses.contrastive + losses.teacher
+        total = losses.contrastive if losses.teacher is None else losses.contrastive + factor * losses.teacher
         return (
             {name: value.detach() for name, value in losses.terms.items()}
             | balance
             | {"loss": total.detach()}
         )
 
+    def _factor(self, teacher: Tensor, contrastive: Tensor) -> float:
+        """Return what lambda: auto multiplies the teacher's loss by, from the squares of both gradients' norms.
+
+        In its warm-up, the weight is the mean of those by which the gradients were alike, this step's among them. Until
+        the teacher's loss reaches the student, and after the warm-up, it stays.
+        """
+        known, weight = int(self.objective.state.get(WEIGHED_STEPS, 0)), self.objective.teacher_weight
+        if self.config.teacher_weight != "auto" or known == self.config.warmup_steps or not teacher > 0:
+            return 1.0
+        alike = weight * float((contrastive / teacher).sqrt())
+        mean = (known * weight + alike) / (known + 1)
+        self._learnt |= {TEACHER_WEIGHT: mean, WEIGHED_STEPS: known + 1}
+        return mean / weight
+
     def _images(self, batch: Batch) -> Encoded:
         if self.text_map is None:
             return Encoded(self._encode_image, batch.pixels.to(self._device), self._chunk_size)
-        keys = batch.indices.tolist()
-        rows = {place: row for row, place in enumerate(batch.decoded)}
-        known = self._frozen_images(
-            keys, lambda places: batch.pixels[[rows[place] for place in places]].to(self._device)
-        )
-        return Encoded(lambda features: features, known, None, trained=False)
+        return Encoded(lambda features: features, self._known_images(batch), None, trained=False)
 
     def _texts(self, texts: Sequence[str]) -> Encoded:
         if self.text_map is None:
             tokens = without_padding(self.network, self._tokenizer(list(texts)))
             return Encoded(self._encode_text, tokens.to(self._device), self._chunk_size)
+        return Encoded(self.text_map, self._known_texts(texts), None)
+
+    def _known_images(self, batch: Batch) -> Tensor:
+        rows = {place: row for row, place in enumerate(batch.decoded)}
+        return self._frozen_images(
+            batch.indices.tolist(),
+            lambda places: batch.pixels[[rows[place] for place in places]].to(self._device),
+        )
+
+    def _known_texts(self, texts: Sequence[str]) -> Tensor:
         # Whole contexts: an embedding must not depend on the other texts that are not known yet.
-        known = self._frozen_texts(
+        return self._frozen_texts(
             texts, lambda places: self._tokenizer([texts[place] for place in places]).to(self._device)
         )
-        return Encoded(self.text_map, known, None)
+
+    def _of_base(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        image, text = self._known_images(batch), self._known_texts(batch.captions)
+        return F.normalize(image, dim=-1), F.normalize(text, dim=-1), self._base.logit_scale.detach().exp()
 
     def _part_of(self, batch: Batch) -> Part:
         places = sub_batch(len(batch.captions), self._part_size)
@@ -185,14 +226,14 @@ class Trainer:
         self.embedding_s += time.monotonic() - began
         return embeddings
 
-    def _encode_image(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+    def _encode_image(self, pixels: Float[Tensor, "b 3 h w"], of: Any = None) -> Float[Tensor, "b d"]:
         with self._autocast():
-            features: Tensor = self.network.encode_image(pixels, normalize=False)
+            features: Tensor = (of or self.network).encode_image(pixels, normalize=False)
         return features.float()
 
-    def _encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+    def _encode_text(self, tokens: Int[Tensor, "n length"], of: Any = None) -> Float[Tensor, "n d"]:
         with self._autocast():
-            features = encode_text(self.network, tokens)
+            features = encode_text(of or self.network, tokens)
         return features.float()
 
     def _autocast(self) -> torch.autocast:
@@ -241,34 +282,41 @@ def _push(features: Tensor, gradient: Tensor) -> None:
         torch.autograd.backward(features, gradient)
 
 
-def _backward(losses: Losses, image_features: Tensor, conflicts: Conflicts) -> dict[str, Tensor]:
-    """Backpropagate both losses, and return how their gradients on the image features compare.
+def _backward(
+    losses: Losses, image_features: Tensor, conflicts: Conflicts,
+    factor_of: Callable[[Tensor, Tensor], float] = lambda *_: 1.0,
+) -> tuple[dict[str, Tensor], float]:  # fmt: skip
+    """Backpropagate both losses. Return how their gradients on the image features compare, and the teacher's factor.
 
     The share is |g_teacher| / |g_contrastive|, and the cosine is that of the angle between them, over the batch of all
     processes. The two go back one after the other, which costs no more than their sum. With `project`, g_teacher loses
-    its part along g_contrastive where the cosine is negative (PCGrad, arXiv 2001.06782).
+    its part along g_contrastive where the cosine is negative (PCGrad, arXiv 2001.06782). First it is multiplied by
+    `factor_of` the squares of both norms.
     """
     if losses.teacher is None:
         torch.autograd.backward(losses.contrastive)
-        return {}
+        return {}, 1.0
     torch.autograd.backward(losses.teacher)
     of_teacher = image_features.grad if image_features.grad is not None else torch.zeros_like(image_features)
     image_features.grad = None
     torch.autograd.backward(losses.contrastive)
     assert image_features.grad is not None
     of_contrastive = image_features.grad
-    image_features.grad = of_teacher + of_contrastive
     products = [of_teacher.square(), of_contrastive.square(), of_teacher * of_contrastive]
     teacher, contrastive, both = average(torch.stack([product.sum() for product in products]))
+    factor = factor_of(teacher, contrastive)
+    of_teacher, teacher, both = factor * of_teacher, factor**2 * teacher, factor * both
+    image_features.grad = of_teacher + of_contrastive
     tiny = torch.finfo(torch.float32).tiny
     contrastive = contrastive.clamp_min(tiny)
     if conflicts == "project":
         image_features.grad -= (both / contrastive).clamp(max=0) * of_contrastive
     teacher_norm, contrastive_norm = teacher.sqrt(), contrastive.sqrt()
-    return {
+    balance = {
         "teacher_gradient_share": teacher_norm / contrastive_norm,
         "teacher_gradient_cosine": both / (teacher_norm * contrastive_norm).clamp_min(tiny),
     }
+    return balance, factor
 
 
 def plain_attention(device: torch.device) -> AbstractContextManager[None]:

@@ -39,14 +39,16 @@ class Hyperparameters(TypedDict, total=False):
     lora_alpha: float | None; lora_targets: Literal["attention", "mlp", "both"]; max_bad_share: float
     steps: int | None; epochs: float | None; batch_size: int; micro_batch_size: int | None
     sds_batch_size: int | None; lr: float; mapper_lr: float; weight_decay: float; warmup_steps: int
-    max_gradient_norm: float; sds_weight: float | None; conflicts: Literal["keep", "project"]
+    max_gradient_norm: float; sds_weight: float | Literal["auto"] | None; conflicts: Literal["keep", "project"]
     gradient: Literal["full", "sds"]; weighting: Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]
     min_snr_gamma: float; t_min: float; t_max: float; t_schedule: Literal["uniform", "annealed"]
     guidance: float | None; mapper_input: Literal["normalized", "raw"]; mapper_start: Literal["random", "ridge"]
     ridge: float; ridge_images: int; mapper_warmup_steps: int; condition_tokens: int
     negatives: Literal["none", "data", "swap"]; negatives_count: int; negatives_seed: int
-    negatives_loss: Literal["choice", "contrast"]; negatives_weight: float
-    score_by: Literal["teacher", "shuffled", "base"]; score_labels: Literal["soft", "hard"]
+    negatives_loss: Literal["choice", "contrast"]; negatives_weight: float; negatives_focal_gamma: float
+    negatives_label_smoothing: float; intra_modal_weight: float; rank_weight: float; rank_max_threshold: float
+    paraphrase_weight: float; feature_distillation_weight: float; similarity_distillation_weight: float
+    score_by: Literal["teacher", "shuffled", "base", "labels"]; score_labels: Literal["soft", "hard"]
     score_candidates: Literal["all", "negatives"]; score_temperature: float; score_draws: int
     score_error: Literal["epsilon", "velocity"]; score_t_min: float; score_t_max: float
     precision: Literal["auto", "float32", "bfloat16"]

@@ -26,10 +26,10 @@ FINETUNE = _COMMON | {
 RENAMED = {"data": "training_data", "val": "validation_data", "lambda": "sds_weight"}
 """What `sds-clip finetune` calls them, and the service."""
 OF_A_MACHINE = (
-    *("device", "images", "val_images", "caption_cache"),
+    *("device", "images", "val_images", "labels", "caption_cache"),
     *("data_format", "image_key", "caption_key", "separator", "workers"),
 )
-"""Options of `sds-clip finetune` that a job does not have, because its data are data sets."""
+"""Options of `sds-clip finetune` that a job does not have, since its data are data sets and its labels a teacher's."""
 
 
 def _print(answer: dict[str, Any]) -> None:

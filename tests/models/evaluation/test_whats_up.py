@@ -1,9 +1,12 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from sds_clip.models.errors import EvaluationError
 from sds_clip.models.evaluation.benchmark import run_benchmark
+from sds_clip.models.evaluation.caption_choice import match_margin
 from sds_clip.models.evaluation.comparison import compare
 from sds_clip.models.evaluation.items import Item
 from sds_clip.models.evaluation.results import Results
@@ -46,12 +49,16 @@ def test_pairs_and_sets_are_right_as_a_whole(tmp_path: Path) -> None:
         # Of A, both pairs of the first set and the left and right of the second; of B, in front and behind.
         "pair_acc": (4 / 6, 6, 1),
         "set_acc": (1 / 3, 3, 1),
+        # Images that are wrong among four captions are right together.
+        "pair_match": (1, 6, 0),
+        "set_match": (1, 3, 0),
     }
     of = {
         tag: {name: metric.value for name, metric in found.items()} for tag, found in results.by_tag.items()
     }
-    assert of[A] == {"acc": 7 / 8, "pair_acc": 3 / 4, "set_acc": 1 / 2}
-    assert of[B] == {"acc": 3 / 4, "pair_acc": 1 / 2, "set_acc": 0}
+    matched = {"pair_match": 1, "set_match": 1}
+    assert of[A] == {"acc": 7 / 8, "pair_acc": 3 / 4, "set_acc": 1 / 2} | matched
+    assert of[B] == {"acc": 3 / 4, "pair_acc": 1 / 2, "set_acc": 0} | matched
     assert (of[f"{A}: under"], of[f"{B}: left"], of[f"{B}: in-front"]) == (
         {"acc": 0.5},
         {"acc": 0},
@@ -62,7 +69,29 @@ def test_pairs_and_sets_are_right_as_a_whole(tmp_path: Path) -> None:
 def test_chance_is_that_of_four_captions_for_each_image(tmp_path: Path) -> None:
     results = run_benchmark(whats_up(save_controlled(tmp_path)), FixedScorer(CONTROLLED))
     chances = {name: metric.chance for name, metric in results.metrics.items()}
-    assert chances == {"macro_acc": 1 / 4, "acc": 1 / 4, "pair_acc": 1 / 16, "set_acc": 1 / 256}
+    of_groups = {"pair_acc": 1 / 16, "set_acc": 1 / 256, "pair_match": 1 / 2, "set_match": 1 / 24}
+    assert chances == {"macro_acc": 1 / 4, "acc": 1 / 4} | of_groups
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_match_is_how_far_the_own_captions_are_ahead_of_the_best_other_assignment(size: int) -> None:
+    random = np.random.default_rng(size)
+    for _ in range(20):
+        scores = random.normal(size=(size, size)) + np.eye(size)
+
+        def best(without: int, scores: np.ndarray = scores) -> float:
+            """The best assignment in which an image does not have its own caption."""
+            forbidden = scores - 1e6 * np.diag(np.arange(size) == without)
+            return float(forbidden[linear_sum_assignment(forbidden, maximize=True)].sum())
+
+        expected = np.trace(scores) - max(best(image) for image in range(size))
+        assert match_margin(scores.tolist()) == pytest.approx(expected)
+
+
+def test_scores_that_know_only_the_image_or_only_the_caption_are_a_tie() -> None:
+    levels = [0.1, 0.2, 0.7, 1e-3]
+    assert match_margin([levels] * 4) == 0
+    assert match_margin([[level] * 4 for level in levels]) == 0
 
 
 def test_a_set_shows_its_images_and_true_captions(tmp_path: Path) -> None:
@@ -78,7 +107,7 @@ def test_a_set_shows_its_images_and_true_captions(tmp_path: Path) -> None:
         "bowl_behind_plate.jpeg",
     ]
     assert whole.captions[0] == "A bowl left of a plate"
-    assert (whole.margins, whole.tags) == ({"set": 0}, (B,))
+    assert (whole.margins, whole.tags) == ({"set": 0, "set_match": pytest.approx(0.2)}, (B,))
 
 
 def test_pairs_and_sets_are_of_as_many_as_the_authors_divide_by(tmp_path: Path) -> None:
@@ -116,7 +145,7 @@ def test_results_can_be_compared_by_pair_and_by_set(tmp_path: Path) -> None:
     before = run_benchmark(benchmark, FixedScorer(CONTROLLED))
     comparison = compare(before, run_benchmark(benchmark, FixedScorer(CONTROLLED | {f"{A}/7": RIGHT})))
     gained = {name: difference.counts.gained for name, difference in comparison.outcomes.items()}
-    assert gained == {"text": 1, "pair": 1, "set": 1}
+    assert gained == {"text": 1, "pair": 1, "set": 1, "pair_match": 0, "set_match": 0}
     assert comparison.macro is not None
     assert comparison.macro.difference == pytest.approx(1 / 8 / 2)
     assert comparison.outcomes["set"].chance == 1 / 256

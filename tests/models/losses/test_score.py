@@ -64,3 +64,43 @@ def test_any_column_can_be_the_right_one() -> None:
 def test_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
     with pytest.raises(LossError, match="positive"):
         score_distillation_loss(LOGITS, ERRORS, temperature=temperature)
+
+
+def written_out(
+    logits: torch.Tensor, valid: torch.Tensor, right: list[int], gamma: float, smoothing: float
+) -> torch.Tensor:
+    """FSC-CLIP's global term, one candidate after the other."""
+    losses = []
+    for row, mask, own in zip(logits, valid, right, strict=True):
+        real = [column for column in range(len(row)) if mask[column]]
+        total = sum(row[column].exp() for column in real)
+        loss = torch.zeros((), dtype=torch.float64)
+        for column in real:
+            q = row[column].exp() / total
+            label = (1 - smoothing) * (column == own) + smoothing / len(real)
+            loss = loss - label * (1 - q) ** gamma * q.log()
+        losses.append(loss)
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize(("gamma", "smoothing"), [(2.0, 0.02), (2.0, 0.0), (0.0, 0.1), (0.5, 0.3)])
+@pytest.mark.parametrize("right", [None, [2, 1]])
+def test_focal_weight_and_label_smoothing_are_the_formula_s(
+    right: list[int] | None, gamma: float, smoothing: float
+) -> None:
+    exact, ours = LOGITS.double().requires_grad_(), LOGITS.clone().requires_grad_()
+    expected = written_out(exact, VALID, right or [0, 0], gamma, smoothing)
+    chosen = None if right is None else torch.tensor(right)
+    found = hard_negative_loss(ours, right=chosen, valid=VALID, focal_gamma=gamma, label_smoothing=smoothing)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    (expected_gradient,), (gradient,) = torch.autograd.grad(expected, exact), torch.autograd.grad(found, ours)
+    torch.testing.assert_close(gradient, expected_gradient.float(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_a_lone_candidate_has_no_loss_and_a_finite_gradient_under_a_focal_weight(gamma: float) -> None:
+    logits = LOGITS.clone().requires_grad_()
+    loss = hard_negative_loss(logits, valid=torch.tensor([[True, False, False]] * 2), focal_gamma=gamma)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == 0
+    assert not gradient.any()

@@ -29,7 +29,7 @@ from sds_clip.models.training.processes import Rank
 from sds_clip.models.training.run import train
 from sds_clip.models.training.validation import validate
 from sds_clip.models.training.watcher import Record, Watcher
-from tests.training import PLACE, captions, configure, last_checkpoint
+from tests.training import EVERY_TERM, PLACE, TwoCaptions, captions, configure, last_checkpoint
 
 
 def at_call(number: int, act: Callable[[], object] = lambda: None, *, stop: bool = False) -> Watcher:
@@ -72,14 +72,21 @@ RUNS: list[dict[str, object]] = [
         "weight_decay": 0.1,
         "micro_batch_size": 3,
     },
+    {"objective": "noise-contrast", "lambda": "auto", "warmup_steps": 3, **EVERY_TERM},
+    {"objective": "clip", "trainable": "text-map", **EVERY_TERM},
+    {"trainable": "lora", "lambda": "auto", "warmup_steps": 3, "micro_batch_size": 3, **EVERY_TERM},
 ]
+
+
+def parts_for(options: dict[str, object], parts: Parts) -> Parts:
+    return replace(parts, pairs=TwoCaptions(parts.pairs)) if "paraphrase_weight" in options else parts
 
 
 @pytest.mark.parametrize("options", RUNS)
 def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
     options: dict[str, object], parts: Parts, tmp_path: Path
 ) -> None:
-    config = configure(steps=5, **options)
+    config, parts = configure(steps=5, **options), parts_for(options, parts)
     train(config, parts, tmp_path / "straight", PLACE)
     stopped = train(config, parts, tmp_path / "twice", PLACE, watcher=at_call(2, stop=True))
     assert (stopped.delta, stopped.steps_done) == (None, 2)
@@ -93,7 +100,8 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
 def test_a_siglip_is_trained_by_every_objective(
     options: dict[str, object], parts: Parts, sigmoid_base: Clip, tmp_path: Path
 ) -> None:
-    trained = train(configure(steps=3, **options), replace(parts, base=sigmoid_base), tmp_path, PLACE)
+    own = replace(parts_for(options, parts), base=sigmoid_base)
+    trained = train(configure(steps=3, **options), own, tmp_path, PLACE)
     tuned = load_clip(f"local-dir:{trained.delta}", device="cpu", precision="float32")
     assert (tuned.logit_bias != sigmoid_base.logit_bias) is (options.get("trainable") == "all")
     before, after = (clip.encode_text(clip.tokenizer(captions(4))) for clip in (sigmoid_base, tuned))

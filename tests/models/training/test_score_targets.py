@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from torch import Tensor
 
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.data.pairs import PairSet, Subset
-from sds_clip.models.errors import TeacherError
+from sds_clip.models.errors import DataError, TeacherError, TrainingError
 from sds_clip.models.losses.score import teacher_choice
 from sds_clip.models.teacher.diffusion_score import draws
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import Teacher
+from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.latents import Latents
-from sds_clip.models.training.score_targets import BaseScores, ShuffledScores, TeacherScores
+from sds_clip.models.training.parts import Parts, Swapped
+from sds_clip.models.training.run import train
+from sds_clip.models.training.score_targets import BaseScores, LabelScores, ShuffledScores, TeacherScores
 from tests.teachers import save_sd_teacher
-from tests.training import configure
+from tests.training import PLACE, Stopper, configure
 
 CANDIDATES = ("a red circle", "a blue circle", "a circle red")
 
@@ -169,3 +173,99 @@ def test_the_base_s_choice_is_the_softmax_of_open_clip_s_logits(base: Clip, pair
     found = teacher_choice(errors, temperature=config.score_temperature, valid=valid).exp()
     torch.testing.assert_close(found[0], logits[0].softmax(dim=0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found[1, :2], logits[1, :2].softmax(dim=0), rtol=1e-4, atol=1e-6)
+
+
+def labelled(out: Path, pairs: PairSet, *, without: int = -1, **changed: Any) -> FinetuneConfig:
+    """A file of labels for two candidates of each sample; those of the sample `changed` are replaced."""
+    lines = []
+    for index in range(len(pairs)):
+        sample = pairs.sample(index)
+        caption, negative = sample.captions[0], sample.negatives[0][0]
+        line: dict[str, Any] = {"image": sample.name, "caption": caption}
+        line |= {"right": negative} if index % 2 else {"probabilities": {negative: 0.75, caption: 0.25}}
+        if index == 1 and changed:
+            line = {"image": sample.name, "caption": caption, **changed}
+        if index != without:
+            lines.append(json.dumps(line))
+    out.write_text(
+        "\n".join([*lines, json.dumps({"image": "of other data.png", "caption": "c", "right": "c"})])
+    )
+    return configure(
+        objective="score", score_by="labels", labels=out, negatives="swap", negatives_count=1, teacher=None
+    )
+
+
+def test_labels_of_a_file_are_the_choices(pairs: PairSet, tmp_path: Path) -> None:
+    swapped = Swapped(pairs, 1, 0)
+    config = labelled(tmp_path / "labels.jsonl", swapped)
+    targets = LabelScores(config, swapped, torch.device("cpu"))
+    candidates = [
+        (swapped.sample(index).captions[0], *swapped.sample(index).negatives[0]) for index in (4, 5)
+    ]
+    errors = targets([4, 5], candidates, 3)
+    chosen = (-errors[:, :2] / config.score_temperature).softmax(dim=1)
+    torch.testing.assert_close(chosen, torch.tensor([[0.25, 0.75], [0.0, 1.0]]), rtol=1e-4, atol=1e-6)
+    assert torch.equal(errors[:, 2], errors[:, 0])  # an unused column
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"right": "something else"}, r"'something else' is none of the candidates \('a "),
+        ({"probabilities": {"something else": 1.0}}, "'something else' is none of the candidates"),
+        ({"probabilities": {}}, "the candidate 'a .*' has no probability"),
+        ({}, 'must be an object with "image"'),
+        ({"right": "a", "probabilities": {}}, 'must be an object with "image"'),
+        ({"probabilities": [0.5, 0.5]}, 'must be an object with "image"'),
+    ],
+)
+def test_a_label_that_does_not_fit_is_refused_with_its_sample_and_line(
+    line: dict[str, Any], message: str, pairs: PairSet, tmp_path: Path
+) -> None:
+    swapped = Swapped(pairs, 1, 0)
+    config = labelled(tmp_path / "labels.jsonl", swapped, other=1, **line)
+    with pytest.raises(DataError, match=rf"labels\.jsonl, line 2, 1\.png.*{message}"):
+        LabelScores(config, swapped, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("values", [(0.5, 0.6), (1.5, -0.5), (True, False), ("1", 0)])
+def test_labels_that_are_no_probabilities_are_refused(
+    values: tuple[Any, Any], pairs: PairSet, tmp_path: Path
+) -> None:
+    swapped = Swapped(pairs, 1, 0)
+    sample = swapped.sample(1)
+    candidates = (sample.captions[0], *sample.negatives[0])
+    given = dict(zip(candidates, values, strict=True))
+    config = labelled(tmp_path / "labels.jsonl", swapped, probabilities=given)
+    with pytest.raises(DataError, match=r"line 2, 1\.png.*from 0 to 1, and their sum 1"):
+        LabelScores(config, swapped, torch.device("cpu"))
+
+
+def test_a_choice_without_a_label_and_one_with_two_are_refused(pairs: PairSet, tmp_path: Path) -> None:
+    swapped, file = Swapped(pairs, 1, 0), tmp_path / "labels.jsonl"
+    config = labelled(file, swapped, without=3)
+    with pytest.raises(DataError, match=r"labels\.jsonl has no line for 3\.png and 'a "):
+        LabelScores(config, swapped, torch.device("cpu"))
+    config = labelled(file, swapped)
+    file.write_text("\n".join([file.read_text(), file.read_text().splitlines()[0]]))
+    with pytest.raises(DataError, match=r"line 26: 0\.png has a label for 'a .*' on line 1, too"):
+        LabelScores(config, swapped, torch.device("cpu"))
+
+
+def test_a_run_by_labels_needs_no_teacher_and_is_not_resumed_with_other_labels(
+    parts: Parts, tmp_path: Path
+) -> None:
+    swapped, file = Swapped(parts.pairs, 1, 0), tmp_path / "labels.jsonl"
+    config, own = labelled(file, swapped), Parts(parts.base, parts.pairs)
+    straight = train(config, own, tmp_path / "straight", PLACE)
+    train(config, own, tmp_path / "twice", PLACE, watcher=Stopper(lambda: True))
+    moved = config.model_copy(update={"labels": file.rename(tmp_path / "moved.jsonl")})
+    resumed = train(moved, own, tmp_path / "twice", PLACE, resume=True)
+    assert straight.delta is not None
+    assert resumed.delta is not None
+    first, second = (each.delta / "delta.safetensors" for each in (straight, resumed) if each.delta)
+    assert first.read_bytes() == second.read_bytes()
+    train(moved, own, tmp_path / "other", PLACE, watcher=Stopper(lambda: True))
+    labelled(tmp_path / "moved.jsonl", swapped, right=swapped.sample(1).captions[0])
+    with pytest.raises(TrainingError, match="labels_hash"):
+        train(moved, own, tmp_path / "other", PLACE, resume=True)

@@ -82,7 +82,7 @@ def gradients_of(
     """What two losses whose gradients are given leave on the image features, and what is logged of it."""
     features = torch.zeros_like(contrastive, requires_grad=True)
     losses = Losses((features * contrastive).sum(), (features * teacher).sum(), {})
-    logged = _backward(losses, features, conflicts)
+    logged, _ = _backward(losses, features, conflicts)
     assert features.grad is not None
     return features.grad, logged
 

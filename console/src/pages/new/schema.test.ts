@@ -31,6 +31,11 @@ const SCHEMAS: Schemas = {
         "x-section": "Length",
       },
       lr: { type: "number", default: 0.0001, exclusiveMinimum: 0, "x-section": "Optimizer" },
+      weight: {
+        anyOf: [{ type: "number", minimum: 0 }, { const: "auto", type: "string" }, { type: "null" }],
+        default: null,
+        "x-section": "Optimizer",
+      },
       t_max: { type: "number", default: 0.95, minimum: 0, maximum: 1, "x-section": "Optimizer" },
       seed: { type: "integer", default: 0, minimum: 0, exclusiveMaximum: 10, "x-section": "Length" },
       checkpointing: { type: "boolean", default: false },
@@ -49,6 +54,7 @@ test("every plain field is read by its path, and lists and mappings are not", ()
     "classes choice",
     "options.steps integer",
     "options.lr number",
+    "options.weight number",
     "options.t_max number",
     "options.seed integer",
     "options.checkpointing flag",
@@ -93,7 +99,7 @@ test("sections stand in the order of their first fields, and a field without one
   const shown = sections(fields.filter(({ path }) => path.startsWith("options.")));
   expect(shown.map(({ title, fields }) => [title, fields.map(({ name }) => name)])).toEqual([
     ["Length", ["steps", "seed"]],
-    ["Optimizer", ["lr", "t_max"]],
+    ["Optimizer", ["lr", "weight", "t_max"]],
     ["Other", ["checkpointing"]],
   ]);
 });

@@ -75,7 +75,9 @@ export function wrongIn({ kind, optional, bounds, limits }: FieldSpec, text: str
 }
 
 function readField(path: string, name: string, schema: Schema, required: boolean): FieldSpec | undefined {
-  const branches = (schema.anyOf ?? [schema]).filter(({ type }) => type !== "null");
+  const given = (schema.anyOf ?? [schema]).filter(({ type }) => type !== "null");
+  // A number that may also be a word, such as `auto`, is asked for as a number.
+  const branches = given.length > 1 ? given.filter((each) => each.const === undefined) : given;
   const [branch] = branches;
   const kind = branch && branches.length === 1 ? kindOf(branch) : undefined;
   if (!branch || !kind) return undefined;
