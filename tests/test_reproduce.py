@@ -19,7 +19,7 @@ CONFIGURATION = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
 def arguments(line: str) -> list[str]:
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     start = next(place for place, word in enumerate(words) if word in ("sds-clip", "sds_clip"))
     return words[start + 1 :]
 

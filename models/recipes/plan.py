@@ -78,7 +78,7 @@ class Plan(_Part):
     ]
     """What every model is measured on: for each benchmark its data, or its options."""
     primary: str
-    """The benchmark whose first figure is the primary outcome: GroupMatch if it has that, or else its own primary one."""
+    """The benchmark whose first figure is the primary outcome: GroupMatch if it has that, or its own primary figure."""
     look: Literal["validation", "held-out"] = "held-out"
     """Whether the benchmarks' data may still decide something (`validation`), or are looked at once (`held-out`)."""
     also: dict[Name, str] = Field(default_factory=dict)

@@ -86,7 +86,6 @@ def compare(plan: str, out: Path | None, dry_run: bool, shows: bool, url: str | 
             if dry_run:
                 print(printable_lines(service.estimate()))
                 return 0
-            arms.begin()
             service.run()
         return _show(arms, "")
     if missing_packages("train"):

@@ -41,7 +41,7 @@ class Service:
     say: Callable[[str], None]
 
     def estimate(self) -> str:
-        """Return what the service says of each recipe's jobs, which its data sets need not exist for."""
+        """Return what the service says of each recipe's jobs. It needs the data, which are uploaded for it."""
         rows = []
         for recipe in self.arms.plan.recipes:
             fields = self._finetune(recipe, self.arms.plan.seeds[0])
@@ -56,9 +56,11 @@ class Service:
     def run(self) -> None:
         """Submit what is not done, wait, and keep the results. Raises ClientError, JobFailed or ConfigError."""
         plan = self.arms.plan
+        bodies = {arm: self._finetune(*arm) for arm in plan.arms()}  # refuses what a service cannot do
+        self.arms.begin()
         runs = {
-            f"{recipe}-{seed}": self._submit("finetune", f"{recipe}-{seed}", self._finetune(recipe, seed))
-            for recipe, seed in plan.arms()
+            f"{recipe}-{seed}": self._submit("finetune", f"{recipe}-{seed}", body)
+            for (recipe, seed), body in bodies.items()
             if not (self.arms.run(recipe, seed) / "delta").exists()
         }
         measured = {name: self._evaluate(name, ref) for name, ref in {BASE: plan.base, **plan.also}.items()}
@@ -132,6 +134,7 @@ class Service:
         """Return the name of a data set of the service: uploaded once for this folder, if it is a path here."""
         path = Path(data)
         if not path.exists():
+            self.client.dataset(data)
             return data
         if images is not None:
             raise ConfigError(
