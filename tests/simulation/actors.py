@@ -355,8 +355,9 @@ class Operator:
         )
         while not self._world.is_over:
             self._world.scheduler.sleep(self._pick((9.0, 1.0, 25.0)))
-            with contextlib.suppress(ServiceError):
-                self._pick(acts)()
+            if not self._world.is_over:  # a retry after all has come to an end would leave a job that waits
+                with contextlib.suppress(ServiceError):
+                    self._pick(acts)()
 
     def _job(self) -> str:
         jobs = self._world.store.jobs.list().items
