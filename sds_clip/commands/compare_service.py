@@ -134,8 +134,12 @@ class Service:
         """Return the name of a data set of the service: uploaded once for this folder, if it is a path here."""
         path = Path(data)
         if not path.exists():
-            self.client.dataset(data)
-            return data
+            try:
+                return self.client.dataset(data)["id"]
+            except NotFound as error:
+                raise ConfigError(
+                    f"There is no file or folder {data} here, and no data set of this id or name on the service."
+                ) from error
         if images is not None:
             raise ConfigError(
                 f"With --url, {data} must be a folder that contains its images, so leave `images` out, or the name of "
