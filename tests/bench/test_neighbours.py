@@ -1,5 +1,6 @@
 """The flood and its table, and a short run against a real service."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,10 @@ def test_quick_run_floods_in_every_way_and_prints_what_came_of_it(
         ("requests", " x 200"),
         ("texts", " x 429 max_items_per_s_per_key"),
         ("large images", "without answer at the end"),
-        ("labels", "x 503 classes_building"),
+        (
+            "labels",
+            r"x (503 classes_building|429 overloaded)",
+        ),  # by whether a set waits longer than the flood
         ("bodies", "x 413 body_too_complex"),
         ("wrong keys", "x 401 unauthorized"),
         ("uploads", "x 422 invalid_request"),
@@ -71,5 +75,5 @@ def test_quick_run_floods_in_every_way_and_prints_what_came_of_it(
         ("streams", "6 x without answer at the end"),
     ):
         [row] = [line for line in answers.splitlines() if line.startswith(f"| {kind} |")]
-        assert expected in row
+        assert re.search(expected, row)
     assert "failed requests of the steady key: 0 (at most 0: met)" in printed
