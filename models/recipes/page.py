@@ -12,7 +12,7 @@ from sds_clip.models.evaluation.report.words import NO_BREAK, p_value, percent, 
 from sds_clip.models.markdown import markdown_table
 from sds_clip.models.pages import environment
 from sds_clip.models.recipes.arms import Arms
-from sds_clip.models.recipes.differences import Difference, Line, every_figure, lines
+from sds_clip.models.recipes.differences import Difference, Line, every_figure
 from sds_clip.models.recipes.plan import BASE
 from sds_clip.models.training.influence import teacher_had_no_say
 from sds_clip.models.training.watcher import Record
@@ -27,9 +27,8 @@ _KEPT = ("zero-shot", "retrieval")
 """The benchmarks that say what a model has forgotten, the best first."""
 
 
-def write_page(arms: Arms, shared: str = "") -> Path:
-    """Write the tables, the picture and the page, and return the page's path. Raises EvaluationError."""
-    found = lines(arms)
+def write_page(arms: Arms, found: Sequence[Line], shared: str) -> Path:
+    """Write the tables, the picture and the page of these differences, and return the page's path."""
     _write_table(arms.out / "table.tsv", FIGURE, every_figure(arms))
     _write_table(arms.out / "differences.tsv", DIFFERENCE, map(_row, found))
     texts = environment(Path(__file__).parent, is_html=False)

@@ -166,8 +166,9 @@ def _show(arms: Arms, shared: str) -> int:
     from sds_clip.models.recipes.differences import lines
     from sds_clip.models.recipes.page import shown, write_page
 
-    page = write_page(arms, shared)
-    print(table(*shown(arms, lines(arms))))
+    found = lines(arms)
+    page = write_page(arms, found, shared)
+    print(table(*shown(arms, found)))
     print(f"\n{page}")
     say(f"Wrote {page}, {page.with_name('table.tsv')} and {page.with_name('differences.tsv')}.")
     return 0
