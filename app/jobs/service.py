@@ -167,9 +167,9 @@ class JobService:
 
     @in_store_thread
     def metrics(self, caller: Caller, job_id: str, *, after: int, limit: int) -> MetricList:
-        found = self._seen_by(caller.sees).events.metrics(job_id, after=after, limit=limit + 1)
-        data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
-        return MetricList(data=data, has_more=len(found) > limit)
+        return MetricList.of(
+            self._seen_by(caller.sees).events.metrics(job_id, after=after, limit=limit + 1), limit
+        )
 
     async def curves(
         self,

@@ -32,7 +32,6 @@ from sds_clip.app.schemas.versions import (
     AliasInfo,
     LockRequest,
     PromoteRequest,
-    PromotionInfo,
     PromotionList,
     RemoveRequest,
     RollbackRequest,
@@ -126,9 +125,7 @@ class VersionService:
     ) -> PromotionList:
         """The audit of the caller's aliases, newest first."""
         aliases = self._seen_by(caller.sees).aliases
-        found = aliases.promotions(alias, before=before, limit=limit + 1)
-        data = [PromotionInfo.model_validate(line) for line in found[:limit]]
-        return PromotionList(data=data, has_more=len(found) > limit)
+        return PromotionList.of(aliases.promotions(alias, before=before, limit=limit + 1), limit)
 
     @in_store_thread
     def shown(self, caller: Caller, aliases: Sequence[Alias]) -> Sequence[AliasInfo]:
