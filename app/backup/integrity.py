@@ -1,5 +1,6 @@
 """Compares the rows of the database with the files: what is missing or damaged, and what no row names."""
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from sds_clip.app.backup.named import FOLDERS, TABLES, Named, What, WrongPath, d
 from sds_clip.app.datasets.folders import set_content
 from sds_clip.app.datasets.hashes import first_wrong_file, hash_of
 from sds_clip.app.errors import FilesOutside
+from sds_clip.app.jobs.checkpoints import attempts_in
 from sds_clip.app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
 from sds_clip.app.store.database import Database
 from sds_clip.app.store.records import VersionStatus
@@ -143,10 +145,9 @@ class _Checker:
             )
 
     def _job(self, named: Named) -> Iterator[str]:
-        attempts = sorted(data_path(self._data_dir, named.paths[0]).glob("[0-9]*"))
-        for checkpoint in (
-            found for each in attempts for _, found in checkpoints_in(each / "run" / CHECKPOINTS)
-        ):
+        attempts = attempts_in(data_path(self._data_dir, named.paths[0]))
+        found = (checkpoints_in(attempt / "run" / CHECKPOINTS) for attempt in attempts)
+        for _, checkpoint in itertools.chain.from_iterable(found):
             if self._is_quick:
                 is_whole = all((checkpoint / name).is_file() for name in (TENSORS_FILE, DESCRIPTION_FILE))
             else:

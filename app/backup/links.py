@@ -14,6 +14,7 @@ from pathlib import Path
 from sds_clip.app.backup.named import Named, What, data_path
 from sds_clip.app.backup.scratch import BackupError
 from sds_clip.app.errors import FilesOutside
+from sds_clip.app.jobs.checkpoints import attempts_in
 from sds_clip.models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole
 
 _SCORES = Path("scores", "kept.sqlite3")
@@ -57,7 +58,7 @@ class Links:
     def _take_job(self, job_id: str) -> None:
         """Link a job's newest complete checkpoint. Copy the logs of its runs, and what it has scored so far."""
         job = data_path(self._data_dir, f"jobs/{job_id}")
-        attempts = sorted((path for path in job.glob("[0-9]*") if path.name.isdigit()), key=_number)
+        attempts = attempts_in(job)
         self.jobs_without_checkpoint.discard(job_id)
         if not any(self._take_checkpoint(checkpoint) for checkpoint in _newest_first(attempts)):
             self.jobs_without_checkpoint.add(job_id)
@@ -100,15 +101,11 @@ class Links:
 
 def _newest_first(attempts: list[Path]) -> Iterator[Path]:
     found = [
-        (step, _number(attempt), checkpoint)
-        for attempt in attempts
+        (step, number, checkpoint)
+        for number, attempt in enumerate(attempts)
         for step, checkpoint in checkpoints_in(attempt / "run" / CHECKPOINTS)
     ]
     return (checkpoint for _, _, checkpoint in sorted(found, reverse=True))
-
-
-def _number(attempt: Path) -> int:
-    return int(attempt.name)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -6,14 +6,19 @@ from pathlib import Path
 from sds_clip.models.run_files import CHECKPOINTS, DESCRIPTION_FILE, checkpoints_in
 
 
+def attempts_in(job_folder: Path) -> list[Path]:
+    """The folders of a job's attempts, the first one first."""
+    attempts = (folder for folder in job_folder.glob("*") if folder.name.isdigit())
+    return sorted(attempts, key=lambda folder: int(folder.name))
+
+
 def checkpoints_of(job_folder: Path) -> Iterator[tuple[int, float, int]]:
     """Yield the step, the time and the size in bytes of each checkpoint, in the order of their steps.
 
     A checkpoint's files appear together once they are complete. A later attempt has links to those of the one before.
     """
-    attempts = [folder for folder in job_folder.glob("*") if folder.name.isdigit()]
     found: dict[int, Path] = {}
-    for attempt in sorted(attempts, key=lambda folder: int(folder.name)):
+    for attempt in attempts_in(job_folder):
         found |= checkpoints_in(attempt / "run" / CHECKPOINTS)
     for step, folder in sorted(found.items()):
         try:

@@ -11,7 +11,7 @@ from sqlalchemy import Row
 from sds_clip.app import tracing
 from sds_clip.app.errors import NoReport
 from sds_clip.app.inside import inside, job_file, version_folder
-from sds_clip.app.jobs.checkpoints import checkpoints_of
+from sds_clip.app.jobs.checkpoints import attempts_in, checkpoints_of
 from sds_clip.app.jobs.curves import curves_of
 from sds_clip.app.jobs.estimate import estimate
 from sds_clip.app.jobs.validator import JobValidator
@@ -283,8 +283,8 @@ class JobService:
         """The log of a fine-tuning job, from its newest attempt or else from its version. Raises NotFound."""
         store = self._seen_by(caller.sees)
         job = store.jobs.get(job_id)
-        own = inside(self._jobs_dir, self._jobs_dir / job.id).glob(f"[0-9]*/run/{LOG_FILE}")
-        logs = sorted(own, key=lambda file: int(file.parts[-3]), reverse=True)
+        attempts = attempts_in(inside(self._jobs_dir, self._jobs_dir / job.id))
+        logs = [attempt / "run" / LOG_FILE for attempt in reversed(attempts)]
         if job.result_version is not None:
             folder = store.versions.get(job.result_version).folder
             logs += [] if folder is None else [version_folder(self._data_dir, folder) / LOG_FILE]
