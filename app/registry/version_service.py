@@ -235,7 +235,7 @@ class VersionService:
     def _before(self, caller: Caller, version_id: str, name: str) -> tuple[str, AliasInfo | None, GateInfo]:
         """The version's whole id, the alias as it is, and what the gate says about the version."""
         store = self._seen_by(caller.sees)
-        version, alias = _by_id(store, version_id), _alias(store, name)
+        version, alias = _by_id(store, version_id), store.aliases.find(name)
         gate = gate_of(store, self._data_dir, version, None if alias is None else alias.version)
         return version.id, None if alias is None else _shown(store, caller, alias)[0], gate
 
@@ -246,7 +246,7 @@ class VersionService:
             caller.check("admin", "Giving an alias to a key", param="owner")
         if caller.is_admin:
             return _by_id(store, version_id)
-        alias = _alias(store, request.alias)
+        alias = store.aliases.find(request.alias)
         if alias is None or alias.owner != caller.name:
             caller.check("admin", "Moving an alias that was not given to this key", param="alias")
         version = _by_id(store, version_id)
@@ -300,13 +300,6 @@ def _move(caller: Caller, alias: str, request: PromoteRequest | RollbackRequest 
     )
 
 
-def _alias(store: Workspace, name: str) -> Alias | None:
-    try:
-        return store.aliases.get(name)
-    except UnknownRecord:
-        return None
-
-
 def _shown(store: Workspace, caller: Caller, *aliases: Alias) -> "list[AliasInfo]":
     """The aliases as their caller may see them: without unseen previous versions, and others' without their owner."""
     seen = store.versions.among([alias.previous for alias in aliases if alias.previous is not None])
@@ -323,13 +316,13 @@ def _shown(store: Workspace, caller: Caller, *aliases: Alias) -> "list[AliasInfo
 
 
 def _version(store: Workspace, name: str) -> Version:
-    alias = None if is_version(name) else _alias(store, name)
+    alias = None if is_version(name) else store.aliases.find(name)
     return _by_id(store, name) if alias is None else store.versions.get(alias.version)
 
 
 def _by_id(store: Workspace, given: str) -> Version:
     """The version with an id, or whose id begins so. An alias of that name is not taken for another version."""
-    if is_prefix(given) and _alias(store, given) is None:
+    if is_prefix(given) and store.aliases.find(given) is None:
         given = store.versions.named(given)
     return store.versions.get(given)
 
