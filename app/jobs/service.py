@@ -63,7 +63,8 @@ class JobUpdate:
 class JobService:
     """Submits, reads and controls jobs. It reaches the store only as the workspace of a caller.
 
-    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a job that the caller does not see.
+    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a job that the caller does not see. Those
+    that ask something of a job raise JobStateConflict, and do what `sds_clip.app.store.jobs.JobQueries` says.
     """
 
     def __init__(
@@ -226,31 +227,22 @@ class JobService:
 
     @in_store_thread
     def cancel(self, caller: Caller, job_id: str) -> JobInfo:
-        """Cancel the job, or ask its worker to do so. Raises JobStateConflict."""
         store = self._seen_by(caller.sees)
         return _info(store, store.jobs.request_cancel(job_id))
 
     @in_store_thread
     def pause(self, caller: Caller, job_id: str) -> JobInfo:
-        """Take the job out of the queue, or ask its worker to write a checkpoint and stop.
-
-        Raises JobStateConflict.
-        """
         store = self._seen_by(caller.sees)
         return _info(store, store.jobs.request_pause(job_id))
 
     @in_store_thread
     def resume(self, caller: Caller, job_id: str) -> JobInfo:
-        """Queue the job again. Raises JobStateConflict."""
         store = self._seen_by(caller.sees)
         return self._woken(store, store.jobs.request_resume(job_id))
 
     @in_store_thread
     def retry(self, caller: Caller, job_id: str) -> JobInfo:
-        """Queue a failed or cancelled job again.
-
-        Raises JobStateConflict, InputsGone, Forbidden, Overloaded, DiskReserve.
-        """
+        """Raises InputsGone, Forbidden, Overloaded, DiskReserve too."""
         store = self._seen_by(caller.sees)
         job = store.jobs.get(job_id)
         config = job.config or {}

@@ -180,13 +180,11 @@ class VersionService:
 
     @in_store_thread
     def lock(self, caller: Caller, alias: str, request: LockRequest) -> AliasInfo:
-        """Keep an alias where it is. An alias that is locked keeps its first lock."""
         store = self._seen_by(caller.sees)
         return _shown(store, caller, store.aliases.lock(alias, caller.name or LOCAL, request.reason))[0]
 
     @in_store_thread
     def unlock(self, caller: Caller, alias: str, request: LockRequest) -> AliasInfo:
-        """Let an alias be moved again. It is no error if it is not locked."""
         store = self._seen_by(caller.sees)
         return _shown(store, caller, store.aliases.unlock(alias, caller.name or LOCAL, request.reason))[0]
 
