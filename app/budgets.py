@@ -1,11 +1,12 @@
 """What all callers and each API key may have at the same time (`Budget`) and in a second (`Rate`).
 
-Only the event loop uses them, and nothing waits in them. Two limits are of another kind: in app/decode_budget.py
-threads wait in line for memory, and app/serving/turns.py says whose request goes on.
+Only the event loop uses them, and nothing waits in them. Keys are few: a file has them. Two limits are of another kind:
+in app/decode_budget.py threads wait in line for memory, and app/serving/turns.py says whose request goes on.
 """
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,32 +15,6 @@ from sds_clip.app.errors import KeyLimitReached, Overloaded, ServiceError
 
 ALL = ""
 """Stands for all callers together. No key has this name."""
-
-
-class Numbers:
-    """A number for each name, in the memory of this process. Each call is one step. Keys are few: a file has them.
-
-    Another implementation of these methods could keep them where all processes see them.
-    """
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, float] = {}
-
-    def get(self, name: str) -> float:
-        return self._numbers.get(name, 0)
-
-    def add(self, name: str, amount: float, *, most: float = math.inf, any_first: bool = False) -> bool:
-        """Add to a number, unless it would exceed `most`. With `any_first`, 0 may become anything."""
-        before = self._numbers.get(name, 0)
-        if before + amount > most and (before or not any_first):
-            return False
-        self._numbers[name] = before + amount
-        return True
-
-    def push(self, name: str, amount: float, *, least: float, most: float = math.inf) -> float:
-        """Add to a number, or to `least` if it is less or unknown, up to `most`. Returns the number."""
-        self._numbers[name] = after = min(max(self._numbers.get(name, least), least) + amount, most)
-        return after
 
 
 @dataclass(frozen=True)
@@ -57,28 +32,26 @@ class Budget:
     """Makes another error of what is taken and of the total."""
     any_first: bool = False
     """Whether who has nothing may take any amount."""
-    numbers: Numbers = field(default_factory=Numbers)
+    _taken: Counter[str] = field(default_factory=Counter)
 
     @property
     def used(self) -> int:
-        return int(self.numbers.get(ALL))
+        return self._taken[ALL]
 
     def take(self, amount: int = 1, key: str = ALL, *, more: int = 0) -> None:
         """Take an amount. `key` is the name of an API key, or "" for none. `more` raises the total for this one.
 
         Raises: KeyLimitReached; Overloaded, or the error of `full`. Nothing is taken then.
         """
-        add, share = self.numbers.add, self.per_key
-        if key and share is not None and not add(key, amount, most=share, any_first=self.any_first):
+        share, total = self.per_key, math.inf if self.total is None else self.total + more
+        if key and share is not None and not self._fits(key, amount, share):
             raise KeyLimitReached(self.limit, share, retry_after_s=self.retry_after_s())
-        total = math.inf if self.total is None else self.total + more
-        if not add(ALL, amount, most=total, any_first=self.any_first):
-            self._give_back_share(amount, key)
+        if not self._fits(ALL, amount, total):
             raise (self.full or self._overloaded)(self.used, int(total))
+        self._add(amount, key)
 
     def give_back(self, amount: int = 1, key: str = ALL) -> None:
-        self.numbers.add(ALL, -amount)
-        self._give_back_share(amount, key)
+        self._add(-amount, key)
 
     @contextmanager
     def hold(self, amount: int = 1, key: str = ALL) -> Iterator[None]:
@@ -89,9 +62,13 @@ class Budget:
         finally:
             self.give_back(amount, key)
 
-    def _give_back_share(self, amount: int, key: str) -> None:
-        if key and self.per_key is not None:
-            self.numbers.add(key, -amount)
+    def _fits(self, name: str, amount: int, most: float) -> bool:
+        before = self._taken[name]
+        return before + amount <= most or (self.any_first and not before)
+
+    def _add(self, amount: int, key: str) -> None:
+        for name in {ALL, key}:
+            self._taken[name] += amount
 
     def _overloaded(self, used: int, total: int) -> ServiceError:
         return Overloaded(
@@ -102,15 +79,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class Rate:
-    """A bucket for each key, which holds a second's worth and may go into debt. Without a key nothing is limited.
-
-    The number of a key is what it would have taken since the clock's beginning, if it had taken all it could before.
-    """
+    """A bucket for each key, which holds a second's worth and may go into debt. Without a key nothing is limited."""
 
     per_s: float
     limit: str = ""
     clock: Callable[[], float] = time.monotonic
-    numbers: Numbers = field(default_factory=Numbers)
+    _taken: dict[str, float] = field(default_factory=dict)
+    """What a key would have taken since the clock's beginning, if it had taken all it could before."""
 
     def spend(self, key: str, amount: float) -> None:
         """Spend what a request needs, however much, while the bucket is not empty.
@@ -134,5 +109,6 @@ class Rate:
 
     def _owed_s(self, key: str, amount: float, most_s: float = math.inf) -> float:
         paid = self.per_s * self.clock()
-        most = paid + most_s * self.per_s
-        return (self.numbers.push(key, amount, least=paid - self.per_s, most=most) - paid) / self.per_s
+        least, most = paid - self.per_s, paid + most_s * self.per_s
+        self._taken[key] = min(max(self._taken.get(key, least), least) + amount, most)
+        return (self._taken[key] - paid) / self.per_s

@@ -13,14 +13,13 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import httpcore
 import httpx
 
 from sds_clip.app.addresses import Address, is_public
 from sds_clip.app.errors import InvalidImage, UnusableImage
-from sds_clip.app.settings import Settings
 from sds_clip.models.images.decode import ImageTooLarge
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
@@ -46,8 +45,8 @@ class Fetcher:
         self,
         *,
         max_bytes: int,
-        timeout_s: float,
-        max_redirects: int,
+        timeout_s: float = TIMEOUT_S,
+        max_redirects: int = MAX_REDIRECTS,
         is_allowed: IsAllowed = is_public,
         resolve: Resolve | None = None,
         allowed_ports: Iterable[int] = (80, 443),
@@ -63,10 +62,6 @@ class Fetcher:
         self._backend = _CheckedBackend(resolve or self._resolve, is_allowed)
         self.slots = asyncio.Semaphore(_AT_ONCE)
         """Callers hold a slot from before a fetch until its bytes are decoded, which bounds memory."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        return cls(max_bytes=settings.max_image_bytes, timeout_s=TIMEOUT_S, max_redirects=MAX_REDIRECTS)
 
     async def fetch(self, url: str) -> bytes:
         """Return the bytes at `url`, following redirects.

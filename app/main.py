@@ -149,7 +149,7 @@ def create_app(settings: Settings, clips: dict[str, Clip], registry: Registry | 
     if settings.allow_url_images:
         from sds_clip.app.fetch import Fetcher
 
-        fetcher = Fetcher.of(settings)
+        fetcher = Fetcher(max_bytes=settings.max_image_bytes)
     # A request waits while the cache is read. The short wait_s keeps another process that writes to it from holding the
     # request up.
     disk = DiskCache(settings.data_dir / "class_weights.sqlite3", max_bytes=MAX_DISK_BYTES, wait_s=0.2)

@@ -32,7 +32,7 @@ from sds_clip.worker.context import JobContext
 from sds_clip.worker.data import content_of, pairs_place
 from sds_clip.worker.errors import JobFailed
 from sds_clip.worker.followers import Training, followed
-from sds_clip.worker.promotion import alias_of, decide
+from sds_clip.worker.promotion import decide
 from sds_clip.worker.references import check_version, loadable, of_version
 from sds_clip.worker.training_progress import TrainingProgress
 
@@ -295,7 +295,7 @@ class _Run:
             check_version(clip, version, param="alias")
             return clip
         except (JobFailed, CheckpointError) as error:
-            alias = alias_of(self.context.store, self.job.alias)
+            alias = self.context.store.aliases.find(self.job.alias)
             if alias is not None and alias.version == version:
                 raise
             raise AliasMoved(f"The alias {self.job.alias} was moved while its version was loaded.") from error

@@ -5,12 +5,10 @@ While the alias is locked, the job compares its version all the same, and does n
 
 from collections.abc import Callable
 
-from sds_clip.app.errors import UnknownRecord
 from sds_clip.app.registry.gate import CandidateScores, Verdict, judge
 from sds_clip.app.registry.version_service import LOCKED
 from sds_clip.app.schemas.finetune import FinetuneSpec
-from sds_clip.app.store import Store
-from sds_clip.app.store.records import Alias, AliasLock, Move
+from sds_clip.app.store.records import AliasLock, Move
 from sds_clip.worker.context import JobContext
 
 
@@ -28,7 +26,7 @@ def decide(
     if job.promote == "never":
         return Verdict(False, "Promotion was not requested.", {}), None
     context.stage("promoting")
-    alias = alias_of(context.store, job.alias)
+    alias = context.store.aliases.find(job.alias)
     holder = None if alias is None else alias.version
     of_owner = None if context.job.by_admin else context.job.owner
     if of_owner is not None and (alias is None or alias.owner != of_owner):
@@ -52,14 +50,6 @@ def decide(
         of_owner=of_owner,
     )
     return verdict, move
-
-
-def alias_of(store: Store, name: str) -> Alias | None:
-    """The alias, or None if there is no such alias."""
-    try:
-        return store.aliases.get(name)
-    except UnknownRecord:
-        return None
 
 
 def _locked_out(verdict: Verdict, alias: str, lock: AliasLock) -> Verdict:

@@ -25,6 +25,7 @@ from sds_clip.app.datasets.archives import Forwards, Member, read_tar
 from sds_clip.app.datasets.folders import create_file, write_all
 from sds_clip.app.datasets.names import member_parts
 from sds_clip.app.errors import InvalidArchive
+from sds_clip.app.registry.manifest import FileHash
 
 FORMAT = 1
 HEADER, ROWS, MANIFEST, FILES = "sds-clip-backup.json", "rows.jsonl", "manifest.json", "files"
@@ -50,14 +51,6 @@ class Header:
     """How many rows each table has."""
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    """Size and hash of a file in the archive."""
-
-    sha256: str
-    size: int
-
-
 class ArchiveWriter:
     """Writes a backup. Raises OSError."""
 
@@ -66,7 +59,7 @@ class ArchiveWriter:
         self._tar = tarfile.TarFile(
             fileobj=target, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_CHUNK_BYTES
         )
-        self._files: dict[str, FileEntry] = {}
+        self._files: dict[str, FileHash] = {}
         self._add_text(HEADER, {"format": FORMAT, **asdict(header)})
 
     @property
@@ -79,7 +72,7 @@ class ArchiveWriter:
             status = path.stat()
             hashing = _Hashing(file)
             self._tar.addfile(_info(name, status.st_size, status.st_mtime), cast(BinaryIO, hashing))
-        self._files[name] = FileEntry(hashing.sha256, status.st_size)
+        self._files[name] = FileHash(hashing.sha256, status.st_size)
 
     def add_tree(self, name: str, folder: Path) -> None:
         """Add the files and folders of a folder, in order."""
@@ -98,7 +91,7 @@ class ArchiveWriter:
     def _add_text(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content).encode() + b"\n"
         self._tar.addfile(_info(name, len(text)), io.BytesIO(text))
-        self._files[name] = FileEntry(hashlib.sha256(text).hexdigest(), len(text))
+        self._files[name] = FileHash(hashlib.sha256(text).hexdigest(), len(text))
 
 
 class ArchiveReader:
@@ -108,7 +101,7 @@ class ArchiveReader:
     """
 
     def __init__(self, source: BinaryIO) -> None:
-        self._files: dict[str, FileEntry] = {}
+        self._files: dict[str, FileHash] = {}
         self._members = read_tar(Forwards(iter(partial(source.read, _CHUNK_BYTES), b"")))
         content = self._json(self._next(HEADER), _MAX_HEADER_BYTES)
         try:
@@ -144,7 +137,7 @@ class ArchiveReader:
         content = self._json(member, _MAX_MANIFEST_BYTES)
         del self._files[MANIFEST]
         try:
-            expected = {name: FileEntry(**entry) for name, entry in content["files"].items()}
+            expected = {name: FileHash(**entry) for name, entry in content["files"].items()}
             missing = [{"what": str(each["what"]), "id": str(each["id"])} for each in content["missing"]]
         except (KeyError, TypeError, AttributeError) as error:
             raise damaged(f"{MANIFEST} lacks a field or has another one") from error
@@ -201,7 +194,7 @@ class ArchiveReader:
                 hashing.update(chunk)
                 size += len(chunk)
                 yield chunk
-        self._files[member.name] = FileEntry(hashing.hexdigest(), size)
+        self._files[member.name] = FileHash(hashing.hexdigest(), size)
 
 
 def damaged(why: str) -> BackupError:

@@ -10,11 +10,12 @@ from sds_clip.app.backup.named import FOLDERS, TABLES, Named, What, WrongPath, d
 from sds_clip.app.datasets.folders import set_content
 from sds_clip.app.datasets.hashes import first_wrong_file, hash_of
 from sds_clip.app.errors import FilesOutside
+from sds_clip.app.jobs.checkpoints import checkpoint_folders
 from sds_clip.app.registry.manifest import MANIFEST_FILE, VersionError, read_manifest, verify
 from sds_clip.app.store.database import Database
 from sds_clip.app.store.records import VersionStatus
 from sds_clip.app.store.transfer import Row, read_rows, snapshot
-from sds_clip.models.run_files import CHECKPOINTS, DESCRIPTION_FILE, TENSORS_FILE, checkpoints_in, read_whole
+from sds_clip.models.run_files import DESCRIPTION_FILE, TENSORS_FILE, read_whole
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,7 @@ class _Checker:
             )
 
     def _job(self, named: Named) -> Iterator[str]:
-        attempts = sorted(data_path(self._data_dir, named.paths[0]).glob("[0-9]*"))
-        for checkpoint in (
-            found for each in attempts for _, found in checkpoints_in(each / "run" / CHECKPOINTS)
-        ):
+        for _, checkpoint in checkpoint_folders(data_path(self._data_dir, named.paths[0])):
             if self._is_quick:
                 is_whole = all((checkpoint / name).is_file() for name in (TENSORS_FILE, DESCRIPTION_FILE))
             else:

@@ -8,13 +8,14 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 from sds_clip.app.backup.named import Named, What, data_path
 from sds_clip.app.backup.scratch import BackupError
 from sds_clip.app.errors import FilesOutside
-from sds_clip.models.run_files import CHECKPOINTS, LOG_FILE, checkpoints_in, read_whole
+from sds_clip.app.jobs.checkpoints import attempts_in, checkpoint_folders
+from sds_clip.models.run_files import LOG_FILE, read_whole
 
 _SCORES = Path("scores", "kept.sqlite3")
 _ASIDE = ".unfinished"
@@ -57,11 +58,12 @@ class Links:
     def _take_job(self, job_id: str) -> None:
         """Link a job's newest complete checkpoint. Copy the logs of its runs, and what it has scored so far."""
         job = data_path(self._data_dir, f"jobs/{job_id}")
-        attempts = sorted((path for path in job.glob("[0-9]*") if path.name.isdigit()), key=_number)
         self.jobs_without_checkpoint.discard(job_id)
-        if not any(self._take_checkpoint(checkpoint) for checkpoint in _newest_first(attempts)):
+        # Of one step, the checkpoint of the last attempt.
+        newest_first = sorted(checkpoint_folders(job), key=itemgetter(0))[::-1]
+        if not any(self._take_checkpoint(checkpoint) for _, checkpoint in newest_first):
             self.jobs_without_checkpoint.add(job_id)
-        for attempt in attempts:
+        for attempt in attempts_in(job):
             self._copy(attempt / "run" / LOG_FILE)
         if (job / _SCORES).exists():
             self._copy_scores(job / _SCORES)
@@ -96,19 +98,6 @@ class Links:
 
     def _path(self, file: Path) -> str:
         return file.relative_to(self._data_dir).as_posix()
-
-
-def _newest_first(attempts: list[Path]) -> Iterator[Path]:
-    found = [
-        (step, _number(attempt), checkpoint)
-        for attempt in attempts
-        for step, checkpoint in checkpoints_in(attempt / "run" / CHECKPOINTS)
-    ]
-    return (checkpoint for _, _, checkpoint in sorted(found, reverse=True))
-
-
-def _number(attempt: Path) -> int:
-    return int(attempt.name)
 
 
 def _link(source: Path, target: Path) -> None:

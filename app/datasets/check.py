@@ -99,7 +99,7 @@ def check_upload(
     """
     with folders.claim(dataset_id, wait_s=WAIT_S) as claim:
         try:
-            result = _checked(folders, dataset_id, claim, checker, limits, progress)
+            result = _checked(claim, checker, limits, progress)
         except ServiceError as error:
             if error.retryable:
                 raise
@@ -112,15 +112,9 @@ def check_upload(
 
 
 def _checked(
-    folders: DatasetFolders,
-    dataset_id: str,
-    claim: Claim,
-    checker: FormatChecker,
-    limits: ArchiveLimits,
-    progress: Progress | None,
+    claim: Claim, checker: FormatChecker, limits: ArchiveLimits, progress: Progress | None
 ) -> CheckResult:
-    upload = folders.upload(dataset_id)
-    archive = upload / ARCHIVE
+    archive = claim.upload / ARCHIVE
     if archive.exists():
         files = claim.folder / FILES
         unpack(archive, files, limits, progress=progress)
@@ -136,13 +130,13 @@ def _checked(
             return replace(result, size_bytes=size_bytes)
         return result
     # Shards become the data set by a single rename, so after a crash they may already be published.
-    published = folders.content(dataset_id)
-    shards = set_content(upload if upload.exists() else published)
+    folder = claim.upload if claim.upload.exists() else claim.content
+    shards = set_content(folder)
     check_shards(shards.paths, limits, progress=progress)
     result = checker(shards, progress=progress)
     if result.ready:
-        write_samples((upload if upload.exists() else published) / SAMPLES, result.samples)
-        if upload.exists():
+        write_samples(folder / SAMPLES, result.samples)
+        if folder == claim.upload:
             claim.publish_upload()
     return result
 

@@ -154,8 +154,7 @@ class Claim:
     """
 
     def __init__(self, folders: DatasetFolders, dataset_id: str, working: Path) -> None:
-        self._folders = folders
-        self._id = dataset_id
+        self.upload, self.content = folders.upload(dataset_id), folders.content(dataset_id)
         self._old = working / _OLD
         self.folder = working / _NEW
 
@@ -164,7 +163,7 @@ class Claim:
 
         The files must be synced to disk, as `receive` leaves them.
         """
-        self._replace(self._folders.upload(self._id), self.folder)
+        self._replace(self.upload, self.folder)
         self.folder.mkdir()
 
     def publish(self) -> None:
@@ -176,17 +175,17 @@ class Claim:
         with storage_errors():
             # One sync for all files: syncing each takes milliseconds, and there may be half a million.
             os.sync()
-        self._replace(self._folders.content(self._id), self.folder)
+        self._replace(self.content, self.folder)
 
     def publish_upload(self) -> None:
         """Turn the upload, unchanged, into the checked data set."""
-        self._replace(self._folders.content(self._id), self._folders.upload(self._id))
+        self._replace(self.content, self.upload)
 
     def drop_upload(self) -> None:
-        self._discard(self._folders.upload(self._id))
+        self._discard(self.upload)
 
     def drop_set(self) -> None:
-        self._discard(self._folders.content(self._id))
+        self._discard(self.content)
 
     def _replace(self, place: Path, folder: Path) -> None:
         self._discard(place)

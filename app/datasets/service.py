@@ -127,7 +127,10 @@ class DatasetService:
     async def delete(self, caller: Caller, dataset_id: str) -> None:
         """Delete a data set and its files. Registered data stay in place. Raises RecordInUse."""
         await self._threads.run(self._seen_by(caller.sees).datasets.delete, dataset_id)
-        await self._remove(dataset_id)
+        if not await self._removed(dataset_id):
+            task = asyncio.create_task(self._remove_later(dataset_id), name=f"remove {dataset_id}")
+            self._removals.add(task)
+            task.add_done_callback(self._removals.discard)
 
     async def sweep(self) -> None:
         """Remove what crashes have left on disk. Raises StoreUnavailable."""
@@ -239,23 +242,19 @@ class DatasetService:
             unchecked_bytes += len(chunk)
             yield chunk
 
-    async def _remove(self, dataset_id: str) -> None:
-        """Remove the files of a deleted data set. A worker that is checking it may hold them for a while."""
+    async def _removed(self, dataset_id: str) -> bool:
+        """Remove the files of a deleted data set. False while a worker that is checking it holds them."""
         try:
             await in_own_thread(lambda: self._folders.remove(dataset_id), f"remove {dataset_id}")
         except DatasetBusy:
-            task = asyncio.create_task(self._remove_later(dataset_id), name=f"remove {dataset_id}")
-            self._removals.add(task)
-            task.add_done_callback(self._removals.discard)
+            return False
+        return True
 
     async def _remove_later(self, dataset_id: str) -> None:
         for _ in range(_TRIES):
             await asyncio.sleep(_TRY_AGAIN_S)
-            try:
-                await in_own_thread(lambda: self._folders.remove(dataset_id), f"remove {dataset_id}")
+            if await self._removed(dataset_id):
                 return
-            except DatasetBusy:
-                continue
         logger.warning("The files of %s are still in use. The next start removes them.", dataset_id)
 
 

@@ -6,16 +6,24 @@ from pathlib import Path
 from sds_clip.models.run_files import CHECKPOINTS, DESCRIPTION_FILE, checkpoints_in
 
 
+def attempts_in(job_folder: Path) -> list[Path]:
+    """The folders of a job's attempts, the first one first."""
+    attempts = (folder for folder in job_folder.glob("*") if folder.name.isdigit())
+    return sorted(attempts, key=lambda folder: int(folder.name))
+
+
+def checkpoint_folders(job_folder: Path) -> list[tuple[int, Path]]:
+    """The step and the folder of every checkpoint, those of the first attempt first."""
+    runs = (attempt / "run" / CHECKPOINTS for attempt in attempts_in(job_folder))
+    return [found for run in runs for found in checkpoints_in(run)]
+
+
 def checkpoints_of(job_folder: Path) -> Iterator[tuple[int, float, int]]:
     """Yield the step, the time and the size in bytes of each checkpoint, in the order of their steps.
 
     A checkpoint's files appear together once they are complete. A later attempt has links to those of the one before.
     """
-    attempts = [folder for folder in job_folder.glob("*") if folder.name.isdigit()]
-    found: dict[int, Path] = {}
-    for attempt in sorted(attempts, key=lambda folder: int(folder.name)):
-        found |= checkpoints_in(attempt / "run" / CHECKPOINTS)
-    for step, folder in sorted(found.items()):
+    for step, folder in sorted(dict(checkpoint_folders(job_folder)).items()):
         try:
             written_at = (folder / DESCRIPTION_FILE).stat().st_mtime
             size_bytes = sum(file.stat().st_size for file in folder.iterdir())

@@ -35,10 +35,8 @@ class ModelResolver:
         """
         if is_version(name):
             return _version(store, name, param)
-        try:
-            return _version(store, store.aliases.get(name).version, param)
-        except UnknownRecord:
-            pass
+        if (alias := store.aliases.find(name)) is not None:
+            return _version(store, alias.version, param)
         if name == DEFAULT:
             return self._first
         try:

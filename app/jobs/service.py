@@ -11,7 +11,7 @@ from sqlalchemy import Row
 from sds_clip.app import tracing
 from sds_clip.app.errors import NoReport
 from sds_clip.app.inside import inside, job_file, version_folder
-from sds_clip.app.jobs.checkpoints import checkpoints_of
+from sds_clip.app.jobs.checkpoints import attempts_in, checkpoints_of
 from sds_clip.app.jobs.curves import curves_of
 from sds_clip.app.jobs.estimate import estimate
 from sds_clip.app.jobs.validator import JobValidator
@@ -63,7 +63,8 @@ class JobUpdate:
 class JobService:
     """Submits, reads and controls jobs. It reaches the store only as the workspace of a caller.
 
-    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a job that the caller does not see.
+    Every method raises StoreUnavailable and StoreBusy, and UnknownRecord for a job that the caller does not see. Those
+    that ask something of a job raise JobStateConflict, and do what `sds_clip.app.store.jobs.JobQueries` says.
     """
 
     def __init__(
@@ -167,9 +168,9 @@ class JobService:
 
     @in_store_thread
     def metrics(self, caller: Caller, job_id: str, *, after: int, limit: int) -> MetricList:
-        found = self._seen_by(caller.sees).events.metrics(job_id, after=after, limit=limit + 1)
-        data = [MetricPointInfo.model_validate(point) for point in found[:limit]]
-        return MetricList(data=data, has_more=len(found) > limit)
+        return MetricList.of(
+            self._seen_by(caller.sees).events.metrics(job_id, after=after, limit=limit + 1), limit
+        )
 
     async def curves(
         self,
@@ -226,31 +227,22 @@ class JobService:
 
     @in_store_thread
     def cancel(self, caller: Caller, job_id: str) -> JobInfo:
-        """Cancel the job, or ask its worker to do so. Raises JobStateConflict."""
         store = self._seen_by(caller.sees)
         return _info(store, store.jobs.request_cancel(job_id))
 
     @in_store_thread
     def pause(self, caller: Caller, job_id: str) -> JobInfo:
-        """Take the job out of the queue, or ask its worker to write a checkpoint and stop.
-
-        Raises JobStateConflict.
-        """
         store = self._seen_by(caller.sees)
         return _info(store, store.jobs.request_pause(job_id))
 
     @in_store_thread
     def resume(self, caller: Caller, job_id: str) -> JobInfo:
-        """Queue the job again. Raises JobStateConflict."""
         store = self._seen_by(caller.sees)
         return self._woken(store, store.jobs.request_resume(job_id))
 
     @in_store_thread
     def retry(self, caller: Caller, job_id: str) -> JobInfo:
-        """Queue a failed or cancelled job again.
-
-        Raises JobStateConflict, InputsGone, Forbidden, Overloaded, DiskReserve.
-        """
+        """Raises InputsGone, Forbidden, Overloaded, DiskReserve too."""
         store = self._seen_by(caller.sees)
         job = store.jobs.get(job_id)
         config = job.config or {}
@@ -283,8 +275,8 @@ class JobService:
         """The log of a fine-tuning job, from its newest attempt or else from its version. Raises NotFound."""
         store = self._seen_by(caller.sees)
         job = store.jobs.get(job_id)
-        own = inside(self._jobs_dir, self._jobs_dir / job.id).glob(f"[0-9]*/run/{LOG_FILE}")
-        logs = sorted(own, key=lambda file: int(file.parts[-3]), reverse=True)
+        attempts = attempts_in(inside(self._jobs_dir, self._jobs_dir / job.id))
+        logs = [attempt / "run" / LOG_FILE for attempt in reversed(attempts)]
         if job.result_version is not None:
             folder = store.versions.get(job.result_version).folder
             logs += [] if folder is None else [version_folder(self._data_dir, folder) / LOG_FILE]

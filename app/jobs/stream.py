@@ -37,7 +37,8 @@ async def stream(
     update, last, progress, told_at = first, after, None, time.monotonic()
     yield f"retry: {RETRY_MS}\n\n"
     while True:
-        frames = [_event(EventInfo.model_validate(event)) for event in update.events]
+        events = map(EventInfo.model_validate, update.events)
+        frames = [f"id: {event.id}\n{frame(event.type, event)}" for event in events]
         last = update.events[-1].number if update.events else last
         is_all = len(update.events) < MAX_EVENTS_PER_READ
         if is_all and (current := JobProgress.of(update.job, no_worker=update.no_worker)) != progress:
@@ -67,10 +68,6 @@ async def _next(read: Callable[[int], Awaitable[JobUpdate]], before: JobUpdate, 
             raise
         await asyncio.sleep(POLL_S)
         return replace(before, events=())
-
-
-def _event(event: EventInfo) -> str:
-    return f"id: {event.id}\n{frame(event.type, event)}"
 
 
 def frame(name: str, content: BaseModel) -> str:

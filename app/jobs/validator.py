@@ -118,11 +118,8 @@ class JobValidator:
         """Raise Forbidden if a job shall move an alias that its caller may not move."""
         if promote == "never" or caller.is_admin:
             return
-        try:
-            owner = self._seen_by(caller.sees).aliases.get(alias).owner
-        except UnknownRecord:
-            owner = ""
-        if owner != caller.name:
+        found = self._seen_by(caller.sees).aliases.find(alias)
+        if ("" if found is None else found.owner) != caller.name:
             caller.check("admin", f"promote: {promote}", param="promote")
 
     def _check_finetune(self, store: Workspace, caller: Caller, spec: FinetuneSpec) -> FinetuneSpec:

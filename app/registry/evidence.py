@@ -51,7 +51,8 @@ def gate_of(store: Workspace, data_dir: Path, version: Version, holder: str | No
     """
     other = version.base_version if holder is None else holder
     job = _maker(store, version)
-    thresholds = Thresholds() if job is None else _thresholds(job)
+    config = {} if job is None else FinetuneSpec.upgraded(job.config)
+    thresholds = Thresholds.model_validate(config.get("thresholds", {}))
     evidence: list[str] = []
     if other is None:
         verdict = Verdict(False, "The version has no base to compare it with.", {})
@@ -102,10 +103,6 @@ def _maker(store: Workspace, version: Version) -> Job | None:
     with contextlib.suppress(UnknownRecord):
         return store.jobs.get(version.job_id)
     return None
-
-
-def _thresholds(job: Job) -> Thresholds:
-    return Thresholds.model_validate(FinetuneSpec.upgraded(job.config).get("thresholds", {}))
 
 
 def _own_figures(job: Job | None) -> dict[str, Any] | None:

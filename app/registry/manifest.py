@@ -34,7 +34,7 @@ class DamagedFiles(VersionError):
 
 @dataclass(frozen=True)
 class FileHash:
-    """The hash and size of one file of a version."""
+    """The hash and size of one file, as in a manifest."""
 
     sha256: str
     size: int

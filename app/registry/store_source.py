@@ -85,11 +85,7 @@ def register_served(store: Store, clips: Sequence[Clip]) -> None:
     """
     for clip in clips:
         store.versions.register(unpublished_version(clip))
-    first = clips[0].version
-    try:
-        alias = store.aliases.get(DEFAULT)
-    except UnknownRecord:
-        alias = None
+    first, alias = clips[0].version, store.aliases.find(DEFAULT)
     if alias is not None and alias.version == first:
         return
     if alias is not None and (alias.lock is not None or not _follows_the_start(store, alias, clips)):

@@ -32,7 +32,6 @@ from sds_clip.app.schemas.versions import (
     AliasInfo,
     LockRequest,
     PromoteRequest,
-    PromotionInfo,
     PromotionList,
     RemoveRequest,
     RollbackRequest,
@@ -126,9 +125,7 @@ class VersionService:
     ) -> PromotionList:
         """The audit of the caller's aliases, newest first."""
         aliases = self._seen_by(caller.sees).aliases
-        found = aliases.promotions(alias, before=before, limit=limit + 1)
-        data = [PromotionInfo.model_validate(line) for line in found[:limit]]
-        return PromotionList(data=data, has_more=len(found) > limit)
+        return PromotionList.of(aliases.promotions(alias, before=before, limit=limit + 1), limit)
 
     @in_store_thread
     def shown(self, caller: Caller, aliases: Sequence[Alias]) -> Sequence[AliasInfo]:
@@ -183,13 +180,11 @@ class VersionService:
 
     @in_store_thread
     def lock(self, caller: Caller, alias: str, request: LockRequest) -> AliasInfo:
-        """Keep an alias where it is. An alias that is locked keeps its first lock."""
         store = self._seen_by(caller.sees)
         return _shown(store, caller, store.aliases.lock(alias, caller.name or LOCAL, request.reason))[0]
 
     @in_store_thread
     def unlock(self, caller: Caller, alias: str, request: LockRequest) -> AliasInfo:
-        """Let an alias be moved again. It is no error if it is not locked."""
         store = self._seen_by(caller.sees)
         return _shown(store, caller, store.aliases.unlock(alias, caller.name or LOCAL, request.reason))[0]
 
@@ -238,7 +233,7 @@ class VersionService:
     def _before(self, caller: Caller, version_id: str, name: str) -> tuple[str, AliasInfo | None, GateInfo]:
         """The version's whole id, the alias as it is, and what the gate says about the version."""
         store = self._seen_by(caller.sees)
-        version, alias = _by_id(store, version_id), _alias(store, name)
+        version, alias = _by_id(store, version_id), store.aliases.find(name)
         gate = gate_of(store, self._data_dir, version, None if alias is None else alias.version)
         return version.id, None if alias is None else _shown(store, caller, alias)[0], gate
 
@@ -249,7 +244,7 @@ class VersionService:
             caller.check("admin", "Giving an alias to a key", param="owner")
         if caller.is_admin:
             return _by_id(store, version_id)
-        alias = _alias(store, request.alias)
+        alias = store.aliases.find(request.alias)
         if alias is None or alias.owner != caller.name:
             caller.check("admin", "Moving an alias that was not given to this key", param="alias")
         version = _by_id(store, version_id)
@@ -303,13 +298,6 @@ def _move(caller: Caller, alias: str, request: PromoteRequest | RollbackRequest 
     )
 
 
-def _alias(store: Workspace, name: str) -> Alias | None:
-    try:
-        return store.aliases.get(name)
-    except UnknownRecord:
-        return None
-
-
 def _shown(store: Workspace, caller: Caller, *aliases: Alias) -> "list[AliasInfo]":
     """The aliases as their caller may see them: without unseen previous versions, and others' without their owner."""
     seen = store.versions.among([alias.previous for alias in aliases if alias.previous is not None])
@@ -326,13 +314,13 @@ def _shown(store: Workspace, caller: Caller, *aliases: Alias) -> "list[AliasInfo
 
 
 def _version(store: Workspace, name: str) -> Version:
-    alias = None if is_version(name) else _alias(store, name)
+    alias = None if is_version(name) else store.aliases.find(name)
     return _by_id(store, name) if alias is None else store.versions.get(alias.version)
 
 
 def _by_id(store: Workspace, given: str) -> Version:
     """The version with an id, or whose id begins so. An alias of that name is not taken for another version."""
-    if is_prefix(given) and _alias(store, given) is None:
+    if is_prefix(given) and store.aliases.find(given) is None:
         given = store.versions.named(given)
     return store.versions.get(given)
 

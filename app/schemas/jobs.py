@@ -253,13 +253,6 @@ class EventList(Listing):
 
     data: list[EventInfo]
 
-    @classmethod
-    def of(cls, found: Sequence[Event], limit: int) -> "EventList":
-        """A page of the first ones. One more than `limit` was looked for."""
-        return cls(
-            data=[EventInfo.model_validate(each) for each in found[:limit]], has_more=len(found) > limit
-        )
-
 
 class MetricList(Listing):
     """Metrics, in the order of their steps."""

@@ -1,6 +1,7 @@
 """What lists have in common."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
@@ -13,6 +14,11 @@ class Listing(BaseModel):
         description="Whether more items follow. To read them, pass the id of the last item as `after` (for "
         "metrics, its step; for samples and items, its index)."
     )
+
+    @classmethod
+    def of(cls, found: Sequence[Any], limit: int) -> Self:
+        """A page of the first ones. One more than `limit` was looked for."""
+        return cls.model_validate({"data": list(found[:limit]), "has_more": len(found) > limit})
 
 
 class Deleted(BaseModel):

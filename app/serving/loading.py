@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -90,10 +90,6 @@ class VersionLoader:
         Raises whatever the registry raises while it is unavailable.
         """
         return await in_own_thread(lambda: self.registry.seen_among(versions, owner), "look up versions")
-
-    async def begun(self, prefix: str, owner: str | None) -> Sequence[str]:
-        """The first ids that begin with a prefix, of versions that an owner sees. Raises as `seen` does."""
-        return await in_own_thread(lambda: self.registry.begun(prefix, owner), "look up a prefix")
 
     async def load(self, version: str, *, by_alias: bool = False) -> Clip:
         """The version, loaded if necessary. A caller that gives up does not stop the load.

@@ -158,7 +158,9 @@ class Swapper:
         followed.wanted = alias
         now = time.monotonic()
         current = self._models.current(alias.name)
-        if current is not None and _serves(current, alias):
+        wanted = alias.name, alias.version, alias.generation
+        # The names are compared too, because `default` may still be served by a reference.
+        if current is not None and (current.name, current.clip.version, current.generation) == wanted:
             self._prepare_rollback(followed, current, now)
         elif followed.is_due(now) and self._has_room(now):
             self._begin(followed, alias.version, self._stage(followed, alias.version))
@@ -315,18 +317,6 @@ class SwapMetrics:
         self.source_up = Gauge(
             "sds_clip_alias_source_up", "1 while the aliases can be read.", registry=registry
         )
-
-
-def _serves(current: ModelHandle, alias: Alias) -> bool:
-    """Whether the name serves its alias's version and generation.
-
-    The names are compared too, because `default` may still be served by a reference.
-    """
-    return (current.name, current.clip.version, current.generation) == (
-        alias.name,
-        alias.version,
-        alias.generation,
-    )
 
 
 def _fields(alias: Alias) -> dict[str, object]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 from sds_clip.app.budgets import Budget
 from sds_clip.app.errors import (
@@ -24,6 +25,7 @@ from sds_clip.app.serving.loading import UnknownVersion, VersionLoader
 from sds_clip.app.serving.seen_versions import SeenVersions
 from sds_clip.app.serving.served_models import ModelHandle, ServedModels
 from sds_clip.app.store.names import only
+from sds_clip.app.threads import in_own_thread
 from sds_clip.models.checkpoints.references import is_prefix, is_version
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.sharing import HeldNetworks
@@ -104,7 +106,8 @@ class VersionCache:
         if prefix is None or not is_prefix(prefix):
             return None
         try:
-            found = await self.loader.begun(prefix, caller.sees)
+            begun = partial(self.loader.registry.begun, prefix, caller.sees)
+            found = await in_own_thread(begun, "look up a prefix")
         except Exception as error:  # the registry is unavailable
             raise _away(prefix, error) from error
         served = (model.clip.version for model in self.models)

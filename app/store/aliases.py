@@ -25,6 +25,11 @@ class Aliases(Part):
         with self._database.reading() as connection:
             return known(connection, Alias, aliases, *_named(name))
 
+    def find(self, name: str) -> Alias | None:
+        """As `get`, but None for an unknown alias."""
+        with self._database.reading() as connection:
+            return Alias.one_or_none(connection, select(aliases).where(*_named(name)))
+
     def all(self) -> tuple[Alias, ...]:
         return tuple(alias for alias in self.ever() if alias.removed_at is None)
 

@@ -19,7 +19,7 @@ from sds_clip.app.store.values import new_id
 from sds_clip.app.store.verdicts import CHECK_PREFIX, check_of, conclude, dataset_of, jobs_of
 from sds_clip.app.store.workers import LIVING_S
 
-CHECKS = "0015"
+CHECKS = "0017"
 """The migration of the first programs that know the jobs that check data sets."""
 MAX_UNCHECKED, MAX_UNCHECKED_PER_KEY = 500, 50
 """How many data sets may wait for their check: of all owners, and of one key, which may send a set of each format at

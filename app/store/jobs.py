@@ -64,6 +64,8 @@ class JobQueries(NamedRows[Job]):
     With an owner, the jobs of all others are unknown.
 
     After StoreUnavailable, the request may have taken effect, so repeat it, a submission with its idempotency key.
+    To repeat what is asked of a job (`request_...`) is no error. It raises UnknownRecord, and JobStateConflict if the
+    job's status does not allow it (`sds_clip.app.store.states`).
     """
 
     record = Job
@@ -127,37 +129,22 @@ class JobQueries(NamedRows[Job]):
             return connection.execute(select(func.count()).select_from(jobs).where(*where)).scalar_one()
 
     def request_cancel(self, job_id: str) -> Job:
-        """Cancel the job at once, or ask its worker to. Repeating it is not an error.
-
-        Raises: UnknownRecord; JobStateConflict if the job has succeeded or failed.
-        """
+        """Cancel the job at once, or ask its worker to."""
         return self._request(job_id, Action.CANCEL)
 
     def request_pause(self, job_id: str) -> Job:
-        """Take the job out of the queue, or ask its worker to write a checkpoint and stop.
-
-        Repeating it is not an error.
-
-        Raises: UnknownRecord; JobStateConflict if the job has ended, is being cancelled or waits for its
-        data.
-        """
+        """Take the job out of the queue, or ask its worker to write a checkpoint and stop."""
         return self._request(job_id, Action.PAUSE)
 
     def request_resume(self, job_id: str) -> Job:
-        """Queue a paused job again, with all its attempts. Publish a wake-up after this.
-
-        Raises: UnknownRecord; JobStateConflict if the job is not paused, nor already queued or running.
-        """
+        """Queue a paused job again, with all its attempts. Publish a wake-up after this."""
         return self._request(job_id, Action.RESUME)
 
     def request_retry(self, job_id: str) -> Job:
         """Take up a failed or cancelled job from its newest complete checkpoint, with its limits reset.
 
-        Returns the job: `queued`, or `validating` if one of its data sets is being checked again. Repeating
-        it is not an error. Publish a wake-up after this.
-
-        Raises: UnknownRecord; JobStateConflict if the job has succeeded, is paused or is about to stop;
-        InputsGone.
+        Returns the job: `queued`, or `validating` if one of its data sets is being checked again. Publish a wake-up
+        after this. Raises InputsGone too.
         """
         now = self._clock()
         with self._database.writing() as connection:

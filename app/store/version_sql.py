@@ -41,7 +41,29 @@ def register(
     Raises: UnusableRecord if its base is not registered or was deleted; VersionGone if `files` does not
     exist.
     """
-    registered = _registered(connection, new, now, job_id, owner)
+    if new.base_version is not None:
+        hold(connection, new.base_version, param="base")
+    values: dict[str, Any] = {
+        **NewVersion.columns(new),
+        "status": VersionStatus.READY,
+        "created_at": now,
+        "damaged_at": None,
+        "owner": owner,
+    }
+    registered = _insert_new(connection, {**values, "job_id": job_id})
+    if registered is None:
+        registered = find(connection, new.id, lock=True)
+        assert registered is not None  # versions are never removed, only marked
+        if registered.status is VersionStatus.DELETED:
+            # It keeps the job that made it first, because a job has at most one version, and this is that job's. If
+            # that job was removed, it takes this one.
+            kept = func.coalesce(versions.c.job_id, job_id)
+            revived = update(versions).where(versions.c.id == new.id).values(**values, job_id=kept)
+            registered = Version.one(connection, revived.returning(versions))
+        elif registered.damaged_at is not None and new.folder is not None:
+            # Publishing has verified the files again.
+            mark_damaged(connection, new.id, None)
+            registered = replace(registered, damaged_at=None)
     if files is not None and not files.is_dir():  # the row is locked here, so the files cannot be removed now
         raise VersionGone(
             f"The files of the version {new.id} were removed in the meantime; publish it again."
@@ -61,36 +83,6 @@ def lock_unregistered(connection: Connection, version_id: str, now: float) -> bo
     there = find(connection, version_id, lock=True)
     assert there is not None  # versions are never removed, only marked as deleted
     return there.status is VersionStatus.DELETED
-
-
-def _registered(
-    connection: Connection, new: NewVersion, now: float, job_id: str | None, owner: str
-) -> Version:
-    if new.base_version is not None:
-        hold(connection, new.base_version, param="base")
-    values: dict[str, Any] = {
-        **NewVersion.columns(new),
-        "status": VersionStatus.READY,
-        "created_at": now,
-        "damaged_at": None,
-        "owner": owner,
-    }
-    inserted = _insert_new(connection, {**values, "job_id": job_id})
-    if inserted is not None:
-        return inserted
-    there = find(connection, new.id, lock=True)
-    assert there is not None  # versions are never removed, only marked
-    if there.status is VersionStatus.DELETED:
-        # It keeps the job that made it first, because a job has at most one version, and this is that job's. If that
-        # job was removed, it takes this one.
-        kept = func.coalesce(versions.c.job_id, job_id)
-        connection.execute(update(versions).where(versions.c.id == new.id).values(**values, job_id=kept))
-        there = find(connection, new.id)
-        assert there is not None
-    elif there.damaged_at is not None and new.folder is not None:  # publishing has verified the files again
-        mark_damaged(connection, new.id, None)
-        there = replace(there, damaged_at=None)
-    return there
 
 
 def mark_damaged(connection: Connection, version_id: str, at: float | None) -> None:

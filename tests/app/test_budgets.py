@@ -2,7 +2,7 @@
 
 import pytest
 
-from sds_clip.app.budgets import Budget, Numbers, Rate
+from sds_clip.app.budgets import Budget
 from sds_clip.app.errors import BuffersFull, KeyLimitReached, Overloaded, ServiceError
 
 
@@ -52,15 +52,3 @@ def test_any_amount_is_let_in_first_where_that_is_said() -> None:
         budget.take(1, "bob")
     budget.give_back(9, "alice")
     budget.take(9, "bob")
-
-
-def test_budgets_and_rates_over_the_same_numbers_have_one_limit() -> None:
-    numbers = Numbers()
-    one, other = (Budget(3, "things", numbers=numbers) for _ in range(2))
-    one.take(2)
-    with pytest.raises(Overloaded):
-        other.take(2)
-    shared = Numbers()
-    first, second = (Rate(10, clock=lambda: 100.0, numbers=shared) for _ in range(2))
-    first.owe("alice", 15)
-    assert second.debt_s("alice") == 0.5
