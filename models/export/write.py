@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -15,9 +13,8 @@ from torch import Tensor
 
 from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.checkpoints.load import load_clip, source_of, tokenizer_files
-from sds_clip.models.checkpoints.model_config import CONFIG_FILE
 from sds_clip.models.checkpoints.references import BadReferenceError, Folder, parse
-from sds_clip.models.checkpoints.sources import WEIGHT_FILES, Source
+from sds_clip.models.checkpoints.sources import WEIGHT_FILES, Source, write_config
 from sds_clip.models.choices import ExportFormat
 from sds_clip.models.clip.lora import layers
 from sds_clip.models.clip.model import Clip
@@ -57,9 +54,28 @@ def export_full(
         clip = load_clip(str(reference), device="cpu", precision="float32")
         figures = [read_figures(file, clip.version) for file in results]
         figures = figures or list(figures_beside(reference, clip.version))
-        agreement = _WRITERS[format](working, clip, source_of(reference))
+        agreement = _write(format, working, clip, source_of(reference))
         write_card(working, clip, reference, out.name, format, figures, agreement)
     return out
+
+
+def _write(format: ExportFormat, working: Path, clip: Clip, source: Source) -> Agreement | None:
+    match format:  # imported when they are used: a service only writes open_clip's layout
+        case "open_clip":
+            _write_open_clip(working, clip, source)
+        case "transformers":
+            from sds_clip.models.export.to_transformers import write_transformers
+
+            return write_transformers(working, clip, source)
+        case "onnx":
+            from sds_clip.models.export.to_onnx import write_onnx
+
+            return write_onnx(working, clip, source)
+        case "peft":
+            from sds_clip.models.export.peft import write_peft
+
+            write_peft(working, clip, source)
+    return None
 
 
 def _write_open_clip(working: Path, clip: Clip, source: Source) -> None:
@@ -85,52 +101,14 @@ def stored_formats(clip: Clip) -> dict[str, torch.dtype]:
     return formats | dict.fromkeys(merged, torch.float32)
 
 
-def _write_transformers(working: Path, clip: Clip, source: Source) -> Agreement:
-    from sds_clip.models.export.to_transformers import write_transformers
-
-    return write_transformers(working, clip, source)
-
-
-def _write_onnx(working: Path, clip: Clip, source: Source) -> Agreement:
-    from sds_clip.models.export.to_onnx import write_onnx
-
-    return write_onnx(working, clip, source)
-
-
-def _write_peft(working: Path, clip: Clip, source: Source) -> None:
-    from sds_clip.models.export.peft import write_peft
-
-    write_peft(working, clip, source)
-
-
-# Imported when they are used: a service only writes open_clip's layout.
-_WRITERS: dict[ExportFormat, Callable[[Path, Clip, Source], Agreement | None]] = {
-    "open_clip": _write_open_clip,
-    "transformers": _write_transformers,
-    "onnx": _write_onnx,
-    "peft": _write_peft,
-}
-
-
 def copy_tokenizer(source: Source, folder: Path) -> None:
     """Copy a checkpoint's own tokenizer, if it has one, into a folder."""
     for file in tokenizer_files(source.tokenizer, beside=("config.json",)) if source.tokenizer else ():
         shutil.copyfile(file, folder / file.name)
 
 
-def write_folder(
-    folder: Path,
-    source: Source,
-    weights: Mapping[str, Tensor],
-) -> None:
+def write_folder(folder: Path, source: Source, weights: Mapping[str, Tensor]) -> None:
     """Write weights, and what `source` says of them, in open_clip's layout into an existing folder."""
     stored = {name: value.clone().contiguous() for name, value in weights.items()}
     save_file(stored, folder / WEIGHT_FILES[0], metadata={"format": "pt"})
-    content: dict[str, Any] = {
-        "architecture": source.architecture,
-        "model_cfg": source.model_config,
-        "preprocess_cfg": source.preprocess,
-    }
-    if source.dimensions:
-        content["matryoshka_dimensions"] = source.dimensions
-    (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_config(folder, source, {"matryoshka_dimensions": source.dimensions} if source.dimensions else {})
