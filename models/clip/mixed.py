@@ -28,7 +28,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sds_clip.models.clip import lora
-from sds_clip.models.clip.attention import BatchFirstAttention
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import DTYPES, as_written
 from sds_clip.models.clip.sharing import share
@@ -238,7 +237,7 @@ class Family:
             module: Any = self.network.get_submodule(name)
             module.lora = _RowLora(name, layer.parts, self._rows)
             kind: Any = type(module)
-            module.__class__ = lora.adapted(kind, _RowAttention, _RowLinear)
+            module.__class__ = lora.adapted(kind, _RowLinear)
         parameters = dict(base.named_parameters()) | dict(base.named_buffers())
         others = {
             name: parameters[name].detach() for name in (*self._projection, *_SCALES) if name in parameters
@@ -395,6 +394,8 @@ class _RowLora(nn.Module):
         return not any(self.name in factors for factors in self.rows.factors)
 
     def forward(self, y: Float[Tensor, "b *n po"], x: Float[Tensor, "b *n i"]) -> Float[Tensor, "b *n po"]:
+        if self.is_idle:
+            return y
         found = [factors.get(self.name) for factors in self.rows.factors]
         if len(found) == 1 and found[0] is not None:
             return y + lora.added(x, *found[0])
@@ -425,17 +426,9 @@ class _RowLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         product: Any = getattr(super(), "before_gelu", None)
         if self.lora.is_idle or product is None:
-            output: Tensor = super().forward(x)
-            return output if self.lora.is_idle else self.lora(output, x)
+            output: Tensor = self.lora(super().forward(x), x)
+            return output
         return F.gelu(self.lora(product(x), x))
-
-
-class _RowAttention(BatchFirstAttention):
-    lora: _RowLora
-
-    def project_in(self, x: Tensor) -> Tensor:
-        projected = super().project_in(x)
-        return projected if self.lora.is_idle else self.lora(projected, x)
 
 
 def _is_replaceable(module: nn.Module) -> bool:
