@@ -12,7 +12,7 @@ from typing import Any
 from sds_clip.models.checkpoints.sources import demo_folder
 from sds_clip.models.clip.version import TOKENIZER_FILES
 from sds_clip.models.errors import TeacherError, first_line
-from sds_clip.models.files import read_object, sha256_of
+from sds_clip.models.files import sha256_of
 from sds_clip.models.teacher.choose import check_class, check_scheduler, family_of
 from sds_clip.models.teacher.family import Family
 
@@ -49,9 +49,19 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         TeacherError: the file is missing, unreadable or no JSON object.
     """
-    if not file.exists():
-        raise TeacherError(f"{file} is missing; the folder must have all files of diffusers' layout.")
-    return read_object(file, TeacherError, "download it again")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TeacherError(
+            f"{file} is missing; the folder must have all files of diffusers' layout."
+        ) from error
+    except OSError as error:
+        raise TeacherError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
+    except ValueError as error:
+        raise TeacherError(f"{file} cannot be read ({first_line(error)}); download it again.") from error
+    if not isinstance(content, dict):
+        raise TeacherError(f"{file} is not a JSON object; download it again.")
+    return content
 
 
 def find_family(folder: Path, reference: str) -> Family:
