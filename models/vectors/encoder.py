@@ -5,18 +5,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Problem:
-    """Why an image has no embedding."""
-
-    code: str
-    message: str
+from sds_clip.models.findings import Finding
 
 
 class Encoder(ABC):
@@ -37,5 +30,5 @@ class Encoder(ABC):
         """Return what `encode` takes, from an image's bytes. Called by several threads. Raises ImageError."""
 
     @abstractmethod
-    def encode(self, prepared: Sequence[Any]) -> Sequence[np.ndarray | Problem]:
+    def encode(self, prepared: Sequence[Any]) -> Sequence[np.ndarray | Finding]:
         """Return each image's L2-normalised float32 embedding, or why it has none. Called by one thread."""
