@@ -1,7 +1,5 @@
 """Embeds the images of `sds-clip embed` and the queries of `sds-clip search` through a service."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -1,7 +1,5 @@
 """Load a checkpoint. Everything that changes a result comes from it (decision 4)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy

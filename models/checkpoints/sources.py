@@ -1,7 +1,5 @@
 """Resolve a reference into configuration, preprocessing, weights and tokenizer, without guessing (decision 4)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read transformers' CLIP: its weights under open_clip's names, and what its folder states beside them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

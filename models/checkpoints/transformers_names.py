@@ -1,7 +1,5 @@
 """The names of the tensors of open_clip's models and of transformers', in one table that is read both ways."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ each of them has its own factors, as in PEFT. Elsewhere it is 1. A layer's facto
 `LAYER.lora.B`. The one tensor `lora.scale` is s.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache

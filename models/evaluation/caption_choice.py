@@ -1,7 +1,5 @@
 """Benchmarks that choose an image's captions: every true one must score strictly above every false one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations

@@ -3,8 +3,6 @@
 The command line, the API and the jobs take them from here. This module imports nothing heavy.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args

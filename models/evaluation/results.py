@@ -1,7 +1,5 @@
 """Results of a benchmark: metrics with intervals, and every item's outcome, as JSON, one file per run."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Write a checkpoint as two ONNX files, one for each tower, from preprocessed pixels and tokens to embeddings."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any, Literal

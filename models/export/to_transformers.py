@@ -1,7 +1,5 @@
 """Write a checkpoint as transformers' CLIPModel or SiglipModel, with its image processor and tokenizer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

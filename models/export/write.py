@@ -1,7 +1,5 @@
 """Write a whole checkpoint as a folder that open_clip (`local-dir:`), transformers or onnxruntime reads by itself."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

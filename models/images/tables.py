@@ -3,8 +3,6 @@
 pyarrow reads them, which comes with the extra `tables`. Images are read singly; see table_cells.py.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence

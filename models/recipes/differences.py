@@ -1,7 +1,5 @@
 """Paired differences of a recipe and its control, or the base, over seeds and items."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Which gain a comparison can show with so many seeds and items."""
 
-from __future__ import annotations
-
 from scipy.stats import nct
 from scipy.stats import t as student
 

@@ -4,8 +4,6 @@ A part is a function of the listed images, their contents and the earlier file. 
 continued writes the same bytes as one that was not.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,8 +1,6 @@
 """What makes an embedding of an image: a model in this process (clip_encoder.py), or a service
 (sds_clip/service_encoder.py)."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Read images ahead in threads, and gather them into parts."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """`sds-clip convert` reads checkpoints of other layouts, and `sds-clip export` writes them for other programs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """What every such loss has in common: a mapper, the draws of noise, and what is logged."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import ceil, floor
