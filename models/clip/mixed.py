@@ -9,8 +9,6 @@ what is a version's own by row. A version is a `Member` of it, which holds its o
 of a network.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,7 +78,7 @@ def set_apart(clip: Clip, reason: str) -> Clip:
     return replace(clip, alone=reason)
 
 
-def family_of(clip: Clip) -> Family | nn.Module:
+def family_of(clip: Clip) -> "Family | nn.Module":
     """Return what the clips that may share a batch have in common."""
     return clip.network.family if isinstance(clip.network, Member) else clip.network
 
@@ -117,7 +115,7 @@ class Member(nn.Module):
 
     def __init__(
         self,
-        family: Family,
+        family: "Family",
         norms: Float[Tensor, " n"],
         others: Mapping[str, Tensor],
         factors: Mapping[str, Factors],
@@ -172,7 +170,7 @@ class Member(nn.Module):
         own = self.family.places.keys() | self.others.keys() | lora.factor_names(self.family.weights)
         return [name for name in names if name not in own]
 
-    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Member | None:
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Member | None":
         """Return a member with other values for some tensors, or None if not all of them can differ by row.
 
         The names and shapes are those of the network's parameters.

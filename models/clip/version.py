@@ -1,7 +1,5 @@
 """A checkpoint's version: a hash over its weights and everything else that changes a result."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -68,7 +66,7 @@ class Identity:
         text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def replacing(self, tensors: Mapping[str, Tensor]) -> Identity:
+    def replacing(self, tensors: Mapping[str, Tensor]) -> "Identity":
         """Return the identity of the same checkpoint with other values for some of its tensors."""
         changed = {name: stored(value) for name, value in tensors.items()}
         if LORA_SCALE in self.tensors:

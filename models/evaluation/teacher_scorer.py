@@ -1,7 +1,5 @@
 """The diffusion score as a benchmark's scorer. It imports packages of the extra `train`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +67,7 @@ class TeacherScorer:
         self._kept = KeptErrors(open_cache(folder, max_bytes), f"{identity}-{computed_by()}")
         self._raw = False
 
-    def raw(self) -> TeacherScorer:
+    def raw(self) -> "TeacherScorer":
         """Return a scorer by -d(x, c), which can compare captions of one image but not images."""
         scorer = copy(self)
         scorer._raw = True

@@ -6,8 +6,6 @@ One connection has the file for itself, so that what decision 31 says about such
 whose escapes keep names that are not UTF-8.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import shutil
@@ -88,7 +86,7 @@ class Work:
             self._database.close()
             raise
 
-    def __enter__(self) -> Work:
+    def __enter__(self) -> "Work":
         return self
 
     def __exit__(self, *_: object) -> None:
