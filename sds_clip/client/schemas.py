@@ -7,6 +7,8 @@ schemas of the service. Of an image that could not be read (`on_error="skip"`), 
 # Generated from the service's schemas by `make client`.
 # ruff: noqa: D101, E501, E702
 # fmt: off
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, final
 
