@@ -5,6 +5,7 @@ It says only what is known. A licence, for example, is in none of the files that
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,7 @@ from sds_clip.models.checkpoints.references import (
 )
 from sds_clip.models.choices import ExportFormat
 from sds_clip.models.clip.model import Clip
-from sds_clip.models.errors import CheckpointError, EvaluationError
-from sds_clip.models.evaluation.results import Results, read_results
+from sds_clip.models.errors import CheckpointError
 from sds_clip.models.export.check import Agreement
 from sds_clip.models.markdown import code, markdown_table
 from sds_clip.models.pages import environment
@@ -44,15 +44,27 @@ _DATA = {
 }
 
 
-def read_figures(file: Path, version: str) -> Results:
+@dataclass(frozen=True)
+class Figures:
+    """The results of one evaluation of the exported version."""
+
+    benchmark: str
+    metrics: Mapping[str, Mapping[str, Any]]
+    data_hash: str
+
+
+def read_figures(file: Path, version: str) -> Figures:
     """Read a `results.json`.
 
     Raises CheckpointError if it cannot be read, or holds the results of another version.
     """
     try:
-        figures = read_results(file)
-        measured, _ = (str(figures.provenance[name]) for name in ("model_version", "data_hash"))
-    except (EvaluationError, KeyError) as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        measured = str(content["provenance"]["model_version"])
+        figures = Figures(
+            str(content["benchmark"]), dict(content["metrics"]), str(content["provenance"]["data_hash"])
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{file} cannot be read as the results of an evaluation of a CLIP. Give a results.json that `sds-clip "
             "evaluate` wrote."
@@ -65,7 +77,7 @@ def read_figures(file: Path, version: str) -> Results:
     return figures
 
 
-def figures_beside(reference: Reference, version: str) -> Iterator[Results]:
+def figures_beside(reference: Reference, version: str) -> Iterator[Figures]:
     """Find the evaluations of this version in the folders beside a delta, as in `runs/mine/winoground`."""
     if not isinstance(reference, Folder):
         return
@@ -82,7 +94,7 @@ def write_card(
     reference: Reference,
     name: str,
     format: ExportFormat,
-    figures: Sequence[Results],
+    figures: Sequence[Figures],
     agreement: Agreement | None,
 ) -> None:
     """Write into a folder the card of a checkpoint that was exported from `reference`."""
@@ -199,12 +211,14 @@ def _without_folders(name: str) -> str:
     return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
-def _rows(figures: Results) -> Iterator[tuple[str, ...]]:
+def _rows(figures: Figures) -> Iterator[tuple[str, ...]]:
     for name, metric in figures.metrics.items():
-        chance = "" if metric.chance is None else f"{100 * metric.chance:.1f}"
-        interval = f"{100 * metric.low:.1f} to {100 * metric.high:.1f}"
-        shares = (f"{100 * metric.value:.1f}", interval, chance, str(metric.n))
-        yield code(figures.benchmark), code(name), *shares, code(figures.provenance["data_hash"])
+        value, low, high, chance = (
+            "" if metric.get(key) is None else f"{100 * metric[key]:.1f}"
+            for key in ("value", "low", "high", "chance")
+        )
+        shares = (value, f"{low} to {high}", chance, _number(metric.get("n")))
+        yield code(figures.benchmark), code(name), *shares, code(figures.data_hash)
 
 
 def _number(value: Any) -> str:
