@@ -1,7 +1,7 @@
 """Write a whole checkpoint as a folder that open_clip (`local-dir:`), transformers or onnxruntime reads by itself."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,28 +52,9 @@ def export_full(
         clip = load_clip(str(reference), device="cpu", precision="float32")
         figures = [read_figures(file, clip.version) for file in results]
         figures = figures or list(figures_beside(reference, clip.version))
-        agreement = _write(format, working, clip, source_of(reference))
+        agreement = _WRITERS[format](working, clip, source_of(reference))
         write_card(working, clip, reference, out.name, format, figures, agreement)
     return out
-
-
-def _write(format: ExportFormat, working: Path, clip: Clip, source: Source) -> Agreement | None:
-    match format:  # imported when they are used: a service only writes open_clip's layout
-        case "open_clip":
-            _write_open_clip(working, clip, source)
-        case "transformers":
-            from sds_clip.models.export.to_transformers import write_transformers
-
-            return write_transformers(working, clip, source)
-        case "onnx":
-            from sds_clip.models.export.to_onnx import write_onnx
-
-            return write_onnx(working, clip, source)
-        case "peft":
-            from sds_clip.models.export.peft import write_peft
-
-            write_peft(working, clip, source)
-    return None
 
 
 def _write_open_clip(working: Path, clip: Clip, source: Source) -> None:
@@ -97,6 +78,33 @@ def stored_formats(clip: Clip) -> dict[str, torch.dtype]:
     formats = {name: value.dtype for name, value in clip.identity.tensors.items()}
     merged = [layer.weight for name, layer in layers(clip.network) if f"{name}.lora.A" in formats]
     return formats | dict.fromkeys(merged, torch.float32)
+
+
+def _write_transformers(working: Path, clip: Clip, source: Source) -> Agreement:
+    from sds_clip.models.export.to_transformers import write_transformers
+
+    return write_transformers(working, clip, source)
+
+
+def _write_onnx(working: Path, clip: Clip, source: Source) -> Agreement:
+    from sds_clip.models.export.to_onnx import write_onnx
+
+    return write_onnx(working, clip, source)
+
+
+def _write_peft(working: Path, clip: Clip, source: Source) -> None:
+    from sds_clip.models.export.peft import write_peft
+
+    write_peft(working, clip, source)
+
+
+# Imported when they are used: a service only writes open_clip's layout.
+_WRITERS: dict[ExportFormat, Callable[[Path, Clip, Source], Agreement | None]] = {
+    "open_clip": _write_open_clip,
+    "transformers": _write_transformers,
+    "onnx": _write_onnx,
+    "peft": _write_peft,
+}
 
 
 def copy_tokenizer(source: Source, folder: Path) -> None:
