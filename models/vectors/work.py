@@ -11,7 +11,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -64,7 +64,7 @@ class Done:
     is_last: bool = False
 
 
-class Work:
+class Work(AbstractContextManager["Work"]):
     """The folder, locked while it is open. Its methods raise OSError, and VectorsError if the file is damaged."""
 
     def __init__(self, folder: Path) -> None:
@@ -85,9 +85,6 @@ class Work:
         except BaseException:
             self._database.close()
             raise
-
-    def __enter__(self) -> "Work":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._database.close()
