@@ -5,8 +5,6 @@ parent folder is flushed last. A crash leaves either the old file or the new one
 `.NAME.<random>`.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

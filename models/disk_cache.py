@@ -9,8 +9,6 @@ write-ahead log can corrupt a file in versions before 3.51.3, and Python links w
 has. The next process to open the file rolls back what a killed writer began.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import logging

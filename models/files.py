@@ -45,6 +45,22 @@ def not_utf_8(file: Path, error: type[ModelError]) -> ModelError:
     return error(f"{file}, line {number}: the file is not UTF-8 text; save it as UTF-8.")
 
 
+def read_object(file: Path, error: type[ModelError], remedy: str) -> dict[str, Any]:
+    """Return the object that a file holds as JSON.
+
+    Raises:
+        error: it cannot be read as text, is not JSON, or is no object. The `remedy` ends the last two messages.
+    """
+    text = read_text(file, error)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as failure:
+        raise error(f"{file} is not JSON; {remedy}.") from failure
+    if not isinstance(content, dict):
+        raise error(f"{file} must be a JSON object; {remedy}.")
+    return content
+
+
 def numbered_lines(
     file: Path, error: type[ModelError], layout: str, *, max_bytes: int | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:

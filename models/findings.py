@@ -8,7 +8,7 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Finding:
-    """Why a data set, or one item of it, cannot be used."""
+    """Why a data set, one item of it, or an image cannot be used."""
 
     code: str
     message: str

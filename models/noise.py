@@ -4,8 +4,6 @@ Where variance is preserved, s = sqrt(abar_t) and n = sqrt(1 - abar_t). In a flo
 What leads to the noise never divides by s, so levels of pure noise (s = 0) need no special case.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,20 +31,20 @@ class Levels:
     """What is called the velocity at these levels."""
 
     @classmethod
-    def of_abar(cls, alphas_cumprod: PerSample) -> Levels:
+    def of_abar(cls, alphas_cumprod: PerSample) -> "Levels":
         return cls(alphas_cumprod, 1 - alphas_cumprod)
 
     @classmethod
-    def of_flow(cls, sigmas: PerSample) -> Levels:
+    def of_flow(cls, sigmas: PerSample) -> "Levels":
         return cls((1 - sigmas).square(), sigmas.square(), "flow_prediction")
 
-    def to(self, device: torch.device) -> Levels:
+    def to(self, device: torch.device) -> "Levels":
         return Levels(self.signal_power.to(device), self.noise_power.to(device), self.velocity)
 
     def __len__(self) -> int:
         return len(self.signal_power)
 
-    def __getitem__(self, timesteps: Timesteps) -> Levels:
+    def __getitem__(self, timesteps: Timesteps) -> "Levels":
         return Levels(self.signal_power[timesteps], self.noise_power[timesteps], self.velocity)
 
     @property

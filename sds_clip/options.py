@@ -196,6 +196,7 @@ number_option = partial(
 share_option = partial(option, type=_Worded(click.FloatRange(0, 1), "a number from 0 to 1"), metavar="SHARE")
 wait_option = option(
     "--wait",
+    "wait_s",
     type=_Worded(click.FloatRange(0, 300), "a number of seconds from 0 to 300"),
     metavar="SECONDS",
     help="Wait at most this long until every live serving process serves the version. The exit code is 1 if one "

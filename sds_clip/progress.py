@@ -1,7 +1,5 @@
 """How far a command is."""
 
-from __future__ import annotations
-
 import sys
 import time
 from typing import Any
@@ -17,24 +15,25 @@ class Progress:
     Each stage has its own, and so has one that begins again. Without `has_lines`, nothing is shown but bars.
     """
 
-    def __init__(self, *, has_lines: bool = True) -> None:
-        self._has_lines = has_lines
+    def __init__(self, *, has_lines: bool = True, unit: str = "it") -> None:
+        """`unit` is what a bar counts."""
+        self.bar: Any = None
+        self._has_lines, self._unit = has_lines, unit
         self._stage: str | None = None
-        self._bar: Any = None
         self._first = self._done = 0
         self._started_at = self._told_at = 0.0
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
 
     def show(self, stage: str, done: int, total: int) -> None:
         if stage != self._stage or done < self._done:
             self._begin(stage, done, total)
-        if self._bar is not None:
-            self._bar.total = total
-            self._bar.update(done - self._bar.n)
+        if self.bar is not None:
+            self.bar.total = total
+            self.bar.update(done - self.bar.n)
         elif self._has_lines and done > self._first:
             self._tell(done, total)
         self._done = done
@@ -51,7 +50,9 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=stage or "images", initial=done, total=total, dynamic_ncols=True)
+            self.bar = tqdm(
+                desc=stage or "images", initial=done, total=total, unit=self._unit, dynamic_ncols=True
+            )
         elif self._has_lines and stage:
             say(f"{stage}: {total} images")
 

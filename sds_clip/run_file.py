@@ -1,7 +1,5 @@
 """The file of a run's options, which `sds-clip finetune` and `sds-clip jobs submit` read."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Embeds the images of `sds-clip embed` and the queries of `sds-clip search` through a service."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +11,8 @@ from sds_clip.client import Client, embeddings
 from sds_clip.client.errors import InvalidRequest
 from sds_clip.client.schemas import EmbedResponse
 from sds_clip.models.choices import DECODINGS
-from sds_clip.models.vectors.encoder import Encoder, Problem
+from sds_clip.models.findings import Finding
+from sds_clip.models.vectors.encoder import Encoder
 
 _REQUESTS = 2
 """Requests for a batch, so that the service decodes the images of one while it computes the other."""
@@ -37,7 +36,7 @@ class ServiceEncoder(Encoder):
     def prepare(self, data: bytes) -> bytes:
         return data
 
-    def encode(self, prepared: Sequence[bytes]) -> Sequence[np.ndarray | Problem]:
+    def encode(self, prepared: Sequence[bytes]) -> Sequence[np.ndarray | Finding]:
         """Raises ClientError, or ClickException if the service has changed its model."""
         size = -(-len(prepared) // _REQUESTS)
         pieces = [prepared[start : start + size] for start in range(0, len(prepared), size)]
@@ -53,7 +52,7 @@ class ServiceEncoder(Encoder):
         row: np.ndarray = embeddings(self._asked(images=[image]))[0]
         return row
 
-    def _images(self, images: Sequence[bytes]) -> list[np.ndarray | Problem]:
+    def _images(self, images: Sequence[bytes]) -> list[np.ndarray | Finding]:
         try:
             answer = self._asked(images=list(images), on_error="skip")
         except InvalidRequest as error:
@@ -61,10 +60,10 @@ class ServiceEncoder(Encoder):
                 raise
             # One of them is larger than the service accepts; the others are not to blame.
             if len(images) == 1:
-                return [Problem(error.code, error.message)]
+                return [Finding(error.code, error.message)]
             return [row for image in images for row in self._images([image])]
         return [
-            Problem(row["error"]["code"], row["error"]["message"]) if "error" in row else vector
+            Finding(row["error"]["code"], row["error"]["message"]) if "error" in row else vector
             for row, vector in zip(answer["results"], embeddings(answer), strict=True)
         ]
 

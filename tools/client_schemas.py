@@ -1,7 +1,7 @@
 """Writes sds_clip/client/schemas.py, the types of what the client sends and gets, from the OpenAPI document."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 HEADER = '''"""What the service takes and answers, as types. /docs of the service describes every field.
@@ -42,6 +42,13 @@ OPTIONS = {
 """The keyword arguments of methods: an operation, and those of its fields for which the method has own parameters."""
 WITHOUT_NULL = ("MatchResponse", "MatchComparison", "ClassifyResponse", "ClassifyComparison", "EmbedResponse")
 """Answers that leave out what is null. All others have all their fields (app/routes/inference.py)."""
+BASES = {
+    "ItemScores": ["ItemInfo"],
+    "AliasInfo": ["MovedAlias"],
+    "VersionInfo": ["VersionDetail"],
+    "AnyJobInfo": ["FinetuneJobInfo", "EvaluateJobInfo", "CheckJobInfo"],
+}
+"""Types and those that extend them. A base that is no schema of the service has what these have in common."""
 SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 ITEM_ERROR = "#/components/schemas/ItemError"
 
@@ -54,8 +61,7 @@ def write(document: Mapping[str, Any], used: Iterable[str]) -> str:
     answers = sorted({*used} - OPTIONS.keys())
     for name in (*WITHOUT_NULL, *answers):
         types.named(name, whole=name not in WITHOUT_NULL)
-    found = (f"@final\n{text}" if name in types.final else text for name, text in types.written.items())
-    return HEADER + "\n".join(found) + "\n"
+    return HEADER + "\n".join(types.statements()) + "\n"
 
 
 def _fields(document: Mapping[str, Any], operation: str) -> dict[str, Any]:
@@ -75,10 +81,13 @@ def _name(reference: str) -> str:
 
 
 class _Types:
-    """Statements by the names that they define, in an order in which each stands below what it is made of."""
+    """What a type has by its name, in an order in which each stands below what it is made of.
+
+    That is the fields of a TypedDict, or what an alias stands for.
+    """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.written: dict[str, str] = {}
+        self.written: dict[str, list[str] | str] = {}
         self.final: set[str] = set()
         """Members of unions: only of final ones does a type checker know which it is, once it is asked for a field."""
         self._schemas = document["components"]["schemas"]
@@ -91,7 +100,23 @@ class _Types:
             field: text if field in required or text.endswith(" | None") else f"{text} | None"
             for field, text in types.items()
         }
-        self.written[name] = _class(name, given, required)
+        self.written[name] = _declared(given, required)
+
+    def statements(self) -> Iterator[str]:
+        bases = {name: base for base, names in BASES.items() for name in names}
+        for name, what in self.written.items():
+            if isinstance(what, str):
+                yield f"{name}: TypeAlias = {what}"
+                continue
+            inherited: list[str] = []
+            if base := bases.get(name):
+                family = [self.written[each] for each in (base, *BASES[base]) if each in self.written]
+                inherited = [field for field in family[0] if all(field in each for each in family)]
+                if family[0] is what:
+                    yield _class(base, inherited)
+            yield ("@final\n" if name in self.final else "") + _class(
+                name, [field for field in what if field not in inherited], base or "TypedDict"
+            )
 
     def named(self, name: str, **how: bool) -> str:
         if name in self.written:
@@ -99,11 +124,9 @@ class _Types:
         schema = self._schemas[name]
         if "properties" in schema:
             fields = {field: self._type(each, **how) for field, each in schema["properties"].items()}
-            self.written[name] = _class(
-                name, fields, fields if how.get("whole") else schema.get("required", ())
-            )
+            self.written[name] = _declared(fields, fields if how.get("whole") else schema.get("required", ()))
         else:
-            self.written[name] = f"{name}: TypeAlias = {self._type(schema, **how)}"
+            self.written[name] = self._type(schema, **how)
         return name
 
     def _type(self, schema: Mapping[str, Any], **how: bool) -> str:
@@ -134,18 +157,23 @@ class _Types:
         return " | ".join(dict.fromkeys(self._type(each, **how) for each in items))
 
 
-def _class(name: str, types: Mapping[str, str], required: Collection[str]) -> str:
-    """A TypedDict with as many fields in a line as fit."""
-    some = any(field in required for field in types)
-    fields = [
-        f"{field}: {text}" if field in required or not some else f"{field}: NotRequired[{text}]"
+def _declared(types: Mapping[str, str], required: Collection[str]) -> list[str]:
+    """The fields of a TypedDict. Those that may be missing are marked as such."""
+    return [
+        f"{field}: {text}" if field in required else f"{field}: NotRequired[{text}]"
         for field, text in types.items()
     ]
+
+
+def _class(name: str, fields: Sequence[str], base: str = "TypedDict") -> str:
+    """A TypedDict with as many fields in a line as fit."""
+    if all(": NotRequired[" in field for field in fields):
+        fields = [field.replace("NotRequired[", "", 1)[:-1] for field in fields]
+        base += ", total=False"
     lines = [fields[0]]
     for field in fields[1:]:
         if len(lines[-1]) + len(field) > WIDTH:
             lines.append(field)
         else:
             lines[-1] += f"; {field}"
-    head = f"class {name}(TypedDict{'' if some else ', total=False'}):"
-    return "\n    ".join([head, *lines])
+    return "\n    ".join([f"class {name}({base}):", *lines])

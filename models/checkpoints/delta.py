@@ -3,8 +3,6 @@
 WiSE-FT (arXiv 2109.01903, eq. 1) applies part of it: theta = (1 - alpha) theta_base + alpha theta_tuned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -7,8 +7,6 @@ The files:
     golden.safetensors     the tuned network's embeddings of inputs made from a seed (`sds_clip.models.clip.golden`)
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Load a checkpoint. Everything that changes a result comes from it (decision 4)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -53,8 +51,6 @@ from sds_clip.models.clip.version import (
 )
 from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.files import sha256_of
-
-__all__ = ["BadReferenceError", "CheckpointError", "load_clip", "load_served"]
 
 OPENAI_ARCHIVE_KEYS = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Entries that only the state dict of an original OpenAI archive has."""

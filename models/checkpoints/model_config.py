@@ -1,7 +1,5 @@
 """Read the configuration file of open_clip's folders without filling anything in."""
 
-from __future__ import annotations
-
 import json
 from copy import deepcopy
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What open_clip publishes: architectures, tags, and what the tags of an architecture have in common."""
 
-from __future__ import annotations
-
 import json
 from difflib import get_close_matches
 from typing import Any

@@ -11,8 +11,6 @@
 Parsing a reference touches no file, and this module imports nothing heavy.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,8 +1,7 @@
 """Resolve a reference into configuration, preprocessing, weights and tokenizer, without guessing (decision 4)."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +65,17 @@ def resolve(reference: Reference) -> Source:
             return _from_registry(architecture, tag)
         case WeightsFile():
             return _from_weights_file(reference)
+
+
+def write_config(folder: Path, source: Source, more: Mapping[str, Any]) -> None:
+    """Write what a source says of its weights, and `more`, as open_clip's configuration into a folder."""
+    content = {
+        "architecture": source.architecture,
+        "model_cfg": source.model_config,
+        "preprocess_cfg": source.preprocess,
+        **more,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def demo_folder() -> Path:

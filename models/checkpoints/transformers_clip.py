@@ -1,8 +1,5 @@
 """Read transformers' CLIP: its weights under open_clip's names, and what its folder states beside them."""
 
-from __future__ import annotations
-
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,12 @@ from transformers import CLIPConfig, CLIPVisionConfig
 
 from sds_clip.models.checkpoints.transformers_names import CLIP
 from sds_clip.models.errors import CheckpointError, first_line
+from sds_clip.models.files import read_object
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 """An image processor's `resample`, in Pillow's numbers, and open_clip's name for it."""
+_REMEDY = "download it again"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Stated:
         Raises CheckpointError if it is none that open_clip has.
         """
         file = self.file.with_name("preprocessor_config.json")
-        return _preprocess(_read_json(file), file) if file.is_file() else None
+        return _preprocess(read_object(file, CheckpointError, _REMEDY), file) if file.is_file() else None
 
     def check(self, model_config: dict[str, Any], name: str) -> None:
         """Raise CheckpointError if open_clip's configuration, that of `name`, says something else."""
@@ -111,7 +110,7 @@ def stated_beside(file: Path) -> Stated | None:
     config_file = file.parent / "config.json"
     if not config_file.is_file():
         return None
-    content = _read_json(config_file)
+    content = read_object(config_file, CheckpointError, _REMEDY)
     kinds = {"clip": CLIPConfig, "clip_vision_model": CLIPVisionConfig}
     kind = kinds.get(str(content.get("model_type")))
     if kind is None:
@@ -167,13 +166,3 @@ def _preprocess(content: dict[str, Any], file: Path) -> dict[str, Any]:
                 f"{file} does not state image_{name} as three numbers. State the preprocessing with --preprocess."
             )
     return channels | {"interpolation": interpolation, "resize_mode": "shortest", "size": size}
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} must contain a JSON object.")
-    return content

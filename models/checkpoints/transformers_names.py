@@ -1,9 +1,7 @@
 """The names of the tensors of open_clip's models and of transformers', in one table that is read both ways."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -53,9 +51,7 @@ class Names:
 
     def to_transformers(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename open_clip's tensors; a name that transformers' model does not have stays."""
-        return dict(self._theirs(weights))
-
-    def _theirs(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        renamed: dict[str, Tensor] = {}
         transposed = {ours: theirs for theirs, ours in self.transposed.items()}
         places = {ours: theirs for theirs, ours in self.places.items()}
         parts = {ours: theirs for table in self.parts for theirs, ours in table.items()}
@@ -63,14 +59,17 @@ class Names:
             if name.startswith((f"{_POOL}.q.", f"{_POOL}.kv.")):
                 kind = name.rpartition(".")[2]
                 if name.startswith(f"{_POOL}.q."):
-                    yield f"{_THEIR_POOL}.in_proj_{kind}", torch.cat([value, weights[f"{_POOL}.kv.{kind}"]])
+                    both = torch.cat([value, weights[f"{_POOL}.kv.{kind}"]])
+                    renamed[f"{_THEIR_POOL}.in_proj_{kind}"] = both
             elif joined := _JOINED.fullmatch(name):
+                block = _renamed(joined[1], places, parts)
                 for letter, part in zip("qkv", value.chunk(3), strict=True):
-                    yield f"{_renamed(joined[1], places, parts)}.self_attn.{letter}_proj.{joined[2]}", part
+                    renamed[f"{block}.self_attn.{letter}_proj.{joined[2]}"] = part
             elif name in transposed:
-                yield transposed[name], value.T
+                renamed[transposed[name]] = value.T
             else:
-                yield _renamed(name, places, parts), value
+                renamed[_renamed(name, places, parts)] = value
+        return renamed
 
     def _ours(self, name: str) -> str:
         return _renamed(name, self.places, self.parts[0])

@@ -1,7 +1,5 @@
 """Self-attention for open_clip's towers without the transposes of torch's own module."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """Inputs made from a seed, whose embeddings show that a reloaded network computes the same as the saved one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +25,7 @@ class Golden:
     text_features: Float[Tensor, "n d"]
 
     @classmethod
-    def of(cls, clip: Clip, seed: int = SEED) -> Golden:
+    def of(cls, clip: Clip, seed: int = SEED) -> "Golden":
         # numpy's RandomState is frozen: it gives the same numbers in every version, on every machine.
         noise = np.random.RandomState(seed).standard_normal((2, 3, *clip.image_size))
         images = clip.encode_image(torch.from_numpy(noise.astype(np.float32)))

@@ -7,8 +7,6 @@ each of them has its own factors, as in PEFT. Elsewhere it is 1. A layer's facto
 `LAYER.lora.B`. The one tensor `lora.scale` is s.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -87,7 +85,7 @@ def attach(
         module: Any = network.get_submodule(name)
         module.lora = LoRA(a.to(weight.device), weight.new_zeros(layer.parts, rows, rank), scale)
         kind: Any = type(module)
-        module.__class__ = adapted(kind, _Attention, _Linear)
+        module.__class__ = adapted(kind)
     return {
         f"{name}.lora.{letter}": network.get_parameter(f"{name}.lora.{letter}")
         for name in chosen
@@ -169,13 +167,6 @@ def layers(network: nn.Module) -> Iterator[tuple[str, Layer]]:
                 yield f"{prefix}.{name}", Layer(f"{prefix}.{name}.weight", 1, "mlp")
 
 
-@cache
-def adapted(kind: Any, attention: type[nn.Module], linear: type[nn.Module]) -> Any:
-    """Return a layer's class with what one of the mixins adds to its product."""
-    mixin = attention if issubclass(kind, BatchFirstAttention) else linear
-    return type(kind.__name__, (mixin, kind), {})
-
-
 class _Linear(nn.Module):
     lora: LoRA
 
@@ -190,3 +181,10 @@ class _Attention(BatchFirstAttention):
     def project_in(self, x: Tensor) -> Tensor:
         output: Tensor = self.lora(super().project_in(x), x)
         return output
+
+
+@cache
+def adapted(kind: Any, linear: type[nn.Module] = _Linear) -> Any:
+    """Return a layer's class with what its module `lora` adds to its product, by `linear` if it is no attention."""
+    mixin = _Attention if issubclass(kind, BatchFirstAttention) else linear
+    return type(kind.__name__, (mixin, kind), {})

@@ -9,8 +9,6 @@ what is a version's own by row. A version is a `Member` of it, which holds its o
 of a network.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +26,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sds_clip.models.clip import lora
-from sds_clip.models.clip.attention import BatchFirstAttention
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import DTYPES, as_written
 from sds_clip.models.clip.sharing import share
@@ -81,7 +78,7 @@ def set_apart(clip: Clip, reason: str) -> Clip:
     return replace(clip, alone=reason)
 
 
-def family_of(clip: Clip) -> Family | nn.Module:
+def family_of(clip: Clip) -> "Family | nn.Module":
     """Return what the clips that may share a batch have in common."""
     return clip.network.family if isinstance(clip.network, Member) else clip.network
 
@@ -118,7 +115,7 @@ class Member(nn.Module):
 
     def __init__(
         self,
-        family: Family,
+        family: "Family",
         norms: Float[Tensor, " n"],
         others: Mapping[str, Tensor],
         factors: Mapping[str, Factors],
@@ -173,7 +170,7 @@ class Member(nn.Module):
         own = self.family.places.keys() | self.others.keys() | lora.factor_names(self.family.weights)
         return [name for name in names if name not in own]
 
-    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Member | None:
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Member | None":
         """Return a member with other values for some tensors, or None if not all of them can differ by row.
 
         The names and shapes are those of the network's parameters.
@@ -238,7 +235,7 @@ class Family:
             module: Any = self.network.get_submodule(name)
             module.lora = _RowLora(name, layer.parts, self._rows)
             kind: Any = type(module)
-            module.__class__ = lora.adapted(kind, _RowAttention, _RowLinear)
+            module.__class__ = lora.adapted(kind, _RowLinear)
         parameters = dict(base.named_parameters()) | dict(base.named_buffers())
         others = {
             name: parameters[name].detach() for name in (*self._projection, *_SCALES) if name in parameters
@@ -395,6 +392,8 @@ class _RowLora(nn.Module):
         return not any(self.name in factors for factors in self.rows.factors)
 
     def forward(self, y: Float[Tensor, "b *n po"], x: Float[Tensor, "b *n i"]) -> Float[Tensor, "b *n po"]:
+        if self.is_idle:
+            return y
         found = [factors.get(self.name) for factors in self.rows.factors]
         if len(found) == 1 and found[0] is not None:
             return y + lora.added(x, *found[0])
@@ -425,17 +424,9 @@ class _RowLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         product: Any = getattr(super(), "before_gelu", None)
         if self.lora.is_idle or product is None:
-            output: Tensor = super().forward(x)
-            return output if self.lora.is_idle else self.lora(output, x)
+            output: Tensor = self.lora(super().forward(x), x)
+            return output
         return F.gelu(self.lora(product(x), x))
-
-
-class _RowAttention(BatchFirstAttention):
-    lora: _RowLora
-
-    def project_in(self, x: Tensor) -> Tensor:
-        projected = super().project_in(x)
-        return projected if self.lora.is_idle else self.lora(projected, x)
 
 
 def _is_replaceable(module: nn.Module) -> bool:

@@ -1,7 +1,5 @@
 """A loaded CLIP: the network and everything that belongs to it, ready to encode."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

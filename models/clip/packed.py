@@ -5,8 +5,6 @@ an attribute of its parameter: versions over one base share the base's packs, a 
 and is multiplied as before, and a pack goes when its parameter does.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import platform

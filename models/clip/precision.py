@@ -4,8 +4,6 @@ The small LayerNorm changes that fine-tuning makes would be rounded away: near 1
 0.0078.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

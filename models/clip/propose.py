@@ -1,7 +1,5 @@
 """Captions for images that have none: those of a list that a CLIP matches best with each image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import PIL.Image

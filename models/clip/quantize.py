@@ -3,8 +3,6 @@
 The reasons are in docs/decisions/0063-cohere-and-quantised-embeddings.md.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float32, Int8, UInt8
 

@@ -1,7 +1,5 @@
 """Turn features into scores: cosines, logits and probabilities, in float32."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from jaxtyping import Float

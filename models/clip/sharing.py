@@ -1,7 +1,5 @@
 """Networks that share tensors, and the memory that they take together."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable
 from copy import deepcopy

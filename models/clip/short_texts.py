@@ -4,8 +4,6 @@ CLIP's texts have 77 tokens, and most of them are padding. Under a causal mask n
 feature is that of its end token. So nothing depends on what follows the last end of a batch.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from jaxtyping import Float, Int

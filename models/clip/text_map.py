@@ -1,7 +1,5 @@
 """One matrix on the text side (arXiv 2502.03566): trained in place of a tower, and folded into its projection."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A checkpoint's tokenizer, made safe for many threads and for untrusted texts."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Sequence
@@ -35,7 +33,7 @@ class Tokenizer:
     change them.
     """
 
-    def __init__(self, inner: HFTokenizer | BoundedSimpleTokenizer) -> None:
+    def __init__(self, inner: "HFTokenizer | BoundedSimpleTokenizer") -> None:
         self.inner = inner
         self._lock = threading.Lock()
 

@@ -1,7 +1,5 @@
 """A checkpoint's version: a hash over its weights and everything else that changes a result."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -64,9 +62,11 @@ class Identity:
         The order of the tensors and the file that they were stored in do not matter.
         """
         tensors = {name: [str(value.dtype), value.sha256] for name, value in self.tensors.items()}
-        return hashlib.sha256(canonical_json({**self.description, "tensors": tensors})).hexdigest()
+        described = {**self.description, "tensors": tensors}
+        text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
 
-    def replacing(self, tensors: Mapping[str, Tensor]) -> Identity:
+    def replacing(self, tensors: Mapping[str, Tensor]) -> "Identity":
         """Return the identity of the same checkpoint with other values for some of its tensors."""
         changed = {name: stored(value) for name, value in tensors.items()}
         if LORA_SCALE in self.tensors:
@@ -91,11 +91,6 @@ def as_stored(network: nn.Module, dtypes: Mapping[str, torch.dtype]) -> Iterator
     for name, value in network.state_dict().items():
         dtype = dtypes.get(name, value.dtype)
         yield name, value.detach().to(dtype if dtype.is_floating_point else value.dtype)
-
-
-def canonical_json(value: Mapping[str, Any]) -> bytes:
-    """Return JSON with sorted keys and no spaces; tuples become lists."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def effective_model_config(model_config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Zero-shot classification: labels in templates make prompts, whose mean feature is a class weight."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F

@@ -1,13 +1,12 @@
 """COCO captions: a folder and a file {images: [{id, file_name}], annotations: [{image_id, caption}]}."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from sds_clip.models.data.pairs import FilePairs, Sample
 from sds_clip.models.errors import DataError
-from sds_clip.models.files import read_text
+from sds_clip.models.files import read_object
 
 
 def read_coco(path: Path, images: Path | None = None) -> FilePairs:
@@ -23,7 +22,7 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
     folder = path.parent if images is None else images
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; give the folder that contains the images.")
-    content = _content(path)
+    content = read_object(path, DataError, "give a COCO captions file")
     name_of: dict[Any, str] = {}
     for number, record in enumerate(_records(content, "images", path)):
         where = f"{path}, images[{number}]"
@@ -54,17 +53,6 @@ def read_coco(path: Path, images: Path | None = None) -> FilePairs:
     if not samples:
         raise DataError(f"{path} contains no captions; give a COCO captions file (captions_train2017.json).")
     return FilePairs(samples, folder)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    text = read_text(path, DataError)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON; give a COCO captions file.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must be a JSON object with `images` and `annotations`, as in COCO.")
-    return content
 
 
 def _records(content: dict[str, Any], key: str, path: Path) -> list[Any]:

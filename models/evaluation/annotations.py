@@ -1,7 +1,5 @@
 """Read annotation files: their JSON, the texts of its records, and the images that these name."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A file is a list of {image_path, bbox_x, bbox_y, bbox_w, bbox_h, true_caption, f
 `relation_name` or with two `attributes`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A benchmark, and one run of it: check, score and measure its items, and record the provenance."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

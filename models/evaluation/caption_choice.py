@@ -1,7 +1,5 @@
 """Benchmarks that choose an image's captions: every true one must score strictly above every false one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
@@ -88,14 +86,13 @@ class CaptionChoice(Benchmark):
         own = [item.captions[0] for item in of]
         if all(scores.keys() >= set(own) for scores in by_text):
             margins[name + _MATCH] = match_margin([[scores[text] for text in own] for scores in by_text])
-        return ItemOutcome(
+        together = Item(
             id=f"{name} {', '.join(item.id for item in of)}",
-            correct={outcome: margin > 0 for outcome, margin in margins.items()},
-            margins=margins,
-            tags=tuple(tag for tag in of[0].tags if all(tag in item.tags for item in of)),
             images=tuple(image for item in of for image in item.images),
             captions=tuple(caption for item in of for caption in item.captions[: self.positives]),
+            tags=tuple(tag for tag in of[0].tags if all(tag in item.tags for item in of)),
         )
+        return outcome_of(together, margins)
 
 
 def match_margin(scores: Sequence[Sequence[float]]) -> float:

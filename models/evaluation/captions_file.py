@@ -3,8 +3,6 @@
 They are COCO's file, a list of {image, caption: [...]} (Karpathy's splits), or pairs in a layout of Hugging Face.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The benchmarks by name. Imports nothing heavy."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

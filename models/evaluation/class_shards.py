@@ -7,8 +7,6 @@ The files:
     test/0.tar, test/1.tar, ...             KEY.jpg (png, webp) with KEY.cls, the number of its class
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Labelled sets as tables: a column of images, and a column `label` of class numbers or of class names."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

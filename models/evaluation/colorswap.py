@@ -10,8 +10,6 @@ form. The hub (stanfordnlp/colorswap) has the same records as Parquet, with the 
 diffusion models.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sds_clip.models.evaluation.annotations import Record, file_or_tables, image_folder

@@ -4,8 +4,6 @@
 bootstrap interval of the difference. `promote: if_better` applies it to GroupMatch (`sds_clip.app.registry.gate`).
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A mean over items and over runs that are a sample themselves, such as seeds or base students."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

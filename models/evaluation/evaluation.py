@@ -54,15 +54,7 @@ class Evaluator:
             EvaluationError or DataError: the data have another layout, or the benchmark cannot be run on them
                 or with this scorer. Errors of loading a model propagate.
         """
-        benchmark = read_benchmark(
-            asked.benchmark,
-            asked.data,
-            work=self.work,
-            images=asked.images,
-            classes=asked.classes,
-            templates=asked.templates,
-            order_seed=asked.order_seed,
-        )
+        benchmark = read_benchmark(asked.benchmark, asked.data, work=self.work, **asked.of_some)
         served = None
         if asked.scorer == "diffusion":
             results = self._of_teacher(asked, benchmark)

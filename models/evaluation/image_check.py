@@ -1,7 +1,5 @@
 """Check a benchmark's images before anything is computed: their content, their size, and what is wrong."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Items: images and captions that are scored against each other, and how their bytes are read."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from PIL import Image

@@ -4,8 +4,6 @@ The cache may lose rows at any time, so a run depends only on what it finds ther
 hashes of content (an image's file and box, or tokens), combined with the name of what computed the row.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct

@@ -1,7 +1,5 @@
 """Layouts of benchmarks as data, and the one reader that makes items of their records."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import starmap
@@ -60,7 +58,7 @@ class Layout:
     """Whether a file has an object on each line, in place of a list of them."""
     max_bytes: int | None = None
     """The limit of such a file, if it is not that of all annotation files."""
-    reader: Callable[[Layout, Path], Numbered] | None = None
+    reader: "Callable[[Layout, Path], Numbered] | None" = None
     """Reads a file that is neither."""
 
     def choice(self, path: Path, images: Path | None = None) -> CaptionChoice:

@@ -1,7 +1,5 @@
 """Turn outcomes into metrics: shares with 95 % intervals in closed form, over all items and by tag."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil, fsum, sqrt
 

@@ -11,8 +11,6 @@ if each statement scores higher with its own image than with the other, which is
 published average is over the patterns, which all have 15 pairs.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

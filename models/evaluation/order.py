@@ -10,8 +10,6 @@ which stays in place. A shuffle that gives the caption back is drawn again, unli
 other order exists, there is none.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

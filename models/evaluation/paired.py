@@ -1,7 +1,5 @@
 """The same items under two models: pair them by id, count, test and resample."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read a benchmark by its name and its data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -3,11 +3,9 @@
 The command line, the API and the jobs take them from here. This module imports nothing heavy.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from sds_clip.models.choices import SCORE_ERROR, ErrorOf, Precision
 from sds_clip.models.evaluation.catalog import BENCHMARKS, Option, ScorerName, check_scorer, resolve
@@ -48,7 +46,7 @@ class EvaluationRequest:
     def __post_init__(self) -> None:
         benchmark = resolve(self.benchmark)
         check_scorer(benchmark, self.scorer)
-        for name in get_args(Option):
+        for name in self.of_some:
             if self._is_given(name) and name not in BENCHMARKS[benchmark].options:
                 raise ValueError(f"The option {name} cannot be used with {benchmark}.")
         if self.scorer == "diffusion":
@@ -68,6 +66,11 @@ class EvaluationRequest:
             raise ValueError(
                 "The scorer clip needs the option model. Name a model, or choose the scorer diffusion."
             )
+
+    @property
+    def of_some(self) -> dict[str, Any]:
+        """The options that only some benchmarks have."""
+        return {name: getattr(self, name) for name in get_args(Option)}
 
     def _is_given(self, name: str) -> bool:
         """Whether an option differs from its default, which a job's row and a command line contain too."""

@@ -1,10 +1,8 @@
 """Results of a benchmark: metrics with intervals, and every item's outcome, as JSON, one file per run."""
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,20 +93,25 @@ def read_results(path: Path) -> Results:
         content = json.loads(f"{head.rstrip().rstrip(',')}}}")
         if content["format"] != FORMAT:
             raise EvaluationError(f"{path} has the format {content['format']}; evaluate again.")
-        return Results(
-            benchmark=content["benchmark"],
-            primary=content["primary"],
-            outcome=content["outcome"],
-            metrics=_metrics_of(content["metrics"]),
-            by_tag={tag: _metrics_of(metrics) for tag, metrics in content["by_tag"].items()},
-            items=tuple(map(_item_of, _records(items))),
-            provenance=content["provenance"],
-            macro_tags=tuple(content["macro_tags"]),
-        )
+        return results_of(content, _records(items))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, EvaluationError):
             raise
         raise EvaluationError(f"{path} is missing or damaged; evaluate again.") from error
+
+
+def results_of(content: Mapping[str, Any], items: Iterable[Mapping[str, Any]]) -> Results:
+    """Return the results that `as_json` wrote without their items, with these. Raises LookupError, TypeError."""
+    return Results(
+        benchmark=content["benchmark"],
+        primary=content["primary"],
+        outcome=content["outcome"],
+        metrics=_metrics_of(content["metrics"]),
+        by_tag={tag: _metrics_of(metrics) for tag, metrics in content["by_tag"].items()},
+        items=tuple(map(_item_of, items)),
+        provenance=content["provenance"],
+        macro_tags=tuple(content["macro_tags"]),
+    )
 
 
 def item_id(benchmark: str, outcome_id: str) -> str:
@@ -161,7 +164,7 @@ def _item_of(content: Mapping[str, Any]) -> ItemOutcome:
         tags=tuple(content["tags"]),
         images=tuple(map(ImageRef.of_json, content["images"])),
         captions=tuple(content["captions"]),
-        scores=tuple(tuple(row) for row in content.get("scores", ())),
+        scores=tuple(tuple(row) for row in content.get("scores") or ()),
     )
 
 

@@ -3,10 +3,8 @@
 An image has several texts, any of which counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import comb
 from pathlib import Path
@@ -16,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sds_clip.models.errors import EvaluationError
-from sds_clip.models.evaluation.benchmark import Benchmark, check_finite
+from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.captions_file import is_pairs, read_captions, read_pairs
 from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item
@@ -169,10 +167,4 @@ def _outcome(
     item_id: str, name: str, margins: list[float], item: Item, captions: tuple[str, ...]
 ) -> ItemOutcome:
     named = {f"{name}@{k}": margin for k, margin in zip(KS, margins, strict=True)}
-    return ItemOutcome(
-        id=item_id,
-        correct={key: margin > 0 for key, margin in named.items()},
-        margins=named,
-        images=item.files,
-        captions=captions,
-    )
+    return outcome_of(replace(item, id=item_id, captions=captions), named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -47,7 +48,7 @@ class Scorer(Protocol):
         """Yield scores `[caption, image]` of each item. All items must have been prepared."""
 
 
-class ClipScorer:
+class ClipScorer(AbstractContextManager["ClipScorer"]):
     """Cosines of a CLIP's features. Each image and text is encoded once, and kept in `folder` for all runs.
 
     Features are kept by version, precision, device, threads and what computed them; images by batch size, content and
@@ -74,9 +75,6 @@ class ClipScorer:
     def close(self) -> None:
         for kept in (self._images, self._texts, self._cache):
             kept.close()
-
-    def __enter__(self) -> ClipScorer:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -6,8 +6,6 @@ true. It has two tasks, of which the text-only one compares the captions with ea
 2406.11171; VLMs/test_Variants_CLIP.py of github.com/Sri-Harsha/scpp computes both).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +29,7 @@ FILES = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swa
 _ITEMS = 512  # items whose features are in memory at once
 
 
-def sugarcrepe_pp_text(path: Path) -> TextOnly:
+def sugarcrepe_pp_text(path: Path) -> "TextOnly":
     """Read the same files for the text-only task, without their images. Raises: as `Layout.read`."""
     items, sources = TEXT_ONLY.read(path, None)
     return TextOnly("sugarcrepe-pp-text", tuple(replace(item, images=()) for item in items), {}, sources)

@@ -1,7 +1,5 @@
 """The diffusion score as a benchmark's scorer. It imports packages of the extra `train`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -64,10 +62,12 @@ class TeacherScorer:
         drawn = draws(count, teacher.latent_shape, teacher.timesteps, seed=seed)
         self._errors = partial(image_errors, teacher, drawn=drawn, batch_size=batch_size, error_of=error_of)
         self._key_of_image: dict[ImageRef, str] = {}
-        self._kept = KeptErrors(open_cache(folder, max_bytes), f"{self._identity()}-{computed_by()}")
+        # All that an error depends on, but the item.
+        identity = hashlib.sha256(json.dumps([self.describe(), teacher.guidance]).encode()).hexdigest()
+        self._kept = KeptErrors(open_cache(folder, max_bytes), f"{identity}-{computed_by()}")
         self._raw = False
 
-    def raw(self) -> TeacherScorer:
+    def raw(self) -> "TeacherScorer":
         """Return a scorer by -d(x, c), which can compare captions of one image but not images."""
         scorer = copy(self)
         scorer._raw = True
@@ -138,10 +138,6 @@ class TeacherScorer:
             for key, captions in wanted.items()
         }
         return {key: captions for key, captions in missing.items() if captions}
-
-    def _identity(self) -> str:
-        """Return a hash of everything but the item that a score depends on."""
-        return hashlib.sha256(json.dumps([self.describe(), self._teacher.guidance]).encode()).hexdigest()
 
 
 def run_teacher(

@@ -14,8 +14,6 @@ github.com/amitakamath/whatsup_vlms (at commit 8ba8b2a13893029a1391df91eecc78cd3
 are: its issue 4 reports that two images of a pillow and a chair have each other's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

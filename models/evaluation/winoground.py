@@ -9,8 +9,6 @@ The Hugging Face hub has the raw download: examples.jsonl and images.zip. A tabl
 cells, is read too: the hub's Parquet, or what `datasets` saved.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import zipfile

@@ -5,8 +5,6 @@ The layouts are one folder of images per class (torchvision's ImageFolder), CLIP
 open_clip's named sets.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Compare what an exported checkpoint computes with the original, from pictures and texts to embeddings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

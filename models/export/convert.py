@@ -1,7 +1,5 @@
 """Convert checkpoints in other layouts into open_clip's folder. This is the only module that opens a pickle."""
 
-from __future__ import annotations
-
 import zipfile
 from dataclasses import replace
 from pathlib import Path

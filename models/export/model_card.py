@@ -3,8 +3,6 @@
 It says only what is known. A licence, for example, is in none of the files that a checkpoint consists of.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ adapter_config.json          rank and alpha, and the names of the layers
 adapter_model.safetensors    lora_A [rank, in] and lora_B [out, rank] of each layer, under transformers' names
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,8 +1,5 @@
 """Write a checkpoint as two ONNX files, one for each tower, from preprocessed pixels and tokens to embeddings."""
 
-from __future__ import annotations
-
-import json
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +10,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sds_clip.models.checkpoints.model_config import CONFIG_FILE
-from sds_clip.models.checkpoints.sources import Source
+from sds_clip.models.checkpoints.sources import Source, write_config
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.errors import CheckpointError, first_line
 from sds_clip.models.export.check import Agreement, agreement
@@ -51,14 +47,7 @@ def write_onnx(folder: Path, clip: Clip, source: Source) -> Agreement:
     pixels = torch.zeros(2, 3, *clip.image_size)
     _write_tower(folder, clip, "image", pixels)
     _write_tower(folder, clip, "text", clip.tokenizer(["a dog", "two dogs"]))
-    content = {
-        "architecture": source.architecture,
-        "model_cfg": source.model_config,
-        "preprocess_cfg": source.preprocess,
-        "logit_scale": clip.logit_scale,
-        "logit_bias": clip.logit_bias,
-    }
-    (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_config(folder, source, {"logit_scale": clip.logit_scale, "logit_bias": clip.logit_bias})
     return _agreement(folder, clip)
 
 

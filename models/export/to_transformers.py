@@ -1,7 +1,5 @@
 """Write a checkpoint as transformers' CLIPModel or SiglipModel, with its image processor and tokenizer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,42 +176,25 @@ def _weights(kind: _Kind, config: Any, clip: Clip) -> dict[str, Tensor]:
 
 
 def _config(kind: _Kind, clip: Clip, source: Source) -> Any:
-    return _clip_config(clip, source) if kind is _CLIP else _siglip_config(clip, source)
-
-
-def _clip_config(clip: Clip, source: Source) -> CLIPConfig:
-    vision, text = (
-        cfg(**source.model_config[tower])
-        for tower, cfg in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg))
-    )
-    towers: dict[str, dict[str, Any]] = {}
-    for name, cfg, heads in (
-        ("vision", vision, vision.width // vision.head_width),
-        ("text", text, text.heads),
-    ):
-        towers[name] = {
-            "hidden_size": cfg.width,
-            "intermediate_size": int(cfg.width * cfg.mlp_ratio),
-            "num_hidden_layers": cfg.layers,
-            "num_attention_heads": heads,
-            "projection_dim": clip.embed_dim,
-            "hidden_act": "quick_gelu"
-            if clip.quick_gelu
-            else _gelu((cfg.act_kwargs or {}).get("approximate", "none")),
-            "layer_norm_eps": (cfg.norm_kwargs or {}).get("eps", 1e-5),
-        }
-    towers["vision"] |= {"image_size": clip.image_size[0], "patch_size": vision.patch_size}
-    towers["text"] |= _vocabulary(text)
-    return CLIPConfig(
-        vision_config=towers["vision"], text_config=towers["text"], projection_dim=clip.embed_dim
-    )
-
-
-def _siglip_config(clip: Clip, source: Source) -> SiglipConfig:
+    text = CLIPTextCfg(**source.model_config["text_cfg"])
+    # open_clip reads the feature at the largest token of the vocabulary, which is thus stated as the end of text.
+    vocabulary = {
+        "vocab_size": text.vocab_size,
+        "max_position_embeddings": text.context_length,
+        "eos_token_id": text.vocab_size - 1,
+        "bos_token_id": None,
+        "pad_token_id": None,
+    }
+    if kind is _CLIP:
+        vision = CLIPVisionCfg(**source.model_config["vision_cfg"])
+        of_images = _tower(clip, vision, vision.width // vision.head_width)
+        of_images |= {"image_size": clip.image_size[0], "patch_size": vision.patch_size}
+        of_texts = _tower(clip, text, text.heads) | vocabulary
+        return CLIPConfig(vision_config=of_images, text_config=of_texts, projection_dim=clip.embed_dim)
     network: Any = clip.network
-    trunk, text = network.visual.trunk, CLIPTextCfg(**source.model_config["text_cfg"])
+    trunk = network.visual.trunk
     block = trunk.blocks[0]
-    vision = {
+    of_images = {
         "hidden_size": trunk.embed_dim,
         "intermediate_size": block.mlp.fc1.out_features,
         "num_hidden_layers": len(trunk.blocks),
@@ -223,27 +204,25 @@ def _siglip_config(clip: Clip, source: Source) -> SiglipConfig:
         "hidden_act": _activation_of(block.mlp.act),
         "layer_norm_eps": block.norm1.eps,
     }
-    words = {
-        "hidden_size": text.width,
-        "intermediate_size": int(text.width * text.mlp_ratio),
-        "num_hidden_layers": text.layers,
-        "num_attention_heads": text.heads,
-        "projection_size": clip.embed_dim,
-        "hidden_act": _activation_of(network.text.transformer.resblocks[0].mlp.gelu),
-        "layer_norm_eps": network.text.ln_final.eps,
-        **_vocabulary(text),
-    }
-    return SiglipConfig(vision_config=vision, text_config=words)
+    of_texts = _tower(clip, text, text.heads) | vocabulary
+    of_texts["projection_size"] = of_texts.pop("projection_dim")
+    of_texts["hidden_act"] = _activation_of(network.text.transformer.resblocks[0].mlp.gelu)
+    of_texts["layer_norm_eps"] = network.text.ln_final.eps
+    return SiglipConfig(vision_config=of_images, text_config=of_texts)
 
 
-def _vocabulary(text: CLIPTextCfg) -> dict[str, Any]:
-    """State the last token of the vocabulary as the end of text: open_clip reads the feature at the largest one."""
+def _tower(clip: Clip, cfg: CLIPVisionCfg | CLIPTextCfg, heads: int) -> dict[str, Any]:
+    """Return the configuration of a tower of open_clip's own."""
     return {
-        "vocab_size": text.vocab_size,
-        "max_position_embeddings": text.context_length,
-        "eos_token_id": text.vocab_size - 1,
-        "bos_token_id": None,
-        "pad_token_id": None,
+        "hidden_size": cfg.width,
+        "intermediate_size": int(cfg.width * cfg.mlp_ratio),
+        "num_hidden_layers": cfg.layers,
+        "num_attention_heads": heads,
+        "projection_dim": clip.embed_dim,
+        "hidden_act": "quick_gelu"
+        if clip.quick_gelu
+        else _gelu((cfg.act_kwargs or {}).get("approximate", "none")),
+        "layer_norm_eps": (cfg.norm_kwargs or {}).get("eps", 1e-5),
     }
 
 

@@ -1,7 +1,5 @@
 """A checkpoint's tokenizer as others load it: a `tokenizer.json` that cleans, cuts and pads as open_clip does."""
 
-from __future__ import annotations
-
 import string
 from collections.abc import Mapping
 from pathlib import Path

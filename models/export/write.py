@@ -1,13 +1,9 @@
 """Write a whole checkpoint as a folder that open_clip (`local-dir:`), transformers or onnxruntime reads by itself."""
 
-from __future__ import annotations
-
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -15,9 +11,8 @@ from torch import Tensor
 
 from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.checkpoints.load import load_clip, source_of, tokenizer_files
-from sds_clip.models.checkpoints.model_config import CONFIG_FILE
 from sds_clip.models.checkpoints.references import BadReferenceError, Folder, parse
-from sds_clip.models.checkpoints.sources import WEIGHT_FILES, Source
+from sds_clip.models.checkpoints.sources import WEIGHT_FILES, Source, write_config
 from sds_clip.models.choices import ExportFormat
 from sds_clip.models.clip.lora import layers
 from sds_clip.models.clip.model import Clip
@@ -118,19 +113,8 @@ def copy_tokenizer(source: Source, folder: Path) -> None:
         shutil.copyfile(file, folder / file.name)
 
 
-def write_folder(
-    folder: Path,
-    source: Source,
-    weights: Mapping[str, Tensor],
-) -> None:
+def write_folder(folder: Path, source: Source, weights: Mapping[str, Tensor]) -> None:
     """Write weights, and what `source` says of them, in open_clip's layout into an existing folder."""
     stored = {name: value.clone().contiguous() for name, value in weights.items()}
     save_file(stored, folder / WEIGHT_FILES[0], metadata={"format": "pt"})
-    content: dict[str, Any] = {
-        "architecture": source.architecture,
-        "model_cfg": source.model_config,
-        "preprocess_cfg": source.preprocess,
-    }
-    if source.dimensions:
-        content["matryoshka_dimensions"] = source.dimensions
-    (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_config(folder, source, {"matryoshka_dimensions": source.dimensions} if source.dimensions else {})

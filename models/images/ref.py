@@ -1,7 +1,5 @@
 """The address of an image, whatever holds it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +41,7 @@ class ImageRef:
         return self.size is None and self.column is None
 
     @property
-    def whole(self) -> ImageRef:
+    def whole(self) -> "ImageRef":
         """The image without its box."""
         return self if self.box is None else replace(self, box=None)
 
@@ -55,7 +53,7 @@ class ImageRef:
 
         return read_cell(self.path, self.column, self.row)
 
-    def as_range(self) -> ImageRef:
+    def as_range(self) -> "ImageRef":
         """Return a cell of an Arrow file as a range of it, which is read without pyarrow, and others as they are.
 
         Raises: DataError, OSError.
@@ -72,7 +70,7 @@ class ImageRef:
         return {name: value for name, value in fields.items() if value not in (None, "")}
 
     @classmethod
-    def of_json(cls, fields: Mapping[str, Any]) -> ImageRef:
+    def of_json(cls, fields: Mapping[str, Any]) -> "ImageRef":
         """Read what `as_json` returned. None stands for what is not set."""
         there = {name: value for name, value in fields.items() if value is not None}
         return cls(**{**there, "path": Path(fields["path"]), "box": tuple(there.get("box", ())) or None})

@@ -4,8 +4,6 @@ An Arrow file is indexed once, and each image is then a range of the file. Of a 
 in the middle, the row group around the image is read, and the last groups are kept.
 """
 
-from __future__ import annotations
-
 import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence

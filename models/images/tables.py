@@ -3,8 +3,6 @@
 pyarrow reads them, which comes with the extra `tables`. Images are read singly; see table_cells.py.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sds_clip.models.errors import DataError
-from sds_clip.models.files import MAX_TEXT_BYTES, read_text
+from sds_clip.models.files import MAX_TEXT_BYTES, read_object
 from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.images.table_cells import (
     PARQUET_SUFFIX,
@@ -183,7 +181,7 @@ def _check_plain(kind: Any, name: str, file: Path) -> None:
 
 
 def _saved_files(folder: Path) -> list[Path]:
-    state = _json(folder / STATE)
+    state = read_object(folder / STATE, DataError, "save the set again")
     files = state.get("_data_files")
     if not isinstance(files, list) or not files or state.get("_indices_data_files"):
         raise DataError(
@@ -196,7 +194,7 @@ def _saved_files(folder: Path) -> list[Path]:
 
 
 def _only_split(folder: Path) -> Path:
-    names = _json(folder / SPLITS).get("splits")
+    names = read_object(folder / SPLITS, DataError, "save the set again").get("splits")
     if not isinstance(names, list) or not names:
         raise DataError(f"{folder / SPLITS} names no splits; save the set again.")
     splits = [_beside(folder / SPLITS, name) for name in names]
@@ -213,18 +211,6 @@ def _beside(file: Path, name: Any) -> Path:
     if not isinstance(name, str) or name != Path(name).name or "\0" in name or name in ("", ".."):
         raise DataError(f"{file}: {name!r} is not a name in this folder; save the set again.")
     return file.parent / name
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(file, DataError))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file} is not JSON; save the set again.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{file} is not a JSON object; save the set again.")
-    return content
 
 
 def split_of(file: Path) -> str:

@@ -1,7 +1,5 @@
 """L_noise: InfoNCE over what a frozen diffusion model predicts under different conditions."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

@@ -81,18 +81,3 @@ def sds_loss(
         # Adds exactly 0 to the value, and on_latents to the gradient.
         loss = loss + (on_latents * (latents - latents.detach())).sum()
     return DenoisingLoss(loss, residual.detach())
-
-
-@torch.no_grad()
-def caption_residual(
-    latents: Maps, captions: Tokens, timesteps: Timesteps, noise: Maps, *, teacher: NoisePredictor
-) -> PerSample:
-    """Return each sample's || eps_hat - eps ||^2, mean over its elements, unweighted, without gradients.
-
-    A mapper can learn flat latents that are easy to denoise under any caption. Their residuals are low, and
-    equal for all captions. So the signal is not the loss, but the gap between the residual under a shuffled
-    caption and the residual under the sample's own caption. It is computed in float32.
-
-    Raises LossError for latents and noise of different shapes.
-    """
-    return sds_loss(latents, captions, timesteps, noise, teacher=teacher).residual

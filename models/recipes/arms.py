@@ -11,8 +11,6 @@ Every file appears whole or not at all, and what is there is not made again. So 
 where it was.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -1,10 +1,8 @@
 """Paired differences of a recipe and its control, or the base, over seeds and items."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -143,11 +141,7 @@ def _corrected(found: dict[str, Difference]) -> dict[str, Difference]:
     for place, name in enumerate(tested):
         least = max(least, min(1.0, (len(tested) - place) * (found[name].p or 0.0)))
         holm[name] = least
-    return {name: _with_holm(of, holm.get(name)) for name, of in found.items()}
-
-
-def _with_holm(of: Difference, holm: float | None) -> Difference:
-    return Difference(of.value, of.mean, of.low, of.high, of.p, holm)
+    return {name: replace(of, holm=holm.get(name)) for name, of in found.items()}
 
 
 def every_figure(arms: Arms) -> Iterator[list[Any]]:

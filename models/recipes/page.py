@@ -1,7 +1,5 @@
 """The tables, the page and the picture of a comparison, from the files of its runs and evaluations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean

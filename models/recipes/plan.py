@@ -1,7 +1,5 @@
 """What a comparison compares, as a YAML file says it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator
@@ -91,7 +89,7 @@ class Plan(_Part):
     """The standard deviation of that gain over seeds, as a guess before the first run."""
 
     @model_validator(mode="after")
-    def _belongs_together(self) -> Plan:
+    def _belongs_together(self) -> "Plan":
         if self.control not in self.recipes:
             raise ValueError(f"The control {self.control!r} must be one of the recipes.")
         object.__setattr__(self, "benchmarks", {resolve(name): of for name, of in self.benchmarks.items()})

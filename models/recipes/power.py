@@ -1,15 +1,14 @@
 """Which gain a comparison can show with so many seeds and items."""
 
-from __future__ import annotations
-
 from scipy.stats import nct
 from scipy.stats import t as student
 
 CHANGED = 0.2
 """The share of items that is assumed to change between a recipe and its control."""
+LEVEL = 0.05
 
 
-def power(gain: float, seeds: int, items: int, deviation: float, *, level: float = 0.05) -> float:
+def power(gain: float, seeds: int, items: int, deviation: float) -> float:
     """Return the probability that the test over seeds and items (`estimate`) finds a true gain, two-sided.
 
     The squared standard error is s^2 / seeds + c / items, where s is the gain's standard `deviation` over seeds, and
@@ -22,11 +21,10 @@ def power(gain: float, seeds: int, items: int, deviation: float, *, level: float
         raise ValueError("The power needs at least one seed and one item.")
     squared = CHANGED / items + (deviation**2 / seeds if seeds > 1 else 0.0)
     degrees = seeds - 1 if seeds > 1 else max(1, items - 1)
-    limit, shift = student.ppf(1 - level / 2, degrees), gain / squared**0.5
+    limit, shift = student.ppf(1 - LEVEL / 2, degrees), gain / squared**0.5
     return float(nct.sf(limit, degrees, shift) + nct.cdf(-limit, degrees, shift))
 
 
-def seeds_needed(gain: float, items: int, deviation: float, *, of: float = 0.8, most: int = 64) -> int | None:
-    """Return the least number of seeds, at least two, by which a gain is found with probability `of`, or None if `most`
-    are too few."""
-    return next((seeds for seeds in range(2, most + 1) if power(gain, seeds, items, deviation) >= of), None)
+def seeds_needed(gain: float, items: int, deviation: float) -> int | None:
+    """Return the fewest seeds, 2 to 64, by which a gain is found with probability 0.8, or None if 64 are too few."""
+    return next((seeds for seeds in range(2, 65) if power(gain, seeds, items, deviation) >= 0.8), None)

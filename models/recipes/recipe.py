@@ -1,7 +1,5 @@
 """A recipe: the options that make a run of `sds-clip finetune` a method of the literature."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

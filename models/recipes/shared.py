@@ -1,7 +1,5 @@
 """Pictures that training data and benchmarks share, by the hash of their files."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 

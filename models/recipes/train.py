@@ -1,7 +1,5 @@
 """Train and measure the arms of a comparison in this process, one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache

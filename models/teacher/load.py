@@ -1,7 +1,5 @@
 """Load a teacher with diffusers' and transformers' own loaders, from safetensors only."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

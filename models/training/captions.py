@@ -1,7 +1,5 @@
 """Large text encoders see the captions of a run before its first step, and leave the memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 

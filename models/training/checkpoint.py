@@ -1,7 +1,5 @@
 """Training checkpoints: complete, verified folders. If the newest is broken, the one before is used."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The configuration of a fine-tuning run: every choice of the method is a named option."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -306,7 +304,7 @@ class FinetuneConfig(TrainingOptions):
     """Decode images in this many threads."""
 
     @model_validator(mode="after")
-    def _belongs_together(self) -> FinetuneConfig:
+    def _belongs_together(self) -> "FinetuneConfig":
         check_combination(self.objective, self.teacher, self, labels=self.labels)
         return self
 

@@ -5,8 +5,6 @@ addition as two operations. The memory for the backward is what autograd keeps, 
 maps, as fused kernels do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy

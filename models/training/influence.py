@@ -1,7 +1,5 @@
 """Did the teacher have any influence? Judged at the end of a run, from what it logged."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev

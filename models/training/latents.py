@@ -1,7 +1,5 @@
 """The teacher's latents of training images, each encoded once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The log of a run: one JSON object per line, in OUT/log.jsonl."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import resource

@@ -1,7 +1,5 @@
 """A run in MLflow. This module imports no torch, so that a supervisor may use it too."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping

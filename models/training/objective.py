@@ -1,7 +1,5 @@
 """The objective as a function of the student's features: L_CLIP and the weighted terms that are configured."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import partial
 

@@ -1,7 +1,5 @@
 """AdamW with warm-up and a cosine schedule."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """The parts of a run: the base, the teacher and the data, loaded and checked against each other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Communication between the processes of a run. A single process keeps its own values."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass

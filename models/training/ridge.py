@@ -1,7 +1,5 @@
 """The mapper's closed-form start, fitted to the VAE latents of training images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 

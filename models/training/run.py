@@ -1,7 +1,5 @@
 """A fine-tuning run from the first step to the last: resume, train, log, save, and write the delta."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil
@@ -181,7 +179,7 @@ def train(
 
 
 def _write(
-    run: _Run, parts: Parts, out: Path, metrics: Record, log: RunLog, control: Path | None
+    run: "_Run", parts: Parts, out: Path, metrics: Record, log: RunLog, control: Path | None
 ) -> RunWarning | None:
     """Write what a finished run leaves, and return its warning if there is one."""
     warning = teacher_had_no_say(log.records())

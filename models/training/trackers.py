@@ -1,7 +1,5 @@
 """The trackers of a run: TensorBoard, by event files, and MLflow."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping
 from functools import cached_property

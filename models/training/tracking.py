@@ -1,7 +1,5 @@
 """Passes what a run logs on to a tracker, in a thread: a tracker that fails neither fails nor slows the run."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from abc import ABC, abstractmethod
@@ -65,7 +63,7 @@ class Tracking:
         self._has_begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
-    def __enter__(self) -> Tracking:
+    def __enter__(self) -> "Tracking":
         if self._tracker is not None:
             self._thread.start()
         return self

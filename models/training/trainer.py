@@ -1,7 +1,5 @@
 """One step of fine-tuning: encode, compute the losses, differentiate, update."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -177,12 +175,12 @@ class Trainer:
         self._learnt |= {TEACHER_WEIGHT: mean, WEIGHED_STEPS: known + 1}
         return mean / weight
 
-    def _images(self, batch: Batch) -> Encoded:
+    def _images(self, batch: Batch) -> "Encoded":
         if self.text_map is None:
             return Encoded(self._encode_image, batch.pixels.to(self._device), self._chunk_size)
         return Encoded(lambda features: features, self._known_images(batch), None, trained=False)
 
-    def _texts(self, texts: Sequence[str]) -> Encoded:
+    def _texts(self, texts: Sequence[str]) -> "Encoded":
         if self.text_map is None:
             tokens = without_padding(self.network, self._tokenizer(list(texts)))
             return Encoded(self._encode_text, tokens.to(self._device), self._chunk_size)

@@ -1,7 +1,5 @@
 """How a run is monitored: the contrastive loss and in-batch retrieval on pairs that are not trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """What a file of embeddings says about the model that made them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -39,7 +37,7 @@ class About:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def of_json(cls, text: str | bytes, file: Path) -> About:
+    def of_json(cls, text: str | bytes, file: Path) -> "About":
         """Read what `as_json` wrote. Raises VectorsError, naming the file."""
         try:
             content: dict[str, Any] = json.loads(text)
@@ -66,7 +64,7 @@ class About:
             and all(text is None or isinstance(text, str) for text in texts)
         )
 
-    def difference(self, other: About) -> str | None:
+    def difference(self, other: "About") -> str | None:
         """Say in what the rows of two files differ, so that they do not belong into one; None if they do."""
         names: Mapping[str, str] = {
             "version": "the model's version",

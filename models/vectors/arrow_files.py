@@ -1,7 +1,5 @@
 """Embeddings in Arrow's and Parquet's formats. pyarrow comes with the extra `tables`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from glob import escape

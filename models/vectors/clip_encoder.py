@@ -1,7 +1,5 @@
 """Embeds images with a CLIP in this process. It stands apart, because a client of a service has no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property

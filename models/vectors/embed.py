@@ -4,8 +4,6 @@ A part is a function of the listed images, their contents and the earlier file. 
 continued writes the same bytes as one that was not.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -20,10 +18,11 @@ import numpy as np
 
 from sds_clip.models.atomic import atomic_file
 from sds_clip.models.errors import VectorsError
+from sds_clip.models.findings import Finding
 from sds_clip.models.images.ref import ImageRef
 from sds_clip.models.machine import usable_cores
 from sds_clip.models.vectors.about import About, Dtype
-from sds_clip.models.vectors.encoder import Encoder, Problem
+from sds_clip.models.vectors.encoder import Encoder
 from sds_clip.models.vectors.entries import list_entries, root_of
 from sds_clip.models.vectors.files import check_suffix, open_vectors, write_vectors
 from sds_clip.models.vectors.known import Known
@@ -240,7 +239,7 @@ class _Run:
         part = Part(entries=len(gathered))
         for image in gathered:
             outcome = image.problem or (next(encoded) if image.row is None else known.embedding(image.row))
-            if isinstance(outcome, Problem):
+            if isinstance(outcome, Finding):
                 part.errors.append({"path": image.path, "code": outcome.code, "message": outcome.message})
             else:
                 part.embeddings.append(np.asarray(outcome, self.options.dtype))

@@ -1,22 +1,13 @@
 """What makes an embedding of an image: a model in this process (clip_encoder.py), or a service
 (sds_clip/service_encoder.py)."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Problem:
-    """Why an image has no embedding."""
-
-    code: str
-    message: str
+from sds_clip.models.findings import Finding
 
 
 class Encoder(ABC):
@@ -37,5 +28,5 @@ class Encoder(ABC):
         """Return what `encode` takes, from an image's bytes. Called by several threads. Raises ImageError."""
 
     @abstractmethod
-    def encode(self, prepared: Sequence[Any]) -> Sequence[np.ndarray | Problem]:
+    def encode(self, prepared: Sequence[Any]) -> Sequence[np.ndarray | Finding]:
         """Return each image's L2-normalised float32 embedding, or why it has none. Called by one thread."""

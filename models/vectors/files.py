@@ -1,7 +1,5 @@
 """Files of embeddings: Parquet, Arrow, or a NumPy array with JSON lines beside it (docs/reference/file-formats.md)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The rows of an earlier run, by the content of their images and by their paths."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An opened file of embeddings, whatever its format: rows that are mapped into memory, and their records."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence

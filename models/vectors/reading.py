@@ -1,7 +1,5 @@
 """Read images ahead in threads, and gather them into parts."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sds_clip.models.ahead import in_order
+from sds_clip.models.findings import Finding
 from sds_clip.models.images.decode import ImageError
 from sds_clip.models.images.files import ImageFileError
 from sds_clip.models.images.ref import ImageRef
-from sds_clip.models.vectors.encoder import Encoder, Problem
+from sds_clip.models.vectors.encoder import Encoder
 from sds_clip.models.vectors.entries import read_entry
 from sds_clip.models.vectors.known import Known
 
@@ -28,7 +27,7 @@ class Image:
     sha256: str = ""
     prepared: Any = None
     row: int | None = None
-    problem: Problem | None = None
+    problem: Finding | None = None
 
     @property
     def is_new(self) -> bool:
@@ -43,11 +42,11 @@ def read_image(entry: ImageRef, encoder: Encoder, known: Known) -> Image:
         row = known.find(digest.digest())
         prepared = encoder.prepare(data) if row is None else None
     except UnicodeEncodeError:
-        return Image(entry.name, problem=Problem("bad_name", "The file's name is not UTF-8; rename it."))
+        return Image(entry.name, problem=Finding("bad_name", "The file's name is not UTF-8; rename it."))
     except ImageFileError as error:
-        return Image(entry.name, problem=Problem("file_unreadable", f"The file {error}."))
+        return Image(entry.name, problem=Finding("file_unreadable", f"The file {error}."))
     except ImageError as error:
-        return Image(entry.name, problem=Problem(error.code, str(error)))
+        return Image(entry.name, problem=Finding(error.code, str(error)))
     return Image(entry.name, digest.hexdigest(), prepared, row)
 
 

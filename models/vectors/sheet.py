@@ -1,7 +1,5 @@
 """A contact sheet of what a search has found: one page of HTML with the pictures in it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +36,7 @@ class Pictures:
     image_key: str | None = None
 
     @classmethod
-    def of(cls, vectors: Vectors, images: Path | None) -> Pictures:
+    def of(cls, vectors: Vectors, images: Path | None) -> "Pictures":
         """`images` is the folder that the user has named, if any."""
         folder = vectors.path.parent
         return cls(

@@ -6,14 +6,12 @@ One connection has the file for itself, so that what decision 31 says about such
 whose escapes keep names that are not UTF-8.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -66,7 +64,7 @@ class Done:
     is_last: bool = False
 
 
-class Work:
+class Work(AbstractContextManager["Work"]):
     """The folder, locked while it is open. Its methods raise OSError, and VectorsError if the file is damaged."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,9 +85,6 @@ class Work:
         except BaseException:
             self._database.close()
             raise
-
-    def __enter__(self) -> Work:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._database.close()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sds_clip.client import schemas
@@ -56,7 +57,7 @@ class JobRecord:
             raise JobFailed(self.info)
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """Shows a job's `progress` events. On a terminal and in a notebook each stage gets a bar, elsewhere a line."""
 
     def __init__(self, record: JobRecord, *, shown: bool) -> None:
@@ -66,9 +67,6 @@ class Progress:
         self._has_bar = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self._stage = ""
         self._bar: Any = None
-
-    def __enter__(self) -> "Progress":
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:

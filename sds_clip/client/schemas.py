@@ -169,10 +169,9 @@ class EventInfo(TypedDict):
     data: dict[str, Any] | None
 class ItemScores(TypedDict):
     outcomes: dict[str, bool]; margins: dict[str, float]; scores: list[list[float]] | None
-class ItemInfo(TypedDict):
-    outcomes: dict[str, bool]; margins: dict[str, float]; scores: list[list[float]] | None; index: int
-    object: Literal["job.item"]; id: str; benchmark: str; tags: list[str]; captions: list[str]; images: list[str]
-    other: ItemScores | None
+class ItemInfo(ItemScores):
+    index: int; object: Literal["job.item"]; id: str; benchmark: str; tags: list[str]; captions: list[str]
+    images: list[str]; other: ItemScores | None
 class Progress(TypedDict):
     step: int; steps: int | None; share: float | None
 class JobErrorInfo(TypedDict):
@@ -181,8 +180,7 @@ class Improvement(TypedDict):
     metric: str; compared_with: str | None; baseline: float; model: float; difference: float
 class Transition(TypedDict):
     at: float; from_status: JobStatus | None; to_status: JobStatus; message: str
-@final
-class FinetuneJobInfo(TypedDict):
+class AnyJobInfo(TypedDict):
     id: str; object: Literal["job"]; name: str; status: JobStatus; created_at: float; started_at: float | None
     finished_at: float | None; estimated_finish: float | None; stage: str | None; progress: Progress
     no_worker: bool; attempt: int; max_attempts: int; priority: int; interruptions: int; max_interruptions: int
@@ -192,34 +190,18 @@ class FinetuneJobInfo(TypedDict):
     metadata: dict[str, Any]; request: dict[str, Any] | None; transitions: list[Transition] | None
     metrics: MetricPointInfo | None; worker_silent_since: float | None
     waits_for: Literal["check", "worker", "turn", "attempt", "silent_worker", "checkpoint"] | None
+@final
+class FinetuneJobInfo(AnyJobInfo):
     kind: Literal["finetune"]; base: str; teacher: str | None; training_data: str; validation_data: str | None
     objective: str; hyperparameters: dict[str, Any]; evaluate: list[dict[str, Any]]
     promote: Literal["never", "if_better", "always"]; alias: str; thresholds: dict[str, float]; seed: int
     devices: int
 @final
-class EvaluateJobInfo(TypedDict):
-    id: str; object: Literal["job"]; name: str; status: JobStatus; created_at: float; started_at: float | None
-    finished_at: float | None; estimated_finish: float | None; stage: str | None; progress: Progress
-    no_worker: bool; attempt: int; max_attempts: int; priority: int; interruptions: int; max_interruptions: int
-    run_time_s: float; max_run_time_s: float; result_version: str | None; result: dict[str, Any] | None
-    report: str | None; error: JobErrorInfo | None; pause_reason: JobErrorInfo | None
-    files_removed_at: float | None; improvement: Improvement | None; owner: str; suffix: str | None
-    metadata: dict[str, Any]; request: dict[str, Any] | None; transitions: list[Transition] | None
-    metrics: MetricPointInfo | None; worker_silent_since: float | None
-    waits_for: Literal["check", "worker", "turn", "attempt", "silent_worker", "checkpoint"] | None
+class EvaluateJobInfo(AnyJobInfo):
     kind: Literal["evaluate"]; model: str | None; benchmark: str; data: str; scorer: Literal["clip", "diffusion"]
     teacher: str | None; baseline: str | None; options: dict[str, Any]
 @final
-class CheckJobInfo(TypedDict):
-    id: str; object: Literal["job"]; name: str; status: JobStatus; created_at: float; started_at: float | None
-    finished_at: float | None; estimated_finish: float | None; stage: str | None; progress: Progress
-    no_worker: bool; attempt: int; max_attempts: int; priority: int; interruptions: int; max_interruptions: int
-    run_time_s: float; max_run_time_s: float; result_version: str | None; result: dict[str, Any] | None
-    report: str | None; error: JobErrorInfo | None; pause_reason: JobErrorInfo | None
-    files_removed_at: float | None; improvement: Improvement | None; owner: str; suffix: str | None
-    metadata: dict[str, Any]; request: dict[str, Any] | None; transitions: list[Transition] | None
-    metrics: MetricPointInfo | None; worker_silent_since: float | None
-    waits_for: Literal["check", "worker", "turn", "attempt", "silent_worker", "checkpoint"] | None
+class CheckJobInfo(AnyJobInfo):
     kind: Literal["check"]; dataset: str
 JobInfo: TypeAlias = FinetuneJobInfo | EvaluateJobInfo | CheckJobInfo
 class ServedModel(TypedDict):
@@ -238,10 +220,8 @@ RolloutState: TypeAlias = Literal["serving", "failed", "behind"]
 class ProcessRollout(TypedDict):
     process: str; host: str; pid: int; at: float; state: RolloutState; version: str | None; generation: int | None
     error: str | None
-class MovedAlias(TypedDict):
-    name: str; object: Literal["alias"]; version: str; generation: int; previous: str | None; updated_at: float
-    owner: str; lock: LockInfo | None; removed_at: float | None; served_by_all: bool | None
-    processes: list[ProcessRollout] | None
+class MovedAlias(AliasInfo):
+    served_by_all: bool | None; processes: list[ProcessRollout] | None
 AliasAction: TypeAlias = Literal["promote", "rollback", "lock", "unlock", "give", "remove"]
 class PromotionInfo(TypedDict):
     id: int; at: float; who: str; alias: str; action: AliasAction; from_version: str | None; to_version: str
@@ -259,11 +239,9 @@ class PromotionPlan(TypedDict):
     generation: int; moves: bool; error: ErrorDetail | None; lock: LockInfo | None; gate: GateInfo
 class SampleInfo(TypedDict):
     index: int; object: Literal["dataset.sample"]; id: str; captions: list[str]; tags: list[str]; images: list[str]
-class VersionDetail(TypedDict):
-    id: str; object: Literal["model"]; status: Literal["ready", "damaged", "deleted"]; damaged_at: float | None
-    created_at: float; size_bytes: int; base: str | None; base_version: str | None; job_id: str | None; owner: str
-    downloadable: bool; aliases: list[str]; description: dict[str, Any]; metrics: dict[str, Any] | None
-    evaluations: dict[str, Any] | None; lineage: list[str]; promotions: list[PromotionInfo]
+class VersionDetail(VersionInfo):
+    description: dict[str, Any]; metrics: dict[str, Any] | None; evaluations: dict[str, Any] | None
+    lineage: list[str]; promotions: list[PromotionInfo]
 class WorkerInfo(TypedDict):
     id: str; object: Literal["worker"]; alive: bool; queue: JobKind; host: str; pid: int; device: str; version: str
     started_at: float; seen_at: float; clock_skew_s: float | None; out_because: str | None; job: str | None

@@ -1,7 +1,5 @@
 """`sds-clip check`: whether the files that the database names are there and whole."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

@@ -1,10 +1,7 @@
 """`sds-clip convert` reads checkpoints of other layouts, and `sds-clip export` writes them for other programs."""
 
-from __future__ import annotations
-
-import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
@@ -64,23 +61,15 @@ def convert(
     """
     if not file.exists():
         raise click.ClickException(f"There is no file {file}.")
-    stated = None if preprocess is None else _read_preprocess(preprocess)
+    from sds_clip.models.errors import CheckpointError
     from sds_clip.models.export.convert import convert_checkpoint
+    from sds_clip.models.files import read_object
 
+    stated = None if preprocess is None else read_object(preprocess, CheckpointError, "correct it")
     convert_checkpoint(file, out, architecture=architecture, base=base, preprocess=stated)
     print(f"local-dir:{out}")
     say_written(out)
     return 0
-
-
-def _read_preprocess(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise click.ClickException(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise click.ClickException(f"{path} must contain a JSON object.")
-    return content
 
 
 @command(

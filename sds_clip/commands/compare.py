@@ -201,13 +201,10 @@ def _checked(trained: Trained) -> Iterator[list[Benchmark]]:
         with_negatives(config, data)  # refuses data without those that the options ask for
     with tempfile.TemporaryDirectory(prefix="sds-clip-compare-") as made:
         benchmarks = [
-            read_benchmark(
-                name, asked.data, work=Path(made), images=asked.images, classes=asked.classes,
-                templates=asked.templates,
-            )
+            read_benchmark(name, asked.data, work=Path(made), **asked.of_some)
             for name, asked in plan.requests(plan.base).items()
             if asked.data != HUB_ID
-        ]  # fmt: skip
+        ]
         trained.arms.check_kept(benchmarks)
         for benchmark in benchmarks:  # the evaluation of the base reads them all
             for image in benchmark.items[0].images:

@@ -18,7 +18,7 @@ import click
 from sds_clip.client.errors import NotFound, Overloaded
 from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.errors import ConfigError
-from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
+from sds_clip.models.evaluation.results import Results, results_of
 from sds_clip.models.recipes.plan import BASE
 from sds_clip.models.run_files import LOG_FILE
 from sds_clip.models.training.config import TrainingOptions
@@ -170,27 +170,9 @@ class Service:
 
 def _results(job: Job) -> Results:
     """The results of an evaluation job, with all of its items."""
-    content: Mapping[str, Any] = job.result or {}
-    items = [
-        ItemOutcome(
-            id=item["id"], correct=item["outcomes"], margins=item["margins"], tags=tuple(item["tags"]),
-            captions=tuple(item["captions"]), scores=tuple(map(tuple, item["scores"] or ())),
-        )
-        for item in job.items(limit=10**9)
-    ]  # fmt: skip
-    return Results(
-        benchmark=content["benchmark"],
-        primary=content["primary"],
-        outcome=content["outcome"],
-        metrics={name: Metric(**of) for name, of in content["metrics"].items()},
-        by_tag={
-            tag: {name: Metric(**of) for name, of in metrics.items()}
-            for tag, metrics in content.get("by_tag", {}).items()
-        },
-        items=tuple(items),
-        provenance=content["provenance"],
-        macro_tags=tuple(content["macro_tags"]),
-    )
+    # The pictures of the items are the service's.
+    items = ({**item, "correct": item["outcomes"], "images": ()} for item in job.items(limit=10**9))
+    return results_of({"by_tag": {}, **(job.result or {})}, items)
 
 
 def _digest(text: str) -> str:

@@ -247,8 +247,7 @@ class _Terminal(Watcher):
         self.received: int | None = None
         self.save: Callable[[], int] | None = None
         """Saves the state after the last whole step, once there may be one."""
-        self._bar: Any = None
-        self._progress = Progress()
+        self._progress, self._steps = Progress(), Progress(has_lines=False, unit="step")
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Make the run save a checkpoint and end. A second signal kills it."""
@@ -260,25 +259,17 @@ class _Terminal(Watcher):
 
     def close(self) -> None:
         self._progress.close()
-        if self._bar is not None:
-            self._bar.close()
+        self._steps.close()
 
     def on_restored(self, save: Callable[[], int]) -> None:
         self.save = save
 
     def on_batch(self, stage: str, done: int, total: int) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._steps.close()
         self._progress.show(stage, done, total)
 
     def on_step(self, done: int, steps: int) -> None:
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(desc="finetune", total=steps, initial=done - 1, unit="step", dynamic_ncols=True)
-        self._bar.update(done - self._bar.n)
+        self._steps.show("finetune", done, steps)
 
     def on_record(self, record: Record) -> None:
         """Show a record's losses, next to the bar or as a line."""
@@ -287,8 +278,8 @@ class _Terminal(Watcher):
             for name in ("loss", "clip", "sds", "condition", "noise_contrast", "negatives")
             if name in record
         }
-        if losses and self._bar is not None:
-            self._bar.set_postfix(losses, refresh=False)
+        if losses and self._steps.bar is not None:
+            self._steps.bar.set_postfix(losses, refresh=False)
         elif losses and not sys.stderr.isatty():
             shown = " ".join(f"{name} {value}" for name, value in losses.items())
             _say(f"step {record['step']}/{record['steps']} {shown}")

@@ -1,7 +1,5 @@
 """`sds-clip keys`: the API keys that the service accepts."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shlex

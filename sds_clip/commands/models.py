@@ -143,7 +143,12 @@ def list_models(client: Client, **filters: Any) -> Any:
 )
 @reason_option
 @option("--alias", default="default", metavar="ALIAS", help="Change this alias.")
-@option("--force", is_flag=True, help="Promote the version even if its own job found that it is not better.")
+@option(
+    "--force",
+    is_flag=True,
+    default=None,
+    help="Promote the version even if its own job found that it is not better.",
+)
 @option(
     "--owner",
     metavar="KEY",
@@ -151,21 +156,12 @@ def list_models(client: Client, **filters: Any) -> Any:
 )
 @wait_option
 @remote(_print_promoted, code=_code)
-def promote(
-    client: Client,
-    version: str,
-    reason: str,
-    alias: str,
-    force: bool,
-    owner: str | None,
-    wait: float | None,
-) -> Any:
+def promote(client: Client, version: str, **options: Any) -> Any:
     """Point an alias to a version.
 
     The service loads and serves the version within seconds, without a restart.
     """
-    forced = True if force else None
-    return client.promote(version, alias=alias, reason=reason, owner=owner, force=forced, wait_s=wait)
+    return client.promote(version, **options)
 
 
 @models.command()
@@ -173,12 +169,12 @@ def promote(
 @reason_option
 @wait_option
 @remote(_print_moved, code=_code)
-def rollback(client: Client, alias: str, reason: str, wait: float | None) -> Any:
+def rollback(client: Client, alias: str, **options: Any) -> Any:
     """Point an alias back to the version before its last promotion.
 
     Each further rollback goes one version further back. To go forward, promote a version.
     """
-    return client.rollback(alias, reason=reason, wait_s=wait)
+    return client.rollback(alias, **options)
 
 
 @models.command()

@@ -1,7 +1,5 @@
 """`sds-clip propose` writes captions for images that have none."""
 
-from __future__ import annotations
-
 import csv
 import io
 from functools import partial

@@ -1,7 +1,5 @@
 """`sds-clip serve`: the HTTP service."""
 
-from __future__ import annotations
-
 import gc
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`sds-clip track` sends what a run has logged to a tracker that lacks it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

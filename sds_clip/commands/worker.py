@@ -1,7 +1,5 @@
 """`sds-clip worker`: runs jobs of one kind, one after another."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The report of an evaluation: one HTML page that needs no network, no script and no other file."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

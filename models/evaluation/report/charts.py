@@ -1,7 +1,5 @@
 """The distribution of the items' score margins: how far they are from right and wrong."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which figures the page shows, in which order and on which scale. The template decides how."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The most interesting items, and their images made small enough for the page."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 

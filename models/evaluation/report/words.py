@@ -1,7 +1,5 @@
 """Format numbers for the page."""
 
-from __future__ import annotations
-
 NO_BREAK = "\u00a0"
 _MINUS = "\u2212"
 

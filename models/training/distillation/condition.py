@@ -1,7 +1,5 @@
 """`condition`: the image's features are the condition under which its own latents are denoised (arXiv 2407.20171)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

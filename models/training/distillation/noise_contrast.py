@@ -1,7 +1,5 @@
 """`noise-contrast`: an image's own features lead to the truth, and away from what others lead to (arXiv 2603.04803)."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor

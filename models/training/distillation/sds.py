@@ -1,7 +1,5 @@
 """`sds-clip`: the image's features are the latents, and its caption is the condition (arXiv 2307.09233)."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The report of a run: one HTML page that needs no network, no script and no other file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Which curves of a run's log the page shows, thinned out, and on which scales."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
