@@ -44,7 +44,7 @@ def hard_negatives(
     - `shuffle`: exchange neighbouring groups of three words.
 
     Each proposal is as probable from the negative back to the caption. Some are more probable as texts than others.
-    With `language`, only those are kept that a reader of the texts alone does not tell (`Language.accepts`).
+    With `language`, only those are kept that a reader of the texts alone does not tell (`Language.judge`).
 
     Kinds take turns, so that a few negatives cover many kinds. Fewer than `count`, or none, may be returned.
     """
@@ -53,6 +53,7 @@ def hard_negatives(
     for kind in kinds:
         made |= {name: list(texts) for name, texts in _MAKERS[kind](text).items()}
     draw = _draws(caption, seed, index)
+    keeps = None if language is None else language.judge(caption)
     shuffled = [
         [Negative(texts[place], kind) for place in draw.permutation(len(texts))]
         for kind, texts in made.items()
@@ -64,7 +65,7 @@ def hard_negatives(
             break
         if negative.lower() == caption.lower() or negative.lower() in found:
             continue
-        if language is None or language.accepts(caption, negative, draw.random()):
+        if keeps is None or keeps(negative, draw.random()):
             found[negative.lower()] = negative
     return tuple(found.values())
 
@@ -73,10 +74,10 @@ def balanced(
     caption: str, negatives: Sequence[str], language: Language | None, *, seed: int, index: int
 ) -> tuple[str, ...]:
     """Return those of a caption's own negatives that a reader of the texts alone does not tell."""
-    draw = _draws(caption, seed, index)
-    return tuple(
-        text for text in negatives if language is None or language.accepts(caption, text, draw.random())
-    )
+    if language is None:
+        return tuple(negatives)
+    draw, keeps = _draws(caption, seed, index), language.judge(caption)
+    return tuple(text for text in negatives if keeps(text, draw.random()))
 
 
 def _draws(caption: str, seed: int, index: int) -> np.random.Generator:

@@ -11,8 +11,8 @@ TEXTS = ["a red cup", "a blue cup", "a green cup"]
 
 
 def kept(language: Language, caption: str, negative: str, tries: int = 4000) -> float:
-    draw = random.Random(0)
-    return sum(language.accepts(caption, negative, draw.random()) for _ in range(tries)) / tries
+    draw, keeps = random.Random(0), language.judge(caption)
+    return sum(keeps(negative, draw.random()) for _ in range(tries)) / tries
 
 
 def test_each_of_two_texts_is_as_often_the_caption_as_the_negative() -> None:
@@ -47,5 +47,5 @@ def test_the_same_draw_gives_the_same_answer() -> None:
     first, second = Language(TEXTS), Language(TEXTS)
 
     for draw in (0.0, 0.3, 0.999):
-        answers = {each.accepts(TEXTS[0], TEXTS[1], draw) for each in (first, second)}
+        answers = {each.judge(TEXTS[0])(TEXTS[1], draw) for each in (first, second)}
         assert len(answers) == 1

@@ -53,7 +53,10 @@ def every(caption: str) -> set[str]:
             "A man sits on a wooden bench",
             {"A bench sits on a wooden man", "A wooden bench sits on a man"},
         ),
-        ("Dogs under the red tables, in Rome", {"The red tables under dogs, in Rome", "Tables under the red dogs, in Rome"}),
+        (
+            "Dogs under the red tables, in Rome",
+            {"The red tables under dogs, in Rome", "Tables under the red dogs, in Rome"},
+        ),
     ],
 )
 def test_attributes_nouns_and_phrases_of_one_number_are_swapped(caption: str, negatives: set[str]) -> None:
