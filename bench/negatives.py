@@ -18,7 +18,7 @@ def table(captions: list[str]) -> list[str]:
     language = Language(captions)
     rows = ["| kind | captions | told | balanced: captions | told |", "| --- | ---: | ---: | ---: | ---: |"]
     for kind in KINDS:
-        cells = [kind]
+        cells: list[str] = [kind]
         for known in (None, language):
             choices = [
                 Choice(caption, caption, negative)

@@ -18,7 +18,7 @@ class Language:
     """Counts of the 1-, 2- and 3-grams of captions, which are hashed into 64 MiB."""
 
     def __init__(self, captions: Iterable[str]) -> None:
-        self._counts = memoryview(np.zeros(_BUCKETS, np.int32))  # whose numbers are read faster one by one
+        self._counts = np.zeros(_BUCKETS, np.int32).data  # whose numbers are read faster one by one
         self._words = 0
         for caption in captions:
             for grams in n_grams(caption):
