@@ -10,7 +10,6 @@ jobs         the overhead of jobs (job_lists, curves)
 folders      embedding a folder against the bare path, and searches (folders_embed, folders_search)
 gpu          tests, speed and memory on a GPU, on one page (gpu_parts)
 quantisation how many nearest images the types of /v2/embed find again
-scaled_decoding what decoding JPEGs at a smaller size changes
 decode_memory, flops   the figures behind two documents
 faults/      faults that are injected into a running system
 
