@@ -21,6 +21,7 @@ file to pixels is another number."""
 
 ScoreBy = Literal["teacher", "shuffled", "base", "labels"]
 ScoreLabels = Literal["soft", "hard"]
+NegativeKind = Literal["swap", "move", "replace", "shuffle"]
 ScoreCandidates = Literal["all", "negatives"]
 
 ErrorOf = Literal["epsilon", "velocity"]

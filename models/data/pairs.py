@@ -10,6 +10,7 @@ from pathlib import Path
 
 import PIL.Image
 
+from sds_clip.models.data.language import Language
 from sds_clip.models.errors import DataError
 from sds_clip.models.images.decode import ImageError, decode_image
 from sds_clip.models.images.files import ImageFileError, NoImageFile
@@ -73,6 +74,12 @@ class PairSet(ABC):
         Raises:
             DataError or ImageError: it cannot be read.
         """
+
+    @cached_property
+    def language(self) -> Language:
+        """What is common in the captions. Reads them all."""
+        samples = (self.sample(index) for index in range(len(self)))
+        return Language(caption for sample in samples for caption in sample.captions)
 
 
 class MissingImage(DataError):

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations
+from itertools import permutations, product
 from math import comb, factorial, fsum, prod
 
+from sds_clip.models.data.blind import Choice, told
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item
@@ -77,7 +78,18 @@ class CaptionChoice(Benchmark):
             self.macro_tags,
             whole,
         )
-        return replace(shares, provenance={"incomplete": incomplete}) if incomplete else shares
+        counted = {"incomplete": incomplete} if incomplete else {}
+        return replace(shares, provenance={"text_only": self._text_only(items), **counted})
+
+    def _text_only(self, items: Sequence[Item]) -> dict[str, dict[str, float]]:
+        """How often a reader of the texts alone finds the true caption, over all items and by tag. Chance is 0.5."""
+        choices: dict[str, list[Choice]] = {}
+        for item in items:
+            true, false = item.captions[: self.positives], item.captions[self.positives :]
+            of_item = [Choice(str(item.images[0]), *texts) for texts in product(true, false)]
+            for tag in ("all", *item.tags):
+                choices.setdefault(tag, []).extend(of_item)
+        return {tag: told(of_tag)._asdict() for tag, of_tag in choices.items()}
 
     def _together(
         self, name: str, of: Sequence[ItemOutcome], by_text: Sequence[Mapping[str, float]]

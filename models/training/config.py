@@ -24,6 +24,7 @@ from sds_clip.models.choices import (
     Gradient,
     LoraTargets,
     MapperInput,
+    NegativeKind,
     Objective,
     Precision,
     ScoreBy,
@@ -161,14 +162,18 @@ class TrainingOptions(BaseModel):
     """Turn the image embedding into this many tokens of a caption, if the objective is `condition` or
     `noise-contrast`."""
 
-    negatives: Literal["none", "data", "swap"] = "none"
-    """Use no hard negative captions (`none`), the data's own (`data`), or the captions with words swapped
-    (`swap`)."""
+    negatives: Literal["none", "data", "made"] | NegativeKind = "none"
+    """Use no hard negative captions (`none`), the data's own (`data`), or the captions with words swapped (`swap`),
+    an attribute given to another noun (`move`), words replaced by others of a list (`replace`), or groups of words in
+    another order (`shuffle`). `made` takes these four in turns."""
+    negatives_balance: bool | None = None
+    """Leave out negatives that a reader tells by the words alone, as the data's captions have them. By default, this
+    is done for negatives that are made, and not for the data's own."""
     negatives_count: Count = 3
     """Use at most this many hard negatives for each caption. If the data has more, the first ones are used."""
     negatives_seed: Seed = 0
-    """Use this seed for the swaps and for the noise with which they are scored. It is separate from `seed`, so that
-    runs with different seeds can share the scores."""
+    """Use this seed for the negatives that are made and for the noise with which they are scored. It is separate from
+    `seed`, so that runs with different seeds can share the scores."""
     negatives_loss: Literal["choice", "contrast"] = "choice"
     """Use the hard negatives in one of two ways. `choice` adds a loss of its own, the cross-entropy of each image
     over its caption and that caption's negatives. `contrast` adds the negatives to the texts of L_CLIP, as NegCLIP
@@ -240,6 +245,11 @@ class TrainingOptions(BaseModel):
     @property
     def lora_scale(self) -> float:
         return 1.0 if self.lora_alpha is None else self.lora_alpha / self.lora_rank
+
+    @property
+    def makes_negatives(self) -> bool:
+        """Whether negatives are made of the captions."""
+        return self.negatives not in ("none", "data")
 
     @property
     def teacher_batch_size(self) -> int:
@@ -319,6 +329,11 @@ class FinetuneConfig(TrainingOptions):
         return self.objective == "sds-clip"
 
     @property
+    def balances_negatives(self) -> bool:
+        """Whether negatives that a reader tells by the words alone are left out."""
+        return self.makes_negatives if self.negatives_balance is None else self.negatives_balance
+
+    @property
     def uses_negatives(self) -> bool:
         """Whether hard negatives have a part in a loss. If one may be right, only a scored choice has them."""
         return self.negatives != "none" and (self.objective == "score" or self.score_candidates == "all")
@@ -389,13 +404,16 @@ def check_combination(
             "the objective score reaches both towers, and is added as it is. Leave the option out."
         )
     if objective == "score" and options.negatives == "none":
-        raise ValueError("The objective score needs negatives: data or swap.")
-    if options.score_candidates == "negatives" and (
-        options.negatives == "swap" or options.negatives_count == 1
-    ):
+        raise ValueError("The objective score needs negatives: data, or a kind that is made, such as swap.")
+    if options.score_candidates == "negatives" and (options.makes_negatives or options.negatives_count == 1):
         raise ValueError(
-            "With score_candidates: negatives, the right caption must be among at least two negatives. Swaps are all "
-            "wrong, so use negatives: data and negatives_count: 2 or more."
+            "With score_candidates: negatives, the right caption must be among at least two negatives. Those that are "
+            "made are all wrong, so use negatives: data and negatives_count: 2 or more."
+        )
+    if options.negatives_balance and (options.negatives == "none" or options.score_candidates == "negatives"):
+        raise ValueError(
+            "The option negatives_balance leaves out negatives that are wrong. It needs negatives, and "
+            "score_candidates: all."
         )
     if objective == "score" and options.negatives_loss != "choice":
         raise ValueError("The objective score needs negatives_loss: choice.")
@@ -435,7 +453,7 @@ def _check_negatives(objective: Objective, options: TrainingOptions) -> None:
     soft, unsure = objective == "score" and options.score_labels == "soft", options.score_candidates != "all"
     for name in (*on_choice, "intra_modal_weight", "rank_weight"):
         wrong = {
-            "needs negatives: data or swap.": options.negatives == "none",
+            "needs negatives: data, or a kind that is made, such as swap.": options.negatives == "none",
             "takes the negatives to be wrong; score_candidates: negatives takes one to be right.": unsure,
             "is for negatives_loss: choice.": name in on_choice and options.negatives_loss != "choice",
             "needs one right caption, not probabilities; use score_labels: hard.": name in on_choice and soft,

@@ -1,20 +1,26 @@
 """The parts of a run: the base, the teacher and the data, loaded and checked against each other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
+from jaxtyping import Float
 from torch import nn
 
 from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.choices import NegativeKind
+from sds_clip.models.clip.encode import encode_texts
 from sds_clip.models.clip.lora import attach
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.sharing import share
 from sds_clip.models.clip.student import chosen_parameters, summary, trainable_parameters
+from sds_clip.models.data import blind
 from sds_clip.models.data.check import check_pairs
-from sds_clip.models.data.negatives import swap_negatives
+from sds_clip.models.data.negatives import KINDS, balanced, hard_negatives
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.data.pairs import PairSet, Sample, StoredPairs
 from sds_clip.models.errors import ConfigError
@@ -77,6 +83,9 @@ def load_parts(
     # The data comes last, since it takes longest: a misspelt name above is reported at once.
     say("checking the data")
     pairs = _checked(config, config.data, opened, config.max_bad_share, rank, say)
+    if config.negatives != "none" and config.score_candidates == "all" and rank.is_main:
+        for line in blind.report(with_negatives(config, pairs), partial(_embeddings, base)):
+            say(line)
     validation = None
     if config.val and held_out:
         allowed = max(config.max_bad_share, val_max_bad_share)
@@ -102,8 +111,18 @@ def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
     """
     if config.negatives == "none":
         return pairs
-    swapping = config.negatives == "swap"
-    chosen = Swapped(pairs, config.negatives_count, config.negatives_seed) if swapping else pairs
+    kinds: Sequence[NegativeKind] = ()
+    if config.makes_negatives:
+        kinds = [kind for kind in KINDS if config.negatives in (kind, "made")]
+    chosen = pairs
+    if kinds or config.balances_negatives:
+        chosen = WithNegatives(
+            pairs,
+            config.negatives_count,
+            config.negatives_seed,
+            kinds=kinds,
+            balance=config.balances_negatives,
+        )
     samples = (chosen.sample(index) for index in range(len(chosen)))
     if config.score_candidates == "negatives":
         most = max((len(texts) for sample in samples for texts in sample.negatives), default=0)
@@ -116,9 +135,10 @@ def with_negatives(config: FinetuneConfig, pairs: PairSet) -> PairSet:
             return chosen
     elif any(any(sample.negatives) for sample in samples):
         return chosen
-    if swapping:
+    if kinds or config.balances_negatives:
         raise ConfigError(
-            f"No caption of {config.data} has two words to swap; use negatives: data (NegCLIP's tables), or none."
+            f"No caption of {config.data} has a hard negative by negatives: {config.negatives}. Use another kind, or "
+            "negatives_balance: false, which keeps those that text alone tells."
         )
     raise ConfigError(
         f"{config.data} has no hard negative captions (a neg_caption column, as NegCLIP's tables have it); "
@@ -135,11 +155,23 @@ def check_captions(config: FinetuneConfig, pairs: PairSet) -> None:
         )
 
 
-class Swapped(PairSet):
-    """Pairs whose hard negatives are their own captions with words swapped."""
+class WithNegatives(PairSet):
+    """Pairs with hard negatives that are made of their captions, or without `kinds` with those of their own.
 
-    def __init__(self, pairs: PairSet, count: int, seed: int) -> None:
-        self._pairs, self._count, self._seed = pairs, count, seed
+    With `balance`, negatives that a reader tells by the words alone are left out.
+    """
+
+    def __init__(
+        self,
+        pairs: PairSet,
+        count: int,
+        seed: int,
+        *,
+        kinds: Sequence[NegativeKind] = ("swap",),
+        balance: bool = False,
+    ) -> None:
+        self._pairs, self._count, self._seed, self._kinds = pairs, count, seed, kinds
+        self._language = pairs.language if balance else None
 
     @property
     def content_hash(self) -> str:
@@ -151,10 +183,23 @@ class Swapped(PairSet):
 
     def sample(self, index: int) -> Sample:
         sample = self._pairs.sample(index)
-        swapped = tuple(
-            swap_negatives(caption, self._count, seed=self._seed, index=index) for caption in sample.captions
+        negatives = tuple(
+            self._made(caption, index)
+            if self._kinds
+            else balanced(caption, own, self._language, seed=self._seed, index=index)
+            for caption, own in zip(sample.captions, sample.negatives, strict=True)
         )
-        return replace(sample, negatives=swapped)
+        return replace(sample, negatives=negatives)
+
+    def _made(self, caption: str, index: int) -> tuple[str, ...]:
+        return hard_negatives(
+            caption,
+            self._count,
+            kinds=self._kinds,
+            language=self._language,
+            seed=self._seed,
+            index=index,
+        )
 
     def image(self, index: int) -> PIL.Image.Image:
         return self._pairs.image(index)
@@ -169,6 +214,10 @@ def describe(parts: Parts) -> dict[str, Any]:
         "data_hash": parts.pairs.content_hash,
         "data_size": len(parts.pairs),
     }
+
+
+def _embeddings(base: Clip, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+    return encode_texts(base, texts).double().numpy()
 
 
 def _trained(network: nn.Module, config: FinetuneConfig) -> str:

@@ -141,7 +141,7 @@ def test_another_base_teacher_vae_or_negatives_is_another_fingerprint(
     for of in (fingerprint.of_run, fingerprint.of_scores):
         found = {of(config, other) for other in others}
         with monkeypatch.context() as patch:
-            patch.setattr("sds_clip.models.training.parts.swap_negatives", lambda *_, **__: ("other words",))
+            patch.setattr("sds_clip.models.training.parts.hard_negatives", lambda *_, **__: ("other words",))
             found.add(of(config, parts))
         assert len(found) == len(others) + 1
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sds_clip.models.data.pairs import PairSet, Sample, Subset
 from sds_clip.models.mapper import Mapper
-from sds_clip.models.training.parts import Parts, Swapped
+from sds_clip.models.training.parts import Parts, WithNegatives
 from tests.models.training.test_gradients import Step, first_gradients
 
 SWAPS: dict[str, object] = {"objective": "clip", "negatives": "swap", "trainable": "all"}
@@ -93,7 +93,7 @@ def test_negatives_weight_multiplies_the_loss_on_the_negatives(parts: Parts, tmp
 
 
 def test_a_sample_s_negatives_beyond_the_count_are_left_out(parts: Parts, tmp_path: Path) -> None:
-    many = Swapped(parts.pairs, 3, 0)
+    many = WithNegatives(parts.pairs, 3, 0)
     assert max(len(many.sample(index).negatives[0]) for index in range(len(many))) > 1
     own = {**SWAPS, "negatives": "data", "negatives_count": 1}
     found, _ = first_step(tmp_path / "many", replace(parts, pairs=many), **own)
@@ -107,7 +107,7 @@ def test_candidates_that_may_be_right_are_no_negatives_of_other_objectives(
     objective: str, parts: Parts, tmp_path: Path
 ) -> None:
     """So the configuration of a run by the teacher's choice also serves its control."""
-    tagged = replace(parts, pairs=Swapped(parts.pairs, 3, 0))
+    tagged = replace(parts, pairs=WithNegatives(parts.pairs, 3, 0))
     reused: dict[str, Any] = {"negatives": "data", "score_candidates": "negatives", "negatives_count": 3}
     found, log = first_step(tmp_path / "reused", tagged, objective=objective, trainable="all", **reused)
     expected, _ = first_step(tmp_path / "plain", tagged, objective=objective, trainable="all")

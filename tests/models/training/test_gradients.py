@@ -26,7 +26,7 @@ from sds_clip.models.data.batches import batch_indices
 from sds_clip.models.mapper import Mapper
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.pixels import teacher_view
-from sds_clip.models.training.parts import Parts, Swapped
+from sds_clip.models.training.parts import Parts, WithNegatives
 from sds_clip.models.training.randomness import draw_noise, draw_timesteps
 from sds_clip.models.training.run import train
 from tests.teachers import save_pixart_teacher, save_sd_teacher
@@ -214,7 +214,7 @@ def test_a_choice_among_the_negatives_alone_has_the_gradient_of_its_formula(
     labels: str, parts: Parts, tmp_path: Path
 ) -> None:
     """The caption has a part in L_CLIP, and none in the choice."""
-    pairs = Swapped(parts.pairs, 3, 0)
+    pairs = WithNegatives(parts.pairs, 3, 0)
     found = first_gradients(
         tmp_path, replace(parts, pairs=pairs, targets=chooses_the_last), objective="score", negatives="data",
         score_candidates="negatives", score_labels=labels, score_temperature=0.01, trainable="all", seed=5,

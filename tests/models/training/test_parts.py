@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 
 from sds_clip.models.checkpoints.load import CheckpointError
-from sds_clip.models.data.negatives import swap_negatives
-from sds_clip.models.data.pairs import PairSet, Sample, Subset
+from sds_clip.models.data.negatives import hard_negatives
+from sds_clip.models.data.pairs import PairSet, Sample, Subset, kind_of
 from sds_clip.models.errors import ConfigError, DataError, TeacherError
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig
-from sds_clip.models.training.parts import Parts, Swapped, describe, load_parts, with_negatives
+from sds_clip.models.training.parts import Parts, WithNegatives, describe, load_parts, with_negatives
 from tests.teachers import save_sd_teacher
 from tests.training import PLACE, captions, configure, save_coco
 
@@ -145,12 +145,35 @@ def test_a_missing_base_and_missing_data_are_named(
 
 
 def test_swapped_negatives_are_those_of_each_caption(pairs: PairSet) -> None:
-    swapped = with_negatives(configure(negatives="swap", negatives_count=2, negatives_seed=9), pairs)
+    options = {"negatives": "swap", "negatives_count": 2, "negatives_seed": 9}
+    swapped = with_negatives(configure(**options, negatives_balance=False), pairs)
     assert [swapped.sample(index).negatives for index in range(24)] == [
-        (swap_negatives(caption, 2, seed=9, index=index),) for index, caption in enumerate(captions(24))
+        (hard_negatives(caption, 2, seed=9, index=index),) for index, caption in enumerate(captions(24))
     ]
     assert swapped.image(3).tobytes() == pairs.image(3).tobytes()
     assert swapped.content_hash == pairs.content_hash
+    balanced = with_negatives(configure(**options), pairs)
+    assert balanced.sample(1).negatives == (
+        hard_negatives(captions(24)[1], 2, language=pairs.language, seed=9, index=1),
+    )
+
+
+def test_made_takes_every_kind_and_balance_leaves_out_of_the_data_what_text_alone_tells(
+    pairs: PairSet,
+) -> None:
+    made = with_negatives(configure(negatives="made", negatives_count=20, negatives_balance=False), pairs)
+    kinds = {kind_of(text).split()[0] for index in range(24) for text in made.sample(index).negatives[0]}
+    assert kinds == {"swap", "replace", "shuffle"}
+
+    class Told(Subset):
+        def sample(self, index: int) -> Sample:
+            nonsense = "left star of red a circle"
+            return replace(super().sample(index), negatives=((super().sample(0).captions[0], nonsense),))
+
+    told = Told(pairs, range(24))
+    assert with_negatives(configure(negatives="data"), told) is told
+    balanced = with_negatives(configure(negatives="data", negatives_balance=True), told)
+    assert sum(len(balanced.sample(index).negatives[0]) for index in range(24)) < 0.6 * 48
 
 
 def test_data_without_negatives_are_refused_where_theirs_are_asked_for(pairs: PairSet) -> None:
@@ -159,7 +182,7 @@ def test_data_without_negatives_are_refused_where_theirs_are_asked_for(pairs: Pa
 
 
 def test_candidates_that_would_be_left_out_are_refused_where_they_may_be_right(pairs: PairSet) -> None:
-    tagged = Swapped(pairs, 3, 0)
+    tagged = WithNegatives(pairs, 3, 0)
     choice = {"objective": "score", "negatives": "data", "score_candidates": "negatives"}
     with pytest.raises(
         ConfigError, match=r"images with 3 candidates, and negatives_count is 2.* Use negatives_count: 3"
@@ -177,7 +200,7 @@ def test_captions_without_words_to_swap_are_refused(pairs: PairSet) -> None:
         def sample(self, index: int) -> Sample:
             return replace(super().sample(index), captions=("dog",))
 
-    with pytest.raises(ConfigError, match="No caption of pairs has two words to swap"):
+    with pytest.raises(ConfigError, match="No caption of pairs has a hard negative by negatives: swap"):
         with_negatives(configure(negatives="swap"), OneWord(pairs, range(3)))
 
 

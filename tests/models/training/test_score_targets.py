@@ -18,7 +18,7 @@ from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.latents import Latents
-from sds_clip.models.training.parts import Parts, Swapped
+from sds_clip.models.training.parts import Parts, WithNegatives
 from sds_clip.models.training.run import train
 from sds_clip.models.training.score_targets import BaseScores, LabelScores, ShuffledScores, TeacherScores
 from tests.teachers import save_sd_teacher
@@ -196,7 +196,7 @@ def labelled(out: Path, pairs: PairSet, *, without: int = -1, **changed: Any) ->
 
 
 def test_labels_of_a_file_are_the_choices(pairs: PairSet, tmp_path: Path) -> None:
-    swapped = Swapped(pairs, 1, 0)
+    swapped = WithNegatives(pairs, 1, 0)
     config = labelled(tmp_path / "labels.jsonl", swapped)
     targets = LabelScores(config, swapped, torch.device("cpu"))
     candidates = [
@@ -222,7 +222,7 @@ def test_labels_of_a_file_are_the_choices(pairs: PairSet, tmp_path: Path) -> Non
 def test_a_label_that_does_not_fit_is_refused_with_its_sample_and_line(
     line: dict[str, Any], message: str, pairs: PairSet, tmp_path: Path
 ) -> None:
-    swapped = Swapped(pairs, 1, 0)
+    swapped = WithNegatives(pairs, 1, 0)
     config = labelled(tmp_path / "labels.jsonl", swapped, other=1, **line)
     with pytest.raises(DataError, match=rf"labels\.jsonl, line 2, 1\.png.*{message}"):
         LabelScores(config, swapped, torch.device("cpu"))
@@ -232,7 +232,7 @@ def test_a_label_that_does_not_fit_is_refused_with_its_sample_and_line(
 def test_labels_that_are_no_probabilities_are_refused(
     values: tuple[Any, Any], pairs: PairSet, tmp_path: Path
 ) -> None:
-    swapped = Swapped(pairs, 1, 0)
+    swapped = WithNegatives(pairs, 1, 0)
     sample = swapped.sample(1)
     candidates = (sample.captions[0], *sample.negatives[0])
     given = dict(zip(candidates, values, strict=True))
@@ -242,7 +242,7 @@ def test_labels_that_are_no_probabilities_are_refused(
 
 
 def test_a_choice_without_a_label_and_one_with_two_are_refused(pairs: PairSet, tmp_path: Path) -> None:
-    swapped, file = Swapped(pairs, 1, 0), tmp_path / "labels.jsonl"
+    swapped, file = WithNegatives(pairs, 1, 0), tmp_path / "labels.jsonl"
     config = labelled(file, swapped, without=3)
     with pytest.raises(DataError, match=r"labels\.jsonl has no line for 3\.png and 'a "):
         LabelScores(config, swapped, torch.device("cpu"))
@@ -255,7 +255,7 @@ def test_a_choice_without_a_label_and_one_with_two_are_refused(pairs: PairSet, t
 def test_a_run_by_labels_needs_no_teacher_and_is_not_resumed_with_other_labels(
     parts: Parts, tmp_path: Path
 ) -> None:
-    swapped, file = Swapped(parts.pairs, 1, 0), tmp_path / "labels.jsonl"
+    swapped, file = WithNegatives(parts.pairs, 1, 0), tmp_path / "labels.jsonl"
     config, own = labelled(file, swapped), Parts(parts.base, parts.pairs)
     straight = train(config, own, tmp_path / "straight", PLACE)
     train(config, own, tmp_path / "twice", PLACE, watcher=Stopper(lambda: True))
