@@ -8,7 +8,7 @@ import argparse
 import math
 from pathlib import Path
 
-from sds_clip.models.data.blind import Choice, told
+from sds_clip.models.blind import Choice, told
 from sds_clip.models.data.language import Language
 from sds_clip.models.data.negatives import KINDS, hard_negatives
 

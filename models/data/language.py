@@ -1,13 +1,12 @@
 """A set's captions as one knows them who sees no image: how often words follow each other."""
 
 import math
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from sds_clip.models.data.phrases import Words
+from sds_clip.models.blind import n_grams
 
 _BUCKETS = 2**24
 _BACK_OFF = 3.0
@@ -50,10 +49,3 @@ class Language:
             log_probability += math.log(probability)
             context = counts
         return log_probability
-
-
-def n_grams(caption: str) -> Iterator[list[int]]:
-    """Yield the hashes of the 1-, 2- and 3-gram that end with each word. The beginning and the end are words too."""
-    words = ["<", *(word.lower() for word in Words.of(caption).words), ">"]
-    for end in range(1, len(words) + 1):
-        yield [zlib.crc32(" ".join(words[end - size : end]).encode()) for size in range(1, min(3, end) + 1)]

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from itertools import islice
 
+from sds_clip.models.blind import WORD
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -33,7 +35,6 @@ FUNCTION_WORDS = DETERMINERS | AUXILIARIES | SYMMETRIC | REFERENCES | OTHERS
 MAX_WORDS = 77
 """CLIP reads no more tokens than this. The number of swaps grows with the square of the words."""
 
-_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 _NOUNS_IN_ING = _words(
     "thing something nothing string king ring wing building painting ceiling railing clothing awning "
     "evening morning spring wedding"
@@ -63,8 +64,8 @@ class Words:
     @classmethod
     def of(cls, caption: str) -> "Words":
         """Split off the first MAX_WORDS words; the rest is the last gap. Joined, they give the caption."""
-        words = (found[0] for found in islice(_WORD.finditer(caption), MAX_WORDS))
-        return cls(tuple(words), tuple(_WORD.split(caption, maxsplit=MAX_WORDS)))
+        words = (found[0] for found in islice(WORD.finditer(caption), MAX_WORDS))
+        return cls(tuple(words), tuple(WORD.split(caption, maxsplit=MAX_WORDS)))
 
     def lower(self, place: int) -> str:
         """Return a word in lower case, or "" outside the caption."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from math import comb, factorial, fsum, prod
 
-from sds_clip.models.data.blind import Choice, told
+from sds_clip.models.blind import Choice, told
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item

@@ -18,7 +18,7 @@ from sds_clip.models.clip.lora import attach
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.sharing import share
 from sds_clip.models.clip.student import chosen_parameters, summary, trainable_parameters
-from sds_clip.models.data import blind
+from sds_clip.models.data import told
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.negatives import KINDS, balanced, hard_negatives
 from sds_clip.models.data.open import open_pairs
@@ -84,7 +84,7 @@ def load_parts(
     say("checking the data")
     pairs = _checked(config, config.data, opened, config.max_bad_share, rank, say)
     if config.negatives != "none" and config.score_candidates == "all" and rank.is_main:
-        for line in blind.report(with_negatives(config, pairs), partial(_embeddings, base)):
+        for line in told.report(with_negatives(config, pairs), partial(_embeddings, base)):
             say(line)
     validation = None
     if config.val and held_out:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
+from sds_clip.models.blind import Choice, told
 from sds_clip.models.choices import NegativeKind
-from sds_clip.models.data.blind import Choice, by_kind, told
 from sds_clip.models.data.language import Language
 from sds_clip.models.data.negatives import hard_negatives
 from sds_clip.models.data.pairs import Negative
+from sds_clip.models.data.told import by_kind
 
 CAPTIONS = (Path(__file__).parent / "sugarcrepe" / "captions.txt").read_text(encoding="utf-8").splitlines()
 COLOURS = ("red", "blue", "green", "white", "black")

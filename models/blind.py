@@ -1,21 +1,20 @@
-"""What a reader who sees no image tells of negatives: the share of the choices in which it finds the caption."""
+"""What a reader who sees no image tells of false captions: the share of the choices in which it finds the true one."""
 
 import math
+import re
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from sds_clip.models.data.language import n_grams
-from sds_clip.models.data.pairs import PairSet, kind_of
-
+WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 _FOLDS = 5
 _EPOCHS = 10
 _BUCKETS = 2**18
-_MOST = 1000
+MOST = 1000
 """So many choices say enough: the interval is 3 points wide on either side."""
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
@@ -40,23 +39,7 @@ class Told(NamedTuple):
     """Of the 95 % interval, by the normal approximation."""
 
 
-def choices_of(pairs: PairSet) -> Iterator[Choice]:
-    """The choices of about a thousand samples, evenly spaced."""
-    step = math.ceil(len(pairs) / _MOST)
-    for sample in (pairs.sample(index) for index in range(0, len(pairs), step)):
-        for caption, negatives in zip(sample.captions, sample.negatives, strict=True):
-            yield from (Choice(sample.name, caption, negative) for negative in negatives)
-
-
-def by_kind(choices: Iterable[Choice]) -> dict[str, list[Choice]]:
-    """The choices by the kind of their negatives. The data's own, of no known kind, are `data`."""
-    kinds: defaultdict[str, list[Choice]] = defaultdict(list)
-    for choice in choices:
-        kinds[kind_of(choice.negative) or "data"].append(choice)
-    return dict(sorted(kinds.items()))
-
-
-def told(choices: Sequence[Choice], encode: Encode | None = None, *, most: int = _MOST) -> Told:
+def told(choices: Sequence[Choice], encode: Encode | None = None, *, most: int = MOST) -> Told:
     """Let a reader learn which of two texts is the caption, and count how often it is right where it has not learned.
 
     The reader is a logistic regression on the difference of the two texts' 1- to 3-grams, or of their embeddings, if
@@ -73,16 +56,6 @@ def told(choices: Sequence[Choice], encode: Encode | None = None, *, most: int =
     margins = _margins([_unit(row) for row in rows], [choice.group for choice in choices], width)
     accuracy = float(np.mean((np.sign(margins) + 1) / 2)) if len(margins) else math.nan
     return Told(len(choices), accuracy, 1.96 * math.sqrt(accuracy * (1 - accuracy) / max(len(choices), 1)))
-
-
-def report(pairs: PairSet, encode: Encode) -> Iterator[str]:
-    """A line for each kind of the pairs' negatives, for a run's log."""
-    for kind, choices in by_kind(choices_of(pairs)).items():
-        words, tower = told(choices), told(choices, encode)
-        yield (
-            f"negatives, {kind}: text alone tells {words.accuracy:.1%} by n-grams and {tower.accuracy:.1%} by the "
-            f"base's text embeddings (± {words.half_width:.1%} of {words.items}; chance 50 %)"
-        )
 
 
 def _margins(rows: Sequence[Row], groups: Sequence[str], width: int) -> Float[np.ndarray, " n"]:
@@ -116,3 +89,10 @@ def _differences(choice: Choice) -> Row:
 
 def _unit(row: Row) -> Row:
     return row[0], row[1] / max(float(np.linalg.norm(row[1])), 1e-12)
+
+
+def n_grams(caption: str) -> Iterator[list[int]]:
+    """Yield the hashes of the 1-, 2- and 3-gram that end with each word. The beginning and the end are words too."""
+    words = ["<", *(word.lower() for word in WORD.findall(caption)), ">"]
+    for end in range(1, len(words) + 1):
+        yield [zlib.crc32(" ".join(words[end - size : end]).encode()) for size in range(1, min(3, end) + 1)]
