@@ -81,7 +81,7 @@ class CaptionChoice(Benchmark):
         counted = {"incomplete": incomplete} if incomplete else {}
         return replace(shares, provenance={"text_only": self._text_only(items), **counted})
 
-    def _text_only(self, items: Sequence[Item]) -> dict[str, dict[str, float]]:
+    def _text_only(self, items: Sequence[Item]) -> dict[str, dict[str, int | float]]:
         """How often a reader of the texts alone finds the true caption, over all items and by tag. Chance is 0.5."""
         choices: dict[str, list[Choice]] = {}
         for item in items:
