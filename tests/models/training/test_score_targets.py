@@ -255,7 +255,7 @@ def test_a_choice_without_a_label_and_one_with_two_are_refused(pairs: PairSet, t
 def test_a_run_by_labels_needs_no_teacher_and_is_not_resumed_with_other_labels(
     parts: Parts, tmp_path: Path
 ) -> None:
-    swapped, file = WithNegatives(parts.pairs, 1, 0), tmp_path / "labels.jsonl"
+    swapped, file = WithNegatives(parts.pairs, 1, 0, balance=True), tmp_path / "labels.jsonl"
     config, own = labelled(file, swapped), Parts(parts.base, parts.pairs)
     straight = train(config, own, tmp_path / "straight", PLACE)
     train(config, own, tmp_path / "twice", PLACE, watcher=Stopper(lambda: True))
