@@ -190,9 +190,8 @@ def labelled(out: Path, pairs: PairSet, *, without: int = -1, **changed: Any) ->
     out.write_text(
         "\n".join([*lines, json.dumps({"image": "of other data.png", "caption": "c", "right": "c"})])
     )
-    return configure(
-        objective="score", score_by="labels", labels=out, negatives="swap", negatives_count=1, teacher=None
-    )
+    choice = {"negatives": "swap", "negatives_count": 1, "negatives_balance": False}
+    return configure(objective="score", score_by="labels", labels=out, teacher=None, **choice)
 
 
 def test_labels_of_a_file_are_the_choices(pairs: PairSet, tmp_path: Path) -> None:
@@ -255,7 +254,7 @@ def test_a_choice_without_a_label_and_one_with_two_are_refused(pairs: PairSet, t
 def test_a_run_by_labels_needs_no_teacher_and_is_not_resumed_with_other_labels(
     parts: Parts, tmp_path: Path
 ) -> None:
-    swapped, file = WithNegatives(parts.pairs, 1, 0, balance=True), tmp_path / "labels.jsonl"
+    swapped, file = WithNegatives(parts.pairs, 1, 0), tmp_path / "labels.jsonl"
     config, own = labelled(file, swapped), Parts(parts.base, parts.pairs)
     straight = train(config, own, tmp_path / "straight", PLACE)
     train(config, own, tmp_path / "twice", PLACE, watcher=Stopper(lambda: True))
