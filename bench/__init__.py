@@ -11,6 +11,8 @@ folders      embedding a folder against the bare path, and searches (folders_emb
 gpu          tests, speed and memory on a GPU, on one page (gpu_parts)
 quantisation how many nearest images the types of /v2/embed find again
 decode_memory, flops   the figures behind two documents
+negatives    what a reader of the texts alone tells of hard negatives
+claims       how long a claim takes while 50 workers claim at once
 faults/      faults that are injected into a running system
 
 The benchmarks share these modules: options, servers and load, child (a process for a function), rounds (turns of
