@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "head"
-NEWEST = max(file.name[:4] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+REVISIONS = sorted(file.name[:4] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+NEWEST = REVISIONS[-1]
 """The newest migration of this program."""
 OLDEST = "0007"
 """The newest migration of the release before this one. Each release sets it anew (docs/how-to/upgrade.md)."""
@@ -48,6 +49,11 @@ def migrate(database: Database, now: Clock) -> None:
         if before is not None and before > NEWEST:
             _check_still_allowed(connection, before)
             return
+        if before is not None and before not in REVISIONS:
+            raise ConfigurationError(
+                f"The database has revision {before}, which no release has. Start the service of commit 318794d3 "
+                "once, which upgrades it to 0017, and then this one."
+            )
         if before is not None and before < OLDEST:
             _check_nothing_runs(connection, now())
         upgrade(connection)

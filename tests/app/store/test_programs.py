@@ -79,6 +79,14 @@ def test_tables_of_another_program_are_refused(fresh: Store) -> None:
         fresh.migrate()
 
 
+def test_tables_of_a_checkout_between_two_releases_are_refused_with_the_way_on(fresh: Store) -> None:
+    fresh.migrate()
+    with fresh.database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
+    with pytest.raises(ConfigurationError, match="revision 0012, which no release has.*318794d3"):
+        fresh.migrate()
+
+
 def test_database_keeps_the_oldest_program_of_the_newest_release(fresh: Store) -> None:
     """One of the same tables may be of an earlier release, and allows less."""
     fresh.migrate()
