@@ -83,7 +83,7 @@ def test_tables_of_a_checkout_between_two_releases_are_refused_with_the_way_on(f
     fresh.migrate()
     with fresh.database.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
-    with pytest.raises(ConfigurationError, match="revision 0012, which no release has.*318794d3"):
+    with pytest.raises(ConfigurationError, match=r"revision 0012, which no release has.*318794d3"):
         fresh.migrate()
 
 
