@@ -162,7 +162,7 @@ class TrainingOptions(BaseModel):
     """Turn the image embedding into this many tokens of a caption, if the objective is `condition` or
     `noise-contrast`."""
 
-    negatives: Literal["none", "data", "made"] | NegativeKind = "none"
+    negatives: Literal["none", "data", "made", NegativeKind] = "none"
     """Use no hard negative captions (`none`), the data's own (`data`), or the captions with words swapped (`swap`),
     an attribute given to another noun (`move`), words replaced by others of a list (`replace`), or groups of words in
     another order (`shuffle`). `made` takes these four in turns."""

@@ -44,11 +44,11 @@ class Hyperparameters(TypedDict, total=False):
     min_snr_gamma: float; t_min: float; t_max: float; t_schedule: Literal["uniform", "annealed"]
     guidance: float | None; mapper_input: Literal["normalized", "raw"]; mapper_start: Literal["random", "ridge"]
     ridge: float; ridge_images: int; mapper_warmup_steps: int; condition_tokens: int
-    negatives: Literal["none", "data", "made"] | Literal["swap", "move", "replace", "shuffle"]
-    negatives_balance: bool | None; negatives_count: int; negatives_seed: int
-    negatives_loss: Literal["choice", "contrast"]; negatives_weight: float; negatives_focal_gamma: float
-    negatives_label_smoothing: float; intra_modal_weight: float; rank_weight: float; rank_max_threshold: float
-    paraphrase_weight: float; feature_distillation_weight: float; similarity_distillation_weight: float
+    negatives: Literal["none", "data", "made", "swap", "move", "replace", "shuffle"]; negatives_balance: bool | None
+    negatives_count: int; negatives_seed: int; negatives_loss: Literal["choice", "contrast"]
+    negatives_weight: float; negatives_focal_gamma: float; negatives_label_smoothing: float
+    intra_modal_weight: float; rank_weight: float; rank_max_threshold: float; paraphrase_weight: float
+    feature_distillation_weight: float; similarity_distillation_weight: float
     score_by: Literal["teacher", "shuffled", "base", "labels"]; score_labels: Literal["soft", "hard"]
     score_candidates: Literal["all", "negatives"]; score_temperature: float; score_draws: int
     score_error: Literal["epsilon", "velocity"]; score_t_min: float; score_t_max: float

@@ -85,7 +85,7 @@ def _kind(field: FieldInfo) -> dict[str, Any]:
         return {"default": None}
     if get_origin(field.annotation) is Literal:
         return {"type": click.Choice(get_args(field.annotation))}
-    kinds = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
+    kinds = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT", bool: "yes|no"}
     return {"metavar": next((kinds[kind] for kind in _types(field.annotation) if kind in kinds), "TEXT")}
 
 
