@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import shell_complete
 
+from sds_clip.commands.adapt import adapt
 from sds_clip.commands.backup import backup, restore
 from sds_clip.commands.check import check
 from sds_clip.commands.checkpoints import convert, export
@@ -38,7 +39,7 @@ from sds_clip.table import printable, printable_lines
 
 _SECTIONS = {
     "Run a service": (up, serve, worker, keys),
-    "Use a model": (match, classify, embed, search, evaluate, propose, finetune, track, compare),
+    "Use a model": (match, classify, embed, search, evaluate, propose, finetune, adapt, track, compare),
     "Manage a running service": (jobs, workers, models, datasets),
     "Keep what a service has made": (backup, restore, check, prune),
     "Convert weights, and check the installation": (convert, export, doctor),
