@@ -23,7 +23,7 @@ _HELD = sorted(HELD)
 _ABANDONED = (
     select(jobs)
     .where(jobs.c.status.in_([JobStatus.PAUSING, JobStatus.CANCELLING]))
-    .order_by(jobs.c.owner, jobs.c.id)  # the order in which their owners' use is locked
+    .order_by(jobs.c.kind, jobs.c.owner, jobs.c.id)  # the order in which their owners' use is locked
     .limit(100)
     .with_for_update(skip_locked=True)
 )

@@ -38,8 +38,12 @@ def conclude(
         return ()
     verdict = update(datasets).where(datasets.c.id == dataset_id)
     connection.execute(verdict.values(status=status, checked_at=now, **values))
-    waiting = connection.execute(jobs_of(dataset_id, [JobStatus.VALIDATING])).scalars().all()
-    moved = (_answer(connection, job_id, dataset, status, now) for job_id in waiting)
+    # All jobs before the first count of failures: another verdict may want the same jobs and count.
+    waiting = jobs_of(dataset_id, [JobStatus.VALIDATING]).with_for_update(of=jobs)
+    moved = (
+        _answer(connection, job_id, dataset, status, now)
+        for job_id in connection.execute(waiting).scalars().all()
+    )
     return tuple(job for job in moved if job is not None)
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import Pool
 
 import pytest
@@ -11,9 +12,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
+from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.store import Store
 from sds_clip.app.store.migrate import MIGRATIONS
-from sds_clip.app.store.states import JobStatus
+from sds_clip.app.store.records import Job, JobError, Lease, NewJob
+from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.app.store.tables import metadata
 from tests.app.store import racing
 from tests.app.store.conftest import submitted
@@ -43,6 +46,7 @@ def test_processes_that_start_at_once_migrate_once(
 KILLED = """
 import os, signal, sys
 from alembic import op
+from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.store import Store
 
 add_column = op.add_column
@@ -96,3 +100,28 @@ def test_racing_workers_share_a_queue_without_losing_a_job(store: Store, url: st
     won = racing.race(pool, COUNT, racing.claim_all, url)
     # A worker may find the last jobs locked by another, which then takes them.
     assert sorted(job_id for wins in won for job_id in wins) == sorted(ids)
+
+
+def test_verdicts_that_come_at_once_wait_for_each_other_in_one_order(
+    databases: Databases, make_store: Callable[..., Store]
+) -> None:
+    """Otherwise PostgreSQL ends one of two after a second. Two sets of a job are judged at once, too."""
+    store = make_store(databases.url(databases.create()))
+    for number in range(12):
+        sets = tuple(store.datasets.add(format="pairs", source={}, owner="").id for _ in range(2))
+        for n, needed in enumerate((sets, sets[::-1], sets[:1])):
+            store.jobs.submit(NewJob(JobKind.FINETUNE, {"n": [number, n]}, owner="", datasets=needed))
+    store.datasets.enlist_checks(FORMATS)
+    claimed = [store.leases.claim(JobKind.CHECK, "w", 600) for _ in range(24)]
+
+    def conclude(job: Job | None) -> None:
+        assert job is not None
+        lease = Lease.of(job)
+        if int(job.id[-1], 36) % 2:
+            store.datasets.reject(lease, problems=[])
+        else:
+            store.leases.fail(lease, JobError("files_unreadable", "The files cannot be read."))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(conclude, claimed))  # raises StoreUnavailable for a deadlock
+    assert store.jobs.count(JobStatus.FAILED, JobKind.FINETUNE) == 36
