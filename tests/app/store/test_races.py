@@ -106,7 +106,8 @@ def test_verdicts_that_come_at_once_wait_for_each_other_in_one_order(
     databases: Databases, make_store: Callable[..., Store]
 ) -> None:
     """Otherwise PostgreSQL ends one of two after a second. Two sets of a job are judged at once, too."""
-    store = make_store(databases.url(databases.create()))
+    store = make_store(databases.url(databases.empty()))
+    store.migrate()
     for number in range(12):
         sets = tuple(store.datasets.add(format="pairs", source={}, owner="").id for _ in range(2))
         for n, needed in enumerate((sets, sets[::-1], sets[:1])):
