@@ -22,7 +22,7 @@ sds-clip adapt winoground --base ViT-B-32/openai --data winoground/ --steps 200 
 sds-clip evaluate winoground --model local-dir:runs/adapted/round-4/delta --data winoground/
 """,
 )
-@click.argument("benchmark")
+@click.argument("benchmark", metavar="BENCHMARK", help="The benchmark whose groups are matched.")
 @option("--data", required=True, metavar="PATH", help="Read the benchmark's groups here, as `evaluate` does.")
 @folder_option("--images", help="Look for the images in this folder. By default they are beside the data.")
 @option("--base", required=True, metavar="REFERENCE", help="Adapt this model.")
