@@ -43,10 +43,14 @@ class Embedder:
         return np.asarray(vector / np.linalg.norm(vector))
 
 
-def ours(model: str, device: str, precision: str) -> Embedder:
+def ours(model: str, device: str, precision: str, *, checkout: Path | None = None) -> Embedder:
     options = ("--model", model, "--device", device, "--precision", precision)
+    server = servers.sds_clip(f"sds-clip, {precision}", "serve", *options)
+    if checkout:
+        elsewhere = ("env", f"--chdir={checkout}", f"PYTHONPATH={checkout}", *server.command)
+        server = servers.Server(f"sds-clip before, {precision}", elsewhere)
     return Embedder(
-        servers.sds_clip(f"sds-clip, {precision}", "serve", *options),
+        server,
         Call("embed", "/embed", json.dumps({"images": [IMAGE]})),
         lambda answer: answer["results"][0]["embedding"],
     )

@@ -24,7 +24,7 @@ from bench.report import note
 from sds_clip.models.markdown import markdown_table
 
 SHOWN_LINES = 25
-TO_STOP_S = 30  # for a part that has reached its limit, before it is killed
+TO_STOP_S = 60  # for a part that has reached its limit, before it is killed
 STOPPED = (124, 137)  # exit codes of coreutils' timeout
 TESTS = ("tests/models", "tests/worker", "tests/app/serving/test_device_memory.py")
 
@@ -60,7 +60,10 @@ class Outcome:
 
 
 def parts(plan: Plan) -> list[Part]:
-    """All parts. Their limits are 39 minutes together; a small run, which may be on a busy machine, has more."""
+    """All parts. Their limits are 40 minutes together, with the time to stop.
+
+    A small run, which may be on a busy machine, has more.
+    """
     common = ["--device", plan.device, "--cache", str(plan.cache)]
     real = ["--unet", "sd15", "--batch-size", "64", "--sds-batch-size", "8", "--rounds", "5"]
     tests, kind = (TESTS, "gpu") if plan.device != "cpu" else (TESTS[-1:], "not gpu")
@@ -70,11 +73,11 @@ def parts(plan: Plan) -> list[Part]:
     measured = ["bench.gpu_parts", *common, "--part"]
     pytest = ["pytest", "-q", "-p", "no:cacheprovider", "-m", kind, *tests]
     return [
-        Part("Tests", pytest, 10 * minute, is_text=True),
-        Part("Serving ViT-B/32", [*measured, "serving"], 12 * minute),
-        Part("A training step of each objective", ["bench.train", *common, *real], 10 * minute),
+        Part("Tests", pytest, 9 * minute, is_text=True),
+        Part("Serving ViT-B/32", [*measured, "serving"], 11 * minute),
+        Part("A training step of each objective", ["bench.train", *common, *real], 9 * minute),
         Part("The diffusion score", [*measured, "scoring"], 3 * minute),
-        Part("The memory of a training step", [*measured, "memory"], 4 * minute),
+        Part("The memory of a training step", [*measured, "memory"], 3 * minute),
     ]
 
 

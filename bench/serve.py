@@ -96,6 +96,8 @@ def rows(names: dict[str, str], rounds: dict[str, list[Round]], extras: Extras) 
     bare_names = {key: f"bare path, {shown(key, extras)}" for key in PRECISIONS}
     work, place = f"batches of {BATCH_SIZE}", "in process"
     lines = [Row(bare_names[key], work, place, bare_rates(rounds[key])) for key in PRECISIONS]
+    for key in PRECISIONS:
+        lines.append(Row(f"{bare_names[key]}, packed weights", work, place, packed_rates(rounds[key])))
     for key, found in rounds.items():
         compared = []
         if key != INFINITY and INFINITY in rounds:
@@ -103,7 +105,11 @@ def rows(names: dict[str, str], rounds: dict[str, list[Round]], extras: Extras) 
                 f"{report.paired_ratio(rates(found), rates(rounds[INFINITY])):.2f} x infinity-emb"
             )
         if key in PRECISIONS:
-            compared.append(f"{of_bare(found):.2f} of bare")
+            packed = report.paired_ratio(rates(found), packed_rates(found))
+            compared.append(f"{of_bare(found):.2f} of bare, {packed:.2f} of packed bare")
+        if f"before {key}" in rounds:
+            gain = report.paired_ratio(rates(found), rates(rounds[f"before {key}"]))
+            compared.append(f"{gain:.2f} x before")
         latencies = [latency for each in found for latency in each.load.latencies_ms["embed"]]
         resident_mib = max(each.resident_mib for each in found)
         min_cosine = min(each.min_cosine for each in found)
@@ -118,8 +124,10 @@ def rows(names: dict[str, str], rounds: dict[str, list[Round]], extras: Extras) 
         lines.append(Row(bare_names[key], "an image", place, (), latencies))
     for key, found in rounds.items():
         latencies = [latency for each in found for latency in each.idle_ms]
-        over = f"{idle_over_bare(found):.2f} x bare" if key in PRECISIONS else ""
-        lines.append(Row(names[key], "embed an image", "1", (), latencies, over))
+        shares = [f"{idle_over_bare(found):.2f} x bare"] if key in PRECISIONS else []
+        if f"before {key}" in rounds:
+            shares.append(f"{idle_over(found, rounds[f'before {key}']):.2f} x before")
+        lines.append(Row(names[key], "embed an image", "1", (), latencies, ", ".join(shares)))
     endpoints = {
         "embed": "/embed, beside the next three",
         "classify": "/classify, 1,000 known labels",
@@ -153,13 +161,15 @@ def targets(plan: Plan, rounds: dict[str, list[Round]], extras: Extras) -> list[
 
 def notes(plan: Plan, rounds: dict[str, list[Round]], extras: Extras) -> str:
     loads = [each.load for found in rounds.values() for each in found]
+    loop_ms = median([each.loop_ms for each in rounds["auto"]])
     share = max(load.cpu_seconds / load.seconds for load in loads)
     ways = "; ".join(f"{shown(key, extras)} {_by_way(rounds[key])}" for key in PRECISIONS)
     return (
         f"{plan.rounds} interleaved rounds of {plan.requests} requests after {plan.warmup} to warm up, each "
         f"another {plan.width}x{plan.width * 3 // 4} JPEG as a data URI; {servers.THREADS} threads for every "
         "system. Rates are medians over rounds, ratios medians of each round's ratio, latencies over all rounds. "
-        f"The load generator took at most {share:.1%} of a core. The bare path decodes during the last batch's "
+        f"The load generator took at most {share:.1%} of a core. The service's event loop took {loop_ms:.1f} "
+        "ms of a core for a request. The bare path decodes during the last batch's "
         "forward or in turns with it, its OpenMP threads spin (ACTIVE) or sleep (PASSIVE) while they wait, and the "
         f"best way counts (images a second: {ways}). The first /classify with 1,000 new labels took "
         f"{extras.first_classify_s:.1f} s. Resident memory before and after {plan.memory_requests} requests: "
@@ -180,6 +190,10 @@ def bare_rates(rounds: Sequence[Round]) -> list[float]:
     return [each.bare.images_per_second for each in rounds if each.bare]
 
 
+def packed_rates(rounds: Sequence[Round]) -> list[float]:
+    return [each.bare.packed_rate for each in rounds if each.bare]
+
+
 def of_bare(rounds: Sequence[Round]) -> float:
     """Requests a second over the bare path's images a second."""
     return report.paired_ratio(rates(rounds), bare_rates(rounds))
@@ -189,6 +203,11 @@ def idle_over_bare(rounds: Sequence[Round]) -> float:
     """One client's median latency over the bare path's."""
     bare = [median(each.bare.single_ms) for each in rounds if each.bare]
     return report.paired_ratio([median(each.idle_ms) for each in rounds], bare)
+
+
+def idle_over(rounds: Sequence[Round], others: Sequence[Round]) -> float:
+    """One client's median latency over that of another server."""
+    return report.paired_ratio(*([median(each.idle_ms) for each in found] for found in (rounds, others)))
 
 
 def shown(name: str, extras: Extras) -> str:

@@ -29,6 +29,7 @@ class Plan:
     """How much is measured."""
 
     skip_peers: bool = option(False, "Measure only this service and its bare path.")
+    before: Path | None = option(None, "Another checkout, whose service is measured too.", kind=Path)
     rounds: int = option(3, "Number of rounds in which the systems take turns.", quick=1)
     requests: int = option(384, "Number of requests at 32 clients in a round.", quick=96)
     idle_requests: int = option(40, "Number of requests of one idle client in a round.", quick=12)
@@ -59,6 +60,8 @@ class Round:
     idle: LoadResult
     resident_mib: float
     min_cosine: float
+    loop_ms: float
+    """CPU time of the server's main thread for a request. In this service that is all of HTTP and validation."""
 
     @property
     def idle_ms(self) -> list[float]:
@@ -97,11 +100,16 @@ def prepare(plan: Plan) -> Inputs:
 
 def contestants(plan: Plan, inputs: Inputs) -> dict[str, Embedder]:
     systems = {key: embedders.ours(f"local-dir:{inputs.folder}", "cpu", key) for key in PRECISIONS}
+    if plan.before:
+        systems |= {
+            f"before {key}": embedders.ours(f"local-dir:{inputs.folder}", "cpu", key, checkout=plan.before)
+            for key in PRECISIONS
+        }
     if plan.skip_peers:
         return systems
     copy, environment = plan.cache / f"{weights.ARCHITECTURE}-hf", plan.cache / "venv-litserve"
     return {
-        "auto": systems["auto"],
+        **{key: system for key, system in systems.items() if key != "float32"},
         INFINITY: embedders.infinity(copy, plan.cache / "venv-infinity"),
         LITSERVE: embedders.litserve(inputs.folder, environment, "fp32"),
         "float32": systems["float32"],
@@ -113,6 +121,7 @@ def measure(plan: Plan, inputs: Inputs, key: str, system: Embedder) -> Round:
     """Start a server, load it, then use it from one client, and check its answers."""
     bare = measure_bare(plan, inputs, key) if key in PRECISIONS else None
     with servers.running(system.server, plan.cache) as process:
+        loop_s = -process.loop_seconds()
         loaded = run_load(
             LoadSpec(
                 port=process.port,
@@ -124,9 +133,10 @@ def measure(plan: Plan, inputs: Inputs, key: str, system: Embedder) -> Round:
                 keep=len(inputs.reference),
             )
         )
+        loop_ms = (process.loop_seconds() + loop_s) * 1000 / (plan.warmup + plan.requests)
         idle = run_load(LoadSpec(process.port, [system.embed], inputs.images, 1, 5, plan.idle_requests))
         resident_mib = process.resident_bytes() / 2**20
-    return Round(bare, loaded, idle, resident_mib, min_cosine(system, loaded, inputs.reference))
+    return Round(bare, loaded, idle, resident_mib, min_cosine(system, loaded, inputs.reference), loop_ms)
 
 
 def measure_bare(plan: Plan, inputs: Inputs, precision: str) -> BareResult:

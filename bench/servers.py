@@ -60,9 +60,16 @@ class Running:
 
     def cpu_seconds(self) -> float:
         """User and system time of the server and its child processes that live."""
-        pids = (self.pid, *descendants(self.pid))
-        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-        return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
+        return sum(_cpu_seconds(f"/proc/{pid}/stat") for pid in (self.pid, *descendants(self.pid)))
+
+    def loop_seconds(self) -> float:
+        """User and system time of the server's main thread, which runs the event loop of one of ours."""
+        return _cpu_seconds(f"/proc/{self.pid}/task/{self.pid}/stat")
+
+
+def _cpu_seconds(stat: str) -> float:
+    fields = Path(stat).read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def environment_variables(cache: Path) -> dict[str, str]:

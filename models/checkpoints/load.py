@@ -31,14 +31,13 @@ from sds_clip.models.checkpoints.references import (
     parse,
 )
 from sds_clip.models.checkpoints.sources import Source, resolve
-from sds_clip.models.choices import DECODINGS
 from sds_clip.models.clip.attention import attend_batch_first
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.precision import (
-    PrecisionError,
     apply_precision,
     choose_device,
     choose_precision,
+    split_precision,
 )
 from sds_clip.models.clip.preprocess import Preprocess
 from sds_clip.models.clip.tokenizers import load_tokenizer
@@ -98,11 +97,7 @@ def load_served(reference: str, *, device: str = "auto", precision: str = "auto"
     In float32 they are decoded in full. In other precisions, whose rounding changes more, they are `scaled`. A
     precision such as `float32+scaled` or `bfloat16+full` says it itself.
     """
-    number, _, decoding = precision.partition("+")
-    if precision != number and decoding not in DECODINGS:
-        raise PrecisionError(
-            f"The precision cannot be {precision!r}. After the +, write {' or '.join(DECODINGS)}."
-        )
+    number, decoding = split_precision(precision)
     clip = load_clip(reference, device=device, precision=number)
     return replace(clip, decoding=decoding or ("full" if clip.precision == "float32" else "scaled"))
 

@@ -14,11 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sds_clip.models.choices import DECODINGS
 from sds_clip.models.errors import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PRECISIONS = ("auto", *DTYPES, *ALIASES)
+_NAMED = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
 
 # Names are matched too, for norms that do not derive from torch's, such as T5LayerNorm.
 _LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
@@ -111,6 +113,19 @@ def _check_threads() -> None:
     )
 
 
+def split_precision(precision: str) -> tuple[str, str]:
+    """Split a precision such as `bfloat16+full` into the number format and the decoding, which is empty if not given.
+
+    Raises PrecisionError for another decoding, or for another name beside one.
+    """
+    number, plus, decoding = precision.partition("+")
+    if plus and (decoding not in DECODINGS or number not in PRECISIONS):
+        raise PrecisionError(
+            f"The precision cannot be {precision!r}. Write {_NAMED}, and after the + {' or '.join(DECODINGS)}."
+        )
+    return number, decoding
+
+
 def choose_precision(precision: str, device: torch.device) -> str:
     """Turn `auto` or a short name into float32, bfloat16 or float16.
 
@@ -124,8 +139,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return "bfloat16" if native else "float32"
     chosen = ALIASES.get(precision, precision)
     if chosen not in DTYPES:
-        *others, last = PRECISIONS
-        raise PrecisionError(f"The precision cannot be {precision!r}. Use {', '.join(others)} or {last}.")
+        raise PrecisionError(f"The precision cannot be {precision!r}. Use {_NAMED}.")
     if chosen == "float16" and device.type == "cpu":
         raise PrecisionError("float16 is for GPUs; use bfloat16 or float32 on a CPU.")
     return chosen

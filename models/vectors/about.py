@@ -75,9 +75,10 @@ class About:
         for field, name in names.items():
             ours, theirs = getattr(self, field), getattr(other, field)
             if ours != theirs:
-                return f"{name} is {_short(theirs)} there and {_short(ours)} here"
+                return f"{name} is {_shown(theirs)} there and {_shown(ours)} here"
         return None
 
 
-def _short(value: object) -> str:
-    return str(value)[:12]
+def _shown(value: object) -> str:
+    decodings = {number: name for name, number in DECODINGS.items()}
+    return decodings.get(value, str(value)) if isinstance(value, int) else str(value)[:12]

@@ -18,17 +18,17 @@ from sds_clip.models.vectors.encoder import Encoder
 
 
 class ClipEncoder(Encoder):
-    """Embeds with a CLIP as the service's /embed does."""
+    """Embeds with a CLIP as the service's /embed does. With `keep_decoding` it decodes for every file alike."""
 
-    def __init__(self, clip: Clip, limits: ImageLimits) -> None:
-        self._clip, self._limits = clip, limits
+    def __init__(self, clip: Clip, limits: ImageLimits, *, keep_decoding: bool = False) -> None:
+        self._clip, self._limits, self._keep_decoding = clip, limits, keep_decoding
         self.version, self.dimensions = clip.version, clip.embed_dim
         self.reference, self.precision = clip.reference, clip.precision
         self.decoding = DECODINGS[clip.decoding]
 
     def decode_as(self, decoding: int) -> None:
         for name, number in DECODINGS.items():
-            if number == decoding:
+            if number == decoding and not self._keep_decoding:
                 self._clip, self.decoding = replace(self._clip, decoding=name), number
 
     def prepare(self, data: bytes) -> Tensor:

@@ -147,7 +147,7 @@ def open_encoder(
 
         settings = read_settings()
         clip = load_model(settings, model or named(settings), device, precision)
-        yield ClipEncoder(clip, image_limits(settings))
+        yield ClipEncoder(clip, image_limits(settings), keep_decoding="+" in (precision or ""))
         return
     from sds_clip.service_encoder import ServiceEncoder
 

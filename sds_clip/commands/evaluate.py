@@ -245,9 +245,10 @@ def check_reference(reference: str) -> None:
 
 def _served_precision(settings: Settings, device: str) -> str:
     """Return the precision that serving would choose here."""
-    from sds_clip.models.clip.precision import choose_device, choose_precision
+    from sds_clip.models.clip.precision import choose_device, choose_precision, split_precision
 
-    return choose_precision(settings.precision.partition("+")[0], choose_device(device))
+    number, _ = split_precision(settings.precision)
+    return choose_precision(number, choose_device(device))
 
 
 def make_evaluator(work: Path, device: str) -> Evaluator:

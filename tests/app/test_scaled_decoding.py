@@ -141,3 +141,17 @@ def test_in_float32_a_photo_is_decoded_in_full(client: TestClient, small_clip: C
 def test_files_that_are_not_scaled_give_the_same_embedding(service: TestClient, client: TestClient) -> None:
     for image in (png(300, 300), png(126, 300, kind="JPEG"), png(301, 300, kind="JPEG")):
         np.testing.assert_allclose(by_json(service, image), by_json(client, image), atol=1e-6)
+
+
+def test_a_file_can_be_made_so_that_the_two_ways_of_decoding_show_different_pictures() -> None:
+    """Its levels go far beyond black and white. In full each pixel is clipped to them; a smaller one is their mean."""
+    grid = np.full((256, 256), 60, np.uint8)
+    grid[::4, ::4] = 140
+    file = io.BytesIO()
+    PIL.Image.fromarray(grid).save(file, "JPEG", quality=100)
+    made = bytearray(file.getvalue())
+    table = made.index(b"\xff\xdb") + 5  # one byte for each of 64 frequencies; the first is the mean's
+    made[table + 1 : table + 64] = bytes([40]) * 63
+    whole, scaled = (np.asarray(decode_image(bytes(made), least_side=side)).mean() for side in (0, 64))
+    assert whole < 30
+    assert scaled > 60

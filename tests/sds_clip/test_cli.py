@@ -45,8 +45,8 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    commands = "up serve worker keys match classify embed search evaluate propose finetune adapt track compare"
-    commands += " jobs workers models datasets backup restore check prune convert export doctor"
+    commands = "up serve worker keys match classify embed search evaluate propose finetune adapt track"
+    commands += " compare jobs workers models datasets backup restore check prune convert export doctor"
     assert re.findall(r"^  ([a-z]+) +[A-Z]", out, re.MULTILINE) == commands.split()
 
 

@@ -89,6 +89,9 @@ def test_large_jpegs_are_scaled_in_bfloat16_and_a_file_keeps_the_decoding_with_w
     assert embed(folder, model=model) == 0  # in float32, whose own decoding is full
     vectors = open_vectors(out)
     assert vectors.about.decoding == 2
+    capsys.readouterr()
+    assert embed(folder, "--precision", "float32+full", model=model) == 2
+    assert "the way that images are decoded is scaled there and full here" in capsys.readouterr().err
     (hit,) = found(
         capsys, str(out), "--image", str(folder / "larger.jpg"), "--precision", "float32", "--top-k", "1"
     )

@@ -294,7 +294,7 @@ def test_a_file_says_how_its_images_were_decoded_and_is_continued_in_that_way(
     other = any_out.with_stem("other")
     embed([str(photos)], other, Scaling(), TWO)
     assert open_vectors(other).about.decoding == 2
-    with pytest.raises(VectorsError, match="the way that images are decoded is 2 there and 1 here"):
+    with pytest.raises(VectorsError, match="the way that images are decoded is scaled there and full here"):
         embed([str(photos)], other, Colours(), TWO)
     assert not work_folder(other).exists()
 
@@ -304,7 +304,7 @@ def test_an_unfinished_run_is_continued_with_the_decoding_with_which_it_was_begu
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed([str(photos)], out, Stopping(1), TWO)
-    with pytest.raises(VectorsError, match="the way that images are decoded is 1 there and 2 here"):
+    with pytest.raises(VectorsError, match="the way that images are decoded is full there and scaled here"):
         embed([str(photos)], out, Scaling(can_follow=False), TWO)
     assert embed([str(photos)], out, Scaling(), TWO).rows == 7
     assert open_vectors(out).about.decoding == 1
