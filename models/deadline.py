@@ -11,10 +11,8 @@ STOP_S = 5.0
 
 
 @contextmanager
-def ended_in_time(
-    numbers: Collection[signal.Signals], end: Callable[[int], object], grace_s: float = STOP_S
-) -> Iterator[None]:
-    """Call `end` in a thread if the block still runs `grace_s` after one of these signals.
+def ended_in_time(numbers: Collection[signal.Signals], end: Callable[[int], object]) -> Iterator[None]:
+    """Call `end` in a thread if the block still runs `STOP_S` after one of these signals.
 
     Python handles a signal in the main thread, between two of its own instructions. These may be minutes apart, while
     torch computes or a thread is waited for. The signals need a handler, and the caller must be the main thread.
@@ -26,7 +24,7 @@ def ended_in_time(
     def wait() -> None:
         while told := os.read(reading, 1):
             if told[0] in numbers:
-                if not has_ended.wait(grace_s):
+                if not has_ended.wait(STOP_S):
                     end(told[0])
                 return
 

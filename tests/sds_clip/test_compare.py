@@ -271,8 +271,9 @@ def test_killed_in_the_second_run_and_started_again_it_ends_as_if_it_had_not_bee
 
 
 def test_a_terminated_comparison_says_that_the_same_command_continues_it(
-    plan: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plan: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sds_clip.models.deadline.STOP_S", 600.0)  # busy cores may need more than the default
     run = tmp_path / "out" / "runs" / "control-0"
 
     def terminate() -> None:
