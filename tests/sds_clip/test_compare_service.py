@@ -10,11 +10,14 @@ import pytest
 import yaml
 
 from sds_clip import Client
+from sds_clip.demo.folders import write_pairs
+from sds_clip.demo.sets import training_pairs
 from tests.sds_clip.command_line import exit_code, start
 from tests.sds_clip.embedded import Running
 from tests.training import save_coco
 from tests.worker.sets import save_winoground
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc"),
@@ -66,6 +69,15 @@ def tables(out: Path) -> dict[str, str]:
     return {name: (out / name).read_text() for name in ("table.tsv", "differences.tsv")}
 
 
+def killed_at(said: str, arguments: list[str]) -> None:
+    """Start the command, and kill it once it has said this."""
+    process = start(*arguments)
+    assert process.stderr is not None
+    assert any(line.startswith(f"sds-clip: {said}") for line in process.stderr)
+    process.kill()
+    process.communicate()
+
+
 def test_a_service_gives_the_same_table_though_the_command_is_killed(
     system: Running, plan: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,12 +87,8 @@ def test_a_service_gives_the_same_table_though_the_command_is_killed(
     assert exit_code([*arguments, "--dry-run"]) == 0
     assert "clip-choice" in capsys.readouterr().out
     with Client(system.url) as client:
-        for said in ("sds-clip: waiting for clip-0", "sds-clip: waiting for sds-clip-0"):
-            process = start(*arguments)
-            assert process.stderr is not None
-            assert any(line.startswith(said) for line in process.stderr)
-            process.kill()
-            process.communicate()
+        for said in ("waiting for clip-0", "waiting for sds-clip-0"):
+            killed_at(said, arguments)
         assert exit_code(arguments) == 0
         jobs = client.jobs(limit=200)
         assert len([job for job in jobs if job.kind == "finetune"]) == 6  # none was submitted twice
@@ -91,6 +99,46 @@ def test_a_service_gives_the_same_table_though_the_command_is_killed(
     before = (out / "report.md").read_bytes()
     assert exit_code(arguments) == 0
     assert (out / "report.md").read_bytes() == before
+
+
+@pytest.mark.long
+def test_eight_recipes_on_the_demo_world_give_the_same_table_here_and_by_two_workers(tmp_path: Path) -> None:
+    """Both commands are killed twice. The service has a worker that trains and one that evaluates."""
+    write_pairs(tmp_path / "pairs", training_pairs(1, 0, 256))
+    write_pairs(tmp_path / "val", training_pairs(2, 0, 32))
+    queries = training_pairs(3, 0, 64)
+    write_pairs(tmp_path / "retrieval", queries)
+    rows = [{"file_name": f"{n:05d}.png", "text": text} for n, text in enumerate(queries.captions)]
+    (tmp_path / "retrieval" / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    plan = {
+        "base": "demo",
+        "teacher": "demo",
+        "data": str(tmp_path / "pairs"),
+        "val": str(tmp_path / "val"),
+        "options": {"steps": 40, "batch_size": 32, "sds_batch_size": 4, "score_draws": 2},
+        "recipes": "clip clip-choice negclip fsc-clip ce-clip self-distilled score sds-clip".split(),
+        "control": "clip",
+        "seeds": [0, 1],
+        "benchmarks": {"winoground": str(ROOT / "demo/data/validation"), "retrieval": str(tmp_path / "retrieval")},
+        "primary": "winoground",
+    }
+    file = tmp_path / "plan.yaml"
+    file.write_text(yaml.safe_dump(plan, sort_keys=False))
+    here = ["compare", str(file), "--out", str(tmp_path / "here"), "--device", "cpu"]
+    for said in ("training clip-0", "training fsc-clip-1"):
+        killed_at(said, here)
+    assert exit_code(here) == 0
+    (tmp_path / "up").mkdir()
+    running = Running(tmp_path / "up")
+    try:
+        by_jobs = ["compare", str(file), "--out", str(tmp_path / "service"), "--url", running.url]
+        for said in ("waiting for clip-0", "waiting for fsc-clip-1"):
+            killed_at(said, by_jobs)
+        assert exit_code(by_jobs) == 0
+    finally:
+        running.close()
+    assert tables(tmp_path / "service") == tables(tmp_path / "here")
+    print((tmp_path / "here" / "report.md").read_text())  # with -s, the page of the comparison
 
 
 def test_what_only_this_machine_can_do_is_refused_with_a_service(
