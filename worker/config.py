@@ -22,6 +22,7 @@ OWN_VARIABLES = {"device": "worker_device", "threads": "worker_threads", "nice":
 _PREFIX = "sds_clip_"
 Positive = Annotated[float, Field(gt=0)]
 _MIN_LEASE_S = 20.0
+_MIN_TURN_S = 60.0
 NotNegative = Annotated[float, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0)]
 
@@ -35,6 +36,16 @@ def _long_enough(lease_ttl_s: float) -> float:
             "its job still runs."
         )
     return lease_ttl_s
+
+
+def _worth_its_start(max_turn_s: float) -> float:
+    """The duration of a turn. Raises ValueError if a job would spend most of it on starting again."""
+    if max_turn_s != 0 and not max_turn_s >= _MIN_TURN_S:
+        raise ValueError(
+            f"The value must be at least {_MIN_TURN_S:g}, or 0 to let every job run to its end. A job that goes on in "
+            "its next turn starts a process and loads its models again."
+        )
+    return max_turn_s
 
 
 def _alike(device: str) -> str:
@@ -53,10 +64,16 @@ def _weights(given: object) -> object:
     """Read weights such as `team-a=3,team-b=0.5`. Raises ValueError."""
     if not isinstance(given, str):
         return given
-    parts = [each.rpartition("=") for each in given.split(",") if each.strip()]
-    if not all(name and sign for name, sign, _ in parts):
-        raise ValueError("Write a name and a weight for each key, such as team-a=3,team-b=0.5.")
-    return {name.strip(): weight for name, _, weight in parts}
+    weights = dict[str, float]()
+    for name, _, weight in (each.rpartition("=") for each in given.split(",") if each.strip()):
+        if not (name := name.strip()):
+            raise ValueError("Write a name and a weight for each key, such as team-a=3,team-b=0.5.")
+        if name in weights:
+            raise ValueError(f"The key {name} has two weights.")
+        weights[name] = float(weight)
+        if not 0.001 <= weights[name] <= 1000:
+            raise ValueError(f"The weight of {name} must be from 0.001 to 1000.")
+    return weights
 
 
 @dataclass(frozen=True)
@@ -91,12 +108,12 @@ class WorkerConfig:
     """How long a job stays with a worker that does not renew its lease. At least 20."""
     stop_grace_s: NotNegative = 60.0
     """Time a job has to reach its checkpoint when asked to stop."""
-    share_weights: Annotated[Mapping[str, Positive], BeforeValidator(_weights)] = field(default_factory=dict)
+    share_weights: Annotated[Mapping[str, float], BeforeValidator(_weights)] = field(default_factory=dict)
     """How the API keys share the workers' time while several have jobs that wait, such as `team-a=3,team-b=0.5`. A key
-    that is not named has the weight 1."""
-    max_turn_s: NotNegative = 3600.0
-    """A job that has run this long stops at a checkpoint, and continues later, if a job of another key waits whose turn
-    it is. 0 lets every job run to its end."""
+    that is not named has the weight 1. A weight is from 0.001 to 1000."""
+    max_turn_s: Annotated[float, AfterValidator(_worth_its_start)] = 3600.0
+    """A job that has come on for this long stops at a checkpoint, and continues later, if a job of another key waits
+    whose turn it is. At least 60. 0 lets every job run to its end."""
     store_timeout_s: Positive = STORE_TIMEOUT_S
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """The port that offers the worker's metrics to Prometheus. 0 offers none. `sds-clip up` gives its second worker the

@@ -170,7 +170,10 @@ class Slot:
         )
         if job is None:
             return None
-        name(job.id)
+        try:
+            name(job.id)
+        except Exception:  # that of a broker, and the job is claimed
+            logger.exception("Celery's tools cannot be told that job %s runs.", job.id)
         began = time.monotonic()
         self._metrics.begin()
         try:
@@ -321,11 +324,10 @@ class _Watch:
     asked_at: float | None = None
     lapsed_at: float | None = None
     next_row_at: float = float("-inf")
+    next_turn_at: float = float("inf")
 
     def __post_init__(self) -> None:
-        now = time.monotonic()
-        self.may_run_until = now + self.job.max_run_time_s - self.job.run_time_s
-        self.next_turn_at = now + (self.config.max_turn_s or float("inf"))
+        self.may_run_until = time.monotonic() + self.job.max_run_time_s - self.job.run_time_s
 
     def until_end(self) -> _End:
         while (code := self.child.wait(_LOOK_S)) is None:
@@ -373,11 +375,12 @@ class _Watch:
     def _is_turn_over(self, now: float, row: Job) -> bool:
         """Whether the job has had its turn, and another owner's is next.
 
-        A turn takes a job further than ever before. Otherwise one that is long before its first checkpoint would never
-        reach that.
+        A turn begins when the job has come further than ever before. What it repeats until then, such as its
+        preparation, may take longer than a turn.
         """
-        has_advanced = row.furthest_step > self.job.furthest_step
-        if now < self.next_turn_at or self.asked_at is not None or not has_advanced:
+        if row.furthest_step > self.job.furthest_step:
+            self.next_turn_at = min(self.next_turn_at, now + (self.config.max_turn_s or float("inf")))
+        if now < self.next_turn_at or self.asked_at is not None:
             return False
         self.next_turn_at = now + self.config.idle_tick_s
         with contextlib.suppress(LeaseLost, StoreUnavailable):

@@ -24,6 +24,35 @@ def test_a_lease_too_short_to_be_renewed_in_time_is_refused_and_it_says_why(
         read_worker_config("finetune")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("MAX_TURN_S", "59", "at least 60, or 0"),
+        ("MAX_TURN_S", "-1", "at least 60, or 0"),
+        ("MAX_TURN_S", "nan", "at least 60, or 0"),
+        ("SHARE_WEIGHTS", "team-a=0", "weight of team-a must be from 0.001 to 1000"),
+        ("SHARE_WEIGHTS", "team-a=1e-320", "weight of team-a must be from 0.001 to 1000"),
+        ("SHARE_WEIGHTS", "team-a=nan", "weight of team-a must be from 0.001 to 1000"),
+        ("SHARE_WEIGHTS", "team-a=inf", "weight of team-a must be from 0.001 to 1000"),
+        ("SHARE_WEIGHTS", "team-a=1, team-b=1,team-a=2", "team-a has two weights"),
+        ("SHARE_WEIGHTS", " =2", "a name and a weight for each key"),
+        ("SHARE_WEIGHTS", "team-a", "a name and a weight for each key"),
+    ],
+)
+def test_turns_and_weights_that_cannot_be_meant_are_refused_and_it_says_why(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str
+) -> None:
+    monkeypatch.setenv(f"SDS_CLIP_{name}", value)
+    with pytest.raises(click.ClickException, match=f"SDS_CLIP_{name}.*{why}"):
+        read_worker_config("finetune", broker_url="b", database_url="d")
+
+
+@pytest.mark.parametrize("turn", ["0", "60", "86400"])
+def test_turn_may_be_long_or_without_an_end(monkeypatch: pytest.MonkeyPatch, turn: str) -> None:
+    monkeypatch.setenv("SDS_CLIP_MAX_TURN_S", turn)
+    assert read_worker_config("finetune", broker_url="b", database_url="d").max_turn_s == float(turn)
+
+
 def test_every_setting_reaches_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {
         "BROKER_URL": "redis://localhost/0",

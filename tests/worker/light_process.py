@@ -18,15 +18,25 @@ STEP_S = 0.01
 
 
 def count(context: JobContext) -> None:
-    """Steps that are kept on the disk one by one, and a line for each time that the job is begun."""
+    """Steps that are kept on the disk one by one, and a line for each time that the job is begun.
+
+    `before` steps are taken again each time before these. The file `new-FENCE` has the time of the first step that no
+    attempt has taken.
+    """
     config = context.job.config or {}
     _note(context, "begun")
     done = context.folder.path.parent / "count"
     context.stage("counting")
+    for step in range(config.get("before", 0)):
+        time.sleep(STEP_S)
+        context.count("before", step + 1)
+        _note_new(context)
+        context.check()
     while (step := _read(done)) < config["steps"]:
         time.sleep(config.get("step_s", STEP_S))
         done.write_text(str(step + 1))
         context.advance(step + 1, config["steps"])
+        _note_new(context)
         if context.should_stop():
             context.stop()
     context.succeed(result={"counted": _read(done)})
@@ -134,6 +144,12 @@ def _read(file: Path) -> int:
 def _note(context: JobContext, what: str) -> None:
     with (context.config.data_dir / "notes").open("a") as file:
         file.write(f"{what} {context.job.id} {context.job.fence} {os.getpid()}\n")
+
+
+def _note_new(context: JobContext) -> None:
+    file = context.folder.path.parent / f"new-{context.job.fence}"
+    if context.done > context.job.furthest_step and not file.exists():
+        file.write_text(str(context.store.now()))
 
 
 if __name__ == "__main__":

@@ -115,6 +115,18 @@ def test_job_that_has_had_its_turn_stops_for_another_owner_s_and_goes_on_after_i
     assert long.id in sent
 
 
+def test_turn_is_not_over_before_it_has_lasted_from_the_first_step_that_is_new(work: Work) -> None:
+    """Each time, the jobs of two owners repeat a preparation that takes longer than a turn."""
+    jobs = [work.light("count", steps=10**6, before=150, owner=owner) for owner in ("alice", "bob")]
+    with work.running(max_turn_s=1.0):
+        until(lambda: all(work.get(job).fence > 3 for job in jobs))
+    for job in jobs:
+        ends = [event.at for event in work.events(job) if "Its turn was over" in event.message]
+        files = [work.config.jobs_dir / job.id / f"new-{fence}" for fence in (1, 2, 3)]
+        lasted = [end - float(file.read_text()) for file, end in zip(files, ends, strict=False)]
+        assert min(lasted) >= 1.0
+
+
 def test_job_whose_process_dies_each_time_fails_when_its_attempts_are_used_up(work: Work) -> None:
     poison, healthy = work.light("die"), work.light("count", steps=1)
     with work.running():
