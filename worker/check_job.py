@@ -201,6 +201,7 @@ def _verdict(context: JobContext, result: CheckResult) -> tuple[Job, ...]:
             problems=problems,
             statistics=result.statistics,
             size_bytes=result.size_bytes,
+            max_stored_bytes=context.config.max_stored_bytes_per_key if context.job.owner else None,
         )
     counts = {**result.counts, "problems": result.problem_count}
     return context.store.datasets.reject(context.lease, problems=problems, counts=counts)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from sds_clip.app import logs, tracing
-from sds_clip.app.errors import LeaseLost, StoreUnavailable, UnknownRecord
+from sds_clip.app.errors import DatasetBusy, LeaseLost, StoreUnavailable, UnknownRecord
 from sds_clip.app.store import Store
 from sds_clip.app.store.claims import back_off_s
 from sds_clip.app.store.states import HELD, JobKind, JobStatus
@@ -197,7 +197,9 @@ def _attempt(context: JobContext, runner_of: Callable[[JobKind], Runner]) -> Exi
         failure = failure_of(error, hidden=config.data_dir)
         logger.exception("Attempt %d of job %s failed with %s.", job.attempt, job.id, failure.error.code)
         context.reporter.close()
-        if failure.pauses:
+        # A check that failed would reject its data, and nothing is wrong with those that another process holds.
+        is_held = failure.error.code == DatasetBusy.code and job.attempt >= job.max_attempts
+        if failure.pauses or is_held:
             context.store.leases.suspend(context.lease, failure.error)
             return Exit.RELEASED
         retry_in_s = back_off_s(config.retry_base_s, job.attempt) if failure.again else None

@@ -84,6 +84,7 @@ class Reaper:
             self._clean_jobs(folders)
         if self._may_clean():
             remove_version_leftovers(self._config.versions_dir, held=self._held)
+            self._store.leases.forget_use()
         for folders in self._batches(self._config.versions_dir):
             self._clean_versions(folders)
         while self._may_clean() and self._store.events.prune(self._config.keep_events_s):

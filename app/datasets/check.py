@@ -15,7 +15,7 @@ from sds_clip.app.datasets.hashes import write_hashes
 from sds_clip.app.datasets.roots import SourceRoots
 from sds_clip.app.datasets.samples import SAMPLES, Sample, write_samples
 from sds_clip.app.datasets.unpack import Progress, check_shards, check_tars_within, unpack
-from sds_clip.app.errors import ServiceError
+from sds_clip.app.errors import KeyLimitReached, ServiceError
 from sds_clip.models.errors import ModelError
 from sds_clip.models.findings import Finding, Findings
 
@@ -78,7 +78,7 @@ def rejected(error: ServiceError | ModelError, *, hidden: Path | None = None) ->
 
 
 Record = Callable[[CheckResult], None]
-"""A function that commits the result to the data set's record."""
+"""A function that commits the result to the data set's record. Raises KeyLimitReached if its key has no room left."""
 
 
 def check_upload(
@@ -104,7 +104,11 @@ def check_upload(
             if error.retryable:
                 raise
             result = rejected(error)
-        record(result)
+        try:
+            record(result)
+        except KeyLimitReached as error:  # the key's other data sets have grown meanwhile
+            result = rejected(error)
+            record(result)
         claim.drop_upload()
         if not result.ready:
             claim.drop_set()

@@ -102,15 +102,15 @@ class DatasetService:
         page = datasets.list(
             status=status, format=format, owner=owner, search=search, after=after, limit=limit
         )
-        at_work = datasets.being_checked(page.items)
-        infos = [DatasetInfo.of(each, being_checked=each.id in at_work) for each in page.items]
+        checks = datasets.checks(page.items)
+        infos = [DatasetInfo.of(each, checks.get(each.id)) for each in page.items]
         return DatasetList(data=infos, has_more=page.has_more)
 
     @in_store_thread
     def get(self, caller: Caller, dataset_id: str) -> DatasetInfo:
         datasets = self._seen_by(caller.sees).datasets
         found = datasets.get(dataset_id)
-        return DatasetInfo.of(found, being_checked=bool(datasets.being_checked([found])))
+        return DatasetInfo.of(found, datasets.checks([found]).get(dataset_id))
 
     @in_store_thread
     def events(self, caller: Caller, dataset_id: str, *, after: int, limit: int) -> EventList:

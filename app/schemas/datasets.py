@@ -6,7 +6,8 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from sds_clip.app.schemas.common import Body, Name, example
 from sds_clip.app.schemas.listing import Listing
-from sds_clip.app.store.records import SOURCE_PATH, Dataset, DatasetStatus
+from sds_clip.app.store.records import SOURCE_PATH, Dataset, DatasetStatus, Job
+from sds_clip.app.store.states import HELD
 from sds_clip.models.evaluation.catalog import BENCHMARKS, resolve
 
 PAIRS = "pairs"
@@ -133,7 +134,8 @@ class DatasetInfo(BaseModel):
     )
     problems: list[dict[str, Any]] | None = Field(
         description="The first problems that the check found, each with a code and a message. They say why the "
-        "data set was rejected, or what was left out."
+        "data set was rejected, or what was left out. While it is `validating`, the one problem says why its check is "
+        "paused."
     )
     max_bad_share: float
     source: SourceInfo
@@ -142,7 +144,8 @@ class DatasetInfo(BaseModel):
     )
 
     @classmethod
-    def of(cls, dataset: Dataset, *, being_checked: bool = False) -> "DatasetInfo":
+    def of(cls, dataset: Dataset, check: Job | None = None) -> "DatasetInfo":
+        """`check` is that of a data set without a verdict, once it is submitted."""
         source = dataset.source
         shown = SourceInfo(
             kind="registered" if SOURCE_PATH in source else source.get("upload", "archive"),
@@ -150,8 +153,12 @@ class DatasetInfo(BaseModel):
             size_bytes=source.get("size_bytes"),
             sha256=source.get("sha256"),
         )
-        more = {"max_bad_share": dataset.max_bad_share, "being_checked": being_checked}
-        return cls(**vars(dataset) | more | {"source": shown})
+        more = {"max_bad_share": dataset.max_bad_share, "source": shown}
+        more["being_checked"] = check is not None and check.status in HELD
+        if check is not None and (reason := check.pause_reason) is not None:
+            message = f"{reason.message} The check is paused; POST /jobs/{check.id}/resume lets it go on."
+            more["problems"] = [{"code": reason.code, "message": message}]
+        return cls(**vars(dataset) | more)
 
 
 class DatasetList(Listing):

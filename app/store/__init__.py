@@ -14,7 +14,7 @@ The package does not depend on HTTP, Celery or torch. Its parts:
     store.jobs        callers: submit, get, list, request_cancel/pause/resume/retry, withheld
     store.workers     beat, leave, list, living_queues, silent_since
     store.events      events, transitions, metrics of a job; prune
-    store.datasets    add, get, list, delete; lack_checks, enlist_checks, being_checked, accept, reject
+    store.datasets    add, get, list, delete; lack_checks, enlist_checks, checks, accept, reject
     store.versions    register, get, made, among, list, mark_damaged, delete, withheld
     store.aliases     get, all, promote, roll_back, lock, unlock, promotions
     store.watch       states, among, changed_since

@@ -1,6 +1,6 @@
 """Data sets: registered, checked in the background, used by jobs, deleted when no job needs them."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Select, cast, func, insert, select, update
@@ -59,9 +59,7 @@ class Datasets(NamedRows[Dataset]):
             hold_name(connection, "stored bytes", owner)
             _check_room(connection, owner)
             if max_stored_bytes is not None:
-                stored_bytes = connection.execute(_stored(owner)).scalar_one()
-                if stored_bytes + size_bytes > max_stored_bytes:
-                    raise stored_too_much(max_stored_bytes)
+                _check_stored(connection, owner, size_bytes, max_stored_bytes)
             take(connection, datasets, owner, name)
             new = insert(datasets).values(
                 id=id or new_dataset_id(),
@@ -139,13 +137,12 @@ class Datasets(NamedRows[Dataset]):
             waiting = Dataset.all(connection, _unlisted(now, formats).limit(MAX_UNCHECKED))
             return tuple(_submit(connection, dataset) for dataset in waiting)
 
-    def being_checked(self, found: Iterable[Dataset]) -> frozenset[str]:
-        """The ids of those data sets whose check a worker holds."""
-        checks = [check_of(each.id) for each in found if each.status is DatasetStatus.VALIDATING]
-        held = select(jobs.c.id).where(jobs.c.id.in_(checks), jobs.c.status.in_(sorted(HELD)))
+    def checks(self, found: Iterable[Dataset]) -> Mapping[str, Job]:
+        """The checks of those data sets that have no verdict, by the ids of these. One may not be submitted yet."""
+        ids = [check_of(each.id) for each in found if each.status is DatasetStatus.VALIDATING]
         with self._database.reading() as connection:
-            rows = connection.execute(held).scalars()
-            return frozenset(each.removeprefix(CHECK_PREFIX) for each in rows)
+            checks = Job.all(connection, select(jobs).where(jobs.c.id.in_(ids)))
+        return {dataset_of(check): check for check in checks}
 
     def accept(
         self,
@@ -156,18 +153,21 @@ class Datasets(NamedRows[Dataset]):
         problems: Sequence[Json] = (),
         statistics: Json | None = None,
         size_bytes: int | None = None,
+        max_stored_bytes: int | None = None,
     ) -> tuple[Job, ...]:
         """End a check, and mark its data as `ready`. `size_bytes` is given if it differs from that of the upload.
+
+        `max_stored_bytes` limits the owner's data sets with this one, since others may have grown during the check.
 
         Returns the jobs that waited for the data and are queued now, for which to wake workers. Data that have a
         verdict keep it.
 
-        Raises: LeaseLost if another process has taken over.
+        Raises: LeaseLost if another process has taken over; KeyLimitReached, after which the check goes on.
         """
         values: dict[str, Any] = {"content_hash": content_hash, "counts": counts, "problems": problems}
         if size_bytes is not None:
             values["size_bytes"] = size_bytes
-        return self._finish(lease, DatasetStatus.READY, statistics=statistics, **values)
+        return self._finish(lease, DatasetStatus.READY, max_stored_bytes, statistics=statistics, **values)
 
     def reject(
         self, lease: Lease, *, problems: Sequence[Json], counts: Json | None = None
@@ -198,13 +198,19 @@ class Datasets(NamedRows[Dataset]):
             deleted = update(datasets).where(datasets.c.id == dataset_id).values(status=DatasetStatus.DELETED)
             return Dataset.one(connection, deleted.returning(datasets))
 
-    def _finish(self, lease: Lease, status: DatasetStatus, **values: Any) -> tuple[Job, ...]:
+    def _finish(
+        self, lease: Lease, status: DatasetStatus, max_stored_bytes: int | None = None, **values: Any
+    ) -> tuple[Job, ...]:
         with self._database.writing() as connection:
             check, now = leased_job(connection, lease), self._clock()
             if check.status is JobStatus.SUCCEEDED:  # the answer to an earlier call was lost
                 return ()
             if check.status not in HELD:
                 raise lost(lease)
+            if max_stored_bytes is not None and "size_bytes" in values:
+                hold_name(connection, "stored bytes", check.owner)
+                id = dataset_of(check)
+                _check_stored(connection, check.owner, values["size_bytes"], max_stored_bytes, besides=id)
             told, result = f"The data set is {status}.", {"status": status}
             # First the check, then the verdict, as when a check fails: both lock the same counts.
             move(connection, check, Action.SUCCEED, now, told, result=result)
@@ -235,6 +241,15 @@ def _check_room(connection: Connection, owner: str) -> None:
             f"The server has {MAX_UNCHECKED} data sets to check and accepts no more; try again later, or delete some.",
             retry_after_s=_CHECK_FIRST_S,
         )
+
+
+def _check_stored(
+    connection: Connection, owner: str, size_bytes: int, limit: int, *, besides: str = ""
+) -> None:
+    """Raise KeyLimitReached if an owner's data sets, except one, leave no room for so much."""
+    others = connection.execute(_stored(owner).where(datasets.c.id != besides)).scalar_one()
+    if others + size_bytes > limit:
+        raise stored_too_much(limit)
 
 
 def _stored(owner: str) -> Select[Any]:

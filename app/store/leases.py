@@ -11,7 +11,7 @@ from sds_clip.app.store import alias_sql, job_events, version_sql
 from sds_clip.app.store.claims import OUT_OF_TIME, back_off_s, exhaust, take, used_up
 from sds_clip.app.store.part import Part
 from sds_clip.app.store.records import Event, EventType, Job, JobError, Json, Lease, Level, Move, NewVersion
-from sds_clip.app.store.shares import EQUAL, Weights, is_turn_over, next_in_turn
+from sds_clip.app.store.shares import EQUAL, Weights, forget, is_turn_over, next_in_turn
 from sds_clip.app.store.states import HELD, Action, JobKind, JobStatus
 from sds_clip.app.store.tables import jobs
 from sds_clip.app.store.transitions import held_job, leased_job, lost, move
@@ -102,6 +102,11 @@ class JobLeases(Part):
                 return False
             connection.execute(_guarded(lease).values(turn_over_at=now))
         return True
+
+    def forget_use(self) -> None:
+        """Forget what owners have used so long ago that it hardly counts."""
+        with self._database.writing() as connection:
+            forget(connection, self._clock())
 
     def settle_abandoned(self) -> tuple[Job, ...]:
         """Pause or cancel jobs whose worker was asked to do so and whose lease ended without an answer.

@@ -94,11 +94,14 @@ def is_turn_over(connection: Connection, job: Job, now: float, weights: Weights,
 
 
 def charge(connection: Connection, job: Job, used_s: float, now: float) -> None:
-    """Count time that a job has held its slot as its owner's, and forget what is long past."""
+    """Count time that a job has held its slot as its owner's."""
     period = int(now // PERIOD_S)
     add_up(connection, slot_use.c.used_s, used_s, kind=job.kind, owner=job.owner, period=period)
-    old = slot_use.c.kind == job.kind, slot_use.c.owner == job.owner, slot_use.c.period < period - _KEPT
-    connection.execute(slot_use.delete().where(*old))
+
+
+def forget(connection: Connection, now: float) -> None:
+    """Forget the use of long ago, also that of owners who have no jobs any more."""
+    connection.execute(slot_use.delete().where(slot_use.c.period < now // PERIOD_S - _KEPT))
 
 
 def _owners(

@@ -16,7 +16,7 @@ from sds_clip.app.store.transitions import locked_job, move
 CHECK_PREFIX = "job_"
 """The id of a check is this and the id of its data set, so that there is one at most."""
 
-_TOLD = ("interrupted_too_often", "files_unreadable", "dataset_busy")
+_TOLD = ("interrupted_too_often", "files_unreadable")
 """The causes for which a data set is rejected under their own codes. All others are `check_died`."""
 
 

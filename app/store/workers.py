@@ -50,15 +50,18 @@ class Workers(Part):
         return tuple(self._worker(row, at_work.get(row["id"])) for row in rows)
 
     def living_queues(self) -> Mapping[JobKind, int]:
-        """The kinds of jobs that living workers take, with the most devices of a slot. All check data sets."""
-        takes = workers.c.seen_at >= self._clock() - LIVING_S, workers.c.out_because.is_(None)
+        """The kinds of jobs that living workers take, with the most devices of a slot.
+
+        All check data sets, which needs no device. So those that take no jobs of their queue do too.
+        """
+        living = select(workers.c.queue, workers.c.device, workers.c.out_because.is_(None))
+        living = living.where(workers.c.seen_at >= self._clock() - LIVING_S).distinct()
+        found = dict[JobKind, int]()
         with self._database.reading() as connection:
-            rows = connection.execute(
-                select(workers.c.queue, workers.c.device).where(*takes).distinct()
-            ).all()
-        found = {JobKind.CHECK: 1} if rows else {}
-        for kind, device in rows:
-            found[kind] = max(found.get(kind, 1), 1 + device.count(","))
+            for kind, device, takes_jobs in connection.execute(living):
+                found[JobKind.CHECK] = 1
+                if takes_jobs:
+                    found[kind] = max(found.get(kind, 1), 1 + device.count(","))
         return found
 
     def silent_since(self, job: Job) -> float | None:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from sds_clip.app.datasets.archive_limits import ENTRY_BYTES
+from sds_clip.app.datasets.archive_limits import ENTRY_BYTES, ArchiveLimits
+from sds_clip.app.datasets import check as of_checks
 from sds_clip.app.datasets.check import CheckResult
 from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolders, shard_name
 from sds_clip.app.datasets.unpack import Progress
@@ -30,7 +31,7 @@ from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.errors import DataError
-from sds_clip.worker import check_job
+from sds_clip.worker import check_job, job_process
 from sds_clip.worker.context import JobContext
 from sds_clip.worker.data import PairsPlace, content_of, pairs_place
 from sds_clip.worker.errors import JobFailed, failure_of
@@ -461,6 +462,29 @@ def test_check_on_a_full_disk_pauses_and_ends_once_it_is_resumed(work: Work, pai
             until(lambda: work.store.datasets.get(dataset.id).status is DatasetStatus.READY)
 
 
+def test_good_data_set_whose_files_another_process_holds_on_to_is_not_rejected(
+    work: Work, pairs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_checks, "WAIT_S", 0.1)
+    dataset = uploaded(work, tar_of(pairs_folder))
+    enlist(work)
+
+    def attempt() -> None:
+        until(lambda: work.store.leases.next_due(JobKind.CHECK))
+        with in_process.claimed(replace(work.config, threads=0), work.store, JobKind.CHECK) as context:
+            run = partial(check_job.check, dataset=dataset, checker=check_job.checker_of(dataset))
+            job_process._attempt(context, lambda kind: run)
+
+    with held_back(work, dataset):
+        for _ in range(MAX_ATTEMPTS):
+            assert check_of(work, dataset).status is JobStatus.QUEUED
+            attempt()
+    assert work.pause_reason(check_of(work, dataset)).code == "dataset_busy"
+    work.store.jobs.request_resume(verdicts.check_of(dataset.id))
+    attempt()
+    assert work.store.datasets.get(dataset.id).status is DatasetStatus.READY
+
+
 def test_files_that_cannot_be_read_are_an_error_of_their_own_that_another_attempt_may_mend(
     work: Work, pairs_folder: Path
 ) -> None:
@@ -514,6 +538,28 @@ def test_archive_that_unpacks_to_more_than_its_key_may_store_is_rejected(
     found = checked(work, max_stored_bytes_per_key=size + 999)
 
     assert found.status == status
+
+
+def test_archive_that_no_longer_fits_when_its_check_ends_is_rejected_and_removed(
+    work: Work, pairs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another data set of its key has become larger while it was unpacked."""
+    limits_of = check_job._limits
+
+    def overtaken(context: JobContext, dataset: Dataset) -> ArchiveLimits:
+        limits = limits_of(context, dataset)
+        work.store.datasets.add(format="pairs", source={}, owner="alice", size_bytes=1000)
+        return limits
+
+    monkeypatch.setattr(check_job, "_limits", overtaken)
+    dataset = uploaded(work, tar_of(pairs_folder), owner="alice")
+
+    (problem,) = rejected(work, max_stored_bytes_per_key=unpacked_bytes(pairs_folder) + 999)
+
+    assert problem["code"] == "key_limit"
+    assert "max_stored_bytes_per_key" in problem["message"]
+    assert not DatasetFolders(work.config.datasets_dir).content(dataset.id).exists()
+    assert work.store.datasets.stored_bytes("alice") == 1000
 
 
 def test_data_set_counts_with_the_size_of_its_files(work: Work, pairs_folder: Path) -> None:

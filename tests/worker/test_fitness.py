@@ -8,7 +8,7 @@ import pytest
 
 from sds_clip.app.data_folder import DataFolder
 from sds_clip.app.store import Store
-from sds_clip.app.store.records import Job
+from sds_clip.app.store.records import DatasetStatus, Job
 from sds_clip.app.store.states import JobStatus
 from sds_clip.worker import fitness as of_workers
 from sds_clip.worker.config import WorkerConfig
@@ -55,6 +55,16 @@ def test_worker_whose_jobs_die_one_after_the_other_stops_taking_them_and_says_so
         assert all(job.id in error.getMessage() for job in dying)
         fitness._test_at = 0.0  # the pause is over
         work.until(waiting, JobStatus.SUCCEEDED)
+
+
+def test_worker_whose_device_is_out_checks_data_sets(work: Work) -> None:
+    dying = [work.light("die", max_attempts=1) for _ in range(BEFORE_PAUSE)]
+    with work.worker(checks_datasets=True, idle_tick_s=0.2):
+        for job in dying:
+            work.until(job, JobStatus.FAILED)
+        waiting, added = work.light("count", steps=1), work.store.datasets.add(format="pairs", source={})
+        until(lambda: work.store.datasets.get(added.id).status is DatasetStatus.READY)
+        assert work.get(waiting).fence == 0
 
 
 def test_message_that_comes_while_the_worker_is_out_goes_back_to_the_queue_once(

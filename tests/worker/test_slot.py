@@ -48,6 +48,16 @@ def test_slot_that_is_told_of_a_job_runs_it_at_once_and_a_warm_process_does_it(w
     assert (work.config.data_dir / "notes").read_text().split()[3] == str(warm)
 
 
+def test_job_runs_though_celery_s_tools_cannot_be_told_of_it(work: Work) -> None:
+    def name(job_id: str) -> None:
+        raise ConnectionError("The broker is gone.")
+
+    job = work.light("count", steps=1)
+    with work.running(idle_tick_s=3600) as slot:
+        assert slot.run(job.id, name) is JobStatus.SUCCEEDED
+    assert work.get(job).fence == 1
+
+
 def test_warm_process_that_dies_is_replaced_before_the_next_job(work: Work) -> None:
     with work.running(keep_warm=True) as slot:
         first = warm_pid(slot)

@@ -11,12 +11,14 @@ import pytest
 
 from sds_clip.app.datasets.folders import DatasetFolders
 from sds_clip.app.schemas.datasets import FORMATS
+from sds_clip.app.store.records import JobError
 from sds_clip.app.store.states import JobKind
 from sds_clip.worker.check_job import check, checker_of
 from sds_clip.worker.config import WorkerConfig
 from tests.app.conftest import png
 from tests.app.datasets.archives import tar_of, tree, zip_of
 from tests.app.jobs.conftest import Service, error_of
+from tests.checks import claimed_check
 from tests.worker import in_process
 from tests.worker.waiting import until
 
@@ -269,6 +271,21 @@ def test_data_set_that_is_being_checked_is_deleted_and_its_files_follow(service:
         assert service.client.delete(f"/datasets/{dataset['id']}").status_code == 200
 
     assert service.client.get(f"/datasets/{dataset['id']}").json()["status"] == "deleted"
+
+
+def test_data_set_whose_check_is_paused_says_why_until_it_goes_on(service: Service) -> None:
+    dataset = upload(service, tar_of(winoground(1))).json()
+    service.store.leases.suspend(claimed_check(service.store), JobError("storage_full", "The disk is full."))
+
+    for shown in (
+        service.client.get(f"/datasets/{dataset['id']}").json(),
+        service.client.get("/datasets").json()["data"][0],
+    ):
+        (problem,) = shown["problems"]
+        assert (shown["status"], shown["being_checked"], problem["code"]) == ("validating", False, "storage_full")
+    resume = problem["message"].split()[-5]
+    assert service.client.post(resume).status_code == 200, problem["message"]
+    assert service.client.get(f"/datasets/{dataset['id']}").json()["problems"] is None
 
 
 def test_disk_that_is_full_is_said_and_nothing_is_left(

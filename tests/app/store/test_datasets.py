@@ -133,7 +133,7 @@ def test_check_of_a_dead_worker_is_done_by_another_and_only_its_verdict_counts(
 ) -> None:
     dataset = added(store)
     dead = claimed_check(store)
-    assert store.datasets.being_checked([dataset]) == {dataset.id}
+    assert store.datasets.checks([dataset]) == {dataset.id: check(store, dataset)}
     clock.advance(61)
     alive = claimed_check(store)
     with pytest.raises(LeaseLost):
@@ -142,7 +142,7 @@ def test_check_of_a_dead_worker_is_done_by_another_and_only_its_verdict_counts(
     assert store.datasets.reject(alive, problems=[]) == ()  # as if the answer to the first call was lost
     ready = store.datasets.get(dataset.id)
     assert (ready.status, ready.content_hash) == (DatasetStatus.READY, "alive")
-    assert store.datasets.being_checked([dataset]) == frozenset()
+    assert store.datasets.checks([ready]) == {}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,6 @@ def test_check_of_a_dead_worker_is_done_by_another_and_only_its_verdict_counts(
         ("process_died", "check_died"),
         ("internal_error", "check_died"),
         ("files_unreadable", "files_unreadable"),
-        ("dataset_busy", "dataset_busy"),
     ],
 )
 def test_data_set_of_which_every_check_ends_with_an_error_is_rejected_for_it(
@@ -326,6 +325,22 @@ def test_bytes_of_an_owner_are_limited_in_the_transaction_that_adds_them(store: 
     assert [isinstance(answer, KeyLimitReached) for answer in answers].count(True) == 3
     assert store.datasets.stored_bytes("alice") == 8
     added(store, owner="bob", size_bytes=10, max_stored_bytes=10)
+
+
+def test_bytes_of_an_owner_are_limited_in_the_transaction_that_accepts_its_files(store: Store) -> None:
+    """Of three archives whose checks end at once, each of which unpacks to 4 bytes, two fit into 10."""
+    for _ in range(3):
+        added(store, owner="alice", size_bytes=1)
+    values = {"content_hash": "abc", "counts": {}, "size_bytes": 4, "max_stored_bytes": 9}
+    leases = [claimed_check(store) for _ in range(3)]
+    answers = at_once(*(partial(store.datasets.accept, lease, **values) for lease in leases))
+    (refused,) = [
+        lease for lease, answer in zip(leases, answers, strict=True) if isinstance(answer, KeyLimitReached)
+    ]
+    assert store.jobs.get(refused.job_id).status is JobStatus.RUNNING
+    assert store.datasets.stored_bytes("alice") == 4 + 4 + 1
+    store.datasets.reject(refused, problems=[])
+    assert store.datasets.stored_bytes("alice") == 8
 
 
 def test_unchecked_data_sets_are_limited_in_the_transaction_that_adds_them(

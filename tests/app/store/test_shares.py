@@ -83,7 +83,8 @@ def test_use_is_of_one_kind_and_halves_with_time(store: Store, clock: FakeClock)
 def test_use_of_long_ago_is_forgotten(store: Store, clock: FakeClock) -> None:
     run_for(store, clock, "alice", 100)
     clock.advance(29 * DAY_S)
-    run_for(store, clock, "alice", 100)
+    run_for(store, clock, "bob", 100)
+    store.leases.forget_use()
     with store.database.reading() as connection:
         periods = connection.execute(select(slot_use.c.period)).scalars().all()
     assert periods == [int(clock.now // PERIOD_S)]

@@ -29,6 +29,11 @@ def test_worker_lives_for_three_heartbeats_and_is_forgotten_after_a_day(
     assert [each.id for each in store.workers.list()] == ["c"]
 
 
+def test_worker_that_takes_no_jobs_goes_on_checking_data_sets(store: Store) -> None:
+    store.workers.beat(worker("a", device="cuda:0"), out_because="its device computes wrong numbers")
+    assert store.workers.living_queues() == {"check": 1}
+
+
 def test_worker_that_has_stopped_is_gone_at_once(store: Store) -> None:
     store.workers.beat(worker("a"))
     store.workers.leave("a")
