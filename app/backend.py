@@ -99,6 +99,7 @@ class Backend:
                 retry_after_s=lambda: 30,
             ),
             check_disk=check_disk,
+            wake=self._waker.wake,
         )
         bases = [*(clip.reference for clip in served), *settings.allowed_models]
         downloads = Downloads(settings.data_dir, bases)

@@ -12,7 +12,8 @@ from sds_clip.app.data_folder import DataFolder
 from sds_clip.app.errors import StoreUnavailable
 from sds_clip.app.jobs.wakeups import WakeUps
 from sds_clip.app.store import Store
-from sds_clip.worker.celery_app import make_app, run
+from sds_clip.app.store.states import JobKind
+from sds_clip.worker.celery_app import RunJob, make_app, run
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.enlisting import enlist
 from sds_clip.worker.fitness import Fitness
@@ -66,24 +67,31 @@ def run_worker(
 
     command = command or COMMAND
     slots = {config.kind: Slot(config, store, fitness, wake_ups.publish, metrics, command=command)}
+    checks = config.of_checks
     if config.checks_datasets:
         # With a fitness of its own, since checks go on without the worker's device.
-        checks = config.of_checks
         owner = slots[config.kind].owner
         slots[checks.kind] = Slot(
             checks, store, Fitness(checks, folder), wake_ups.publish, metrics, command=command, owner=owner
         )
     reaper = Reaper(config, store, fitness, metrics)
+    look = partial(enlist, config, store, fitness, wake_ups.publish)
+    enlisting = Periodic("enlisting", look, config.idle_tick_s)
     cleanups = [
         Periodic("reaper", reaper.look, config.reap_every_s, at_once=False),
         Periodic("retention", reaper.sweep, SWEEP_EVERY_S),
         Periodic("fitness", fitness.look, config.watch_every_s),
-        Periodic("enlisting", partial(enlist, config, store, fitness, wake_ups.publish), config.idle_tick_s),
+        enlisting,
     ]
     mirror = Mirror(store, config.queue)
     if config.log_to == "mlflow":
         cleanups.append(Periodic("mlflow", mirror.look, MIRROR_EVERY_S))
     parts: list[Slot | Periodic] = [*slots.values(), *cleanups]  # a cleanup under way may be cut off
+
+    def check(job_id: str, name: Callable[[str], None]) -> str:
+        """The message may be that of an upload, whose check is not submitted yet."""
+        enlisting.call()
+        return slots[checks.kind].run(job_id, name)
 
     def stop() -> None:
         for part in parts:
@@ -93,7 +101,9 @@ def run_worker(
     for part in parts:
         part.start()
     try:
-        runs = {kind: slot.run for kind, slot in slots.items()}
+        runs: dict[JobKind, RunJob] = {kind: slot.run for kind, slot in slots.items()}
+        if config.checks_datasets:
+            runs[checks.kind] = check
         run(make_app(config, runs), node_name(os.getpid(), config.queue), list(runs), stop)
     finally:
         stop()

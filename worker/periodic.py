@@ -31,6 +31,17 @@ class Periodic:
     def start(self) -> None:
         self._thread.start()
 
+    def call(self) -> None:
+        """Make a call besides, in this thread. It raises nothing."""
+        try:
+            self._act()
+        except StoreUnavailable:  # the store logs it
+            pass
+        except Exception:
+            logger.exception(
+                "The background task '%s' failed. It runs again in %g s.", self._name, self._every_s
+            )
+
     def stop(self) -> None:
         """Make no further calls. It returns at once; a call that is running ends by itself."""
         self.stopping.set()
@@ -44,12 +55,5 @@ class Periodic:
         if not self._at_once:
             self.stopping.wait(self._every_s)
         while not self.stopping.is_set():
-            try:
-                self._act()
-            except StoreUnavailable:  # the store logs it
-                pass
-            except Exception:
-                logger.exception(
-                    "The background task '%s' failed. It runs again in %g s.", self._name, self._every_s
-                )
+            self.call()
             self.stopping.wait(self._every_s)

@@ -24,6 +24,7 @@ from sds_clip.app.store.datasets import new_dataset_id, stored_too_much
 from sds_clip.app.store.names import is_id
 from sds_clip.app.store.paging import Search
 from sds_clip.app.store.records import MAX_BAD_SHARE, SOURCE_PATH, Dataset, DatasetStatus, Json
+from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.verdicts import check_of
 from sds_clip.app.store_threads import StoreThreads, in_store_thread
 from sds_clip.app.threads import in_own_thread, to_the_end
@@ -54,6 +55,7 @@ class DatasetService:
     max_stored_bytes_per_key: int
     uploads: Budget
     check_disk: Callable[[], None]
+    wake: Callable[[JobKind, str], None]
     _removals: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
     @in_store_thread
@@ -150,7 +152,7 @@ class DatasetService:
     def _add(
         self, caller: Caller, fields: DatasetFields, source: Json, dataset_id: str | None = None
     ) -> Dataset:
-        return self._seen_by(caller.sees).datasets.add(
+        added = self._seen_by(caller.sees).datasets.add(
             name=fields.name or "",
             format=fields.format,
             source={**source, MAX_BAD_SHARE: fields.max_bad_share},
@@ -160,6 +162,8 @@ class DatasetService:
             # Checked again, because other uploads of the key may have ended meanwhile, in any process.
             max_stored_bytes=self.max_stored_bytes_per_key if caller.name else None,
         )
+        self.wake(JobKind.CHECK, check_of(added.id))
+        return added
 
     def _quota(self, caller: Caller) -> Budget | None:
         """What the caller may still store.

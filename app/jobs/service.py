@@ -99,7 +99,7 @@ class JobService:
         living = store.workers.living_queues()
         job, is_new = store.jobs.submit(new)
         if is_new and job.status is JobStatus.QUEUED:
-            self._waker.wake(job)
+            self._waker.wake(job.kind, job.id)
         return job_info(job, no_worker=needs_a_worker(job, living)), is_new
 
     @in_store_thread
@@ -283,7 +283,7 @@ class JobService:
         return open_log(logs)
 
     def _woken(self, store: Workspace, job: Job) -> JobInfo:
-        self._waker.wake(job)
+        self._waker.wake(job.kind, job.id)
         return _info(store, job)
 
 

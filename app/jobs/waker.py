@@ -4,7 +4,6 @@ import logging
 import threading
 from collections import deque
 
-from sds_clip.app.store.records import Job
 from sds_clip.app.store.states import JobKind
 
 logger = logging.getLogger(__name__)
@@ -31,10 +30,13 @@ class Waker:
         if self._broker_url is not None:
             self._thread.start()
 
-    def wake(self, job: Job) -> None:
-        """Wake a worker for a job whose row is committed. Thread-safe, and returns at once."""
+    def wake(self, kind: JobKind, job_id: str) -> None:
+        """Wake a worker for a job whose row is committed. Thread-safe, and returns at once.
+
+        That of a check may be missing: the worker submits it.
+        """
         with self._news:
-            self._waiting.append((job.kind, job.id))
+            self._waiting.append((kind, job_id))
             self._news.notify()
 
     def close(self) -> None:

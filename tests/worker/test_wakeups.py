@@ -24,6 +24,7 @@ from sds_clip.app.schemas.datasets import FORMATS
 from sds_clip.app.store.records import DatasetStatus, Job
 from sds_clip.app.store.shares import Weights
 from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.app.store.verdicts import check_of
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.identity import node_name
 from sds_clip.worker.valkey import Valkey
@@ -307,6 +308,17 @@ def test_training_job_holds_up_no_check_and_celery_s_tools_name_both(
         assert work.get(long).status is JobStatus.RUNNING
         assert work.get(next_one).fence == 0
         assert worker.poll() is None
+
+
+def test_message_of_a_new_data_set_has_it_checked_at_once(work: Work, celery: Celery) -> None:
+    """The worker looks for itself only when it starts."""
+    with work.worker(checks_datasets=True) as worker:
+        name = node_name(worker.pid, "finetune")
+        until(lambda: celery.control.inspect([name], timeout=5).active() is not None)
+        added = work.store.datasets.add(format="pairs", source={})
+        assert work.store.datasets.lack_checks(FORMATS)
+        celery.send_task("sds_clip.check", args=[check_of(added.id)], queue="check")
+        until(lambda: work.store.datasets.get(added.id).status is DatasetStatus.READY)
 
 
 def test_worker_without_a_broker_finds_a_check_by_itself(work: Work) -> None:

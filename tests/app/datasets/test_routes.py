@@ -282,7 +282,11 @@ def test_data_set_whose_check_is_paused_says_why_until_it_goes_on(service: Servi
         service.client.get("/datasets").json()["data"][0],
     ):
         (problem,) = shown["problems"]
-        assert (shown["status"], shown["being_checked"], problem["code"]) == ("validating", False, "storage_full")
+        assert (shown["status"], shown["being_checked"], problem["code"]) == (
+            "validating",
+            False,
+            "storage_full",
+        )
     resume = problem["message"].split()[-5]
     assert service.client.post(resume).status_code == 200, problem["message"]
     assert service.client.get(f"/datasets/{dataset['id']}").json()["problems"] is None

@@ -3,12 +3,15 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
 from sds_clip.app.jobs.waker import Waker
+from sds_clip.app.store.states import JobKind
 from sds_clip.worker.valkey import Valkey
+from tests.app.datasets.archives import tar_of
 from tests.app.jobs.conftest import Service
 from tests.worker.waiting import until
 
@@ -56,6 +59,20 @@ def test_job_whose_data_are_being_checked_wakes_nobody(
     assert service.client.get(f"/jobs/{waiting['id']}").json()["status"] == "validating"
 
 
+def test_new_data_set_wakes_a_worker_for_its_check(
+    make_service: Callable[..., Service], broker: Valkey, roots: Path
+) -> None:
+    service = make_service(broker_url=broker.url)
+    form = {"data": {"format": "pairs"}, "files": {"file": ("a.tar", tar_of({"a.png": b""}))}}
+    sent = [
+        service.client.post("/datasets", **form),
+        service.client.post("/datasets", json={"format": "pairs", "source": str(roots)}),
+    ]
+    assert [answer.status_code for answer in sent] == [202, 202]
+
+    until(lambda: _waiting(broker, "check") == 2)
+
+
 def test_broker_that_is_away_holds_nothing_up_and_loses_no_job(make_service: Callable[..., Service]) -> None:
     service = make_service(broker_url=NOBODY)
 
@@ -82,7 +99,7 @@ def test_wake_ups_are_dropped_while_the_broker_is_away(make_service: Callable[..
     jobs = [service.store.jobs.get(service.finetune()["id"]) for _ in range(3)]
     waker = Waker(NOBODY)
     for job in jobs:
-        waker.wake(job)
+        waker.wake(job.kind, job.id)
 
     waker.start()
     until(lambda: not waker._waiting)
@@ -93,5 +110,5 @@ def test_without_a_broker_nothing_is_published(make_service: Callable[..., Servi
     service = make_service()
     waker = Waker(None)
     waker.start()
-    waker.wake(service.store.jobs.get(service.finetune()["id"]))
+    waker.wake(JobKind.FINETUNE, service.finetune()["id"])
     waker.close()
