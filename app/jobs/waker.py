@@ -31,10 +31,7 @@ class Waker:
             self._thread.start()
 
     def wake(self, kind: JobKind, job_id: str) -> None:
-        """Wake a worker for a job whose row is committed. Thread-safe, and returns at once.
-
-        That of a check may be missing: the worker submits it.
-        """
+        """Wake a worker for a committed job, or for a check that it is to submit. Thread-safe, and returns at once."""
         with self._news:
             self._waiting.append((kind, job_id))
             self._news.notify()

@@ -156,8 +156,7 @@ class Datasets(NamedRows[Dataset]):
         max_stored_bytes: int | None = None,
     ) -> tuple[Job, ...]:
         """End a check, and mark its data as `ready`. `size_bytes` is given if it differs from that of the upload.
-
-        `max_stored_bytes` limits the owner's data sets with this one, since others may have grown during the check.
+        `max_stored_bytes` then limits the owner's data sets with this one: others may have grown during the check.
 
         Returns the jobs that waited for the data and are queued now, for which to wake workers. Data that have a
         verdict keep it.

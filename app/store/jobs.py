@@ -265,7 +265,7 @@ def insert_job(connection: Connection, new: NewJob, status: JobStatus, now: floa
 
 
 def _check_is_callers(job: Job) -> None:
-    """Raise JobStateConflict for a check, since a data set needs its verdict. Only a full disk pauses it."""
+    """Raise JobStateConflict for a check, since a data set needs its verdict. It only pauses by itself."""
     if job.kind is JobKind.CHECK:
         raise JobStateConflict(
             f"This job is the check of the data set {dataset_of(job)}. It ends by itself, or when you delete the data "
