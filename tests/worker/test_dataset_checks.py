@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from sds_clip.app.datasets.archive_limits import ENTRY_BYTES, ArchiveLimits
 from sds_clip.app.datasets import check as of_checks
+from sds_clip.app.datasets.archive_limits import ENTRY_BYTES, ArchiveLimits
 from sds_clip.app.datasets.check import CheckResult
 from sds_clip.app.datasets.folders import ARCHIVE, SHARDS, Content, DatasetFolders, shard_name
 from sds_clip.app.datasets.unpack import Progress
