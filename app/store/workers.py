@@ -52,7 +52,8 @@ class Workers(Part):
     def living_queues(self) -> Mapping[JobKind, int]:
         """The kinds of jobs that living workers take, with the most devices of a slot.
 
-        All check data sets, which needs no device. So those that take no jobs of their queue do too.
+        All check data sets, which needs no device. So those that take no jobs count for checks. Their rows do not
+        tell if the data folder is away, without which they check none either.
         """
         living = select(workers.c.queue, workers.c.device, workers.c.out_because.is_(None))
         living = living.where(workers.c.seen_at >= self._clock() - LIVING_S).distinct()

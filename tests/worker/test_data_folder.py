@@ -8,7 +8,7 @@ import pytest
 from sds_clip.app.data_folder import ID_FILE, DataFolder, WrongDataFolder
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import DatasetStatus, NewVersion
-from sds_clip.app.store.states import JobStatus
+from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.context import JobContext
 from sds_clip.worker.errors import Stopped
@@ -59,7 +59,7 @@ def test_job_is_given_back_uncounted_when_the_folder_goes_away_and_goes_on_when_
         released = work.store.events.transitions(job.id)[-1].message
         assert released.startswith("Stopped: The data folder is not the data folder of the database")
         until(lambda: work.store.workers.list()[0].out_because)
-        assert work.store.workers.living_queues() == {}
+        assert JobKind.FINETUNE not in work.store.workers.living_queues()
         assert [work.get(each).fence for each in (job, other)] == [1, 0]  # it has claimed nothing
         work.config.data_dir.rename(work.config.data_dir.with_name("wrong"))
         away.rename(work.config.data_dir)
