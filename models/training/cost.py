@@ -51,6 +51,8 @@ def step_operations(config: FinetuneConfig, clip: Cost, denoiser: Cost) -> float
     encoded = clip.both
     if config.micro_batch_size and config.micro_batch_size < config.batch_size:
         encoded += clip.forward  # the features of the whole batch come first
+    if config.uses_base:
+        encoded += clip.forward  # the base's features
     of_clip = float(config.batch_size * encoded)
     if config.objective == "clip":
         return of_clip

@@ -65,6 +65,7 @@ SIZES = {"steps": 2000, "batch_size": 256, "micro_batch_size": 32, "sds_batch_si
         ({}, 60, 14.8),
         ({"gradient": "sds"}, 45, 6.1),
         ({"objective": "clip"}, 32, 4.0),
+        ({"objective": "clip", "feature_distillation_weight": 1.0}, 42, 4.0),
         ({"micro_batch_size": 256}, 49, 25.6),
         ({"activation_checkpointing": True}, 73, 14.8),
     ],
