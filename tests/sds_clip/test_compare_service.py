@@ -119,7 +119,10 @@ def test_eight_recipes_on_the_demo_world_give_the_same_table_here_and_by_two_wor
         "recipes": "clip clip-choice negclip fsc-clip ce-clip self-distilled score sds-clip".split(),
         "control": "clip",
         "seeds": [0, 1],
-        "benchmarks": {"winoground": str(ROOT / "demo/data/validation"), "retrieval": str(tmp_path / "retrieval")},
+        "benchmarks": {
+            "winoground": str(ROOT / "demo/data/validation"),
+            "retrieval": str(tmp_path / "retrieval"),
+        },
         "primary": "winoground",
     }
     file = tmp_path / "plan.yaml"
