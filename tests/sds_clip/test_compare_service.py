@@ -116,7 +116,16 @@ def test_eight_recipes_on_the_demo_world_give_the_same_table_here_and_by_two_wor
         "data": str(tmp_path / "pairs"),
         "val": str(tmp_path / "val"),
         "options": {"steps": 40, "batch_size": 32, "sds_batch_size": 4, "score_draws": 2},
-        "recipes": "clip clip-choice negclip fsc-clip ce-clip self-distilled score sds-clip".split(),
+        "recipes": [
+            "clip",
+            "clip-choice",
+            "negclip",
+            "fsc-clip",
+            "ce-clip",
+            "self-distilled",
+            "score",
+            "sds-clip",
+        ],
         "control": "clip",
         "seeds": [0, 1],
         "benchmarks": {
