@@ -1,7 +1,7 @@
 """What the bodies of POST /finetune and /evaluate share: how a job's spec is sent, stored and read by its worker.
 
-A row's `config` is its spec with every default written out, so that a job means the same after an upgrade. It
-contains the number of its format. `JobSpec.read` reads all formats:
+A row's `config` is its spec with every default written out, so that a job means the same after an upgrade. Only `NEWS`
+are left out where they have their defaults. It contains the number of its format. `JobSpec.read` reads all formats:
 
     1   the spec as it is sent
     0   without a number: the hyperparameters of a fine-tuning job are beside its other fields
@@ -10,7 +10,7 @@ contains the number of its format. `JobSpec.read` reads all formats:
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sds_clip.app.errors import InvalidRequest
 from sds_clip.app.schemas.common import Body, IdOrName, Name
@@ -24,6 +24,15 @@ Benchmark = Annotated[str, AfterValidator(resolve)]
 DatasetId = Annotated[IdOrName, Field(examples=["ds_5f0c1a2b3c4d5e6f7a8b9c0d"])]
 """The id or the name of a data set. In a stored spec, it is the id."""
 Reference = Annotated[str, Field(min_length=1, max_length=1024)]
+NEWS = frozenset(
+    {
+        *("devices", "lora_rank", "lora_alpha", "lora_targets", "negatives_balance", "negatives_focal_gamma"),
+        *("negatives_label_smoothing", "intra_modal_weight", "rank_weight", "rank_max_threshold"),
+        *("paraphrase_weight", "feature_distillation_weight", "similarity_distillation_weight"),
+    }
+)
+"""The fields that a worker of the release before refuses. In a rolling upgrade it runs the jobs that do not use them.
+After a release, this set is empty again."""
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
 
@@ -58,10 +67,11 @@ class JobSpec(Part):
         return self.model_dump(mode="json", exclude_unset=True, exclude={"dry_run"})
 
     def as_row(self) -> dict[str, Any]:
-        return {"format": JOB_FORMAT, **self.model_dump(mode="json", exclude=set(JobSpec.model_fields))}
+        left_out = dict.fromkeys(JobSpec.model_fields, True) | _unused_news(self)
+        return {"format": JOB_FORMAT, **self.model_dump(mode="json", exclude=left_out)}
 
     def as_shown(self) -> dict[str, Any]:
-        return self.upgraded(self.as_row())
+        return self.model_dump(mode="json", exclude=set(JobSpec.model_fields))
 
     @classmethod
     def read(cls, config: Mapping[str, Any] | None) -> Self:
@@ -79,3 +89,13 @@ class JobSpec(Part):
     def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
         """A row's `config` in the current format, without the format's number. It is not validated."""
         return {name: value for name, value in (config or {}).items() if name != "format"}
+
+
+def _unused_news(part: BaseModel) -> dict[str, Any]:
+    """The fields among `NEWS` that have their defaults, also those of a part's parts, as pydantic excludes them."""
+    fields = type(part).model_fields
+    unused = {
+        name: True for name in NEWS & fields.keys() if getattr(part, name) == fields[name].get_default()
+    }
+    parts = {name: _unused_news(value) for name, value in part if isinstance(value, BaseModel)}
+    return unused | {name: found for name, found in parts.items() if found}

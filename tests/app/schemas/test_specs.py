@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sds_clip.app.errors import InvalidRequest
 from sds_clip.app.schemas.evaluate import EvaluateSpec
 from sds_clip.app.schemas.finetune import PATH_OPTIONS, FinetuneSpec, Hyperparameters
-from sds_clip.app.schemas.specs import JobSpec
+from sds_clip.app.schemas.specs import NEWS, JobSpec
 from sds_clip.app.store.records import JOB_FORMAT
 from sds_clip.models.errors import ConfigError
 from sds_clip.models.evaluation.catalog import BENCHMARKS
@@ -50,9 +50,9 @@ def test_job_is_read_back_as_it_was_written(asked: dict[str, Any], hyperparamete
 
 def test_a_row_holds_every_default_and_the_number_of_its_format() -> None:
     row = FinetuneSpec.model_validate(SMALL).as_row()
-    own = FinetuneSpec.model_fields.keys() - JobSpec.model_fields.keys()
+    own = FinetuneSpec.model_fields.keys() - JobSpec.model_fields.keys() - NEWS
     assert row.keys() == own | {"format"}
-    assert row["hyperparameters"].keys() == Hyperparameters.model_fields.keys()
+    assert row["hyperparameters"].keys() == Hyperparameters.model_fields.keys() - NEWS
     assert row["format"] == JOB_FORMAT
     row = EvaluateSpec(benchmark="winoground", data="ds_1", model="demo").as_row()
     assert row.keys() == EvaluateSpec.model_fields.keys() - JobSpec.model_fields.keys() | {"format"}
@@ -184,6 +184,20 @@ def test_what_an_older_worker_would_not_understand_has_a_format_of_its_own() -> 
         *BENCHMARKS,
     ]
     assert hashlib.sha256("\n".join(sorted(known)).encode()).hexdigest()[:16] == SHAPES[JOB_FORMAT]
+
+
+def test_a_worker_of_the_release_before_can_run_a_job_that_uses_nothing_new() -> None:
+    """A field that is neither among `NEWS` nor known to the release before would fail the job there."""
+    known = (
+        (FinetuneSpec.model_fields | Hyperparameters.model_fields).keys() - JobSpec.model_fields.keys() - NEWS
+    )
+    assert hashlib.sha256("\n".join(sorted(known)).encode()).hexdigest()[:16] == "0aca3572f89ec010"
+    row = FinetuneSpec.model_validate(SMALL).as_row()
+    assert not NEWS & (row | row["hyperparameters"]).keys()
+    news = FinetuneSpec.model_validate(SMALL | {"hyperparameters": {"steps": 1, "lora_rank": 8}})
+    assert news.as_row()["hyperparameters"]["lora_rank"] == 8
+    assert FinetuneSpec.read(news.as_row()) == news
+    assert "devices" in news.as_shown()
 
 
 def _shape(schema: Any, path: str = "") -> Iterator[str]:
