@@ -252,6 +252,11 @@ class TrainingOptions(BaseModel):
         return self.negatives not in ("none", "data")
 
     @property
+    def balances_negatives(self) -> bool:
+        """Whether negatives that a reader tells by the words alone are left out."""
+        return self.makes_negatives if self.negatives_balance is None else self.negatives_balance
+
+    @property
     def teacher_batch_size(self) -> int:
         """Samples of a batch that the teacher sees, or that the control's negatives are drawn for."""
         return self.sds_batch_size or self.batch_size
@@ -327,11 +332,6 @@ class FinetuneConfig(TrainingOptions):
     def uses_sds(self) -> bool:
         """Whether L_SDS has a part in the run, which needs the captions' embeddings."""
         return self.objective == "sds-clip"
-
-    @property
-    def balances_negatives(self) -> bool:
-        """Whether negatives that a reader tells by the words alone are left out."""
-        return self.makes_negatives if self.negatives_balance is None else self.negatives_balance
 
     @property
     def uses_negatives(self) -> bool:

@@ -200,6 +200,14 @@ def test_a_worker_of_the_release_before_can_run_a_job_that_uses_nothing_new() ->
     assert "devices" in news.as_shown()
 
 
+def test_a_row_of_an_earlier_release_keeps_the_negatives_that_text_alone_tells() -> None:
+    spec = FinetuneSpec.model_validate(SMALL | {"hyperparameters": {"steps": 1, "negatives": "swap"}})
+    row = spec.resolved(max_bad_share=0.0).as_row()
+    assert FinetuneSpec.read(row).hyperparameters.balances_negatives
+    del row["hyperparameters"]["negatives_balance"]
+    assert not FinetuneSpec.read(row).hyperparameters.balances_negatives
+
+
 def _shape(schema: Any, path: str = "") -> Iterator[str]:
     """The names of all fields, and the values of all choices."""
     if isinstance(schema, list):
