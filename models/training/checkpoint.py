@@ -123,7 +123,10 @@ class Checkpoints:
         mine: dict[str, Any] = json.loads(json.dumps(self.identity))
         # An option that an earlier release did not have: what that release did is its default.
         options = FinetuneConfig.model_fields.items()
-        run = {name: option.default for name, option in options if name in mine} | run
+        earlier = {name: option.default for name, option in options if name in mine}
+        if run.get("negatives", "none") not in ("none", "data"):
+            earlier["negatives_balance"] = False  # but not of this one
+        run = earlier | run
         other = [name for name in mine.keys() | run.keys() if mine.get(name) != run.get(name)]
         if other:
             changes = "; ".join(f"{name} {run.get(name)!r} -> {mine.get(name)!r}" for name in sorted(other))
