@@ -237,3 +237,13 @@ def test_the_description_says_what_the_run_is(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "checkpoints" / "step-00000003" / "state.json").read_text())
     assert content["step"] == 3
     assert content["run"] == {"lr": 0.1, "seed": 0}
+
+
+def test_a_run_of_before_there_was_a_choice_kept_the_negatives_that_text_alone_tells(tmp_path: Path) -> None:
+    model = Model()
+    model.step()
+    model.save(checkpoints_of(tmp_path, negatives="swap"), 1)
+    assert model.restore(checkpoints_of(tmp_path, negatives="swap", negatives_balance=False)) == 1
+    for balance in (True, None):  # None is to balance what is made
+        with pytest.raises(TrainingError, match="negatives_balance False"):
+            model.restore(checkpoints_of(tmp_path, negatives="swap", negatives_balance=balance))
