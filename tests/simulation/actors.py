@@ -24,14 +24,18 @@ from sds_clip.app.errors import (
 )
 from sds_clip.app.registry.publish import publish
 from sds_clip.app.removal import remove_job_files, remove_version_files
+from sds_clip.app.schemas.datasets import PAIRS
 from sds_clip.app.store import Store
 from sds_clip.app.store.records import Move, NewJob, NewVersion
 from sds_clip.app.store.states import JobKind, JobStatus
+from sds_clip.app.store.verdicts import check_of, dataset_of
 from sds_clip.models.run_files import CHECKPOINTS, DESCRIPTION_FILE, TENSORS_FILE, checkpoint_name
 from sds_clip.worker import job_process
 from sds_clip.worker.config import WorkerConfig
 from sds_clip.worker.context import JobContext, StopFlag
+from sds_clip.worker.enlisting import enlist
 from sds_clip.worker.errors import JobFailed
+from sds_clip.worker.periodic import Periodic
 from sds_clip.worker.promotion import decide
 from sds_clip.worker.protocol import Assignment
 from sds_clip.worker.reaper import Reaper
@@ -42,7 +46,7 @@ from tests.simulation.scheduler import Choices, Event, Host, Process, Scheduler,
 
 ALIASES = ("default", "other")
 OWNERS = ("anna", "ben")
-STEPS, STEP_S = 4, 4.0
+STEPS, STEP_S = 6, 4.0
 FIT = SimpleNamespace(may_claim=lambda: True, note=lambda *ending: None, has_its_folder=True)
 """A worker that is always fit. Those that are not have tests of their own."""
 UNMEASURED: Any = SimpleNamespace(
@@ -118,6 +122,11 @@ def submit(world: World, number: int) -> None:
     """Submit a job, and again until it is accepted."""
     pick = world.choices.pick
     weights = pick(("a", f"w{number}", "b"))
+    owner, datasets = pick(OWNERS), ()
+    if (check := pick((None, None, "ready", "rejected", "dies"))) is not None:
+        add = world.store.datasets.add
+        added = until_it_answers(world, lambda: add(format=PAIRS, source={"check": check}, owner=owner))
+        datasets = (added.id,)
     new = NewJob(
         JobKind.FINETUNE,
         {
@@ -126,15 +135,19 @@ def submit(world: World, number: int) -> None:
             "promotes": pick((True, True, False)),
             "fails": pick((0, 0, 0, 1, 2)),
         },
-        owner=pick(OWNERS),
+        owner=owner,
         priority=pick((0, 0, 1)),
         max_attempts=pick((3, 3, 1)),
         max_interruptions=pick((40, 40, 1)),
         max_run_time_s=pick((2000.0, 2000.0, 40.0)),
         idempotency_key=f"key-{number}",
         versions=(world.ledger.base,),
+        datasets=datasets,
     )
-    job, _ = until_it_answers(world, lambda: world.store.jobs.submit(new))
+    try:
+        job, _ = until_it_answers(world, lambda: world.store.jobs.submit(new))
+    except UnusableRecord:  # its data set was rejected, or deleted
+        return
     world.ledger.accepted(f"{new.owner} key-{number}", job.id)
     world.publish(job.id)
 
@@ -173,7 +186,7 @@ class Child:
         given = Assignment.loads(assignment)
         lease = given.lease.job_id, given.lease.fence
         process = self._process
-        process.lease = self._supervisor.lease = lease
+        process.lease = current().lease = lease
         process.is_overtaken = lambda ended: self._world.ledger.is_overtaken(lease, ended)
 
         def exit(code: int) -> None:
@@ -231,6 +244,28 @@ class Work:
     context: JobContext
 
     def run(self) -> None:
+        if self.context.job.kind is JobKind.CHECK:
+            self._check()
+        else:
+            self._train()
+
+    def _check(self) -> None:
+        """As `sds_clip.worker.check_job` ends a check."""
+        world, context = self.world, self.context
+        datasets, lease = world.store.datasets, context.lease
+        dataset = datasets.get(dataset_of(context.job))
+        context.stage("checking")
+        world.scheduler.sleep(world.choices.pick((0.5, 6.0)))
+        if dataset.source["check"] == "dies":
+            raise RuntimeError("out of the blue")
+        if dataset.source["check"] == "ready":
+            moved = context.end(lambda: datasets.accept(lease, content_hash="", counts={}))
+        else:
+            moved = context.end(lambda: datasets.reject(lease, problems=[]))
+        for job in moved:
+            world.publish(job.id)
+
+    def _train(self) -> None:
         world, context = self.world, self.context
         request, fence = context.job.request, context.job.fence
         step = context.folder.take_over()
@@ -312,6 +347,10 @@ def work(world: World, process: Process) -> None:
     slot = Slot(world.config, world.store, FIT, lambda kind, job_id: world.publish(job_id), UNMEASURED)
     world.ledger.owners[process.pid] = slot.owner
     slot.start()
+    checks = Slot(world.config.of_checks, world.store, FIT, metrics=UNMEASURED, owner=slot.owner)
+    checks.start()
+    look = partial(enlist, world.config, world.store, FIT, lambda kind, job_id: False)
+    Periodic("enlisting", look, world.config.idle_tick_s).start()
     told = Event()
     world.told.append(told)
     try:
@@ -330,14 +369,12 @@ def reaper(world: World) -> Reaper:
 
 def clean_up(world: World, process: Process) -> None:
     cleaning = reaper(world)
-    looks = 0
+    world.ledger.owners[process.pid] = cleaning._owner
     while True:
         with contextlib.suppress(StoreUnavailable):
             cleaning.look()
-            looks += 1
-            if looks % 4 == 0:
-                cleaning.sweep()
-        world.scheduler.sleep(30.0)
+            cleaning.sweep()
+        world.scheduler.sleep(10.0 if not world.is_over else 40.0)
 
 
 class Operator:
@@ -352,6 +389,7 @@ class Operator:
             *(lambda: None, self._pause, self._cancel, self._resume, self._retry, self._promote),
             *(self._roll_back, self._delete_version, self._delete_files, self._remove_alias, self._lock),
             *(self._promote, self._delete_version, self._clean_version, self._resume, self._retry),
+            *(self._pause, self._delete_dataset),
         )
         while not self._world.is_over:
             self._world.scheduler.sleep(self._pick((9.0, 1.0, 25.0)))
@@ -359,13 +397,15 @@ class Operator:
                 with contextlib.suppress(ServiceError):
                     self._pick(acts)()
 
+    def _rows(self, table: str) -> list[str]:
+        """The ids in a table, the newest first. Nothing is wrong with reading them."""
+        return list(self._world.ledger.tables[table])[::-1]
+
     def _job(self) -> str:
-        jobs = self._world.store.jobs.list().items
-        return self._pick(jobs).id if jobs else "job_none"
+        return self._pick(self._rows("jobs") or ["job_none"])
 
     def _version(self) -> str:
-        versions = self._world.store.versions.list(status=None).items
-        return self._pick([each.id for each in versions if each.folder] or [self._world.ledger.base])
+        return self._pick(self._rows("versions"))
 
     def _pause(self) -> None:
         self._world.store.jobs.request_pause(self._job())
@@ -376,9 +416,10 @@ class Operator:
         self._world.store.jobs.request_cancel(job_id)
 
     def _resume(self) -> None:
-        for job in self._world.store.jobs.list(status=JobStatus.PAUSED).items:
-            self._world.store.jobs.request_resume(job.id)
-            self._world.publish(job.id)
+        for id, job in self._world.ledger.tables["jobs"].items():
+            if job["status"] == JobStatus.PAUSED:
+                self._world.store.jobs.request_resume(id)
+                self._world.publish(id)
 
     def _retry(self) -> None:
         job = self._world.store.jobs.request_retry(self._job())
@@ -413,6 +454,12 @@ class Operator:
         if version != self._world.ledger.base:
             self._world.store.versions.delete(version)
             remove_version_files(self._world.store, self._world.config.versions_dir / version)
+
+    def _delete_dataset(self) -> None:
+        if found := self._rows("datasets"):
+            dataset = self._pick(found)
+            self._world.ledger.may_be_cancelled.add(check_of(dataset))
+            self._world.store.datasets.delete(dataset)
 
     def _clean_version(self) -> None:
         """As the cleanup does with each folder of a version that is not registered."""

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from sds_clip.app.errors import StoreUnavailable
 from sds_clip.app.store.database import Database
-from tests.simulation.scheduler import Killed, Scheduler, Thread
+from tests.simulation.scheduler import Killed, Process, Scheduler, Thread
 
 URL = "sqlite:///file:%252Fsimulation?vfs=memdb&uri=true"
 """A database in memory that all connections of this process share."""
@@ -92,6 +92,7 @@ class Faults:
         if self.are_off or not process.is_mortal:
             return Fate.FINE
         if self.away_until > scheduler.now:
+            scheduler.quiet_from = self.away_until
             raise StoreUnavailable
         fate = Fate(scheduler.choices.choose(self.rates))
         if fate is Fate.FINE:
@@ -99,10 +100,13 @@ class Faults:
         scheduler.note(f"{fate.name.lower()} at: {what}")
         if fate is Fate.AFTER_OTHERS:
             scheduler.sleep(0)
-        elif fate is Fate.LATE:
-            scheduler.sleep(scheduler.choices.pick((0.3, 2.0, 8.0, 25.0)))
+            return Fate.FINE
+        self._disturb(process)
+        if fate is Fate.LATE:
+            scheduler.sleep(self._disturb(process, scheduler.choices.pick((0.3, 2.0, 8.0, 25.0))))
         elif fate is Fate.ASLEEP:
-            scheduler.suspend(process.hosts[0], scheduler.choices.pick((30.0, 70.0, 150.0)))
+            seconds = self._disturb(process, scheduler.choices.pick((30.0, 70.0, 150.0)))
+            scheduler.suspend(process.hosts[0], seconds)
         elif fate is Fate.OVERTAKEN and (is_overtaken := process.is_overtaken) is not None:
             has_ended = scheduler.choices.pick((False, True))
             scheduler.suspend(process.hosts[-1], 400.0, until=lambda: is_overtaken(has_ended))
@@ -112,12 +116,19 @@ class Faults:
         elif fate is Fate.AWAY:
             self.away_until = scheduler.now + scheduler.choices.pick((3.0, 20.0, 90.0))
         elif fate is Fate.CLOCK:
+            scheduler.quiet_from = scheduler.now
             scheduler.skew_s += scheduler.choices.pick((5.0, 65.0, 3600.0, -5.0, -65.0))
         elif fate in (Fate.KILLED_AFTER, Fate.UNANSWERED):
             return fate
         elif fate is Fate.REFUSED:
             raise StoreUnavailable
         return Fate.FINE
+
+    def _disturb(self, process: Process, seconds: float = 0.0) -> float:
+        """Note that the process's machine does not do what it should, for these seconds. Returns them."""
+        host = process.hosts[-1]
+        host.quiet_from = max(host.quiet_from, self.scheduler.now + seconds)
+        return seconds
 
     def after(self, fate: Fate) -> None:
         """Called after each step. Raises Killed, StoreUnavailable."""
@@ -143,7 +154,9 @@ class Faults:
         choice = self.scheduler.choices.choose(_OF_FILES)
         if choice == 3:
             if not thread.is_in_transaction:  # within one, nobody else may go on
-                self.scheduler.sleep(self.scheduler.choices.pick((2.0, 30.0)))
+                self.scheduler.sleep(
+                    self._disturb(thread.process, self.scheduler.choices.pick((2.0, 30.0)))
+                )
         elif choice:
             self.scheduler.note(f"killed {'before' if choice == 1 else 'after'}: {what}")
             thread.process.end()

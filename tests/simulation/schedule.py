@@ -19,23 +19,27 @@ import sds_clip.app.store
 from sds_clip.app import data_folder, removal, threads
 from sds_clip.app.data_folder import DataFolder
 from sds_clip.app.registry import local_state, publish
+from sds_clip.app.retention import sweep
 from sds_clip.app.retention.policy import Rules
 from sds_clip.app.serving import served_models, swap
 from sds_clip.app.store import Store, datasets, jobs
-from sds_clip.app.store.records import NewVersion
+from sds_clip.app.store.records import Lease, NewVersion
+from sds_clip.app.store.states import JobStatus
 from sds_clip.app.store.tables import metadata
 from sds_clip.models import atomic
 from sds_clip.worker import context, job_process, lease_keeper, periodic, reaper, reporter, slot
 from sds_clip.worker.config import WorkerConfig
 from tests.memory import memory_folder
-from tests.simulation import actors, faults, scheduler, serving
+from tests.simulation import actors, faults, invariants, scheduler, serving
 from tests.simulation.actors import Operator, World
 from tests.simulation.invariants import Ledger
 from tests.simulation.scheduler import Broken, Choices, Scheduler
 from tests.simulation.shrink import shrink
 
-JOBS, WORKERS = 3, 2
+JOBS, WORKERS, CLEANERS = 3, 2, 2
 TROUBLE_S, REST_S = 120.0, 6000.0
+CLEANS_FOR_S = 30.0
+"""How long a lease on a cleanup lasts."""
 LATER_S = 1000.0
 """Then all that has ended is old, and nobody has a lease on a cleanup."""
 BASE = "0" * 64
@@ -66,6 +70,10 @@ class Simulation:
         self._database = self._store.database
         self._looking = sqlite3.connect(
             faults.URL.removeprefix("sqlite:///").replace("%25", "%"), uri=True, isolation_level=None
+        )
+        renew = self._store.leases.renew
+        replaced.setattr(
+            self._store.leases, "renew", lambda lease, ttl_s: self._renewed(lease, renew(lease, ttl_s))
         )
         self._store.migrate()
 
@@ -123,7 +131,8 @@ class Simulation:
         for number in range(WORKERS):
             world.kept_alive(f"worker {number}", partial(actors.work, world))
             world.scheduler.now += 0.3
-        world.kept_alive("cleanup", partial(actors.clean_up, world))
+        for number in range(CLEANERS):
+            world.kept_alive(f"cleanup {number}", partial(actors.clean_up, world))
         world.kept_alive("server", partial(serving.serve, world, "server"))
         for number in range(JOBS):
             client = world.process(f"client {number}")
@@ -179,6 +188,8 @@ class Simulation:
         set_(served_models, "to_serve", lambda clip: clip)
         set_(publish, "_of_full", lambda source: (_version_in(source), None, {}))
         set_(swap, "POLL_S", serving.POLL_S)
+        for module, name in ((reaper, "SWEEP_EVERY_S"), (sweep, "TTL_S")):
+            set_(module, name, CLEANS_FOR_S)
         set_(periodic, "logger", SimpleNamespace(exception=self._failed_in_the_background))
         for module in (jobs, datasets):
             set_(module, "new_id", lambda prefix: f"{prefix}_{next(self._ids)}")
@@ -195,6 +206,11 @@ class Simulation:
         writing = local_state.write_atomic
         set_(local_state, "write_atomic", lambda *content: self._files.step(writing)(*content))
         set_(data_folder, "time", SimpleNamespace(monotonic=lambda: 0.0))
+
+    def _renewed(self, lease: Lease, status: JobStatus | None) -> JobStatus | None:
+        if status is None:
+            self._running.ledger.lost.add((lease.job_id, lease.fence))
+        return status
 
     def _failed_in_the_background(self, message: str, *arguments: object) -> None:
         self._running.scheduler.fail(message % arguments)
@@ -251,13 +267,13 @@ def _config(data_dir: Path) -> WorkerConfig:
         queue="finetune",
         keep_warm=False,
         lease_ttl_s=60.0,
-        watch_every_s=15.0,
-        report_every_s=5.0,
-        idle_tick_s=20.0,
+        watch_every_s=invariants.WATCH_EVERY_S,
+        report_every_s=4.0,
+        idle_tick_s=invariants.IDLE_TICK_S,
         share_weights=_WEIGHTS,
-        max_turn_s=30.0,
+        max_turn_s=invariants.MAX_TURN_S,
         keep_files_s=60.0,
-        retention=Rules(keep_jobs_s=90.0, keep_versions_s=60.0, keep_datasets_s=60.0, keep_rollbacks=1),
+        retention=Rules(keep_jobs_s=60.0, keep_versions_s=60.0, keep_datasets_s=60.0, keep_rollbacks=1),
     )
 
 

@@ -68,6 +68,8 @@ class Host:
         self.asleep_until = 0.0
         self.wakes_when: Callable[[], bool] | None = None
         """Ends the sleep earlier."""
+        self.quiet_from = 0.0
+        """From when on no fault has kept it from what it should do."""
         self.processes: list[Process] = []
 
 
@@ -98,6 +100,12 @@ class Process:
     def is_dead(self) -> bool:
         return self.ended.is_set()
 
+    @property
+    def quiet_from(self) -> float:
+        """From when on nothing but the order of steps has kept it, or its machine, from what it should do."""
+        times = [time for host in self.hosts for time in (host.quiet_from, host.asleep_until)]
+        return max(self.scheduler.quiet_from, *times)
+
     def start(self, act: Callable[[], object]) -> "Thread":
         thread = Thread(self, act)
         self.threads.append(thread)
@@ -124,6 +132,8 @@ class Thread(greenlet):
         """The number of its entry in the schedule that counts. Others are outdated."""
         self.wake_at = 0.0
         self.is_in_transaction = False
+        self.lease: tuple[str, int] | None = None
+        """As its process has one, if the process has several."""
         self.finished = Event(process.scheduler)
         self._act = act
 
@@ -155,6 +165,8 @@ class Scheduler:
         """What the clock of the database is ahead of it. It jumps."""
         self.pids = itertools.count(1)
         self.failure: Broken | None = None
+        self.quiet_from = 0.0
+        """From when on no fault has happened to all."""
         self.dying: list[Process] = []
         self.sleeping: list[Host] = []
         """Hosts that something may wake."""
