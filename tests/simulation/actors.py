@@ -364,12 +364,13 @@ def work(world: World, process: Process) -> None:
 
 
 def reaper(world: World) -> Reaper:
-    return Reaper(world.config, world.store, FIT, UNMEASURED)
+    made = Reaper(world.config, world.store, FIT, UNMEASURED)
+    world.ledger.owners[current().process.pid] = made._owner
+    return made
 
 
 def clean_up(world: World, process: Process) -> None:
     cleaning = reaper(world)
-    world.ledger.owners[process.pid] = cleaning._owner
     while True:
         with contextlib.suppress(StoreUnavailable):
             cleaning.look()
