@@ -154,9 +154,7 @@ class Faults:
         choice = self.scheduler.choices.choose(_OF_FILES)
         if choice == 3:
             if not thread.is_in_transaction:  # within one, nobody else may go on
-                self.scheduler.sleep(
-                    self._disturb(thread.process, self.scheduler.choices.pick((2.0, 30.0)))
-                )
+                self.scheduler.sleep(self._disturb(thread.process, self.scheduler.choices.pick((2.0, 30.0))))
         elif choice:
             self.scheduler.note(f"killed {'before' if choice == 1 else 'after'}: {what}")
             thread.process.end()

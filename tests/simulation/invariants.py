@@ -234,7 +234,9 @@ class Ledger:
         )
         for id, version in self.tables["versions"].items():
             is_its = id == job["result_version"] or version["job_id"] == job["id"]
-            self.require(not is_its or version["status"] != "ready", f"{job['id']}, which made {id[:6]}, is gone")
+            self.require(
+                not is_its or version["status"] != "ready", f"{job['id']}, which made {id[:6]}, is gone"
+            )
         self.removed.add(job["id"])
 
     def _claimed(self, old: Row, new: Row, jobs: Iterable[Row], actor: Process | None) -> None:
@@ -274,7 +276,9 @@ class Ledger:
             self.require((was, now_is) in _NEXT, f"{job_id} went from {was} to {now_is}")
         expected = _COUNTED.get((was, now_is), {(0, 0)})
         if was == "running" and now_is == "queued":
-            [[told]] = self._all("SELECT data FROM events WHERE job_id = ? ORDER BY number DESC LIMIT 1", job_id)
+            [[told]] = self._all(
+                "SELECT data FROM events WHERE job_id = ? ORDER BY number DESC LIMIT 1", job_id
+            )
             if "error" in json.loads(told):
                 expected = {(0, 0)}
                 self._backs_off(new, self.attempts[job_id].number)
@@ -359,7 +363,9 @@ class Ledger:
     def _turn_ends(self, job: Row) -> None:
         """Its turn is over: it has come on for as long as a turn lasts, and another owner's job is next."""
         attempt, jobs = self.attempts[job["id"]], self.tables["jobs"].values()
-        self.require(job["status"] == "running", f"the turn of {job['id']} ended while it was {job['status']}")
+        self.require(
+            job["status"] == "running", f"the turn of {job['id']} ended while it was {job['status']}"
+        )
         began = attempt.advanced_at
         self.require(
             began is not None and self.scheduler.now - began > MAX_TURN_S - 0.1,
@@ -387,7 +393,9 @@ class Ledger:
             was, now_is = None if old is None else old["status"], dataset["status"]
             if now_is != "deleted":
                 has_ended = check is not None and check["status"] in TERMINAL
-                self.require(has_ended == (now_is != "validating"), f"{id} is {now_is}, its check: {has_ended}")
+                self.require(
+                    has_ended == (now_is != "validating"), f"{id} is {now_is}, its check: {has_ended}"
+                )
             self.require(
                 was == now_is or was in (None, "validating") or now_is == "deleted",
                 f"{id} went from {was} to {now_is}",
@@ -550,7 +558,8 @@ class Ledger:
                 fence = json.loads(data).get("fence", fence)
                 code = json.loads(data).get("error", {}).get("code")
                 self.require(
-                    code in (None, "dataset_rejected", *_FAILURES.get(fails, ()), *FAILURES), f"{job['id']} failed: {message}"
+                    code in (None, "dataset_rejected", *_FAILURES.get(fails, ()), *FAILURES),
+                    f"{job['id']} failed: {message}",
                 )
             elif kind == "message" and message.startswith("fence "):
                 self.require(message == f"fence {fence}", f"{job['id']} was told {message} under {fence}")

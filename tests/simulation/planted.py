@@ -20,12 +20,13 @@ from sds_clip.app.store import (
     claims,
     jobs,
     leases,
+    retention,
     shares,
     transitions,
     version_sql,
     versions,
 )
-from sds_clip.worker import reaper
+from sds_clip.worker import lease_keeper, reaper, slot
 
 
 class DoesNotApply(Exception):
@@ -172,6 +173,53 @@ PLANTED = (
         "a version that was overtaken while it loaded is put into service",
         *(swap, "Swapper._stage", "and followed.wanted.version == version:\n            self._put"),
         ":\n            self._put",
+    ),
+    Planted(
+        "a turn is never over",
+        *(shares, "is_turn_over", "return any(use[owner] < own for", "return any(False for"),
+    ),
+    Planted(
+        "a turn is over though nobody waits",
+        *(
+            shares,
+            "is_turn_over",
+            "return any(use[owner] < own for",
+            "return True or any(use[owner] < own for",
+        ),
+    ),
+    Planted(
+        "a turn begins before the job comes on",
+        *(slot, "_Watch._is_turn_over", "if row.furthest_step > self.job.furthest_step:", "if True:"),
+    ),
+    Planted(
+        "the turn of a job ends that is being paused",
+        *(leases, "JobLeases.end_turn", "job.status is not JobStatus.RUNNING or not", "not"),
+    ),
+    Planted("an interruption is followed at once", claims, "take", "not_before=due", "not_before=now"),
+    Planted(
+        "an error is followed at once",
+        *(leases, "JobLeases.fail", 'values["not_before"] = now + (retry_in_s or 0)', "pass"),
+    ),
+    Planted(
+        "a process goes on whose lease is lost",
+        *(lease_keeper, "LeaseKeeper._renew", "if status is None:", _MATTERS_NOT),
+    ),
+    Planted(
+        "two clean up at once",
+        *(
+            retention,
+            "RetentionRecords.claim_sweep",
+            "leases.c.lease_until <= now",
+            "leases.c.lease_until > 0",
+        ),
+    ),
+    Planted(
+        "a job is forgotten whose version is ready",
+        *(retention, "_removable", "if VersionStatus.READY in set(statuses):", _MATTERS_NOT),
+    ),
+    Planted(
+        "what a publisher writes is removed",
+        *(removal, "remove_version_leftovers", "abandoned = temporary and", "abandoned = temporary or"),
     ),
     Planted(
         "a submission that is repeated makes a second job",
