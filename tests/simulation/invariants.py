@@ -89,7 +89,7 @@ class Ledger:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     """The last attempt at each job."""
     lost: set[tuple[str, int]] = field(default_factory=set)
-    """The leases of whom a process was told that it has lost it."""
+    """The leases of which a job's process was told that they are lost."""
     keys: dict[str, str] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     may_be_cancelled: set[str] = field(default_factory=set)

@@ -208,8 +208,9 @@ class Simulation:
         set_(data_folder, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
     def _renewed(self, lease: Lease, status: JobStatus | None) -> JobStatus | None:
-        if status is None:
-            self._running.ledger.lost.add((lease.job_id, lease.fence))
+        told = lease.job_id, lease.fence
+        if status is None and scheduler.current().process.lease == told:  # and not its supervisor
+            self._running.ledger.lost.add(told)
         return status
 
     def _failed_in_the_background(self, message: str, *arguments: object) -> None:
