@@ -41,12 +41,12 @@ from sds_clip.worker.protocol import Assignment
 from sds_clip.worker.reaper import Reaper
 from sds_clip.worker.slot import Slot
 from tests.simulation.faults import Faults
-from tests.simulation.invariants import Ledger
+from tests.simulation.invariants import STEP_S, Ledger
 from tests.simulation.scheduler import Choices, Event, Host, Process, Scheduler, current
 
 ALIASES = ("default", "other")
 OWNERS = ("anna", "ben")
-STEPS, STEP_S = 6, 4.0
+STEPS = 8
 FIT = SimpleNamespace(may_claim=lambda: True, note=lambda *ending: None, has_its_folder=True)
 """A worker that is always fit. Those that are not have tests of their own."""
 UNMEASURED: Any = SimpleNamespace(
@@ -73,6 +73,8 @@ class World:
     told: list[Event] = field(default_factory=list)
     alive: dict[str, Process] = field(default_factory=dict)
     """The processes that are started again, by their names."""
+    yields: bool = False
+    """Whether the last job waits for those of another owner."""
     is_over: bool = False
     """Whether nothing new is asked for, and nothing fails any more."""
 
@@ -123,7 +125,9 @@ def submit(world: World, number: int) -> None:
     pick = world.choices.pick
     weights = pick(("a", f"w{number}", "b"))
     owner, datasets = pick(OWNERS), ()
-    if (check := pick((None, None, "ready", "rejected", "dies"))) is not None:
+    if world.yields:
+        owner = OWNERS[number // 2]
+    elif (check := pick((None, "ready", None, "ready", "rejected", "dies"))) is not None:
         add = world.store.datasets.add
         added = until_it_answers(world, lambda: add(format=PAIRS, source={"check": check}, owner=owner))
         datasets = (added.id,)
@@ -390,7 +394,7 @@ class Operator:
             *(lambda: None, self._pause, self._cancel, self._resume, self._retry, self._promote),
             *(self._roll_back, self._delete_version, self._delete_files, self._remove_alias, self._lock),
             *(self._promote, self._delete_version, self._clean_version, self._resume, self._retry),
-            *(self._pause, self._delete_dataset),
+            *(self._delete_dataset, *([self._pause] * (4 if self._world.yields else 1))),
         )
         while not self._world.is_over:
             self._world.scheduler.sleep(self._pick((9.0, 1.0, 25.0)))
@@ -398,18 +402,20 @@ class Operator:
                 with contextlib.suppress(ServiceError):
                     self._pick(acts)()
 
-    def _rows(self, table: str) -> list[str]:
-        """The ids in a table, the newest first. Nothing is wrong with reading them."""
-        return list(self._world.ledger.tables[table])[::-1]
+    def _one(self, table: str, **wanted: str) -> str:
+        """The id of a row of a table, chosen among those with these values. Nothing is wrong with reading them."""
+        rows = self._world.ledger.tables[table].items()
+        found = [id for id, row in rows if all(row[key] == value for key, value in wanted.items())]
+        return self._pick(found[::-1] or ["none"])
 
     def _job(self) -> str:
-        return self._pick(self._rows("jobs") or ["job_none"])
+        return self._one("jobs", kind="finetune")
 
     def _version(self) -> str:
-        return self._pick(self._rows("versions"))
+        return self._one("versions")
 
     def _pause(self) -> None:
-        self._world.store.jobs.request_pause(self._job())
+        self._world.store.jobs.request_pause(self._one("jobs", status="running"))
 
     def _cancel(self) -> None:
         job_id = self._job()
@@ -457,10 +463,9 @@ class Operator:
             remove_version_files(self._world.store, self._world.config.versions_dir / version)
 
     def _delete_dataset(self) -> None:
-        if found := self._rows("datasets"):
-            dataset = self._pick(found)
-            self._world.ledger.may_be_cancelled.add(check_of(dataset))
-            self._world.store.datasets.delete(dataset)
+        dataset = self._one("datasets")
+        self._world.ledger.may_be_cancelled.add(check_of(dataset))
+        self._world.store.datasets.delete(dataset)
 
     def _clean_version(self) -> None:
         """As the cleanup does with each folder of a version that is not registered."""

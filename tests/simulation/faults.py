@@ -68,8 +68,14 @@ CROWDED = rates(after_others=0.25, late=0.15, killed=0.005, unanswered=0.01)
 """Few faults, and many orders."""
 OVERSLEPT = rates(after_others=0.05, late=0.05, overtaken=0.25, unanswered=0.01)
 """Workers wake when their jobs are somebody else's."""
+GENTLE = rates(after_others=0.1, late=0.03, overtaken=0.003, killed=0.002, refused=0.002, unanswered=0.005)
+"""So few faults that jobs have their turns, and others wait for them."""
 MANNERS = (ROUGH, CROWDED, OVERSLEPT, ROUGH)
 """Those of the schedules, in turn by their seeds."""
+
+
+TO_FILES, GENTLE_TO_FILES = (0.02, 0.04, 0.1), (0.003, 0.003, 0.1)
+"""How often a process is killed before a change of files, or after it, or waits."""
 
 
 @dataclass
@@ -78,6 +84,7 @@ class Faults:
 
     scheduler: Scheduler
     rates: tuple[float, ...]
+    of_files: tuple[float, ...] = TO_FILES
     are_off: bool = False
     away_until: float = 0.0
 
@@ -151,7 +158,7 @@ class Faults:
         self.scheduler.check(thread)
         if self.are_off or not thread.process.is_mortal:
             return False
-        choice = self.scheduler.choices.choose(_OF_FILES)
+        choice = self.scheduler.choices.choose(self.of_files)
         if choice == 3:
             if not thread.is_in_transaction:  # within one, nobody else may go on
                 self.scheduler.sleep(self._disturb(thread.process, self.scheduler.choices.pick((2.0, 30.0))))
@@ -161,9 +168,6 @@ class Faults:
         if choice == 1:
             raise Killed
         return choice == 2
-
-
-_OF_FILES = (0.02, 0.04, 0.1)
 
 
 class FaultyDatabase(Database):

@@ -25,7 +25,7 @@ LIMITS = ("interrupted_too_often", "run_time_exceeded")
 FAILURES = (*LIMITS, "process_died")
 _FAILURES = {1: ("training_failed",), 2: ("internal_error",)}
 """Those of the jobs that are told to fail."""
-MAX_TURN_S, WATCH_EVERY_S, IDLE_TICK_S, STEP_S = 8.0, 4.0, 10.0, 4.0
+MAX_TURN_S, WATCH_EVERY_S, IDLE_TICK_S, STEP_S = 8.0, 3.0, 10.0, 4.0
 RETRY_BASE_S, MAX_BACK_OFF_S = 5.0, 300.0
 AT_WORK_S, PERIOD_S, HALF_LIFE_S = 600.0, 6 * 3600.0, 24 * 3600.0
 Row = Mapping[str, Any]

@@ -124,6 +124,8 @@ class Simulation:
         for name, function in faults.files(failing, ledger.moves).items():
             setattr(self._files, name, function)
         world = World(runs, choices, failing, self._store, ledger, _config(data_dir))
+        if choices.pick((False, True)):
+            world.yields, failing.rates, failing.of_files = True, faults.GENTLE, faults.GENTLE_TO_FILES
         self._running = world
         return world
 
@@ -144,7 +146,7 @@ class Simulation:
             power.start(partial(actors.cut_power, world))
 
     def _submit(self, world: World, number: int) -> None:
-        world.scheduler.sleep(number * world.choices.pick((7.0, 0.1, 20.0)))
+        world.scheduler.sleep(number * (5.0 if world.yields else world.choices.pick((7.0, 0.1, 20.0))))
         actors.submit(world, number)
 
     def _settle(self, world: World) -> None:
