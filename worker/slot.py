@@ -368,16 +368,17 @@ class _Watch:
         self.lapsed_at = (self.lapsed_at or now) if self._has_lapsed(row) else None
         if self.lapsed_at is not None and now - self.lapsed_at > self.config.lease_ttl_s:
             return _End(Exit.RELEASED, "it did not renew its lease")
-        if row.status in _ASKED or self._is_turn_over(now, row):
+        if row.status in _ASKED or self._is_turn_over(row):
             self._ask_to_stop(now)
         return None
 
-    def _is_turn_over(self, now: float, row: Job) -> bool:
+    def _is_turn_over(self, row: Job) -> bool:
         """Whether the job has had its turn, and another owner's is next.
 
         A turn begins when the job has come further than ever before. What it repeats until then, such as its
         preparation, may take longer than a turn.
         """
+        now = time.monotonic()  # after the row was read, which may have taken long
         if row.furthest_step > self.job.furthest_step:
             self.next_turn_at = min(self.next_turn_at, now + (self.config.max_turn_s or float("inf")))
         if now < self.next_turn_at or self.asked_at is not None:
