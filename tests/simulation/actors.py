@@ -46,7 +46,6 @@ from tests.simulation.scheduler import Choices, Event, Host, Process, Scheduler,
 
 ALIASES = ("default", "other")
 OWNERS = ("anna", "ben")
-STEPS = 8
 FIT = SimpleNamespace(may_claim=lambda: True, note=lambda *ending: None, has_its_folder=True)
 """A worker that is always fit. Those that are not have tests of their own."""
 UNMEASURED: Any = SimpleNamespace(
@@ -68,13 +67,13 @@ class World:
     store: Store
     ledger: Ledger
     config: WorkerConfig
+    yields: bool
+    """Whether the last job waits for those of another owner, and these have short turns. Else data are checked."""
     messages: list[str] = field(default_factory=list)
     """Jobs of whom the broker will tell a worker."""
     told: list[Event] = field(default_factory=list)
     alive: dict[str, Process] = field(default_factory=dict)
     """The processes that are started again, by their names."""
-    yields: bool = False
-    """Whether the last job waits for those of another owner."""
     is_over: bool = False
     """Whether nothing new is asked for, and nothing fails any more."""
 
@@ -275,13 +274,14 @@ class Work:
         step = context.folder.take_over()
         world.ledger.began(context.job.id, fence, step)
         context.reporter.event(f"fence {fence}")
-        while step < STEPS:
+        steps = 8 if world.yields else 4
+        while step < steps:
             if context.should_stop():
                 self._save(step)
                 context.stop()
             world.scheduler.sleep(STEP_S)
             step += 1
-            context.advance(step, STEPS, stage=f"fence {fence}")
+            context.advance(step, steps, stage=f"fence {fence}")
             context.reporter.metrics(step, {"fence": float(fence)})
             self._save(step)
             if step == 2 and fence <= request["fails"]:
@@ -351,10 +351,10 @@ def work(world: World, process: Process) -> None:
     slot = Slot(world.config, world.store, FIT, lambda kind, job_id: world.publish(job_id), UNMEASURED)
     world.ledger.owners[process.pid] = slot.owner
     slot.start()
-    checks = Slot(world.config.of_checks, world.store, FIT, metrics=UNMEASURED, owner=slot.owner)
-    checks.start()
-    look = partial(enlist, world.config, world.store, FIT, lambda kind, job_id: False)
-    Periodic("enlisting", look, world.config.idle_tick_s).start()
+    if not world.yields:
+        Slot(world.config.of_checks, world.store, FIT, metrics=UNMEASURED, owner=slot.owner).start()
+        look = partial(enlist, world.config, world.store, FIT, lambda kind, job_id: False)
+        Periodic("enlisting", look, world.config.idle_tick_s).start()
     told = Event()
     world.told.append(told)
     try:
@@ -378,8 +378,9 @@ def clean_up(world: World, process: Process) -> None:
     while True:
         with contextlib.suppress(StoreUnavailable):
             cleaning.look()
+            world.scheduler.sleep(10.0)
             cleaning.sweep()
-        world.scheduler.sleep(10.0 if not world.is_over else 40.0)
+        world.scheduler.sleep(120.0 if world.is_over or world.yields else 10.0)
 
 
 class Operator:

@@ -19,13 +19,14 @@ from greenlet import getcurrent
 from sds_clip.app.registry.manifest import read_manifest
 from sds_clip.app.store.records import Alias, Job, Move
 from sds_clip.app.store.states import HELD, OPEN, TERMINAL, TRANSITIONS, Action, JobStatus
+from sds_clip.worker.config import WorkerConfig
 from tests.simulation.scheduler import Broken, Process, Scheduler, Thread, current
 
 LIMITS = ("interrupted_too_often", "run_time_exceeded")
 FAILURES = (*LIMITS, "process_died")
 _FAILURES = {1: ("training_failed",), 2: ("internal_error",)}
 """Those of the jobs that are told to fail."""
-MAX_TURN_S, WATCH_EVERY_S, IDLE_TICK_S, STEP_S = 8.0, 3.0, 10.0, 4.0
+STEP_S = 4.0
 RETRY_BASE_S, MAX_BACK_OFF_S = 5.0, 300.0
 AT_WORK_S, PERIOD_S, HALF_LIFE_S = 600.0, 6 * 3600.0, 24 * 3600.0
 Row = Mapping[str, Any]
@@ -78,9 +79,8 @@ class Ledger:
 
     scheduler: Scheduler
     database: sqlite3.Connection
-    data_dir: Path
+    config: WorkerConfig
     base: str
-    weights: Mapping[str, float]
     tables: dict[str, Table] = field(default_factory=dict)
     used: dict[tuple[str, str], float] = field(default_factory=dict)
     periods: list[Any] = field(default_factory=list)
@@ -97,6 +97,7 @@ class Ledger:
     """The newest whole checkpoint of each attempt at a job."""
     history: dict[tuple[str, int], str | None] = field(default_factory=dict)
     """What each generation of an alias points to, None for nothing."""
+    data_version: int = 0
     lease: tuple[str, int] | None = None
     """That for which the last commit was made."""
     answered: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -152,8 +153,9 @@ class Ledger:
             return
         began, since = attempt.advanced_at, attempt.waited_for_since
         if began is not None and since is not None:
-            over = max(began + MAX_TURN_S, max(since, current().process.quiet_from) + IDLE_TICK_S)
-            ends = over + 2 * WATCH_EVERY_S + STEP_S + 2.0
+            quiet_from = max(since, current().process.quiet_from)
+            over = max(began + self.config.max_turn_s, quiet_from + self.config.idle_tick_s)
+            ends = over + 2 * self.config.watch_every_s + STEP_S + 2.0
             self.require(self.scheduler.now < ends, f"{job_id} goes on, though its turn is over")
 
     def told_of_success(self, ended: Job, fence: int, move: Move | None) -> None:
@@ -199,7 +201,11 @@ class Ledger:
     # What commits change.
 
     def committed(self) -> None:
-        """Compare the tables with what they were before."""
+        """Compare the tables with what they were before, if anything has changed."""
+        [[data_version]] = self._all("PRAGMA data_version")
+        if data_version == self.data_version:
+            return
+        self.data_version = data_version
         before, after = self.tables, self._read()
         self.tables = after
         thread = getcurrent()
@@ -356,7 +362,7 @@ class Ledger:
 
     def _is_waited_for(self, job: Row, jobs: Collection[Row], use: Mapping[str, float], by_s: float) -> bool:
         """Whether a job of another owner would be next if this one stopped."""
-        own = use[job["owner"]] - AT_WORK_S / self.weights.get(job["owner"], 1.0) - by_s
+        own = use[job["owner"]] - AT_WORK_S / self.config.share_weights.get(job["owner"], 1.0) - by_s
         others = [each for each in jobs if each["kind"] == job["kind"] and each["owner"] != job["owner"]]
         return any(_is_due(each, self.now) and use.get(each["owner"], 0.0) < own for each in others)
 
@@ -368,7 +374,7 @@ class Ledger:
         )
         began = attempt.advanced_at
         self.require(
-            began is not None and self.scheduler.now - began > MAX_TURN_S - 0.1,
+            began is not None and self.scheduler.now - began > self.config.max_turn_s - 0.1,
             f"{job['id']} had no turn: it came on at {began}",
         )
         use = self._use_of(jobs, self.now, job["kind"])
@@ -428,7 +434,7 @@ class Ledger:
             was = before["versions"].get(id)
             if version["status"] == "ready" and version["folder"] is not None:
                 self.require(
-                    (self.data_dir / version["folder"]).is_dir(), f"the version {id[:6]} has no files"
+                    (self.config.data_dir / version["folder"]).is_dir(), f"the version {id[:6]} has no files"
                 )
                 made = None if version["job_id"] is None else after["jobs"].get(version["job_id"])
                 self.require(
@@ -510,7 +516,7 @@ class Ledger:
             if job["kind"] == kind and job["status"] in HELD:
                 ran_s = max(0.0, min(now, job["lease_until"]) - job["claimed_at"])
                 use[job["owner"]] = use.get(job["owner"], 0.0) + ran_s + AT_WORK_S
-        return {owner: used_s / self.weights.get(owner, 1.0) for owner, used_s in use.items()}
+        return {owner: used_s / self.config.share_weights.get(owner, 1.0) for owner, used_s in use.items()}
 
     # What holds at the end, when everything had time to settle.
 
@@ -531,9 +537,9 @@ class Ledger:
     def cleaned_up(self) -> None:
         """Of jobs that have ended, of versions that nobody has registered, and of who was killed, no files are left."""
         jobs, versions = self.tables["jobs"], self.tables["versions"]
-        left = [path.name for path in self.data_dir.glob("*/.*")]
-        left += [path.name for path in self.data_dir.glob("jobs/*") if path.name in jobs]
-        for folder in self.data_dir.glob("versions/[!.]*"):
+        left = [path.name for path in self.config.data_dir.glob("*/.*")]
+        left += [path.name for path in self.config.data_dir.glob("jobs/*") if path.name in jobs]
+        for folder in self.config.data_dir.glob("versions/[!.]*"):
             row = versions.get(folder.name)
             if (read_manifest(folder).job in jobs) if row is None else row["status"] == "deleted":
                 left.append(folder.name)

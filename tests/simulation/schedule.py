@@ -30,7 +30,7 @@ from sds_clip.models import atomic
 from sds_clip.worker import context, job_process, lease_keeper, periodic, reaper, reporter, slot
 from sds_clip.worker.config import WorkerConfig
 from tests.memory import memory_folder
-from tests.simulation import actors, faults, invariants, scheduler, serving
+from tests.simulation import actors, faults, scheduler, serving
 from tests.simulation.actors import Operator, World
 from tests.simulation.invariants import Ledger
 from tests.simulation.scheduler import Broken, Choices, Scheduler
@@ -112,20 +112,20 @@ class Simulation:
             self._looking.execute(f"DELETE FROM {table}")
         runs = Scheduler(choices)
         self._now = runs.clock
-        failing = faults.Faults(runs, rates)
+        yields = choices.pick((False, True))
+        failing = faults.Faults(runs, *((faults.GENTLE, faults.GENTLE_TO_FILES) if yields else (rates,)))
+        config = _config(data_dir, yields)
         failing.are_off = True
         self._database.faults = failing
         self._database.committed = lambda: None
         self._store.versions.register(NewVersion(BASE, None, {"reference": "demo"}, 1))
         DataFolder(self._store.database, data_dir).check()
-        ledger = Ledger(runs, self._looking, data_dir, BASE, _WEIGHTS)
+        ledger = Ledger(runs, self._looking, config, BASE)
         failing.are_off = False
         self._database.committed = ledger.committed
         for name, function in faults.files(failing, ledger.moves).items():
             setattr(self._files, name, function)
-        world = World(runs, choices, failing, self._store, ledger, _config(data_dir))
-        if choices.pick((False, True)):
-            world.yields, failing.rates, failing.of_files = True, faults.GENTLE, faults.GENTLE_TO_FILES
+        world = World(runs, choices, failing, self._store, ledger, config, yields)
         self._running = world
         return world
 
@@ -262,7 +262,7 @@ def simulation() -> Iterator[Simulation]:
         logging.disable(logging.NOTSET)
 
 
-def _config(data_dir: Path) -> WorkerConfig:
+def _config(data_dir: Path, yields: bool) -> WorkerConfig:
     return WorkerConfig(
         broker_url="",
         database_url="",
@@ -270,11 +270,11 @@ def _config(data_dir: Path) -> WorkerConfig:
         queue="finetune",
         keep_warm=False,
         lease_ttl_s=60.0,
-        watch_every_s=invariants.WATCH_EVERY_S,
+        watch_every_s=3.0 if yields else 15.0,
         report_every_s=4.0,
-        idle_tick_s=invariants.IDLE_TICK_S,
+        idle_tick_s=10.0 if yields else 20.0,
         share_weights=_WEIGHTS,
-        max_turn_s=invariants.MAX_TURN_S,
+        max_turn_s=8.0 if yields else 30.0,
         keep_files_s=60.0,
         retention=Rules(keep_jobs_s=60.0, keep_versions_s=60.0, keep_datasets_s=60.0, keep_rollbacks=1),
     )
