@@ -121,7 +121,7 @@ def measure(plan: Plan, inputs: Inputs, key: str, system: Embedder) -> Round:
     """Start a server, load it, then use it from one client, and check its answers."""
     bare = measure_bare(plan, inputs, key) if key in PRECISIONS else None
     with servers.running(system.server, plan.cache) as process:
-        loop_s = -process.loop_seconds()
+        began_s = process.loop_seconds()
         loaded = run_load(
             LoadSpec(
                 port=process.port,
@@ -133,7 +133,7 @@ def measure(plan: Plan, inputs: Inputs, key: str, system: Embedder) -> Round:
                 keep=len(inputs.reference),
             )
         )
-        loop_ms = (process.loop_seconds() + loop_s) * 1000 / (plan.warmup + plan.requests)
+        loop_ms = (process.loop_seconds() - began_s) * 1000 / (plan.warmup + plan.requests)
         idle = run_load(LoadSpec(process.port, [system.embed], inputs.images, 1, 5, plan.idle_requests))
         resident_mib = process.resident_bytes() / 2**20
     return Round(bare, loaded, idle, resident_mib, min_cosine(system, loaded, inputs.reference), loop_ms)

@@ -19,6 +19,7 @@ from sds_clip.models.training.config import (
     TrainingOptions,
     check_combination,
     check_split,
+    meant_before,
     needs_teacher,
     sections,
     teacher_weight,
@@ -189,7 +190,7 @@ class FinetuneSpec(JobSpec):
         options = self.hyperparameters
         written: dict[str, Any] = {"sds_weight": teacher_weight(self.objective, options)}
         if options.balances_negatives:
-            written["negatives_balance"] = True  # see `_as_meant`
+            written["negatives_balance"] = True  # without it, a row is of before: see `meant_before`
         if "max_bad_share" not in options.model_fields_set:
             written["max_bad_share"] = max_bad_share
         return self.model_copy(update={**named, "hyperparameters": options.model_copy(update=written)})
@@ -222,13 +223,10 @@ class FinetuneSpec(JobSpec):
     def upgraded(cls, config: Mapping[str, Any] | None) -> dict[str, Any]:
         values = super().upgraded(config)
         if "format" in (config or {}):
-            return values | {"hyperparameters": _as_meant(values.get("hyperparameters", {}))}
-        options = {name: values.pop(name) for name in list(values) if name in Hyperparameters.model_fields}
-        own = {name: value for name, value in values.items() if name not in {*READING, "workers"}}
-        return {**own, "hyperparameters": _as_meant(options)}
-
-
-def _as_meant(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of a row. One that makes negatives, and does not say if they are balanced, keeps all."""
-    makes = options.get("negatives", "none") not in ("none", "data")
-    return {**({"negatives_balance": False} if makes else {}), **options}
+            own, options = values, values.get("hyperparameters", {})
+        else:
+            options = {
+                name: values.pop(name) for name in list(values) if name in Hyperparameters.model_fields
+            }
+            own = {name: value for name, value in values.items() if name not in {*READING, "workers"}}
+        return {**own, "hyperparameters": meant_before(options) | options}

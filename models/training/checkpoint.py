@@ -22,7 +22,7 @@ from sds_clip.models.run_files import (
     read_whole,
     unfinished_in,
 )
-from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.config import FinetuneConfig, meant_before
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -121,12 +121,9 @@ class Checkpoints:
 
     def _check(self, run: dict[str, Any], folder: Path) -> None:
         mine: dict[str, Any] = json.loads(json.dumps(self.identity))
-        # An option that an earlier release did not have: what that release did is its default.
+        # Of an option that an earlier release did not have, its default is what that release did, with exceptions.
         options = FinetuneConfig.model_fields.items()
-        earlier = {name: option.default for name, option in options if name in mine}
-        if run.get("negatives", "none") not in ("none", "data"):
-            earlier["negatives_balance"] = False  # but not of this one
-        run = earlier | run
+        run = {name: option.default for name, option in options if name in mine} | meant_before(run) | run
         other = [name for name in mine.keys() | run.keys() if mine.get(name) != run.get(name)]
         if other:
             changes = "; ".join(f"{name} {run.get(name)!r} -> {mine.get(name)!r}" for name in sorted(other))

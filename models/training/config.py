@@ -1,7 +1,8 @@
 """The configuration of a fine-tuning run: every choice of the method is a named option."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
@@ -65,6 +66,15 @@ _SECTIONS = {
 
 BY_CONDITION: tuple[Objective, ...] = ("condition", "noise-contrast")
 """The objectives in which the image's features take the place of the caption."""
+
+
+def meant_before(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a run of an earlier release did not record, where it did not do what is the default today."""
+    return {"negatives_balance": False} if _are_made(options.get("negatives", "none")) else {}
+
+
+def _are_made(negatives: str) -> bool:
+    return negatives not in ("none", "data")
 
 
 class TrainingOptions(BaseModel):
@@ -249,7 +259,7 @@ class TrainingOptions(BaseModel):
     @property
     def makes_negatives(self) -> bool:
         """Whether negatives are made of the captions."""
-        return self.negatives not in ("none", "data")
+        return _are_made(self.negatives)
 
     @property
     def balances_negatives(self) -> bool:

@@ -143,11 +143,14 @@ def open_encoder(
 ) -> Iterator[ClipEncoder | ServiceEncoder]:
     """The encoder that the options name. Without --url and --model, it has the model that `named` returns."""
     if url is None:
+        from sds_clip.models.clip.precision import split_precision
         from sds_clip.models.vectors.clip_encoder import ClipEncoder
 
         settings = read_settings()
         clip = load_model(settings, model or named(settings), device, precision)
-        yield ClipEncoder(clip, image_limits(settings), keep_decoding="+" in (precision or ""))
+        yield ClipEncoder(
+            clip, image_limits(settings), keep_decoding=bool(split_precision(precision or "")[1])
+        )
         return
     from sds_clip.service_encoder import ServiceEncoder
 
