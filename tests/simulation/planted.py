@@ -214,10 +214,6 @@ PLANTED = (
         ),
     ),
     Planted(
-        "a job is forgotten whose version is ready",
-        *(retention, "_removable", "if VersionStatus.READY in set(statuses):", _MATTERS_NOT),
-    ),
-    Planted(
         "what a publisher writes is removed",
         *(removal, "remove_version_leftovers", "abandoned = temporary and", "abandoned = temporary or"),
     ),
