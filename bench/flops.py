@@ -1,10 +1,12 @@
 """FLOPs and kept activations of a training step's parts, by `sds_clip.models.training.cost`.
 
-`python -m bench.flops` prints the table behind docs/reproduce.md's estimates.
+`python -m bench.flops` prints the tables of docs/reproduce.md's estimates and of docs/how-to/gpu.md.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import open_clip
@@ -12,16 +14,65 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from bench.rehearsal_weights import TEACHERS, make_configurations
 from bench.train_parts import CONTEXT_LENGTH, new_unet, student_config, text_config
 from sds_clip.models.clip.attention import attend_batch_first
 from sds_clip.models.clip.student import trainable_parameters
 from sds_clip.models.markdown import markdown_table
-from sds_clip.models.training.cost import Cost, count, count_parameters, operations
+from sds_clip.models.teacher.folder import find_family, read_json
+from sds_clip.models.training.config import FinetuneConfig
+from sds_clip.models.training.cost import (
+    Cost,
+    bytes_beside,
+    count,
+    count_parameters,
+    denoiser_cost,
+    operations,
+    peak_bytes,
+)
 
 STUDENTS = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
+BATCH, MICRO_BATCH, SDS_BATCH = 64, 16, 4
 
 
 def main() -> None:
+    print_parts()
+    print()
+    print_teachers()
+
+
+def print_teachers() -> None:
+    """Print what each teacher takes, and the peak in GiB of a step while its text encoders and VAE wait elsewhere."""
+    students = [student_cost(name) for name in STUDENTS]
+    options = {"data": "captions.json", "teacher": "random", "steps": 1, "teacher_precision": "bfloat16"}
+    options |= {"batch_size": BATCH, "micro_batch_size": MICRO_BATCH, "sds_batch_size": SDS_BATCH}
+    rows = []
+    for name in TEACHERS:
+        if name == "tiny":
+            continue
+        with TemporaryDirectory() as temporary:
+            folder = make_configurations(name, Path(temporary))
+            family = find_family(folder, name)
+            denoiser = denoiser_cost(folder, family)
+            texts = bytes_beside(folder, family, torch.bfloat16, None)
+            channels, side = family.latents(read_json(folder / family.denoiser / "config.json"))
+        row = [name, 8 * side, denoiser.parameters / 1e9, texts / 2**30, denoiser.forward / 1e12]
+        row += [denoiser.both / 1e12, denoiser.kept_bytes / 2**30]
+        for student, architecture in zip(students, STUDENTS, strict=True):
+            mapper = (student_config(architecture)["embed_dim"] + 1) * channels * side**2
+            for gradient in ("sds", "full"):
+                config = FinetuneConfig.model_validate({**options, "gradient": gradient})
+                row.append(peak_bytes(config, student, denoiser, other_bytes=0, mapper=mapper) / 2**30)
+        rows.append([f"{value:.1f}" if isinstance(value, float) else str(value) for value in row])
+    header = (
+        "teacher", "pixels", "B parameters", "text encoders GiB", "forward TFLOP", "and backward",
+        "kept GiB a sample",
+    )  # fmt: skip
+    peaks = [f"{name}, {gradient}" for name in STUDENTS for gradient in ("sds", "full")]
+    print(markdown_table((*header, *peaks), rows))
+
+
+def print_parts() -> None:
     costs = [unet_cost("sd15"), text_encoder_cost("sd15"), *map(student_cost, STUDENTS)]
     rows = [
         [

@@ -28,6 +28,7 @@ from sds_clip.models.training.trackers import make_tracker
 from sds_clip.models.training.tracking import Tracker
 from sds_clip.models.training.validation import validate
 from sds_clip.worker.benchmarks import described, read_data, summary
+from sds_clip.worker.config import CAPTION_CACHE_BYTES
 from sds_clip.worker.context import JobContext
 from sds_clip.worker.data import content_of, pairs_place
 from sds_clip.worker.errors import JobFailed
@@ -75,7 +76,12 @@ def _load(context: JobContext, job: FinetuneSpec, training: Training) -> "_Run":
         context.reporter.event(message.replace(f"{context.config.data_dir}/", ""))
 
     parts = load_parts(
-        training.config, rank, say, confined=True, val_max_bad_share=training.val_max_bad_share
+        training.config,
+        rank,
+        say,
+        confined=True,
+        val_max_bad_share=training.val_max_bad_share,
+        max_cache_bytes=CAPTION_CACHE_BYTES,
     )
     check_version(parts.base, job.base, param="base")
     return _Run(context, job, training, parts, rank)
@@ -98,7 +104,8 @@ def _resolved(context: JobContext, job: FinetuneSpec) -> FinetuneConfig:
         images = validation.images or beside
         places |= {"val": validation.data, "val_images": images}
     base = loadable(store, config, job.base, param="base")
-    return job.config(**places, base=base, device=config.main_device)
+    # Beside the features: both can be computed again, and no backup has them.
+    return job.config(**places, base=base, device=config.main_device, caption_cache=config.features_dir)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.parts import load_parts
 from sds_clip.models.training.processes import exchanged, find_rank, leave, meet
 from sds_clip.models.training.run import train
-from sds_clip.worker.config import WorkerConfig
+from sds_clip.worker.config import CAPTION_CACHE_BYTES, WorkerConfig
 from sds_clip.worker.context import limit
 from sds_clip.worker.protocol import PYTHON, environment, read_assignment
 
@@ -115,7 +115,13 @@ def _follow(training: Training, index: int) -> None:
     training.join(index)
     rank = find_rank(training.worker.devices[index])
     limit(training.worker, str(rank.device))
-    parts = load_parts(training.config, rank, confined=True, val_max_bad_share=training.val_max_bad_share)
+    parts = load_parts(
+        training.config,
+        rank,
+        confined=True,
+        val_max_bad_share=training.val_max_bad_share,
+        max_cache_bytes=CAPTION_CACHE_BYTES,
+    )
     exchanged(None)  # the first process has taken the checkpoints over
     train(training.recorded, parts, training.out, rank, resume=True)
 

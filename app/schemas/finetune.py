@@ -216,6 +216,7 @@ class FinetuneSpec(JobSpec):
             "images": None,
             "val": None if self.validation_data is None else Path(self.validation_data),
             "val_images": None,
+            "caption_cache": None,
         }
         return config.model_copy(update=named)
 

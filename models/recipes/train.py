@@ -63,7 +63,7 @@ class Trained:
         any_run = self.config(*next(self.arms.plan.arms()))
         teacher = load_teacher(
             reference, device=str(self.rank.device), precision=any_run.teacher_precision, guidance=guidance,
-            vae=needs_vae, caption_cache=any_run.caption_cache,
+            vae=needs_vae, caption_cache=any_run.caption_cache, offload=any_run.teacher_offload,
         )  # fmt: skip
         if is_checkpointed:
             teacher.enable_activation_checkpointing()

@@ -33,11 +33,14 @@ def load_teacher(
     guidance: float | None = None,
     vae: bool = False,
     caption_cache: Path | None = None,
+    max_cache_bytes: int | None = None,
+    offload: bool = False,
 ) -> Teacher:
     """Load a frozen teacher from `demo`, a diffusers folder or a hub's `organisation/name`.
 
     A folder is given as a path or as `local-dir:PATH`. `precision` is that of the denoiser, including its norms,
-    since they are not trained.
+    since they are not trained. `caption_cache` is a folder, which keeps `max_cache_bytes`, or all. `offload` as in
+    `Teacher`.
 
     Raises:
         TeacherError: another kind of model, or a part that is missing, unreadable or does not fit the others.
@@ -47,6 +50,7 @@ def load_teacher(
     import transformers
 
     chosen_device = choose_device(device)
+    resting = torch.device("cpu") if offload else chosen_device
     dtype = DTYPES[choose_precision(precision, chosen_device)]
     name, folder = find_folder(reference, vae=vae)
     family = find_family(folder, name)
@@ -61,7 +65,7 @@ def load_teacher(
                 getattr(transformers, str(family.classes[part])),
                 folder / part,
                 torch_dtype=family.text_dtype(part, dtype),
-            ).to(chosen_device)
+            ).to(resting)
             for part in family.text_encoders
         }
 
@@ -74,11 +78,11 @@ def load_teacher(
         reference=name,
         version=version_of_folder(folder, family),
         family=family,
-        denoiser=denoiser.to(chosen_device),
+        denoiser=denoiser.to(resting),
         text_encoders=text_encoders,
         load_text_encoders=load_text_encoders,
         tokenizers=tokenizers,
-        vae=_load_vae(folder, channels).to(chosen_device) if vae else None,
+        vae=_load_vae(folder, channels).to(resting) if vae else None,
         vae_version=version_of_vae(folder) if vae else None,
         prediction_type=prediction_type,
         levels=levels.to(chosen_device),
@@ -87,7 +91,10 @@ def load_teacher(
         device=chosen_device,
         dtype=dtype,
         guidance=guidance,
-        caption_cache=None if caption_cache is None else CaptionCache(caption_cache),
+        caption_cache=None
+        if caption_cache is None
+        else CaptionCache(caption_cache, max_bytes=max_cache_bytes),
+        offload=offload,
     )
 
 

@@ -1,7 +1,8 @@
 """A loaded teacher: its denoiser and all that belongs to it, frozen, and differentiable in its input only."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -59,6 +60,9 @@ class Teacher:
     A FLUX.1-dev, to which guidance was distilled, has the scale as an input, and None means 1."""
     caption_cache: CaptionCache | None = None
     load_text_encoders: Callable[[], dict[str, Any]] | None = None
+    offload: bool = False
+    """Whether text encoders and VAE wait in the host's memory, and are on the device only while they encode. The
+    denoiser moves there when it is first needed, and stays."""
     vae_version: str | None = None
     """sha256 over the stored VAE if it is loaded; separate, since captions and predictions do without it."""
     _tokenizing: Lock = field(default_factory=Lock, init=False, repr=False)
@@ -101,9 +105,7 @@ class Teacher:
     def unload_text_encoders(self) -> None:
         """Free the memory of the text encoders. A caption that is in no cache loads them again."""
         self.text_encoders.clear()
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._free()
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Tokens:
@@ -148,7 +150,7 @@ class Teacher:
                 ).to(self.device)
                 for part, tokenizer in self.tokenizers.items()
             ]
-        with self._own_precision():
+        with self._on_device(*self.text_encoders.values()), self._own_precision():
             embeddings = self.family.embed([*self.text_encoders.values()], tokens)
         if self.family.empty_is_zero:
             embeddings[torch.tensor([caption == UNCONDITIONAL for caption in filled])] = 0
@@ -195,6 +197,8 @@ class Teacher:
         return arithmetic.convert(output, noisy_latents, levels, self.prediction_type, "epsilon")
 
     def _output(self, noisy_latents: Tensor, timesteps: Tensor, captions: Tensor) -> Tensor:
+        if self.offload and self.denoiser.device.type != self.device.type:
+            self.denoiser.to(self.device)
         times = timesteps
         if self.family.is_flow:  # it knows a level by its noise, which shifts move
             times = self.levels[timesteps].noise.flatten() * self.timesteps
@@ -239,7 +243,7 @@ class Teacher:
                 f"{height} x {width}; preprocess them with sds_clip.models.teacher.pixels."
             )
         chunks = torch.split(pixels, self.images_at_once)
-        with self._own_precision():
+        with self._on_device(self.vae), self._own_precision():
             mode = torch.cat([self.vae.encode(chunk.to(self.device)).latent_dist.mode() for chunk in chunks])
         config = self.vae.config
         shift: float | Tensor = config.get("shift_factor") or 0.0
@@ -259,6 +263,26 @@ class Teacher:
         eval.
         """
         self.denoiser.enable_gradient_checkpointing()
+
+    @contextmanager
+    def _on_device(self, *parts: Any) -> Iterator[None]:
+        """Within the block, these parts are on the device."""
+        if not self.offload:
+            yield
+            return
+        try:
+            for part in parts:
+                part.to(self.device)
+            yield
+        finally:
+            for part in parts:
+                part.to("cpu")
+            self._free()
+
+    def _free(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _own_precision(self) -> torch.autocast:
         """Disable a caller's autocast: every part computes in the format that it is held in."""

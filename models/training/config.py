@@ -242,6 +242,9 @@ class TrainingOptions(BaseModel):
     float32."""
     teacher_precision: Precision = "auto"
     """Hold the teacher's denoiser and compute its products in this format."""
+    teacher_offload: bool = False
+    """Keep the teacher's text encoders and VAE in the host's memory, and on the device only while they encode. The
+    denoiser moves there when it is first needed. What is computed stays the same."""
     activation_checkpointing: bool = False
     """Compute the denoiser's activations again in the backward pass, so that the gradient `full` needs less memory."""
     log_every: Count = 25

@@ -55,10 +55,12 @@ def load_parts(
     *,
     confined: bool = False,
     val_max_bad_share: float = 0.0,
+    max_cache_bytes: int | None = None,
 ) -> Parts:
     """Load and check everything that a configuration names; `confined` as in `sds_clip.models.data.open`.
 
-    At most the larger of `val_max_bad_share` and the configuration's share of the validation pairs may be left out.
+    At most the larger of `val_max_bad_share` and the configuration's share of the validation pairs may be left out. The
+    caption cache keeps `max_cache_bytes`, or all.
 
     Raises CheckpointError, TeacherError, DataError or ConfigError for an input that cannot be used.
     """
@@ -77,6 +79,8 @@ def load_parts(
             guidance=config.guidance,
             vae=config.needs_vae,
             caption_cache=config.caption_cache,
+            max_cache_bytes=max_cache_bytes,
+            offload=config.teacher_offload,
         )
         if config.activation_checkpointing:
             teacher.enable_activation_checkpointing()

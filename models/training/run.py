@@ -63,6 +63,7 @@ OPERATIONAL = frozenset(
         "keep_checkpoints",
         "workers",
         "caption_cache",
+        "teacher_offload",
         "labels",
         "device",
         "val",

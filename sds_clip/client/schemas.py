@@ -53,8 +53,8 @@ class Hyperparameters(TypedDict, total=False):
     score_candidates: Literal["all", "negatives"]; score_temperature: float; score_draws: int
     score_error: Literal["epsilon", "velocity"]; score_t_min: float; score_t_max: float
     precision: Literal["auto", "float32", "bfloat16"]
-    teacher_precision: Literal["auto", "float32", "bfloat16", "float16"]; activation_checkpointing: bool
-    log_every: int; save_every: int; keep_checkpoints: int
+    teacher_precision: Literal["auto", "float32", "bfloat16", "float16"]; teacher_offload: bool
+    activation_checkpointing: bool; log_every: int; save_every: int; keep_checkpoints: int
 class Evaluation(TypedDict):
     benchmark: str; data: str
 class Thresholds(TypedDict, total=False):

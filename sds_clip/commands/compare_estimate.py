@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sds_clip.models.checkpoints.load import load_clip
-from sds_clip.models.clip.precision import DTYPES
+from sds_clip.models.clip.precision import DTYPES, choose_device
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.evaluation.winoground import HUB_ID
 from sds_clip.models.machine import usable_bytes, usable_cores
@@ -163,9 +163,9 @@ def _needs(config: FinetuneConfig, base: Clip) -> _Needs:
     denoiser, mapper = denoiser_cost(folder, family), mapper_parameters(base, folder, family)
     dtype = DTYPES[config.teacher_precision]
     vae = vae_cost(folder, family) if config.needs_vae else None
-    peak = peak_bytes(
-        config, pair, denoiser, other_bytes=bytes_beside(folder, family, dtype, vae), mapper=mapper
-    )
+    waits = config.teacher_offload and choose_device(config.device).type != "cpu"
+    beside = 0 if waits else bytes_beside(folder, family, dtype, vae)
+    peak = peak_bytes(config, pair, denoiser, other_bytes=beside, mapper=mapper)
     start, start_images = (
         (0.0, 0) if vae is None else (float(image.forward + vae.forward), config.ridge_images)
     )

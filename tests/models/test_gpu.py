@@ -18,6 +18,7 @@ from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.teacher.diffusion_score import draws, image_errors
 from sds_clip.models.teacher.load import load_teacher
+from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.parts import Parts
 from sds_clip.models.training.processes import Rank
 from sds_clip.models.training.run import train
@@ -123,6 +124,36 @@ def test_diffusion_score_of_a_gpu_is_that_of_the_cpu(kind: str, gpu: str, tmp_pa
         )
 
     torch.testing.assert_close(scored(gpu), scored("cpu"), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_offloaded_teacher_has_only_what_computes_on_the_gpu(kind: str, gpu: str, tmp_path: Path) -> None:
+    folder = str(TEACHERS[kind](tmp_path / "teacher"))
+    offloaded, whole = (
+        load_teacher(folder, device=gpu, precision="float32", vae=True, offload=offload)
+        for offload in (True, False)
+    )
+
+    def on_gpu(teacher: Teacher) -> list[bool]:
+        parts = teacher.denoiser, teacher.vae, *teacher.text_encoders.values()
+        return [next(part.parameters()).device.type == "cuda" for part in parts]
+
+    assert not any(on_gpu(offloaded))
+    pixels = torch.rand(2, 3, whole.resolution_px, whole.resolution_px) * 2 - 1
+    found = [
+        (teacher.encode_captions(["a red cube", "a dog"]), teacher.encode_image(pixels))
+        for teacher in (offloaded, whole)
+    ]
+    assert not any(on_gpu(offloaded))
+    predicted = []
+    for teacher, (captions, latents) in zip((offloaded, whole), found, strict=True):
+        times = torch.tensor([10, 500]).to(gpu)
+        predicted.append((captions, latents, teacher.noise_pred(latents, times, captions)))
+    for own, expected in zip(*predicted, strict=True):
+        torch.testing.assert_close(own, expected, rtol=0, atol=0)
+    assert on_gpu(offloaded)[0]
+    assert not any(on_gpu(offloaded)[1:])
+    assert all(on_gpu(whole))
 
 
 @pytest.mark.slow
