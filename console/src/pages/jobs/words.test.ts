@@ -18,6 +18,7 @@ function finetune(changes: Partial<Finetune>, options: Record<string, unknown> =
     evaluate: [],
     promote: "never",
     alias: "default",
+    devices: 1,
     ...changes,
     hyperparameters: { ...HYPER, ...options },
   } as Job;
@@ -35,6 +36,20 @@ const evaluate = (changes: object) =>
   }) as Job;
 
 test.each([
+  [
+    "negatives of four kinds, further losses, two devices",
+    finetune(
+      { objective: "clip", teacher: null, devices: 2 },
+      {
+        trainable: "lora",
+        negatives: "made",
+        intra_modal_weight: 0.2,
+        rank_weight: 0.4,
+        paraphrase_weight: 0,
+      },
+    ),
+    "Trains LoRA beside the weights of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss and hard negative captions with words swapped, moved, replaced or shuffled alone: a control, without a teacher. Further losses are CE-CLIP’s intra-modal contrast and CE-CLIP’s ranking loss. The job takes 2 devices.",
+  ],
   [
     "the control",
     finetune({ objective: "clip", teacher: null }),

@@ -12,6 +12,21 @@ const TRAINED: Record<string, string> = {
   "text-map": "a map after the text tower of",
   lora: "LoRA beside the weights of",
 };
+const RIVALS: Record<string, string> = {
+  data: "that the data give",
+  swap: "with words swapped",
+  move: "with an attribute given to another noun",
+  replace: "with words replaced",
+  shuffle: "with words in another order",
+  made: "with words swapped, moved, replaced or shuffled",
+};
+const TERMS: Record<string, string> = {
+  intra_modal_weight: "CE-CLIP’s intra-modal contrast",
+  rank_weight: "CE-CLIP’s ranking loss",
+  paraphrase_weight: "an alignment of an image’s captions",
+  feature_distillation_weight: "the distance of the features to the base’s",
+  similarity_distillation_weight: "the distance of the similarities to the base’s",
+};
 const BENCHMARKS: Record<string, string> = {
   winoground: "Winoground",
   "zero-shot": "zero-shot classification",
@@ -43,13 +58,13 @@ function trained(job: Finetune, datasets: Datasets): string {
   const first = `Trains ${what} on ${owned(job.training_data, datasets)} for ${length} of ${count(
     Number(options.batch_size),
   )} pairs, by ${objective(job)}.`;
-  return [first, ...afterwards(job)].join(" ");
+  return [first, ...further(job), ...afterwards(job)].join(" ");
 }
 
 /** By which losses, and who teaches. */
 function objective(job: Finetune): string {
   const { negatives, negatives_loss, score_by, score_candidates } = job.hyperparameters;
-  const rivals = negatives === "swap" ? "with words swapped" : "that the data give";
+  const rivals = RIVALS[String(negatives)] ?? `of the kind ${negatives}`;
   const hard =
     negatives === "none" || job.objective === "score"
       ? ""
@@ -75,6 +90,15 @@ function objective(job: Finetune): string {
     default:
       return `the objective ${job.objective}${job.teacher ? ` with ${teacher}` : ""}`;
   }
+}
+
+/** Other losses, and devices. */
+function further(job: Finetune): string[] {
+  const terms = Object.keys(TERMS).filter((name) => Number(job.hyperparameters[name]) > 0);
+  return [
+    terms.length ? `Further losses are ${listed(terms.map((name) => TERMS[name] ?? name))}.` : "",
+    job.devices > 1 ? `The job takes ${job.devices} devices.` : "",
+  ].filter(Boolean);
 }
 
 function afterwards(job: Finetune): string[] {
