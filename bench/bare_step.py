@@ -70,7 +70,7 @@ def prepare(model: Model, config: FinetuneConfig, batch: Batch) -> StepInputs:
         without_padding(model.network, model.tokenizer(each)).to(device) for each in (batch.captions, flat)
     )
     inputs = (batch.pixels.to(device), tokens, negative_tokens)
-    with plain_attention(device), torch.no_grad():
+    with plain_attention(device, model.teacher), torch.no_grad():
         embeddings = encode(model, *inputs)
     scored = [
         draws(
@@ -97,7 +97,7 @@ def prepare(model: Model, config: FinetuneConfig, batch: Batch) -> StepInputs:
 
 def bare_step(model: Model, ready: StepInputs, variant: str) -> Tensor:
     """Leave the gradients of a variant's loss on the parameters, and return the loss."""
-    with plain_attention(model.shapes.place):
+    with plain_attention(model.shapes.place, model.teacher):
         if variant == TEXT_MAP:
             image_features, texts, negatives = ready.embeddings
             text_features, negative_features = (

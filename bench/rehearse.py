@@ -27,7 +27,7 @@ from bench.options import cache_option, option, parse
 from bench.rehearsal_weights import TEACHERS, make_teacher
 from bench.report import heading, note
 from bench.sets import demo_set, make_pairs
-from sds_clip.commands.compare_estimate import STEP_OVERHEAD, device_rate
+from sds_clip.commands.compare_estimate import STEP_OVERHEAD, sustained_rate
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
 from sds_clip.models.markdown import markdown_table
@@ -45,7 +45,6 @@ from sds_clip.models.training.cost import (
 
 OBJECTIVES = ("clip", "sds-clip", "condition", "noise-contrast", "score")
 PAIRS = 16
-_IMPORTS = "import diffusers, transformers, sds_clip.models.training.run"
 
 
 @dataclass(frozen=True)
@@ -197,13 +196,18 @@ def _estimate(config: FinetuneConfig, teacher: Path) -> tuple[float, float]:
     vae = vae_cost(teacher, family) if config.needs_vae else None
     other, mapper = bytes_beside(teacher, family, dtype, vae), mapper_parameters(clip, teacher, family)
     peak = peak_bytes(config, pair, denoiser, other_bytes=other, mapper=mapper)
-    rate = device_rate(place, dtype) / 2
-    return peak + _program_bytes(), STEP_OVERHEAD * step_operations(config, pair, denoiser) / rate
+    step_s = STEP_OVERHEAD * step_operations(config, pair, denoiser) / sustained_rate(place, dtype)
+    return peak + _program_bytes(config.uses_teacher), step_s
 
 
-def _program_bytes() -> int:
+def _program_bytes(has_teacher: bool) -> int:
     """The memory of a process that has imported what a run needs."""
-    return _peak_bytes(subprocess.Popen((sys.executable, "-c", _IMPORTS)))
+    imports = "import sds_clip.models.training.run"
+    if has_teacher:
+        imports += "; from diffusers import AutoencoderKL; from transformers import CLIPTextModel"
+    # Its own peak: what the system says of a child includes that of the process that forked it.
+    code = f"{imports}; import psutil; print(psutil.Process().memory_info().rss)"
+    return int(subprocess.run((sys.executable, "-c", code), capture_output=True, check=True).stdout)
 
 
 def scoring(plan: Plan, teacher: str) -> list[object]:

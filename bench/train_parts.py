@@ -151,6 +151,7 @@ class Model:
             device=shapes.place,
             dtype=shapes.dtype,
             text_map=self.text_map if mapped else None,
+            teacher=teacher,
         )
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from sds_clip.table import say
 
-_TOLD_EVERY_S = 30.0
+_TOLD_EVERY_S = 10.0
 
 
 class Progress:
-    """Shows what is done, the rate and the time left: a bar on a terminal, elsewhere a line now and then.
+    """Shows what is done, the rate and the time left: a bar on a terminal, elsewhere a line every ten seconds.
 
     Each stage has its own, and so has one that begins again. Without `has_lines`, nothing is shown but bars.
     """
@@ -34,7 +34,7 @@ class Progress:
         if self.bar is not None:
             self.bar.total = total
             self.bar.update(done - self.bar.n)
-        elif self._has_lines and done > self._first:
+        elif self._has_lines:
             self._tell(done, total)
         self._done = done
         if done == total:
@@ -45,7 +45,7 @@ class Progress:
         self.close()
         self._stage, self._first = stage, done
         self._started_at = self._told_at = time.monotonic()
-        if self._has_lines and done:
+        if self._has_lines and done and not stage:
             say(f"Continuing after {done} of {total} images.")
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -53,13 +53,12 @@ class Progress:
             self.bar = tqdm(
                 desc=stage or "images", initial=done, total=total, unit=self._unit, dynamic_ncols=True
             )
-        elif self._has_lines and stage:
-            say(f"{stage}: {total} images")
 
     def _tell(self, done: int, total: int) -> None:
         now = time.monotonic()
         if now - self._told_at >= _TOLD_EVERY_S:
-            head = f"{self._stage}: " if self._stage else ""
-            rate = (done - self._first) / (now - self._started_at)
-            say(f"{head}{done} of {total} images, {rate:.1f} a second, {(total - done) / rate:.0f} s left")
+            rate, paced = (done - self._first) / (now - self._started_at), ""
+            if rate:
+                paced = f", {rate:.1f} a second, {(total - done) / rate:.0f} s left"
+            say(f"{self._stage or 'images'}: {done} of {total}{paced}")
             self._told_at = now

@@ -24,6 +24,8 @@ from sds_clip.models.teacher.pixels import teacher_preprocess
 from sds_clip.models.teacher.teacher import Teacher
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
+_CPU_PIXELS_AT_ONCE = 64**2
+"""Of latents."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +81,14 @@ def denoising_errors(
 
     The velocity's error is || v_hat - v ||^2, which for a teacher that predicts noise is the noise's error
     over s^2. At s = 0 such a teacher says nothing about the velocity, and the error is not finite. The
-    denoiser sees at most `batch_size` noised latents at once, and `tick` is called after each such batch. Errors
-    are float32 on the latents' device, without gradients.
+    denoiser sees at most `batch_size` noised latents at once, on a CPU fewer if they are large, and `tick` is called
+    after each such batch. Errors are float32 on the latents' device, without gradients.
     """
     device = latents.device
+    if (
+        device.type == "cpu"
+    ):  # more are no faster there, and until they end nothing is told and nothing can stop
+        batch_size = max(1, min(batch_size, _CPU_PIXELS_AT_ONCE // prod(latents.shape[2:])))
     captions, timesteps, noise = captions.to(device), timesteps.to(device), noise.to(device)
     shape = (*captions.shape[:2], timesteps.shape[1])
     errors = []

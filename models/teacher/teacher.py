@@ -24,6 +24,8 @@ CAPTIONS_AT_ONCE = 8  # always this many, see _embed
 # A VAE's first layers hold about 2 KiB per pixel in float32: half a GiB for one image of 512 x 512. A CLIP's
 # whole batch would be too much.
 _PIXELS_AT_ONCE = 4 * 512**2
+# On a CPU more are no faster, and a run that is to stop waits until they end.
+_CPU_PIXELS_AT_ONCE = 512**2
 UNCONDITIONAL = ""
 """The caption that means no caption, as in the training of Stable Diffusion."""
 
@@ -86,7 +88,8 @@ class Teacher:
     @property
     def images_at_once(self) -> int:
         """How many images the VAE encodes together."""
-        return max(1, _PIXELS_AT_ONCE // self.resolution_px**2)
+        pixels = _CPU_PIXELS_AT_ONCE if self.device.type == "cpu" else _PIXELS_AT_ONCE
+        return max(1, pixels // self.resolution_px**2)
 
     @property
     def caption_width(self) -> int:

@@ -34,7 +34,7 @@ def encode_ahead(
     needed = list(dict.fromkeys(_needed(config, pairs, steps, rank.world_size))) if uses_captions else []
     together = CAPTIONS_AT_ONCE * rank.world_size
     # As in a step, where those of L_SDS alone are encoded outside of it, so that every bit is the same.
-    with nullcontext() if config.uses_sds else plain_attention(teacher.device):
+    with nullcontext() if config.uses_sds else plain_attention(teacher.device, teacher):
         for start in range(0, len(needed), together):
             own = start + CAPTIONS_AT_ONCE * rank.index
             teacher.encode_captions(needed[own : own + CAPTIONS_AT_ONCE])

@@ -299,6 +299,7 @@ def _set_up(config: FinetuneConfig, parts: Parts, rank: Rank) -> _Run:
         dtype=DTYPES[config.precision],
         text_map=text_map,
         base=base.network if config.uses_base else None,
+        teacher=parts.teacher,
         world_size=rank.world_size,
     )
     return _Run(trainer, pairs)

@@ -219,9 +219,7 @@ def _templates(given: Sequence[str]) -> list[str]:
 def _class_weights(clip: Clip, labels: list[str], templates: list[str]) -> Tensor:
     from sds_clip.models.clip.zero_shot import class_weights, prompts
 
-    features = _encode_texts(
-        clip, prompts(labels, templates), progress=partial(Progress(has_lines=False).show, "prompts")
-    )
+    features = _encode_texts(clip, prompts(labels, templates), progress=partial(Progress().show, "prompts"))
     return class_weights(features, len(templates))
 
 

@@ -240,7 +240,7 @@ def test_many_images_go_through_the_vae_a_few_at_a_time(
     pixels = randn(9, 3, 64, 64).clamp(-1, 1)
     alone = torch.cat([teacher.encode_image(image[None]) for image in pixels])
     encode, batches = teacher.vae.encode, []
-    monkeypatch.setattr("sds_clip.models.teacher.teacher._PIXELS_AT_ONCE", 4 * 64**2)
+    monkeypatch.setattr("sds_clip.models.teacher.teacher._CPU_PIXELS_AT_ONCE", 4 * 64**2)
     monkeypatch.setattr(teacher.vae, "encode", lambda chunk: batches.append(len(chunk)) or encode(chunk))
     torch.testing.assert_close(teacher.encode_image(pixels), alone)
     assert batches == [4, 4, 1]

@@ -18,7 +18,7 @@ def test_the_fit_is_that_of_whole_batches_encoded_one_after_another(
 ) -> None:
     assert parts.teacher is not None
     # Three images at a time, as the VAE takes large ones.
-    monkeypatch.setattr(teachers, "_PIXELS_AT_ONCE", 3 * parts.teacher.resolution_px**2)
+    monkeypatch.setattr(teachers, "_CPU_PIXELS_AT_ONCE", 3 * parts.teacher.resolution_px**2)
     config = configure(mapper_start="ridge", ridge_images=20, workers=workers)
     view = teacher_view(parts.base, parts.teacher.resolution_px)
     features, latents = [], []
