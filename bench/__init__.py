@@ -9,6 +9,7 @@ neighbours   what a key notices of another one that floods the service (flood)
 jobs         the overhead of jobs (job_lists, curves)
 folders      embedding a folder against the bare path, and searches (folders_embed, folders_search)
 gpu          tests, speed and memory on a GPU, on one page (gpu_parts)
+rehearse     training at real sizes, beside its estimates (rehearsal_weights, rehearsal_estimate)
 quantisation how many nearest images the types of /v2/embed find again
 decode_memory, flops   the figures behind two documents
 negatives    what a reader of the texts alone tells of hard negatives

@@ -22,26 +22,14 @@ from typing import Any
 
 import torch
 
-from bench import weights
+from bench import child, weights
 from bench.options import cache_option, option, parse
+from bench.rehearsal_estimate import estimate
 from bench.rehearsal_weights import TEACHERS, make_teacher
 from bench.report import heading, note
 from bench.sets import demo_set, make_pairs
-from sds_clip.commands.compare_estimate import STEP_OVERHEAD, sustained_rate
-from sds_clip.models.checkpoints.load import load_clip
-from sds_clip.models.clip.precision import DTYPES, choose_device, choose_precision
 from sds_clip.models.markdown import markdown_table
-from sds_clip.models.teacher.folder import find_family
-from sds_clip.models.training.config import FinetuneConfig, parse_config
-from sds_clip.models.training.cost import (
-    bytes_beside,
-    clip_costs,
-    denoiser_cost,
-    mapper_parameters,
-    peak_bytes,
-    step_operations,
-    vae_cost,
-)
+from sds_clip.models.training.config import parse_config
 
 OBJECTIVES = ("clip", "sds-clip", "condition", "noise-contrast", "score")
 PAIRS = 16
@@ -125,8 +113,9 @@ def _peak_bytes(process: subprocess.Popen[Any]) -> int:
 
 def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[object]]]:
     """Return the rows of the runs and those of the stops."""
-    folder = make_teacher(teacher, plan.cache / f"random-{teacher}")
-    base = _student(plan)
+    # In processes of their own: what the system says of a run's memory is at least that of this one.
+    folder = child.call(make_teacher, teacher, plan.cache / f"random-{teacher}")
+    base = child.call(weights.make_open_clip, plan.cache / plan.student, plan.student)
     make_pairs(plan.cache / "pairs", PAIRS)
     runs: list[list[object]] = []
     stops: list[list[object]] = []
@@ -141,7 +130,7 @@ def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[ob
         whole = run("finetune", *options, "--out", str(out))
         if whole.code != 0:
             raise RuntimeError("\n".join(text for _, text in whole.lines[-5:]))
-        memory, step_s = _estimate(parse_config(values), folder)
+        memory, step_s = child.call(estimate, parse_config(values), folder)
         took = [at for at, text in whole.lines if text.startswith("step ")]
         step = took[1] - took[0]
         runs.append(
@@ -166,10 +155,6 @@ def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[ob
     return runs, stops
 
 
-def _student(plan: Plan) -> Path:
-    return weights.make_open_clip(plan.cache / plan.student, plan.student)
-
-
 def _values(plan: Plan, teacher: Path, base: Path, objective: str) -> dict[str, Any]:
     """The options of a run."""
     values = {
@@ -183,31 +168,6 @@ def _values(plan: Plan, teacher: Path, base: Path, objective: str) -> dict[str, 
     if objective == "score":
         values |= {"negatives": "swap", "score_draws": 2}
     return values
-
-
-def _estimate(config: FinetuneConfig, teacher: Path) -> tuple[float, float]:
-    """Return the bytes at the peak, with the program itself, and the seconds of a step."""
-    place = choose_device(config.device)
-    dtype = DTYPES[choose_precision(config.precision, place)]
-    clip = load_clip(config.base, device="cpu", precision="float32")
-    pair, *_ = clip_costs(clip, config)
-    family = find_family(teacher, teacher.name)
-    denoiser = denoiser_cost(teacher, family)
-    vae = vae_cost(teacher, family) if config.needs_vae else None
-    other, mapper = bytes_beside(teacher, family, dtype, vae), mapper_parameters(clip, teacher, family)
-    peak = peak_bytes(config, pair, denoiser, other_bytes=other, mapper=mapper)
-    step_s = STEP_OVERHEAD * step_operations(config, pair, denoiser) / sustained_rate(place, dtype)
-    return peak + _program_bytes(config.uses_teacher), step_s
-
-
-def _program_bytes(has_teacher: bool) -> int:
-    """The memory of a process that has imported what a run needs."""
-    imports = "import sds_clip.models.training.run"
-    if has_teacher:
-        imports += "; from diffusers import AutoencoderKL; from transformers import CLIPTextModel"
-    # Its own peak: what the system says of a child includes that of the process that forked it.
-    code = f"{imports}; import psutil; print(psutil.Process().memory_info().rss)"
-    return int(subprocess.run((sys.executable, "-c", code), capture_output=True, check=True).stdout)
 
 
 def scoring(plan: Plan, teacher: str) -> list[object]:

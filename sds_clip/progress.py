@@ -15,10 +15,10 @@ class Progress:
     Each stage has its own, and so has one that begins again. Without `has_lines`, nothing is shown but bars.
     """
 
-    def __init__(self, *, has_lines: bool = True, unit: str = "it") -> None:
-        """`unit` is what a bar counts."""
+    def __init__(self, *, has_lines: bool = True, unit: str = "it", counted: str = " images") -> None:
+        """`unit` is what a bar counts. A line counts `counted`, which is empty if the stages' names say it."""
         self.bar: Any = None
-        self._has_lines, self._unit = has_lines, unit
+        self._has_lines, self._unit, self._counted = has_lines, unit, counted
         self._stage: str | None = None
         self._first = self._done = 0
         self._started_at = self._told_at = 0.0
@@ -45,14 +45,16 @@ class Progress:
         self.close()
         self._stage, self._first = stage, done
         self._started_at = self._told_at = time.monotonic()
-        if self._has_lines and done and not stage:
-            say(f"Continuing after {done} of {total} images.")
+        if self._has_lines and self._counted and done:
+            say(f"Continuing after {done} of {total}{self._counted}.")
         if sys.stderr.isatty():
             from tqdm import tqdm
 
             self.bar = tqdm(
                 desc=stage or "images", initial=done, total=total, unit=self._unit, dynamic_ncols=True
             )
+        elif self._has_lines and self._counted and stage:
+            say(f"{stage}: {total}{self._counted}")
 
     def _tell(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -60,5 +62,6 @@ class Progress:
             rate, paced = (done - self._first) / (now - self._started_at), ""
             if rate:
                 paced = f", {rate:.1f} a second, {(total - done) / rate:.0f} s left"
-            say(f"{self._stage or 'images'}: {done} of {total}{paced}")
+            head = f"{self._stage}: " if self._stage else ""
+            say(f"{head}{done} of {total}{self._counted}{paced}")
             self._told_at = now

@@ -21,14 +21,13 @@ from sds_clip.models.evaluation.evaluation import measure_clip
 from sds_clip.models.evaluation.results import Results, write_results
 from sds_clip.models.run_files import REPORT_FILE
 from sds_clip.models.training.config import FinetuneConfig
-from sds_clip.models.training.parts import Parts, load_parts
+from sds_clip.models.training.parts import Parts
 from sds_clip.models.training.processes import Rank, exchanged, find_rank
 from sds_clip.models.training.run import Result, train
 from sds_clip.models.training.trackers import make_tracker
 from sds_clip.models.training.tracking import Tracker
 from sds_clip.models.training.validation import validate
 from sds_clip.worker.benchmarks import described, read_data, summary
-from sds_clip.worker.config import CAPTION_CACHE_BYTES
 from sds_clip.worker.context import JobContext
 from sds_clip.worker.data import content_of, pairs_place
 from sds_clip.worker.errors import JobFailed
@@ -75,14 +74,7 @@ def _load(context: JobContext, job: FinetuneSpec, training: Training) -> "_Run":
         context.check()
         context.reporter.event(message.replace(f"{context.config.data_dir}/", ""))
 
-    parts = load_parts(
-        training.config,
-        rank,
-        say,
-        confined=True,
-        val_max_bad_share=training.val_max_bad_share,
-        max_cache_bytes=CAPTION_CACHE_BYTES,
-    )
+    parts = training.load(rank, say)
     check_version(parts.base, job.base, param="base")
     return _Run(context, job, training, parts, rank)
 

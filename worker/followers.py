@@ -21,8 +21,8 @@ from pathlib import Path
 
 from sds_clip.app import logs
 from sds_clip.models.training.config import FinetuneConfig
-from sds_clip.models.training.parts import load_parts
-from sds_clip.models.training.processes import exchanged, find_rank, leave, meet
+from sds_clip.models.training.parts import Parts, Tell, load_parts
+from sds_clip.models.training.processes import Rank, exchanged, find_rank, leave, meet
 from sds_clip.models.training.run import train
 from sds_clip.worker.config import CAPTION_CACHE_BYTES, WorkerConfig
 from sds_clip.worker.context import limit
@@ -57,6 +57,17 @@ class Training:
         worker, devices, config, recorded, out, share = json.loads(text)
         read = FinetuneConfig.model_validate
         return cls(WorkerConfig.loads(worker), devices, read(config), read(recorded), Path(out), share)
+
+    def load(self, rank: Rank, say: Tell = lambda message: None) -> Parts:
+        """What a process of the job computes with."""
+        return load_parts(
+            self.config,
+            rank,
+            say,
+            confined=True,
+            val_max_bad_share=self.val_max_bad_share,
+            max_cache_bytes=CAPTION_CACHE_BYTES,
+        )
 
     def join(self, index: int) -> None:
         """Wait until all processes have started. The folder of the run belongs to one attempt, and so does the file."""
@@ -115,13 +126,7 @@ def _follow(training: Training, index: int) -> None:
     training.join(index)
     rank = find_rank(training.worker.devices[index])
     limit(training.worker, str(rank.device))
-    parts = load_parts(
-        training.config,
-        rank,
-        confined=True,
-        val_max_bad_share=training.val_max_bad_share,
-        max_cache_bytes=CAPTION_CACHE_BYTES,
-    )
+    parts = training.load(rank)
     exchanged(None)  # the first process has taken the checkpoints over
     train(training.recorded, parts, training.out, rank, resume=True)
 

@@ -24,8 +24,8 @@ from sds_clip.models.teacher.pixels import teacher_preprocess
 from sds_clip.models.teacher.teacher import Teacher
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
-_CPU_PIXELS_AT_ONCE = 64**2
-"""Of latents."""
+_CPU_LATENT_PIXELS = 64**2
+"""What the denoiser sees at once on a CPU. More is no faster, and until it ends, nothing is told or can stop."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +85,8 @@ def denoising_errors(
     after each such batch. Errors are float32 on the latents' device, without gradients.
     """
     device = latents.device
-    if (
-        device.type == "cpu"
-    ):  # more are no faster there, and until they end nothing is told and nothing can stop
-        batch_size = max(1, min(batch_size, _CPU_PIXELS_AT_ONCE // prod(latents.shape[2:])))
+    if device.type == "cpu":
+        batch_size = max(1, min(batch_size, _CPU_LATENT_PIXELS // prod(latents.shape[2:])))
     captions, timesteps, noise = captions.to(device), timesteps.to(device), noise.to(device)
     shape = (*captions.shape[:2], timesteps.shape[1])
     errors = []

@@ -51,6 +51,7 @@ def load_teacher(
 
     chosen_device = choose_device(device)
     resting = torch.device("cpu") if offload else chosen_device
+    cache = None if caption_cache is None else CaptionCache(caption_cache, max_bytes=max_cache_bytes)
     dtype = DTYPES[choose_precision(precision, chosen_device)]
     name, folder = find_folder(reference, vae=vae)
     family = find_family(folder, name)
@@ -91,9 +92,7 @@ def load_teacher(
         device=chosen_device,
         dtype=dtype,
         guidance=guidance,
-        caption_cache=None
-        if caption_cache is None
-        else CaptionCache(caption_cache, max_bytes=max_cache_bytes),
+        caption_cache=cache,
         offload=offload,
     )
 

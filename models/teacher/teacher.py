@@ -108,7 +108,8 @@ class Teacher:
     def unload_text_encoders(self) -> None:
         """Free the memory of the text encoders. A caption that is in no cache loads them again."""
         self.text_encoders.clear()
-        self._free()
+        gc.collect()
+        self._return_memory()
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Tokens:
@@ -280,10 +281,9 @@ class Teacher:
         finally:
             for part in parts:
                 part.to("cpu")
-            self._free()
+            self._return_memory()
 
-    def _free(self) -> None:
-        gc.collect()
+    def _return_memory(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -324,8 +324,8 @@ def _backward(
 def plain_attention(device: torch.device, teacher: Teacher | None) -> AbstractContextManager[None]:
     """Choose the attention kernel: on a GPU, torch's choice; on a CPU, the plain one, whose backward is faster.
 
-    With the 64 x 64 latents of Stable Diffusion 1.5, the fused one takes two thirds of the time on a CPU, and keeps no
-    maps of 4,096 x 4,096: 3.5 GB a sample.
+    For large latents the fused one is faster there too, and keeps no maps, which are 4,096 x 4,096 for the 64 x 64
+    latents of Stable Diffusion 1.5 (docs/benchmarks.md).
     """
     is_small = teacher is None or prod(teacher.latent_shape[1:]) <= 32**2
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" and is_small else nullcontext()

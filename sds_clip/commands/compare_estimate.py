@@ -232,9 +232,9 @@ def _this(device: torch.device, of_training: torch.dtype, cores: int) -> _Device
 def sustained_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Measure the operations per second of square matrix products, and return the part that networks reach.
 
-    On a CPU in float32 this is three quarters, as `python -m bench.rehearse` showed; elsewhere half is assumed.
+    On a CPU in float32 this is all of it, as `python -m bench.rehearse` shows; elsewhere half is assumed.
     """
-    reached = 0.75 if device.type == "cpu" and dtype is torch.float32 else 0.5
+    reached = 1.0 if device.type == "cpu" and dtype is torch.float32 else 0.5
     return reached * _matrix_rate(device, dtype)
 
 

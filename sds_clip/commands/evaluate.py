@@ -267,5 +267,5 @@ def make_evaluator(work: Path, device: str) -> Evaluator:
         work=work,
         features=work / "features",
         scores=work / "scores",
-        say=Progress().show,
+        say=Progress(counted="").show,
     )

@@ -219,7 +219,8 @@ def _templates(given: Sequence[str]) -> list[str]:
 def _class_weights(clip: Clip, labels: list[str], templates: list[str]) -> Tensor:
     from sds_clip.models.clip.zero_shot import class_weights, prompts
 
-    features = _encode_texts(clip, prompts(labels, templates), progress=partial(Progress().show, "prompts"))
+    bars = Progress(counted="")
+    features = _encode_texts(clip, prompts(labels, templates), progress=partial(bars.show, "prompts"))
     return class_weights(features, len(templates))
 
 

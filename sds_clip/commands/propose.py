@@ -72,7 +72,7 @@ def propose(images: Path, captions: Path, count: int, out: Path, **chosen: str |
         raise click.ClickException(f"{captions} must contain at least two captions, one in each line.")
     pairs = read_folder(images)
     clip = load_model(read_settings(), **chosen)
-    bars = Progress()
+    bars = Progress(counted="")
     features = encode_texts(clip, texts, progress=partial(bars.show, "captions"))
     table = io.StringIO()
     writer = csv.writer(table)

@@ -10,7 +10,7 @@ from sds_clip.app.errors import InvalidConfiguration
 from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.store.states import JobStatus
 from sds_clip.worker.config import WorkerConfig
-from tests.worker.waiting import end
+from tests.worker.waiting import end, followers
 from tests.worker.work import Asked, Work, result_of
 
 STEPS = 24
@@ -23,11 +23,6 @@ def asked(tuning: Asked, teacher_folder: Path) -> Asked:
     return tuning | sds | {"steps": STEPS, "save_every": 4}
 
 
-def followers(work: Work, fence: int = 1) -> list[psutil.Process]:
-    children = psutil.Process(work.process(fence).pid).children(recursive=True)
-    return [child for child in children if "sds_clip.worker.followers" in child.cmdline()]
-
-
 @pytest.mark.long
 def test_job_on_two_devices_that_is_killed_and_stopped_ends_as_one_that_is_not(
     work: Work, asked: Asked
@@ -37,13 +32,13 @@ def test_job_on_two_devices_that_is_killed_and_stopped_ends_as_one_that_is_not(
     with work.slot(device=BOTH):
         work.until(whole, JobStatus.SUCCEEDED)
         work.until_trained(job, 5, fence=1)
-        (orphan,) = followers(work)
+        (orphan,) = followers(work.config)
         end(work.process())
         orphan.wait(60)
         work.until_trained(job, 9, fence=2)
-        followers(work, fence=2)[0].kill()
+        followers(work.config, fence=2)[0].kill()
         work.until_trained(job, 13, fence=3)
-        (other,) = followers(work, fence=3)
+        (other,) = followers(work.config, fence=3)
     other.wait(60)
     left = work.get(job)
     assert (left.status, left.interruptions) == (JobStatus.QUEUED, 1)

@@ -47,6 +47,7 @@ def test_job_trains_what_the_command_line_trains(
     own = {name: value for name, value in tuning.items() if name != "training_data"} | options
     expected = parse_config({**own, "device": "cpu", "data": pairs_folder / "captions.json"})
     train(expected, load_parts(expected, PLACE), tmp_path / "out", PLACE)
+    assert (work.config.features_dir / "captions.sqlite3").is_file()
     folder = work.config.versions_dir / str(job.result_version)
     found = load_file(folder / "delta.safetensors")
     wanted = changed(tmp_path / "out")

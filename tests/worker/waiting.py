@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from sds_clip.app.data_folder import DataFolder
 from sds_clip.app.store import Store
 from sds_clip.app.store.states import JobStatus
@@ -104,6 +106,12 @@ def job_process(config: WorkerConfig, fence: int = 1) -> ProcessId:
 
     until(there)
     return found[0]
+
+
+def followers(config: WorkerConfig, fence: int = 1) -> list[psutil.Process]:
+    """The other processes of the one job on several devices."""
+    children = psutil.Process(job_process(config, fence).pid).children(recursive=True)
+    return [child for child in children if "sds_clip.worker.followers" in child.cmdline()]
 
 
 def end(process: ProcessId, number: signal.Signals = signal.SIGKILL) -> None:

@@ -20,6 +20,7 @@ from sds_clip.app.store.records import Dataset, Job, Lease, NewVersion
 from sds_clip.app.store.states import JobKind
 from sds_clip.app.store.verdicts import check_of
 from sds_clip.models.clip.model import Clip
+from sds_clip.worker.valkey import Valkey
 from tests.app.changed import changed
 from tests.app.jobs.consoles import SCOPES, Console
 from tests.app.serving.swapping import MATCH, publish_tuned
@@ -89,6 +90,12 @@ class Service:
         job = self.store.leases.claim(kind, "slot", 60)
         assert job is not None
         return job, Lease.of(job)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Valkey]:
+    with Valkey(tmp_path / "broker") as started:
+        yield started
 
 
 @pytest.fixture

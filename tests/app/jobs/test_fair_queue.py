@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,6 @@ from tests.app.jobs.conftest import Keyed
 from tests.worker.waiting import WorkerProcess, until, until_status
 
 JOBS, ARCHIVES, ENTRIES = 200, 50, 2000
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Valkey]:
-    with Valkey(tmp_path / "broker") as started:
-        yield started
 
 
 def empty_entries() -> bytes:

@@ -1,22 +1,15 @@
 """A job on two devices, sent over HTTP to a service beside a broker and a worker as they are run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from sds_clip.app.store.states import JobKind, JobStatus
 from sds_clip.worker.valkey import Valkey
 from tests.app.jobs.by_http import is_ready, pairs, submit, upload, worker_beside
 from tests.app.jobs.conftest import Keyed
-from tests.worker.waiting import WorkerProcess, end, job_process, until, until_status
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Valkey]:
-    with Valkey(tmp_path / "broker") as started:
-        yield started
+from tests.worker.waiting import WorkerProcess, end, followers, job_process, until, until_status
 
 
 @pytest.mark.long
@@ -47,11 +40,7 @@ def test_job_that_is_killed_twice_makes_the_version_of_one_that_is_not(
         until(lambda: is_beyond(killed, 20, 1))
         end(job_process(config))
         until(lambda: is_beyond(killed, 60, 2))
-        (other,) = (
-            child
-            for child in psutil.Process(job_process(config, 2).pid).children()
-            if "sds_clip.worker.followers" in child.cmdline()
-        )
+        (other,) = followers(config, 2)
         other.kill()
         until_status(store, killed, JobStatus.SUCCEEDED)
 
