@@ -41,7 +41,7 @@ TROUBLE_S, REST_S = 120.0, 6000.0
 CLEANS_FOR_S = 30.0
 """How long a lease on a cleanup lasts."""
 LATER_S = 1000.0
-"""Then all that has ended is old, and nobody has a lease on a cleanup."""
+"""Then all that has ended is old, and nobody who lives has a lease on a cleanup."""
 BASE = "0" * 64
 _WEIGHTS = {"ben": 2.0}
 _TABLES = [table.name for table in reversed(metadata.sorted_tables)]
@@ -92,6 +92,9 @@ class Simulation:
             world.scheduler.run(lambda: world.scheduler.now > TROUBLE_S)
             self._settle(world)
             world.ledger.at_the_end()
+            # A cleanup that is held up in the middle would extend its lease, and the last one would do nothing.
+            for number in range(CLEANERS):
+                world.alive[f"cleanup {number}"].end()
             world.scheduler.skew_s += LATER_S
             cleanup = world.process("last cleanup").start(lambda: actors.reaper(world).sweep())
             world.scheduler.run(cleanup.finished.is_set)

@@ -77,7 +77,7 @@ def test_delta_over_the_served_base_shares_its_memory(small_clip: Clip, root: Pa
     clip = load(served, root, version)
     changed = sum(value.nbytes for value in load_file(root / version / TENSORS).values())
     assert bytes_apart([clip.network], [served.network]) == changed
-    own = load_clip(f"local-dir:{root / version}", device="cpu", precision="float32")
+    own = to_serve(load_clip(f"local-dir:{root / version}", device="cpu", precision="float32"))
     assert clip.version == own.version == version
     assert torch.equal(clip.encode_text(clip.tokenizer(["a dog"])), own.encode_text(own.tokenizer(["a dog"])))
 
