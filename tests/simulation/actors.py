@@ -42,7 +42,7 @@ from sds_clip.worker.reaper import Reaper
 from sds_clip.worker.slot import Slot
 from tests.simulation.faults import Faults
 from tests.simulation.invariants import STEP_S, Ledger
-from tests.simulation.scheduler import Choices, Event, Host, Process, Scheduler, current
+from tests.simulation.scheduler import Choices, Event, Host, Process, Scheduler, Thread, current
 
 ALIASES = ("default", "other")
 OWNERS = ("anna", "ben")
@@ -74,6 +74,8 @@ class World:
     told: list[Event] = field(default_factory=list)
     alive: dict[str, Process] = field(default_factory=dict)
     """The processes that are started again, by their names."""
+    asking: list[Thread] = field(default_factory=list)
+    """Clients and the operator, who may still wait for the database when nothing new is asked for."""
     is_over: bool = False
     """Whether nothing new is asked for, and nothing fails any more."""
 

@@ -141,8 +141,8 @@ class Simulation:
         world.kept_alive("server", partial(serving.serve, world, "server"))
         for number in range(JOBS):
             client = world.process(f"client {number}")
-            client.start(partial(self._submit, world, number))
-        world.process("operator").start(Operator(world).run)
+            world.asking.append(client.start(partial(self._submit, world, number)))
+        world.asking.append(world.process("operator").start(Operator(world).run))
         if world.choices.pick((False, False, True)):
             power = world.process("power")
             power.is_mortal = False
@@ -169,7 +169,8 @@ class Simulation:
         def is_settled() -> bool:
             if world.scheduler.now > until:
                 return True
-            return world.ledger.has_settled() and serving.has_caught_up(world)
+            has_asked = all(each.finished.is_set() or each.process.is_dead for each in world.asking)
+            return has_asked and world.ledger.has_settled() and serving.has_caught_up(world)
 
         world.scheduler.run(is_settled)
         if not serving.has_caught_up(world):
