@@ -149,7 +149,10 @@ def test_page_says_what_the_demo_model_knows_where_that_is_served(
     expect(page.get_by_label("Version", exact=True).locator("option")).not_to_have_count(1)
     expect(page.get_by_text("The demo model knows")).to_have_count(0)
     with running_server(tmp_path, "--model", "demo") as demo:
-        expect(look(demo.url).get_by_text("The demo model knows")).to_be_visible()
+        page = look(demo.url)
+        expect(page.get_by_text("The demo model knows")).to_be_visible()
+        # The end of the service would cut off what is still on its way.
+        page.wait_for_load_state("networkidle")
 
 
 def test_swapped_words_are_rivals_of_a_caption(

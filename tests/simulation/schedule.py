@@ -169,7 +169,7 @@ class Simulation:
         def is_settled() -> bool:
             if world.scheduler.now > until:
                 return True
-            has_asked = all(each.finished.is_set() or each.process.is_dead for each in world.asking)
+            has_asked = all(each.finished.is_set() for each in world.asking)
             return has_asked and world.ledger.has_settled() and serving.has_caught_up(world)
 
         world.scheduler.run(is_settled)

@@ -132,7 +132,7 @@ def running(clip: Clip, **values: Any) -> Iterator[Service]:
         settings = stack.enter_context(changed(**{"threads": 1, "max_body_bytes": 2**20, **values}))
         app = create_app(settings, {"small": clip})
         client = stack.enter_context(TestClient(app, base_url="http://localhost"))
-        # With two readings of a busy server's clock, a job could be due later than the worker looks for it.
+        # If each read the server's clock, a job could be due a moment after the worker looks for it.
         store = Store(str(settings.database_url), clock=app.state.backend._store.now)
         stack.callback(store.close)
         yield Service(client, store, settings)
