@@ -220,6 +220,17 @@ def test_position_embedding_is_not_resized_in_silence(folder: Path) -> None:
     assert "visual.positional_embedding" in refusal(f"local-dir:{folder}")
 
 
+def test_tower_that_reads_pictures_of_another_size_is_refused(tmp_path: Path) -> None:
+    folder = save_siglip(tmp_path / "siglip")
+    edit_config(
+        folder,
+        lambda content: content["model_cfg"]["vision_cfg"].update(timm_model_name="test_vit3", image_size=96),
+    )
+    assert "image_size 96x96, but its tower from timm reads pictures of 160x160" in refusal(
+        f"local-dir:{folder}"
+    )
+
+
 def test_context_length_is_not_resized_in_silence(folder: Path) -> None:
     edit_config(folder, lambda content: content["model_cfg"]["text_cfg"].update(context_length=32))
     assert "context_length" in refusal(f"local-dir:{folder}")
