@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from sds_clip.models.clip.model import Clip
+from sds_clip.models.clip.text_map import TextMap
 from sds_clip.models.teacher.family import Family
 from sds_clip.models.teacher.folder import read_json, vae_factor
 from sds_clip.models.training.config import FinetuneConfig
@@ -88,10 +89,15 @@ def clip_costs(clip: Clip, config: FinetuneConfig) -> tuple[Cost, Cost, Cost, in
     network: Any = deepcopy(clip.network).to("meta")
     pixels = torch.empty(1, 3, *clip.image_size, device="meta")
     tokens = torch.zeros(1, clip.context_length, dtype=torch.long, device="meta")
-    trained = sum(value.numel() for value in trained_parameters(network, config).values())
+    student = trained_parameters(network, config)
+    text_map: nn.Module = nn.Identity()
+    if config.trainable == "text-map":
+        text_map = TextMap(clip.embed_dim).to("meta")
+        student = dict(text_map.named_parameters())
+    trained = sum(value.numel() for value in student.values())
     image, caption = partial(network.encode_image, pixels), partial(network.encode_text, tokens)
     return (
-        count(clip.architecture, network, lambda with_graph: image() + caption()),
+        count(clip.architecture, network, lambda with_graph: image() + text_map(caption())),
         Cost("image", 0, operations(image)),
         Cost("caption", 0, operations(caption)),
         trained,

@@ -136,6 +136,13 @@ def test_a_pair_costs_what_its_image_and_its_caption_do(tiny_folder: Path) -> No
     )  # two blocks a tower: q, k, v and out, each with 2 (w + w) numbers
     assert pair.forward == image.forward + caption.forward
     assert pair.parameters == clip.parameters
+    mapped, *_, of_map = cost.clip_costs(
+        clip, configure(objective="score", negatives="swap", trainable="text-map")
+    )
+    width = clip.embed_dim
+    assert of_map == width**2
+    assert mapped.both == mapped.forward + 2 * width**2  # of the matrix alone, whose inputs need no gradient
+    assert mapped.forward == pair.forward + 2 * width**2
     pixels = torch.zeros(1, 3, *clip.image_size)
     with sdpa_kernel(SDPBackend.MATH):
         assert image.forward == cost.operations(lambda: clip.network.encode_image(pixels))
