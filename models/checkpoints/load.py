@@ -346,9 +346,10 @@ def _check_fit(source: Source, network: nn.Module, weights: dict[str, Tensor]) -
                 f"In {source.weights}, {name} has shape {stored}, but the configuration needs {asked}. "
                 "Its image_size, patch_size or context_length does not belong to these weights."
             )
-    patches = getattr(getattr(network.visual, "trunk", None), "patch_embed", None)
-    if getattr(patches, "strict_img_size", False) and patches.img_size != network.visual.image_size:
-        reads, stated = ("x".join(map(str, size)) for size in (patches.img_size, network.visual.image_size))
+    tower: Any = network.visual
+    patches: Any = getattr(getattr(tower, "trunk", None), "patch_embed", None)
+    if getattr(patches, "strict_img_size", False) and patches.img_size != tower.image_size:
+        reads, stated = ("x".join(map(str, size)) for size in (patches.img_size, tower.image_size))
         raise CheckpointError(
             f"The configuration of {source.weights} has image_size {stated}, but its tower from timm reads "
             f"pictures of {reads}. Set model_cfg.vision_cfg.image_size, and size in preprocess_cfg, to what it reads."
