@@ -9,11 +9,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.choices import Trainable
 from sds_clip.models.clip.student import chosen_parameters
 from sds_clip.models.teacher.folder import find_family
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.training import cost
 from sds_clip.models.training.cost import Cost
+from tests.checkpoints import save_siglip
 from tests.teachers import (
     save_flux_teacher,
     save_pixart_teacher,
@@ -124,6 +126,15 @@ def test_a_vae_costs_what_its_convolutions_do(tmp_path: Path) -> None:
     found = cost.vae_cost(folder, teacher.family)
     assert found.forward == sum(counts)
     assert found.parameters == cost.count_parameters(vae)
+
+
+@pytest.mark.parametrize("trainable", ["layernorm", "lora", "text-map", "all"])
+def test_a_siglip_is_counted_whatever_is_trained(tmp_path: Path, trainable: Trainable) -> None:
+    clip = load_clip(f"local-dir:{save_siglip(tmp_path)}", device="cpu", precision="float32")
+    config = configure(objective="score", negatives="swap", trainable=trainable)
+    pair, image, caption, trained = cost.clip_costs(clip, config)
+    assert image.forward + caption.forward <= pair.forward < pair.both
+    assert trained > 0
 
 
 def test_a_pair_costs_what_its_image_and_its_caption_do(tiny_folder: Path) -> None:
