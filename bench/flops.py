@@ -42,7 +42,10 @@ def main() -> None:
 
 
 def print_teachers() -> None:
-    """Print what each teacher takes, and the peak in GiB of a step while its text encoders and VAE wait elsewhere."""
+    """Print what each teacher takes, and the peak in GiB of a step while its text encoders and VAE wait elsewhere.
+
+    LayerNorms are trained: their gradients and moments are too small to count.
+    """
     students = [student_cost(name) for name in STUDENTS]
     options = {"data": "captions.json", "teacher": "random", "steps": 1, "teacher_precision": "bfloat16"}
     options |= {"batch_size": BATCH, "micro_batch_size": MICRO_BATCH, "sds_batch_size": SDS_BATCH}
@@ -62,7 +65,8 @@ def print_teachers() -> None:
             mapper = (student_config(architecture)["embed_dim"] + 1) * channels * side**2
             for gradient in ("sds", "full"):
                 config = FinetuneConfig.model_validate({**options, "gradient": gradient})
-                row.append(peak_bytes(config, student, denoiser, other_bytes=0, mapper=mapper) / 2**30)
+                found = peak_bytes(config, student, denoiser, trained=0, other_bytes=0, mapper=mapper)
+                row.append(found / 2**30)
         rows.append([f"{value:.1f}" if isinstance(value, float) else str(value) for value in row])
     header = (
         "teacher", "pixels", "B parameters", "text encoders GiB", "forward TFLOP", "and backward",

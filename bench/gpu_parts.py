@@ -137,6 +137,7 @@ def estimate_mib(shapes: Shapes, variant: str) -> float:
         shapes.config(variant),
         student,
         unet_cost(shapes.unet),
+        trained=0,  # of LayerNorms, too few to count
         other_bytes=FLOAT32 * text_encoder_cost(shapes.unet).parameters,
         mapper=(width + 1) * prod((4, side, side)),
     )

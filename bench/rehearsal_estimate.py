@@ -27,12 +27,12 @@ def estimate(config: FinetuneConfig, teacher: Path) -> tuple[float, float]:
     place = choose_device(config.device)
     dtype = DTYPES[choose_precision(config.precision, place)]
     clip = load_clip(config.base, device="cpu", precision="float32")
-    pair, *_ = clip_costs(clip, config)
+    pair, _, _, trained = clip_costs(clip, config)
     family = find_family(teacher, teacher.name)
     denoiser = denoiser_cost(teacher, family)
     vae = vae_cost(teacher, family) if config.needs_vae else None
     other, mapper = bytes_beside(teacher, family, dtype, vae), mapper_parameters(clip, teacher, family)
-    peak = peak_bytes(config, pair, denoiser, other_bytes=other, mapper=mapper)
+    peak = peak_bytes(config, pair, denoiser, trained=trained, other_bytes=other, mapper=mapper)
     step_s = STEP_OVERHEAD * step_operations(config, pair, denoiser) / sustained_rate(place, dtype)
     return peak + _program_bytes(config.uses_teacher), step_s
 

@@ -1,6 +1,6 @@
 """Rehearses runs at real sizes with random weights: memory and time beside the estimate, silences, and stops.
 
-For each teacher and objective, a student takes two steps of `sds-clip finetune`. Then the same run is stopped by
+For each teacher and recipe, a student takes two steps of `sds-clip finetune`. Then the same run is stopped by
 SIGTERM at several times, and continued. At last the teacher scores two items by `sds-clip evaluate`. The weights take
 up to 5 GB on disk for each teacher.
 """
@@ -29,9 +29,11 @@ from bench.rehearsal_weights import TEACHERS, make_teacher
 from bench.report import heading, note
 from bench.sets import demo_set, make_pairs
 from sds_clip.models.markdown import markdown_table
+from sds_clip.models.recipes.recipe import names, recipe_of
 from sds_clip.models.training.config import parse_config
 
 OBJECTIVES = ("clip", "sds-clip", "condition", "noise-contrast", "score")
+RECIPES = tuple(dict.fromkeys((*OBJECTIVES, *names())))
 PAIRS = 16
 
 
@@ -48,7 +50,9 @@ class Plan:
         nargs="+",
     )
     student: str = option("ViT-B-32", "Name of an open_clip model.")
-    objectives: Sequence[str] = option(OBJECTIVES, "Objectives.", choices=OBJECTIVES, kind=str, nargs="+")
+    recipes: Sequence[str] = option(
+        OBJECTIVES, "Recipes that ship, or objectives.", choices=RECIPES, kind=str, nargs="+"
+    )
     stops: Sequence[float] = option(
         (0.2, 0.5, 0.8), "When a run is stopped, as shares of its time.", quick=(0.5,), kind=float, nargs="*"
     )
@@ -119,9 +123,9 @@ def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[ob
     make_pairs(plan.cache / "pairs", PAIRS)
     runs: list[list[object]] = []
     stops: list[list[object]] = []
-    for objective in plan.objectives:
-        note(f"{teacher}, {objective}")
-        values = _values(plan, folder, base, objective)
+    for recipe in plan.recipes:
+        note(f"{teacher}, {recipe}")
+        values = _values(plan, folder, base, recipe)
         options = [
             part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))
         ]
@@ -135,7 +139,7 @@ def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[ob
         step = took[1] - took[0]
         runs.append(
             [
-                teacher, objective, f"{whole.peak_bytes / 2**20:.0f}", f"{memory / 2**20:.0f}",
+                teacher, recipe, f"{whole.peak_bytes / 2**20:.0f}", f"{memory / 2**20:.0f}",
                 f"{memory / whole.peak_bytes:.2f}", f"{step:.1f}", f"{step_s:.1f}", f"{step_s / step:.2f}",
                 f"{whole.took_s:.0f}", f"{whole.silent_s:.1f}",
             ]
@@ -147,7 +151,7 @@ def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[ob
             waited = stopped.stopped_after_s
             stops.append(
                 [
-                    teacher, objective, f"{share * whole.took_s:.0f}",
+                    teacher, recipe, f"{share * whole.took_s:.0f}",
                     stopped.said_before(share * whole.took_s), "" if waited is None else f"{waited:.1f}",
                     stopped.code, "yes" if again.code == 0 and (out / "delta").exists() else "NO",
                 ]
@@ -155,18 +159,19 @@ def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[ob
     return runs, stops
 
 
-def _values(plan: Plan, teacher: Path, base: Path, objective: str) -> dict[str, Any]:
+def _values(plan: Plan, teacher: Path, base: Path, recipe: str) -> dict[str, Any]:
     """The options of a run."""
+    method = recipe_of(recipe)[0].options if recipe in names() else {"objective": recipe}
     values = {
         "data": plan.cache / f"pairs/captions-{PAIRS}.json", "images": plan.cache / "pairs/images",
-        "base": f"local-dir:{base}", "objective": objective, "steps": 2, "batch_size": plan.batch_size,
+        "base": f"local-dir:{base}", "steps": 2, "batch_size": plan.batch_size,
         "sds_batch_size": plan.sds_batch_size, "precision": plan.precision, "device": plan.device,
-        "log_every": 1, "ridge_images": PAIRS, "caption_cache": plan.cache / "captions",
+        "log_every": 1, "ridge_images": PAIRS, "caption_cache": plan.cache / "captions", **method,
     }  # fmt: skip
-    if objective != "clip":
+    if method["objective"] != "clip" and "score_by" not in method:
         values |= {"teacher": f"local-dir:{teacher}", "teacher_precision": plan.precision}
-    if objective == "score":
-        values |= {"negatives": "swap", "score_draws": 2}
+    if method["objective"] == "score":
+        values |= {"score_draws": 2}
     return values
 
 
@@ -200,12 +205,12 @@ def main(arguments: list[str] | None = None) -> None:
         stops += found[1]
         scores.append(scoring(plan, teacher))
     of_runs = (
-        "teacher", "objective", "peak MiB", "estimate", "ratio", "step s", "estimate", "ratio", "run s",
+        "teacher", "recipe", "peak MiB", "estimate", "ratio", "step s", "estimate", "ratio", "run s",
         "longest silence s",
     )  # fmt: skip
     of_stops = (
         "teacher",
-        "objective",
+        "recipe",
         "stopped at s",
         "what it had said",
         "ended after s",

@@ -1,37 +1,38 @@
-"""A small SigLIP for the demo world: `python -m sds_clip.demo.siglip DIR` writes it, and pairs to train it on.
+"""A small SigLIP of the demo world, trained as the demo's student is: `python -m sds_clip.demo.siglip DIR`.
 
-    DIR/siglip/   an open_clip `local-dir:` folder: untrained: a timm tower, sigmoids, and the demo student's tokenizer
-    DIR/pairs/    an image folder
-
-docs/experiments/siglip.md has the commands that train it, distil the demo's teacher into it, and serve it.
+It has a tower of timm, sigmoids in place of softmaxes, and the student's tokenizer and pictures.
+docs/experiments/students.md says what it learns from the demo's teacher.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from open_clip.model import CustomTextCLIP
+from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import save_file
 from torch import nn
 
-from sds_clip.demo.folders import write_image_folder
 from sds_clip.demo.options import count, parser_of, run
 from sds_clip.demo.student import preprocess_config, sines_and_cosines
-from sds_clip.demo.tokenizer import CONTEXT_LENGTH
-from sds_clip.demo.training_set import DemoPairs
+from sds_clip.demo.train_student import Recipe, train_student
+from sds_clip.demo.validation import load_validation
+from sds_clip.demo.world import IMAGE_SIZE_PX
+from sds_clip.models.atomic import atomic_folder
 
 STUDENT = Path(__file__).parent / "student"
-IMAGE_SIZE_PX = 160  # the tower's own
-PRETRAINING_SEED = 3000
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+CONTEXT_LENGTH = 20  # no caption has more tokens, and every token of a text is computed here
+TEXT_WIDTH = 128
 
 
-def model_config() -> dict[str, Any]:
+def model_config(vocab_size: int) -> dict[str, Any]:
     """The architecture as in `open_clip_config.json`, 1.2 million parameters."""
-    student = json.loads((STUDENT / "open_clip_config.json").read_text())["model_cfg"]
     return {
         "embed_dim": 64,
         "init_logit_bias": -10,
@@ -45,9 +46,9 @@ def model_config() -> dict[str, Any]:
         },
         "text_cfg": {
             "context_length": CONTEXT_LENGTH,
-            "vocab_size": student["text_cfg"]["vocab_size"],
+            "vocab_size": vocab_size,
             "hf_tokenizer_name": "demo-tokenizer",
-            "width": 128,
+            "width": TEXT_WIDTH,
             "heads": 4,
             "layers": 4,
             "no_causal_mask": True,
@@ -58,33 +59,46 @@ def model_config() -> dict[str, Any]:
     }
 
 
-def write_siglip(folder: Path, *, seed: int = 0) -> None:
-    """Write the SigLIP with fresh weights. Words and positions start at one scale, as the demo student's do."""
-    config = model_config()
-    arguments = {key: value for key, value in model_config().items() if key != "custom_text"}
-    torch.manual_seed(seed)
+def new_siglip(vocab_size: int) -> CustomTextCLIP:
+    """A SigLIP with fresh weights. Words and positions start at one scale, as the student's do."""
+    arguments = {key: value for key, value in model_config(vocab_size).items() if key != "custom_text"}
     network = CustomTextCLIP(**arguments)
     text: Any = network.text
-    width = config["text_cfg"]["width"]
-    nn.init.normal_(text.token_embedding.weight, std=width**-0.5)
+    nn.init.normal_(text.token_embedding.weight, std=TEXT_WIDTH**-0.5)
     with torch.no_grad():
-        text.positional_embedding.copy_((2 / width) ** 0.5 * sines_and_cosines(CONTEXT_LENGTH, width))
-    folder.mkdir(parents=True)
-    save_file(network.state_dict(), folder / "open_clip_model.safetensors")
-    preprocess = preprocess_config() | {"size": IMAGE_SIZE_PX}
-    content = {"model_cfg": config, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(STUDENT / name, folder)
+        positions = sines_and_cosines(CONTEXT_LENGTH, TEXT_WIDTH)
+        text.positional_embedding.copy_((2 / TEXT_WIDTH) ** 0.5 * positions)
+    return network
+
+
+def save_siglip(network: CustomTextCLIP, folder: Path) -> None:
+    """Write an open_clip `local-dir:` folder in float32."""
+    text: Any = network.text
+    config = {"model_cfg": model_config(text.vocab_size), "preprocess_cfg": preprocess_config()}
+    with atomic_folder(folder) as unfinished:
+        save_file(network.state_dict(), unfinished / "open_clip_model.safetensors")
+        (unfinished / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        for name in TOKENIZER_FILES:
+            shutil.copy(STUDENT / name, unfinished)
+
+
+def build(folder: Path, recipe: Recipe) -> None:
+    """Train a SigLIP and save it; an interrupted training continues."""
+    tokenizer = HFTokenizer(str(STUDENT), context_length=CONTEXT_LENGTH)
+    work_dir = folder.with_name(f"{folder.name}-training")
+    trained = train_student(recipe, tokenizer, load_validation(tokenizer), work_dir, new=new_siglip)
+    assert isinstance(trained, CustomTextCLIP)
+    save_siglip(trained, folder)
 
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="Folder into which both are written.")
-    parser.add_argument("--pairs", type=count, default=16_384, help="Number of pairs (default: %(default)s).")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="Folder into which it is written.")
+    parser.add_argument(
+        "--steps", type=count, default=Recipe.steps, help="Training steps (default: %(default)s)."
+    )
     options = parser.parse_args()
-    write_siglip(options.folder / "siglip")
-    write_image_folder(options.folder / "pairs", DemoPairs(options.pairs, PRETRAINING_SEED))
+    build(options.folder, replace(Recipe(), steps=options.steps))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.loss import ClipLoss
-from open_clip.model import CLIP
+from open_clip.loss import ClipLoss, SigLipLoss
+from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -24,6 +26,9 @@ from sds_clip.demo.validation import ValidationSet, validate
 from sds_clip.demo.world import with_places_exchanged
 from sds_clip.models.clip.precision import native_bf16
 from sds_clip.models.clip.short_texts import encode_text, without_padding
+from sds_clip.models.clip.text_map import text_projection
+
+Student: TypeAlias = CLIP | CustomTextCLIP
 
 
 @dataclass(frozen=True)
@@ -56,23 +61,27 @@ def train_student(
     save_every: int = 100,
     validate_every: int = 250,
     compiled: bool = False,
-) -> CLIP:
+    new: Callable[[int], Student] = new_student,
+) -> Student:
     """Train, or continue from `work_dir/checkpoint.pt`; progress goes to `work_dir/log.jsonl`.
+
+    `new` makes a student for so many words. A SigLIP is trained by its own loss.
 
     Raises:
         RuntimeError: the loss is not finite.
         ValueError: the checkpoint is of another recipe, see `sds_clip.demo.checkpoint.resume`.
     """
     torch.manual_seed(recipe.seed)
-    student = new_student(len(tokenizer.tokenizer))
+    student = new(len(tokenizer.tokenizer))
     heads = new_heads(student)
     groups = [*_parameter_groups(student, recipe), {"params": [*heads.parameters()], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
     file = work_dir / "checkpoint.pt"
     parts: dict[str, Part] = {"student": student, "heads": heads, "optimizer": optimizer}
     first_step, seconds_before = resume(file, recipe, parts)
-    contrastive = ClipLoss()
+    contrastive = ClipLoss() if student.logit_bias is None else SigLipLoss()
     if compiled:
+        assert isinstance(student, CLIP)
         student.visual.compile()
         student.transformer.compile()
     began = time.monotonic() - seconds_before
@@ -93,7 +102,7 @@ def train_student(
 
 
 def _train_step(
-    student: CLIP, heads: nn.ModuleDict, optimizer: torch.optim.Optimizer, contrastive: ClipLoss,
+    student: Student, heads: nn.ModuleDict, optimizer: torch.optim.Optimizer, contrastive: ClipLoss | SigLipLoss,
     recipe: Recipe, tokenizer: HFTokenizer, step: int,
 ) -> dict[str, float]:  # fmt: skip
     """Returns the contrastive loss, and the losses of each tower's head."""
@@ -103,11 +112,10 @@ def _train_step(
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()), sdpa_kernel(SDPBackend.MATH):
         image_features = student.encode_image(images, normalize=True).float()
         text_features = F.normalize(encode_text(student, without_padding(student, tokens)), dim=-1).float()
-    logit_scale = student.logit_scale.exp()
+    scaling = [student.logit_scale.exp()] + ([] if student.logit_bias is None else [student.logit_bias])
     captions, exchanged = text_features.chunk(2)
     alignment = (
-        contrastive(image_features, captions, logit_scale)
-        + contrastive(image_features, exchanged, logit_scale)
+        contrastive(image_features, captions, *scaling) + contrastive(image_features, exchanged, *scaling)
     ) / 2
     # A unit vector's entries are small: the heads see them at unit variance.
     scale = image_features.shape[1] ** 0.5
@@ -138,9 +146,10 @@ def _train_step(
     return {name: value.item() for name, value in figures.items()}
 
 
-def new_heads(student: CLIP) -> nn.ModuleDict:
+def new_heads(student: Student) -> nn.ModuleDict:
     """A linear head for each tower, which tells places from the embedding. They are dropped after the training."""
-    width = student.text_projection.shape[1]
+    last = text_projection(student)
+    width = last.out_features if isinstance(last, nn.Linear) else last.shape[1]
     return nn.ModuleDict({tower: new_head(width) for tower in ("image", "text")})
 
 
@@ -162,7 +171,7 @@ def _batch(recipe: Recipe, tokenizer: HFTokenizer, step: int) -> tuple[Tensor, T
     )
 
 
-def _parameter_groups(student: CLIP, recipe: Recipe) -> list[dict[str, object]]:
+def _parameter_groups(student: Student, recipe: Recipe) -> list[dict[str, object]]:
     """Weight decay for matrices only, not for gains, biases, embeddings and the temperature."""
     kept: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
@@ -171,6 +180,6 @@ def _parameter_groups(student: CLIP, recipe: Recipe) -> list[dict[str, object]]:
     return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}]
 
 
-def _measure(student: CLIP, validation: ValidationSet) -> dict[str, float]:
+def _measure(student: Student, validation: ValidationSet) -> dict[str, float]:
     student.eval()
     return {name: round(value, 4) for name, value in validate(student, validation).items()}

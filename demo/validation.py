@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from open_clip.model import CLIP
+from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
@@ -50,7 +50,7 @@ def load_validation(
 
 
 @torch.inference_mode()
-def validate(student: CLIP, validation: ValidationSet) -> dict[str, float]:
+def validate(student: CLIP | CustomTextCLIP, validation: ValidationSet) -> dict[str, float]:
     """Shares between 0 and 1: retrieval@1 in batches of 128, and text/image/group/GroupMatch by kind."""
     images = student.encode_image(validation.images, normalize=True)
     texts = student.encode_text(validation.tokens, normalize=True)

@@ -28,7 +28,7 @@ from sds_clip.models.training.config import FinetuneConfig
 from sds_clip.models.training.parts import trained_parameters
 
 FLOAT32, _BFLOAT16 = 4, 2  # bytes
-_OF_MAPPER = 4 * FLOAT32  # its weights, their gradient and two moments
+_OF_TRAINING = 3 * FLOAT32  # a number's gradient and its two moments
 
 Work = Callable[[], Any]
 
@@ -64,21 +64,23 @@ def step_operations(config: FinetuneConfig, clip: Cost, denoiser: Cost) -> float
     return of_clip + config.teacher_batch_size * (passed + denoiser.forward / config.log_every)
 
 
-def peak_bytes(config: FinetuneConfig, clip: Cost, denoiser: Cost, *, other_bytes: int, mapper: int) -> float:
+def peak_bytes(
+    config: FinetuneConfig, clip: Cost, denoiser: Cost, *, trained: int, other_bytes: int, mapper: int
+) -> float:
     """Return the memory of a run's steps at their peak. With activation checkpointing it is less.
 
-    `other_bytes` are those of the teacher's other weights: its text encoder's and its VAE's. `mapper` counts
-    parameters. The activations of the VAE, which encodes images before the first step, are not counted.
+    `trained` counts the student's numbers that are trained, and `mapper` those of the mapper. `other_bytes` are those
+    of the teacher's other weights: its text encoder's and its VAE's. The activations of the VAE, which encodes images before the first step, are not counted.
 
     The base stays in memory beside the student. CLIP and the denoiser never keep activations at the same time if
     the batch is encoded in several parts.
     """
-    weights = float(2 * FLOAT32 * clip.parameters)
+    weights = float(2 * FLOAT32 * clip.parameters + _OF_TRAINING * trained)
     of_clip = min(config.micro_batch_size or config.batch_size, config.batch_size) * clip.kept_bytes
     if config.objective == "clip":
         return weights + of_clip
     size = FLOAT32 if config.teacher_precision == "float32" else _BFLOAT16
-    weights += size * denoiser.parameters + other_bytes + _OF_MAPPER * mapper
+    weights += size * denoiser.parameters + other_bytes + (FLOAT32 + _OF_TRAINING) * mapper
     # The denoiser's are counted in bfloat16.
     of_denoiser = config.teacher_batch_size * denoiser.kept_bytes * size / _BFLOAT16
     return weights + max(of_clip, 0 if config.gradient == "sds" else of_denoiser)

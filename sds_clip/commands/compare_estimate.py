@@ -154,7 +154,7 @@ def _needs(config: FinetuneConfig, base: Clip) -> _Needs:
     alone = config.model_copy(update={"objective": "clip"})
     if not config.uses_teacher:
         nothing = Cost("no teacher", 0, 0)
-        peak = peak_bytes(alone, pair, nothing, other_bytes=0, mapper=0)
+        peak = peak_bytes(alone, pair, nothing, trained=trained, other_bytes=0, mapper=0)
         return _Needs(step_operations(alone, pair, nothing) + of_negatives, 0.0, 0, peak, trained, 0)
     assert config.teacher is not None
     name, folder = find_folder(config.teacher, vae=False)
@@ -164,7 +164,7 @@ def _needs(config: FinetuneConfig, base: Clip) -> _Needs:
     vae = vae_cost(folder, family) if config.needs_vae else None
     waits = config.teacher_offload and choose_device(config.device).type != "cpu"
     beside = 0 if waits else bytes_beside(folder, family, dtype, vae)
-    peak = peak_bytes(config, pair, denoiser, other_bytes=beside, mapper=mapper)
+    peak = peak_bytes(config, pair, denoiser, trained=trained, other_bytes=beside, mapper=mapper)
     start, start_images = (
         (0.0, 0) if vae is None else (float(image.forward + vae.forward), config.ridge_images)
     )

@@ -79,8 +79,17 @@ def test_a_step_of_vit_b_16_under_stable_diffusion_costs_what_the_docs_say(
     config = configure(**SIZES | {"teacher_precision": "bfloat16"} | options)
     assert cost.step_operations(config, VIT_B_16, UNET) / 1e12 == pytest.approx(teraflop, abs=0.5)
     other_bytes, mapper = 4 * 123_100_000, 513 * 4 * 64 * 64
-    found = cost.peak_bytes(config, VIT_B_16, UNET, other_bytes=other_bytes, mapper=mapper)
+    found = cost.peak_bytes(config, VIT_B_16, UNET, trained=65_536, other_bytes=other_bytes, mapper=mapper)
     assert found / 2**30 == pytest.approx(gib, abs=0.2)
+
+
+def test_what_is_trained_has_a_gradient_and_two_moments() -> None:
+    config, nothing = configure(objective="clip"), Cost("no teacher", 0, 0)
+    none, some = (
+        cost.peak_bytes(config, VIT_B_16, nothing, trained=trained, other_bytes=0, mapper=0)
+        for trained in (0, 1000)
+    )
+    assert some - none == 3 * 4 * 1000
 
 
 @pytest.mark.parametrize(
