@@ -70,7 +70,8 @@ def peak_bytes(
     """Return the memory of a run's steps at their peak. With activation checkpointing it is less.
 
     `trained` counts the student's numbers that are trained, and `mapper` those of the mapper. `other_bytes` are those
-    of the teacher's other weights: its text encoder's and its VAE's. The activations of the VAE, which encodes images before the first step, are not counted.
+    of the teacher's other weights: its text encoder's and its VAE's. The activations of the VAE, which encodes images
+    before the first step, are not counted.
 
     The base stays in memory beside the student. CLIP and the denoiser never keep activations at the same time if
     the batch is encoded in several parts.
