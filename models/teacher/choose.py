@@ -64,15 +64,19 @@ def check_scheduler(family: Family, config: Mapping[str, Any], reference: str, k
     if name.startswith("EDM") or config.get("sigma_data") is not None:
         raise TeacherError(f"{kind} whose scheduler is a {name} (EDM), which scales its input. {SCOPE}")
     folder = reference.rstrip("/").rpartition("/")[2]
-    if name.endswith(("LCMScheduler", "TCDScheduler")) or _FEW_STEPS.search(folder):
-        few = f"{kind} that was distilled to draw in few steps (its scheduler is a {name})"
-        raise TeacherError(f"{few}, and says little about single noise levels. {SCOPE}")
+    of_few_steps = f"was distilled to draw in few steps, and says little about single noise levels. {SCOPE}"
+    if name.endswith(("LCMScheduler", "TCDScheduler")):
+        raise TeacherError(f"{kind} whose scheduler is a {name}: it {of_few_steps}")
+    if found := _FEW_STEPS.search(folder):
+        raise TeacherError(
+            f"{kind} with {found[0]!r} in its name: such a model {of_few_steps} If this one was not, rename its folder."
+        )
     if isinstance(family, Flux) and not config.get("use_dynamic_shifting"):
         raise TeacherError(
             f"{kind} whose scheduler has no use_dynamic_shifting, as FLUX.1-schnell, which was distilled to draw in "
             f"few steps. {SCOPE}"
         )
-    if family.is_flow != name.startswith("FlowMatch"):
+    if family.is_flow != (name == "FlowMatchEulerDiscreteScheduler"):
         noise = "sigmas of a flow" if family.is_flow else "alphas_cumprod of a noise schedule"
         raise TeacherError(
             f"{kind} whose scheduler is a {name}, but whose {family.denoiser} needs the {noise}: the folder mixes "

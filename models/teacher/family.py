@@ -29,6 +29,8 @@ class Family(ABC):
     """The folder of the denoising network."""
     classes: Mapping[str, str | None]
     """The parts of a folder and the class of each, without transformers' suffix Fast."""
+    patch: ClassVar[int] = 1
+    """Of which number the side of the latents is a multiple."""
     is_flow: ClassVar[bool] = False
     """Whether the denoiser predicts a flow, whose scheduler has sigmas in place of abar."""
     tokens: int = 77
@@ -49,12 +51,16 @@ class Family(ABC):
         """Refuse a denoiser's configuration that is not supported. Raises TeacherError that begins with `kind`."""
 
     def latents(self, config: Mapping[str, Any]) -> tuple[int, Any]:
-        """The channels and the side of the latents."""
-        return config.get("in_channels", 4), config.get("sample_size")
+        """The channels of the latents, and their side as it is stated. Raises TeacherError."""
+        return whole(config, "in_channels", 4), config.get("sample_size")
+
+    def largest_side(self, config: Mapping[str, Any]) -> int | None:
+        """The largest side of latents for which the denoiser has positions; None without a limit."""
+        return None
 
     @abstractmethod
     def caption_width(self, config: Mapping[str, Any]) -> int:
-        """The width of the caption embeddings that the denoiser needs."""
+        """The width of the caption embeddings that the denoiser needs. Raises TeacherError."""
 
     def pooled_width(self, config: Mapping[str, Any]) -> int:
         """The width of the one vector of a caption that the denoiser needs beside the embeddings of tokens."""
@@ -108,6 +114,20 @@ class Family(ABC):
 
         `guidance` is for denoisers that take its scale as an input.
         """
+
+
+def whole(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """Return a number of a denoiser's configuration, where the default is that of its class.
+
+    Raises:
+        TeacherError: it is no whole number above 0.
+    """
+    value = config.get(name, default)
+    if type(value) is not int or value < 1:
+        raise TeacherError(
+            f"The denoiser's config.json has {value!r} as {name}, not a whole number above 0. Download it again."
+        )
+    return value
 
 
 def with_pooled(pooled: Float[Tensor, "b p"], tokens: Tokens) -> Float[Tensor, "b s2 e"]:

@@ -57,7 +57,7 @@ def read_json(file: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise TeacherError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TeacherError(f"{file} cannot be read ({first_line(error)}); download it again.") from error
     if not isinstance(content, dict):
         raise TeacherError(f"{file} is not a JSON object; download it again.")
@@ -78,26 +78,32 @@ def find_family(folder: Path, reference: str) -> Family:
     config = read_json(folder / family.denoiser / "config.json")
     check_class(family.denoiser, str(family.classes[family.denoiser]), config, kind)
     family.check(config, kind)
+    family.caption_width(config), family.pooled_width(config)
     _, side = family.latents(config)
-    if not isinstance(side, int):
+    most = family.largest_side(config)
+    if type(side) is not int or side < 1 or side % family.patch or (most is not None and side > most):
+        even = " that is even" * (family.patch == 2)
+        limit = "" if most is None else f", at most {most}"
         raise TeacherError(
-            f"{kind} whose {family.denoiser} does not state one number as sample_size ({side}); put the side of its "
-            f"latents into {family.denoiser}/config.json."
+            f"{kind} whose {family.denoiser} has {side} as sample_size. Put the side of its latents into "
+            f"{family.denoiser}/config.json: one whole number above 0{even}{limit}."
         )
     weight_files(folder / family.denoiser)
     for part in family.text_encoders:
         weight_files(folder / part)
         meant = str(family.classes[part])
         check_class(part, meant, read_json(folder / part / "config.json"), kind)
-        tokenizer = folder / tokenizer_of(part)
-        if meant == "T5EncoderModel" and not any(
-            (tokenizer / name).is_file() for name in ("spiece.model", "tokenizer.json")
-        ):
-            raise TeacherError(
-                f"{tokenizer} has neither spiece.model, the sentencepiece model of a T5, nor tokenizer.json; download "
-                "the folder again."
-            )
+        _check_tokenizer(folder / tokenizer_of(part), is_t5=meant == "T5EncoderModel")
     return family
+
+
+def _check_tokenizer(tokenizer: Path, *, is_t5: bool) -> None:
+    needed = ["spiece.model"] if is_t5 else ["vocab.json", "merges.txt"]
+    if not (tokenizer / "tokenizer.json").is_file() and not all(
+        (tokenizer / name).is_file() for name in needed
+    ):
+        what = "spiece.model, the sentencepiece model of a T5" if is_t5 else "vocab.json with merges.txt"
+        raise TeacherError(f"{tokenizer} has neither {what}, nor tokenizer.json; download the folder again.")
 
 
 def tokenizer_of(text_encoder: str) -> str:

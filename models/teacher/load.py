@@ -115,7 +115,7 @@ def read_schedule(folder: Path, family: Family, side: int) -> tuple[PredictionTy
         )
     scheduler = _part(kind, folder / "scheduler")
     if family.is_flow:
-        return "flow_prediction", Levels.of_flow(_sigmas(scheduler, side))
+        return "flow_prediction", Levels.of_flow(_sigmas(folder, scheduler, side))
     abar = getattr(scheduler, "alphas_cumprod", None)
     if abar is None:
         raise TeacherError(
@@ -138,15 +138,26 @@ def read_schedule(folder: Path, family: Family, side: int) -> tuple[PredictionTy
     return predicted, Levels.of_abar(abar)
 
 
-def _sigmas(scheduler: Any, side: int) -> Tensor:
+def _sigmas(folder: Path, scheduler: Any, side: int) -> Tensor:
     """The noise of every timestep of a flow, as the scheduler shifts it: by a number, or by the image's size."""
     config = scheduler.config
     sigmas: Tensor = scheduler.sigmas.float().flip(0)
-    if config.use_dynamic_shifting:
-        tokens = (side // 2) ** 2  # in patches of 2 x 2
-        share = (tokens - config.base_image_seq_len) / (config.max_image_seq_len - config.base_image_seq_len)
-        mu = config.base_shift + share * (config.max_shift - config.base_shift)
-        sigmas = scheduler.time_shift(mu, 1.0, sigmas)
+    try:
+        if config.use_dynamic_shifting:
+            tokens = (side // 2) ** 2  # in patches of 2 x 2
+            share = (tokens - config.base_image_seq_len) / (
+                config.max_image_seq_len - config.base_image_seq_len
+            )
+            mu = config.base_shift + share * (config.max_shift - config.base_shift)
+            sigmas = scheduler.time_shift(mu, 1.0, sigmas)
+        sound = bool((sigmas > 0).all() and (sigmas <= 1).all() and (sigmas.diff() >= 0).all())  # NaN fails
+    except (TypeError, ArithmeticError):
+        sound = False
+    if not sound or config.invert_sigmas:
+        raise TeacherError(
+            f"{folder}/scheduler is not that of a flow. Its sigmas must rise from above 0 to at most 1, and "
+            "invert_sigmas must be false. Correct scheduler_config.json, or download it again."
+        )
     return sigmas
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sds_clip.models.errors import TeacherError
-from sds_clip.models.teacher.family import Family, refuse_channels, with_pooled
+from sds_clip.models.teacher.family import Family, refuse_channels, whole, with_pooled
 
 
 class PixArt(Family):
@@ -18,6 +18,7 @@ class PixArt(Family):
     """
 
     denoiser: ClassVar[str] = "transformer"
+    patch: ClassVar[int] = 2
     classes: Mapping[str, str | None] = {
         "transformer": "PixArtTransformer2DModel",
         "text_encoder": "T5EncoderModel",
@@ -40,7 +41,8 @@ class PixArt(Family):
             )
 
     def caption_width(self, config: Mapping[str, Any]) -> int:
-        return int(config["caption_channels"] or config["cross_attention_dim"])
+        from_t5 = config.get("caption_channels") is not None
+        return whole(config, "caption_channels") if from_t5 else whole(config, "cross_attention_dim", 1152)
 
     def prepared(self, caption: str) -> str:
         """Lower case, as in training. The pipeline's removal of markup (`clean_caption`) is left out."""
@@ -77,7 +79,9 @@ class _Flow(Family):
     """What the two flows share: a pooled vector, and joint attention to tokens without a mask."""
 
     denoiser: ClassVar[str] = "transformer"
+    patch: ClassVar[int] = 2
     is_flow: ClassVar[bool] = True
+    usual_pooled_width: ClassVar[int]
 
     def check(self, config: Mapping[str, Any], kind: str) -> None:
         channels_in = config.get("in_channels", 16)
@@ -86,10 +90,10 @@ class _Flow(Family):
             refuse_channels(kind, "transformer", channels_in, channels_out)
 
     def caption_width(self, config: Mapping[str, Any]) -> int:
-        return int(config["joint_attention_dim"])
+        return whole(config, "joint_attention_dim", 4096)
 
     def pooled_width(self, config: Mapping[str, Any]) -> int:
-        return int(config["pooled_projection_dim"])
+        return whole(config, "pooled_projection_dim", self.usual_pooled_width)
 
     def condition(self, tokens: Tensor) -> Tensor:
         return with_pooled(torch.zeros_like(tokens[:, 0]), tokens)
@@ -102,6 +106,7 @@ class StableDiffusion3(_Flow):
     """
 
     tokens, t5_tokens = 77 + 256, 256
+    usual_pooled_width: ClassVar[int] = 2048
 
     def __init__(self, *, t5: bool) -> None:
         of_t5 = {"text_encoder_3": "T5EncoderModel", "tokenizer_3": "T5Tokenizer"}
@@ -119,6 +124,12 @@ class StableDiffusion3(_Flow):
     def check(self, config: Mapping[str, Any], kind: str) -> None:
         super().check(config, kind)
         self._width = self.caption_width(config)
+
+    def latents(self, config: Mapping[str, Any]) -> tuple[int, Any]:
+        return whole(config, "in_channels", 16), config.get("sample_size", 128)
+
+    def largest_side(self, config: Mapping[str, Any]) -> int | None:
+        return whole(config, "pos_embed_max_size", 96) * whole(config, "patch_size", 2)
 
     def made_widths(self, texts: Sequence[Any]) -> tuple[int, int]:
         clips, t5 = texts[:2], texts[2:]
@@ -158,6 +169,7 @@ class Flux(_Flow):
     """FLUX.1-dev: tokens of a T5, a pooled vector of a CLIP, latents in packs of 2 x 2, guidance as an input."""
 
     tokens = t5_tokens = 512
+    usual_pooled_width: ClassVar[int] = 768
     classes: Mapping[str, str | None] = {
         "transformer": "FluxTransformer2DModel",
         "text_encoder": "CLIPTextModel",
@@ -169,7 +181,7 @@ class Flux(_Flow):
 
     def latents(self, config: Mapping[str, Any]) -> tuple[int, Any]:
         """Its configuration has no side; the pipeline's is 128, for images of 1024 pixels."""
-        return config.get("in_channels", 64) // 4, config.get("sample_size", 128)
+        return whole(config, "in_channels", 64) // 4, config.get("sample_size", 128)
 
     def made_widths(self, texts: Sequence[Any]) -> tuple[int, int]:
         return texts[1].hidden_size, texts[0].hidden_size

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sds_clip.models.errors import TeacherError
-from sds_clip.models.teacher.family import SCOPE, Family, refuse_channels, with_pooled
+from sds_clip.models.teacher.family import SCOPE, Family, refuse_channels, whole, with_pooled
 
 _UNET_CONDITIONS = (
     "addition_embed_type",
@@ -44,7 +44,7 @@ class StableDiffusion(Family):
             refuse_channels(kind, "U-Net", channels_in, channels_out)
 
     def caption_width(self, config: Mapping[str, Any]) -> int:
-        return config["cross_attention_dim"]  # type: ignore[no-any-return]  # a list if the blocks differ
+        return whole(config, "cross_attention_dim", 1280)
 
     def embed(self, encoders: Sequence[Any], tokens: Sequence[Any]) -> Tensor:
         """The last hidden state, as in StableDiffusionPipeline."""
@@ -84,9 +84,8 @@ class StableDiffusionXL(StableDiffusion):
             raise TeacherError(f"{kind} whose U-Net takes no sizes: it is that of another family. {SCOPE}")
 
     def pooled_width(self, config: Mapping[str, Any]) -> int:
-        return int(config["projection_class_embeddings_input_dim"]) - _SIZES * int(
-            config["addition_time_embed_dim"]
-        )
+        sizes = _SIZES * whole(config, "addition_time_embed_dim")
+        return whole(config, "projection_class_embeddings_input_dim") - sizes
 
     def made_widths(self, texts: Sequence[Any]) -> tuple[int, int]:
         return sum(text.hidden_size for text in texts), texts[1].projection_dim
