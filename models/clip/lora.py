@@ -65,12 +65,15 @@ def attach(
         StudentError: a tower has no such layer, or the rank is above the width of one.
     """
     random = torch.Generator().manual_seed(seed)
-    chosen = {name: layer for name, layer in layers(network) if targets in ("both", layer.targets)}
+    found = dict(layers(network))
+    chosen = {name: layer for name, layer in found.items() if targets in ("both", layer.targets)}
     for tower, of_image in (("image", True), ("text", False)):
-        if not any(name.startswith("visual.") is of_image for name in chosen):
+        there = {layer.targets for name, layer in found.items() if name.startswith("visual.") is of_image}
+        if not there & ({"attention", "mlp"} if targets == "both" else {targets}):
+            remedy = f"Use lora_targets: {min(there)}" if there else "Train all of its parameters"
             raise StudentError(
-                f"This CLIP's {tower} tower has no layers for lora_targets: {targets}, so it would not be trained. Use "
-                "other lora_targets, or train layernorm or all instead."
+                f"This CLIP's {tower} tower has no layers for lora_targets: {targets}, so it would not be trained. "
+                f"{remedy} instead."
             )
     for name, layer in chosen.items():
         weight = network.get_parameter(layer.weight)

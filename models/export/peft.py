@@ -36,6 +36,10 @@ _OTHER_KINDS = (
     "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 """Options with which an adapter is more than one product, of one rank and scale, beside each weight."""
+_PLAIN = (
+    "Only plain LoRA is supported: one rank and one alpha for all layers, and nothing else trained. Merge the adapter "
+    "into its model with PEFT, and convert the model."
+)
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 """Ways to start training that leave the base's weights as they are."""
 
@@ -55,6 +59,11 @@ def write_peft(folder: Path, clip: Clip, source: Source) -> None:
             "--format, as a whole model."
         )
     assert isinstance(reference, Folder)
+    if isinstance(base := base_of(delta.folder), Folder) and is_delta(expanded(base.path)):
+        raise CheckpointError(
+            f"{clip.reference} lies over a delta, {base.path}, which no adapter of PEFT can name as its base. Export "
+            "it with another --format, as a whole model."
+        )
     tensors: dict[str, Tensor] = {}
     for name, theirs in layer_names(clip, source).items():
         for letter in "AB" if f"{name}.lora.A" in delta.tensors else "":
@@ -103,6 +112,8 @@ def _read(adapter: Path, clip: Clip) -> tuple[dict[str, Any], dict[str, Tensor]]
         config |= {"r": int(config.get("r", 8)), "lora_alpha": float(config.get("lora_alpha", 8))}
         if config["r"] < 1:
             raise ValueError(f"r is {config['r']}")
+        if not abs(config["lora_alpha"]) <= torch.finfo(torch.float32).max:
+            raise ValueError(f"lora_alpha is {config['lora_alpha']}")
         others = [name for name in _OTHER_KINDS if config.get(name)]
         if config.get("bias", "none") != "none":
             others.append("bias")
@@ -118,16 +129,22 @@ def _read(adapter: Path, clip: Clip) -> tuple[dict[str, Any], dict[str, Tensor]]
         ) from error
     if kind != "LORA" or others:
         what = f"is of the kind {kind}" if kind != "LORA" else f"has {others[0]}: {config[others[0]]!r}"
-        raise CheckpointError(
-            f"{adapter} {what}. Only plain LoRA is supported: one rank and one alpha for all layers, and nothing else "
-            "trained. Merge the adapter into its model with PEFT, and convert the model."
-        )
+        raise CheckpointError(f"{adapter} {what}. {_PLAIN}")
     if made_over != clip.version:
         raise CheckpointError(
             f"{adapter} is an adapter for version {made_over[:12]}, but {clip.reference} is version "
             f"{clip.version[:12]}. Give the base that it was trained from."
         )
     check_finite(tensors, adapter / TENSORS_FILE)
+    for name in tensors:
+        halves = [f"{_layer(name)}.lora_{letter}.weight" for letter in "AB"]
+        if name.removeprefix(_PREFIX) not in halves:
+            raise CheckpointError(f"{adapter} has {name}, which is no factor of LoRA. {_PLAIN}")
+        for half in halves:
+            if _PREFIX + half not in tensors and half not in tensors:
+                raise CheckpointError(
+                    f"{adapter} has {name} without {half}. Its {TENSORS_FILE} may be incomplete: download it again."
+                )
     return config, tensors
 
 

@@ -398,6 +398,10 @@ def check_combination(
             f"The objective {objective} needs a teacher; give one, or choose the objective clip"
             f"{', or score_by: base' if objective == 'score' else ''}."
         )
+    if options.trainable != "lora" and (given := _of_lora(options)):
+        raise ValueError(
+            f"The option {given} is for trainable: lora, and this run trains {options.trainable}."
+        )
     if objective in ("sds-clip", *BY_CONDITION) and options.trainable == "text-map":
         raise ValueError(
             f"The objective {objective} trains the image tower, and trainable: text-map only texts; use the objective "
@@ -458,6 +462,13 @@ def check_combination(
             f"The objective noise-contrast compares images in groups of {NOISE_CONTRAST_GROUP}. Use a multiple of "
             f"{NOISE_CONTRAST_GROUP} as sds_batch_size, which is batch_size if it is not given."
         )
+
+
+def _of_lora(options: TrainingOptions) -> str | None:
+    """Return the first option of LoRA that is not its default."""
+    fields = type(options).model_fields
+    ours = (name for name in fields if name.startswith("lora_"))
+    return next((name for name in ours if getattr(options, name) != fields[name].default), None)
 
 
 def _check_negatives(objective: Objective, options: TrainingOptions) -> None:

@@ -8,7 +8,7 @@ import click
 from sds_clip.extras import require_extra
 from sds_clip.models.choices import ExportFormat
 from sds_clip.options import PATH, command, file_option, folder_option, option
-from sds_clip.table import say_written
+from sds_clip.table import say, say_written
 
 out_option = folder_option(
     "--out", "--output", "out", required=True, help="Write this folder. It must not exist yet."
@@ -61,12 +61,18 @@ def convert(
     """
     if not file.exists():
         raise click.ClickException(f"There is no file {file}.")
+    from sds_clip.models.checkpoints.references import ADAPTER_FILE
     from sds_clip.models.errors import CheckpointError
     from sds_clip.models.export.convert import convert_checkpoint
     from sds_clip.models.files import read_object
 
     stated = None if preprocess is None else read_object(preprocess, CheckpointError, "correct it")
     convert_checkpoint(file, out, architecture=architecture, base=base, preprocess=stated)
+    if (file / ADAPTER_FILE).is_file():
+        theirs = read_object(file / ADAPTER_FILE, CheckpointError, "correct it").get(
+            "base_model_name_or_path"
+        )
+        say(f"The adapter says that it was trained from {theirs}. It lies over {base} now.")
     print(f"local-dir:{out}")
     say_written(out)
     return 0
@@ -109,13 +115,14 @@ sds-clip export ViT-B-32/openai --format onnx --out vit-b-32-onnx
 def export(
     delta: str, out: Path, format: ExportFormat, alpha: float | None, results: tuple[Path, ...]
 ) -> int:
-    """Write a fine-tuned delta as a whole checkpoint, for open_clip, transformers or ONNX.
+    """Write a fine-tuned delta as a whole checkpoint, for open_clip, transformers or ONNX, or as an adapter for PEFT.
 
     The output is the base's weights with the delta applied, and a model card, README.md. In open_clip's layout these
     are open_clip_config.json, open_clip_model.safetensors and the tokenizer; open_clip loads the folder as
     local-dir:DIR. Before the command moves the files to --out, it reads them back. In open_clip's layout their version
-    must equal the delta's. In the other two, transformers or onnxruntime must compute the same embeddings of images
-    and texts: a cosine of at least 0.99999 in float32. An architecture that transformers does not have is refused.
+    must equal the delta's; of LoRA, whose factors are merged, the weights must be equal. For transformers and ONNX,
+    transformers or onnxruntime must compute the same embeddings of images and texts: a cosine of at least 0.99999 in
+    float32. An architecture that transformers does not have is refused. An adapter is written without the base.
 
     --alpha blends the weights of the base (0) and of the delta (1), as WiSE-FT does.
     """

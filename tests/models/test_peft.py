@@ -163,6 +163,8 @@ def test_scale_of_rslora_is_read(base: Clip, theirs: Path, tmp_path: Path) -> No
         ({"rank_pattern": {"q_proj": 8}}, "has rank_pattern"),
         ({"modules_to_save": ["visual_projection"]}, "has modules_to_save"),
         ({"init_lora_weights": "pissa"}, "has init_lora_weights: 'pissa'"),
+        ({"lora_alpha": 1e300}, "cannot be read as an adapter of PEFT .*lora_alpha is 1e.300"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
         ({"r": 0}, "cannot be read as an adapter of PEFT .*r is 0"),
         ({"r": 4}, r"does not fit .*: lora_A of .* is \[3, \d+\]"),
     ],
@@ -174,6 +176,39 @@ def test_adapter_of_another_kind_is_refused_by_what_it_has(
     with pytest.raises(CheckpointError, match=message):
         convert_checkpoint(adapter, tmp_path / "delta", base=base.reference)
     assert not (tmp_path / "delta").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors, name: tensors.pop(f"{name}.lora_B.weight"), r"without .*lora_B\.weight"),
+        (lambda tensors, name: tensors.pop(f"{name}.lora_A.weight"), r"without .*lora_A\.weight"),
+        (
+            lambda tensors, name: tensors.update({f"{name}.lora_magnitude_vector": torch.ones(3)}),
+            "is no factor",
+        ),
+        (
+            lambda tensors, name: tensors.update({f"{name}.lora_B.bias": torch.ones(3)}),
+            "is no factor of LoRA",
+        ),
+    ],
+)
+def test_adapter_with_half_a_product_or_more_than_one_is_refused(
+    base: Clip, theirs: Path, tmp_path: Path, change: Callable[[dict[str, Tensor], str], Any], message: str
+) -> None:
+    adapter = save_adapter(tmp_path / "adapter", theirs, ("q_proj",))
+    tensors = load_file(adapter / TENSORS)
+    change(tensors, min(tensors).partition(".lora_")[0])
+    save_file(tensors, adapter / TENSORS)
+    with pytest.raises(CheckpointError, match=message):
+        convert_checkpoint(adapter, tmp_path / "delta", base=base.reference)
+
+
+def test_lora_over_lora_is_no_adapter(base: Clip, tmp_path: Path) -> None:
+    first = save_lora(tmp_path / "first", base)
+    second = save_lora(tmp_path / "second", loaded(first))
+    with pytest.raises(CheckpointError, match=r"lies over a delta, .*first"):
+        export_full(f"local-dir:{second}", tmp_path / "out", format="peft")
 
 
 def test_adapter_for_another_base_is_refused(tmp_path: Path) -> None:

@@ -194,7 +194,9 @@ def test_a_worker_of_the_release_before_can_run_a_job_that_uses_nothing_new() ->
     assert hashlib.sha256("\n".join(sorted(known)).encode()).hexdigest()[:16] == "0aca3572f89ec010"
     row = FinetuneSpec.model_validate(SMALL).as_row()
     assert not NEWS & (row | row["hyperparameters"]).keys()
-    news = FinetuneSpec.model_validate(SMALL | {"hyperparameters": {"steps": 1, "lora_rank": 8}})
+    news = FinetuneSpec.model_validate(
+        SMALL | {"hyperparameters": {"steps": 1, "trainable": "lora", "lora_rank": 8}}
+    )
     assert news.as_row()["hyperparameters"]["lora_rank"] == 8
     assert FinetuneSpec.read(news.as_row()) == news
     assert "devices" in news.as_shown()
