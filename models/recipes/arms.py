@@ -12,7 +12,7 @@ where it was.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,23 +57,41 @@ class Arms:
     def evaluation(self, benchmark: str, model: str) -> Path:
         return self.out / EVALUATIONS / benchmark / model
 
-    def begin(self) -> None:
-        """Write the plan into the folder. Raises TrainingError as `check_plan` does."""
-        self.check_plan()
+    def begin(self, left_out: Collection[str] = ()) -> None:
+        """Write the plan into the folder, and which samples are left out of training.
+
+        Raises TrainingError as `check_plan` does, and if others were left out before.
+        """
+        before = self.check_plan()
         asked = {"format": _FORMAT, "hash": self.plan.hash, "plan": self.plan.model_dump(mode="json")}
+        asked["left_out"] = sorted(left_out)
+        if before and before.get("left_out", asked["left_out"]) != asked["left_out"]:
+            raise TrainingError(
+                f"The runs in {self.out} were begun without {len(before['left_out'])} of the pairs, and the benchmarks "
+                f"share {len(left_out)} with them now. Use another --out, so that all runs leave out the same."
+            )
         write_json(self.out / "plan.json", asked)
 
-    def check_plan(self) -> None:
-        """Raise TrainingError if the folder was begun with a plan that had something else, or that had more.
+    def check_plan(self) -> dict[str, Any]:
+        """Return what the folder was begun with, or nothing if it was not.
 
-        Recipes, seeds, benchmarks and models may be added. What was begun cannot be left out of the result.
+        Recipes, seeds, benchmarks and models may be added. What was begun cannot be left out of the result, but for
+        recipes that have not one run.
+
+        Raises TrainingError if the folder was begun with a plan that had something else, or that had more.
         """
         file = self.out / "plan.json"
         if not file.exists():
-            return
+            return {}
         with whole(file, of=None):
             content = json.loads(file.read_text(encoding="utf-8"))
             before: dict[str, Any] = {_FORMAT: content["plan"]}[content["format"]]
+            before["recipes"] = {
+                name: recipe
+                for name, recipe in before["recipes"].items()
+                if name in self.plan.recipes
+                or any((self.run(name, seed) / "delta").exists() for seed in before["seeds"])
+            }
             now = self.plan.model_dump(mode="json")
             changes = [name for name in before if before[name] != _part(name, now[name], before[name])]
         if changes:
@@ -81,6 +99,7 @@ class Arms:
                 f"{self.out} was begun with another plan: {', '.join(changes)} had something else, or more. Restore "
                 "that, or use another --out."
             )
+        return dict(content)
 
     def results(self, benchmark: str, model: str) -> Results | None:
         """Return a model's results, or None if there are none yet, or if they are damaged."""
@@ -152,6 +171,15 @@ class Arms:
             content = json.loads(file.read_text(encoding="utf-8"))
             found: dict[str, Any] = content["configuration"] | content["data"]
         return found
+
+    def check_data(self, data_hash: str) -> None:
+        """Raise TrainingError if a finished run was trained on other pairs."""
+        for arm in self.plan.arms():
+            if (self.run(*arm) / "delta").exists() and self.described(*arm)["data_hash"] != data_hash:
+                raise TrainingError(
+                    f"The training data have changed since {self.run(*arm).name} was trained on them. Restore "
+                    f"{self.plan.data}, or use another --out."
+                )
 
     def check_alike(self, recipe: str, seed: int, asked: dict[str, Any]) -> None:
         """Check that a run has the options that are asked for, and the base, data and teacher of the others.

@@ -43,7 +43,15 @@ class BenchmarkData(_Part):
 
 def _as_mapping(given: object) -> object:
     """A list of names is a mapping of each to itself."""
-    return dict(zip(given, given, strict=True)) if isinstance(given, list) else given
+    if not isinstance(given, list):
+        return given
+    if odd := [each for each in given if not isinstance(each, str)]:
+        raise ValueError(
+            f"A list has only names, and {odd[0]!r} is none. Write `name: {{...}}` for each, without a dash."
+        )
+    if len(set(given)) < len(given):
+        raise ValueError("A recipe is there twice. Write `name: recipe` for each.")
+    return dict(zip(given, given, strict=True))
 
 
 def _with_data(given: object) -> object:
@@ -113,8 +121,17 @@ class Plan(_Part):
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     def recipe(self, name: str) -> Recipe:
-        """Return a recipe with the options of its runs: its own in this plan, the shared ones, or those shipped."""
+        """Return a recipe with the options of its runs: its own in this plan, the shared ones, or those shipped.
+
+        Raises ConfigError if a shared option is another one than that which makes the recipe what it is.
+        """
         shipped, own = recipe_of(self.recipes[name])
+        for option, value in shipped.options.items():
+            if option not in own and self.options.get(option, value) != value:
+                raise ConfigError(
+                    f"`options` has {option}: {self.options[option]} for all, and the recipe {option}: {value}. Leave "
+                    f"{option} out of `options`, or give it to those recipes that need another one."
+                )
         return shipped.model_copy(update={"options": shipped.options | self.options | own})
 
     def arms(self) -> Iterator[tuple[str, int]]:
@@ -124,15 +141,15 @@ class Plan(_Part):
     def config(self, recipe: str, seed: int, **own: Any) -> FinetuneConfig:
         """Return the options of a run. Raises ConfigError."""
         fields = {name: value for name in ("images", "val", "val_images") if (value := getattr(self, name))}
-        values = {
-            "base": self.base,
-            "data": self.data,
-            **fields,
-            **self.recipe(recipe).options,
-            **own,
-            "seed": seed,
-        }
         try:
+            values = {
+                "base": self.base,
+                "data": self.data,
+                **fields,
+                **self.recipe(recipe).options,
+                **own,
+                "seed": seed,
+            }
             config = FinetuneConfig.model_construct(**values)
             if needs_teacher(config.objective, config) and self.teacher is not None:
                 values["teacher"] = self.teacher
@@ -141,14 +158,17 @@ class Plan(_Part):
             raise ConfigError(f"{recipe}: {error}") from error
 
     def requests(self, model: str) -> dict[str, EvaluationRequest]:
-        """Return the evaluations of a model, by benchmark."""
+        """Return the evaluations of a model, by benchmark. Raises ConfigError for options that do not fit one."""
         share = float(self.options.get("max_bad_share", 0.0))
-        return {
-            name: EvaluationRequest(
-                benchmark=name, model=model, max_bad_share=share, **of.model_dump(exclude_none=True)
-            )
-            for name, of in self.benchmarks.items()
-        }
+        try:
+            return {
+                name: EvaluationRequest(
+                    benchmark=name, model=model, max_bad_share=share, **of.model_dump(exclude_none=True)
+                )
+                for name, of in self.benchmarks.items()
+            }
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
 def read_plan(values: dict[str, Any]) -> Plan:
@@ -159,4 +179,5 @@ def read_plan(values: dict[str, Any]) -> Plan:
         raise config_error(error, Plan) from error
     for recipe in plan.recipes:
         plan.config(recipe, plan.seeds[0])
+    plan.requests(plan.base)
     return plan

@@ -1,28 +1,33 @@
 """Which gain a comparison can show with so many seeds and items."""
 
-from scipy.stats import nct
+import numpy as np
+from scipy.stats import chi2, norm
 from scipy.stats import t as student
 
 CHANGED = 0.2
 """The share of items that is assumed to change between a recipe and its control."""
 LEVEL = 0.05
+_GRID = 2000
 
 
 def power(gain: float, seeds: int, items: int, deviation: float) -> float:
     """Return the probability that the test over seeds and items (`estimate`) finds a true gain, two-sided.
 
     The squared standard error is s^2 / seeds + c / items, where s is the gain's standard `deviation` over seeds, and
-    c the share of items that change, the largest variance of an item's difference. With one seed it is that of the
-    items alone, as McNemar's test has it.
+    c the share of items that change, the largest variance of an item's difference. All seeds are assumed to change
+    the same items, which is the worst case. The test knows s only from the seeds, and c well. So the probability is
+    averaged over what it may find for s. With one seed the error is that of the items alone, as McNemar's test has it.
 
     Raises ValueError if there are no items or seeds.
     """
     if seeds < 1 or items < 1:
         raise ValueError("The power needs at least one seed and one item.")
-    squared = CHANGED / items + (deviation**2 / seeds if seeds > 1 else 0.0)
-    degrees = seeds - 1 if seeds > 1 else max(1, items - 1)
-    limit, shift = student.ppf(1 - LEVEL / 2, degrees), gain / squared**0.5
-    return float(nct.sf(limit, degrees, shift) + nct.cdf(-limit, degrees, shift))
+    degrees, of_seeds = (seeds - 1, deviation**2 / seeds) if seeds > 1 else (max(1, items - 1), 0.0)
+    of_items = CHANGED / items
+    found = chi2.ppf((np.arange(_GRID) + 0.5) / _GRID, degrees) / degrees
+    limit = student.ppf(1 - LEVEL / 2, degrees) * np.sqrt(of_items + of_seeds * found)
+    spread = (of_items + of_seeds) ** 0.5
+    return float(np.mean(norm.sf((limit - gain) / spread) + norm.cdf((-limit - gain) / spread)))
 
 
 def seeds_needed(gain: float, items: int, deviation: float) -> int | None:

@@ -43,12 +43,14 @@ def names() -> list[str]:
 def recipe_of(given: str | Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe that ships under a name, and further options: `given` is the name, or options beside `recipe`.
 
-    Raises ConfigError for a name that does not exist, and for an option that the plan decides.
+    Raises ConfigError for a name that does not exist, for an option that the plan decides, and without any method.
     """
     own = renamed({"recipe": given} if isinstance(given, str) else given)
     name = own.pop("recipe", None)
     if name is not None and name not in names():
         raise ConfigError(f"There is no recipe {name!r}. These ship: {', '.join(names())}.")
+    if name is None and "objective" not in own:
+        raise ConfigError("A recipe of one's own needs `recipe`, the name of one that ships, or `objective`.")
     if taken := sorted(OF_PLAN & own.keys()):
         raise ConfigError(
             f"A recipe must not have {', '.join(taken)}, which the plan decides for all of them alike."
@@ -57,9 +59,14 @@ def recipe_of(given: str | Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
 
 
 def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options by the names of the configuration's fields."""
-    named = {str(name).replace("-", "_"): value for name, value in options.items()}
-    return {("sds_weight" if name == "lambda" else name): value for name, value in named.items()}
+    """Return options by the names of the configuration's fields. Raises ConfigError if one is there by two names."""
+    named: dict[str, Any] = {}
+    for given, value in options.items():
+        name = "sds_weight" if given == "lambda" else str(given).replace("-", "_")
+        if name in named:
+            raise ConfigError(f"The option {name} is there twice, once as {given}.")
+        named[name] = value
+    return named
 
 
 def _shipped(name: str) -> Recipe:

@@ -16,7 +16,7 @@ from sds_clip.models.recipes.shared import without
 from sds_clip.models.teacher.load import load_teacher
 from sds_clip.models.teacher.teacher import Teacher
 from sds_clip.models.training.config import FinetuneConfig
-from sds_clip.models.training.parts import Parts, load_parts
+from sds_clip.models.training.parts import Parts, introduce, load_parts
 from sds_clip.models.training.processes import Rank
 from sds_clip.models.training.run import resolved
 
@@ -42,6 +42,7 @@ class Trained:
     def train(self, train: Train, left_out: Collection[str]) -> bool:
         """Train what is not trained yet, and return whether all is. Raises as `sds_clip.models.training.run.train`."""
         parts: Parts | None = None
+        introduced = set[str]()
         teacher = lru_cache(maxsize=1)(self._teacher)
         for recipe, seed in self.arms.plan.arms():
             folder, config = self.arms.run(recipe, seed), self.config(recipe, seed)
@@ -49,7 +50,12 @@ class Trained:
                 if parts is None:
                     parts = load_parts(config.model_copy(update={"teacher": None}), self.rank, self.say)
                     parts = replace(parts, pairs=without(parts.pairs, left_out))
+                    self.arms.check_data(parts.pairs.content_hash)
+                    introduced.add(recipe)
                 own = replace(parts, teacher=teacher(*_of_teacher(config)) if config.uses_teacher else None)
+                if recipe not in introduced:
+                    introduce(config, own, self.rank, self.say)
+                    introduced.add(recipe)
                 self.say(f"training {folder.name}")
                 if not train(folder.name, config, own, folder):
                     return False

@@ -8,7 +8,7 @@ maps, as fused kernels do.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,10 @@ def peak_bytes(
 
 
 def clip_costs(clip: Clip, config: FinetuneConfig) -> tuple[Cost, Cost, Cost, int]:
-    """Count an image with a caption, an image, and a caption, in float32, and the numbers that are trained."""
+    """Count an image with a caption, an image, and a caption, in float32, and the numbers that are trained.
+
+    The pair keeps what its hard negatives do, too.
+    """
     network: Any = deepcopy(clip.network).to("meta")
     pixels = torch.empty(1, 3, *clip.image_size, device="meta")
     tokens = torch.zeros(1, clip.context_length, dtype=torch.long, device="meta")
@@ -99,8 +102,11 @@ def clip_costs(clip: Clip, config: FinetuneConfig) -> tuple[Cost, Cost, Cost, in
         student = dict(text_map.named_parameters())
     trained = sum(value.numel() for value in student.values())
     image, caption = partial(network.encode_image, pixels), partial(network.encode_text, tokens)
+    pair = count(clip.architecture, network, lambda with_graph: image() + text_map(caption()))
+    negatives = config.negatives_count if config.uses_negatives else 0
+    of_negatives = negatives * kept_bytes(network, lambda with_graph: text_map(caption()))
     return (
-        count(clip.architecture, network, lambda with_graph: image() + text_map(caption())),
+        replace(pair, kept_bytes=pair.kept_bytes + of_negatives),
         Cost("image", 0, operations(image)),
         Cost("caption", 0, operations(caption)),
         trained,

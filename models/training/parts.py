@@ -87,14 +87,24 @@ def load_parts(
     # The data comes last, since it takes longest: a misspelt name above is reported at once.
     say("checking the data")
     pairs = _checked(config, config.data, opened, config.max_bad_share, rank, say)
-    if config.negatives != "none" and config.score_candidates == "all" and rank.is_main:
-        for line in told.report(with_negatives(config, pairs), partial(_embeddings, base)):
-            say(line)
+    _tell_of_negatives(config, base, pairs, rank, say)
     validation = None
     if config.val and held_out:
         allowed = max(config.max_bad_share, val_max_bad_share)
         validation = _checked(config, config.val, held_out, allowed, rank, say)
     return Parts(base, pairs, teacher, validation)
+
+
+def introduce(config: FinetuneConfig, parts: Parts, rank: Rank, say: Tell) -> None:
+    """Say what a run trains, and how many of its hard negatives text alone tells, as `load_parts` does."""
+    say(f"trained: {_trained(parts.base.network, config)}")
+    _tell_of_negatives(config, parts.base, parts.pairs, rank, say)
+
+
+def _tell_of_negatives(config: FinetuneConfig, base: Clip, pairs: PairSet, rank: Rank, say: Tell) -> None:
+    if config.negatives != "none" and config.score_candidates == "all" and rank.is_main:
+        for line in told.report(with_negatives(config, pairs), partial(_embeddings, base)):
+            say(line)
 
 
 def trained_parameters(network: nn.Module, config: FinetuneConfig) -> dict[str, nn.Parameter]:

@@ -1,6 +1,7 @@
 """`sds-clip adapt` fits a model to groups of images and captions that nobody has matched."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +13,7 @@ from sds_clip.table import say, say_written
 
 _OPTIONS = {"objective": "clip", "negatives": "data", "negatives_loss": "choice"}
 """Each image chooses among the captions of its group, beside the contrast over the batch."""
+_DECIDED = frozenset({*_OPTIONS, "base", "teacher", "data", "images", "val", "steps", "epochs", "device"})
 
 
 @command(
@@ -68,21 +70,36 @@ def adapt(
     """
     from sds_clip.models.checkpoints.load import load_clip
     from sds_clip.models.evaluation.evaluation import measure_clip
+    from sds_clip.models.evaluation.image_check import Problems, data_hash, look_at_images
     from sds_clip.models.evaluation.readers import read_benchmark
     from sds_clip.models.recipes.recipe import renamed
     from sds_clip.models.training.config import parse_config
     from sds_clip.models.training.matching import MatchedPairs, matches, surest
     from sds_clip.models.training.parts import Parts
     from sds_clip.models.training.processes import find_rank
+    from sds_clip.models.training.run import OPERATIONAL
 
     rank = find_rank(device)
     if any("=" not in each for each in options):
         raise click.UsageError("Write --option as NAME=VALUE, such as --option lr=1e-4.")
     given = renamed(dict(each.split("=", 1) for each in options))
+    if taken := sorted(_DECIDED & given.keys()):
+        raise click.UsageError(f"--option cannot set {taken[0]}, which the command decides.")
     config = parse_config({**_OPTIONS, **given, "base": base, "data": data, "steps": steps, "device": device})
     clip = load_clip(base, device=str(rank.device), precision="float32")
     model, reference = clip, base
     groups = read_benchmark(resolve(benchmark), Path(data), work=out, images=images)
+    problems = Problems(len(groups.items))
+    seen = look_at_images(groups.items, problems)
+    problems.check()
+    _begin(
+        out / "adapt.json",
+        base=clip.version,
+        data=data_hash(groups.items, seen.keys, groups.settings),
+        rounds=rounds,
+        first_share=first_share,
+        options=config.model_dump(mode="json", exclude={*OPERATIONAL, "base", "data"}),
+    )
     for number in range(1, rounds + 1):
         folder = out / f"round-{number}"
         if not (folder / "delta").exists():
@@ -101,3 +118,18 @@ def adapt(
     print(reference)
     say_written(out / f"round-{rounds}" / "delta")
     return 0
+
+
+def _begin(file: Path, **asked: Any) -> None:
+    """Keep what is asked for. Raises ConfigError if rounds are there that were asked for otherwise."""
+    from sds_clip.models.errors import ConfigError
+    from sds_clip.models.evaluation.results import write_json
+    from sds_clip.models.files import read_object
+
+    if file.exists():
+        before = read_object(file, ConfigError, "remove its folder")
+        if changed := [name for name, value in asked.items() if before.get(name) != value]:
+            raise ConfigError(
+                f"{file.parent} was begun with other {' and '.join(changed)}. Restore them, or use another --out."
+            )
+    write_json(file, asked)

@@ -21,6 +21,7 @@ from sds_clip.signals import stopped_in_time
 from sds_clip.table import printable_lines, say, table
 
 if TYPE_CHECKING:
+    from sds_clip.models.data.pairs import PairSet
     from sds_clip.models.evaluation.benchmark import Benchmark
     from sds_clip.models.recipes.arms import Arms
     from sds_clip.models.recipes.train import Trained
@@ -120,7 +121,8 @@ def _check_out(out: Path) -> None:
 
 
 def _here(arms: Arms, device: str, *, dry_run: bool) -> int:
-    from sds_clip.models.recipes.shared import shared_pictures, told
+    from sds_clip.models.data.open import open_pairs
+    from sds_clip.models.recipes.shared import shared_pictures, told, without
     from sds_clip.models.recipes.train import Trained
     from sds_clip.models.training.processes import find_rank
 
@@ -129,16 +131,17 @@ def _here(arms: Arms, device: str, *, dry_run: bool) -> int:
         raise click.UsageError("`sds-clip compare` runs in one process. Start it without a launcher.")
     trained = Trained(arms, rank, make_evaluator(arms.out / "cache", str(rank.device)), say)
     with _checked(trained) as benchmarks:
+        data = open_pairs(arms.plan.data, images=arms.plan.images)
+        shared = shared_pictures(data, benchmarks)
+        left_out = set().union(*shared.values()) if arms.plan.leave_out_shared else set()
+        _check_pairs(trained, without(data, left_out))
         if dry_run:
             from sds_clip.commands.compare_estimate import estimate
 
             print(printable_lines(estimate(trained, benchmarks)))
             return 0
-        from sds_clip.models.data.open import open_pairs
-
-        shared = shared_pictures(open_pairs(arms.plan.data, images=arms.plan.images), benchmarks)
     say(told(shared))
-    arms.begin()
+    arms.begin(left_out)
     # Before hours of training, since benchmarks may have damaged images, and models damaged weights.
     _measure(trained)
     codes: list[int] = []
@@ -149,7 +152,6 @@ def _here(arms: Arms, device: str, *, dry_run: bool) -> int:
         codes.append(code)
         return result.delta is not None
 
-    left_out = set().union(*shared.values()) if arms.plan.leave_out_shared else set()
     if not trained.train(train, left_out):
         return codes[-1]
     _measure(trained)
@@ -174,16 +176,32 @@ def _show(arms: Arms, shared: str) -> int:
     return 0
 
 
+def _check_pairs(trained: Trained, pairs: PairSet) -> None:
+    """Find what a recipe cannot use of the training data, before another one is trained on them."""
+    import torch
+
+    from sds_clip.models.data.batches import steps_per_epoch
+    from sds_clip.models.training.parts import check_captions, with_negatives
+    from sds_clip.models.training.score_targets import LabelScores
+
+    for config in (
+        trained.config(recipe, trained.arms.plan.seeds[0]) for recipe in trained.arms.plan.recipes
+    ):
+        steps_per_epoch(len(pairs), config.batch_size)  # refuses a batch larger than the data
+        own = with_negatives(config, pairs)  # refuses data without those that the options ask for
+        check_captions(config, own)
+        if config.labels is not None:
+            LabelScores(config, own, torch.device("cpu"))
+
+
 @contextmanager
 def _checked(trained: Trained) -> Iterator[list[Benchmark]]:
     """Find what cannot be used before anything is written. Yield the benchmarks, whose files may be temporary."""
-    from sds_clip.models.data.batches import steps_per_epoch
     from sds_clip.models.data.open import open_pairs
     from sds_clip.models.evaluation.items import read_bytes
     from sds_clip.models.evaluation.readers import read_benchmark
     from sds_clip.models.evaluation.winoground import HUB_ID
     from sds_clip.models.teacher.load import load_teacher
-    from sds_clip.models.training.parts import with_negatives
 
     plan = trained.arms.plan
     for reference in (plan.base, *plan.also.values()):
@@ -192,13 +210,9 @@ def _checked(trained: Trained) -> Iterator[list[Benchmark]]:
     for needs_vae in {config.needs_vae for config in configs if config.uses_teacher}:
         assert plan.teacher is not None
         load_teacher(plan.teacher, device="cpu", precision="bfloat16", vae=needs_vae)
-    data = open_pairs(plan.data, images=plan.images)
-    data.image(0)
+    open_pairs(plan.data, images=plan.images).image(0)
     if plan.val:
         open_pairs(plan.val, images=plan.val_images or plan.images).image(0)
-    for config in configs:
-        steps_per_epoch(len(data), config.batch_size)  # refuses a batch larger than the data
-        with_negatives(config, data)  # refuses data without those that the options ask for
     with tempfile.TemporaryDirectory(prefix="sds-clip-compare-") as made:
         benchmarks = [
             read_benchmark(name, asked.data, work=Path(made), **asked.of_some)

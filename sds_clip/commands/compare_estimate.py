@@ -193,8 +193,8 @@ def _power(plan: Plan, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
     yield (
         f"Power: if a recipe gains {plan.gain:.1%} over {plan.control} on the {items} items of {plan.primary}, "
         f"{seeds} {'seed finds' if seeds == 1 else 'seeds find'} it (p below 0.05, for one recipe) with probability "
-        f"{found:.0%}, assuming that {CHANGED:.0%} of the items change and that the gain varies over seeds by "
-        f"{plan.seed_deviation:.1%}. "
+        f"{found:.0%}, assuming that {CHANGED:.0%} of the items change, the same with every seed, and that the "
+        f"gain varies over seeds by {plan.seed_deviation:.1%}. "
         + (
             f"For 80 %, take {needed} seeds."
             if needed

@@ -48,6 +48,14 @@ def test_rounds_go_from_the_surest_groups_to_all_and_what_was_lost_is_made_again
     assert adapt(out, few, "--rounds", "2", "--steps", "2") == 0
     assert "Round 1" not in capsys.readouterr().err
     assert last.read_bytes() == before
+    capsys.readouterr()
+    for other in (("--steps", "3"), ("--first-share", "0.1"), ("--option", "lr=1e-3")):
+        assert (
+            adapt(out, few, "--rounds", "2", *(("--steps", "2") if "--steps" not in other else ()), *other)
+            != 0
+        )
+        assert f"{out} was begun with other" in capsys.readouterr().err
+    assert last.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -55,6 +63,8 @@ def test_rounds_go_from_the_surest_groups_to_all_and_what_was_lost_is_made_again
     [
         (("--option", "lr"), "Write --option as NAME=VALUE"),
         (("--option", "rate=1"), "rate"),
+        (("--option", "negatives=none"), "--option cannot set negatives"),
+        (("--option", "steps=7"), "--option cannot set steps"),
         (("--option", "batch_size=500"), "500"),
         (("--base", "local-dir:/nowhere"), "nowhere"),
     ],

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 import yaml
 from scipy.stats import binomtest
 
+from sds_clip.models.errors import TrainingError
 from sds_clip.models.evaluation.estimate import estimate
 from sds_clip.models.evaluation.report.words import NO_BREAK, p_value, points_interval
+from sds_clip.models.recipes.arms import Arms
 from sds_clip.models.recipes.plan import read_plan
 from sds_clip.models.training.influence import teacher_had_no_say
 from tests.checkpoints import save_tiny_clip
@@ -334,20 +337,53 @@ def test_a_plan_may_grow_by_seeds_recipes_and_benchmarks_and_never_shrink(
         assert exit_code(asked(tmp_path, plan, copied, **fewer)) == 2
         assert f"another plan: {next(iter(fewer))} had" in capsys.readouterr().err
     more = {**plan["recipes"], "choice": {"objective": "clip", "negatives": "swap", "negatives_weight": 0.5}}
+    more["mine"] = {"objective": "clip", "trainable": "all"}
     assert exit_code(asked(tmp_path, plan, copied, recipes=more)) == 0
+    said = capsys.readouterr().err
+    assert len(set(re.findall(r"trained: ([0-9,]+) numbers", said))) == 2
+    assert "text alone" in said
     after = written(copied)
     assert {file: after[file] for file in before} == before
     assert [line["recipe"] for line in differences_of(copied, figure="group_match")] == [
-        *("base", "other", "control", "sds-clip", "choice")
+        *("base", "other", "control", "sds-clip", "choice", "mine")
     ]
 
 
-def test_pictures_of_a_benchmark_can_be_left_out_of_training(plan: dict[str, Any], tmp_path: Path) -> None:
+def test_pictures_of_a_benchmark_can_be_left_out_of_training(
+    plan: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     alone = {"benchmarks": {"retrieval": plan["benchmarks"]["retrieval"]}, "primary": "retrieval"}
-    assert exit_code(asked(tmp_path, plan, out, seeds=[0], also={}, leave_out_shared=True, **alone)) == 0
+    arguments = asked(tmp_path, plan, out, seeds=[0], also={}, leave_out_shared=True, **alone)
+    assert exit_code(arguments) == 0
     assert described(out, "control-0")["data"]["data_size"] == 24 - 8
     assert "They were left out of training." in (out / "report.md").read_text(encoding="utf-8")
+    begun = json.loads((out / "plan.json").read_text())
+    (out / "plan.json").write_text(json.dumps(begun | {"left_out": begun["left_out"][1:]}))
+    capsys.readouterr()
+    assert exit_code(arguments) == 2
+    assert "begun without 7 of the pairs, and the benchmarks share 8 with them now" in capsys.readouterr().err
+
+
+def test_runs_are_not_added_to_those_of_other_data(plan: dict[str, Any], copied: Path) -> None:
+    arms = Arms(read_plan(plan), copied)
+    arms.check_data(described(copied, "control-0")["data"]["data_hash"])
+    with pytest.raises(TrainingError, match="training data have changed since control-0"):
+        arms.check_data("0" * 64)
+
+
+def test_a_recipe_that_never_ran_may_be_left_out_again(
+    plan: dict[str, Any], copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {**plan["recipes"], "alike": {"recipe": "clip", "paraphrase_weight": 1.0}}
+    before = written(copied)
+    assert exit_code(asked(tmp_path, plan, copied, recipes=wrong)) == 2
+    assert "has two different captions" in capsys.readouterr().err
+    assert written(copied) == before
+    begun = json.loads((copied / "plan.json").read_text())
+    begun["plan"]["recipes"] = wrong
+    (copied / "plan.json").write_text(json.dumps(begun))
+    Arms(read_plan(plan), copied).check_plan()
 
 
 @pytest.mark.parametrize("name", ["paper"])

@@ -1,18 +1,21 @@
 """Recipes and plans, the differences that are shown, and their power, against computations of their own."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from sds_clip.models.errors import ConfigError
+from sds_clip.models.evaluation.estimate import estimate
 from sds_clip.models.evaluation.results import ItemOutcome, Metric, Results
 from sds_clip.models.recipes.differences import Difference, _corrected, _paired
 from sds_clip.models.recipes.plan import Plan, read_plan
-from sds_clip.models.recipes.power import CHANGED, power, seeds_needed
+from sds_clip.models.recipes.power import CHANGED, LEVEL, power, seeds_needed
 from sds_clip.models.recipes.recipe import names, recipe_of
 
 
-def plan(**changes: object) -> Plan:
+def plan(**changes: Any) -> Plan:
     given = {
         "base": "demo",
         "teacher": "demo",
@@ -42,12 +45,30 @@ def test_a_recipe_that_ships_says_what_it_is_and_makes_a_run(name: str) -> None:
 def test_an_option_is_the_recipes_own_in_the_plan_or_the_shared_one_or_the_one_that_ships() -> None:
     asked = plan(
         options={"steps": 4, "trainable": "batchnorm", "lr": 0.5},
-        recipes={"clip": "clip", "negclip": "negclip", "mine": {"recipe": "negclip", "trainable": "lora"}},
+        recipes={"clip": "clip", "mine": {"recipe": "negclip", "trainable": "lora"}},
     )
     assert asked.config("clip", 0).trainable == "batchnorm"
-    assert asked.config("negclip", 0).trainable == "batchnorm"
     assert asked.config("mine", 0).trainable == "lora"
+    assert asked.config("mine", 0).lr == 0.5
     assert asked.config("mine", 0).negatives_loss == "contrast"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": {"steps": 4, "trainable": "lora"}, "recipes": ["clip", "negclip"]}, "negclip: .*: all"),
+        ({"recipes": {"clip": {"lr": 1e-3}}}, "clip: .* needs `recipe`"),
+        ({"recipes": [{"clip": {}}]}, "A list has only names"),
+        ({"recipes": ["clip", "clip"]}, "A recipe is there twice"),
+        ({"recipes": {"clip": {"recipe": "clip", "lambda": 1, "sds_weight": 2}}}, "sds_weight is there twice"),
+        ({"benchmarks": {"winoground": {"data": "x", "templates": "openai"}}}, "templates cannot be used"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_means_something_else_than_it_says_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(**{"control": "clip", **changes})
 
 
 def test_the_hash_of_a_plan_is_that_of_all_it_says() -> None:
@@ -90,15 +111,17 @@ def test_holms_p_grows_in_the_order_of_the_tests_and_is_at_most_one() -> None:
     assert {name: of.holm for name, of in found.items()} == pytest.approx(expected)
 
 
-def test_the_power_is_the_share_of_simulated_comparisons_that_find_the_gain() -> None:
-    random = np.random.default_rng(1)
-    seeds, items, deviation, gain = 8, 400, 0.02, 0.03
-    from scipy.stats import ttest_1samp
-
-    scale = (deviation**2 / seeds + CHANGED / items) ** 0.5
-    means = random.normal(gain, scale * seeds**0.5, size=(4000, seeds))
-    found = float((ttest_1samp(means, 0.0, axis=1).pvalue < 0.05).mean())
-    assert power(gain, seeds, items, deviation) == pytest.approx(found, abs=0.03)
+@pytest.mark.parametrize(("seeds", "items"), [(8, 400), (8, 3000)])
+def test_the_power_is_the_share_of_simulated_comparisons_that_find_the_gain(seeds: int, items: int) -> None:
+    """All seeds change the same items, and each has a gain of its own."""
+    random, gain, deviation, draws = np.random.default_rng(1), 0.03, 0.02, 600
+    changes = [(CHANGED + gain) / 2, (CHANGED - gain) / 2, 1 - CHANGED]
+    found = 0
+    for _ in range(draws):
+        of_items = random.choice([1.0, -1.0, 0.0], size=items, p=changes)
+        of_seeds = random.normal(0.0, deviation, size=(seeds, 1, 1))
+        found += estimate(of_seeds + of_items[None, None, :]).p < LEVEL
+    assert power(gain, seeds, items, deviation) == pytest.approx(found / draws, abs=0.05)
 
 
 def test_more_seeds_find_more_and_the_number_needed_is_the_least() -> None:

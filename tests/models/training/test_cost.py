@@ -159,6 +159,11 @@ def test_a_pair_costs_what_its_image_and_its_caption_do(tiny_folder: Path) -> No
     mapped, *_, of_map = cost.clip_costs(
         clip, configure(objective="score", negatives="swap", trainable="text-map")
     )
+    with_negatives, *_ = cost.clip_costs(
+        clip, configure(objective="clip", negatives="swap", negatives_count=2)
+    )
+    with_one, *_ = cost.clip_costs(clip, configure(objective="clip", negatives="swap", negatives_count=1))
+    assert with_negatives.kept_bytes - with_one.kept_bytes == with_one.kept_bytes - pair.kept_bytes > 0
     width = clip.embed_dim
     assert of_map == width**2
     assert mapped.both == mapped.forward + 2 * width**2  # of the matrix alone, whose inputs need no gradient
