@@ -43,7 +43,8 @@ sds-clip compare paper --print > paper.yaml
 @option(
     "--dry-run",
     is_flag=True,
-    help="Check the input, estimate time, memory, disk and power, and write nothing.",
+    help="Check the input, estimate time, memory, disk and power, and write nothing. With --url, upload the data, and "
+    "ask the service for time and memory.",
 )
 @option("--print", "shows", is_flag=True, help="Print the plan's file, to begin one of your own with.")
 @option(

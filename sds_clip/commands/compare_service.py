@@ -56,6 +56,11 @@ class Service:
     def run(self) -> None:
         """Submit what is not done, wait, and keep the results. Raises ClientError, JobFailed or ConfigError."""
         plan = self.arms.plan
+        for folder in (self.arms.run(*arm) for arm in plan.arms()):
+            if (folder / "delta").exists() and not (folder / "version").exists():
+                raise click.UsageError(
+                    f"{folder} was trained here, and no service has it. Go on without --url, or use another --out."
+                )
         bodies = {arm: self._finetune(*arm) for arm in plan.arms()}  # refuses what a service cannot do
         self.arms.begin()
         runs = {
@@ -131,7 +136,7 @@ class Service:
                 time.sleep(_PAUSE_S)
 
     def _dataset(self, data: str, format: str, images: Path | None) -> str:
-        """Return the name of a data set of the service: uploaded once for this folder, if it is a path here."""
+        """Return the name of a data set of the service. A path here is uploaded once, and again if a file changed."""
         path = Path(data)
         if not path.exists():
             try:
@@ -145,7 +150,9 @@ class Service:
                 f"With --url, {data} must be a folder that contains its images, so leave `images` out, or the name of "
                 "a data set of the service."
             )
-        name = f"compare-{_digest(f'{self.arms.out} {format} {path.resolve()}')}"
+        files = sorted(file for file in (path, *path.rglob("*")) if file.is_file())
+        seen = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+        name = f"compare-{_digest(json.dumps([str(self.arms.out), format, str(path.resolve()), seen]))}"
         try:
             self.client.dataset(name)
         except NotFound:

@@ -166,3 +166,7 @@ def test_what_only_this_machine_can_do_is_refused_with_a_service(
         assert exit_code(["compare", str(file), "--out", str(tmp_path / "out"), "--url", system.url]) == 2
         assert told in capsys.readouterr().err
         assert not (tmp_path / "out" / "runs").exists()
+    file.write_text(yaml.safe_dump(plan))
+    (tmp_path / "out" / "runs" / "clip-0" / "delta").mkdir(parents=True)
+    assert exit_code(["compare", str(file), "--out", str(tmp_path / "out"), "--url", system.url]) == 2
+    assert "clip-0 was trained here" in capsys.readouterr().err
