@@ -73,6 +73,8 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
+        if chosen.type == "meta" or (chosen.type == "cpu" and chosen.index):
+            raise RuntimeError("It computes nothing, or is none of its own.")
     except (RuntimeError, AssertionError) as error:
         usable = "auto, cpu, cuda or cuda:N" if torch.cuda.is_available() else "auto or cpu"
         raise DeviceError(f"The device {device!r} is not available on this machine. Use {usable}.") from error

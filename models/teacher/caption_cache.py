@@ -24,6 +24,7 @@ class CaptionCache:
     def __init__(
         self, folder: Path, *, memory_bytes: int = 256 * 2**20, max_bytes: int | None = None
     ) -> None:
+        self._max_bytes = max_bytes
         self._disk = DiskCache(folder / "captions.sqlite3", max_bytes=max_bytes)
         self._memory: LRUCache[bytes, Tensor] = LRUCache(memory_bytes, getsizeof=lambda held: held.nbytes)
         self._lock = Lock()
@@ -31,6 +32,10 @@ class CaptionCache:
     def close(self) -> None:
         """Close the file. The next use opens it again."""
         self._disk.close()
+
+    def holds(self, size_bytes: int) -> bool:
+        """Whether embeddings of this size in sum are kept."""
+        return self._max_bytes is None or size_bytes <= self._max_bytes
 
     def get_many(
         self, version: str, captions: Sequence[str], dtype: torch.dtype

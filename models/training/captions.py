@@ -25,11 +25,12 @@ def encode_ahead(
 ) -> None:
     """Put the captions that the teacher needs in these steps into its cache, and unload its text encoders.
 
-    Without a cache on disk they stay. The processes share the work, and each calls `between(done, total)` as often as
-    the others.
+    Without a cache on disk, or with one that is too small for all of them, they stay. The processes share the work, and
+    each calls `between(done, total)` as often as the others.
     """
     uses_captions = config.uses_sds or config.objective == "score"
-    if uses_captions and teacher.caption_cache is None:
+    cache = teacher.caption_cache
+    if uses_captions and cache is None:
         return
     needed = list(dict.fromkeys(_needed(config, pairs, steps, rank.world_size))) if uses_captions else []
     together = CAPTIONS_AT_ONCE * rank.world_size
@@ -37,7 +38,9 @@ def encode_ahead(
     with nullcontext() if config.uses_sds else plain_attention(teacher.device, teacher):
         for start in range(0, len(needed), together):
             own = start + CAPTIONS_AT_ONCE * rank.index
-            teacher.encode_captions(needed[own : own + CAPTIONS_AT_ONCE])
+            encoded = teacher.encode_captions(needed[own : own + CAPTIONS_AT_ONCE])
+            if len(encoded) and cache is not None and not cache.holds(len(needed) * encoded[0].nbytes):
+                return  # Those of the first steps would be dropped before these are taken.
             between(min(start + together, len(needed)), len(needed))
     teacher.unload_text_encoders()
 

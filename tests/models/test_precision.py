@@ -73,7 +73,7 @@ def test_precision_that_cannot_be_had_is_refused(name: str) -> None:
         choose_precision(name, CPU)
 
 
-@pytest.mark.parametrize("name", ["tpu", "cuda:99", ""])
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "meta", "cpu:1", ""])
 def test_device_that_is_not_here_is_refused(name: str) -> None:
     with pytest.raises(PrecisionError, match=repr(name)):
         choose_device(name)

@@ -42,8 +42,15 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LARGE_BYTES", 0)
 
 
-def load(folder: Path, cache: Path | None = None) -> Teacher:
-    return load_teacher(str(folder), device="cpu", precision="float32", vae=True, caption_cache=cache)
+def load(folder: Path, cache: Path | None = None, max_cache_bytes: int | None = None) -> Teacher:
+    return load_teacher(
+        str(folder),
+        device="cpu",
+        precision="float32",
+        vae=True,
+        caption_cache=cache,
+        max_cache_bytes=max_cache_bytes,
+    )
 
 
 def delta_bytes(out: Path) -> bytes:
@@ -98,6 +105,17 @@ def test_large_text_encoders_see_the_captions_before_the_first_step_and_go(
     train(config, without, tmp_path / "plain", PLACE, watcher=plain)
     assert plain.present == [True] * 3  # they stay without a cache on disk
     assert delta_bytes(tmp_path / "ahead") == delta_bytes(tmp_path / "plain")
+
+
+def test_text_encoders_stay_if_the_cache_cannot_hold_what_they_make(
+    folders: dict[str, Path], base: Clip, pairs: PairSet, tmp_path: Path, large: None
+) -> None:
+    parts = Parts(base, pairs, load(folders["sd3"], tmp_path / "cache", max_cache_bytes=300_000))
+    assert parts.teacher is not None
+    told = Told(parts.teacher)
+    train(configure(steps=2), parts, tmp_path / "run", PLACE, watcher=told)
+    assert told.present == [True] * 2
+    assert not told.stages
 
 
 def test_small_text_encoders_stay(
