@@ -48,6 +48,7 @@ Weight = Annotated[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+_MOST_ALPHA = 1e6
 
 _SECTIONS = {
     "trainable": "Model",
@@ -402,6 +403,8 @@ def check_combination(
         raise ValueError(
             f"The option {given} is for trainable: lora, and this run trains {options.trainable}."
         )
+    if options.lora_alpha is not None and options.lora_alpha > _MOST_ALPHA:
+        raise ValueError(f"The option lora_alpha must be at most {_MOST_ALPHA:g}.")
     if objective in ("sds-clip", *BY_CONDITION) and options.trainable == "text-map":
         raise ValueError(
             f"The objective {objective} trains the image tower, and trainable: text-map only texts; use the objective "

@@ -66,6 +66,8 @@ from tests.training import configure
         ),
         ({"objective": "score", "negatives": "swap", "score_by": "labels"}, "labels.*go together"),
         ({"labels": "labels.jsonl"}, "labels.*go together"),
+        ({"lora_rank": 16}, "lora_rank is for trainable: lora, and this run trains layernorm"),
+        ({"trainable": "lora", "lora_alpha": 1e300}, "lora_alpha must be at most 1e"),
         ({"t_min": 0.9, "t_max": 0.1}, "t_min.*t_max"),
         ({"t_max": 1.5}, "t_max: .*1"),
         ({"sds_batch_size": 9}, "sds_batch_size.* batch_size.* 8"),
