@@ -11,7 +11,7 @@ import numpy as np
 from sds_clip.models.choices import NegativeKind
 from sds_clip.models.data.language import Language
 from sds_clip.models.data.pairs import Negative
-from sds_clip.models.data.phrases import REFERENCES, SYMMETRIC, Span, Words, phrases_and_verbs
+from sds_clip.models.data.phrases import POSTURES, REFERENCES, SYMMETRIC, Span, Words, phrases_and_verbs
 
 _UINT64 = 2**64 - 1
 _LISTS = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
@@ -182,7 +182,7 @@ def _is_symmetric(text: Words, phrases: list[Span], one: Span, other: Span) -> b
     inside = {place for phrase in phrases for place in range(phrase.determined, phrase.stop)}
     joining = set(_lower(text, (place for place in range(one.stop, other.determined) if place not in inside)))
     after = set(_lower(text, range(other.stop, len(text.words))))
-    return joining <= SYMMETRIC | {"is", "are"} and not after & REFERENCES
+    return joining <= SYMMETRIC | POSTURES | {"is", "are"} and not after & REFERENCES
 
 
 def _lower(text: Words, places: Iterable[int]) -> list[str]:

@@ -16,10 +16,13 @@ DETERMINERS = _words(
     "one two three four five six seven eight nine ten several many few"
 )
 AUXILIARIES = _words(
-    "is are was were be been being am has have had does do did can could will would may might must"
+    "is are was were be been being am has have had does do did can could will would may might must "
+    "isn't aren't wasn't weren't hasn't haven't hadn't doesn't don't didn't can't cannot couldn't won't wouldn't"
 )
 SYMMETRIC = _words("and or next to beside near alongside together adjacent")
 """Words that join two phrases in a way that is the same in both directions."""
+POSTURES = _words("sitting standing lying laying resting leaning parked seated placed positioned touching")
+"""Verbs that hold for both things that a symmetric word joins, as in `a man sitting next to a woman`."""
 REFERENCES = _words("it its them their him his her one other")
 """Words that refer back, so that the order of the phrases before them matters."""
 OTHERS = _words(
@@ -69,7 +72,7 @@ class Words:
 
     def lower(self, place: int) -> str:
         """Return a word in lower case, or "" outside the caption."""
-        return self.words[place].lower() if 0 <= place < len(self.words) else ""
+        return self.words[place].lower().replace("\u2019", "'") if 0 <= place < len(self.words) else ""
 
     def joined(self, place: int) -> bool:
         """Return whether only white space separates a word from the one before it."""

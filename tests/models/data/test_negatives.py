@@ -69,10 +69,25 @@ def test_verbs_of_one_form_are_swapped() -> None:
 
 @pytest.mark.parametrize(
     "caption",
-    ["a dog and a cat", "a dog next to a cat", "a red circle and a red square", "a dog, a cat or a bird"],
+    [
+        *(
+            "a dog and a cat",
+            "a dog next to a cat",
+            "a red circle and a red square",
+            "a dog, a cat or a bird",
+        ),
+        *("a man sitting next to a woman", "a car is parked alongside a truck", "a ball touching a box"),
+    ],
 )
 def test_swap_that_leaves_the_meaning_is_not_made(caption: str) -> None:
     assert every(caption) == set()
+
+
+@pytest.mark.parametrize("word", ["isn't", "isn\u2019t", "can't"])
+def test_a_contraction_is_no_noun(word: str) -> None:
+    swapped = {each.replace(" is ", f" {word} ") for each in every("a dog that is on a red sofa")}
+    assert every(f"a dog that {word} on a red sofa") == swapped
+    assert not any(f"a {word}" in each for each in every(f"a man {word} under a dog"))
 
 
 def test_order_matters_where_a_later_word_points_back() -> None:
