@@ -132,7 +132,7 @@ class TrainingOptions(BaseModel):
 
     sds_weight: Weight | None = Field(None, validation_alias=AliasChoices("sds_weight", "lambda"))
     """Multiply the teacher's loss by this number, which is the paper's lambda. By default, it is 1 for L_SDS and
-    L_noise, and 200 for L_condition, whose gradient is smaller. With `auto`, it is the mean, over the first
+    L_noise, and 200 for L_condition, whose gradient is smaller. With `auto`, it is the geometric mean, over the first
     `warmup_steps` that reach the student, of the weight by which the teacher's gradient on the image features is as
     large as that of the other losses."""
     conflicts: Conflicts = "keep"

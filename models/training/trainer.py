@@ -168,14 +168,16 @@ class Trainer:
     def _factor(self, teacher: Tensor, contrastive: Tensor) -> float:
         """Return what lambda: auto multiplies the teacher's loss by, from the squares of both gradients' norms.
 
-        In its warm-up, the weight is the mean of those by which the gradients were alike, this step's among them. Until
-        the teacher's loss reaches the student, and after the warm-up, it stays.
+        In its warm-up, the weight is the geometric mean of those by which the gradients were alike, this step's among
+        them. So no single step decides it. Until both losses reach the student, and after the warm-up, it stays.
         """
         known, weight = int(self.objective.state.get(WEIGHED_STEPS, 0)), self.objective.teacher_weight
-        if self.config.teacher_weight != "auto" or known == self.config.warmup_steps or not teacher > 0:
+        if self.config.teacher_weight != "auto" or known == self.config.warmup_steps:
+            return 1.0
+        if not (teacher > 0 and contrastive > 0):
             return 1.0
         alike = weight * float((contrastive / teacher).sqrt())
-        mean = (known * weight + alike) / (known + 1)
+        mean = float(weight ** (known / (known + 1)) * alike ** (1 / (known + 1)))
         self._learnt |= {TEACHER_WEIGHT: mean, WEIGHED_STEPS: known + 1}
         return mean / weight
 
