@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
+_MARKS = "".join(mark for mark in map(chr, range(2**16)) if unicodedata.category(mark) in ("Mn", "Mc"))
+"""Vowels and accents that stand above or below a letter. They are part of its word, and not of re's \\w."""
+WORD = re.compile(rf"[\w{_MARKS}]+(?:['\u2019-][\w{_MARKS}]+)*")
 _FOLDS = 5
 _EPOCHS = 10
 _BUCKETS = 2**18

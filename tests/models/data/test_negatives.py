@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sds_clip.models.blind import WORD
 from sds_clip.models.choices import NegativeKind
 from sds_clip.models.data.negatives import KINDS, hard_negatives
 
@@ -81,6 +82,13 @@ def test_verbs_of_one_form_are_swapped() -> None:
 )
 def test_swap_that_leaves_the_meaning_is_not_made(caption: str) -> None:
     assert every(caption) == set()
+
+
+@pytest.mark.parametrize(
+    "caption", ["लाल गेंद नीली मेज पर है", "une boi\u0302te rouge et une balle", "a well-known dog's"]
+)
+def test_words_are_whole_in_every_script(caption: str) -> None:
+    assert WORD.findall(caption) == caption.split()
 
 
 @pytest.mark.parametrize("word", ["isn't", "isn\u2019t", "can't"])
