@@ -68,9 +68,8 @@ def check_scheduler(family: Family, config: Mapping[str, Any], reference: str, k
     if name.endswith(("LCMScheduler", "TCDScheduler")):
         raise TeacherError(f"{kind} whose scheduler is a {name}: it {of_few_steps}")
     if found := _FEW_STEPS.search(folder):
-        raise TeacherError(
-            f"{kind} with {found[0]!r} in its name: such a model {of_few_steps} If this one was not, rename its folder."
-        )
+        named = f"{kind} with {found[0]!r} in its name: such a model"
+        raise TeacherError(f"{named} {of_few_steps} If this one was not, put it in a folder of another name.")
     if isinstance(family, Flux) and not config.get("use_dynamic_shifting"):
         raise TeacherError(
             f"{kind} whose scheduler has no use_dynamic_shifting, as FLUX.1-schnell, which was distilled to draw in "
