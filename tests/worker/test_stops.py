@@ -22,7 +22,7 @@ STAGES = {
     "checking the data": ("sds_clip.models.data.check:_check:3", 0),
     "fitting the mapper": ("sds_clip.models.teacher.teacher:Teacher.encode_image:2", 0),
     "embedding captions": ("sds_clip.models.teacher.teacher:Teacher.encode_captions:3", 2),
-    "a step": ("sds_clip.models.training.trainer:Trainer.gradients:3", 2),
+    "a step": ("sds_clip.models.training.trainer:Trainer.gradients:2", 1),
     "validating": ("sds_clip.models.training.run:validate:2", 4),
     "the report": ("sds_clip.models.training.run:write_run_report", 4),
     "measuring": ("sds_clip.worker.finetune_job:measure_clip", 4),
