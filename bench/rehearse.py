@@ -30,7 +30,7 @@ from bench.report import heading, note
 from bench.sets import demo_set, make_pairs
 from sds_clip.models.markdown import markdown_table
 from sds_clip.models.recipes.recipe import names, recipe_of
-from sds_clip.models.training.config import parse_config
+from sds_clip.models.training.config import FinetuneConfig, needs_teacher, parse_config
 
 OBJECTIVES = ("clip", "sds-clip", "condition", "noise-contrast", "score")
 RECIPES = tuple(dict.fromkeys((*OBJECTIVES, *names())))
@@ -168,9 +168,10 @@ def _values(plan: Plan, teacher: Path, base: Path, recipe: str) -> dict[str, Any
         "sds_batch_size": plan.sds_batch_size, "precision": plan.precision, "device": plan.device,
         "log_every": 1, "ridge_images": PAIRS, "caption_cache": plan.cache / "captions", **method,
     }  # fmt: skip
-    if method["objective"] != "clip" and "score_by" not in method:
+    options = FinetuneConfig.model_construct(**method)
+    if needs_teacher(options.objective, options):
         values |= {"teacher": f"local-dir:{teacher}", "teacher_precision": plan.precision}
-    if method["objective"] == "score":
+    if options.objective == "score":
         values |= {"score_draws": 2}
     return values
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,9 +151,7 @@ class Service:
                 f"With --url, {data} must be a folder that contains its images, so leave `images` out, or the name of "
                 "a data set of the service."
             )
-        files = sorted(file for file in (path, *path.rglob("*")) if file.is_file())
-        seen = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-        name = f"compare-{_digest(json.dumps([str(self.arms.out), format, str(path.resolve()), seen]))}"
+        name = f"compare-{_digest(f'{self.arms.out} {format} {path.resolve()} {_state(path)}')}"
         try:
             self.client.dataset(name)
         except NotFound:
@@ -180,6 +179,13 @@ def _results(job: Job) -> Results:
     # The pictures of the items are the service's.
     items = ({**item, "correct": item["outcomes"], "images": ()} for item in job.items(limit=10**9))
     return results_of({"by_tag": {}, **(job.result or {})}, items)
+
+
+@cache
+def _state(path: Path) -> str:
+    """Return a digest of the sizes and times of a path's files, as they are when it is first asked for."""
+    files = sorted(file for file in (path, *path.rglob("*")) if file.is_file())
+    return _digest(str([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]))
 
 
 def _digest(text: str) -> str:
