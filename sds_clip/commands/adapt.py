@@ -69,12 +69,12 @@ def adapt(
     The same command continues what was stopped. The model of the last round is the result.
     """
     from sds_clip.models.checkpoints.load import load_clip
-    from sds_clip.models.evaluation.evaluation import measure_clip
     from sds_clip.models.evaluation.image_check import Problems, data_hash, look_at_images
     from sds_clip.models.evaluation.readers import read_benchmark
+    from sds_clip.models.evaluation.scorers import ClipScorer
     from sds_clip.models.recipes.recipe import renamed
     from sds_clip.models.training.config import parse_config
-    from sds_clip.models.training.matching import MatchedPairs, matches, surest
+    from sds_clip.models.training.matching import MatchedPairs, groups_of, matches, surest
     from sds_clip.models.training.parts import Parts
     from sds_clip.models.training.processes import find_rank
     from sds_clip.models.training.run import OPERATIONAL
@@ -88,14 +88,15 @@ def adapt(
     config = parse_config({**_OPTIONS, **given, "base": base, "data": data, "steps": steps, "device": device})
     clip = load_clip(base, device=str(rank.device), precision="float32")
     model, reference = clip, base
-    groups = read_benchmark(resolve(benchmark), Path(data), work=out, images=images)
-    problems = Problems(len(groups.items))
-    seen = look_at_images(groups.items, problems)
+    read = read_benchmark(resolve(benchmark), Path(data), work=out, images=images)
+    groups = groups_of(read)
+    problems = Problems(len(groups))
+    seen = look_at_images(groups, problems)
     problems.check()
     _begin(
         out / "adapt.json",
         base=clip.version,
-        data=data_hash(groups.items, seen.keys, groups.settings),
+        data=data_hash(groups, seen.keys, read.settings),
         rounds=rounds,
         first_share=first_share,
         options=config.model_dump(mode="json", exclude={*OPERATIONAL, "base", "data"}),
@@ -103,7 +104,10 @@ def adapt(
     for number in range(1, rounds + 1):
         folder = out / f"round-{number}"
         if not (folder / "delta").exists():
-            found = matches(groups.items, measure_clip(model, groups, features=out / "features"))
+            with ClipScorer(model, out / "features") as scorer:
+                scorer.prepare(groups, seen, problems)
+                problems.check()
+                found = matches(groups, scorer.scores(groups))
             share = first_share + (1 - first_share) * (number - 1) / max(1, rounds - 1)
             sure = surest(found, share)
             say(f"Round {number} of {rounds}: {len(sure)} of {len(found)} groups are matched.")

@@ -4,20 +4,22 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sds_clip.cli import main
 from sds_clip.models.checkpoints.load import load_clip
 from sds_clip.models.evaluation.evaluation import measure_clip
 from sds_clip.models.evaluation.readers import read_benchmark
+from tests.benchmark_sets import save_controlled
 
 DATA = Path("demo/data")
 
 
-def adapt(out: Path, data: Path, *more: str) -> int:
+def adapt(out: Path, data: Path, *more: str, benchmark: str = "winoground") -> int:
     options = ("--base", "demo", "--data", str(data), "--out", str(out), "--device", "cpu")
     given = ("batch_size=32", "warmup_steps=1", "lr=5e-4", "trainable=all")
     return main(
-        ["adapt", "winoground", *options, *(part for each in given for part in ("--option", each)), *more]
+        ["adapt", benchmark, *options, *(part for each in given for part in ("--option", each)), *more]
     )
 
 
@@ -56,6 +58,17 @@ def test_rounds_go_from_the_surest_groups_to_all_and_what_was_lost_is_made_again
         )
         assert f"{out} was begun with other" in capsys.readouterr().err
     assert last.read_bytes() == before
+
+
+def test_sets_of_four_photographs_are_groups_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = save_controlled(tmp_path / "whats-up"), tmp_path / "adapted"
+    few = ("--option", "batch_size=4", "--first-share", "1")
+    for seed, file in enumerate(sorted(data.rglob("*.jpeg"))):
+        Image.effect_noise((64, 64), 20 + 15 * seed).save(file)
+
+    assert adapt(out, data, "--rounds", "1", "--steps", "1", *few, benchmark="whats-up") == 0
+
+    assert "Round 1 of 1: 3 of 3 groups are matched." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
