@@ -13,6 +13,7 @@ from sds_clip.models.recipes.arms import Arms
 from sds_clip.models.recipes.differences import Difference, Line, every_figure
 from sds_clip.models.recipes.plan import BASE
 from sds_clip.models.training.influence import teacher_had_no_say
+from sds_clip.models.training.objective import TEACHER_WEIGHT
 from sds_clip.models.training.watcher import Record
 
 FIGURE = ("benchmark", "figure", "tag", "items", "chance %", "model", "%", "low", "high")
@@ -101,12 +102,16 @@ def _cell(value: object) -> str:
 
 
 def _said(arms: Arms) -> Iterator[tuple[str, str]]:
-    """Whether a teacher had a say, by the name of its run."""
+    """Whether a teacher had a say, by the name of its run, and the weight that `lambda: auto` gave it."""
     for recipe, seed in arms.plan.arms():
         records = arms.log(recipe, seed)
         if any("teacher_gradient_share" in each or "target_chance" in each for each in records):
             warning = teacher_had_no_say(records)
-            yield f"{recipe}-{seed}", "yes" if warning is None else f"no. {warning.message}"
+            weight = next(
+                (each[TEACHER_WEIGHT] for each in reversed(records) if TEACHER_WEIGHT in each), None
+            )
+            said = "yes" if warning is None else f"no. {warning.message}"
+            yield f"{recipe}-{seed}", said if weight is None else f"{said} (lambda {weight:.3g})"
 
 
 def _costs(arms: Arms) -> tuple[list[str], list[list[str]]]:

@@ -349,6 +349,20 @@ def test_a_plan_may_grow_by_seeds_recipes_and_benchmarks_and_never_shrink(
     ]
 
 
+def test_the_page_says_which_weight_the_teacher_got_by_itself(
+    plan: dict[str, Any], copied: Path, tmp_path: Path
+) -> None:
+    more = {**plan["recipes"], "balanced": {"recipe": "sds-clip", "lambda": "auto"}}
+
+    assert exit_code(asked(tmp_path, plan, copied, recipes=more)) == 0
+
+    page = (copied / "report.md").read_text(encoding="utf-8")
+    for seed in plan["seeds"]:
+        weight = described(copied, f"balanced-{seed}")["metrics"]["teacher_weight"]
+        assert re.search(rf"^- balanced-{seed}: .* \(lambda {weight:.3g}\)$", page, re.MULTILINE)
+    assert not re.search(r"^- sds-clip-0: .*\(lambda", page, re.MULTILINE)
+
+
 def test_pictures_of_a_benchmark_can_be_left_out_of_training(
     plan: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
