@@ -128,7 +128,7 @@ def measure_runs(folder: Path, starts: int, steps: int) -> tuple[float, list[Sta
         servers.running(up, folder, SDS_CLIP_LOG_LEVEL="info") as running,
         Client(running.url) as client,
     ):
-        dataset = _upload(client, folder / "images")
+        dataset = upload_pairs(client, folder / "images", IMAGES)
         found = []
         for _ in range(starts):
             _wait_until_warm(running)
@@ -137,9 +137,9 @@ def measure_runs(folder: Path, starts: int, steps: int) -> tuple[float, list[Sta
     return imports_s, found, _account(running.log, job.id)
 
 
-def _upload(client: Client, folder: Path) -> str:
-    """Upload images with captions as a data set; returns its id once it has been checked."""
-    for number, image in enumerate(make_images(folder, IMAGES)):
+def upload_pairs(client: Client, folder: Path, count: int) -> str:
+    """Upload so many images with captions as a data set; returns its id once it has been checked."""
+    for number, image in enumerate(make_images(folder, count)):
         image.with_suffix(".txt").write_text(f"a scene of number {number}")
     dataset = client.upload_dataset(folder, format="pairs", name="bench")["id"]
     wait_until(lambda: client.dataset(dataset)["status"] != "validating", "checked")
