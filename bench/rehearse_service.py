@@ -70,7 +70,7 @@ class Rehearsal:
         return str(job.version), stages, time.monotonic() - began
 
     def kill(self, job: Job) -> None:
-        """Kill the job's process, and wait until the job runs again or waits for it."""
+        """Kill the job's process, and wait until a worker has claimed the job again."""
         attempt = job.info["attempt"]
         for pid in servers.descendants(self.system.pid):
             with suppress(OSError):
