@@ -163,8 +163,10 @@ def test_version_is_downloaded_and_then_deleted_by_its_id(look: Look, base: str,
         dialog(page).get_by_label("to delete it").fill(other[:12])
         dialog(page).get_by_role("button", name="Delete it").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Versions")
-        assert registry.client.get(f"/models/{other}").json()["status"] == "deleted"
+        tree = page.get_by_role("region", name="Versions and what they were made from")
+        expect(tree.get_by_role("rowheader")).to_have_count(2)
         expect(page.get_by_role("link", name=other[:12])).to_have_count(0)
+        assert registry.client.get(f"/models/{other}").json()["status"] == "deleted"
 
 
 def test_key_without_the_scope_admin_moves_only_the_alias_that_was_given_to_it(
