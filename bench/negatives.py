@@ -8,7 +8,7 @@ import argparse
 import math
 from pathlib import Path
 
-from sds_clip.models.blind import Choice, told
+from sds_clip.models.blind import Choice, blind_accuracy
 from sds_clip.models.data.language import Language
 from sds_clip.models.data.negatives import KINDS, hard_negatives
 
@@ -25,7 +25,7 @@ def table(captions: list[str]) -> list[str]:
                 for index, caption in enumerate(captions)
                 for negative in hard_negatives(caption, 1, kinds=(kind,), language=known, seed=0, index=index)
             ]
-            found = told(choices, most=len(choices))
+            found = blind_accuracy(choices, most=len(choices))
             rate = "" if math.isnan(found.accuracy) else f"{found.accuracy:.1%} ± {found.half_width:.1%}"
             cells += [str(len(choices)), rate]
         rows.append(f"| {' | '.join(cells)} |")

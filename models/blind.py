@@ -33,7 +33,7 @@ class Choice(NamedTuple):
     negative: str
 
 
-class Told(NamedTuple):
+class BlindAccuracy(NamedTuple):
     """How often a reader found the caption. Chance is 0.5."""
 
     items: int
@@ -42,7 +42,9 @@ class Told(NamedTuple):
     """Of the 95 % interval, by the normal approximation."""
 
 
-def told(choices: Sequence[Choice], encode: Encode | None = None, *, most: int = MOST) -> Told:
+def blind_accuracy(
+    choices: Sequence[Choice], encode: Encode | None = None, *, most: int = MOST
+) -> BlindAccuracy:
     """Let a reader learn which of two texts is the caption, and count how often it is right where it has not learned.
 
     The reader is a logistic regression on the difference of the two texts' 1- to 3-grams, or of their embeddings, if
@@ -58,7 +60,9 @@ def told(choices: Sequence[Choice], encode: Encode | None = None, *, most: int =
         rows = [(np.arange(width), row) for row in embeddings]
     margins = _margins([_unit(row) for row in rows], [choice.group for choice in choices], width)
     accuracy = float(np.mean((np.sign(margins) + 1) / 2)) if len(margins) else math.nan
-    return Told(len(choices), accuracy, 1.96 * math.sqrt(accuracy * (1 - accuracy) / max(len(choices), 1)))
+    return BlindAccuracy(
+        len(choices), accuracy, 1.96 * math.sqrt(accuracy * (1 - accuracy) / max(len(choices), 1))
+    )
 
 
 def _margins(rows: Sequence[Row], groups: Sequence[str], width: int) -> Float[np.ndarray, " n"]:

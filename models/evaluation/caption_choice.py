@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from math import comb, factorial, fsum, prod
 
-from sds_clip.models.blind import Choice, told
+from sds_clip.models.blind import Choice, blind_accuracy
 from sds_clip.models.evaluation.benchmark import Benchmark, check_finite, outcome_of
 from sds_clip.models.evaluation.image_check import Say
 from sds_clip.models.evaluation.items import Item
@@ -89,7 +89,7 @@ class CaptionChoice(Benchmark):
             of_item = [Choice(str(item.images[0]), *texts) for texts in product(true, false)]
             for tag in ("all", *item.tags):
                 choices.setdefault(tag, []).extend(of_item)
-        return {tag: told(of_tag)._asdict() for tag, of_tag in choices.items()}
+        return {tag: blind_accuracy(of_tag)._asdict() for tag, of_tag in choices.items()}
 
     def _together(
         self, name: str, of: Sequence[ItemOutcome], by_text: Sequence[Mapping[str, float]]

@@ -47,7 +47,7 @@ def without(pairs: PairSet, names: Collection[str]) -> PairSet:
     return pairs if len(kept) == len(pairs) else Subset(pairs, kept)
 
 
-def told(shared: Mapping[str, Collection[str]]) -> str:
+def sentence(shared: Mapping[str, Collection[str]]) -> str:
     """Say in a sentence how many are shared."""
     counts = ", ".join(f"{len(found)} with {name}" for name, found in shared.items() if found)
     return f"Pictures that training shares with the benchmarks, by their files' hash: {counts or 'none'}."

@@ -18,7 +18,7 @@ from sds_clip.models.clip.lora import attach
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.sharing import share
 from sds_clip.models.clip.student import chosen_parameters, summary, trainable_parameters
-from sds_clip.models.data import told
+from sds_clip.models.data.blind_report import blind_report
 from sds_clip.models.data.check import check_pairs
 from sds_clip.models.data.negatives import KINDS, balanced, hard_negatives
 from sds_clip.models.data.open import open_pairs
@@ -103,7 +103,7 @@ def introduce(config: FinetuneConfig, parts: Parts, rank: Rank, say: Tell) -> No
 
 def _tell_of_negatives(config: FinetuneConfig, base: Clip, pairs: PairSet, rank: Rank, say: Tell) -> None:
     if config.negatives != "none" and config.score_candidates == "all" and rank.is_main:
-        for line in told.report(with_negatives(config, pairs), partial(_embeddings, base)):
+        for line in blind_report(with_negatives(config, pairs), partial(_embeddings, base)):
             say(line)
 
 

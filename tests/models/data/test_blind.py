@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from sds_clip.models.blind import Choice, told
+from sds_clip.models.blind import Choice, blind_accuracy
 from sds_clip.models.choices import NegativeKind
+from sds_clip.models.data.blind_report import by_kind
 from sds_clip.models.data.language import Language
 from sds_clip.models.data.negatives import hard_negatives
 from sds_clip.models.data.pairs import Negative
-from sds_clip.models.data.told import by_kind
 
 CAPTIONS = (Path(__file__).parent / "sugarcrepe" / "captions.txt").read_text(encoding="utf-8").splitlines()
 COLOURS = ("red", "blue", "green", "white", "black")
@@ -33,8 +33,8 @@ def test_word_that_only_negatives_have_is_told_and_a_fair_exchange_is_not() -> N
         for n in range(200)
     ]
 
-    assert told(rare).accuracy > 0.95
-    assert abs(told(fair).accuracy - 0.5) < 2 * told(fair).half_width
+    assert blind_accuracy(rare).accuracy > 0.95
+    assert abs(blind_accuracy(fair).accuracy - 0.5) < 2 * blind_accuracy(fair).half_width
 
 
 def test_reader_judges_only_what_it_has_not_learned() -> None:
@@ -44,8 +44,10 @@ def test_reader_judges_only_what_it_has_not_learned() -> None:
     choices = [Choice(str(n), f"x{n} y" if side else f"y{n} x", "z") for n, side in enumerate(sides)]
     unknown = [Choice(str(n), f"k{n} a", f"m{n} a") for n in range(200)]
 
-    assert told(choices).accuracy > 0.95  # z is always wrong
-    assert told(unknown).accuracy == pytest.approx(0.5, abs=0.05)  # no two choices differ in the same word
+    assert blind_accuracy(choices).accuracy > 0.95  # z is always wrong
+    assert blind_accuracy(unknown).accuracy == pytest.approx(
+        0.5, abs=0.05
+    )  # no two choices differ in the same word
 
 
 def test_embeddings_are_read_as_n_grams_are() -> None:
@@ -54,15 +56,15 @@ def test_embeddings_are_read_as_n_grams_are() -> None:
     def encode(texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         return np.array([[1.0, float("right" in text), float(len(text) % 3)] for text in texts])
 
-    assert told(choices, encode).accuracy == 1.0
-    assert told(choices, lambda texts: np.ones((len(texts), 2))).accuracy == 0.5
+    assert blind_accuracy(choices, encode).accuracy == 1.0
+    assert blind_accuracy(choices, lambda texts: np.ones((len(texts), 2))).accuracy == 0.5
 
 
 def test_choices_are_told_apart_by_kind() -> None:
     choices = [Choice("1", "a", Negative("b", "swap noun")), Choice("1", "a", "c")]
 
     assert {kind: len(of) for kind, of in by_kind(choices).items()} == {"data": 1, "swap noun": 1}
-    assert told([]).items == 0
+    assert blind_accuracy([]).items == 0
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,6 @@ def test_balance_hides_from_text_alone_what_is_wrong_and_keeps_many(
 ) -> None:
     every, balanced = made(kind, None), made(kind, Language(CAPTIONS))
 
-    assert told(every, most=len(every)).accuracy > before
-    assert told(balanced, most=len(balanced)).accuracy < after
+    assert blind_accuracy(every, most=len(every)).accuracy > before
+    assert blind_accuracy(balanced, most=len(balanced)).accuracy < after
     assert len(balanced) > kept * len(every)

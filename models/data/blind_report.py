@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from sds_clip.models.blind import MOST, Choice, Encode, told
+from sds_clip.models.blind import MOST, Choice, Encode, blind_accuracy
 from sds_clip.models.data.pairs import PairSet, kind_of
 
 
@@ -24,10 +24,10 @@ def by_kind(choices: Iterable[Choice]) -> dict[str, list[Choice]]:
     return dict(sorted(kinds.items()))
 
 
-def report(pairs: PairSet, encode: Encode) -> Iterator[str]:
+def blind_report(pairs: PairSet, encode: Encode) -> Iterator[str]:
     """A line for each kind of the pairs' negatives, for a run's log."""
     for kind, choices in by_kind(choices_of(pairs)).items():
-        words, tower = told(choices), told(choices, encode)
+        words, tower = blind_accuracy(choices), blind_accuracy(choices, encode)
         yield (
             f"negatives, {kind}: text alone tells {words.accuracy:.1%} by n-grams and {tower.accuracy:.1%} by the "
             f"base's text embeddings (± {words.half_width:.1%} of {words.items}; chance 50 %)"
