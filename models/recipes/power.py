@@ -1,8 +1,12 @@
 """Which gain a comparison can show with so many seeds and items."""
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 from scipy.stats import chi2, norm
 from scipy.stats import t as student
+
+from sds_clip.models.recipes.plan import Plan
 
 CHANGED = 0.2
 """The share of items that is assumed to change between a recipe and its control."""
@@ -33,3 +37,23 @@ def power(gain: float, seeds: int, items: int, deviation: float) -> float:
 def seeds_needed(gain: float, items: int, deviation: float) -> int | None:
     """Return the fewest seeds, 2 to 64, by which a gain is found with probability 0.8, or None if 64 are too few."""
     return next((seeds for seeds in range(2, 65) if power(gain, seeds, items, deviation) >= 0.8), None)
+
+
+def describe_power(plan: Plan, items: Mapping[str, int]) -> Iterator[str]:
+    """Say which gain of the plan's primary benchmark would be found. `items` has each benchmark's number of items."""
+    count, seeds = items.get(plan.primary, 0), len(plan.seeds)
+    if not count:
+        return
+    found = power(plan.gain, seeds, count, plan.seed_deviation)
+    needed = seeds_needed(plan.gain, count, plan.seed_deviation)
+    yield (
+        f"Power: if a recipe gains {plan.gain:.1%} over {plan.control} on the {count} items of {plan.primary}, "
+        f"{seeds} {'seed finds' if seeds == 1 else 'seeds find'} it (p below 0.05, for one recipe) with probability "
+        f"{found:.0%}, assuming that {CHANGED:.0%} of the items change, the same with every seed, and that the "
+        f"gain varies over seeds by {plan.seed_deviation:.1%}. "
+        + (
+            f"For 80 %, take {needed} seeds."
+            if needed
+            else "More than 64 seeds would be needed for 80 %; take more items."
+        )
+    )

@@ -123,7 +123,7 @@ def _check_out(out: Path) -> None:
 
 def _here(arms: Arms, device: str, *, dry_run: bool) -> int:
     from sds_clip.models.data.open import open_pairs
-    from sds_clip.models.recipes.shared import shared_pictures, told, without
+    from sds_clip.models.recipes.shared import sentence, shared_pictures, without
     from sds_clip.models.recipes.train import Trained
     from sds_clip.models.training.processes import find_rank
 
@@ -141,7 +141,7 @@ def _here(arms: Arms, device: str, *, dry_run: bool) -> int:
 
             print(printable_lines(estimate(trained, benchmarks)))
             return 0
-    say(told(shared))
+    say(sentence(shared))
     arms.begin(left_out)
     # Before hours of training, since benchmarks may have damaged images, and models damaged weights.
     _measure(trained)
@@ -156,7 +156,7 @@ def _here(arms: Arms, device: str, *, dry_run: bool) -> int:
     if not trained.train(train, left_out):
         return codes[-1]
     _measure(trained)
-    return _show(arms, told(shared) + (" They were left out of training." if left_out else ""))
+    return _show(arms, sentence(shared) + (" They were left out of training." if left_out else ""))
 
 
 def _measure(trained: Trained) -> None:

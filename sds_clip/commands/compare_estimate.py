@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from sds_clip.models.clip.precision import DTYPES, choose_device
 from sds_clip.models.data.open import open_pairs
 from sds_clip.models.evaluation.winoground import HUB_ID
 from sds_clip.models.machine import usable_bytes, usable_cores
-from sds_clip.models.recipes.power import CHANGED, power, seeds_needed
+from sds_clip.models.recipes.power import describe_power
 from sds_clip.models.teacher.folder import find_family, find_folder, read_json
 from sds_clip.models.training.cost import (
     Cost,
@@ -73,7 +73,8 @@ def estimate(trained: Trained, benchmarks: Sequence[Benchmark]) -> str:
     pairs = len(open_pairs(plan.data, images=plan.images))
     images = len({region for each in benchmarks for item in each.items for region in item.images})
     captions = len({text for each in benchmarks for item in each.items for text in item.captions})
-    items = sum(len(each.items) for each in benchmarks)
+    counts = {each.name: len(each.items) for each in benchmarks}
+    items = sum(counts.values())
     models = len(trained.arms.models)
     _, image, caption, _ = clip_costs(base, any_run)
     evaluation = images * image.forward + captions * caption.forward
@@ -123,7 +124,7 @@ def estimate(trained: Trained, benchmarks: Sequence[Benchmark]) -> str:
             f"Disk: {size_text(sum(disk.values()))} in {out}: "
             + ", ".join(f"{what} {size_text(size)}" for what, size in disk.items())
             + f". {size_text(free)} are free there.{' That is too little.' if free < sum(disk.values()) else ''}",
-            *_power(plan, benchmarks),
+            *describe_power(plan, counts),
             f"Nothing was written to {out}.",
         ]
     )
@@ -179,27 +180,6 @@ def _needs(config: FinetuneConfig, base: Clip) -> _Needs:
         peak,
         2 * trained + mapper,
         width * dtype.itemsize if config.uses_sds else 0,
-    )
-
-
-def _power(plan: Plan, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
-    """Say which gain of the primary outcome would be found."""
-    items = next((len(each.items) for each in benchmarks if each.name == plan.primary), 0)
-    if not items:
-        return
-    seeds = len(plan.seeds)
-    found = power(plan.gain, seeds, items, plan.seed_deviation)
-    needed = seeds_needed(plan.gain, items, plan.seed_deviation)
-    yield (
-        f"Power: if a recipe gains {plan.gain:.1%} over {plan.control} on the {items} items of {plan.primary}, "
-        f"{seeds} {'seed finds' if seeds == 1 else 'seeds find'} it (p below 0.05, for one recipe) with probability "
-        f"{found:.0%}, assuming that {CHANGED:.0%} of the items change, the same with every seed, and that the "
-        f"gain varies over seeds by {plan.seed_deviation:.1%}. "
-        + (
-            f"For 80 %, take {needed} seeds."
-            if needed
-            else "More than 64 seeds would be needed for 80 %; take more items."
-        )
     )
 
 

@@ -21,6 +21,7 @@ from sds_clip.models.atomic import atomic_folder
 from sds_clip.models.errors import ConfigError
 from sds_clip.models.evaluation.results import Results, results_of
 from sds_clip.models.recipes.plan import BASE
+from sds_clip.models.recipes.power import describe_power
 from sds_clip.models.run_files import LOG_FILE
 from sds_clip.models.training.config import TrainingOptions
 from sds_clip.table import table
@@ -42,17 +43,24 @@ class Service:
     say: Callable[[str], None]
 
     def estimate(self) -> str:
-        """Return what the service says of each recipe's jobs. It needs the data, which are uploaded for it."""
-        rows = []
-        for recipe in self.arms.plan.recipes:
-            fields = self._finetune(recipe, self.arms.plan.seeds[0])
+        """Return what the service says of each recipe's jobs, and the power. It waits for the data's checks."""
+        plan, rows = self.arms.plan, []
+        of = plan.benchmarks[plan.primary]
+        counts = self._checked(self._dataset(of.data, plan.primary, of.images))
+        bodies = {recipe: self._finetune(recipe, plan.seeds[0]) for recipe in plan.recipes}
+        kinds = "training_data", "validation_data"
+        for name in {body[kind] for body in bodies.values() for kind in kinds if kind in body}:
+            self._checked(name)
+        for recipe, fields in bodies.items():
             found = self.client.dry_run("finetune", **fields)["estimate"]
             rows.append(
                 [recipe, found["steps"], found["seconds"], found["memory_bytes"], found["jobs_ahead"]]
             )
         header = ["recipe", "steps", "seconds", "memory bytes", "jobs ahead"]
-        seeds = len(self.arms.plan.seeds)
-        return f"{table(header, rows)}\n\nFor each of {seeds} seeds, by the service's own estimate."
+        told = f"For each of {len(plan.seeds)} seeds, by the service's own estimate."
+        return "\n\n".join(
+            [table(header, rows), told, *describe_power(plan, {plan.primary: counts.get("items", 0)})]
+        )
 
     def run(self) -> None:
         """Submit what is not done, wait, and keep the results. Raises ClientError, JobFailed or ConfigError."""
@@ -158,6 +166,16 @@ class Service:
             self.say(f"uploading {data} as {name}")
             self.client.upload_dataset(path, format=format, name=name)
         return name
+
+    def _checked(self, name: str) -> dict[str, int]:
+        """Wait for the check of a data set, and return what it counted."""
+        while (found := self.client.dataset(name))["status"] == "validating" and not found["problems"]:
+            self.say(f"waiting for the check of {name}")
+            time.sleep(_PAUSE_S)
+        if found["status"] != "ready":
+            why = "".join(f": {problem['message']}" for problem in (found["problems"] or [])[:1])
+            raise ConfigError(f"The data set {name} cannot be used{why or '.'}")
+        return found["counts"] or {}
 
     def _fetch(self, job: Job, folder: Path) -> None:
         """Keep a job's log, its version and its delta, which is written last."""

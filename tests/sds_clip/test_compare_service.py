@@ -85,7 +85,9 @@ def test_a_service_gives_the_same_table_though_the_command_is_killed(
     file.write_text(yaml.safe_dump(plan, sort_keys=False))
     arguments = ["compare", str(file), "--out", str(out), "--url", system.url]
     assert exit_code([*arguments, "--dry-run"]) == 0
-    assert "clip-choice" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "clip-choice" in shown
+    assert "on the 12 items of winoground, 2 seeds find it" in shown
     with Client(system.url) as client:
         for said in ("waiting for clip-0", "waiting for sds-clip-0"):
             killed_at(said, arguments)
