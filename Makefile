@@ -19,7 +19,7 @@ NPM := PATH="$(abspath $(BIN)):$$PATH" npm --prefix console
 
 .DEFAULT_GOAL := help
 .PHONY: help console run demo test test-long test-lowest faults soak test-compose test-clients extras pin-images lint lint-python lint-console lock audit docs graph format client errors pictures dashboard-pictures screenshots bench bench-train bench-evaluate bench-swap \
-	bench-neighbours bench-bodies bench-jobs bench-folders bench-versions bench-quantisation bench-start gpu rehearse demo-world demo-teacher demo-table demo-screening demo-confirmation clean
+	bench-neighbours bench-bodies bench-jobs bench-folders bench-versions bench-quantisation bench-start gpu rehearse rehearse-service demo-world demo-teacher demo-table demo-screening demo-confirmation clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -185,6 +185,9 @@ gpu: $(STAMP) ## On a machine with a GPU: run what waits for one, and write gpu-
 
 rehearse: $(STAMP) ## Train with random weights of real shapes: memory and time beside the estimates, silences, stops (hours; 20 GB of disk)
 	$(BIN)/python -m bench.rehearse $(ARGS)
+
+rehearse-service: $(STAMP) ## Kill, pause and cancel jobs of real shapes in each of their stages (long; ARGS="--quick": a short run)
+	$(BIN)/python -m bench.rehearse_service $(ARGS)
 
 demo-world: $(STAMP) ## Rebuild the demo world, its sets and the demo CLIP (under an hour on two cores)
 	$(BIN)/python -m sds_clip.demo.build $(ARGS)

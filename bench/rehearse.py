@@ -1,7 +1,7 @@
 """Rehearses runs at real sizes with random weights: memory and time beside the estimate, silences, and stops.
 
 For each teacher and recipe, a student takes two steps of `sds-clip finetune`. Then the same run is stopped by
-SIGTERM at several times, and continued. At last the teacher scores two items by `sds-clip evaluate`. The weights take
+SIGTERM at several times, and continued. At last the teacher scores some items by `sds-clip evaluate`. The weights take
 up to 5 GB on disk for each teacher.
 """
 
@@ -56,6 +56,7 @@ class Plan:
     stops: Sequence[float] = option(
         (0.2, 0.5, 0.8), "When a run is stopped, as shares of its time.", quick=(0.5,), kind=float, nargs="*"
     )
+    items: int = option(2, "Number of items that each teacher scores.")
     batch_size: int = option(8, "Number of images and captions of a step.")
     sds_batch_size: int = option(4, "Number of samples of a batch that the teacher sees.")
     precision: str = option("float32", "Format of student and teacher.")
@@ -177,8 +178,8 @@ def _values(plan: Plan, teacher: Path, base: Path, recipe: str) -> dict[str, Any
 
 
 def scoring(plan: Plan, teacher: str) -> list[object]:
-    """Score two items by the diffusion score."""
-    items = demo_set(plan.cache / "two-items", 2)
+    """Score the items by the diffusion score."""
+    items = demo_set(plan.cache / f"{plan.items}-items", plan.items)
     out = plan.cache / "rehearsal-scores"
     shutil.rmtree(out, ignore_errors=True)
     found = run(
@@ -204,7 +205,8 @@ def main(arguments: list[str] | None = None) -> None:
         found = rehearse(plan, teacher)
         runs += found[0]
         stops += found[1]
-        scores.append(scoring(plan, teacher))
+        if plan.items:
+            scores.append(scoring(plan, teacher))
     of_runs = (
         "teacher", "recipe", "peak MiB", "estimate", "ratio", "step s", "estimate", "ratio", "run s",
         "longest silence s",
@@ -219,9 +221,8 @@ def main(arguments: list[str] | None = None) -> None:
         "resumed",
     )
     of_scores = ("teacher", "code", "peak MiB", "took s", "longest silence s")
-    print(markdown_table(of_runs, runs, text=(0, 1)))
-    print("\n" + markdown_table(of_stops, stops, text=(0, 1, 3, 6)))
-    print("\n" + markdown_table(of_scores, scores, text=(0,)))
+    tables = (of_runs, runs, (0, 1)), (of_stops, stops, (0, 1, 3, 6)), (of_scores, scores, (0,))
+    print("\n\n".join(markdown_table(header, rows, text=text) for header, rows, text in tables if rows))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def test_random_teacher_is_one_that_can_be_loaded(tmp_path: Path) -> None:
 def test_rehearsal_tells_memory_time_silences_and_stops(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["--quick", "--cache", str(tmp_path), "--objectives", "sds-clip"])
+    main(["--quick", "--cache", str(tmp_path), "--recipes", "sds-clip"])
     said = capsys.readouterr().out
     (row,) = [line for line in said.splitlines() if line.startswith("| tiny | sds-clip |") and "yes" in line]
     assert "143" in row
