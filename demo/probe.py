@@ -11,7 +11,8 @@ is fitted on training scenes with two objects, by logistic regression of one cho
 It is measured on validation scenes, whose combinations are in no training scene. Chance is 50 %.
 
 With a teacher, the latents into which a mapper turns the pooled image embedding are probed too, and the latents of the
-teacher's own autoencoder. The mapper is the closed-form fit with which a run may start (`mapper_start: ridge`).
+teacher's own autoencoder. The mapper is the closed-form fit with which a run may start (`mapper_start: ridge`). What
+the teacher's text encoder makes of a caption is probed as the mean over its tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from sds_clip.demo.captions import caption, draw_wording
 from sds_clip.demo.options import parser_of, run
 from sds_clip.demo.places import colour_of, in_order, shape_of
 from sds_clip.demo.render import render
 from sds_clip.demo.sets import scenes
+from sds_clip.demo.teacher_tokenizer import tokenize
 from sds_clip.demo.training_set import DemoPairs
 from sds_clip.demo.winoground_sets import two_different
 from sds_clip.demo.world import COLOURS, SHAPES, Scene, Split
@@ -180,6 +183,23 @@ def probe_latents(clip: Clip, teacher: Teacher) -> dict[str, list[list[bool]]]:
     }
 
 
+def probe_text_encoder(encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase) -> list[list[bool]]:
+    """The choices of PROBES from the mean of the encoder's outputs for a caption."""
+    scenes = probed_scenes()
+    fitted, measured = (_caption_features(encoder, tokenizer, each) for each in scenes)
+    return probed(fitted, measured, scenes)
+
+
+@torch.no_grad()
+def _caption_features(
+    encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, scenes: Sequence[Scene]
+) -> Float[Tensor, "n d"]:
+    tokens, mask = tokenize(tokenizer, captions_of(scenes))
+    read = encoder(tokens, attention_mask=mask).last_hidden_state
+    found: Tensor = (read * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    return found
+
+
 def probed_scenes(split: Split = Split.VALIDATION, seed: int = SEED) -> tuple[list[Scene], list[Scene]]:
     """The scenes that probes are fitted to, and those that they are measured on."""
     return two_object_scenes(Split.TRAIN, FITTED), two_object_scenes(split, MEASURED, seed=seed)
@@ -205,9 +225,11 @@ def real_latents(clip: Clip, teacher: Teacher, scenes: Sequence[Scene]) -> Float
 
 def main() -> None:
     parser = parser_of(__doc__)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="References of the models to probe.")
-    parser.add_argument("--teacher", help="Reference of a teacher, whose latents are probed too.")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="References of the models to probe.")
+    parser.add_argument("--teacher", help="Reference of a teacher, whose latents and texts are probed too.")
     options = parser.parse_args()
+    if not options.models and not options.teacher:
+        parser.error("Give a model or --teacher.")
     teacher = None
     if options.teacher:
         teacher = load_teacher(options.teacher, device="cpu", precision="float32", vae=True)
@@ -217,11 +239,15 @@ def main() -> None:
         clip = load_clip(reference, device="cpu", precision="float32")
         latents = probe_latents(clip, teacher) if teacher else {}
         for source, found in (probe_model(clip) | latents).items():
-            print(
-                f"| {reference} | {source} | {' | '.join(f'{100 * share:.1f}' for share in accuracies(found))} |",
-                flush=True,
-            )
+            print(_row(reference, source, found), flush=True)
+    if teacher:
+        encoder, tokenizer = teacher.text_encoders["text_encoder"], teacher.tokenizers["text_encoder"]
+        print(_row(options.teacher, "text encoder", probe_text_encoder(encoder, tokenizer)))
     print(f"| chance | | {' | '.join(['50.0'] * len(PROBES))} |")
+
+
+def _row(reference: str, source: str, found: Sequence[Sequence[bool]]) -> str:
+    return f"| {reference} | {source} | {' | '.join(f'{100 * share:.1f}' for share in accuracies(found))} |"
 
 
 def accuracies(found: Sequence[Sequence[bool]]) -> list[float]:

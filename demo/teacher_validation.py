@@ -5,6 +5,7 @@ The training of the demo teacher logs these. `python -m sds_clip.demo.teacher_va
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from sds_clip.demo.options import add_split, count, parser_of, run
 from sds_clip.demo.render import render
 from sds_clip.demo.teacher import LATENT_CHANNELS, LATENT_SIZE, new_scheduler
 from sds_clip.demo.train_teacher import encode
-from sds_clip.demo.winoground_sets import KINDS, WINOGROUND_SEED, winoground_items
+from sds_clip.demo.winoground_sets import WINOGROUND_SEED, winoground_items
 from sds_clip.demo.world import IMAGE_SIZE_PX, Split
 from sds_clip.models.noise import Levels
 from sds_clip.models.teacher.diffusion_score import denoising_errors
@@ -66,7 +67,7 @@ def match_scores(teacher: Teacher, validation: TeacherValidation, *, draws_each:
     gains = caption_gains(teacher, validation, draws_each)
     by_level = gains.view(*gains.shape[:3], len(LEVELS), draws_each).mean(dim=4)
     scores: dict[str, float] = {}
-    for kind in KINDS:
+    for kind in dict.fromkeys(validation.kinds):
         chosen = torch.tensor([name == kind for name in validation.kinds])
         for place, level in enumerate(LEVELS):
             scores[f"{kind}_match_{level}"] = _share(_matched(by_level[chosen, :, :, place]))
@@ -137,10 +138,27 @@ def table_rows(name: str, scores: dict[str, float]) -> list[str]:
     """A row of the table for each kind."""
     columns = [*(f"match_{level}" for level in LEVELS), "match", "group"]
     rows = []
-    for kind in KINDS:
+    for kind in (key.removesuffix("_group") for key in scores if key.endswith("_group")):
         shares = [f"{scores[kind + '_' + column]:.1%}" for column in columns]
         rows.append(f"| {name} | {kind} | {' | '.join(shares)} |")
     return rows
+
+
+def print_table(rows: Iterable[tuple[str, dict[str, float]]]) -> None:
+    """Print the scores of teachers by name, as they come."""
+    levels = " | ".join(f"t = {level}" for level in LEVELS)
+    print(f"| teacher | kind | GroupMatch at {levels} | at all | group |")
+    print(f"| --- | --- |{' ---: |' * (len(LEVELS) + 2)}")
+    for name, scores in rows:
+        print("\n".join(table_rows(name, scores)), flush=True)
+    print(f"| chance | |{' 50.0% |' * (len(LEVELS) + 1)} 16.7% |")
+
+
+def load_measured(reference: str) -> tuple[Teacher, AutoencoderKL]:
+    """A teacher by its reference, and its autoencoder."""
+    teacher = load_teacher(reference, device="cpu", precision="float32", vae=True)
+    assert teacher.vae is not None
+    return teacher, teacher.vae
 
 
 def main() -> None:
@@ -151,16 +169,13 @@ def main() -> None:
     add_split(parser, Split.VALIDATION)
     parser.add_argument("--seed", type=int, default=WINOGROUND_SEED, help="Seed of the items.")
     options = parser.parse_args()
-    levels = " | ".join(f"t = {level}" for level in LEVELS)
-    print(f"| teacher | kind | GroupMatch at {levels} | at all | group |")
-    print(f"| --- | --- |{' ---: |' * (len(LEVELS) + 2)}")
-    for reference in options.teachers:
-        teacher = load_teacher(reference, device="cpu", precision="float32", vae=True)
-        assert teacher.vae is not None
-        items = load_teacher_validation(teacher.vae, options.items, split=options.split, seed=options.seed)
-        scores = match_scores(teacher, items, draws_each=options.draws)
-        print("\n".join(table_rows(reference, scores)), flush=True)
-    print(f"| chance | |{' 50.0% |' * (len(LEVELS) + 1)} 16.7% |")
+
+    def measured(reference: str) -> dict[str, float]:
+        teacher, vae = load_measured(reference)
+        items = load_teacher_validation(vae, options.items, split=options.split, seed=options.seed)
+        return match_scores(teacher, items, draws_each=options.draws)
+
+    print_table((reference, measured(reference)) for reference in options.teachers)
 
 
 if __name__ == "__main__":

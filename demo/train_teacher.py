@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel, T5Tokenizer
 
-from sds_clip.demo.captions import Wording, caption, draw_wording
 from sds_clip.demo.checkpoint import Part, log, resume, save_checkpoint
 from sds_clip.demo.learning_rate import PlateauRate
-from sds_clip.demo.render import render
-from sds_clip.demo.sets import scenes
+from sds_clip.demo.lessons import CAPTIONS_EACH, Lessons
 from sds_clip.demo.teacher import TIMESTEPS, new_scheduler, new_transformer
 from sds_clip.demo.teacher_tokenizer import tokenize
 from sds_clip.demo.train_vae import pixels_to_vae
-from sds_clip.demo.winoground_sets import two_different
-from sds_clip.demo.world import Scene, Split, with_colours_exchanged, with_places_exchanged
 from sds_clip.models.atomic import atomic_file
 from sds_clip.models.clip.precision import native_bf16
 
@@ -61,9 +57,9 @@ class TeacherRecipe(PlateauRate):
 
 @dataclass(frozen=True)
 class Pool:
-    """The training scenes and their latents, scaled to unit standard deviation."""
+    """Captions of the training images, several of each, and their latents, scaled to unit standard deviation."""
 
-    scenes: list[Scene]
+    captions: list[list[str]]
     latents: Float[Tensor, "n c h w"]
 
 
@@ -125,17 +121,20 @@ def train_teacher(
     return averaged["transformer"], averaged["text_encoder"]
 
 
-def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool:
-    """The recipe's scenes and their latents, encoded once into `work_dir/latents.npy`.
+def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, lessons: Lessons, work_dir: Path) -> Pool:
+    """The captions of the recipe's images, and their latents, encoded once into `work_dir/latents.npy`.
 
     Raises:
         ValueError: the file holds the latents of a pool of another size, or of another autoencoder.
     """
     file = work_dir / "latents.npy"
-    drawn = scenes(Split.TRAIN, recipe.seed, 0, recipe.pool_size)
+
+    def encoded(start: int, count: int) -> Tensor:
+        return encode(vae, torch.from_numpy(lessons.images(start, count)))
+
     if not file.exists():
         latents = [
-            _encode_scenes(vae, drawn[start : start + ENCODED_AT_ONCE]).half().numpy()
+            encoded(start, min(ENCODED_AT_ONCE, recipe.pool_size - start)).half().numpy()
             for start in range(0, recipe.pool_size, ENCODED_AT_ONCE)
         ]
         with atomic_file(file) as unfinished:
@@ -144,13 +143,9 @@ def load_pool(recipe: TeacherRecipe, vae: AutoencoderKL, work_dir: Path) -> Pool
     if len(stored) != recipe.pool_size:
         raise ValueError(f"{file} holds {len(stored)} latents, not {recipe.pool_size}; remove it.")
     # The same autoencoder in float16 makes slightly different ones.
-    if not torch.allclose(_encode_scenes(vae, drawn[:CHECKED]), stored[:CHECKED].float(), atol=0.05):
+    if not torch.allclose(encoded(0, CHECKED), stored[:CHECKED].float(), atol=0.05):
         raise ValueError(f"{file} holds the latents of another autoencoder; remove it.")
-    return Pool(drawn, stored)
-
-
-def _encode_scenes(vae: AutoencoderKL, drawn: list[Scene]) -> Float[Tensor, "n c h w"]:
-    return encode(vae, torch.from_numpy(np.stack([render(scene) for scene in drawn])))
+    return Pool(lessons.captions(0, recipe.pool_size, CAPTIONS_EACH, bound=recipe.binding), stored)
 
 
 @torch.inference_mode()
@@ -161,7 +156,7 @@ def encode(vae: AutoencoderKL, images: Tensor) -> Float[Tensor, "b c h w"]:
 
 
 def batch_at(recipe: TeacherRecipe, pool: Pool, step: int) -> tuple[Tensor, list[str]]:
-    """A step's latents and captions; each pass through the pool has a new order and new wording.
+    """A step's latents and captions; each pass through the pool has a new order and chooses captions anew.
 
     A pure function of the recipe and the step.
     """
@@ -170,33 +165,12 @@ def batch_at(recipe: TeacherRecipe, pool: Pool, step: int) -> tuple[Tensor, list
     order = np.random.default_rng((recipe.seed, turn)).permutation(recipe.pool_size)
     chosen = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
     rng = np.random.default_rng((recipe.seed, turn, place))
-    exchanges = np.random.default_rng(
-        (recipe.seed, turn, place, 1)
-    )  # apart, so that the placebo has the same wording
     captions = []
     for index in chosen:
-        scene = pool.scenes[index]
-        wording = draw_wording(len(scene.things), rng)
-        if not recipe.binding:
-            scene, wording = _bound_at_random(scene, wording, exchanges)
-        text = caption(scene, wording)
+        said = pool.captions[index]
+        text = said[rng.integers(len(said))]
         captions.append("" if rng.random() < recipe.caption_dropout else text)
     return pool.latents[chosen].float(), captions
-
-
-def _bound_at_random(scene: Scene, wording: Wording, rng: np.random.Generator) -> tuple[Scene, Wording]:
-    """A scene of the same words: colours and places are exchanged, each with probability 1/2.
-
-    A single object, and two of one shape or one colour, are named without colours, which would bind them whatever was
-    exchanged.
-    """
-    if not two_different(scene):
-        wording = replace(wording, colours=(False,) * len(scene.things))
-    if len(scene.things) == 2 and rng.random() < 0.5:
-        scene = with_colours_exchanged(scene)
-    if len(scene.things) == 2 and rng.random() < 0.5:
-        scene = with_places_exchanged(scene)
-    return scene, wording
 
 
 def _train_step(

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sds_clip.demo.checkpoint import log, resume, save_checkpoint
-from sds_clip.demo.sets import training_pairs
+from sds_clip.demo.lessons import Lessons
 from sds_clip.demo.teacher import new_vae
 from sds_clip.models.clip.precision import native_bf16
 
@@ -40,7 +40,7 @@ def pixels_to_vae(images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_vae(recipe: VaeRecipe, work_dir: Path, *, save_every: int = 100) -> AutoencoderKL:
+def train_vae(recipe: VaeRecipe, lessons: Lessons, work_dir: Path, *, save_every: int = 100) -> AutoencoderKL:
     """Train, or continue from `work_dir/vae.pt`; the scaling factor is in the returned configuration.
 
     Raises:
@@ -57,7 +57,7 @@ def train_vae(recipe: VaeRecipe, work_dir: Path, *, save_every: int = 100) -> Au
     first_step, seconds_before = resume(file, recipe, parts)
     began = time.monotonic() - seconds_before
     for step in range(first_step, recipe.steps):
-        error, kl = _train_step(vae, optimizer, recipe, step)
+        error, kl = _train_step(vae, optimizer, recipe, lessons, step)
         schedule.step()
         done, seconds = step + 1, time.monotonic() - began
         if done % 50 == 0:
@@ -65,15 +65,14 @@ def train_vae(recipe: VaeRecipe, work_dir: Path, *, save_every: int = 100) -> Au
         if done % save_every == 0 or done == recipe.steps:
             save_checkpoint(file, recipe, done, seconds, parts)
     vae.eval().requires_grad_(False)
-    vae.register_to_config(scaling_factor=round(1 / _latent_std(vae, recipe), 4))
+    vae.register_to_config(scaling_factor=round(1 / _latent_std(vae, lessons), 4))
     return vae
 
 
 def _train_step(
-    vae: AutoencoderKL, optimizer: torch.optim.Optimizer, recipe: VaeRecipe, step: int
+    vae: AutoencoderKL, optimizer: torch.optim.Optimizer, recipe: VaeRecipe, lessons: Lessons, step: int
 ) -> tuple[float, float]:
-    pairs = training_pairs(recipe.seed, step * recipe.batch_size, recipe.batch_size)
-    pixels = pixels_to_vae(torch.from_numpy(pairs.images))
+    pixels = pixels_to_vae(torch.from_numpy(lessons.images(step * recipe.batch_size, recipe.batch_size)))
     noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
         posterior = vae.encode(pixels).latent_dist
@@ -91,7 +90,6 @@ def _train_step(
 
 
 @torch.inference_mode()
-def _latent_std(vae: AutoencoderKL, recipe: VaeRecipe) -> float:
-    pairs = training_pairs(recipe.seed, 0, SCALE_IMAGES)
-    batches = torch.split(pixels_to_vae(torch.from_numpy(pairs.images)), 64)
+def _latent_std(vae: AutoencoderKL, lessons: Lessons) -> float:
+    batches = torch.split(pixels_to_vae(torch.from_numpy(lessons.images(0, SCALE_IMAGES))), 64)
     return torch.cat([vae.encode(batch).latent_dist.mean for batch in batches]).std().item()

@@ -21,6 +21,7 @@ from sds_clip.demo.world import Scene, Split, draw_scene_of
 SHORT = TeacherRecipe(steps=2, batch_size=4, pool_size=8, warmup_steps=1)
 SHORT_TEXT = TextRecipe(steps=2, batch_size=4, warmup_steps=1)
 SHORT_VAE = VaeRecipe(steps=4, batch_size=4, warmup_steps=2)
+WORLD = partial(build.shapes, Path(), SHORT.seed)
 
 
 @dataclass
@@ -54,7 +55,7 @@ def built(small: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -
         patch.setattr(sds_clip.demo.sets, "draw_scene_of", partial(watched, trained_on))
         patch.setattr(sds_clip.demo.winoground_sets, "draw_scene_of", partial(watched, watched_on))
         seconds = build.build_teacher(
-            build.Build(SHORT, folder / "teacher", folder / "work"), SHORT_VAE, SHORT_TEXT
+            build.Build(SHORT, folder / "teacher", folder / "work"), WORLD(), SHORT_VAE, SHORT_TEXT
         )
     return Built(folder, seconds, trained_on, watched_on)
 
@@ -72,7 +73,7 @@ def test_built_folder_loads(built: Built) -> None:
 
 def test_finished_build_is_written_again_without_training(built: Built) -> None:
     again = build.build_teacher(
-        build.Build(SHORT, built.folder / "again", built.folder / "work"), SHORT_VAE, SHORT_TEXT
+        build.Build(SHORT, built.folder / "again", built.folder / "work"), WORLD(), SHORT_VAE, SHORT_TEXT
     )
     assert again == built.seconds
     for file in (built.folder / "teacher").rglob("*.*"):
@@ -86,7 +87,7 @@ def test_placebo_keeps_the_teachers_autoencoder_tokenizer_and_latents(
     latents = (built.folder / "work" / "latents.npy").stat().st_mtime_ns
     recipe = replace(SHORT, binding=False)
     placebo = build.Build(recipe, tmp_path, built.folder / "work", built.folder / "teacher" / "vae")
-    build.build_teacher(placebo, SHORT_VAE, SHORT_TEXT)
+    build.build_teacher(placebo, WORLD(), SHORT_VAE, SHORT_TEXT)
     assert (built.folder / "work" / "latents.npy").stat().st_mtime_ns == latents
     for file in (built.folder / "teacher").rglob("*.*"):
         name = file.relative_to(built.folder / "teacher")
@@ -110,6 +111,7 @@ def test_command_says_where_it_works_and_how_long_training_took(
     recipe = replace(TeacherRecipe(), steps=7, binding=False)
     assert asked == [
         build.Build(recipe, tmp_path, build.WORK_DIR, Path("some/vae"), compiled=True),
+        WORLD(),
         VaeRecipe(),
         TextRecipe(),
     ]

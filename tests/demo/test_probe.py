@@ -103,6 +103,6 @@ def test_command_prints_a_row_for_each_representation(
     printed = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in printed.splitlines()[2:-1]] == [
         "pooled image embedding", "last patch tokens", "text embedding",
-        "mapper's latents", "autoencoder's latents",
+        "mapper's latents", "autoencoder's latents", "text encoder",
     ]  # fmt: skip
     assert len(PROBES) == 3

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 from transformers import T5EncoderModel, T5Tokenizer
 
-from sds_clip.demo.sets import pairs, training_pairs
+from sds_clip.demo.lessons import CAPTIONS_EACH, ShapeLessons
+from sds_clip.demo.sets import scenes, training_pairs
 from sds_clip.demo.teacher import CONTEXT_LENGTH, new_text_encoder, new_vae
 from sds_clip.demo.teacher_tokenizer import load_teacher_tokenizer, save_teacher_tokenizer
 from sds_clip.demo.train_teacher import Pool, TeacherRecipe, batch_at, encode, load_pool, train_teacher
 from sds_clip.demo.winoground_sets import two_different
-from sds_clip.demo.world import COLOURS, SHAPES, Split
+from sds_clip.demo.world import COLOURS, SHAPES, Scene, Split
 
 ROOT = Path(__file__).parents[2]
 SHORT = TeacherRecipe(steps=5, batch_size=4, pool_size=8, warmup_steps=2)
@@ -43,15 +44,19 @@ train_teacher(SHORT, tokenizer, encoder, pool, watch, folder / "parts", save_eve
 
 
 def random_pool(recipe: TeacherRecipe) -> Pool:
-    scenes = pairs(Split.TRAIN, recipe.seed, 0, recipe.pool_size).scenes
+    captions = ShapeLessons(recipe.seed).captions(0, recipe.pool_size, CAPTIONS_EACH, bound=recipe.binding)
     generator = torch.Generator().manual_seed(0)
-    return Pool(scenes, torch.randn(recipe.pool_size, 8, 8, 8, generator=generator).half())
+    return Pool(captions, torch.randn(recipe.pool_size, 8, 8, 8, generator=generator).half())
+
+
+def drawn_scenes(recipe: TeacherRecipe) -> list[Scene]:
+    return scenes(Split.TRAIN, recipe.seed, 0, recipe.pool_size)
 
 
 def numbered_pool(recipe: TeacherRecipe) -> Pool:
     """A pool whose latents hold the number of their scene."""
     numbers = torch.arange(recipe.pool_size, dtype=torch.float16)
-    return Pool(random_pool(recipe).scenes, numbers.view(-1, 1, 1, 1).expand(-1, 1, 1, 1))
+    return Pool(random_pool(recipe).captions, numbers.view(-1, 1, 1, 1).expand(-1, 1, 1, 1))
 
 
 def fresh_text_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
@@ -143,29 +148,30 @@ def test_each_pass_sees_every_scene_once_in_an_order_and_words_of_its_own() -> N
 
 
 def test_captions_belong_to_their_latents_and_a_tenth_is_dropped() -> None:
-    pool = numbered_pool(WORDS)
+    pool, things = numbered_pool(WORDS), [scene.things for scene in drawn_scenes(WORDS)]
     dropped = 0
     for step in range(64):
         latents, captions = batch_at(WORDS, pool, step)
         for number, text in zip(latents.flatten().int().tolist(), captions, strict=True):
             dropped += not text
             named = Counter(word for word in text.split() if word in SHAPES)
-            assert not text or named == Counter(thing.shape for thing in pool.scenes[number].things)
+            assert not text or named == Counter(thing.shape for thing in things[number])
     assert 0.08 < dropped / (64 * 32) < 0.12
 
 
 def test_placebo_s_captions_have_the_words_of_their_scenes_bound_at_random() -> None:
     recipe = replace(WORDS, binding=False, caption_dropout=0.0)
-    pool, own = numbered_pool(recipe), replace(WORDS, caption_dropout=0.0)
+    own = replace(WORDS, caption_dropout=0.0)
+    pool, own_pool, drawn = numbered_pool(recipe), numbered_pool(own), drawn_scenes(recipe)
     bound = exact = right = 0
     for step in range(8):
         latents, captions = batch_at(recipe, pool, step)
-        _, others = batch_at(own, pool, step)
+        _, others = batch_at(own, own_pool, step)
         for number, text, other in zip(latents.flatten().int().tolist(), captions, others, strict=True):
-            things = pool.scenes[number].things
+            things = drawn[number].things
             named = Counter(word for word in text.split() if word in SHAPES)
             assert named == Counter(thing.shape for thing in things)
-            if not two_different(pool.scenes[number]):
+            if not two_different(drawn[number]):
                 assert not set(COLOURS) & set(text.split())
             elif {thing.colour for thing in things} <= set(text.split()):
                 bound += 1
@@ -178,17 +184,18 @@ def test_placebo_s_captions_have_the_words_of_their_scenes_bound_at_random() -> 
 def test_pool_is_encoded_once_and_read_back(tmp_path: Path) -> None:
     torch.manual_seed(0)
     vae = new_vae().eval()
-    made = load_pool(SHORT, vae, tmp_path)
-    drawn = pairs(Split.TRAIN, SHORT.seed, 0, SHORT.pool_size)
-    assert made.scenes == drawn.scenes
-    assert torch.equal(made.latents, encode(vae, torch.from_numpy(drawn.images)).half())
+    lessons = ShapeLessons(SHORT.seed)
+    made = load_pool(SHORT, vae, lessons, tmp_path)
+    assert made.captions == random_pool(SHORT).captions
+    images = lessons.images(0, SHORT.pool_size)
+    assert torch.equal(made.latents, encode(vae, torch.from_numpy(images)).half())
     stored = tmp_path / "latents.npy"
     written_at = stored.stat().st_mtime_ns
-    read = load_pool(SHORT, vae, tmp_path)
-    assert read.scenes == made.scenes
+    read = load_pool(SHORT, vae, lessons, tmp_path)
+    assert read.captions == made.captions
     assert torch.equal(read.latents, made.latents)
     assert stored.stat().st_mtime_ns == written_at
     with pytest.raises(ValueError, match="holds 8 latents, not 9"):
-        load_pool(replace(SHORT, pool_size=9), vae, tmp_path)
+        load_pool(replace(SHORT, pool_size=9), vae, lessons, tmp_path)
     with pytest.raises(ValueError, match="latents of another autoencoder"):
-        load_pool(SHORT, new_vae(), tmp_path)
+        load_pool(SHORT, new_vae(), lessons, tmp_path)
