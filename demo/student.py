@@ -56,18 +56,18 @@ def preprocess_config() -> dict[str, Any]:
     }
 
 
-def new_student(vocab_size: int) -> CLIP:
-    """A student with fresh weights from torch's global random state.
+def new_student(vocab_size: int, config: dict[str, Any] | None = None) -> CLIP:
+    """A student with fresh weights from torch's global random state, by default of this world's architecture.
 
     Word and position embeddings start at the same scale. open_clip's 0.02 and 0.01 suit long training of wide
     towers. Here words would outweigh positions from the start, and the text tower would begin as a bag of
     words by construction. It is meant to become one only because its training gives it no reason to do better.
     """
-    student = CLIP(**deepcopy(model_config(vocab_size)))
-    width = student.token_embedding.weight.shape[1]
+    student = CLIP(**deepcopy(config or model_config(vocab_size)))
+    context_length, width = student.positional_embedding.shape
     nn.init.normal_(student.token_embedding.weight, std=width**-0.5)
     with torch.no_grad():
-        student.positional_embedding.copy_((2 / width) ** 0.5 * sines_and_cosines(CONTEXT_LENGTH, width))
+        student.positional_embedding.copy_((2 / width) ** 0.5 * sines_and_cosines(context_length, width))
     return student
 
 
@@ -77,12 +77,17 @@ def sines_and_cosines(count: int, width: int, longest: float = 100.0) -> Float[T
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def save_student(student: CLIP, folder: Path) -> None:
+def save_student(
+    student: CLIP, folder: Path, model: dict[str, Any] | None = None, preprocess: dict[str, Any] | None = None
+) -> None:
     """Write float16 weights and the configuration; the tokenizer's files exist already."""
     weights = {name: value.detach().half().contiguous() for name, value in student.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
     (folder / "open_clip_model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner only
-    config = {"model_cfg": model_config(student.vocab_size), "preprocess_cfg": preprocess_config()}
+    config = {
+        "model_cfg": model or model_config(student.vocab_size),
+        "preprocess_cfg": preprocess or preprocess_config(),
+    }
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

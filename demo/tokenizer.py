@@ -22,7 +22,9 @@ MAX_ENTRIES = 800
 PAD, START, END = "<pad>", "<start>", "<end>"
 
 
-def build_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    captions: list[str], *, entries: int = MAX_ENTRIES, context_length: int = CONTEXT_LENGTH
+) -> PreTrainedTokenizerFast:
     """Train the tokenizer; its alphabet is all 256 bytes, so no text is ever unknown.
 
     The end token is added last to have the highest id, where open_clip's default pooling (`argmax`) looks for
@@ -33,7 +35,7 @@ def build_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=MAX_ENTRIES - 1,
+        vocab_size=entries - 1,
         special_tokens=[PAD, START],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -49,14 +51,14 @@ def build_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         bos_token=START,
         eos_token=END,
-        model_max_length=CONTEXT_LENGTH,
+        model_max_length=context_length,
         clean_up_tokenization_spaces=False,
     )
 
 
-def save_tokenizer(folder: Path, captions: list[str]) -> int:
+def save_tokenizer(folder: Path, captions: list[str], **sizes: int) -> int:
     """Train the tokenizer on `captions`, save it into a model folder and return its number of entries."""
-    tokenizer = build_tokenizer(captions)
+    tokenizer = build_tokenizer(captions, **sizes)
     tokenizer.save_pretrained(folder)
     # transformers 5 writes a class of its own that 4 cannot load; both know this one.
     file = folder / "tokenizer_config.json"

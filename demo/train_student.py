@@ -74,7 +74,10 @@ def train_student(
     torch.manual_seed(recipe.seed)
     student = new(len(tokenizer.tokenizer))
     heads = new_heads(student)
-    groups = [*_parameter_groups(student, recipe), {"params": [*heads.parameters()], "weight_decay": 0.0}]
+    groups = [
+        *parameter_groups(student, recipe.weight_decay),
+        {"params": [*heads.parameters()], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
     file = work_dir / "checkpoint.pt"
     parts: dict[str, Part] = {"student": student, "heads": heads, "optimizer": optimizer}
@@ -130,20 +133,29 @@ def _train_step(
         + recipe.places_weight * sum(places.values())
         + recipe.bindings_weight * sum(bindings.values())
     )
-    if not torch.isfinite(loss):
-        raise RuntimeError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_([*student.parameters(), *heads.parameters()], recipe.max_gradient_norm)
-    optimizer.step()
-    with torch.no_grad():
-        student.logit_scale.clamp_(0, recipe.max_logit_scale)
+    descend(loss, step, student, optimizer, recipe.max_gradient_norm, recipe.max_logit_scale)
     figures = {
         "loss": alignment,
         **{f"{tower}_places_loss": value for tower, value in places.items()},
         **{f"{tower}_bindings_loss": value for tower, value in bindings.items()},
     }
     return {name: value.item() for name, value in figures.items()}
+
+
+def descend(
+    loss: Tensor, step: int, student: Student, optimizer: torch.optim.Optimizer, max_gradient_norm: float,
+    max_logit_scale: float,
+) -> None:  # fmt: skip
+    """Take a step of the optimizer. Raises RuntimeError if the loss is not finite."""
+    if not torch.isfinite(loss):
+        raise RuntimeError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    nn.utils.clip_grad_norm_(trained, max_gradient_norm)
+    optimizer.step()
+    with torch.no_grad():
+        student.logit_scale.clamp_(0, max_logit_scale)
 
 
 def new_heads(student: Student) -> nn.ModuleDict:
@@ -171,13 +183,13 @@ def _batch(recipe: Recipe, tokenizer: HFTokenizer, step: int) -> tuple[Tensor, T
     )
 
 
-def _parameter_groups(student: Student, recipe: Recipe) -> list[dict[str, object]]:
+def parameter_groups(student: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weight decay for matrices only, not for gains, biases, embeddings and the temperature."""
     kept: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     for name, parameter in student.named_parameters():
         (kept if parameter.ndim < 2 or "embedding" in name else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
 
 
 def _measure(student: Student, validation: ValidationSet) -> dict[str, float]:

@@ -1,0 +1,52 @@
+"""The student of the world of pictures: a small ConvNeXt and a small text transformer, as open_clip builds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.transforms.functional import normalize
+
+from sds_clip.demo.emoji.pictures import SIDE_PX
+from sds_clip.demo.student import preprocess_config as of_shapes
+
+CONTEXT_LENGTH = 24
+ENTRIES = 2500
+MEAN = (0.75, 0.75, 0.75)
+STD = (0.3, 0.3, 0.3)
+
+
+def model_config(vocab_size: int) -> dict[str, Any]:
+    """The architecture as in `open_clip_config.json`, about 4.6 million parameters."""
+    return {
+        "embed_dim": 192,
+        "quick_gelu": False,
+        "vision_cfg": {
+            "image_size": SIDE_PX,
+            "timm_model_name": "convnext_atto",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+            "timm_drop": 0.0,
+        },
+        "text_cfg": {
+            "context_length": CONTEXT_LENGTH,
+            "vocab_size": vocab_size,
+            "hf_tokenizer_name": "emoji-tokenizer",
+            "width": 128,
+            "heads": 4,
+            "layers": 4,
+        },
+    }
+
+
+def preprocess_config() -> dict[str, Any]:
+    """How an image becomes the model's input: as in the demo world, with this world's mean and deviation."""
+    return {**of_shapes(), "mean": list(MEAN), "std": list(STD), "fill_color": 255}
+
+
+def scaled(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Scale images with values from 0 to 1 as the folder's transform would."""
+    found: Tensor = normalize(images, list(MEAN), list(STD))
+    return found
