@@ -148,7 +148,12 @@ class FinetuneSpec(JobSpec):
                 param="teacher",
             )
         try:
-            check_combination(self.objective, self.teacher, self.hyperparameters)
+            check_combination(
+                self.objective,
+                self.teacher,
+                self.hyperparameters,
+                validates=self.validation_data is not None,
+            )
             check_split(self.objective, self.hyperparameters, self.devices)
         except ValueError as error:
             raise InvalidConfiguration(
@@ -202,7 +207,7 @@ class FinetuneSpec(JobSpec):
 
     def as_shown(self) -> dict[str, Any]:
         """The spec as a dry run shows it: every option of the run, and the fields of the job."""
-        config = self.config(data=Path(self.training_data))
+        config = self.config(data=Path(self.training_data), val=self.validation_data)
         own = super().as_shown()
         return config.model_dump(mode="json", exclude=set(PATH_OPTIONS)) | {
             name: value for name, value in own.items() if name != "hyperparameters"

@@ -29,7 +29,7 @@ NEWS = frozenset(
         *("devices", "lora_rank", "lora_alpha", "lora_targets", "negatives_balance", "negatives_focal_gamma"),
         *("negatives_label_smoothing", "intra_modal_weight", "rank_weight", "rank_max_threshold"),
         *("paraphrase_weight", "feature_distillation_weight", "similarity_distillation_weight"),
-        "teacher_offload",
+        *("teacher_offload", "alpha"),
     }
 )
 """The fields that a worker of the release before refuses. In a rolling upgrade it runs the jobs that do not use them.

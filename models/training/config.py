@@ -41,6 +41,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _NUMBER = TypeAdapter[float](NotNegative)
+_SHARE = TypeAdapter[float](Annotated[float, Field(gt=0, le=1)])
 Weight = Annotated[
     NotNegative | Literal["auto"],
     # A union would report what is wrong once for each of its branches.
@@ -48,6 +49,10 @@ Weight = Annotated[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Alpha = Annotated[
+    Annotated[float, Field(gt=0, le=1)] | Literal["auto"],
+    BeforeValidator(lambda value: value if value == "auto" else _SHARE.validate_python(value)),
+]
 _MOST_ALPHA = 1e6
 
 _SECTIONS = {
@@ -129,6 +134,10 @@ class TrainingOptions(BaseModel):
     """Raise the learning rate linearly over this many steps. It then falls to zero along a cosine."""
     max_gradient_norm: Positive = 1.0
     """Clip the norm of the student's gradients, and separately that of the mapper's, to this value."""
+    alpha: Alpha = 1.0
+    """Keep weights that are this share of the way from the base to the trained ones, as WiSE-FT does, so that less is
+    forgotten. With `auto`, it is the one of 0.25, 0.5, 0.75 and 1 with the least contrastive loss on the validation
+    pairs."""
 
     sds_weight: Weight | None = Field(None, validation_alias=AliasChoices("sds_weight", "lambda"))
     """Multiply the teacher's loss by this number, which is the paper's lambda. By default, it is 1 for L_SDS and
@@ -334,7 +343,9 @@ class FinetuneConfig(TrainingOptions):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> "FinetuneConfig":
-        check_combination(self.objective, self.teacher, self, labels=self.labels)
+        check_combination(
+            self.objective, self.teacher, self, labels=self.labels, validates=self.val is not None
+        )
         return self
 
     @property
@@ -387,9 +398,17 @@ def needs_teacher(objective: Objective, options: TrainingOptions) -> bool:
 
 
 def check_combination(
-    objective: Objective, teacher: str | None, options: TrainingOptions, *, labels: Path | None = None
+    objective: Objective,
+    teacher: str | None,
+    options: TrainingOptions,
+    *,
+    validates: bool,
+    labels: Path | None = None,
 ) -> None:
-    """Raise ValueError for options that are valid one by one but not together. A job has no file of `labels`."""
+    """Raise ValueError for options that are valid one by one but not together. A job has no file of `labels`.
+
+    `validates` says whether there are validation pairs.
+    """
     if options.steps is None and options.epochs is None:
         raise ValueError("The length of the run is missing. Give either steps or epochs.")
     if options.steps is not None and options.epochs is not None:
@@ -405,6 +424,10 @@ def check_combination(
         )
     if options.lora_alpha is not None and options.lora_alpha > _MOST_ALPHA:
         raise ValueError(f"The option lora_alpha must be at most {_MOST_ALPHA:g}.")
+    if options.alpha == "auto" and not validates:
+        raise ValueError(
+            "The option alpha: auto is chosen by validation pairs, and the run has none. Give some."
+        )
     if objective in ("sds-clip", *BY_CONDITION) and options.trainable == "text-map":
         raise ValueError(
             f"The objective {objective} trains the image tower, and trainable: text-map only texts; use the objective "

@@ -34,6 +34,7 @@ from sds_clip.models.training.distillation.noise_contrast import NoiseContrastLo
 from sds_clip.models.training.distillation.sds import SdsLoss
 from sds_clip.models.training.distillation.teacher_loss import TeacherLoss
 from sds_clip.models.training.influence import RunWarning, teacher_had_no_say
+from sds_clip.models.training.interpolation import ALPHAS, interpolated
 from sds_clip.models.training.latents import Latents
 from sds_clip.models.training.log import Pace, RunLog, peak_memory_mib, writing
 from sds_clip.models.training.objective import TEACHER_WEIGHT, Objective
@@ -168,19 +169,25 @@ def train(
             _loop(run, parts, saver, rank, tell, watcher, min_save_interval_s)
             if run.trainer.text_map is not None:
                 fold(run.trainer.network, run.trainer.text_map.matrix)
-            metrics = _measure(run, parts, partial(_between, watcher, rank, VALIDATING))
+            network, metrics = _keep(run, parts, partial(_between, watcher, rank, VALIDATING))
         except _Stopped:
             return Result(None, saver.done, {})
         done = saver.done
         if metrics:
             tell({"step": done, **metrics})
-        warning = None if log is None else _write(run, parts, out, metrics, log, control)
+        warning = None if log is None else _write(run, parts, network, out, metrics, log, control)
         tracking.outcome = Outcome.FINISHED
     return Result(out / "delta", done, metrics, () if warning is None else (warning,))
 
 
 def _write(
-    run: "_Run", parts: Parts, out: Path, metrics: Record, log: RunLog, control: Path | None
+    run: "_Run",
+    parts: Parts,
+    network: nn.Module,
+    out: Path,
+    metrics: Record,
+    log: RunLog,
+    control: Path | None,
 ) -> RunWarning | None:
     """Write what a finished run leaves, and return its warning if there is one."""
     warning = teacher_had_no_say(log.records())
@@ -195,9 +202,9 @@ def _write(
     if run.trainer.config.sds_weight == "auto":
         metrics = {**metrics, TEACHER_WEIGHT: run.trainer.objective.teacher_weight}
     save_delta(
-        out / "delta", parts.base, run.trainer.network, configuration=configuration, data=describe(parts),
+        out / "delta", parts.base, network, configuration=configuration, data=describe(parts),
         metrics=dict(metrics),
-        factors=factors(run.trainer.network) if run.trainer.config.trainable == "lora" else None,
+        factors=factors(network) if run.trainer.config.trainable == "lora" else None,
     )  # fmt: skip
     return warning
 
@@ -386,14 +393,21 @@ def resolved(config: FinetuneConfig, rank: Rank) -> FinetuneConfig:
     return config.model_copy(update={**chosen, "sds_weight": config.teacher_weight})
 
 
-def _measure(run: _Run, parts: Parts, between: Callable[[int, int], None]) -> Record:
-    if parts.validation is None:
-        return {}
-    before = validate(parts.base, parts.validation, run.trainer.config.batch_size, between)
-    after = validate(
-        clip_with(parts.base, run.trainer.network), parts.validation, run.trainer.config.batch_size, between
-    )
-    return {f"base_{name}": value for name, value in before.items()} | after
+def _keep(run: _Run, parts: Parts, between: Callable[[int, int], None]) -> tuple[nn.Module, Record]:
+    """Return the network that the run leaves, and what it measured on the validation pairs."""
+    config, pairs = run.trainer.config, parts.validation
+    shares = ALPHAS if config.alpha == "auto" else (config.alpha,)
+    at = partial(interpolated, run.trainer.network, parts.base.network)
+    if pairs is None:
+        return at(shares[0]), {}
+    before = validate(parts.base, pairs, config.batch_size, between)
+    found = {
+        alpha: validate(clip_with(parts.base, at(alpha)), pairs, config.batch_size, between)
+        for alpha in shares
+    }
+    best = min(found, key=lambda alpha: found[alpha]["validation_clip"])
+    chosen = {"validation_alpha": best} if config.alpha == "auto" else {}
+    return at(best), {f"base_{name}": value for name, value in before.items()} | found[best] | chosen
 
 
 def _identity(config: FinetuneConfig, parts: Parts) -> dict[str, Any]:

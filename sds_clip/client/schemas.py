@@ -39,11 +39,12 @@ class Hyperparameters(TypedDict, total=False):
     lora_alpha: float | None; lora_targets: Literal["attention", "mlp", "both"]; max_bad_share: float
     steps: int | None; epochs: float | None; batch_size: int; micro_batch_size: int | None
     sds_batch_size: int | None; lr: float; mapper_lr: float; weight_decay: float; warmup_steps: int
-    max_gradient_norm: float; sds_weight: float | Literal["auto"] | None; conflicts: Literal["keep", "project"]
-    gradient: Literal["full", "sds"]; weighting: Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]
-    min_snr_gamma: float; t_min: float; t_max: float; t_schedule: Literal["uniform", "annealed"]
-    guidance: float | None; mapper_input: Literal["normalized", "raw"]; mapper_start: Literal["random", "ridge"]
-    ridge: float; ridge_images: int; mapper_warmup_steps: int; condition_tokens: int
+    max_gradient_norm: float; alpha: float | Literal["auto"]; sds_weight: float | Literal["auto"] | None
+    conflicts: Literal["keep", "project"]; gradient: Literal["full", "sds"]
+    weighting: Literal["uniform", "one-minus-abar", "sqrt-abar", "min-snr"]; min_snr_gamma: float; t_min: float
+    t_max: float; t_schedule: Literal["uniform", "annealed"]; guidance: float | None
+    mapper_input: Literal["normalized", "raw"]; mapper_start: Literal["random", "ridge"]; ridge: float
+    ridge_images: int; mapper_warmup_steps: int; condition_tokens: int
     negatives: Literal["none", "data", "made", "swap", "move", "replace", "shuffle"]; negatives_balance: bool | None
     negatives_count: int; negatives_seed: int; negatives_loss: Literal["choice", "contrast"]
     negatives_weight: float; negatives_focal_gamma: float; negatives_label_smoothing: float

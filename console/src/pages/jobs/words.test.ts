@@ -46,9 +46,10 @@ test.each([
         intra_modal_weight: 0.2,
         rank_weight: 0.4,
         paraphrase_weight: 0,
+        alpha: 0.5,
       },
     ),
-    "Trains LoRA beside the weights of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss and hard negative captions with words swapped, moved, replaced or shuffled alone: a control, without a teacher. Further losses are CE-CLIP’s intra-modal contrast and CE-CLIP’s ranking loss. The job takes 2 devices.",
+    "Trains LoRA beside the weights of demo on ds_2 for 200 steps of 64 pairs, by CLIP’s contrastive loss and hard negative captions with words swapped, moved, replaced or shuffled alone: a control, without a teacher. Further losses are CE-CLIP’s intra-modal contrast and CE-CLIP’s ranking loss. Of the way from the base to the trained weights, 0.5 is kept. The job takes 2 devices.",
   ],
   [
     "the control",

@@ -92,13 +92,20 @@ function objective(job: Finetune): string {
   }
 }
 
-/** Other losses, and devices. */
+/** Other losses, what is kept, and devices. */
 function further(job: Finetune): string[] {
   const terms = Object.keys(TERMS).filter((name) => Number(job.hyperparameters[name]) > 0);
   return [
     terms.length ? `Further losses are ${listed(terms.map((name) => TERMS[name] ?? name))}.` : "",
+    kept(job.hyperparameters.alpha),
     job.devices > 1 ? `The job takes ${job.devices} devices.` : "",
   ].filter(Boolean);
+}
+
+function kept(alpha: unknown): string {
+  if (alpha === "auto")
+    return "The validation pairs choose how much of the way from the base to the trained weights is kept.";
+  return Number(alpha ?? 1) < 1 ? `Of the way from the base to the trained weights, ${alpha} is kept.` : "";
 }
 
 function afterwards(job: Finetune): string[] {

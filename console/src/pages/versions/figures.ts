@@ -34,6 +34,7 @@ const TITLES: Record<string, string> = {
   acc1: "Accuracy",
   acc5: "Accuracy, best five",
   validation_clip: "CLIP’s loss on the validation data",
+  validation_alpha: "Share of the way from the base, chosen on the validation data",
   validation_image_to_text: "Right text for an image, share within validation batches",
   validation_text_to_image: "Right image for a text, share within validation batches",
 };
