@@ -34,10 +34,10 @@ from transformers import (
     CLIPTextModelWithProjection,
     T5Config,
     T5EncoderModel,
-    T5Tokenizer,
 )
 
 from bench.train_parts import SEED, clip_tokenizer
+from bench.weights import t5_tokenizer
 
 T5_LAYERS = 2
 """Of the 24 that the published T5 has: 4.7 billion weights would not fit a small machine beside the rest."""
@@ -201,7 +201,7 @@ def _sd35(t5_layers: int) -> StableDiffusion3Pipeline:
         text_encoder_3=_t5(t5_layers),
         tokenizer=clip_tokenizer(),
         tokenizer_2=clip_tokenizer(),
-        tokenizer_3=_t5_tokenizer(),
+        tokenizer_3=t5_tokenizer(),
         scheduler=_scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0),
     )
 
@@ -218,7 +218,7 @@ def _flux(t5_layers: int) -> FluxPipeline:
         text_encoder=CLIPTextModel(_clip_config(_CLIP_L)),
         text_encoder_2=_t5(t5_layers),
         tokenizer=clip_tokenizer(),
-        tokenizer_2=_t5_tokenizer(),
+        tokenizer_2=t5_tokenizer(),
         scheduler=_scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True),
     )
 
@@ -229,7 +229,7 @@ def _pixart(t5_layers: int) -> PixArtAlphaPipeline:
         vae=_vae(512, _WIDTHS),
         transformer=PixArtTransformer2DModel(sample_size=64, caption_channels=4096),
         text_encoder=_t5(t5_layers),
-        tokenizer=_t5_tokenizer(),
+        tokenizer=t5_tokenizer(),
         scheduler=_scheduler(DPMSolverMultistepScheduler, beta_start=0.0001, beta_end=0.02),
     )
 
@@ -256,12 +256,6 @@ def _t5(layers: int) -> T5EncoderModel:
 def _scheduler(kind: Callable[..., Any], **options: Any) -> Any:
     with torch.device("cpu"):  # its numbers are read as it is made
         return kind(**options)
-
-
-def _t5_tokenizer() -> T5Tokenizer:
-    letters = [chr(97 + place) for place in range(26)]
-    pieces = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>", "\u2581", *letters)]
-    return T5Tokenizer(pieces, extra_ids=0, model_max_length=512)
 
 
 def _vae(side: int, widths: tuple[int, ...], *, latent_channels: int = 4) -> AutoencoderKL:

@@ -135,7 +135,7 @@ def rehearse(plan: Plan, teacher: str) -> tuple[list[list[object]], list[list[ob
         whole = run("finetune", *options, "--out", str(out))
         if whole.code != 0:
             raise RuntimeError("\n".join(text for _, text in whole.lines[-5:]))
-        memory, step_s = child.call(estimate, parse_config(values), folder)
+        memory, step_s = child.call(estimate, parse_config(values))
         took = [at for at, text in whole.lines if text.startswith("step ")]
         step = took[1] - took[0]
         runs.append(

@@ -8,6 +8,7 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from transformers import T5Tokenizer
 
 from sds_clip.models.export.write import export_full
 
@@ -29,14 +30,23 @@ def make_open_clip(folder: Path, architecture: str = ARCHITECTURE) -> Path:
             for name, parameter in model.named_parameters():
                 if parameter.ndim == 1 and name != "visual.class_embedding":
                     parameter.add_(torch.randn_like(parameter) * 0.05)
+        folder.mkdir(parents=True, exist_ok=True)
         config = {
             "model_cfg": open_clip.get_model_config(architecture),
             "preprocess_cfg": model.visual.preprocess_cfg,
         }
-        folder.mkdir(parents=True, exist_ok=True)
+        if "hf_tokenizer_name" in config["model_cfg"]["text_cfg"]:  # open_clip has no such tokenizer itself
+            t5_tokenizer().save_pretrained(folder)
         (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2))
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
     return folder
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """A tokenizer of single letters, with T5's class."""
+    letters = [chr(97 + place) for place in range(26)]
+    pieces = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>", "\u2581", *letters)]
+    return T5Tokenizer(pieces, extra_ids=0, model_max_length=512)
 
 
 def make_huggingface(source: Path, folder: Path) -> Path:

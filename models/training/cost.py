@@ -64,6 +64,12 @@ def step_operations(config: FinetuneConfig, clip: Cost, denoiser: Cost) -> float
     return of_clip + config.teacher_batch_size * (passed + denoiser.forward / config.log_every)
 
 
+def score_operations(config: FinetuneConfig, denoiser: Cost) -> float:
+    """Return the operations of a sample's scores by the teacher: each caption at each noise level, once in a run."""
+    captions = config.negatives_count + (config.score_candidates == "all")
+    return float(config.score_draws * captions * denoiser.forward)
+
+
 def peak_bytes(
     config: FinetuneConfig, clip: Cost, denoiser: Cost, *, trained: int, other_bytes: int, mapper: int
 ) -> float:
@@ -84,7 +90,8 @@ def peak_bytes(
     weights += size * denoiser.parameters + other_bytes + (FLOAT32 + _OF_TRAINING) * mapper
     # The denoiser's are counted in bfloat16.
     of_denoiser = config.teacher_batch_size * denoiser.kept_bytes * size / _BFLOAT16
-    return weights + max(of_clip, 0 if config.gradient == "sds" else of_denoiser)
+    has_no_graph = config.gradient == "sds" or config.objective == "score"
+    return weights + max(of_clip, 0 if has_no_graph else of_denoiser)
 
 
 def clip_costs(clip: Clip, config: FinetuneConfig) -> tuple[Cost, Cost, Cost, int]:

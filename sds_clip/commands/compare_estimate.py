@@ -24,6 +24,7 @@ from sds_clip.models.training.cost import (
     denoiser_cost,
     mapper_parameters,
     peak_bytes,
+    score_operations,
     step_operations,
     vae_cost,
 )
@@ -68,7 +69,7 @@ def estimate(trained: Trained, benchmarks: Sequence[Benchmark]) -> str:
     plan, device = trained.arms.plan, trained.rank.device
     configs = {recipe: trained.config(recipe, plan.seeds[0]) for recipe in plan.recipes}
     base = load_clip(plan.base, device="cpu", precision="float32")
-    needs = {recipe: _needs(config, base) for recipe, config in configs.items()}
+    needs = {recipe: needs_of(config, base) for recipe, config in configs.items()}
     any_run = configs[plan.control]
     pairs = len(open_pairs(plan.data, images=plan.images))
     images = len({region for each in benchmarks for item in each.items for region in item.images})
@@ -131,13 +132,13 @@ def estimate(trained: Trained, benchmarks: Sequence[Benchmark]) -> str:
 
 
 @dataclass(frozen=True)
-class _Needs:
+class Needs:
     """What a run of a recipe takes."""
 
     step: float
     """Floating-point operations of a step."""
     start: float
-    """Those of what is computed once for an image: for the mapper's start, or for the scores of its captions."""
+    """Those of what is computed once for an image: its latents, for the mapper's start or the loss, and scores."""
     start_images: int
     peak: float
     """Bytes of memory."""
@@ -147,7 +148,8 @@ class _Needs:
     """Bytes of a caption's embedding."""
 
 
-def _needs(config: FinetuneConfig, base: Clip) -> _Needs:
+def needs_of(config: FinetuneConfig, base: Clip) -> Needs:
+    """Count what a run takes. The base has its weights; the teacher's networks are made without."""
     pair, image, caption, trained = clip_costs(base, config)
     negatives = config.negatives_count if config.uses_negatives else 0
     # A backward takes twice as long as its forward.
@@ -156,7 +158,7 @@ def _needs(config: FinetuneConfig, base: Clip) -> _Needs:
     if not config.uses_teacher:
         nothing = Cost("no teacher", 0, 0)
         peak = peak_bytes(alone, pair, nothing, trained=trained, other_bytes=0, mapper=0)
-        return _Needs(step_operations(alone, pair, nothing) + of_negatives, 0.0, 0, peak, trained, 0)
+        return Needs(step_operations(alone, pair, nothing) + of_negatives, 0.0, 0, peak, trained, 0)
     assert config.teacher is not None
     name, folder = find_folder(config.teacher, vae=False)
     family = find_family(folder, name)
@@ -166,17 +168,15 @@ def _needs(config: FinetuneConfig, base: Clip) -> _Needs:
     waits = config.teacher_offload and choose_device(config.device).type != "cpu"
     beside = 0 if waits else bytes_beside(folder, family, dtype, vae)
     peak = peak_bytes(config, pair, denoiser, trained=trained, other_bytes=beside, mapper=mapper)
-    start, start_images = (
-        (0.0, 0) if vae is None else (float(image.forward + vae.forward), config.ridge_images)
-    )
+    start = 0.0 if vae is None else float(image.forward + vae.forward)
     if config.objective == "score":
-        start += config.score_draws * (1 + negatives) * denoiser.forward
-        start_images = (config.steps or 10**9) * config.batch_size
+        start += score_operations(config, denoiser)
+    seen = (config.steps or 10**9) * config.teacher_batch_size
     width = family.tokens * family.caption_width(read_json(folder / family.denoiser / "config.json"))
-    return _Needs(
+    return Needs(
         step_operations(alone if config.objective == "score" else config, pair, denoiser) + of_negatives,
         start,
-        start_images,
+        config.ridge_images if config.uses_sds else seen,
         peak,
         2 * trained + mapper,
         width * dtype.itemsize if config.uses_sds else 0,

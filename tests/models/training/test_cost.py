@@ -83,6 +83,25 @@ def test_a_step_of_vit_b_16_under_stable_diffusion_costs_what_the_docs_say(
     assert found / 2**30 == pytest.approx(gib, abs=0.2)
 
 
+def test_scores_are_forwards_of_the_denoiser_and_keep_no_graph() -> None:
+    options: dict[str, object] = {
+        "objective": "score",
+        "negatives": "made",
+        "negatives_count": 3,
+        "score_draws": 4,
+    }
+    own_too = configure(**SIZES | options | {"score_candidates": "all"})
+    assert cost.score_operations(own_too, UNET) == 4 * 4 * UNET.forward
+    others = configure(**SIZES | options | {"score_candidates": "negatives", "negatives": "data"})
+    assert cost.score_operations(others, UNET) == 4 * 3 * UNET.forward
+    graph = configure(**SIZES)
+    sizes = {"trained": 0, "other_bytes": 0, "mapper": 0}
+    kept = cost.peak_bytes(graph, Cost("none", 0, 0), UNET, **sizes) - cost.peak_bytes(
+        own_too, Cost("none", 0, 0), UNET, **sizes
+    )
+    assert kept == graph.teacher_batch_size * UNET.kept_bytes
+
+
 def test_what_is_trained_has_a_gradient_and_two_moments() -> None:
     config, nothing = configure(objective="clip"), Cost("no teacher", 0, 0)
     none, some = (
