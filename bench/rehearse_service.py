@@ -127,8 +127,9 @@ def main(arguments: list[str] | None = None) -> None:
     folder = plan.cache / "rehearsal-service"
     shutil.rmtree(folder, ignore_errors=True)
     up = servers.sds_clip("rehearsal", "up", "--model", f"local-dir:{base}", "--precision", "float32")
-    allowed = {"SDS_CLIP_ALLOWED_TEACHERS": f"local-dir:{teacher}"}
-    with servers.running(up, folder, **allowed) as system, Client(system.url) as client:
+    # A job is killed once in each stage, and two of its steps are all that get it further.
+    settings = {"SDS_CLIP_ALLOWED_TEACHERS": f"local-dir:{teacher}", "SDS_CLIP_MAX_ATTEMPTS": "9"}
+    with servers.running(up, folder, **settings) as system, Client(system.url) as client:
         data = upload_pairs(client, folder / "images", PAIRS)
         body: dict[str, Any] = {
             "training_data": data,
