@@ -24,7 +24,7 @@ from sds_clip.demo.emoji.measure import Student, compositions, zero_shot
 from sds_clip.demo.emoji.packages import HELD_OUT, SEEN, Concept
 from sds_clip.demo.emoji.pictures import Pictures
 from sds_clip.demo.emoji.scenes import concept_split, draw_composition, single
-from sds_clip.demo.emoji.student import CONTEXT_LENGTH, ENTRIES, model_config, scaled
+from sds_clip.demo.emoji.student import CONTEXT_LENGTH, ENTRIES, model_config, narrowed, scaled, widened
 from sds_clip.demo.learning_rate import PlateauRate
 from sds_clip.demo.student import new_student
 from sds_clip.demo.tokenizer import save_tokenizer
@@ -38,10 +38,10 @@ from sds_clip.models.clip.short_texts import encode_text, without_padding
 class Recipe(PlateauRate):
     """What determines the student's weights, apart from the machine's arithmetic."""
 
-    steps: int = 12000
+    steps: int = 8000
     batch_size: int = 192
     scenes: int = 48  # of a batch, with several pictures
-    halved_steps: int = 7000  # the first ones, which see pictures of half the side
+    halved_steps: int = 5000  # the first ones, which see pictures of half the side
     learning_rate: float = 1.5e-3
     warmup_steps: int = 200
     decay_share: float = 0.4
@@ -97,7 +97,7 @@ def train(
     batches = Batches(recipe, pictures, tokenizer)
     torch.manual_seed(recipe.seed)
     words = len(tokenizer.tokenizer)
-    student = new_student(words, model_config(words)).to(memory_format=torch.channels_last)
+    student = narrowed(new_student(words, model_config(words))).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(parameter_groups(student, recipe.weight_decay), betas=(0.9, 0.98), eps=1e-6)
     parts: dict[str, Part] = {"student": student, "optimizer": optimizer}
     file = work / "checkpoint.pt"
@@ -115,7 +115,7 @@ def train(
             log(work, {"step": done, "seconds": round(seconds), **found})
         if done % save_every == 0 or done == recipe.steps:
             save_checkpoint(file, recipe, done, time.monotonic() - began, parts)
-    return student.eval()
+    return widened(student).eval()
 
 
 def _step(
@@ -125,7 +125,7 @@ def _step(
     student.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
         image_features = student.encode_image(images, normalize=True).float()
-        text_features = F.normalize(encode_text(student, without_padding(student, tokens)), dim=-1).float()
+    text_features = F.normalize(encode_text(student, without_padding(student, tokens)), dim=-1)
     loss: Tensor = ClipLoss()(image_features, text_features, student.logit_scale.exp())
     descend(loss, step, student, optimizer, recipe.max_gradient_norm, recipe.max_logit_scale)
     return loss.item()
