@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from sds_clip.models.checkpoints.references import DEMO, canonical
+from sds_clip.models.checkpoints.references import DEMOS, canonical
 from sds_clip.models.errors import CheckpointError
 
 
@@ -14,10 +14,10 @@ class BaseNotAllowed(CheckpointError):
 
 
 class AllowedBases:
-    """The references that may be loaded: the operator's, and the demo model, which is in the repository."""
+    """The references that may be loaded: the operator's, and the demo models, which are in the repository."""
 
     def __init__(self, references: Iterable[str]) -> None:
-        self._references = frozenset([DEMO, *map(canonical, references)])
+        self._references = frozenset([*DEMOS, *map(canonical, references)])
 
     def check(self, reference: str, version: str) -> None:
         """Raise BaseNotAllowed if `reference` is not listed. `version` is used in the message."""

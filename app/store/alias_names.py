@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sds_clip.app.errors import InvalidAlias
-from sds_clip.models.checkpoints.references import DEMO, is_version
+from sds_clip.models.checkpoints.references import DEMOS, is_version
 
 DEFAULT = "default"
 """The alias or model of a request that names none."""
 RESERVED: Mapping[str, str] = MappingProxyType(
-    {"status": "GET /models/status is another route", DEMO: f"`{DEMO}` is the reference of the demo model"}
+    {"status": "GET /models/status is another route"}
+    | {name: f"`{name}` is the reference of a demo model" for name in DEMOS}
 )
 """The names that mean something else, and what they mean."""
 

@@ -38,6 +38,7 @@ def build(work: Path, into: Path, recipe: Recipe) -> None:
     save_student(student, folder, model_config(student.vocab_size), preprocess_config())
     shutil.copytree(folder, into / "student", dirs_exist_ok=True)
     pack(pictures, into / "pictures.zip")
+    example(pictures).save(into / "snail.png")
     (into / "ATTRIBUTION.md").write_text(attribution(), encoding="utf-8")
 
 
@@ -68,13 +69,21 @@ def pack(pictures: Pictures, file: Path) -> None:
             archive.writestr(zipfile.ZipInfo(f"{each.code}.webp"), content.getvalue())
 
 
+def example(pictures: Pictures) -> PIL.Image.Image:
+    """The held-out vendor's snail on white, with which a first request is made."""
+    (place,) = pictures.of([HELD_OUT.name], {"1F40C"})
+    drawn = PIL.Image.fromarray(pictures.pixels[place])
+    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
+
+
 def attribution() -> str:
     """Who drew the pictures that the student has seen, and those that are packed."""
     rows = "\n".join(f"- {each.attribution}" for each in VENDORS)
     return f"""# Whose pictures these are
 
-`pictures.zip` holds pictures of {HELD_OUT.name}. The student was trained on those of the other sets, cut, turned,
-scaled and changed in colour. Names and keywords are Unicode's, by emojibase-data (Miles Johnson, MIT).
+`pictures.zip` and `snail.png` hold pictures of {HELD_OUT.name}. The student was trained on those of the other sets,
+turned, scaled, changed in colour and put beside each other. Names and keywords are Unicode's, by emojibase-data (Miles
+Johnson, MIT).
 
 {rows}
 """

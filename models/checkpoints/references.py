@@ -1,6 +1,6 @@
 """References: how a person names a checkpoint. The service, the command line and the jobs share this grammar.
 
-    demo                                the model in the repository
+    demo, demo-pictures                 the models in the repository: of drawn shapes, and of pictograms
     ViT-B-32/openai                     an architecture and a tag that open_clip publishes
     ViT-B-32, ViT-B/32                  the same: without a tag, OpenAI's weights are meant
     hf-hub:org/repo                     a Hugging Face repository in open_clip's layout
@@ -18,7 +18,9 @@ from pathlib import Path
 from sds_clip.models.errors import CheckpointError
 
 DEMO = "demo"
-"""The reference of the checkpoint that ships in the repository."""
+DEMO_PICTURES = "demo-pictures"
+DEMOS = (DEMO, DEMO_PICTURES)
+"""The references of the checkpoints that ship in the repository."""
 DEFAULT_TAG = "openai"
 DESCRIPTION_FILE = "sds_clip_delta.json"
 """In a folder: it holds a delta, which this file describes (`sds_clip.models.checkpoints.delta_file`)."""
@@ -45,10 +47,12 @@ class BadReferenceError(CheckpointError):
 
 @dataclass(frozen=True)
 class Demo:
-    """The checkpoint that ships in the repository."""
+    """A checkpoint that ships in the repository."""
+
+    name: str = DEMO
 
     def __str__(self) -> str:
-        return "demo"
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,8 @@ def parse(text: str) -> Reference:
     text = text.strip()
     if not text or not text.isprintable():
         raise BadReferenceError("A checkpoint reference is empty or holds control characters; try `demo`.")
-    if text == "demo":
-        return Demo()
+    if text in DEMOS:
+        return Demo(text)
     if text.startswith("hf-hub:"):
         return _hub(text.removeprefix("hf-hub:"))
     if text.startswith("local-dir:"):

@@ -19,6 +19,7 @@ from sds_clip.models.checkpoints.published import (
     unknown_tag,
 )
 from sds_clip.models.checkpoints.references import (
+    DEMO,
     Demo,
     Folder,
     Hub,
@@ -55,8 +56,8 @@ def resolve(reference: Reference) -> Source:
     Raises CheckpointError if one is missing or two contradict each other.
     """
     match reference:
-        case Demo():
-            return _from_folder(demo_folder())
+        case Demo(name):
+            return _from_folder(demo_folder(name))
         case Folder(path):
             return _from_folder(expanded(path))
         case Hub(repository):
@@ -78,9 +79,10 @@ def write_config(folder: Path, source: Source, more: Mapping[str, Any]) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def demo_folder() -> Path:
-    """Return the folder of the checkpoint that ships with this package."""
-    return Path(__file__).parents[2] / "demo" / "student"
+def demo_folder(name: str = DEMO) -> Path:
+    """Return the folder of a checkpoint that ships with this package."""
+    world = Path(__file__).parents[2] / "demo"
+    return (world if name == DEMO else world / "emoji") / "student"
 
 
 def _from_registry(architecture: str, tag: str) -> Source:

@@ -19,7 +19,7 @@ import click
 from sds_clip.commands.worker import QUEUES
 from sds_clip.database import embedded_database, open_store
 from sds_clip.extras import how_to_get, missing_packages
-from sds_clip.models.checkpoints.references import DEMO
+from sds_clip.models.checkpoints.references import DEMO, DEMO_PICTURES
 from sds_clip.options import (
     command,
     compute_option,
@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DEMO_PICTURE = (Path(__file__).parents[1] / "demo").resolve() / "data/heldout/images/ex_177_img_0.png"
+_FOLDER = (Path(__file__).parents[1] / "demo").resolve()
+_EXAMPLES = {
+    DEMO: (_FOLDER / "data/heldout/images/ex_177_img_0.png", ("a black circle", "a lime circle")),
+    DEMO_PICTURES: (_FOLDER / "emoji/snail.png", ("a snail", "a turtle")),
+}
+"""A picture and texts for each model that knows no photos."""
 _CONTAINER = "SDS_CLIP_CONTAINER"  # the name of the container, which docker/embedded.py sets
 _NICE = 10  # workers': requests come before training steps
 _MARGIN_S = 10.0  # for a child to exit after its job or its requests have ended
@@ -190,12 +195,13 @@ Next, in another terminal:
 
 
 def _match(url: str, settings: Settings, container: str | None) -> str:
-    """A request that suits the model: the demo model knows no photos."""
+    """A request that suits the model: the demo models know no photos."""
     lines, path, texts = [], "photo.jpg", ("a dog", "a cat")
-    if _model_of_default(settings) == DEMO:
-        path, texts = os.path.relpath(_DEMO_PICTURE), ("a black circle", "a lime circle")
+    if example := _EXAMPLES.get(_model_of_default(settings)):
+        picture, texts = example
+        path = os.path.relpath(picture)
         if container:
-            lines, path = [f"docker exec {container} cat {_DEMO_PICTURE} |"], "-"
+            lines, path = [f"docker exec {container} cat {picture} |"], "-"
     lines.append(f"curl {url}/match -F {shlex.quote(f'images=@{path}')}")
     if settings.keys_file:
         lines.append('-H "Authorization: Bearer $SDS_CLIP_API_KEY"')

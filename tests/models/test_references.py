@@ -22,6 +22,7 @@ from sds_clip.models.checkpoints.references import (
     [
         ("demo", Demo()),
         (" demo ", Demo()),
+        ("demo-pictures", Demo("demo-pictures")),
         ("ViT-B-32/openai", Published("ViT-B-32", "openai")),
         ("ViT-B-32", Published("ViT-B-32", "openai")),
         ("ViT-B/32", Published("ViT-B-32", "openai")),
