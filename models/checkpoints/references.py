@@ -1,6 +1,6 @@
 """References: how a person names a checkpoint. The service, the command line and the jobs share this grammar.
 
-    demo, demo-pictures                 the models in the repository: of drawn shapes, and of pictograms
+    demo, demo-pictures                 the models in the repository: of shapes, and of emoji
     ViT-B-32/openai                     an architecture and a tag that open_clip publishes
     ViT-B-32, ViT-B/32                  the same: without a tag, OpenAI's weights are meant
     hf-hub:org/repo                     a Hugging Face repository in open_clip's layout

@@ -57,7 +57,10 @@ def resolve(reference: Reference) -> Source:
     """
     match reference:
         case Demo(name):
-            return _from_folder(demo_folder(name))
+            folder = demo_folder(name)
+            if not folder.is_dir():
+                raise CheckpointError(f"The package leaves {name} out. Start from a clone of the repository.")
+            return _from_folder(folder)
         case Folder(path):
             return _from_folder(expanded(path))
         case Hub(repository):
@@ -80,7 +83,7 @@ def write_config(folder: Path, source: Source, more: Mapping[str, Any]) -> None:
 
 
 def demo_folder(name: str = DEMO) -> Path:
-    """Return the folder of a checkpoint that ships with this package."""
+    """Return the folder of a checkpoint that ships in the repository. The package leaves out all but `demo`."""
     world = Path(__file__).parents[2] / "demo"
     return (world if name == DEMO else world / "emoji") / "student"
 

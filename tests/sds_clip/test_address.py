@@ -76,6 +76,14 @@ def test_picture_of_the_first_tip_is_where_the_readme_has_it(
     assert picture in (root / "README.md").read_text()
 
 
+def test_the_second_demo_model_is_asked_about_a_picture_of_its_world(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    announce(Address("127.0.0.1", 0), Settings(models=["demo-pictures"]))
+    assert "images=@demo/emoji/snail.png" in capsys.readouterr().out
+
+
 def test_a_photo_is_only_for_a_model_that_knows_photos(capsys: pytest.CaptureFixture[str]) -> None:
     announce(Address("127.0.0.1", 0), Settings(models=["ViT-B-32/openai"]))
     assert "-F images=@photo.jpg" in capsys.readouterr().out

@@ -8,13 +8,16 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
+import sds_clip.models.checkpoints.sources as sources
 from sds_clip.demo.emoji.build import attribution
 from sds_clip.demo.emoji.scenes import ZERO_SHOT_TEMPLATES
 from sds_clip.demo.emoji.student import model_config, preprocess_config
 from sds_clip.models.checkpoints.load import load_clip
+from sds_clip.models.checkpoints.references import Demo
 from sds_clip.models.clip.encode import encode_images, encode_texts
 from sds_clip.models.clip.model import Clip
 from sds_clip.models.clip.zero_shot import class_weights, prompts
+from sds_clip.models.errors import CheckpointError
 
 EMOJI = Path(__file__).parents[3] / "demo" / "emoji"
 
@@ -49,6 +52,14 @@ def test_the_folder_is_what_the_code_describes() -> None:
     assert config["model_cfg"] == model_config(config["model_cfg"]["text_cfg"]["vocab_size"])
     assert config["preprocess_cfg"] == preprocess_config()
     assert (EMOJI / "ATTRIBUTION.md").read_text() == attribution()
+
+
+def test_where_it_does_not_ship_the_error_says_who_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sources, "demo_folder", lambda name: tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"The package leaves demo-pictures out\. Start from a clone"):
+        sources.resolve(Demo("demo-pictures"))
 
 
 def test_what_ships_stays_small() -> None:
