@@ -14,11 +14,11 @@ from sds_clip.app.store.alias_names import DEFAULT
 from sds_clip.app.store.records import VersionStatus
 from sds_clip.models.checkpoints.references import (
     DEMO,
-    DEMOS,
     BadReferenceError,
     canonical,
     is_prefix,
     is_version,
+    shipped_demos,
 )
 from sds_clip.models.errors import TeacherError
 
@@ -32,7 +32,7 @@ class ModelResolver:
     def __init__(self, *, models: Iterable[str], allowed: Iterable[str], teachers: Iterable[str]) -> None:
         served = [canonical(reference) for reference in models]
         self._first = served[0]
-        self.allowed = list(dict.fromkeys([*served, *DEMOS, *map(canonical, allowed)]))
+        self.allowed = list(dict.fromkeys([*served, *shipped_demos(), *map(canonical, allowed)]))
         self.teachers = list(dict.fromkeys(teachers))
 
     def model(self, store: Workspace, name: str, *, param: str) -> str:

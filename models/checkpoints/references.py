@@ -127,6 +127,17 @@ def parse(text: str) -> Reference:
     return _published(text)
 
 
+def demo_folder(name: str = DEMO) -> Path:
+    """Return the folder of a checkpoint that ships in the repository. The package leaves out all but `demo`."""
+    world = Path(__file__).parents[2] / "demo"
+    return (world if name == DEMO else world / "emoji") / "student"
+
+
+def shipped_demos() -> list[str]:
+    """The demo models that are here."""
+    return [name for name in DEMOS if demo_folder(name).is_dir()]
+
+
 def expanded(path: str) -> Path:
     """Return a reference's path with `~` replaced by the home folder.
 

@@ -19,13 +19,13 @@ from sds_clip.models.checkpoints.published import (
     unknown_tag,
 )
 from sds_clip.models.checkpoints.references import (
-    DEMO,
     Demo,
     Folder,
     Hub,
     Published,
     Reference,
     WeightsFile,
+    demo_folder,
     expanded,
 )
 from sds_clip.models.errors import CheckpointError, first_line
@@ -80,12 +80,6 @@ def write_config(folder: Path, source: Source, more: Mapping[str, Any]) -> None:
         **more,
     }
     (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def demo_folder(name: str = DEMO) -> Path:
-    """Return the folder of a checkpoint that ships in the repository. The package leaves out all but `demo`."""
-    world = Path(__file__).parents[2] / "demo"
-    return (world if name == DEMO else world / "emoji") / "student"
 
 
 def _from_registry(architecture: str, tag: str) -> Source:

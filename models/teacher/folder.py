@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sds_clip.models.checkpoints.sources import demo_folder
+from sds_clip.models.checkpoints.references import demo_folder
 from sds_clip.models.clip.version import TOKENIZER_FILES
 from sds_clip.models.errors import TeacherError, first_line
 from sds_clip.models.files import sha256_of

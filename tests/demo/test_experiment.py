@@ -29,7 +29,7 @@ from sds_clip.demo.measure import StudentScores
 from sds_clip.demo.probe import POOLED, TEXT
 from sds_clip.demo.sets import RETRIEVAL_BATCH, classification_set, retrieval_set
 from sds_clip.demo.world import Split
-from sds_clip.models.checkpoints.sources import demo_folder
+from sds_clip.models.checkpoints.references import demo_folder
 from sds_clip.models.training.parts import Parts
 from tests.demo.test_report import run as outcome_of
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from sds_clip.app.jobs.model_resolver import ModelResolver
 from sds_clip.app.schemas.finetune import FinetuneSpec
 from sds_clip.app.store.records import NewJob, NewVersion
 from sds_clip.app.store.states import JobKind
+from sds_clip.models.checkpoints import references
 from sds_clip.models.clip.model import Clip
 from tests.app.jobs.conftest import Service, error_of
 from tests.databases import on_both
@@ -319,8 +321,15 @@ def test_models_lists_the_bases_and_teachers_that_jobs_can_name(
 
     listed = service.client.get("/models").json()
 
-    assert listed["bases"] == [small_reference, "demo", "ViT-B-32/openai"]
+    assert listed["bases"] == [small_reference, "demo", "demo-pictures", "ViT-B-32/openai"]
     assert listed["teachers"] == ["demo", "org/teacher"]
+
+
+def test_a_demo_model_that_does_not_ship_is_no_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(references, "demo_folder", lambda name: tmp_path / name)
+    (tmp_path / "demo").mkdir()
+
+    assert ModelResolver(models=["demo"], allowed=[], teachers=[]).allowed == ["demo"]
 
 
 @pytest.mark.parametrize(
